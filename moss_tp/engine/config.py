@@ -1,0 +1,76 @@
+"""How an engine is set up. Plain values only: it is pickled to every rank and knows no torch."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from moss_tp.errors import ConfigError
+
+DEVICES = ("cpu", "cuda")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class ModelLimits(Protocol):
+    """What of `moss_tp.config.ModelConfig` bounds an engine."""
+
+    @property
+    def max_position_embeddings(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """One engine: `model` is a local directory, `tp_size` the number of ranks.
+
+    `max_model_len` counts prompt and reply; None means all the model's positions.
+    `kv_cache_bytes` is the KV cache of **each** rank; None means what `kv_budget` works out.
+    `step_timeout_s` bounds every collective, and so how long a hung rank goes unnoticed.
+
+    Raises ConfigError, naming the field, for a value that cannot work.
+    """
+
+    model: str
+    tp_size: int = 1
+    device: str = "cpu"
+    dtype: str = "bfloat16"
+    max_model_len: int | None = None
+    kv_cache_bytes: int | None = None
+    block_size: int = 16
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 1024
+    max_waiting: int = 1024
+    step_timeout_s: float = 30
+
+    def __post_init__(self) -> None:
+        checks = {
+            "tp_size": self.tp_size >= 1,
+            "device": self.device in DEVICES,
+            "dtype": self.dtype in DTYPES,
+            "max_model_len": self.max_model_len is None or self.max_model_len >= 2,
+            "kv_cache_bytes": self.kv_cache_bytes is None or self.kv_cache_bytes > 0,
+            "block_size": self.block_size >= 1,
+            "max_num_seqs": self.max_num_seqs >= 1,
+            # Every decoding sequence must fit into one step, or the youngest would starve.
+            "max_num_batched_tokens": self.max_num_batched_tokens >= self.max_num_seqs,
+            "max_waiting": self.max_waiting >= 1,
+            "step_timeout_s": self.step_timeout_s > 0,
+        }
+        for field, is_valid in checks.items():
+            if not is_valid:
+                raise ConfigError(f"{field} cannot be {getattr(self, field)!r}")
+
+    def resolve(self, model: ModelLimits) -> "EngineConfig":
+        """This config with `max_model_len` filled in; ConfigError when the model is shorter."""
+        limit = model.max_position_embeddings
+        if self.max_model_len is None:
+            return replace(self, max_model_len=limit)
+        if self.max_model_len > limit:
+            raise ConfigError(
+                f"max_model_len {self.max_model_len} is beyond the model's {limit} positions"
+            )
+        return self
+
+    @property
+    def context_length(self) -> int:
+        """`max_model_len` of a resolved config."""
+        if self.max_model_len is None:
+            raise ConfigError("max_model_len is not known yet: resolve the config first")
+        return self.max_model_len

@@ -1,0 +1,79 @@
+"""One rank's side of a step: Batch in, on rank 0 sampled ids out.
+
+Owns the rank's KV cache. It knows slots and rows, no requests; every rank runs the same code and
+only rank 0 samples.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from moss_tp.config import ModelConfig
+from moss_tp.engine.batch import Batch
+from moss_tp.layers.attention import BatchTensors, KVCache
+from moss_tp.layers.sampler import Sampler, SamplingRow
+from moss_tp.model import MossForCausalLM
+from moss_tp.parallel.tp_group import TPGroup
+
+
+class ModelRunner:
+    def __init__(
+        self,
+        model: MossForCausalLM,
+        config: ModelConfig,
+        group: TPGroup,
+        block_size: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.group = group
+        self.block_size = block_size
+        self.dtype = dtype
+        self._sampler = Sampler()
+        self._kv: KVCache | None = None
+
+    def allocate(self, num_blocks: int) -> None:
+        """Allocates the KV cache; every rank must be given the same number."""
+        self._kv = KVCache.allocate(
+            self.config, self.group, num_blocks, self.block_size, self.dtype
+        )
+
+    @torch.inference_mode()
+    def run(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[int]:
+        """The sampled ids on rank 0, [] elsewhere. `rows`: see `Executor.execute`."""
+        if self._kv is None:
+            raise RuntimeError("the KV cache is not allocated")
+        logits = self.model.forward(self._tensors(batch), self._kv)
+        if logits is None or not rows:
+            return []
+        return self._sampler.sample(logits, rows)
+
+    def _tensors(self, batch: Batch) -> BatchTensors:
+        def flat(values: list[int] | tuple[int, ...]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.int64, device=self.group.device)
+
+        positions, slots = self._positions_and_slots(batch)
+        return BatchTensors(
+            token_ids=flat(batch.token_ids),
+            positions=flat(positions),
+            slot_mapping=flat(slots),
+            query_starts=flat(batch.query_starts),
+            query_lens=list(batch.query_lens),
+            context_lens=list(batch.context_lens),
+            block_tables=[list(table) for table in batch.block_tables],
+            logit_rows=flat(batch.logit_rows),
+        )
+
+    def _positions_and_slots(self, batch: Batch) -> tuple[list[int], list[int]]:
+        """Where each flat row stands in its sequence, and where its K and V go."""
+        size = self.block_size
+        positions: list[int] = []
+        slots: list[int] = []
+        for query, context, table in zip(
+            batch.query_lens, batch.context_lens, batch.block_tables, strict=True
+        ):
+            chunk = range(context - query, context)
+            positions.extend(chunk)
+            slots.extend(table[p // size] * size + p % size for p in chunk)
+        return positions, slots
