@@ -1,0 +1,26 @@
+"""MOSS on tensor-parallel ranks, as a library.
+
+Names are loaded when they are asked for, so that `import moss_tp.errors` does not load torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moss_tp.engine.outputs import RequestOutput
+    from moss_tp.llm import LLM
+    from moss_tp.sampling_params import SamplingParams
+
+__all__ = ["LLM", "RequestOutput", "SamplingParams"]
+
+_HOMES = {
+    "LLM": "moss_tp.llm",
+    "RequestOutput": "moss_tp.engine.outputs",
+    "SamplingParams": "moss_tp.sampling_params",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,11 +1,23 @@
-"""LLMEngine for asyncio: a thread steps it, requests are async iterators of deltas."""
+"""LLMEngine for asyncio: one thread steps it, a request is an async iterator of deltas.
 
-from collections.abc import AsyncIterator, Callable, Sequence
+Everything that touches the engine is a command in the inbox, carried out by the thread between
+two steps; so an abort takes effect before the next step. While there is nothing to do the thread
+sleeps on a condition. It knows no Ray and no HTTP.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.errors import EngineDeadError, MossError
 from moss_tp.sampling_params import SamplingParams
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -17,25 +29,167 @@ class EngineStats:
     steps: int
 
 
-class AsyncEngine:
-    """INTERFACE FIRST; the body follows in minutes.
+class _Stream:
+    """One request's way back to its event loop."""
 
-    `on_death(reason)` is called once, from the engine's thread, when a rank is lost.
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[TokenDelta | MossError] = asyncio.Queue()
+
+    def put(self, item: TokenDelta | MossError) -> bool:
+        """From the engine's thread; False when the loop is gone and nobody listens."""
+        try:
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+        except RuntimeError:
+            return False
+        return True
+
+    async def get(self) -> TokenDelta:
+        item = await self._queue.get()
+        if isinstance(item, MossError):
+            raise item
+        return item
+
+
+class AsyncEngine:
+    """Takes `engine` over and closes it. `on_death(reason)` is called once, from the thread,
+    when a rank is lost or a step fails, after every waiting request got EngineDeadError.
     """
 
-    def __init__(
-        self, engine: LLMEngine, on_death: Callable[[str], None] | None = None
-    ) -> None: ...
+    def __init__(self, engine: LLMEngine, on_death: Callable[[str], None] | None = None) -> None:
+        self._engine = engine
+        self._on_death = on_death
+        self._streams: dict[str, _Stream] = {}
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()
+        self._lost_rank: str | None = None
+        self._death: str | None = None  # why nothing is served any more
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="moss-engine", daemon=True)
+        self._thread.start()
+        engine.executor.watch(lambda reason: self._post(lambda: self._lose_rank(reason)))
 
     @property
-    def is_alive(self) -> bool: ...
+    def is_alive(self) -> bool:
+        return self._death is None
 
-    def stats(self) -> EngineStats: ...
+    def stats(self) -> EngineStats:
+        scheduler = self._engine.scheduler
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            free_blocks=scheduler.block_manager.num_free,
+            num_blocks=scheduler.block_manager.num_blocks,
+            steps=self._engine.num_steps,
+        )
 
-    def generate(
+    async def generate(
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, salt: str = ""
-    ) -> AsyncIterator[TokenDelta]:
-        """Raises ContextLengthError, QueueFullError, InvalidRequestError, EngineDeadError."""
-        ...
+    ) -> AsyncGenerator[TokenDelta]:
+        """Deltas of one request; closing or cancelling the iterator aborts it within one step.
 
-    def close(self) -> None: ...
+        Raises InvalidRequestError, ContextLengthError, QueueFullError at the first `anext`, and
+        EngineDeadError whenever the engine dies.
+        """
+        stream = _Stream()
+        is_done = False
+        self._post(lambda: self._add(request_id, prompt_ids, params, salt, stream))
+        try:
+            while not is_done:
+                delta = await stream.get()
+                is_done = delta.finish_reason is not None
+                yield delta
+        finally:
+            # After an error or at the end there is nothing to abort, which is harmless.
+            self._post(lambda: self._abort(request_id, stream))
+
+    def close(self) -> None:
+        """Ends the thread after the step it is in, and every rank. Idempotent."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify()
+        self._thread.join()
+        self._engine.close()
+
+    def _post(self, command: Callable[[], None]) -> None:
+        """Has the thread carry out `command`; once it has ended, carries it out here."""
+        with self._changed:
+            if self._death is None:
+                self._inbox.append(command)
+                self._changed.notify()
+                return
+        command()
+
+    def _run(self) -> None:
+        reason = "the engine is closed"
+        try:
+            while self._carry_out_commands():
+                for request_id, delta in self._engine.step():
+                    self._deliver(request_id, delta)
+        except Exception as error:
+            reason = str(error) if isinstance(error, MossError) else repr(error)
+            logger.exception("the engine died")
+        self._end(reason)
+
+    def _carry_out_commands(self) -> bool:
+        """Does what was asked, sleeping while there is no work; False when it is time to end."""
+        while True:
+            while self._inbox:
+                self._inbox.popleft()()
+            if self._lost_rank is not None:
+                raise EngineDeadError(self._lost_rank)
+            if not self._engine.has_work:
+                self._engine.check_integrity()
+            with self._changed:
+                if self._is_closing:
+                    return False
+                if self._engine.has_work:
+                    return True
+                if not self._inbox:
+                    self._changed.wait()
+
+    def _add(
+        self,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        salt: str,
+        stream: _Stream,
+    ) -> None:
+        if self._death is not None:
+            stream.put(EngineDeadError(self._death))
+            return
+        try:
+            self._engine.add_request(request_id, prompt_ids, params, salt)
+        except MossError as error:
+            stream.put(error)
+        else:
+            self._streams[request_id] = stream
+
+    def _abort(self, request_id: str, stream: _Stream) -> None:
+        """The id may belong to another request by now, hence the stream."""
+        if self._streams.get(request_id) is stream:
+            del self._streams[request_id]
+            self._engine.abort(request_id)
+
+    def _lose_rank(self, reason: str) -> None:
+        self._lost_rank = reason
+
+    def _deliver(self, request_id: str, delta: TokenDelta) -> None:
+        stream = self._streams[request_id]
+        is_heard = stream.put(delta)
+        if delta.finish_reason is not None:
+            del self._streams[request_id]
+        elif not is_heard:
+            self._abort(request_id, stream)
+
+    def _end(self, reason: str) -> None:
+        with self._changed:
+            self._death = reason
+        while self._inbox:
+            self._inbox.popleft()()
+        for stream in self._streams.values():
+            stream.put(EngineDeadError(reason))
+        self._streams.clear()
+        if self._on_death is not None and not self._is_closing:
+            self._on_death(reason)

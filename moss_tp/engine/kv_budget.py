@@ -4,8 +4,8 @@ import os
 
 import torch
 
-from moss_tp.engine.model_runner import ModelRunner
 from moss_tp.engine.config import EngineConfig
+from moss_tp.engine.model_runner import ModelRunner
 from moss_tp.errors import ConfigError
 from moss_tp.layers.attention import KVCache
 

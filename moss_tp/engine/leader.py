@@ -40,6 +40,15 @@ class Leader:
         if self._has_followers:
             self._heartbeat.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """False once a rank was lost; `is_closed` is the orderly end."""
+        return self._death is None
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
     def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[int]:
         """See `Executor.execute`."""
         self._check_alive()

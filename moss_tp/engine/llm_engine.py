@@ -1,0 +1,166 @@
+"""The engine without threads: requests in, one step at a time, deltas out.
+
+Joins Scheduler, Executor and detokenizers, and owns each request's random generator, so that a
+preempted request goes on where its sampler was. One thread at a time may use it.
+"""
+
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from moss_tp.engine.config import EngineConfig
+from moss_tp.engine.detokenizer import ByteDecoder, Detokenizer
+from moss_tp.engine.executor import Executor
+from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.scheduler import Scheduler, to_batch
+from moss_tp.engine.sequence import Sequence, stop_ids_of
+from moss_tp.errors import ConfigError, ContextLengthError, InvalidRequestError, QueueFullError
+from moss_tp.layers.sampler import SamplingRow
+from moss_tp.sampling_params import SamplingParams
+
+
+class ModelIds(Protocol):
+    """What of `moss_tp.config.ModelConfig` bounds a request's ids."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos_token_id(self) -> int: ...
+
+
+@dataclass
+class _Request:
+    seq: Sequence
+    detokenizer: Detokenizer
+    generator: torch.Generator | None
+
+
+class LLMEngine:
+    """`config` is resolved; `executor` is this engine's own and closed with it."""
+
+    def __init__(
+        self, config: EngineConfig, executor: Executor, tokenizer: ByteDecoder, model: ModelIds
+    ) -> None:
+        needed = -(-config.context_length // config.block_size)
+        if executor.num_blocks < needed:
+            raise ConfigError(
+                f"{executor.num_blocks} KV blocks do not hold one sequence of "
+                f"{config.context_length} tokens, which takes {needed}"
+            )
+        self.config = config
+        self.executor = executor
+        self.scheduler = Scheduler(config, executor.num_blocks)
+        self.num_steps = 0
+        self._tokenizer = tokenizer
+        self._model = model
+        self._requests: dict[str, _Request] = {}
+
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    @property
+    def can_add(self) -> bool:
+        """False while the queue is full."""
+        return len(self.scheduler.waiting) < self.config.max_waiting
+
+    def add_request(
+        self, request_id: str, prompt_ids: Ids[int], params: SamplingParams, salt: str = ""
+    ) -> None:
+        """Queues a request. Requests of different `salt` never share cached blocks.
+
+        Raises InvalidRequestError for ids the model has not, ContextLengthError for a prompt
+        that leaves no room for a reply, QueueFullError.
+        """
+        self.check_request(prompt_ids, params)
+        if request_id in self._requests:
+            raise InvalidRequestError(f"request {request_id!r} is running already")
+        if not self.can_add:
+            raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
+        stop_ids = stop_ids_of(params, self._model.eos_token_id)
+        seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt)
+        generator = _generator(params, self.config.device)
+        self._requests[request_id] = _Request(seq, Detokenizer(self._tokenizer), generator)
+        self.scheduler.add(seq)
+
+    def check_request(self, prompt_ids: Ids[int], params: SamplingParams) -> None:
+        """What `add_request` raises about the request itself."""
+        if not prompt_ids:
+            raise InvalidRequestError("the prompt is empty")
+        if len(prompt_ids) >= self.config.context_length:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt_ids)} tokens; with room for a reply at most "
+                f"{self.config.context_length - 1} are possible"
+            )
+        vocab_size = self._model.vocab_size
+        for token_id in (*prompt_ids, *params.stop_token_ids):
+            if not 0 <= token_id < vocab_size:
+                raise InvalidRequestError(
+                    f"token id {token_id} is outside the vocabulary of {vocab_size}"
+                )
+
+    def abort(self, request_id: str) -> None:
+        """Forgets a request and frees its blocks; nothing for one that is unknown or done."""
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            self.scheduler.abort(request.seq)
+
+    def step(self) -> list[tuple[str, TokenDelta]]:
+        """Computes one step: a delta for every request that got a token.
+
+        Raises EngineDeadError when a rank is lost; the engine is of no more use then.
+        """
+        chunks = self.scheduler.schedule()
+        if not chunks:
+            return []
+        batch = to_batch(chunks, self.config.block_size)
+        rows = [self._sampling_row(chunk.seq) for chunk in chunks if chunk.samples]
+        sampled = self.executor.execute(batch, rows)
+        self.num_steps += 1
+        return [
+            (seq.request_id, self._delta(seq)) for seq in self.scheduler.update(chunks, sampled)
+        ]
+
+    def check_integrity(self) -> None:
+        """AssertionError when the books are wrong, or requests are left that nobody runs."""
+        self.scheduler.check_integrity()
+        num_scheduled = len(self.scheduler.running) + len(self.scheduler.waiting)
+        assert num_scheduled == len(self._requests), f"{len(self._requests)} requests are known"
+
+    def close(self) -> None:
+        self.executor.close()
+
+    def _sampling_row(self, seq: Sequence) -> SamplingRow:
+        return SamplingRow(
+            params=seq.params,
+            prompt_and_output_ids=seq.token_ids,
+            num_output=seq.num_output_tokens,
+            generator=self._requests[seq.request_id].generator,
+            blocked_ids=seq.blocked_ids,
+        )
+
+    def _delta(self, seq: Sequence) -> TokenDelta:
+        """The token just appended. A stop ends the reply and is not part of its text."""
+        token_ids = (seq.token_ids[-1],)
+        shown = () if seq.finish_reason == "stop" else token_ids
+        is_last = seq.finish_reason is not None
+        text = self._requests[seq.request_id].detokenizer.push(shown, is_last)
+        if is_last:
+            del self._requests[seq.request_id]
+        return TokenDelta(
+            token_ids, text, seq.finish_reason, seq.num_prompt_tokens, seq.num_cached_tokens
+        )
+
+
+def _generator(params: SamplingParams, device: str) -> torch.Generator | None:
+    """A generator of the request's own: its numbers depend on nothing it is batched with."""
+    if params.is_greedy:
+        return None
+    generator = torch.Generator(device)
+    if params.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(params.seed)
+    return generator

@@ -1,0 +1,111 @@
+"""A rank above 0 as a process of this machine: how it is started, and what it runs.
+
+    parent                          child
+      RankSpec      ------------>
+                    <------------   UP       modules imported, about to join the group
+                    <------------   READY    shard loaded (or the one line that says why not)
+      num_blocks    ------------>   follow() until STOP
+      ...closed     ------------>   dies, whatever it is doing
+
+The pipe is also each side's death watch: it reads as ended as soon as the other process is gone,
+even by SIGKILL. A plain subprocess, not `multiprocessing`: that would import the caller's main
+module again, which a script without a main guard, or one typed into a shell, does not survive.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from moss_tp.errors import EngineDeadError
+
+UP, READY = "up", "ready"
+STOP_GRACE_S = 5
+
+
+class RankProcess:
+    """The parent's handle. `spec` (a `worker.RankSpec`) is sent at once."""
+
+    def __init__(self, rank: int, spec: object, num_threads: int) -> None:
+        self.rank = rank
+        self.connection, theirs = Pipe()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": str(num_threads),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moss_tp.engine.rank_process", str(theirs.fileno())],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+        )
+        theirs.close()
+        self.connection.send(spec)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def expect(self, message: str) -> None:
+        """Waits for `message`; EngineDeadError with the rank's own words when it fails."""
+        said = self.last_words()
+        if said != message:
+            raise EngineDeadError(f"rank {self.rank} did not start: {said}")
+
+    def last_words(self) -> str:
+        """What the rank says next, waiting for it; its exit status where it says nothing."""
+        try:
+            return str(self.connection.recv())
+        except (EOFError, OSError):
+            return f"exit status {self._process.wait()}"
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Waits for a rank that was told to stop; kills one that does not."""
+        try:
+            self._process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def main(connection: Connection) -> None:
+    """What the child runs."""
+    # Ctrl-C reaches the whole foreground group; it is the parent's to end its ranks.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
+    # Only now, since it takes seconds and the parent may be gone before they are over.
+    from moss_tp.engine.worker import build_rank, follow
+
+    connection.send(UP)
+    try:
+        runner = build_rank(inbox.get())
+        connection.send(READY)
+        follow(runner, inbox.get())
+        runner.group.close()
+    except Exception as error:
+        reason = str(error) or repr(error)
+        connection.send(reason)
+        sys.exit(f"a rank of the engine ended: {reason}")
+
+
+def _receive(connection: Connection, inbox: "SimpleQueue[Any]") -> None:
+    """Passes on what the parent says, and ends this process when there is no parent."""
+    try:
+        while True:
+            inbox.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Connection(int(sys.argv[1])))

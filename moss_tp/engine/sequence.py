@@ -1,0 +1,71 @@
+"""One request inside the engine: its tokens and how far they are computed. No torch, no text."""
+
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass, field
+
+from moss_tp.engine.outputs import FinishReason
+from moss_tp.sampling_params import SamplingParams
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Tokens `[0, num_computed)` have their K and V in the blocks of `block_table`.
+
+        token_ids:    p p p p p p p p o o o        prompt, then output
+                      |-- num_computed --|         the last token is never cached: computing it
+                                                   gives the logits of the next one
+
+    A preempted sequence loses its blocks and nothing else: its output stays, so nothing is
+    emitted twice. `block_hashes` chains over full blocks; it, the table and
+    `num_committed_blocks` (those whose hash is public) are kept by the BlockManager.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    params: SamplingParams
+    stop_ids: frozenset[int]
+    salt: str = ""
+    num_prompt_tokens: int = field(init=False)
+    num_computed: int = 0
+    num_cached_tokens: int = 0
+    block_table: list[int] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
+    num_committed_blocks: int = 0
+    num_preemptions: int = 0
+    finish_reason: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.token_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return self.num_tokens - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed(self) -> int:
+        return self.num_tokens - self.num_computed
+
+    @property
+    def blocked_ids(self) -> tuple[int, ...]:
+        """Ids that may not be sampled next: the stops, while the reply is below `min_tokens`."""
+        if self.num_output_tokens < self.params.min_tokens:
+            return tuple(sorted(self.stop_ids))
+        return ()
+
+    def append(self, token_id: int, max_model_len: int) -> None:
+        """Takes a sampled token and sets `finish_reason` where it is the last one."""
+        self.token_ids.append(token_id)
+        if token_id in self.stop_ids:
+            self.finish_reason = "stop"
+        elif self.num_output_tokens >= self.params.max_tokens or self.num_tokens >= max_model_len:
+            self.finish_reason = "length"
+
+
+def stop_ids_of(params: SamplingParams, eos_id: int) -> frozenset[int]:
+    """The ids that end a reply: the request's own and, unless it says otherwise, the model's."""
+    eos: Ids[int] = () if params.ignore_eos else (eos_id,)
+    return frozenset((*params.stop_token_ids, *eos))

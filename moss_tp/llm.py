@@ -1,0 +1,145 @@
+"""The offline engine: a list of prompts in, a list of finished requests out."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from moss_tp.config import resolve_model
+from moss_tp.engine.build import build_engine
+from moss_tp.engine.config import EngineConfig
+from moss_tp.engine.outputs import RequestOutput, TokenDelta
+from moss_tp.errors import EngineDeadError, InvalidRequestError
+from moss_tp.sampling_params import SamplingParams
+from moss_tp.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+
+
+class LLM:
+    """A model on `tp_size` ranks. `model` is a directory or a hub id.
+
+    `executor` "local" runs the ranks as processes of this machine, "ray" as Ray actors.
+    `kv_cache_bytes` is the KV cache of each rank. `close()` it, or use it in a `with`.
+
+    Raises ConfigError or CheckpointError for settings or a model that cannot work.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tp_size: int = 1,
+        device: str = "cpu",
+        dtype: str = "bfloat16",
+        executor: str = "local",
+        max_model_len: int | None = None,
+        kv_cache_bytes: int | None = None,
+        *,
+        block_size: int = 16,
+        max_num_seqs: int = 64,
+        max_num_batched_tokens: int = 1024,
+        step_timeout_s: float = 30,
+    ) -> None:
+        config = EngineConfig(
+            model=str(resolve_model(model)),
+            tp_size=tp_size,
+            device=device,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            kv_cache_bytes=kv_cache_bytes,
+            block_size=block_size,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            step_timeout_s=step_timeout_s,
+        )
+        self.tokenizer = Tokenizer.from_dir(config.model)
+        self._engine = build_engine(config, executor, self.tokenizer)
+        self._request_ids = count()
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[RequestOutput]:
+        """One output a prompt, in order. Text is encoded with special tokens off.
+
+        Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
+        when a rank is lost.
+        """
+        if isinstance(prompts, str):
+            raise InvalidRequestError("prompts is a list: put a single prompt into one")
+        requests = [
+            _Pending(str(next(self._request_ids)), self._encode(prompt), one)
+            for prompt, one in zip(prompts, _one_each(params, len(prompts)), strict=True)
+        ]
+        for request in requests:
+            self._engine.check_request(request.prompt_ids, request.params)
+        try:
+            self._run(requests)
+        finally:
+            for request in requests:
+                self._engine.abort(request.request_id)
+        return [request.output() for request in requests]
+
+    def close(self) -> None:
+        """Ends every rank. Idempotent."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+
+    def _run(self, requests: Sequence["_Pending"]) -> None:
+        by_id = {request.request_id: request for request in requests}
+        queue = deque(requests)
+        while queue or self._engine.has_work:
+            while queue and self._engine.can_add:
+                request = queue.popleft()
+                self._engine.add_request(request.request_id, request.prompt_ids, request.params)
+            for request_id, delta in self._engine.step():
+                by_id[request_id].deltas.append(delta)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A request on its way, and what came of it so far."""
+
+    request_id: str
+    prompt_ids: list[int]
+    params: SamplingParams
+    deltas: list[TokenDelta] = field(default_factory=list)
+
+    def output(self) -> RequestOutput:
+        last = self.deltas[-1]
+        if last.finish_reason is None:
+            raise EngineDeadError("the engine stopped before the request was finished")
+        return RequestOutput(
+            request_id=self.request_id,
+            token_ids=[token_id for delta in self.deltas for token_id in delta.token_ids],
+            text="".join(delta.text for delta in self.deltas),
+            finish_reason=last.finish_reason,
+            num_prompt_tokens=last.num_prompt_tokens,
+            num_cached_tokens=last.num_cached_tokens,
+        )
+
+
+def _one_each(
+    params: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int
+) -> Sequence[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * num_prompts
+    if len(params) != num_prompts:
+        raise InvalidRequestError(f"{len(params)} sampling params for {num_prompts} prompts")
+    return params
