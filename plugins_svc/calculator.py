@@ -3,7 +3,8 @@
 Values read as Python prints them (`60/6` is `10.0`, `8*8` is `64`), as in MOSS's training data.
 """
 
-from plugins_svc.evaluator import EvaluationError, evaluate
+from plugins_svc.arithmetic import ArithmeticRefusedError
+from plugins_svc.evaluator import evaluate
 from plugins_svc.results import PluginOutput
 
 
@@ -17,5 +18,8 @@ class Calculator:
         """The value; no result for whatever the evaluator refuses."""
         try:
             return PluginOutput(True, (str(evaluate(argument)),))
-        except EvaluationError:
+        except ArithmeticRefusedError:
             return PluginOutput.no_result()
+
+    def close(self) -> None:
+        """Nothing is held."""

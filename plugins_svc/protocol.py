@@ -24,3 +24,7 @@ class Plugin(Protocol):
     async def run(self, argument: str) -> PluginOutput:
         """Answer `call_name("argument")`."""
         ...
+
+    def close(self) -> None:
+        """Give back what the plugin holds: processes, files."""
+        ...

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plugins_svc.calculator import Calculator
+from plugins_svc.calls import Call
+from plugins_svc.equation_solver import EquationSolver
 from plugins_svc.errors import UnknownPluginError
 from plugins_svc.protocol import Plugin
+from plugins_svc.results import format_value
+from plugins_svc.web_search import WebSearch
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,30 @@ class PluginSettings:
 
 def available_plugins(settings: PluginSettings) -> tuple[str, ...]:
     """Names of the plugins that have a back end under these settings, in MOSS's order."""
-    return tuple(name for name in PLUGIN_NAMES if name in {"calculator"})
+    without = {"text_to_image"} | ({"web_search"} if settings.documents_dir is None else set())
+    return tuple(name for name in PLUGIN_NAMES if name not in without)
 
 
 def create_plugin(name: str, settings: PluginSettings | None = None) -> Plugin:
     """A new instance of the named plugin; UnknownPluginError when it has no back end."""
-    settings = settings or PluginSettings()
-    if name not in available_plugins(settings):
-        raise UnknownPluginError(f"no back end for plugin {name!r}")
-    return Calculator()
+    documents_dir = settings.documents_dir if settings else None
+    match name:
+        case "calculator":
+            return Calculator()
+        case "equation_solver":
+            return EquationSolver()
+        case "web_search" if documents_dir is not None:
+            return WebSearch(documents_dir)
+    raise UnknownPluginError(f"no back end for plugin {name!r}")
+
+
+async def run_once(name: str, argument: str, settings: PluginSettings | None = None) -> str:
+    """What one plugin answers, as the model would read it after `=>`: `'125'`."""
+    plugin = create_plugin(name, settings)
+    try:
+        return format_value(Call(plugin.call_name, argument), await plugin.run(argument))
+    finally:
+        plugin.close()
 
 
 def capability_lines(enabled: Collection[str]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from plugins_svc.calls import PLUGIN_OF_CALL, Call
 
 NO_RESULT = "No result."
+MAX_ITEMS = 3  # of one search
 MAX_ITEM_CHARS = 400
 _IMAGE_DONE = "Image generated successfully."
 _KINDS = list(PLUGIN_OF_CALL)
@@ -33,10 +34,12 @@ class PluginOutput:
 
 def items_per_search(num_searches: int) -> int:
     """How many items one search shows in a turn that makes `num_searches`."""
-    return max(1, 4 - num_searches)
+    return max(1, MAX_ITEMS + 1 - num_searches)
 
 
-def format_value(call: Call, output: PluginOutput, first_item: int = 1, max_items: int = 3) -> str:
+def format_value(
+    call: Call, output: PluginOutput, first_item: int = 1, max_items: int = MAX_ITEMS
+) -> str:
     """What stands after `=>` in a call's block: `'125'`, or lines of roots or numbered items."""
     if call.name == "Calculate":
         return f"'{output.values[0]}'" if output.ok else f"'{NO_RESULT}'"
