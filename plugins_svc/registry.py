@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plugins_svc.calculator import Calculator
-from plugins_svc.calls import Call
 from plugins_svc.equation_solver import EquationSolver
 from plugins_svc.errors import UnknownPluginError
 from plugins_svc.protocol import Plugin
-from plugins_svc.results import format_value
 from plugins_svc.web_search import WebSearch
 
 
@@ -57,15 +55,6 @@ def create_plugin(name: str, settings: PluginSettings | None = None) -> Plugin:
         case "web_search" if documents_dir is not None:
             return WebSearch(documents_dir)
     raise UnknownPluginError(f"no back end for plugin {name!r}")
-
-
-async def run_once(name: str, argument: str, settings: PluginSettings | None = None) -> str:
-    """What one plugin answers, as the model would read it after `=>`: `'125'`."""
-    plugin = create_plugin(name, settings)
-    try:
-        return format_value(Call(plugin.call_name, argument), await plugin.run(argument))
-    finally:
-        plugin.close()
 
 
 def capability_lines(enabled: Collection[str]) -> str:

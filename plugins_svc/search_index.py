@@ -23,7 +23,8 @@ class SearchIndex:
     def __init__(self, documents: Iterable[tuple[str, str]]) -> None:
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
-            "CREATE VIRTUAL TABLE passages USING fts5(title, terms, passage UNINDEXED)"
+            "CREATE VIRTUAL TABLE passages USING fts5"
+            "(title, terms, passage UNINDEXED, tokenize='porter unicode61')"
         )
         rows = (
             (" ".join(terms(title)), " ".join(terms(passage)), passage)
