@@ -4,6 +4,7 @@ The order is the promise: the terminal event comes after the turn is durable, a 
 is abandoned leaves nothing, and the lease is given back whatever happens. Knows no HTTP.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -110,7 +111,7 @@ class TurnRunner:
         key = request.idempotency_key or new_token()
         if request.uid is not None and is_uid(request.uid):
             lease = Lease(request.uid, request.owner, key, new_token())
-            if (opened := await self.store.begin(lease, may_create=False)) is not None:
+            if (opened := await self._begin(lease, may_create=False)) is not None:
                 return lease, opened
         uid = new_token()
         if request.idempotency_key is not None:
@@ -122,9 +123,16 @@ class TurnRunner:
                 )
             uid = await self.store.reserve_uid(request.owner, key)
         lease = Lease(uid, request.owner, key, new_token())
-        if (opened := await self.store.begin(lease, may_create=True)) is None:
+        if (opened := await self._begin(lease, may_create=True)) is None:
             raise TurnNotStoredError("the new chat could not be started; ask again")
         return lease, opened
+
+    async def _begin(self, lease: Lease, *, may_create: bool) -> Opened | None:
+        try:
+            return await self.store.begin(lease, may_create=may_create)
+        except asyncio.CancelledError:
+            await self.store.release(lease)  # it may have been taken, unheard by us
+            raise
 
     def _generation(self, request: TurnRequest, session: Session, deadline: float) -> Generation:
         max_length = min(request.max_length, self.limits.max_model_len)

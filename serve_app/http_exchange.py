@@ -1,0 +1,94 @@
+"""One HTTP exchange's edges: a bounded body, a client that may leave, a stream of events.
+
+Work runs in a task of its own and is cancelled once, when the client leaves or the server gives
+the exchange up, so that its clean-up can still wait for the store. Knows nothing of chats.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from serve_app.errors import BodyTooLargeError
+from serve_app.http_errors import error_body
+
+T = TypeVar("T")
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body; BodyTooLargeError as soon as it is larger than `max_bytes`."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise BodyTooLargeError(f"the body is larger than {max_bytes} bytes")
+    return bytes(body)
+
+
+async def run_until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """The result of `work`; cancels it and raises ClientDisconnect when the client leaves first.
+
+    The body must have been read: `receive` then tells of nothing but the client's leaving.
+    """
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        watch.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Response):
+    """Server-sent events, each one JSON value. The status waits for the first of them.
+
+    So whatever fails before the first event is an ordinary error response; what fails after it
+    is told as a last event, `{"error": …}`.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[dict[str, Any]]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await run_until_disconnect(self._send_all(send), receive)
+
+    async def _send_all(self, send: Send) -> None:
+        has_begun = False
+        async with aclosing(self._events) as events:
+            try:
+                async for event in events:
+                    if not has_begun:
+                        await self._begin(send)
+                        has_begun = True
+                    await self._send(send, event)
+            except Exception as error:
+                if not has_begun:
+                    raise
+                await self._send(send, error_body(error))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _begin(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+
+    async def _send(self, send: Send, event: dict[str, Any]) -> None:
+        data = f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+        await send({"type": "http.response.body", "body": data.encode(), "more_body": True})
