@@ -1,0 +1,164 @@
+"""Which model a directory holds: its shape, read from the published `config.json`.
+
+Also turns a name into a directory. It reads no weights and knows no tokenizer.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import snapshot_download
+
+from moss_tp.errors import CheckpointError, ConfigError
+
+# MOSS is CodeGen by another name; see moss_tp/model.py.
+ARCHITECTURES = ("MossForCausalLM", "CodeGenForCausalLM")
+ACTIVATION = "gelu_new"
+# Stored qkv rows come in this many groups, whatever the tensor-parallel size.
+QKV_GROUPS = 4
+NOT_QUANTIZED = 32
+
+# What a snapshot needs; never the Python files that a repository may carry.
+_SNAPSHOT_FILES = ("*.json", "*.safetensors", "*.bin", "merges.txt", "meta_instruction.txt")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A MOSS model's shape. `rotary_dim` leading dimensions of each head are rotated;
+    `wbits` 32 means that the weights are not quantized."""
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    head_dim: int
+    intermediate_size: int
+    rotary_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    layer_norm_eps: float
+    bos_token_id: int
+    eos_token_id: int
+    wbits: int = NOT_QUANTIZED
+    groupsize: int = 128
+
+    @classmethod
+    def from_dir(cls, path: str | Path) -> Self:
+        """The config of a model directory.
+
+        Raises CheckpointError, naming the file, when it is missing, of another architecture or
+        quantized, or when a field is missing or impossible.
+        """
+        file = Path(path) / "config.json"
+        fields = _read_json(file)
+        try:
+            _check_architecture(fields)
+            config = cls(**_translate(fields))
+            config._check()
+        except KeyError as error:
+            raise CheckpointError(f"{file}: the field {error} is missing") from error
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{file}: {error}") from error
+        return config
+
+    def check_tp(self, tp_size: int) -> None:
+        """Raises ConfigError when the model cannot be split over `tp_size` ranks."""
+        if tp_size < 1 or self.num_heads % tp_size:
+            fitting = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
+            choices = ", ".join(map(str, fitting))
+            raise ConfigError(
+                f"tp {tp_size} does not divide the model's {self.num_heads} heads: "
+                f"choose one of {choices}"
+            )
+        if self.intermediate_size % tp_size:
+            raise ConfigError(
+                f"tp {tp_size} does not divide the MLP's {self.intermediate_size} columns"
+            )
+
+    def _check(self) -> None:
+        """Raises ValueError for a shape that no MOSS model has."""
+        if self.wbits != NOT_QUANTIZED:
+            raise ValueError(
+                f"quantized checkpoints are not served yet (wbits {self.wbits}); "
+                "use the model's unquantized sibling"
+            )
+        counts = (self.num_layers, self.num_heads, self.head_dim, self.intermediate_size)
+        if min(*counts, self.vocab_size, self.max_position_embeddings) < 1:
+            raise ValueError("layers, heads, sizes, vocabulary and positions must be positive")
+        if self.hidden_size != self.num_heads * self.head_dim or self.hidden_size % QKV_GROUPS:
+            raise ValueError(
+                f"n_embd {self.hidden_size} must be a multiple of n_head {self.num_heads} "
+                f"and of {QKV_GROUPS}"
+            )
+        if not 0 < self.rotary_dim <= self.head_dim or self.rotary_dim % 2:
+            raise ValueError(
+                f"rotary_dim {self.rotary_dim} must be even and at most the head size "
+                f"{self.head_dim}"
+            )
+
+
+def resolve_model(name_or_path: str | Path) -> Path:
+    """The local directory of a model given as a directory or as a hub id.
+
+    A hub id is downloaded (or found in the hub's cache). Raises CheckpointError.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    name = str(name_or_path)
+    if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
+        raise CheckpointError(f"there is no model directory {name}")
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_SNAPSHOT_FILES)))
+    # The hub client raises errors of several unrelated trees (its own, httpx, OSError).
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"{name} is neither a directory nor a model that the hub gives: {reason}"
+        ) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no {file}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{file} is not a JSON object")
+    return fields
+
+
+def _check_architecture(fields: dict[str, Any]) -> None:
+    """Raises ValueError for a model whose weights mean something else."""
+    names = fields.get("architectures") or []
+    if not any(name in ARCHITECTURES for name in names):
+        found = ", ".join(names) or "none"
+        raise ValueError(f"architecture {found} is not one of {', '.join(ARCHITECTURES)}")
+    activation = fields.get("activation_function", ACTIVATION)
+    if activation != ACTIVATION:
+        raise ValueError(f"activation_function {activation} is not {ACTIVATION}")
+    if fields.get("tie_word_embeddings", False):
+        raise ValueError("tied word embeddings are not a MOSS model's")
+
+
+def _translate(fields: dict[str, Any]) -> dict[str, Any]:
+    """The published names to ours. Raises KeyError for a missing one, ValueError, TypeError."""
+    hidden, heads = int(fields["n_embd"]), int(fields["n_head"])
+    inner = fields.get("n_inner")
+    return {
+        "num_layers": int(fields["n_layer"]),
+        "hidden_size": hidden,
+        "num_heads": heads,
+        "head_dim": hidden // heads if heads > 0 else 0,
+        "intermediate_size": 4 * hidden if inner is None else int(inner),
+        "rotary_dim": int(fields["rotary_dim"]),
+        "vocab_size": int(fields["vocab_size"]),
+        "max_position_embeddings": int(fields.get("n_positions") or fields["n_ctx"]),
+        "layer_norm_eps": float(fields["layer_norm_epsilon"]),
+        "bos_token_id": int(fields["bos_token_id"]),
+        "eos_token_id": int(fields["eos_token_id"]),
+        "wbits": int(fields.get("wbits", NOT_QUANTIZED)),
+        "groupsize": int(fields.get("groupsize", 128)),
+    }

@@ -1,0 +1,180 @@
+"""The tensor-parallel group: every collective there is, each counted.
+
+    rank 0: store = TPGroup.listen(host)     (host, store.port) goes to the others
+    all:    TPGroup.join(rank, size, (host, port), device, timeout_s)   at the same time
+
+A group is an object, never a global: several live side by side in one process. Tensors go over
+NCCL on CUDA and gloo on CPU; control messages (ints) always over gloo. It does not know what is
+being reduced.
+"""
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, unstubbed
+from torch.distributed.distributed_c10d import PrefixStore, ProcessGroupGloo, Store
+
+# A process group of one backend, outside torch's global registry. (Any: torch's stubs know its
+# collectives only on the registered wrapper.)
+Backend = Any
+
+# Ints of a control message that go in the first broadcast: its length, then as many of its
+# values as fit. Enough for a step of 64 decodes with short tables.
+CONTROL_INTS = 2048
+
+
+class TPGroup:
+    """`size` ranks, of which this is `rank`, with its tensors on `device`.
+
+    `counts` counts collectives by name; a group of one has none. A collective that outlasts the
+    timeout, or whose peer is gone, raises RuntimeError and the group is of no more use.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        device: torch.device,
+        control: Backend | None = None,
+        data: Backend | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.rank = rank
+        self.size = size
+        self.device = device
+        self.counts: Counter[str] = Counter()
+        self._control = control
+        self._data = data
+        self._store = store  # NCCL looks into it as long as the group lives
+
+    @classmethod
+    def single(cls, device: str | torch.device) -> Self:
+        """A group of one."""
+        return cls(0, 1, torch.device(device))
+
+    @staticmethod
+    def listen(host: str) -> TCPStore:
+        """Rank 0's meeting point on a free port, `.port`; keep it until all have joined.
+
+        Call it in the process that joins as rank 0."""
+        # multi_tenant: join() on rank 0 shares this server instead of binding the port again.
+        return TCPStore(host, 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+
+    @classmethod
+    def join(
+        cls,
+        rank: int,
+        size: int,
+        address: tuple[str, int],
+        device: str | torch.device,
+        timeout_s: float,
+    ) -> Self:
+        """Meets the other ranks at `address`; all must be here within `timeout_s`.
+
+        Every later collective has the same timeout. Raises RuntimeError.
+        """
+        torch_device = torch.device(device)
+        timeout = timedelta(seconds=timeout_s)
+        store = TCPStore(
+            *address,
+            is_master=rank == 0,
+            timeout=timeout,
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+        control = _gloo(PrefixStore("control", store), rank, size, address, timeout)
+        data = control
+        if torch_device.type == "cuda":
+            torch.cuda.set_device(torch_device)
+            data = _nccl(PrefixStore("data", store), rank, size, timeout)
+        group = cls(rank, size, torch_device, control, data, store)
+        group.all_reduce(torch.zeros(1, device=torch_device))  # NCCL connects only now
+        group.counts.clear()
+        return group
+
+    def all_reduce(self, x: Tensor) -> Tensor:
+        """Sums `x` over the ranks, in place; returns it."""
+        if self._data is not None:
+            self._run("all_reduce", self._data.allreduce, [x])
+        return x
+
+    def gather(self, x: Tensor) -> list[Tensor] | None:
+        """Every rank's `x`, in rank order, on rank 0; None elsewhere. All have one shape."""
+        if self._data is None:
+            return [x]
+        parts = [torch.empty_like(x) for _ in range(self.size)] if self.rank == 0 else None
+        options = dist.GatherOptions()
+        options.rootRank = 0
+        outputs = [] if parts is None else [parts]
+        self._run("gather", self._data.gather, outputs, [x.contiguous()], options)
+        return parts
+
+    def broadcast_ints(self, values: list[int] | None) -> list[int]:
+        """Rank 0's `values`, on every rank; the others pass None."""
+        if self._control is None:
+            return list(values or ())
+        head = torch.zeros(CONTROL_INTS, dtype=torch.int64)
+        if values is not None:
+            start = values[: CONTROL_INTS - 1]
+            head[: len(start) + 1] = torch.tensor([len(values), *start])
+        self._broadcast(head)
+        length, *received = head.tolist()
+        missing = length - len(received)
+        if missing <= 0:
+            return received[:length]
+        tail = torch.zeros(missing, dtype=torch.int64)
+        if values is not None:
+            tail[:] = torch.tensor(values[-missing:])
+        self._broadcast(tail)
+        return received + tail.tolist()
+
+    def barrier(self) -> None:
+        """Returns when every rank is here."""
+        if self._control is not None:
+            self._run("barrier", self._control.barrier)
+
+    def close(self) -> None:
+        """Leaves the group; the peers' next collective fails. Idempotent."""
+        for backend in (self._control, self._data):
+            if backend is not None:
+                backend.shutdown()
+        self._control = self._data = self._store = None
+
+    def _broadcast(self, x: Tensor) -> None:
+        assert self._control is not None
+        options = dist.BroadcastOptions()
+        options.rootRank = 0
+        options.rootTensor = 0
+        self._run("broadcast", self._control.broadcast, [x], options)
+
+    def _run(self, name: str, collective: Callable[..., Any], *args: Any) -> None:
+        self.counts[name] += 1
+        collective(*args).wait()
+
+
+def _gloo(
+    store: Store, rank: int, size: int, address: tuple[str, int], timeout: timedelta
+) -> Backend:
+    """gloo bound to the interface that leads to rank 0: loopback stays on loopback."""
+    with socket.create_connection(address, timeout=timeout.total_seconds()) as connection:
+        own_ip = connection.getsockname()[0]
+    gloo: Any = ProcessGroupGloo
+    options = gloo._Options()
+    options._timeout = timeout
+    options._devices = [gloo.create_device(hostname=own_ip)]
+    return gloo(store, rank, size, options)
+
+
+def _nccl(store: Store, rank: int, size: int, timeout: timedelta) -> Backend:
+    # Not there in a torch that was built for CPU only.
+    from torch.distributed import ProcessGroupNCCL
+
+    options = ProcessGroupNCCL.Options()
+    options._timeout = timeout
+    return ProcessGroupNCCL(store, rank, size, options)
