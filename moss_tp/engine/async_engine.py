@@ -71,7 +71,8 @@ class AsyncEngine:
 
     @property
     def is_alive(self) -> bool:
-        return self._death is None
+        """False as soon as it dies or is asked to close."""
+        return self._death is None and not self._is_closing
 
     def stats(self) -> EngineStats:
         scheduler = self._engine.scheduler

@@ -1,0 +1,109 @@
+"""A model by hand with a paged cache, for tests of the engine's books.
+
+It writes each token it is given into the slot that the block table says and reads a sequence's
+whole history back from there. The next token is a digest of that history, so a wrong cache hit,
+a block overwritten while in use or a shifted position changes the reply.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import pairwise
+
+from moss_tp.engine.batch import Batch
+from moss_tp.engine.config import EngineConfig
+from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.layers.sampler import SamplingRow
+
+VOCAB_SIZE = 97
+EOS_ID = 96
+
+
+def next_token(history: Sequence[int]) -> int:
+    return int.from_bytes(sha256(str(list(history)).encode()).digest()[:4]) % VOCAB_SIZE
+
+
+def expected_reply(
+    prompt: Sequence[int], max_tokens: int, stop_ids: frozenset[int], max_model_len: int
+) -> list[int]:
+    """What the fake must say, worked out without blocks."""
+    ids = list(prompt)
+    while len(ids) - len(prompt) < max_tokens and len(ids) < max_model_len:
+        ids.append(next_token(ids))
+        if ids[-1] in stop_ids:
+            break
+    return ids[len(prompt) :]
+
+
+class PagedFake:
+    """Satisfies `Executor`; how to sample (`rows`) it only writes down."""
+
+    def __init__(self, num_blocks: int, block_size: int) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.is_closed = False
+        self.batches: list[Batch] = []
+        self.rows: list[Sequence[SamplingRow]] = []
+        self.on_death: Callable[[str], None] | None = None
+        self._slots: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[int]:
+        batch = Batch.from_ints(batch.to_ints())
+        self.batches.append(batch)
+        self.rows.append(rows)
+        sequences = list(zip(batch.context_lens, batch.block_tables, strict=True))
+        spans = pairwise(batch.query_starts)
+        for (start, end), (context, table) in zip(spans, sequences, strict=True):
+            first = context - (end - start)
+            for position, token in enumerate(batch.token_ids[start:end], first):
+                self._slots[self._slot(table, position)] = (position, token)
+        return [
+            next_token(self._history(table, context))
+            for (context, table), is_last in zip(sequences, batch.samples, strict=True)
+            if is_last
+        ]
+
+    def watch(self, on_death: Callable[[str], None]) -> None:
+        self.on_death = on_death
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _slot(self, table: Sequence[int], position: int) -> tuple[int, int]:
+        assert 0 <= table[position // self.block_size] < self.num_blocks
+        return table[position // self.block_size], position % self.block_size
+
+    def _history(self, table: Sequence[int], context: int) -> list[int]:
+        history = []
+        for expected in range(context):
+            position, token = self._slots[self._slot(table, expected)]
+            assert position == expected
+            history.append(token)
+        return history
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """Satisfies what an engine asks of a model's config."""
+
+    vocab_size: int = VOCAB_SIZE
+    eos_token_id: int = EOS_ID
+
+
+class FakeTokenizer:
+    """Id n is the byte n + 33, and eos a special token without text."""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return bytes(token_id + 33 for token_id in ids if token_id != EOS_ID)
+
+
+def fake_engine(executor: PagedFake | None = None, **changes: object) -> LLMEngine:
+    """An engine of 32-token contexts over 8 blocks more than one sequence needs."""
+    config = fake_config(**changes)
+    executor = executor or PagedFake(num_blocks=16, block_size=config.block_size)
+    return LLMEngine(config, executor, FakeTokenizer(), FakeModel())
+
+
+def fake_config(**changes: object) -> EngineConfig:
+    values: dict[str, object] = {"model": "none", "max_model_len": 32, "block_size": 4}
+    return EngineConfig(**{**values, **changes})  # type: ignore[arg-type]

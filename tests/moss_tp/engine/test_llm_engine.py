@@ -1,0 +1,171 @@
+"""Requests through the engine: tokens, text, limits, and the sampler's state over preemption."""
+
+import pytest
+
+from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.outputs import TokenDelta
+from moss_tp.errors import (
+    ConfigError,
+    ContextLengthError,
+    InvalidRequestError,
+    QueueFullError,
+)
+from moss_tp.sampling_params import SamplingParams
+from tests.moss_tp.engine.paged_fake import (
+    EOS_ID,
+    VOCAB_SIZE,
+    FakeTokenizer,
+    PagedFake,
+    expected_reply,
+    fake_engine,
+)
+
+GREEDY = SamplingParams(temperature=0, max_tokens=20)
+
+
+def run(engine: LLMEngine) -> dict[str, list[TokenDelta]]:
+    deltas: dict[str, list[TokenDelta]] = {}
+    while engine.has_work:
+        for request_id, delta in engine.step():
+            deltas.setdefault(request_id, []).append(delta)
+        engine.check_integrity()
+    return deltas
+
+
+def tokens(deltas: list[TokenDelta]) -> list[int]:
+    return [token_id for delta in deltas for token_id in delta.token_ids]
+
+
+def test_deltas_are_the_reply_and_only_the_last_is_final() -> None:
+    engine = fake_engine()
+    engine.add_request("a", [1, 2, 3], GREEDY)
+    deltas = run(engine)["a"]
+    expected = expected_reply([1, 2, 3], 20, frozenset([EOS_ID]), 32)
+    assert tokens(deltas) == expected
+    assert [d.finish_reason for d in deltas] == [None] * (len(deltas) - 1) + ["length"]
+    assert "".join(d.text for d in deltas) == FakeTokenizer().decode_bytes(expected).decode()
+    assert {d.num_prompt_tokens for d in deltas} == {3}
+
+
+def test_a_stop_id_ends_the_reply_and_is_not_shown() -> None:
+    reply = expected_reply([1, 2, 3], 20, frozenset(), 32)
+    engine = fake_engine()
+    engine.add_request("a", [1, 2, 3], SamplingParams(stop_token_ids=(reply[4],), max_tokens=20))
+    deltas = run(engine)["a"]
+    assert tokens(deltas) == reply[:5]
+    assert deltas[-1].finish_reason == "stop"
+    assert "".join(d.text for d in deltas) == FakeTokenizer().decode_bytes(reply[:4]).decode()
+
+
+def test_stops_are_blocked_below_min_tokens_and_eos_only_where_it_stops() -> None:
+    executor = PagedFake(16, 4)
+    engine = fake_engine(executor)
+    engine.add_request("a", [1], SamplingParams(min_tokens=2, max_tokens=4, stop_token_ids=(95,)))
+    engine.add_request("b", [1], SamplingParams(min_tokens=2, max_tokens=4, ignore_eos=True))
+    run(engine)
+    blocked = [[row.blocked_ids for row in rows] for rows in executor.rows]
+    assert blocked == [[(95, EOS_ID), ()], [(95, EOS_ID), ()], [(), ()], [(), ()]]
+
+
+def test_the_generator_goes_on_after_a_preemption() -> None:
+    executor = PagedFake(num_blocks=8, block_size=4)
+    engine = fake_engine(executor)
+    for name in ("old", "young"):
+        params = SamplingParams(seed=1, max_tokens=18, ignore_eos=True)
+        engine.add_request(name, [len(name)] * 12, params)
+    young = engine.scheduler.waiting[1]
+    replies = run(engine)
+    assert young.num_preemptions > 0
+    assert tokens(replies["young"]) == expected_reply([5] * 12, 18, frozenset(), 32)
+    generators = {
+        id(row.generator)
+        for rows in executor.rows
+        for row in rows
+        if row.prompt_and_output_ids[0] == 5
+    }
+    assert len(generators) == 1
+
+
+def test_a_seed_seeds_and_greedy_has_no_generator() -> None:
+    executor = PagedFake(16, 4)
+    engine = fake_engine(executor)
+    for name, params in {
+        "a": SamplingParams(seed=7, max_tokens=1),
+        "b": SamplingParams(seed=7, max_tokens=1),
+        "c": SamplingParams(max_tokens=1),
+        "d": GREEDY,
+    }.items():
+        engine.add_request(name, [1], params)
+    run(engine)
+    a, b, c, d = (row.generator for row in executor.rows[0])
+    assert a is not None and b is not None and c is not None and d is None
+    assert a is not b
+    assert a.initial_seed() == b.initial_seed() == 7 != c.initial_seed()
+
+
+def test_the_second_turn_reports_its_cached_prefix_unless_the_salt_differs() -> None:
+    engine = fake_engine()
+    for name, salt in {"first": "x", "again": "x", "other": "y"}.items():
+        engine.add_request(name, [4] * 17, SamplingParams(max_tokens=1), salt)
+        assert run(engine)[name][0].num_cached_tokens == (16 if name == "again" else 0)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stop_ids", "error"),
+    [
+        ([], (), InvalidRequestError),
+        ([1] * 32, (), ContextLengthError),
+        ([VOCAB_SIZE], (), InvalidRequestError),
+        ([-1], (), InvalidRequestError),
+        ([1], (VOCAB_SIZE,), InvalidRequestError),
+    ],
+)
+def test_a_request_that_cannot_run_is_refused(
+    prompt: list[int], stop_ids: tuple[int, ...], error: type[Exception]
+) -> None:
+    engine = fake_engine()
+    with pytest.raises(error):
+        engine.add_request("a", prompt, SamplingParams(stop_token_ids=stop_ids))
+    assert not engine.has_work
+    engine.check_integrity()
+
+
+def test_a_prompt_that_leaves_room_for_one_token_runs() -> None:
+    engine = fake_engine()
+    engine.add_request("a", [1] * 31, GREEDY)
+    assert [d.finish_reason for d in run(engine)["a"]] == ["length"]
+
+
+def test_the_queue_is_bounded_and_ids_are_unique() -> None:
+    engine = fake_engine(max_waiting=2)
+    engine.add_request("a", [1], GREEDY)
+    with pytest.raises(InvalidRequestError, match="running already"):
+        engine.add_request("a", [1], GREEDY)
+    engine.add_request("b", [1], GREEDY)
+    with pytest.raises(QueueFullError):
+        engine.add_request("c", [1], GREEDY)
+    engine.step()
+    engine.add_request("c", [1], GREEDY)
+
+
+def test_abort_gives_the_blocks_back_and_may_come_late() -> None:
+    engine = fake_engine()
+    engine.add_request("a", [1] * 9, GREEDY)
+    engine.step()
+    engine.abort("a")
+    assert engine.scheduler.block_manager.num_free == 16
+    assert engine.step() == []
+    engine.abort("a")
+    engine.abort("never heard of")
+    engine.check_integrity()
+
+
+def test_blocks_that_hold_no_whole_sequence_are_refused() -> None:
+    with pytest.raises(ConfigError, match="7 KV blocks do not hold"):
+        fake_engine(PagedFake(num_blocks=7, block_size=4))
+
+
+def test_close_closes_the_executor() -> None:
+    executor = PagedFake(16, 4)
+    fake_engine(executor).close()
+    assert executor.is_closed
