@@ -7,7 +7,7 @@ the exchange up, so that its clean-up can still wait for the store. Knows nothin
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -68,7 +68,8 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await run_until_disconnect(self._send_all(send), receive)
+        with suppress(ClientDisconnect):
+            await run_until_disconnect(self._send_all(send), receive)
 
     async def _send_all(self, send: Send) -> None:
         has_begun = False

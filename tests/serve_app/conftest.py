@@ -1,0 +1,36 @@
+"""A real store for every test that wants one: one server a run, a client each; what uses it."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from serve_app.embedded_store import EmbeddedStore
+from serve_app.redis_session_store import RedisSessionStore
+from tests.support.chat import Chat
+from tests.support.chat_fakes import FakeModel, FakePlugins
+from tests.support.site import Site, make_site
+
+
+@pytest.fixture(scope="session")
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with EmbeddedStore(tmp_path_factory.mktemp("store")) as server:
+        yield server.url
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[RedisSessionStore]:
+    client = RedisSessionStore(store_url)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def site(store: RedisSessionStore) -> AsyncIterator[Site]:
+    made = make_site(store)
+    async with made.client:
+        yield made
+
+
+@pytest.fixture
+def chat(store: RedisSessionStore) -> Chat:
+    return Chat(store, FakeModel(), FakePlugins())

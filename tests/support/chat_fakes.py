@@ -1,0 +1,153 @@
+"""Fakes of a turn's collaborators: a character tokenizer, a scripted model, plugins, a probe."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from moss_tp.dialogue import END_TOKENS, MARKERS
+from moss_tp.engine.outputs import TokenDelta
+from moss_tp.errors import CheckpointError
+from moss_tp.sampling_params import SamplingParams
+from plugins_svc.calls import Call
+from plugins_svc.results import PluginOutput
+
+_SPECIAL_IDS = {token: number for number, token in enumerate(END_TOKENS.values(), 1)}
+_SPECIALS = re.compile("(" + "|".join(_SPECIAL_IDS) + ")")
+_OFFSET = 100
+
+
+class CharCodec:
+    """One id a character; `spell` and `show` write special tokens as in MOSS's published data."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(character) + _OFFSET for character in text]
+
+    def special_id(self, token: str) -> int:
+        if token not in _SPECIAL_IDS:
+            raise CheckpointError(f"no token {token}")
+        return _SPECIAL_IDS[token]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(i - _OFFSET) for i in ids if i >= _OFFSET)
+
+    def spell(self, text: str) -> list[int]:
+        """Ids of `text` in which `<eoc>` and its like are special tokens."""
+        ids: list[int] = []
+        for part in _SPECIALS.split(text):
+            ids += [_SPECIAL_IDS[part]] if part in _SPECIAL_IDS else self.encode(part)
+        return ids
+
+    def show(self, ids: Sequence[int]) -> str:
+        """Text of `ids`, special tokens spelled out."""
+        names = {number: token for token, number in _SPECIAL_IDS.items()}
+        return "".join(names.get(i) or chr(i - _OFFSET) for i in ids)
+
+
+def think_nothing(prompt: str) -> str:
+    return " Nothing to do.<eot>\n<|Commands|>: None<eoc>"
+
+
+def count_turns(prompt: str) -> str:
+    """A reply that tells from how many turns, this one included, it was generated."""
+    return f" turn {prompt.count('<eoh>')}<eom>"
+
+
+def think_of(commands: str) -> Callable[[str], str]:
+    return lambda prompt: f" Use it.<eot>\n<|Commands|>: {commands}<eoc>"
+
+
+async def _no_wait(is_reply: bool, num_tokens: int) -> None:
+    await asyncio.sleep(0)
+
+
+@dataclass
+class FakeModel:
+    """Writes what `think` and `reply` make of the prompt, one character a delta.
+
+    `wait` is awaited before each token with the pass and the number of tokens already out.
+    """
+
+    think: Callable[[str], str] = think_nothing
+    reply: Callable[[str], str] = count_turns
+    wait: Callable[[bool, int], Awaitable[None]] = _no_wait
+    codec: CharCodec = field(default_factory=CharCodec)
+    prompts: list[str] = field(default_factory=list)
+    prompt_ids: list[list[int]] = field(default_factory=list)
+    params: list[SamplingParams] = field(default_factory=list)
+    session_ids: list[str] = field(default_factory=list)
+    num_running: int = 0
+    num_aborted: int = 0
+
+    async def generate(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
+    ) -> AsyncIterator[TokenDelta]:
+        prompt = self.codec.show(prompt_ids)
+        self.prompts.append(prompt)
+        self.prompt_ids.append(list(prompt_ids))
+        self.params.append(params)
+        self.session_ids.append(session_id)
+        is_reply = prompt.endswith(MARKERS["moss"])
+        ids = self.codec.spell(self.reply(prompt) if is_reply else self.think(prompt))
+        is_whole = False
+        self.num_running += 1
+        try:
+            for number, token_id in enumerate(ids[: params.max_tokens]):
+                await self.wait(is_reply, number)
+                is_stop = token_id in params.stop_token_ids
+                is_whole = is_stop or number + 1 == params.max_tokens
+                yield TokenDelta(
+                    (token_id,),
+                    self.codec.decode([token_id]),
+                    "stop" if is_stop else "length" if is_whole else None,
+                    len(prompt_ids),
+                    0,
+                )
+                if is_stop:
+                    return
+        finally:
+            self.num_running -= 1
+            self.num_aborted += not is_whole
+
+
+@dataclass
+class FakePlugins:
+    """Answers calls by `answers`, an output, an error or a delay each; records what was asked."""
+
+    answers: dict[str, PluginOutput | Exception | float] = field(default_factory=dict)
+    asked: list[Call] = field(default_factory=list)
+    num_running: int = 0
+    max_running: int = 0
+
+    async def run(self, call: Call) -> PluginOutput:
+        self.asked.append(call)
+        self.num_running += 1
+        self.max_running = max(self.max_running, self.num_running)
+        try:
+            answer = self.answers.get(call.argument, 0.0)
+            await asyncio.sleep(answer if isinstance(answer, float) else 0.001)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer if isinstance(answer, PluginOutput) else PluginOutput(True, ("late",))
+        finally:
+            self.num_running -= 1
+
+
+@dataclass
+class FakeProbe:
+    """Health as told; an exception is raised."""
+
+    healthy: bool | Exception = True
+    ready: bool | Exception = True
+
+    async def is_healthy(self) -> bool:
+        return _tell(self.healthy)
+
+    async def is_ready(self) -> bool:
+        return _tell(self.ready)
+
+
+def _tell(value: bool | Exception) -> bool:
+    if isinstance(value, Exception):
+        raise value
+    return value

@@ -1,0 +1,45 @@
+"""The HTTP application over fakes and a real store, and a client of it."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from serve_app.http_app import HttpService, create_http_app
+from serve_app.prompt import PromptBuilder
+from serve_app.redis_session_store import RedisSessionStore
+from serve_app.turn import TurnLimits, TurnRunner
+from serve_app.two_pass import TwoPassGenerator
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
+
+
+@dataclass
+class Site:
+    """An application over fakes, and a client of it."""
+
+    service: HttpService
+    model: FakeModel
+    plugins: FakePlugins
+    probe: FakeProbe
+    client: httpx.AsyncClient
+
+    async def post(self, **body: object) -> httpx.Response:
+        return await self.client.post("/", json={"prompt": "你好", **body})
+
+
+def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Site:
+    model, plugins, probe = FakeModel(), FakePlugins(), FakeProbe()
+    prompts = PromptBuilder(CharCodec(), "Be brief.\n")
+    generator = TwoPassGenerator(model, plugins, prompts)
+    runner = TurnRunner(store, prompts, generator, limits or TurnLimits(max_model_len=4096))
+    service = HttpService(runner, probe, "moss-nano", frozenset({"calculator"}), 64 * 1024)
+    transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
+    client = httpx.AsyncClient(transport=transport, base_url="http://moss")
+    return Site(service, model, plugins, probe, client)
+
+
+def events_of(response: httpx.Response) -> list[dict[str, Any]]:
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = response.text.removesuffix("\n\n").split("\n\n")
+    return [json.loads(event.removeprefix("data: ")) for event in events]
