@@ -105,7 +105,7 @@ def _random_weights(config: CodeGenConfig, dtype: torch.dtype, seed: int) -> dic
     for name, shape in ((name, tensor.shape) for name, tensor in names.items()):
         noise = torch.randn(shape, generator=generator)
         is_norm = ".ln_" in name and name.endswith("weight")
-        scale = 1 / shape[-1] ** 0.5 if len(shape) == 2 else 0.3
+        scale = 2 / shape[-1] ** 0.5 if len(shape) == 2 else 0.3
         weights[name] = (noise * scale + is_norm).to(dtype)
     # Embeddings of unit size, as the scale above is for what multiplies a hidden state.
     weights["transformer.wte.weight"] *= config.n_embd**0.5

@@ -1,0 +1,149 @@
+"""What the parity tests run on every rank of a group: module-level, so that it can be spawned.
+
+Everything that is measured at one tensor-parallel size is measured by one call of `measure`,
+since starting ranks costs more than all of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from moss_tp.config import ModelConfig
+from moss_tp.layers.linear import RowParallelLinear
+from moss_tp.model import MossForCausalLM, load_model
+from moss_tp.parallel.tp_group import TPGroup
+from tests.support.paged_sequences import PagedSequences
+
+STEPS = 64
+PROMPTS: Mapping[str, Sequence[int]] = {
+    "short": [7],
+    "middle": [40, 50, 60, 70, 80, 90, 100, 110, 120],
+    "long": list(range(3, 60)),
+}
+LOGIT_IDS = [token * 37 % 277 for token in range(50)]
+
+Replies = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One checkpoint at one tp_size. Logits `(50, vocab_size)` of LOGIT_IDS, on rank 0 only."""
+
+    tp_size: int
+    logits: Tensor | None
+    step_counts: dict[str, int]
+    replies: dict[str, Replies]  # by the way of computing them
+
+
+def measure(
+    group: TPGroup, greedy: Sequence[str], paths: Mapping[str, Path]
+) -> dict[str, Measured]:
+    """Logits and collectives for every checkpoint, replies for those named in `greedy`."""
+    measured = {}
+    for name, path in paths.items():
+        config = ModelConfig.from_dir(path)
+        model = load_model(path, config, group, torch.float32)
+        group.counts.clear()
+        logits = logits_of(model, config, group)
+        counts = dict(group.counts)
+        replies = {}
+        if name in greedy:
+            replies = {way: run(model, config, group) for way, run in WAYS.items()}
+        measured[name] = Measured(group.size, logits, counts, replies)
+    return measured
+
+
+def logits_of(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Tensor | None:
+    return PagedSequences(model, config, group).step({"all": LOGIT_IDS}, every_row=True)
+
+
+def alone(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
+    """Each prompt by itself: one prefill, then decodes."""
+    return {
+        name: _decode(PagedSequences(model, config, group), {name: prompt})[name]
+        for name, prompt in PROMPTS.items()
+    }
+
+
+def batched(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
+    """All prompts in one batch, of three lengths."""
+    return _decode(PagedSequences(model, config, group), PROMPTS)
+
+
+def chunked(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
+    """The long prompt in chunks of 10, in batches in which the others decode already."""
+    sequences = PagedSequences(model, config, group)
+    replies: Replies = {"short": [], "middle": []}
+    waiting = list(PROMPTS["long"])
+    pending: dict[str, Sequence[int]] = {name: PROMPTS[name] for name in replies}
+    while waiting:
+        chunk, waiting = waiting[:10], waiting[10:]
+        tokens = sequences.greedy({**pending, "long": chunk})
+        last = tokens.pop("long")
+        for name, token in tokens.items():
+            replies[name].append(token)
+        pending = {name: [token] for name, token in tokens.items()}
+    replies["long"] = [last]
+    rest = _decode(sequences, {**pending, "long": [last]}, replies)
+    return {name: reply[:STEPS] for name, reply in rest.items()}
+
+
+def preempted(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
+    """Halfway the middle one loses its blocks and is prefilled again with what it had said."""
+    sequences = PagedSequences(model, config, group)
+    replies = _decode(sequences, PROMPTS, steps=STEPS // 2)
+    sequences.drop("middle")
+    pending = {name: [reply[-1]] for name, reply in replies.items()}
+    pending["middle"] = [*PROMPTS["middle"], *replies["middle"]]
+    return _decode(sequences, pending, replies, steps=STEPS // 2)
+
+
+def _decode(
+    sequences: PagedSequences,
+    pending: Mapping[str, Sequence[int]],
+    replies: Replies | None = None,
+    steps: int = STEPS,
+) -> Replies:
+    """`steps` greedy tokens for each, after `replies`."""
+    said = {name: list((replies or {}).get(name, ())) for name in pending}
+    for _ in range(steps):
+        tokens = sequences.greedy(pending)
+        for name, token in tokens.items():
+            said[name].append(token)
+        pending = {name: [token] for name, token in tokens.items()}
+    return said
+
+
+WAYS = {"alone": alone, "batched": batched, "chunked": chunked, "preempted": preempted}
+
+
+class DroppingGroup(TPGroup):
+    """A rank that forgets its `dropped`th all-reduce of a step."""
+
+    dropped = 0
+
+    def all_reduce(self, x: Tensor) -> Tensor:
+        self.counts["asked"] += 1
+        if self.counts["asked"] - 1 == self.dropped:
+            return x
+        return super().all_reduce(x)
+
+
+def broken_logits(group: TPGroup, path: Path) -> dict[str, Tensor | None]:
+    """Logits of models that are wrong in ways that the parity tests must notice."""
+    config = ModelConfig.from_dir(path)
+    model = load_model(path, config, group, torch.float32)
+    logits = {"sound": logits_of(model, config, group)}
+    for module in model.modules():
+        if isinstance(module, RowParallelLinear):
+            module.adds_bias = module.bias is not None
+    logits["bias on each rank"] = logits_of(model, config, group)
+    for dropped in range(config.num_layers + 1):
+        lossy = DroppingGroup(group.rank, group.size, group.device, group._control, group._data)
+        lossy.dropped = dropped
+        model = load_model(path, config, lossy, torch.float32)
+        logits[f"all-reduce {dropped} dropped"] = logits_of(model, config, lossy)
+    return logits

@@ -1,0 +1,144 @@
+"""Parity with transformers' CodeGenForCausalLM, and of tensor-parallel sizes with each other.
+
+Tolerance: fp32 logits of size ~10 come out within 1e-5 of the oracle in another order of
+summation; 1e-4 leaves room for other machines. The negative controls show that real mistakes
+lie far above it.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from moss_tp.parallel.tp_group import TPGroup
+from tests.moss_tp.model.ranks import (
+    LOGIT_IDS,
+    PROMPTS,
+    STEPS,
+    WAYS,
+    Measured,
+    Replies,
+    broken_logits,
+    measure,
+)
+from tests.support.run_distributed import run_distributed
+from tests.support.tiny_moss import VOCAB_SIZE, load_oracle, make_checkpoint
+
+TOLERANCE = 1e-4
+NUM_LAYERS = 2
+TP_SIZES = (1, 2, 4)
+GREEDY = ("heads24",)  # which of the shapes are also decoded
+SHAPES = ("heads4", "heads8", "heads12", "heads24")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "heads4": make_checkpoint(root / "a", heads=4, head_dim=16, rotary_dim=8),
+        "heads8": make_checkpoint(root / "b", heads=8, head_dim=8, rotary_dim=8, format="bin"),
+        "heads12": make_checkpoint(
+            root / "c", heads=12, head_dim=10, rotary_dim=6, inner=100, vocab_size=278
+        ),
+        "heads24": make_checkpoint(
+            root / "d", heads=24, head_dim=6, rotary_dim=4, format="bin", seed=3
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def oracle_logits(checkpoints: dict[str, Path]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return {
+            name: load_oracle(path)(torch.tensor([LOGIT_IDS])).logits[0]
+            for name, path in checkpoints.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def oracle_replies(checkpoints: dict[str, Path]) -> dict[str, Replies]:
+    return {name: _oracle_replies(checkpoints[name]) for name in GREEDY}
+
+
+@pytest.fixture(scope="module", params=TP_SIZES, ids=lambda size: f"tp{size}")
+def measured(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> dict[str, Measured]:
+    tp_size: int = request.param
+    if tp_size == 1:
+        return measure(TPGroup.single("cpu"), GREEDY, checkpoints)
+    return run_distributed(measure, tp_size, GREEDY, checkpoints)[0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_equal_the_oracles(
+    shape: str, measured: dict[str, Measured], oracle_logits: dict[str, Tensor]
+) -> None:
+    assert_parity(measured[shape].logits, oracle_logits[shape])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_equal_those_of_one_rank(
+    shape: str, measured: dict[str, Measured], checkpoints: dict[str, Path]
+) -> None:
+    single = measure(TPGroup.single("cpu"), (), {shape: checkpoints[shape]})[shape].logits
+    assert single is not None
+    assert_parity(measured[shape].logits, single)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shape", GREEDY)
+def test_greedy_tokens_are_the_oracles(
+    shape: str,
+    way: str,
+    measured: dict[str, Measured],
+    oracle_replies: dict[str, Replies],
+) -> None:
+    assert measured[shape].replies[way] == oracle_replies[shape]
+
+
+def test_the_oracles_replies_vary(oracle_replies: dict[str, Replies]) -> None:
+    """Or equal tokens would prove little."""
+    for replies in oracle_replies.values():
+        assert all(len(set(reply)) > STEPS // 8 for reply in replies.values())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_step_has_one_all_reduce_a_block(shape: str, measured: dict[str, Measured]) -> None:
+    is_alone = measured[shape].tp_size == 1
+    expected = {} if is_alone else {"all_reduce": NUM_LAYERS + 1, "gather": 1}
+    assert measured[shape].step_counts == expected
+
+
+def test_broken_models_fail_parity(
+    checkpoints: dict[str, Path], oracle_logits: dict[str, Tensor]
+) -> None:
+    broken = run_distributed(broken_logits, 2, checkpoints["heads4"])[0]
+    assert_parity(broken.pop("sound"), oracle_logits["heads4"])
+    assert len(broken) == 1 + NUM_LAYERS + 1
+    for why, logits in broken.items():
+        with pytest.raises(AssertionError, match="differ"):
+            assert_parity(logits, oracle_logits["heads4"])
+            pytest.fail(f"{why} went unnoticed")
+
+
+def assert_parity(logits: Tensor | None, reference: Tensor) -> None:
+    assert logits is not None
+    assert logits.dtype == torch.float32
+    assert logits.shape == reference.shape == (len(LOGIT_IDS), reference.shape[-1])
+    difference = (logits - reference).abs().max().item()
+    assert difference < TOLERANCE, f"logits differ by {difference}"
+
+
+def _oracle_replies(path: Path) -> Replies:
+    oracle = load_oracle(path)
+    replies = {}
+    for name, prompt in PROMPTS.items():
+        output = oracle.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=STEPS,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=VOCAB_SIZE - 1,
+        )
+        replies[name] = output[0, len(prompt) :].tolist()
+    return replies

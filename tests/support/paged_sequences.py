@@ -1,0 +1,76 @@
+"""Drives a model by hand, without an engine: sequences over a paged KV cache, step by step.
+
+Every rank runs the same calls; greedy tokens are chosen on rank 0 and told to the others.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from moss_tp.config import ModelConfig
+from moss_tp.layers.attention import BatchTensors, KVCache
+from moss_tp.model import MossForCausalLM
+from moss_tp.parallel.tp_group import TPGroup
+
+
+class PagedSequences:
+    """Named sequences and their blocks, handed out in no particular order."""
+
+    def __init__(
+        self,
+        model: MossForCausalLM,
+        config: ModelConfig,
+        group: TPGroup,
+        block_size: int = 8,
+        num_blocks: int = 96,
+    ) -> None:
+        self._model = model
+        self._group = group
+        self._size = block_size
+        self._kv = KVCache.allocate(config, group, num_blocks, block_size, torch.float32)
+        order = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(1))
+        self._free: list[int] = order.tolist()
+        self._tables: dict[str, list[int]] = {}
+        self._lengths: dict[str, int] = {}
+
+    def step(self, chunks: Mapping[str, Sequence[int]], every_row: bool = False) -> Tensor | None:
+        """Appends each sequence's new tokens, in one batch; logits after the last of each, or
+        of every row."""
+        positions: list[int] = []
+        slots: list[int] = []
+        for name, chunk in chunks.items():
+            table = self._tables.setdefault(name, [])
+            start = self._lengths.get(name, 0)
+            self._lengths[name] = stop = start + len(chunk)
+            while len(table) * self._size < stop:
+                table.append(self._free.pop())
+            positions.extend(range(start, stop))
+            slots.extend(
+                table[p // self._size] * self._size + p % self._size for p in range(start, stop)
+            )
+        query_lens = [len(chunk) for chunk in chunks.values()]
+        starts = torch.tensor([0, *query_lens]).cumsum(0)
+        batch = BatchTensors(
+            token_ids=torch.tensor([token for chunk in chunks.values() for token in chunk]),
+            positions=torch.tensor(positions),
+            slot_mapping=torch.tensor(slots),
+            query_starts=starts,
+            query_lens=query_lens,
+            context_lens=[self._lengths[name] for name in chunks],
+            block_tables=[self._tables[name] for name in chunks],
+            logit_rows=torch.arange(len(positions)) if every_row else starts[1:] - 1,
+        )
+        logits: Tensor | None = self._model(batch, self._kv)
+        return logits
+
+    def drop(self, name: str) -> None:
+        """Frees the sequence's blocks: what it had computed is lost."""
+        self._free[:0] = self._tables.pop(name)
+        del self._lengths[name]
+
+    def greedy(self, chunks: Mapping[str, Sequence[int]]) -> dict[str, int]:
+        """One step; the likeliest next token of each sequence."""
+        logits = self.step(chunks)
+        chosen = None if logits is None else logits.argmax(-1).tolist()
+        return dict(zip(chunks, self._group.broadcast_ints(chosen), strict=True))
