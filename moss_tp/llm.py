@@ -55,7 +55,7 @@ class LLM:
             step_timeout_s=step_timeout_s,
         )
         self.tokenizer = Tokenizer.from_dir(config.model)
-        self._engine = build_engine(config, executor, self.tokenizer)
+        self.engine = build_engine(config, executor, self.tokenizer)
         self._request_ids = count()
 
     def generate(
@@ -75,17 +75,17 @@ class LLM:
             for prompt, one in zip(prompts, _one_each(params, len(prompts)), strict=True)
         ]
         for request in requests:
-            self._engine.check_request(request.prompt_ids, request.params)
+            self.engine.check_request(request.prompt_ids, request.params)
         try:
             self._run(requests)
         finally:
             for request in requests:
-                self._engine.abort(request.request_id)
+                self.engine.abort(request.request_id)
         return [request.output() for request in requests]
 
     def close(self) -> None:
         """Ends every rank. Idempotent."""
-        self._engine.close()
+        self.engine.close()
 
     def __enter__(self) -> Self:
         return self
@@ -104,11 +104,11 @@ class LLM:
     def _run(self, requests: Sequence["_Pending"]) -> None:
         by_id = {request.request_id: request for request in requests}
         queue = deque(requests)
-        while queue or self._engine.has_work:
-            while queue and self._engine.can_add:
+        while queue or self.engine.has_work:
+            while queue and self.engine.can_add:
                 request = queue.popleft()
-                self._engine.add_request(request.request_id, request.prompt_ids, request.params)
-            for request_id, delta in self._engine.step():
+                self.engine.add_request(request.request_id, request.prompt_ids, request.params)
+            for request_id, delta in self.engine.step():
                 by_id[request_id].deltas.append(delta)
 
 

@@ -187,10 +187,13 @@ class AsyncEngine:
     def _end(self, reason: str) -> None:
         with self._changed:
             self._death = reason
-        while self._inbox:
-            self._inbox.popleft()()
-        for stream in self._streams.values():
+            # Taken out here, since from now on `_post` runs commands on the readers' threads.
+            commands, streams = list(self._inbox), list(self._streams.values())
+            self._inbox.clear()
+            self._streams.clear()
+        for command in commands:
+            command()
+        for stream in streams:
             stream.put(EngineDeadError(reason))
-        self._streams.clear()
         if self._on_death is not None and not self._is_closing:
             self._on_death(reason)

@@ -1,6 +1,7 @@
 """How many KV blocks a rank's memory is good for. Rank 0 works it out for all."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -48,5 +49,9 @@ def _default_bytes(runner: ModelRunner, config: EngineConfig, sequence_bytes: in
 
 
 def _free_memory() -> int:
-    """Bytes the kernel could give out without swapping."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes the kernel could give out without swapping, its page cache included."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

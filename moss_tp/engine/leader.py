@@ -10,6 +10,7 @@ It knows not how ranks are started or ended.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from moss_tp.engine.batch import Batch
 from moss_tp.engine.model_runner import ModelRunner
@@ -59,6 +60,11 @@ class Leader:
         except Exception as error:
             self.fail(f"a step failed: {error}")
             raise EngineDeadError(self._death) from error
+        except BaseException:
+            # Ctrl-C in the middle of a step: the followers have begun what rank 0 will not end.
+            if self._has_followers:
+                self.fail("a step was interrupted")
+            raise
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         """See `Executor.watch`."""
@@ -89,7 +95,8 @@ class Leader:
         if self._heartbeat.is_alive():
             self._heartbeat.join()
         if self._death is None and self._has_followers:
-            with self._collectives:
+            # A follower that is gone by now needs no word.
+            with self._collectives, suppress(RuntimeError):
                 self._send([Op.STOP])
         self._runner.group.close()
 

@@ -81,7 +81,7 @@ class LLMEngine:
             raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
         stop_ids = stop_ids_of(params, self._model.eos_token_id)
         seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt)
-        generator = _generator(params, self.config.device)
+        generator = _generator(params)
         self._requests[request_id] = _Request(seq, Detokenizer(self._tokenizer), generator)
         self.scheduler.add(seq)
 
@@ -154,11 +154,12 @@ class LLMEngine:
         )
 
 
-def _generator(params: SamplingParams, device: str) -> torch.Generator | None:
-    """A generator of the request's own: its numbers depend on nothing it is batched with."""
+def _generator(params: SamplingParams) -> torch.Generator | None:
+    """A generator of the request's own: its numbers depend on nothing it is batched with, nor
+    (it lives on the CPU) on the device."""
     if params.is_greedy:
         return None
-    generator = torch.Generator(device)
+    generator = torch.Generator()
     if params.seed is None:
         generator.seed()
     else:

@@ -32,6 +32,7 @@ class LocalExecutor:
             self._leader = self._start()
         except BaseException:
             self._kill()
+            self._reap()
             raise
         self._sentinel = threading.Thread(target=self._await_end, name="moss-ranks", daemon=True)
         if self._ranks:
@@ -60,9 +61,7 @@ class LocalExecutor:
             rank.wait()
         if self._sentinel.is_alive():
             self._sentinel.join()
-        for rank in self._ranks:
-            rank.connection.close()
-        torch.set_num_threads(self._num_threads_before)
+        self._reap()
 
     def _start(self) -> Leader:
         """Starts and loads all ranks at the same time; rank 0's shard here."""
@@ -103,6 +102,12 @@ class LocalExecutor:
     def _kill(self) -> None:
         for rank in self._ranks:
             rank.kill()
+
+    def _reap(self) -> None:
+        for rank in self._ranks:
+            rank.wait()
+            rank.connection.close()
+        torch.set_num_threads(self._num_threads_before)
 
 
 def _device(config: EngineConfig, rank: int) -> str:

@@ -39,6 +39,7 @@ class Scheduler:
         self.block_manager = BlockManager(num_blocks, config.block_size)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.num_preemptions = 0
         self._max_num_seqs = config.max_num_seqs
         self._max_num_batched_tokens = config.max_num_batched_tokens
         self._max_model_len = config.context_length
@@ -111,6 +112,7 @@ class Scheduler:
             youngest = self.running.pop()
             self.block_manager.release(youngest)
             youngest.num_preemptions += 1
+            self.num_preemptions += 1
             self.waiting.appendleft(youngest)
             if youngest is seq:
                 return False

@@ -1,0 +1,142 @@
+"""The matrix: 64 greedy tokens are transformers' own, whatever way the engine takes to them.
+
+The oracle computes each prompt alone and without a cache of ours. In fp32: sums of another order
+differ by less than what separates the two best tokens of these checkpoints.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from moss_tp import LLM, RequestOutput, SamplingParams
+from tests.support.tiny_moss import load_oracle
+
+NUM_TOKENS = 64
+MAX_MODEL_LEN = 192
+GREEDY = SamplingParams(temperature=0, repetition_penalty=1, max_tokens=NUM_TOKENS, ignore_eos=True)
+LENGTHS = (1, 5, 16, 17, 40, 100, 127)
+PROMPTS = [[(7 * i * i + length) % 256 for i in range(length)] for length in LENGTHS]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_model: str) -> list[list[int]]:
+    oracle = load_oracle(Path(tiny_model))
+    replies = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        output = oracle.generate(  # type: ignore[operator]  # untyped mixin
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=NUM_TOKENS,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        replies.append(output[0, len(prompt) :].tolist())
+    return replies
+
+
+@dataclass
+class Case:
+    """An engine that takes one of the ways."""
+
+    llm: LLM
+    tp_size: int
+
+    def tokens(self, prompts: list[list[int]]) -> list[list[int]]:
+        return [output.token_ids for output in self.llm.generate(prompts, GREEDY)]
+
+
+def kv_bytes(num_blocks: int, tp_size: int) -> int:
+    """2 layers, K and V, 16 slots, hidden size 64, 4 bytes."""
+    return num_blocks * 2 * 2 * 16 * 64 * 4 // tp_size
+
+
+def num_preemptions(llm: LLM) -> int:
+    return llm.engine.scheduler.num_preemptions
+
+
+def ids(outputs: list[RequestOutput]) -> list[list[int]]:
+    return [output.token_ids for output in outputs]
+
+
+def engine(model: str, tp_size: int, **settings: Any) -> LLM:
+    return LLM(model, tp_size=tp_size, dtype="float32", max_model_len=MAX_MODEL_LEN, **settings)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def roomy(tiny_model: str, request: pytest.FixtureRequest) -> Iterator[Case]:
+    with engine(tiny_model, request.param) as llm:
+        yield Case(llm, request.param)
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4])
+def tight(tiny_model: str, request: pytest.FixtureRequest) -> Iterator[Case]:
+    """Blocks for little more than one sequence, and 9 tokens a step."""
+    settings = {
+        "kv_cache_bytes": kv_bytes(14, request.param),
+        "max_num_batched_tokens": 9,
+        "max_num_seqs": 6,
+    }
+    with engine(tiny_model, request.param, **settings) as llm:
+        yield Case(llm, request.param)
+
+
+def test_the_replies_are_worth_comparing(expected: list[list[int]]) -> None:
+    assert len({tuple(reply) for reply in expected}) == len(PROMPTS)
+    assert all(len(set(reply)) > 8 for reply in expected)
+
+
+def test_batched_alone_and_cached(roomy: Case, expected: list[list[int]]) -> None:
+    assert roomy.tokens(PROMPTS) == expected
+    alone = [roomy.llm.generate([prompt], GREEDY)[0] for prompt in PROMPTS]
+    assert [output.token_ids for output in alone] == expected
+    # All but the last token of the prompt can come from the batched run.
+    assert [o.num_cached_tokens for o in alone] == [(n - 1) // 16 * 16 for n in LENGTHS]
+
+
+def test_alone_without_any_cache(tiny_model: str, expected: list[list[int]]) -> None:
+    for prompt, reply in list(zip(PROMPTS, expected, strict=True))[::3]:
+        with engine(tiny_model, 1) as llm:
+            output = llm.generate([prompt], GREEDY)[0]
+        assert (output.token_ids, output.num_cached_tokens) == (reply, 0)
+
+
+def test_a_second_turn_on_cached_blocks(roomy: Case, expected: list[list[int]]) -> None:
+    """The oracle's reply is long enough to be cut: half of it becomes part of the prompt."""
+    half = NUM_TOKENS // 2
+    prompts = [p + reply[:half] for p, reply in zip(PROMPTS, expected, strict=True)]
+    outputs = roomy.llm.generate(prompts, GREEDY)
+    assert [o.token_ids[:half] for o in outputs] == [reply[half:] for reply in expected]
+    assert all(o.num_cached_tokens >= o.num_prompt_tokens - 32 for o in outputs)
+
+
+def test_chunked_and_preempted(tight: Case, expected: list[list[int]]) -> None:
+    before = num_preemptions(tight.llm)
+    assert tight.tokens(PROMPTS) == expected
+    assert num_preemptions(tight.llm) > before
+
+
+def test_a_seed_gives_the_same_reply_in_any_company(tiny_model: str) -> None:
+    params = [
+        SamplingParams(temperature=1.2, top_p=0.95, seed=seed, max_tokens=40, ignore_eos=True)
+        for seed in range(len(PROMPTS))
+    ]
+    tokens: list[list[list[int]]] = []
+    with engine(tiny_model, 1) as llm:
+        alone = [llm.generate([p], one)[0] for p, one in zip(PROMPTS, params, strict=True)]
+        tokens.append(ids(alone))
+        tokens.append(ids(llm.generate(PROMPTS, params)))
+        reverse = llm.generate(PROMPTS[::-1], params[::-1])[::-1]
+        tokens.append(ids(reverse))
+    with engine(tiny_model, 1, kv_cache_bytes=kv_bytes(14, 1), max_num_batched_tokens=64) as llm:
+        tokens.append(ids(llm.generate(PROMPTS, params)))
+        assert num_preemptions(llm) > 0
+    assert all(run == tokens[0] for run in tokens)
+    other = [SamplingParams(temperature=1.2, top_p=0.95, seed=99, max_tokens=40)]
+    with engine(tiny_model, 1) as llm:
+        assert ids(llm.generate(PROMPTS[:1], other)) != tokens[0][:1]
