@@ -102,10 +102,10 @@ def resolve_model(name_or_path: str | Path) -> Path:
 
     A hub id is downloaded (or found in the hub's cache). Raises CheckpointError.
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
     name = str(name_or_path)
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        return path
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise CheckpointError(f"there is no model directory {name}")
     try:

@@ -68,12 +68,17 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises CheckpointError, naming them, for files or tensors that are missing, left over or
     misshapen.
     """
+    with Checkpoint.open(path) as checkpoint:
+        fill_parameters(model, checkpoint)
+
+
+def fill_parameters(model: nn.Module, checkpoint: "Checkpoint") -> None:
+    """`load_weights` from an open checkpoint."""
     parameters = dict(model.named_parameters())
     shards = _shards(model, parameters)
-    with Checkpoint.open(path) as checkpoint:
-        _check_names(checkpoint, shards)
-        for name, parameter in parameters.items():
-            _fill(parameter.data, shards[name], checkpoint.stored(name))
+    _check_names(checkpoint, shards)
+    for name, parameter in parameters.items():
+        _fill(parameter.data, shards[name], checkpoint.stored(name))
 
 
 class Checkpoint:
