@@ -1,6 +1,5 @@
 """One tiny checkpoint for all tests of the engine on a real model."""
 
-
 import pytest
 
 from tests.support.tiny_moss import make_checkpoint

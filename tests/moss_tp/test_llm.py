@@ -1,0 +1,104 @@
+"""The public library API on one rank."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moss_tp import LLM, RequestOutput, SamplingParams
+from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
+from tests.support.tiny_moss import EOS_ID, make_checkpoint
+
+GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
+    model = make_checkpoint(tmp_path_factory.mktemp("llm") / "tiny")
+    with LLM(str(model), max_model_len=64) as opened:
+        yield opened
+
+
+def test_text_and_ids_are_the_same_prompt(llm: LLM) -> None:
+    ids = llm.tokenizer.encode("你好 the")
+    first, second = llm.generate(["你好 the", "the"], GREEDY)
+    assert isinstance(first, RequestOutput)
+    (again,) = llm.generate([ids], GREEDY)
+    assert (again.token_ids, again.text) == (first.token_ids, first.text)
+    assert first.num_prompt_tokens == len(ids)
+    assert first.finish_reason == second.finish_reason == "length"
+    assert len(first.token_ids) == 8
+
+
+def test_special_tokens_in_text_are_text(llm: LLM) -> None:
+    (output,) = llm.generate(["<eom>"], GREEDY)
+    assert output.num_prompt_tokens == len("<eom>")
+
+
+def test_each_prompt_can_have_its_own_params(llm: LLM) -> None:
+    params = [
+        SamplingParams(max_tokens=n, min_tokens=n, seed=n, stop_token_ids=(EOS_ID,))
+        for n in (1, 5, 3)
+    ]
+    outputs = llm.generate(["a", "b", "c"], params)
+    assert [len(output.token_ids) for output in outputs] == [1, 5, 3]
+    assert all(EOS_ID not in output.token_ids[:-1] for output in outputs)
+
+
+def test_a_stop_id_ends_and_is_counted_but_not_shown(llm: LLM) -> None:
+    (free,) = llm.generate(["a"], GREEDY)
+    stop = free.token_ids[3]
+    first = free.token_ids.index(stop)
+    params = SamplingParams(temperature=0, max_tokens=8, stop_token_ids=(stop,), ignore_eos=True)
+    (output,) = llm.generate(["a"], params)
+    assert output.finish_reason == "stop"
+    assert output.token_ids == free.token_ids[: first + 1]
+    assert output.text == llm.tokenizer.decode(free.token_ids[:first])
+
+
+def test_more_prompts_than_the_queue_holds(llm: LLM) -> None:
+    num_prompts = llm.engine.config.max_waiting + llm.engine.config.max_num_seqs + 10
+    one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
+    outputs = llm.generate([[i % 200] for i in range(num_prompts)], one)
+    assert len(outputs) == num_prompts
+    assert outputs[7].token_ids == outputs[207].token_ids
+
+
+def test_a_bad_prompt_runs_nothing(llm: LLM) -> None:
+    steps = llm.engine.num_steps
+    with pytest.raises(ContextLengthError):
+        llm.generate([[1], [1] * 64], GREEDY)
+    with pytest.raises(InvalidRequestError):
+        llm.generate([[1], []], GREEDY)
+    with pytest.raises(InvalidRequestError, match="put a single prompt into one"):
+        llm.generate("hello", GREEDY)
+    with pytest.raises(InvalidRequestError, match="1 sampling params for 2 prompts"):
+        llm.generate(["a", "b"], [GREEDY])
+    assert llm.engine.num_steps == steps
+    assert llm.generate([], GREEDY) == []
+
+
+def test_a_missing_model_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        LLM(str(tmp_path / "nowhere"))
+
+
+def test_a_closed_one_says_so(tmp_path: Path) -> None:
+    llm = LLM(str(make_checkpoint(tmp_path / "tiny")), max_model_len=64)
+    llm.close()
+    llm.close()
+    with pytest.raises(EngineDeadError, match="closed"):
+        llm.generate(["a"], GREEDY)
+
+
+def test_importing_the_package_loads_no_torch() -> None:
+    code = (
+        "import sys, moss_tp.errors, moss_tp.engine.scheduler\n"
+        "from moss_tp import SamplingParams\n"
+        "assert 'torch' not in sys.modules\n"
+        "try:\n    moss_tp.Nothing\nexcept AttributeError: print('fine')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "fine\n"
