@@ -60,11 +60,19 @@ class TPGroup:
 
     @staticmethod
     def listen(host: str) -> TCPStore:
-        """Rank 0's meeting point on a free port, `.port`; keep it until all have joined.
+        """Rank 0's meeting point on a free port of `host`, `.port`; keep it until all have joined.
 
         Call it in the process that joins as rank 0."""
-        # multi_tenant: join() on rank 0 shares this server instead of binding the port again.
-        return TCPStore(host, 0, is_master=True, wait_for_workers=False, multi_tenant=True)
+        # Left to itself the store would listen on every interface, and it trusts all comers.
+        listener = socket.create_server((host, 0))
+        return TCPStore(
+            host,
+            listener.getsockname()[1],
+            is_master=True,
+            wait_for_workers=False,
+            multi_tenant=True,  # join() on rank 0 shares this server instead of binding again
+            master_listen_fd=listener.detach(),
+        )
 
     @classmethod
     def join(

@@ -44,12 +44,11 @@ def make_checkpoint(
     checkpoints carry. They are drawn wide, so that logits differ and greedy tokens vary.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    hidden = heads * head_dim
     fields: dict[str, Any] = {
         "vocab_size": vocab_size,
         "n_positions": positions,
         "n_ctx": positions,
-        "n_embd": hidden,
+        "n_embd": heads * head_dim,
         "n_layer": layers,
         "n_head": heads,
         "n_inner": inner,

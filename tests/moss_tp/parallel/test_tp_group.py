@@ -1,5 +1,6 @@
 """Collectives on real processes, on loopback."""
 
+import socket
 import time
 from collections import Counter
 
@@ -83,6 +84,13 @@ def two_groups(group: TPGroup) -> list[float]:
     ]
     other.close()
     return sums
+
+
+def test_the_meeting_point_is_on_its_host_only() -> None:
+    store = TPGroup.listen(HOST)
+    socket.create_connection((HOST, store.port), timeout=5).close()
+    with pytest.raises(ConnectionRefusedError):  # another address of this machine
+        socket.create_connection(("127.0.0.2", store.port), timeout=5)
 
 
 def test_a_rank_that_never_comes() -> None:
