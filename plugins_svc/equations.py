@@ -150,21 +150,16 @@ class Side:
 def combine(sign: str, left: Value, right: Value) -> Value:
     """left + - * / right: exact as soon as an unknown is involved."""
     if isinstance(left, sympy.Expr) or isinstance(right, sympy.Expr):
-        return _finite(_OPERATORS[sign](left, right))
+        return _plain(_OPERATORS[sign](left, right))
     return apply(sign, left, right)
 
 
 def raise_to(base: Value, exponent: Value) -> Value:
-    """base ** exponent; an unknown is raised to at most MAX_EXPONENT, nested powers included."""
+    """base ** exponent; what is not all numbers is raised to at most MAX_EXPONENT."""
     if not isinstance(base, sympy.Expr) and not isinstance(exponent, sympy.Expr):
         return apply("**", base, exponent)
-    if not isinstance(exponent, sympy.Expr) and abs(exponent) > MAX_EXPONENT:
-        raise EquationError("exponent too large")
-    value = _finite(operator.pow(base, exponent))
-    _, total = value.as_base_exp()
-    if total.is_number and abs(total) > MAX_EXPONENT:
-        raise EquationError("exponent too large")
-    return value
+    _check_exponent(exponent)
+    return _plain(operator.pow(base, exponent))
 
 
 def call(name: str, argument: Value) -> Value:
@@ -173,13 +168,25 @@ def call(name: str, argument: Value) -> Value:
         return apply(name, argument)
     if name not in _FUNCTIONS:
         raise EquationError(f"{name} of an unknown")
-    return _finite(_FUNCTIONS[name](argument))
+    return _plain(_FUNCTIONS[name](argument))
 
 
-def _finite(value: sympy.Expr) -> sympy.Expr:
+def _check_exponent(exponent: Value) -> None:
+    is_number = not isinstance(exponent, sympy.Expr) or exponent.is_number
+    if is_number and abs(exponent) > MAX_EXPONENT:
+        raise EquationError("exponent too large")
+
+
+def _plain(value: sympy.Expr) -> Value:
+    """`value` within every limit, also on what sympy made of it (`(x^12)^12` is `x^144`)."""
     if value.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
         raise EquationError("not finite")
-    return value
+    for power in value.atoms(sympy.Pow):
+        _check_exponent(power.exp)
+    if value.is_Rational:
+        checked(int(value.p))
+        checked(int(value.q))
+    return int(value) if value.is_Integer else value
 
 
 def _tokens(text: str) -> list[str]:

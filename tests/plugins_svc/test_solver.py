@@ -102,6 +102,12 @@ def test_defence_exponents() -> None:
         "x^9^9^9^9=1",
         "x=9^9^9^9",
         "x=10^(10^6)",
+        "x=(y-y+9)^99999999",
+        "x=9^(y-y+99999999)",
+        "x=9^(y/y*99999999/2)",
+        "x=((((y/(3*y))^12)^12)^12)^12",
+        "((9x)^12)^12=1",
+        "x^12*x=1",
     ):
         with pytest.raises(REFUSED):
             parse_equations(attack)
@@ -134,3 +140,9 @@ def test_defence_unknowns_and_output() -> None:
 def test_defence_only_finite_numbers(attack: str) -> None:
     with pytest.raises(REFUSED):
         solve(attack)
+
+
+@pytest.mark.parametrize("attack", ["x/0=1", "x=ln(y-y)", "x=1/(y-y)", "x=y/(y-y)-y/(y-y)"])
+def test_defence_infinities_are_refused_before_they_are_solved(attack: str) -> None:
+    with pytest.raises(REFUSED):
+        parse_equations(attack)
