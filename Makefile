@@ -1,0 +1,43 @@
+# make serve   a MOSS server on this machine; PORT, MODEL and TP are honoured
+# make test    installs and runs everything that has to pass
+# make setup   only installs; seconds when nothing changed
+# make chaos   slow kill, hang and soak runs
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# Exactly the versions that the tests ran with.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+
+PORT ?= 19324
+TP ?= 2
+MODEL ?=
+
+.PHONY: serve test lint chaos setup
+
+serve: $(VENV)/.runtime
+	@exec $(BIN)/moss serve --port "$(PORT)" --tp "$(TP)" $(if $(MODEL),--model "$(MODEL)")
+
+test: setup lint
+	$(BIN)/pytest -m "not chaos"
+
+lint: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+chaos: setup
+	$(BIN)/pytest -m chaos
+
+setup: $(VENV)/.dev
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make … PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(INSTALL) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,85 @@
+"""Where the ranks of one tensor-parallel group run: a placement group, one bundle a rank.
+
+All on one node (STRICT_PACK): ranks exchange a tensor in every block of every step.
+It knows no engine; who starts the ranks asks it where.
+"""
+
+from dataclasses import dataclass
+
+import ray
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_current_placement_group,
+    placement_group,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from moss_tp.errors import ConfigError
+
+STRATEGY = "STRICT_PACK"
+PLACE_TIMEOUT_S = 60
+
+
+def rank_bundle(device: str) -> dict[str, float]:
+    """What Ray reserves for one rank; Ray counts CPUs, it does not bind them."""
+    return {"CPU": 1, "GPU": 1} if device == "cuda" else {"CPU": 1}
+
+
+def rank_options(device: str) -> dict[str, float]:
+    """The same as options of an actor. On CUDA the actor then sees one device, its own."""
+    return {"num_cpus": 1, "num_gpus": 1} if device == "cuda" else {"num_cpus": 1}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A placement group and whether it is ours to remove."""
+
+    group: PlacementGroup
+    is_owned: bool
+
+    @classmethod
+    def current_or_new(cls, tp_size: int, device: str) -> "Placement":
+        """The group this process runs in (a Serve replica's), else a new one on this node.
+
+        Raises ConfigError when the node has no room for it.
+        """
+        current = get_current_placement_group()
+        if current is not None:
+            return cls(current, is_owned=False)
+        bundles = [rank_bundle(device) for _ in range(tp_size)]
+        # Rank 0 is the calling process, so the group has to be on its node.
+        bundles[0][f"node:{ray.util.get_node_ip_address()}"] = 0.001
+        group = placement_group(bundles, strategy=STRATEGY)
+        if not group.wait(PLACE_TIMEOUT_S):
+            remove_placement_group(group)
+            raise ConfigError(
+                f"this node has no room for {tp_size} ranks of {rank_bundle(device)} each: "
+                f"{ray.available_resources()} are free"
+            )
+        return cls(group, is_owned=True)
+
+    def strategy(self, rank: int) -> PlacementGroupSchedulingStrategy:
+        """How an actor is put into its rank's bundle."""
+        return PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
+
+    def own_device(self, device: str) -> str:
+        """Rank 0's device as the calling process numbers them.
+
+        A replica sees only the GPU of its bundle. A driver sees all of the machine's, and has to
+        take the one that Ray set aside in bundle 0.
+        """
+        if device != "cuda" or not self.is_owned:
+            return device
+        ids = ray.remote(_gpu_ids).options(
+            num_cpus=0, num_gpus=1, scheduling_strategy=self.strategy(0)
+        )
+        return f"cuda:{ray.get(ids.remote())[0]}"
+
+    def release(self) -> None:
+        if self.is_owned:
+            remove_placement_group(self.group)
+
+
+def _gpu_ids() -> list[int]:
+    return [int(gpu) for gpu in ray.get_gpu_ids()]

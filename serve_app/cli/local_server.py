@@ -1,0 +1,86 @@
+"""Everything `moss serve` runs on this machine: store, Ray, deployments; started, watched, ended.
+
+Entering it returns when the server answers. It knows no flags and decides nothing by itself.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.local_ray import local_ray
+from moss_tp.errors import MossError
+from serve_app.cli.preflight import EMBEDDED
+from serve_app.embedded_store import EmbeddedStore
+from serve_app.settings import ServeSettings
+
+APP_NAME = "moss"
+POLL_S = 0.2
+PROGRESS_EVERY_S = 10
+ERROR_LINE = re.compile(r"^(?:[a-z_]+\.)*\w*(?:Error|Exception): (.+)$", re.MULTILINE)
+
+
+class StartError(MossError):
+    """The server did not come up; the message is the first cause that is known."""
+
+
+@contextmanager
+def session_store(url: str, data_dir: Path) -> Iterator[str]:
+    """The URL of the store to use: the given one, or an embedded one's that lives as long."""
+    if url != EMBEDDED:
+        yield url
+        return
+    with EmbeddedStore(data_dir) as store:
+        yield store.url
+
+
+@contextmanager
+def local_server(
+    settings: ServeSettings, host: str, port: int, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Ray and the deployments, answering on `host` and `port` for the length of the block.
+
+    Raises StartError when a deployment does not start.
+    """
+    say("starting Ray")
+    with local_ray(num_cpus=settings.tp * settings.replicas + 1):
+        from ray import serve
+
+        from serve_app.app import build_app
+
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+        try:
+            ranks = "1 rank" if settings.tp == 1 else f"{settings.tp} tensor-parallel ranks"
+            say(f"loading {settings.model_name} on {ranks}")
+            target = serve.RunTarget(build_app(settings), name=APP_NAME)
+            serve.run_many([target], wait_for_applications_running=False)
+            _wait_running(say)
+            yield
+        finally:
+            serve.shutdown()
+
+
+def _wait_running(say: Callable[[str], None]) -> None:
+    """Returns when every deployment is up; a large model may take minutes to load."""
+    from ray import serve
+    from ray.serve.schema import ApplicationStatus
+
+    started = told = time.monotonic()
+    while True:
+        app = serve.status().applications[APP_NAME]
+        if app.status == ApplicationStatus.RUNNING:
+            return
+        if app.status == ApplicationStatus.DEPLOY_FAILED:
+            messages = [app.message, *(d.message for d in app.deployments.values())]
+            raise StartError(_cause("\n".join(messages)))
+        if time.monotonic() - told > PROGRESS_EVERY_S:
+            told = time.monotonic()
+            say(f"still loading ({told - started:.0f} s)")
+        time.sleep(POLL_S)
+
+
+def _cause(messages: str) -> str:
+    """The innermost error that Serve's messages tell of: their last line of a traceback."""
+    found: list[str] = ERROR_LINE.findall(messages)
+    return found[-1] if found else messages.strip() or "the deployment failed to start"

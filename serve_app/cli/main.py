@@ -1,0 +1,72 @@
+"""The `moss` command. It loads a subcommand only when that one is asked for: help is instant.
+
+Every error that is meant for a person ends here as one line on stderr; anything else is a bug and
+keeps its traceback.
+"""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from typing import cast
+
+import click
+
+from moss_tp.errors import MossError
+
+# Name, module and what `moss --help` says of it (which must not import the module).
+SUBCOMMANDS = {
+    "serve": ("serve_app.cli.serve", "Serve a MOSS model over HTTP on this machine."),
+    "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
+    "plugin": ("serve_app.cli.plugin", "Run one plugin by hand."),
+    "finetune": ("serve_app.cli.finetune", "Fine-tune a MOSS model on conversations."),
+    "demo-data": ("serve_app.cli.demo_data", "Write the demo model's training conversations."),
+    "demo-eval": ("serve_app.cli.demo_eval", "Measure the demo model on held-out questions."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in the modules of SUBCOMMANDS, each as `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        module = import_module(SUBCOMMANDS[cmd_name][0])
+        return cast(click.Command, module.command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in SUBCOMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("moss-serve"), prog_name="moss")
+def moss() -> None:
+    """Tensor-parallel serving for MOSS, with sessions and plugins."""
+
+
+def main() -> None:
+    """Entry point: runs a subcommand and turns its errors into one line and an exit status."""
+    try:
+        status = moss.main(prog_name="moss", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        status = 2
+    except click.ClickException as error:
+        status = _complain(error.format_message(), error.exit_code)
+    except MossError as error:
+        status = _complain(str(error), 1)
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _complain(message: str, status: int) -> int:
+    click.echo(f"moss: {' '.join(message.split())}", err=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""`moss plugin run NAME ARG`: one plugin, outside any chat, as the model would see its answer."""
+
+import asyncio
+
+import click
+
+from plugins_svc.calls import Call
+from plugins_svc.errors import PluginError
+from plugins_svc.registry import PLUGIN_NAMES, PluginSettings, create_plugin
+from plugins_svc.results import PluginOutput, format_value
+
+
+@click.group()
+def command() -> None:
+    """Plugins by hand."""
+
+
+@command.command()
+@click.argument("name", type=click.Choice(PLUGIN_NAMES))
+@click.argument("argument")
+def run(name: str, argument: str) -> None:
+    """Answer ARGUMENT as plugin NAME would in a chat; status 1 when there is no result."""
+    call, output = asyncio.run(_run(name, argument))
+    click.echo(format_value(call, output))
+    if not output.ok:
+        raise SystemExit(1)
+
+
+async def _run(name: str, argument: str) -> tuple[Call, PluginOutput]:
+    try:
+        plugin = create_plugin(name, PluginSettings())
+    except PluginError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        return Call(plugin.call_name, argument), await plugin.run(argument)
+    finally:
+        plugin.close()

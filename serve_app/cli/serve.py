@@ -1,0 +1,103 @@
+"""`moss serve`: a whole server on this machine, from one command until Ctrl-C."""
+
+import signal
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from moss_tp.errors import ConfigError
+from serve_app.cli.guard import Guard
+from serve_app.cli.local_server import local_server, session_store
+from serve_app.cli.preflight import EMBEDDED, check_address, check_settings
+from serve_app.cli.stop_signals import StopRequested, StopSignals
+from serve_app.cli.terminal import Terminal, quiet_terminal
+from serve_app.settings import DEFAULT_DTYPE, ServeSettings
+
+DEMO_MODEL = Path(__file__).parents[1] / "demo" / "moss_nano"
+STORE_SCHEMES = ("redis://", "rediss://", "unix://")
+# Ctrl-C means now: replies that are being written get this long.
+DRAIN_S = 2
+DTYPE_HELP = "Default: " + ", ".join(f"{t} on {d}" for d, t in DEFAULT_DTYPE.items()) + "."
+
+
+@click.command()
+@click.option("--model", default=str(DEMO_MODEL), help="Model directory or hub id. Default: demo.")
+@click.option("--tp", type=click.IntRange(1), default=2, show_default=True, help="Ranks.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help=DTYPE_HELP)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True)
+@click.option("--store", default=EMBEDDED, show_default=True, help="embedded or redis://…")
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".moss"),
+    show_default=True,
+    help="Where the embedded store and the log live.",
+)
+@click.option("--max-model-len", type=click.IntRange(2), help="Prompt and reply, in tokens.")
+@click.option(
+    "--documents",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory of .txt and .md files that web search searches. Default: no web search.",
+)
+def command(
+    model: str,
+    tp: int,
+    device: str,
+    dtype: str | None,
+    host: str,
+    port: int,
+    store: str,
+    data_dir: Path,
+    max_model_len: int | None,
+    documents: Path | None,
+) -> None:
+    """Serve a MOSS model over HTTP on this machine until Ctrl-C."""
+    if store != EMBEDDED and not store.startswith(STORE_SCHEMES):
+        raise ConfigError(f"--store is {EMBEDDED} or a URL such as redis://host:6379/0")
+    settings = ServeSettings.model_validate(
+        {
+            "model": model,
+            "store": store,
+            "tp": tp,
+            "device": device,
+            "dtype": dtype,
+            "max_model_len": max_model_len,
+            "documents_dir": documents,
+            "drain_s": DRAIN_S,
+            "start_attempts": 1,
+        }
+    )
+    check_settings(settings)
+    check_address(host, port)
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with quiet_terminal(data_dir / "serve.log") as terminal:
+        try:
+            with Guard() as guard, StopSignals(guard, terminal):
+                _serve(settings, host, port, data_dir, terminal)
+        except StopRequested:
+            terminal.say("stopped")
+
+
+def _serve(
+    settings: ServeSettings, host: str, port: int, data_dir: Path, terminal: Terminal
+) -> NoReturn:
+    """Runs until StopRequested is raised in it."""
+    if settings.store == EMBEDDED:
+        terminal.say(f"starting the session store in {data_dir / 'store'}")
+    with session_store(settings.store, data_dir / "store") as store:
+        settings = settings.model_copy(update={"store": store})
+        with local_server(settings, host, port, terminal.say):
+            terminal.say(_ready_line(host, port, terminal.elapsed_s))
+            while True:
+                signal.pause()
+
+
+def _ready_line(host: str, port: int, seconds: float) -> str:
+    name = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+    return (
+        f"ready in {seconds:.0f} s; try: curl -X POST http://{name}:{port} "
+        "-H 'Content-Type: application/json' -d '{\"prompt\": \"你是谁？\"}'"
+    )

@@ -1,0 +1,83 @@
+"""The collaborators of a turn, reached through Serve's deployment handles.
+
+What a remote side raised arrives here wrapped by Ray and leaves as itself.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from cluster.errors import unwrapped
+from moss_tp.engine.outputs import TokenDelta
+from moss_tp.errors import EngineDeadError, QueueFullError
+from moss_tp.sampling_params import SamplingParams
+from plugins_svc.calls import Call
+from plugins_svc.errors import UnknownPluginError
+from plugins_svc.results import PluginOutput
+from serve_app.moss_server import ReplicaStats
+
+HEALTH_TIMEOUT_S = 5
+
+
+class RemoteModel:
+    """`ChatModel`, `HealthProbe` and `/stats` over the handle of MossServer."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def generate(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
+    ) -> AsyncIterator[TokenDelta]:
+        """See `ChatModel.generate`."""
+        handle = self._handle.options(stream=True, session_id=session_id)
+        deltas = handle.generate.remote(request_id, list(prompt_ids), params)
+        try:
+            async for delta in deltas:
+                yield delta
+        except BackPressureError as error:
+            raise QueueFullError("the model has no room for another request") from error
+        except RayError as error:
+            raise unwrapped(error) from error
+        finally:
+            deltas.cancel()  # dropping the reference would not stop it
+
+    async def is_healthy(self) -> bool:
+        """False when any rank is dead, a step is stuck, or nobody answers."""
+        with suppress(RayError, RayServeException, TimeoutError):
+            await asyncio.wait_for(self._ask("check_health"), HEALTH_TIMEOUT_S)
+            return True
+        return False
+
+    async def is_ready(self) -> bool:
+        """A replica that is there has loaded its model."""
+        return await self.is_healthy()
+
+    async def stats(self) -> ReplicaStats:
+        """Of one replica; EngineDeadError when none answers in time."""
+        try:
+            stats: ReplicaStats = await asyncio.wait_for(self._ask("stats"), HEALTH_TIMEOUT_S)
+        except (RayError, RayServeException, TimeoutError) as error:
+            raise EngineDeadError("no replica of the model answers") from error
+        return stats
+
+    async def _ask(self, method: str) -> Any:
+        return await getattr(self._handle, method).remote()
+
+
+class RemotePlugins:
+    """`PluginClient` over one handle a plugin."""
+
+    def __init__(self, handles: Mapping[str, DeploymentHandle]) -> None:
+        self._handles = handles
+
+    async def run(self, call: Call) -> PluginOutput:
+        """See `PluginClient.run`."""
+        if call.plugin not in self._handles:
+            raise UnknownPluginError(f"plugin {call.plugin!r} is not deployed")
+        output: PluginOutput = await self._handles[call.plugin].run.remote(call.argument)
+        return output

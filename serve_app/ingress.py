@@ -1,0 +1,77 @@
+"""The HTTP side as a Serve deployment: Starlette's app over handles to model and plugins.
+
+Apart from the model, so that each is routed and scaled by its own load. It holds no chat:
+sessions are in the store, and any replica of it serves any request.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from moss_tp.config import ModelConfig, resolve_model
+from moss_tp.errors import EngineDeadError
+from moss_tp.tokenizer import Tokenizer
+from serve_app.handles import RemoteModel, RemotePlugins
+from serve_app.http_app import HttpService, create_http_app
+from serve_app.http_errors import to_response
+from serve_app.meta_instruction import load_meta_instruction
+from serve_app.prompt import PromptBuilder
+from serve_app.redis_session_store import RedisSessionStore
+from serve_app.settings import ServeSettings
+from serve_app.turn import TurnLimits, TurnRunner
+from serve_app.two_pass import TwoPassGenerator
+
+
+@serve.ingress()
+class Ingress:
+    """A replica. `plugins` are the handles of those that are deployed, by name."""
+
+    async def __init__(
+        self,
+        settings: ServeSettings,
+        model: DeploymentHandle,
+        plugins: Mapping[str, DeploymentHandle],
+    ) -> None:
+        self._settings = settings
+        self._model = RemoteModel(model)
+        self._plugins = plugins
+        self._store = RedisSessionStore(settings.store)
+        await self._store.check()
+        self._model_dir = await asyncio.to_thread(resolve_model, settings.model)
+
+    async def __serve_build_asgi_app__(self) -> Starlette:
+        """Serve calls it after the constructor."""
+        service = HttpService(
+            runner=self._turn_runner(),
+            health=self._model,
+            model_name=self._settings.model_name,
+            plugins=frozenset(self._plugins),
+        )
+        routes = [Route("/stats", self._stats), Mount("/", create_http_app(service))]
+        return Starlette(routes=routes)
+
+    async def __del__(self) -> None:
+        if hasattr(self, "_store"):
+            await self._store.close()
+
+    def _turn_runner(self) -> TurnRunner:
+        tokenizer = Tokenizer.from_dir(self._model_dir)
+        prompts = PromptBuilder(tokenizer, load_meta_instruction(self._model_dir))
+        generator = TwoPassGenerator(self._model, RemotePlugins(self._plugins), prompts)
+        config = self._settings.engine_config(str(self._model_dir))
+        config = config.resolve(ModelConfig.from_dir(self._model_dir))
+        return TurnRunner(self._store, prompts, generator, TurnLimits(config.context_length))
+
+    async def _stats(self, request: Request) -> Response:
+        """What one replica of the model is doing; for people and tests, not for dashboards."""
+        try:
+            return JSONResponse(asdict(await self._model.stats()))
+        except EngineDeadError as error:
+            return to_response(error)

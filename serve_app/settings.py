@@ -1,0 +1,75 @@
+"""What a deployment is told: the arguments of `build_app`, from `moss serve` or a Serve YAML.
+
+The only place where outside names turn into an EngineConfig. It starts and opens nothing.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moss_tp.engine.config import EngineConfig
+from moss_tp.errors import ConfigError
+from plugins_svc.registry import PluginSettings, available_plugins
+
+Device = Literal["cpu", "cuda"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+# CPUs without bf16 instructions emulate it slowly, and fp32 is what every CPU is fast at; on CUDA
+# it is what the published checkpoints hold.
+DEFAULT_DTYPE: dict[str, Dtype] = {"cpu": "float32", "cuda": "float16"}
+
+
+class ServeSettings(BaseModel):
+    """`model` is a directory or hub id, resolved again on the node that loads it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    store: str = Field(description="redis://… of the session store")
+    tp: int = Field(default=1, ge=1)
+    device: Device = "cpu"
+    dtype: Dtype | None = None
+    max_model_len: int | None = None
+    kv_cache_bytes: int | None = None
+    replicas: int = Field(default=1, ge=1)
+    documents_dir: Path | None = Field(default=None, description="what web search searches")
+    plugins: tuple[str, ...] | None = Field(default=None, description="None: all that can run")
+    # A replica that is replaced or scaled away gets this long to end its replies.
+    drain_s: float = Field(default=120, ge=0)
+    # How often a replica may fail to start before the deployment counts as failed.
+    start_attempts: int = Field(default=3, ge=1)
+
+    @property
+    def model_name(self) -> str:
+        """What clients call the model: its hub id, or its directory's name."""
+        path = Path(self.model)
+        return path.resolve().name if path.is_dir() else self.model
+
+    @property
+    def plugin_settings(self) -> PluginSettings:
+        return PluginSettings(documents_dir=self.documents_dir)
+
+    @property
+    def plugin_names(self) -> tuple[str, ...]:
+        """The plugins to deploy, in MOSS's order."""
+        available = available_plugins(self.plugin_settings)
+        if self.plugins is None:
+            return available
+        if unknown := set(self.plugins) - set(available):
+            raise ConfigError(
+                f"no back end for plugin {', '.join(sorted(unknown))}: there is "
+                f"{', '.join(available)}"
+            )
+        return tuple(name for name in available if name in self.plugins)
+
+    def engine_config(self, model_dir: str) -> EngineConfig:
+        """The engine's own config; ConfigError for values that cannot work."""
+        return EngineConfig(
+            model=model_dir,
+            tp_size=self.tp,
+            device=self.device,
+            dtype=self.dtype or DEFAULT_DTYPE[self.device],
+            max_model_len=self.max_model_len,
+            kv_cache_bytes=self.kv_cache_bytes,
+        )

@@ -1,0 +1,76 @@
+"""The `moss` command: quick help, and errors of one line with a status that says so."""
+
+import subprocess
+import sys
+
+import pytest
+
+from serve_app.cli.main import SUBCOMMANDS, moss
+
+MOSS = [sys.executable, "-m", "serve_app.cli.main"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MOSS, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_help_lists_every_command_and_loads_none() -> None:
+    code = (
+        "import sys; from serve_app.cli.main import main\ntry: main()\nfinally: print(*sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60
+    ).stdout
+    *_, modules = shown.splitlines()
+    assert all(f"  {name} " in shown for name in SUBCOMMANDS)
+    assert not {"torch", "ray", "redis", "transformers"} & set(modules.split())
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_command_loads_and_explains_itself(name: str) -> None:
+    command = moss.get_command(moss.make_context("moss", [name]), name)
+    assert command is not None
+    assert command.help
+
+
+def test_version() -> None:
+    shown = run("--version")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith("moss, version 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serf"], "No such command 'serf'"),
+        (["serve", "--tp", "two"], "'two' is not a valid integer range"),
+        (["serve", "--tp", "0"], "0 is not in the range x>=1"),
+        (["serve", "--port", "99999"], "99999 is not in the range"),
+        (["serve", "--device", "tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
+        (["serve", "--dtype", "int8"], "'int8' is not one of"),
+        (["serve", "--model"], "requires an argument"),
+        (["plugin", "run", "compiler", "x"], "'compiler' is not one of"),
+    ],
+)
+def test_a_bad_command_line_is_one_line(arguments: list[str], told: str) -> None:
+    shown = run(*arguments)
+    assert shown.returncode == 2
+    assert shown.stdout == ""
+    assert shown.stderr.count("\n") == 1
+    assert shown.stderr.startswith("moss: ")
+    assert told in shown.stderr
+
+
+def test_plugin_run() -> None:
+    assert run("plugin", "run", "calculator", "5^3").stdout == "'125'\n"
+
+
+def test_plugin_run_without_a_result() -> None:
+    shown = run("plugin", "run", "calculator", "__import__('os')")
+    assert (shown.stdout, shown.returncode) == ("'No result.'\n", 1)
+
+
+def test_plugin_without_a_back_end() -> None:
+    shown = run("plugin", "run", "text_to_image", "a cat")
+    assert shown.returncode == 1
+    assert shown.stderr == "moss: no back end for plugin 'text_to_image'\n"
