@@ -47,15 +47,17 @@ class Placement:
         current = get_current_placement_group()
         if current is not None:
             return cls(current, is_owned=False)
-        bundles = [rank_bundle(device) for _ in range(tp_size)]
         # Rank 0 is the calling process, so the group has to be on its node.
-        bundles[0][f"node:{ray.util.get_node_ip_address()}"] = 0.001
-        group = placement_group(bundles, strategy=STRATEGY)
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+        group = placement_group(
+            [rank_bundle(device)] * tp_size,
+            strategy=STRATEGY,
+            bundle_label_selector=[here] * tp_size,
+        )
         if not group.wait(PLACE_TIMEOUT_S):
             remove_placement_group(group)
             raise ConfigError(
-                f"this node has no room for {tp_size} ranks of {rank_bundle(device)} each: "
-                f"{ray.available_resources()} are free"
+                f"this node has no room for {tp_size} ranks of {rank_bundle(device)} each"
             )
         return cls(group, is_owned=True)
 

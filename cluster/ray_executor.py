@@ -8,9 +8,9 @@ led by collectives, and Ray only starts them, tells of their end and ends them.
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import cast
 
 import ray
-from moss_tp.layers.sampler import SamplingRow
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
@@ -23,6 +23,7 @@ from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.kv_budget import choose_num_blocks
 from moss_tp.engine.leader import Leader
 from moss_tp.engine.worker import RankSpec, build_rank
+from moss_tp.layers.sampler import SamplingRow
 from moss_tp.parallel.tp_group import TPGroup
 
 HOST = "127.0.0.1"  # a group never leaves its node
@@ -104,14 +105,10 @@ class RayExecutor:
         return Leader(runner, num_blocks, config.step_timeout_s)
 
     def _start_worker(self, placement: Placement, rank: int, device: str) -> ActorHandle[TPWorker]:
-        worker = (
-            ray.remote(TPWorker)
-            .options(
-                scheduling_strategy=placement.strategy(rank),
-                **rank_options(device),
-            )
-            .remote()
+        options = ray.remote(TPWorker).options(
+            scheduling_strategy=placement.strategy(rank), **rank_options(device)
         )
+        worker = cast(ActorHandle[TPWorker], options.remote())
         self._resources.callback(ray.kill, worker)
         return worker
 

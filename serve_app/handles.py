@@ -6,20 +6,21 @@ What a remote side raised arrives here wrapped by Ray and leaves as itself.
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.errors import unwrapped
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import EngineDeadError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.calls import Call
+from plugins_svc.deployment import PluginReplica
 from plugins_svc.errors import UnknownPluginError
 from plugins_svc.results import PluginOutput
-from serve_app.moss_server import ReplicaStats
+from serve_app.moss_server import MossServer
 
 HEALTH_TIMEOUT_S = 5
 
@@ -27,7 +28,7 @@ HEALTH_TIMEOUT_S = 5
 class RemoteModel:
     """`ChatModel`, `HealthProbe` and `/stats` over the handle of MossServer."""
 
-    def __init__(self, handle: DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[MossServer]) -> None:
         self._handle = handle
 
     async def generate(
@@ -35,7 +36,10 @@ class RemoteModel:
     ) -> AsyncIterator[TokenDelta]:
         """See `ChatModel.generate`."""
         handle = self._handle.options(stream=True, session_id=session_id)
-        deltas = handle.generate.remote(request_id, list(prompt_ids), params)
+        deltas = cast(
+            DeploymentResponseGenerator[TokenDelta],
+            handle.generate.remote(request_id, list(prompt_ids), params),
+        )
         try:
             async for delta in deltas:
                 yield delta
@@ -44,7 +48,7 @@ class RemoteModel:
         except RayError as error:
             raise unwrapped(error) from error
         finally:
-            deltas.cancel()  # dropping the reference would not stop it
+            deltas.cancel()  # type: ignore[no-untyped-call]  # dropping the reference would not stop it
 
     async def is_healthy(self) -> bool:
         """False when any rank is dead, a step is stuck, or nobody answers."""
@@ -57,10 +61,10 @@ class RemoteModel:
         """A replica that is there has loaded its model."""
         return await self.is_healthy()
 
-    async def stats(self) -> ReplicaStats:
+    async def stats(self) -> dict[str, Any]:
         """Of one replica; EngineDeadError when none answers in time."""
         try:
-            stats: ReplicaStats = await asyncio.wait_for(self._ask("stats"), HEALTH_TIMEOUT_S)
+            stats: dict[str, Any] = await asyncio.wait_for(self._ask("stats"), HEALTH_TIMEOUT_S)
         except (RayError, RayServeException, TimeoutError) as error:
             raise EngineDeadError("no replica of the model answers") from error
         return stats
@@ -72,7 +76,7 @@ class RemoteModel:
 class RemotePlugins:
     """`PluginClient` over one handle a plugin."""
 
-    def __init__(self, handles: Mapping[str, DeploymentHandle]) -> None:
+    def __init__(self, handles: Mapping[str, DeploymentHandle[PluginReplica]]) -> None:
         self._handles = handles
 
     async def run(self, call: Call) -> PluginOutput:

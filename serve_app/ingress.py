@@ -4,9 +4,7 @@ Apart from the model, so that each is routed and scaled by its own load. It hold
 sessions are in the store, and any replica of it serves any request.
 """
 
-import asyncio
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -18,10 +16,12 @@ from starlette.routing import Mount, Route
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.errors import EngineDeadError
 from moss_tp.tokenizer import Tokenizer
+from plugins_svc.deployment import PluginReplica
 from serve_app.handles import RemoteModel, RemotePlugins
 from serve_app.http_app import HttpService, create_http_app
 from serve_app.http_errors import to_response
 from serve_app.meta_instruction import load_meta_instruction
+from serve_app.moss_server import MossServer
 from serve_app.prompt import PromptBuilder
 from serve_app.redis_session_store import RedisSessionStore
 from serve_app.settings import ServeSettings
@@ -33,21 +33,21 @@ from serve_app.two_pass import TwoPassGenerator
 class Ingress:
     """A replica. `plugins` are the handles of those that are deployed, by name."""
 
-    async def __init__(
+    def __init__(
         self,
         settings: ServeSettings,
-        model: DeploymentHandle,
-        plugins: Mapping[str, DeploymentHandle],
+        model: DeploymentHandle[MossServer],
+        plugins: Mapping[str, DeploymentHandle[PluginReplica]],
     ) -> None:
         self._settings = settings
         self._model = RemoteModel(model)
         self._plugins = plugins
         self._store = RedisSessionStore(settings.store)
-        await self._store.check()
-        self._model_dir = await asyncio.to_thread(resolve_model, settings.model)
+        self._model_dir = resolve_model(settings.model)
 
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls it after the constructor."""
+        await self._store.check()
         service = HttpService(
             runner=self._turn_runner(),
             health=self._model,
@@ -72,6 +72,6 @@ class Ingress:
     async def _stats(self, request: Request) -> Response:
         """What one replica of the model is doing; for people and tests, not for dashboards."""
         try:
-            return JSONResponse(asdict(await self._model.stats()))
+            return JSONResponse(await self._model.stats())
         except EngineDeadError as error:
             return to_response(error)

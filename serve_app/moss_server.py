@@ -5,22 +5,17 @@ has lost a rank is of no use to anybody, so the process ends at once and Serve s
 It knows token ids and deltas, no chats.
 """
 
-import asyncio
 import os
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any, NoReturn
 
-from cluster.ray_executor import RayExecutor
-from moss_tp.config import ModelConfig, resolve_model
-from moss_tp.engine.async_engine import AsyncEngine, EngineStats
-from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import EngineDeadError
 from moss_tp.sampling_params import SamplingParams
-from moss_tp.tokenizer import Tokenizer
 from serve_app.coalesce import coalesce
 from serve_app.settings import ServeSettings
 from serve_app.step_watch import StepWatch
@@ -28,21 +23,14 @@ from serve_app.step_watch import StepWatch
 RANK_LOST_STATUS = 13
 
 
-@dataclass(frozen=True)
-class ReplicaStats:
-    """One replica as `/stats` shows it; `rank_pids` begins with rank 0, the replica itself."""
-
-    rank_pids: tuple[int, ...]
-    engine: EngineStats
-
-
 class MossServer:
     """A replica. Constructing it loads the model on every rank."""
 
-    async def __init__(self, settings: ServeSettings) -> None:
-        self._engine, self._rank_pids = await asyncio.to_thread(_start, settings)
-        config = settings.engine_config(settings.model)
-        self._watch = StepWatch(config.step_timeout_s)
+    def __init__(self, settings: ServeSettings) -> None:
+        from serve_app.replica_engine import start_engine  # torch
+
+        self._engine, self._rank_pids = start_engine(settings, _leave)
+        self._watch = StepWatch(settings.engine_config(settings.model).step_timeout_s)
 
     async def generate(
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
@@ -51,8 +39,11 @@ class MossServer:
 
         Raises what `AsyncEngine.generate` raises.
         """
-        async for delta in coalesce(self._engine.generate(request_id, prompt_ids, params)):
-            yield delta
+        async with aclosing(
+            coalesce(self._engine.generate(request_id, prompt_ids, params))
+        ) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def check_health(self) -> None:
         """Serve's question, and `/health`'s: EngineDeadError when nothing can be generated."""
@@ -60,24 +51,14 @@ class MossServer:
             raise EngineDeadError("the engine has ended")
         self._watch.check(self._engine.stats(), time.monotonic())
 
-    async def stats(self) -> ReplicaStats:
-        return ReplicaStats(self._rank_pids, self._engine.stats())
+    async def stats(self) -> dict[str, Any]:
+        """What `/stats` shows; the first of `rank_pids` is the replica itself."""
+        return {"rank_pids": self._rank_pids, **asdict(self._engine.stats())}
 
     def __del__(self) -> None:
         """Serve calls it when a replica has drained: the ranks get to stop in order."""
         if hasattr(self, "_engine"):
             self._engine.close()
-
-
-def _start(settings: ServeSettings) -> tuple[AsyncEngine, tuple[int, ...]]:
-    directory = str(resolve_model(settings.model))
-    model = ModelConfig.from_dir(directory)
-    config = settings.engine_config(directory).resolve(model)
-    tokenizer = Tokenizer.from_dir(directory)
-    executor = RayExecutor(config)
-    executor.watch(_leave)
-    engine = LLMEngine(config, executor, tokenizer, model)
-    return AsyncEngine(engine), (os.getpid(), *executor.rank_pids)
 
 
 def _leave(reason: str) -> NoReturn:

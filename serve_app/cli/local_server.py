@@ -3,6 +3,7 @@
 Entering it returns when the server answers. It knows no flags and decides nothing by itself.
 """
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from serve_app.settings import ServeSettings
 APP_NAME = "moss"
 POLL_S = 0.2
 PROGRESS_EVERY_S = 10
+# Serve kills its own proxy when that is not up within five seconds; a busy laptop takes longer.
+PROXY_START_S = ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 ERROR_LINE = re.compile(r"^(?:[a-z_]+\.)*\w*(?:Error|Exception): (.+)$", re.MULTILINE)
 
 
@@ -44,6 +47,7 @@ def local_server(
     Raises StartError when a deployment does not start.
     """
     say("starting Ray")
+    os.environ.setdefault(*PROXY_START_S)
     with local_ray(num_cpus=settings.tp * settings.replicas + 1):
         from ray import serve
 
@@ -58,7 +62,7 @@ def local_server(
             _wait_running(say)
             yield
         finally:
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _wait_running(say: Callable[[str], None]) -> None:

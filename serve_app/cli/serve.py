@@ -1,14 +1,15 @@
 """`moss serve`: a whole server on this machine, from one command until Ctrl-C."""
 
 import signal
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
-from moss_tp.errors import ConfigError
+from moss_tp.errors import ConfigError, MossError
 from serve_app.cli.guard import Guard
-from serve_app.cli.local_server import local_server, session_store
+from serve_app.cli.local_server import StartError, local_server, session_store
 from serve_app.cli.preflight import EMBEDDED, check_address, check_settings
 from serve_app.cli.stop_signals import StopRequested, StopSignals
 from serve_app.cli.terminal import Terminal, quiet_terminal
@@ -73,12 +74,18 @@ def command(
     check_settings(settings)
     check_address(host, port)
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with quiet_terminal(data_dir / "serve.log") as terminal:
+    log = data_dir / "serve.log"
+    with quiet_terminal(log) as terminal:
         try:
             with Guard() as guard, StopSignals(guard, terminal):
                 _serve(settings, host, port, data_dir, terminal)
         except StopRequested:
             terminal.say("stopped")
+        except MossError:
+            raise
+        except Exception as error:
+            traceback.print_exc()  # into the log
+            raise StartError(f"{type(error).__name__}; {log} says more") from error
 
 
 def _serve(
