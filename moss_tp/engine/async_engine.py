@@ -86,7 +86,7 @@ class AsyncEngine:
 
     async def generate(
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, salt: str = ""
-    ) -> AsyncGenerator[TokenDelta]:
+    ) -> AsyncGenerator[TokenDelta, None]:
         """Deltas of one request; closing or cancelling the iterator aborts it within one step.
 
         Raises InvalidRequestError, ContextLengthError, QueueFullError at the first `anext`, and
@@ -127,8 +127,11 @@ class AsyncEngine:
             while self._carry_out_commands():
                 for request_id, delta in self._engine.step():
                     self._deliver(request_id, delta)
+        except EngineDeadError as error:
+            reason = str(error)
+            logger.error("the engine died: %s", reason)
         except Exception as error:
-            reason = str(error) if isinstance(error, MossError) else repr(error)
+            reason = repr(error)
             logger.exception("the engine died")
         self._end(reason)
 

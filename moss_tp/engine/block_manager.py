@@ -40,7 +40,7 @@ class BlockManager:
         False, with nothing changed, when there are too few. The cached tokens count as computed;
         at least the last token never is, since its logits are wanted.
         """
-        self._extend_hashes(seq, seq.num_tokens - 1)
+        self._extend_hashes(seq, seq.num_tokens)
         prefix = self._find_prefix(seq)
         num_new = self.num_needed(seq.num_tokens) - len(prefix)
         num_revived = sum(self._ref_counts[block] == 0 for block in prefix)

@@ -7,6 +7,7 @@ that lost power) still notices within `step_timeout_s` instead of holding its me
 It knows not how ranks are started or ended.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from moss_tp.engine.model_runner import ModelRunner
 from moss_tp.engine.worker import Op, step_message
 from moss_tp.errors import EngineDeadError
 from moss_tp.layers.sampler import SamplingRow
+
+logger = logging.getLogger(__name__)
 
 HEARTBEATS_PER_TIMEOUT = 4
 
@@ -58,6 +61,8 @@ class Leader:
                 self._send(step_message(batch))
                 return self._runner.run(batch, rows)
         except Exception as error:
+            if self._death is None:  # else the broken step is only how it shows
+                logger.exception("a step failed")
             self.fail(f"a step failed: {error}")
             raise EngineDeadError(self._death) from error
         except BaseException:

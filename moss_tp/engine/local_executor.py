@@ -54,6 +54,8 @@ class LocalExecutor:
         self._leader.watch(on_death)
 
     def close(self) -> None:
+        if self._leader.is_closed:
+            return
         if not self._leader.is_alive:
             self._kill()  # they may hang, or wait for one that does
         self._leader.close()
@@ -77,9 +79,11 @@ class LocalExecutor:
             for rank in range(config.tp_size)
         ]
         for spec in specs[1:]:
-            self._ranks.append(RankProcess(spec.rank, spec, threads))
+            self._ranks.append(RankProcess(spec.rank, threads))
         for rank in self._ranks:
             rank.expect(UP)
+        for rank in self._ranks:
+            rank.connection.send(specs[rank.rank])
         runner = build_rank(specs[0])
         for rank in self._ranks:
             rank.expect(READY)

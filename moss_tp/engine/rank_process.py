@@ -1,8 +1,8 @@
 """A rank above 0 as a process of this machine: how it is started, and what it runs.
 
     parent                          child
-      RankSpec      ------------>
-                    <------------   UP       modules imported, about to join the group
+                    <------------   UP       modules imported
+      RankSpec      ------------>            both join the group now, and load
                     <------------   READY    shard loaded (or the one line that says why not)
       num_blocks    ------------>   follow() until STOP
       ...closed     ------------>   dies, whatever it is doing
@@ -25,13 +25,13 @@ from typing import Any
 from moss_tp.errors import EngineDeadError
 
 UP, READY = "up", "ready"
-STOP_GRACE_S = 5
+STOP_GRACE_S = 10
 
 
 class RankProcess:
-    """The parent's handle. `spec` (a `worker.RankSpec`) is sent at once."""
+    """The parent's handle on one rank."""
 
-    def __init__(self, rank: int, spec: object, num_threads: int) -> None:
+    def __init__(self, rank: int, num_threads: int) -> None:
         self.rank = rank
         self.connection, theirs = Pipe()
         environment = {
@@ -46,7 +46,6 @@ class RankProcess:
             pass_fds=(theirs.fileno(),),
         )
         theirs.close()
-        self.connection.send(spec)
 
     @property
     def pid(self) -> int:
@@ -68,13 +67,13 @@ class RankProcess:
     def kill(self) -> None:
         self._process.kill()
 
-    def wait(self) -> None:
-        """Waits for a rank that was told to stop; kills one that does not."""
+    def wait(self) -> int:
+        """Exit status of a rank that was told to stop; kills one that does not."""
         try:
-            self._process.wait(STOP_GRACE_S)
+            return self._process.wait(STOP_GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            return self._process.wait()
 
 
 def main(connection: Connection) -> None:
@@ -83,7 +82,7 @@ def main(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
-    # Only now, since it takes seconds and the parent may be gone before they are over.
+    # Only now, since it takes seconds, and the parent may be gone before they are over.
     from moss_tp.engine.worker import build_rank, follow
 
     connection.send(UP)

@@ -23,7 +23,7 @@ from tests.support.tiny_moss import make_checkpoint
 ROOT = Path(__file__).parents[3]
 LONG = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
 SHORT = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
-STEP_TIMEOUT_S = 4.0
+STEP_TIMEOUT_S = 5.0
 
 
 class Ranks:
@@ -102,7 +102,7 @@ async def test_an_idle_engine_learns_of_a_killed_rank(patient: Ranks) -> None:
 
 async def test_idling_longer_than_the_timeout_kills_nobody(hasty: Ranks) -> None:
     assert await hasty.tokens("a", SHORT) == 3
-    await asyncio.sleep(2.5 * STEP_TIMEOUT_S)
+    await asyncio.sleep(2 * STEP_TIMEOUT_S)
     assert hasty.engine.is_alive
     assert await hasty.tokens("b", SHORT) == 3
     assert hasty.reasons == []
@@ -129,14 +129,27 @@ def test_followers_without_heartbeats_give_up(tiny_model: str) -> None:
     executor.close()
 
 
+def test_a_step_costs_one_control_message(tiny_model: str) -> None:
+    config = EngineConfig(tiny_model, 2, dtype="float32", step_timeout_s=600)
+    engine = build_engine(config)
+    assert isinstance(engine.executor, LocalExecutor)
+    counts = engine.executor._leader._runner.group.counts
+    engine.add_request("a", [1, 2, 3], LONG)
+    engine.step()
+    counts.clear()
+    engine.step()
+    # Embedding and two blocks; the logits.
+    assert counts == {"broadcast": 1, "all_reduce": 3, "gather": 1}
+    engine.close()
+
+
 def test_closing_leaves_no_thread(tiny_model: str) -> None:
     before = set(threading.enumerate())
     executor = LocalExecutor(EngineConfig(tiny_model, 2, dtype="float32", max_model_len=64))
     pids = executor.rank_pids
-    started = time.monotonic()
     executor.close()
     executor.close()
-    assert time.monotonic() - started < 4, "the rank did not stop by itself"
+    assert [rank.wait() for rank in executor._ranks] == [0], "the rank did not stop by itself"
     assert_gone(pids)
     assert set(threading.enumerate()) <= before
 
