@@ -21,7 +21,8 @@ class EquationSolver:
     name = "equation_solver"
     call_name = "Solve"
 
-    def __init__(self, num_processes: int = NUM_PROCESSES) -> None:
+    def __init__(self, num_processes: int = NUM_PROCESSES, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(num_processes, thread_name_prefix="solver")
         self._processes = [SolverProcess() for _ in range(num_processes)]
         self._idle: SimpleQueue[SolverProcess] = SimpleQueue()
@@ -45,6 +46,6 @@ class EquationSolver:
     def _ask(self, argument: str) -> list[str]:
         process = self._idle.get()  # never waits: there are as many processes as threads
         try:
-            return process.ask(argument, TIMEOUT_S)
+            return process.ask(argument, self._timeout_s)
         finally:
             self._idle.put(process)

@@ -150,7 +150,7 @@ class Side:
 def combine(sign: str, left: Value, right: Value) -> Value:
     """left + - * / right: exact as soon as an unknown is involved."""
     if isinstance(left, sympy.Expr) or isinstance(right, sympy.Expr):
-        return _plain(_OPERATORS[sign](left, right))
+        return _bounded(_OPERATORS[sign](left, right))
     return apply(sign, left, right)
 
 
@@ -159,7 +159,7 @@ def raise_to(base: Value, exponent: Value) -> Value:
     if not isinstance(base, sympy.Expr) and not isinstance(exponent, sympy.Expr):
         return apply("**", base, exponent)
     _check_exponent(exponent)
-    return _plain(operator.pow(base, exponent))
+    return _bounded(operator.pow(base, exponent))
 
 
 def call(name: str, argument: Value) -> Value:
@@ -168,7 +168,7 @@ def call(name: str, argument: Value) -> Value:
         return apply(name, argument)
     if name not in _FUNCTIONS:
         raise EquationError(f"{name} of an unknown")
-    return _plain(_FUNCTIONS[name](argument))
+    return _bounded(_FUNCTIONS[name](argument))
 
 
 def _check_exponent(exponent: Value) -> None:
@@ -177,7 +177,7 @@ def _check_exponent(exponent: Value) -> None:
         raise EquationError("exponent too large")
 
 
-def _plain(value: sympy.Expr) -> Value:
+def _bounded(value: sympy.Expr) -> sympy.Expr:
     """`value` within every limit, also on what sympy made of it (`(x^12)^12` is `x^144`)."""
     if value.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
         raise EquationError("not finite")
@@ -186,7 +186,7 @@ def _plain(value: sympy.Expr) -> Value:
     if value.is_Rational:
         checked(int(value.p))
         checked(int(value.q))
-    return int(value) if value.is_Integer else value
+    return value
 
 
 def _tokens(text: str) -> list[str]:

@@ -62,15 +62,19 @@ def terms(text: str) -> Iterator[str]:
 def passages(text: str) -> Iterator[str]:
     """Pieces of at most MAX_PASSAGE_CHARS, cut between sentences where there are any."""
     passage = ""
-    for sentence in _SENTENCE.findall(text):
-        if passage and len(passage) + len(sentence) > MAX_PASSAGE_CHARS:
+    for piece in _pieces(text):
+        if len(passage) + len(piece) > MAX_PASSAGE_CHARS:
             yield from _stripped(passage)
             passage = ""
-        passage += sentence
-        while len(passage) > MAX_PASSAGE_CHARS:
-            yield from _stripped(passage[:MAX_PASSAGE_CHARS])
-            passage = passage[MAX_PASSAGE_CHARS:]
+        passage += piece
     yield from _stripped(passage)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Sentences; one that is too long for a passage comes in parts that are not."""
+    for sentence in _SENTENCE.finditer(text):
+        for start in range(sentence.start(), sentence.end(), MAX_PASSAGE_CHARS):
+            yield text[start : min(start + MAX_PASSAGE_CHARS, sentence.end())]
 
 
 def _stripped(passage: str) -> list[str]:

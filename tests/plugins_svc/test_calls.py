@@ -1,7 +1,7 @@
 """Reading Commands as models really write them. All examples are hand-written look-alikes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugins_svc.calls import MAX_CALLS, PLUGIN_OF_CALL, Call, parse_commands, render_commands
@@ -63,12 +63,14 @@ def test_rendering() -> None:
     assert render_commands(calls) == 'Search("a b"), Solve("x=1;y=2")'
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(CALLS)
 def test_rendered_calls_parse_back(calls: list[Call]) -> None:
     # A call inside an argument would need a quote, which no argument holds.
     assert parse_commands(render_commands(calls)) == calls[:MAX_CALLS]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text())
 def test_any_text_gives_calls_that_render_and_parse_to_themselves(text: str) -> None:
     calls = parse_commands(text)

@@ -30,7 +30,7 @@ def process() -> Iterator[SolverProcess]:
 
 @pytest.fixture
 def solver() -> Iterator[EquationSolver]:
-    solver = EquationSolver(num_processes=1)
+    solver = EquationSolver(num_processes=1, timeout_s=60)
     yield solver
     solver.close()
 
@@ -42,7 +42,7 @@ async def test_answers_come_as_lines(solver: EquationSolver) -> None:
 
 
 async def test_concurrent_calls_keep_their_answers_apart() -> None:
-    solver = EquationSolver(num_processes=2)
+    solver = EquationSolver(num_processes=2, timeout_s=60)
     answers = await asyncio.gather(*(solver.run(f"x+1={n}") for n in range(8)))
     solver.close()
     assert [answer.values for answer in answers] == [(f"x = {n - 1}",) for n in range(8)]
@@ -83,11 +83,11 @@ def test_defence_a_process_that_only_hangs_is_killed_too(process: SolverProcess)
 
 
 async def test_defence_a_long_text_never_gets_to_the_process() -> None:
-    solver = EquationSolver(num_processes=1)
+    solver = EquationSolver(num_processes=1, timeout_s=60)
     process = solver._processes[0]
     assert await solver.run("x=1") == PluginOutput(True, ("x = 1",))
     first = process.pid
-    os.kill(first, signal.SIGSTOP)  # would be killed and replaced if it were asked
+    os.kill(first, signal.SIGSTOP)  # asking it would take a minute and cost the process
     assert await solver.run("x=" + "1" * MAX_CHARS) == PluginOutput.no_result()
     assert process.pid == first
     solver.close()

@@ -1,7 +1,7 @@
 """The Results body, byte for byte. All examples are hand-written look-alikes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugins_svc.calls import Call
@@ -101,6 +101,7 @@ def test_snippets_cannot_forge_structure(snippet: str) -> None:
     assert not any(f"<eo{letter}>" in untrusted for letter in "htcrm")
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.text(), min_size=1, max_size=3))
 def test_any_snippets_give_one_numbered_line_each(snippets: list[str]) -> None:
     body = format_results([(Call("Search", "q"), found(*snippets))])
