@@ -5,10 +5,12 @@ Entering it returns when the server answers. It knows no flags and decides nothi
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from cluster.local_ray import local_ray
 from moss_tp.errors import MossError
@@ -18,6 +20,7 @@ from serve_app.settings import ServeSettings
 
 APP_NAME = "moss"
 POLL_S = 0.2
+WATCH_S = 2
 PROGRESS_EVERY_S = 10
 # Serve kills its own proxy when that is not up within five seconds; a busy laptop takes longer.
 PROXY_START_S = ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
@@ -26,6 +29,10 @@ ERROR_LINE = re.compile(r"^(?:[a-z_]+\.)*\w*(?:Error|Exception): (.+)$", re.MULT
 
 class StartError(MossError):
     """The server did not come up; the message is the first cause that is known."""
+
+
+class RayDiedError(MossError):
+    """Ray itself is gone from under the running server."""
 
 
 @contextmanager
@@ -62,7 +69,17 @@ def local_server(
             _wait_running(say)
             yield
         finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            if not isinstance(sys.exception(), RayDiedError):  # else nobody is left to ask
+                serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+def watch_ray() -> NoReturn:
+    """Keeps the server up; replicas that die are Serve's business. Raises RayDiedError."""
+    import ray
+
+    while any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
+        time.sleep(WATCH_S)
+    raise RayDiedError("Ray has died, and the server with it")
 
 
 def _wait_running(say: Callable[[str], None]) -> None:

@@ -1,6 +1,5 @@
 """`moss serve`: a whole server on this machine, from one command until Ctrl-C."""
 
-import signal
 import traceback
 from pathlib import Path
 from typing import NoReturn
@@ -9,7 +8,7 @@ import click
 
 from moss_tp.errors import ConfigError, MossError
 from serve_app.cli.guard import Guard
-from serve_app.cli.local_server import StartError, local_server, session_store
+from serve_app.cli.local_server import StartError, local_server, session_store, watch_ray
 from serve_app.cli.preflight import EMBEDDED, check_address, check_settings
 from serve_app.cli.stop_signals import StopRequested, StopSignals
 from serve_app.cli.terminal import Terminal, quiet_terminal
@@ -98,8 +97,7 @@ def _serve(
         settings = settings.model_copy(update={"store": store})
         with local_server(settings, host, port, terminal.say):
             terminal.say(_ready_line(host, port, terminal.elapsed_s))
-            while True:
-                signal.pause()
+            watch_ray()
 
 
 def _ready_line(host: str, port: int, seconds: float) -> str:

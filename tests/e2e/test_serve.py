@@ -1,0 +1,148 @@
+"""One `moss serve`, real clients: the API, sessions, plugins, streaming and leaving early."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.moss_process import MossProcess, listening_ports
+
+ANSWER_START = "\n<|MOSS|>: "
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MossProcess]:
+    with MossProcess(tmp_path_factory.mktemp("serve")) as server:
+        yield server
+
+
+def test_says_how_it_goes_and_nothing_else(server: MossProcess) -> None:
+    lines = server.output.splitlines()
+    assert all(line.startswith("moss: ") for line in lines), server.output
+    assert "starting the session store" in lines[0]
+    assert "starting Ray" in lines[1]
+    assert "loading moss_nano on 2 tensor-parallel ranks" in lines[2]
+    assert f"curl -X POST http://localhost:{server.port}" in lines[-1]
+
+
+def test_the_curl_it_shows_works(server: MossProcess) -> None:
+    curl = server.output.splitlines()[-1].partition("try: ")[2]
+    shown = subprocess.run(
+        ["bash", "-c", f"{curl} --silent"], capture_output=True, timeout=120, check=True
+    )
+    answer = json.loads(shown.stdout)
+    assert answer["status"] == 200
+    assert answer["response"].startswith(ANSWER_START)
+    assert len(answer["response"]) > len(ANSWER_START)
+    assert answer["history"] == [["你是谁？", answer["response"]]]
+
+
+def test_two_ranks_in_two_processes(server: MossProcess) -> None:
+    ranks = server.stats()["rank_pids"]
+    assert len(set(ranks)) == 2
+    assert set(ranks) <= {process.pid for process in server.descendants()}
+
+
+def test_only_authenticated_ports_leave_loopback(server: MossProcess) -> None:
+    """HTTP and Ray itself are on loopback; Serve's own gRPC, which asks for Ray's token, has no
+    switch for its address."""
+    ports = listening_ports([*server.descendants()])
+    assert ports[server.port] == "127.0.0.1"
+    serve_replicas = [p for p in server.descendants() if "ServeReplica" in " ".join(p.cmdline())]
+    outside = {port for port, ip in ports.items() if ip not in ("127.0.0.1", "::ffff:127.0.0.1")}
+    assert outside <= set(listening_ports(serve_replicas))
+
+
+def test_a_uid_continues_its_chat(server: MossProcess) -> None:
+    first = server.ask("你好")
+    second = server.ask("你是谁？", uid=first["uid"])
+    assert second["uid"] == first["uid"]
+    assert second["history"] == [*first["history"], ["你是谁？", second["response"]]]
+
+
+def test_an_unknown_uid_starts_a_new_chat(server: MossProcess) -> None:
+    claimed = "0" * 32
+    answer = server.ask("你好", uid=claimed)
+    assert answer["uid"] != claimed
+    assert len(answer["history"]) == 1
+
+
+def test_a_stream_tells_what_the_answer_holds(server: MossProcess) -> None:
+    body = {"prompt": "Hello, who are you?", "stream": True}
+    with httpx.stream("POST", server.url, json=body, timeout=120) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        events = [json.loads(line[6:]) for line in response.iter_lines() if line]
+    *deltas, answer = events
+    assert len(deltas) > 1
+    assert answer["response"] == ANSWER_START + "".join(delta["delta"] for delta in deltas)
+    again = server.ask("And what can you do?", uid=answer["uid"])
+    assert again["history"][0] == ["Hello, who are you?", answer["response"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b'{"prompt": ', 400, "invalid_value"),
+        (b'{"prompt": 5}', 400, "invalid_value"),
+        (b'{"prompt": "x", "temperature": NaN}', 400, "invalid_value"),
+        (b'{"prompt": "x", "plugins": ["compiler"]}', 400, "invalid_value"),
+        (b'{"prompt": "x", "model": "gpt-4"}', 404, "model_not_found"),
+        (json.dumps({"prompt": "长" * 5000}).encode(), 400, "context_length_exceeded"),
+        (json.dumps({"prompt": "x" * 300_000}).encode(), 413, None),
+    ],
+)
+def test_bad_input_is_the_clients_error(
+    server: MossProcess, body: bytes, status: int, code: str | None
+) -> None:
+    response = httpx.post(server.url, content=body, timeout=60)
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert response.json()["error"]["message"]
+
+
+def test_many_at_once(server: MossProcess) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(server.ask, [f"我叫小{n}。" for n in "明红刚丽华军芳强"]))
+    assert len({answer["uid"] for answer in answers}) == 8
+    assert all(len(answer["history"]) == 1 for answer in answers)
+    server.wait_idle()
+
+
+def test_health_endpoints(server: MossProcess) -> None:
+    for path in ("health", "livez", "readyz"):
+        assert httpx.get(f"{server.url}/{path}", timeout=30).status_code == 200
+    assert httpx.get(f"{server.url}/version", timeout=30).json()["model"] == "moss_nano"
+    missing = httpx.get(f"{server.url}/nothing", timeout=30)
+    assert (missing.status_code, missing.json()["error"]["type"]) == (404, "invalid_request_error")
+
+
+def test_chat_command(server: MossProcess) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", server.url],
+        input="你好\nclear\nHello\nstop\nnever sent\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.count("<|MOSS|>: ") == 2
+    assert "(a new chat)" in shown.stdout
+
+
+def test_the_port_is_taken(server: MossProcess, tmp_path: Path) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli.main", "serve", "--port", str(server.port)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+    )
+    assert second.returncode == 1
+    assert second.stderr.startswith(f"moss: port {server.port} of 127.0.0.1 is in use")
+    assert second.stderr.count("\n") == 1
+    assert not (tmp_path / ".moss").exists()
