@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 # A library, and the paths (prefixes) that may import it; the longest name that fits is asked.
 HOMES = {
-    "torch": ("moss_tp/", "cluster/"),
+    "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py"),
     "torch.distributed": ("moss_tp/parallel/",),
     "numba": ("moss_tp/kernels/",),
     "triton": ("moss_tp/kernels/",),

@@ -101,8 +101,8 @@ class AsyncEngine:
                 is_done = delta.finish_reason is not None
                 yield delta
         finally:
-            # After an error or at the end there is nothing to abort, which is harmless.
-            self._post(lambda: self._abort(request_id, stream))
+            if not is_done:  # after an error there is nothing to abort, which is harmless
+                self._post(lambda: self._abort(request_id, stream))
 
     def close(self) -> None:
         """Ends the thread after the step it is in, and every rank. Idempotent."""

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -92,9 +93,11 @@ def main(connection: Connection) -> None:
         follow(runner, inbox.get())
         runner.group.close()
     except Exception as error:
-        reason = str(error) or repr(error)
-        connection.send(reason)
-        sys.exit(f"a rank of the engine ended: {reason}")
+        # The parent's to report, where there still is one.
+        with suppress(OSError):
+            connection.send(str(error) or repr(error))
+        sys.exit(1)
+    os._exit(0)  # nothing to flush, and taking the interpreter down by hand takes a second
 
 
 def _receive(connection: Connection, inbox: "SimpleQueue[Any]") -> None:
