@@ -31,8 +31,6 @@ _FLAGS = {
     "maxmemory-policy": "noeviction",
     "save": "",
     "loglevel": "notice",
-    # A title is written over the environment, by which `moss serve`'s guard knows its processes.
-    "set-proc-title": "no",
 }
 _RESTART_DELAY_S = 0.2
 _STOP_TIMEOUT_S = 10.0

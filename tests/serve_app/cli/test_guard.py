@@ -6,31 +6,35 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 
-# A "server" that starts a child, which starts a grandchild and goes, then says who they are.
+from serve_app.cli.guard import WATCH_S
+
+# A "server" with a child and a grandchild, in sessions of their own; it says who they are.
 SERVER = """
 import subprocess, sys
 from serve_app.cli.guard import Guard
-sleeper = "import time; time.sleep(300)"
-parent = (
-    "import subprocess, sys; nowhere = subprocess.DEVNULL;"
-    "print(subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=nowhere).pid)"
-)
 with Guard():
     child = subprocess.Popen(
-        [sys.executable, "-c", sleeper], stdout=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-c", sys.argv[1], sys.argv[2]],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
     )
-    orphan = subprocess.run([sys.executable, "-c", parent, sleeper], stdout=subprocess.PIPE)
-    print(child.pid, orphan.stdout.decode().strip(), flush=True)
+    print(child.pid, child.stdout.readline(), flush=True)
     sys.stdin.readline()
 """
+CHILD = """
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True).pid, flush=True)
+time.sleep(300)
+"""
+GRANDCHILD = "import time; time.sleep(300)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
 
 
-def start_server() -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+def start_server(
+    grandchild: str = GRANDCHILD,
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     server = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
+        [sys.executable, "-c", SERVER, CHILD, grandchild],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -41,41 +45,48 @@ def start_server() -> tuple[subprocess.Popen[str], list[psutil.Process]]:
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=20)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("end", ["orderly", "killed"])
-def test_nothing_outlives_the_server(end: str) -> None:
+def test_leaving_in_order_ends_what_is_left() -> None:
     server, left = start_server()
     assert len(left) == 2
-    assert all(process.is_running() for process in left)
-    if end == "killed":
-        server.kill()
-        server.communicate()
-    else:
-        server.communicate("\n")
+    server.communicate("\n")
+    assert server.returncode == 0
     assert_gone(left)
 
 
-def test_a_process_that_ignores_sigterm_is_killed() -> None:
-    server = SERVER.replace('"import time; time.sleep(300)"', repr(STUBBORN))
-    run = subprocess.run(
-        [sys.executable, "-c", server], input="\n", stdout=subprocess.PIPE, text=True
-    )
-    assert run.returncode == 0
-    for pid in map(int, run.stdout.split()):
-        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+def test_nothing_outlives_a_killed_server() -> None:
+    server, left = start_server()
+    time.sleep(2 * WATCH_S)
+    server.kill()
+    server.communicate()
+    assert_gone(left)
 
 
-def test_a_process_without_the_mark_is_left_alone() -> None:
-    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+def test_not_even_one_whose_parent_is_gone_too() -> None:
+    server, (child, grandchild) = start_server()
+    time.sleep(2 * WATCH_S)
+    child.kill()
+    server.kill()
+    server.communicate()
+    assert_gone([grandchild])
+
+
+def test_one_that_ignores_sigterm_is_killed() -> None:
+    server, left = start_server(STUBBORN)
+    server.communicate("\n")
+    assert_gone(left)
+
+
+def test_a_stranger_is_left_alone() -> None:
+    stranger = subprocess.Popen([sys.executable, "-c", GRANDCHILD])
     try:
         server, left = start_server()
         server.communicate("\n")
         assert_gone(left)
-        time.sleep(0.1)
-        assert bystander.poll() is None
+        assert stranger.poll() is None
     finally:
-        bystander.kill()
-        bystander.wait()
+        stranger.kill()
+        stranger.wait()
