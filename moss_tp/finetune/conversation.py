@@ -1,0 +1,51 @@
+"""Conversations in MOSS's published JSON, read into segments of the dialogue protocol.
+
+It accepts the published files (`turn_1` … with `Human`, `Inner Thoughts`, `Commands`, `Tool
+Responses`, `MOSS`; the plain models' have only `Human` and `MOSS`) and knows no tokenizer.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moss_tp.dialogue import Segment, parse_segment
+from moss_tp.errors import MossError
+
+
+class ConversationError(MossError):
+    """A conversation that is not in MOSS's published form."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A meta instruction and the segments of each turn."""
+
+    meta_instruction: str
+    turns: tuple[tuple[Segment, ...], ...]
+
+
+def parse_conversation(published: Mapping[str, Any]) -> Conversation:
+    """The conversation in one published JSON object; ConversationError says what is wrong."""
+    try:
+        chat = published["chat"]
+        turns = [chat[f"turn_{index}"] for index in range(1, int(published["num_turns"]) + 1)]
+        segments = tuple(tuple(map(parse_segment, turn.values())) for turn in turns)
+        return Conversation(published["meta_instruction"], segments)
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        number = published.get("conversation_id", "?") if isinstance(published, Mapping) else "?"
+        raise ConversationError(f"conversation {number}: {error}") from error
+
+
+def read_conversations(path: Path) -> Iterator[Conversation]:
+    """Those of a .jsonl file (one a line), a .json file (one) or a folder of .json files."""
+    if path.is_dir():
+        for file in sorted(path.glob("*.json")):
+            yield from read_conversations(file)
+    elif path.suffix == ".json":
+        yield parse_conversation(json.loads(path.read_text(encoding="utf-8")))
+    else:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield parse_conversation(json.loads(line))

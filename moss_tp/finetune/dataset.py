@@ -1,0 +1,103 @@
+"""Examples in memory, batches of similar length, and padding.
+
+Batches of an epoch follow from seed and epoch alone, so a resumed run sees what an unbroken one
+would have seen.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from moss_tp.dialogue import Encoder
+from moss_tp.finetune.conversation import read_conversations
+from moss_tp.finetune.example import MaskOptions, build_example
+
+IGNORED = -100
+_POOL_BATCHES = 50
+
+
+class _CachingEncoder:
+    """An encoder that remembers short texts: markers, newlines and stock phrases."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._remembered = lru_cache(maxsize=100_000)(encoder.encode)
+        self.special_id = encoder.special_id
+
+    def encode(self, text: str) -> list[int]:
+        return self._remembered(text)
+
+
+class SFTDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Conversations as (ids, labels), both int64 (T,); labels are IGNORED where loss is off."""
+
+    def __init__(
+        self, path: Path, encoder: Encoder, max_seq_len: int, options: MaskOptions
+    ) -> None:
+        cached = _CachingEncoder(encoder)
+        self._ids: list[Tensor] = []
+        self._has_loss: list[Tensor] = []
+        for conversation in read_conversations(path):
+            example = build_example(cached, conversation, max_seq_len, options)
+            if example is not None:
+                self._ids.append(torch.tensor(example.ids, dtype=torch.int32))
+                self._has_loss.append(torch.tensor(example.has_loss))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        ids = self._ids[index].long()
+        return ids, ids.masked_fill(~self._has_loss[index], IGNORED)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of ids of each example."""
+        return [len(ids) for ids in self._ids]
+
+
+def collate(examples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Right-padded (B, T) ids and labels.
+
+    Padding needs no attention mask: attention is causal, so nothing that has a loss sees it.
+    """
+    pad = torch.nn.utils.rnn.pad_sequence
+    ids = pad([ids for ids, _ in examples], batch_first=True)
+    labels = pad([labels for _, labels in examples], batch_first=True, padding_value=IGNORED)
+    return ids, labels
+
+
+class LengthGroupedBatches(Sampler[list[int]]):
+    """Full batches of similar length in random order, anew each epoch.
+
+    `batch_size` and `drop_last` are what accelerate reads to shard batches among processes.
+    """
+
+    drop_last = True
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.epoch = 0
+        self.num_skipped = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Batches of `epoch` after the first `num_skipped`."""
+        rng = random.Random(f"{self.seed}/{self.epoch}")
+        order = list(range(len(self.lengths)))
+        rng.shuffle(order)
+        pool = self.batch_size * _POOL_BATCHES
+        for start in range(0, len(order), pool):
+            order[start : start + pool] = sorted(
+                order[start : start + pool], key=lambda index: self.lengths[index]
+            )
+        size = self.batch_size
+        batches = [order[i * size : (i + 1) * size] for i in range(len(self))]
+        rng.shuffle(batches)
+        yield from batches[self.num_skipped :]

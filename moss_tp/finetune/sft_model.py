@@ -1,0 +1,46 @@
+"""A CodeGen model with its training loss: the module that accelerate wraps.
+
+The head is applied only where the loss is on, which for short replies is half of all tokens.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CodeGenConfig, CodeGenForCausalLM
+
+from moss_tp.finetune.dataset import IGNORED
+
+
+class SFTModel(nn.Module):
+    """Next-token loss over the labelled positions of a batch."""
+
+    def __init__(self, causal_lm: CodeGenForCausalLM) -> None:
+        super().__init__()
+        self.causal_lm = causal_lm
+
+    def forward(self, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss, number of right predictions, number of labels of a (B, T) batch."""
+        hidden = self.causal_lm.transformer(input_ids=ids, use_cache=False).last_hidden_state
+        targets = labels[:, 1:]
+        is_labelled = targets != IGNORED  # (B, T - 1)
+        logits = self.causal_lm.lm_head(hidden[:, :-1][is_labelled])  # (N, V)
+        targets = targets[is_labelled]
+        loss = F.cross_entropy(logits.float(), targets)
+        num_right = (logits.argmax(-1) == targets).sum()
+        return loss, num_right, torch.tensor(targets.numel(), device=ids.device)
+
+
+def load_causal_lm(directory: Path, gradient_checkpointing: bool) -> CodeGenForCausalLM:
+    """The checkpoint in fp32, whatever model type its config names: MOSS's tensors are CodeGen's.
+
+    The repository's own code in a checkpoint is never run.
+    """
+    config = CodeGenConfig.from_pretrained(directory)
+    config.architectures = ["CodeGenForCausalLM"]
+    config.tie_word_embeddings = False
+    model = CodeGenForCausalLM.from_pretrained(directory, config=config, dtype=torch.float32)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
+    return model

@@ -1,0 +1,171 @@
+"""The fine-tuning loop: accelerate brings devices and processes, this brings MOSS's recipe.
+
+AdamW without decay on biases and norms, cosine schedule with warm-up, gradient clipping, eval
+loss, checkpoints that can be served and a state that can be resumed. Run it under `accelerate
+launch` for several GPUs.
+"""
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+from transformers import get_cosine_schedule_with_warmup, set_seed
+
+from moss_tp.errors import ConfigError
+from moss_tp.finetune.checkpoint import Progress, export_model, load_state, save_state
+from moss_tp.finetune.dataset import LengthGroupedBatches, SFTDataset, collate
+from moss_tp.finetune.example import MaskOptions
+from moss_tp.finetune.report import Metric, Report
+from moss_tp.finetune.settings import FinetuneSettings
+from moss_tp.finetune.sft_model import SFTModel, load_causal_lm
+from moss_tp.tokenizer import Tokenizer
+
+Batches = DataLoader[tuple[Tensor, Tensor]]
+
+
+def finetune(settings: FinetuneSettings) -> Progress:
+    """Train as told and return how far it came; the model is in `output_dir` afterwards."""
+    set_seed(settings.seed)
+    trainer = Trainer(settings)
+    return trainer.run()
+
+
+class Trainer:
+    """One run, from loading to the last checkpoint."""
+
+    def __init__(self, settings: FinetuneSettings) -> None:
+        self.settings = settings
+        self.accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision,
+            gradient_accumulation_steps=settings.gradient_accumulation,
+        )
+        tokenizer = Tokenizer.from_dir(settings.model)
+        options = MaskOptions(settings.mask_human, settings.served_history)
+        train = self._dataset(tokenizer, "train", options)
+        self.batches = LengthGroupedBatches(train.lengths, settings.batch_size, settings.seed)
+        self.eval_loader = self._eval_loader(tokenizer, options)
+        loader: Batches = DataLoader(train, batch_sampler=self.batches, collate_fn=collate)
+        self.num_steps = self._count_steps()
+        model = SFTModel(load_causal_lm(settings.model, settings.gradient_checkpointing))
+        optimizer = AdamW(
+            _parameter_groups(model, settings.weight_decay),
+            lr=settings.learning_rate,
+            betas=(0.9, settings.adam_beta2),
+        )
+        self.schedule = get_cosine_schedule_with_warmup(
+            optimizer, round(settings.warmup_rate * self.num_steps), self.num_steps
+        )
+        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
+        self.accelerator.register_for_checkpointing(self.schedule)
+        self.metric = Metric(self.accelerator.device)
+        self.state_dir = settings.output_dir / "state"
+        self.progress = Progress()
+
+    def run(self) -> Progress:
+        """All remaining steps."""
+        if self.settings.resume:
+            self.progress = load_state(self.accelerator, self.state_dir)
+        log_dir = self.settings.log_dir or self.settings.output_dir
+        is_main = self.accelerator.is_main_process
+        self.report = Report(log_dir, self.num_steps, self.progress.step, is_main)
+        try:
+            while self.progress.step < self.num_steps:
+                self._run_epoch()
+            if self.progress.step % self.settings.save_step:
+                self._save()
+        finally:
+            self.report.close()
+        return self.progress
+
+    def _run_epoch(self) -> None:
+        self.model.train()
+        self.batches.epoch = self.progress.epoch
+        first = self.progress.batch
+        self.batches.num_skipped = first * self.accelerator.num_processes
+        for batch, (ids, labels) in enumerate(self.loader, first + 1):
+            self._train_batch(ids, labels)
+            if not self.accelerator.sync_gradients:
+                continue
+            self.progress = Progress(self.progress.step + 1, self.progress.epoch, batch)
+            self._after_step()
+            if self.progress.step == self.num_steps:
+                return
+        self.progress = Progress(self.progress.step, self.progress.epoch + 1, 0)
+
+    def _train_batch(self, ids: Tensor, labels: Tensor) -> None:
+        with self.accelerator.accumulate(self.model):
+            loss, num_right, num_labels = self.model(ids, labels)
+            self.metric.update(loss, num_right, num_labels)
+            self.accelerator.backward(loss)
+            if self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(
+                    self.model.parameters(), self.settings.max_grad_norm
+                )
+            self.optimizer.step()
+            if self.accelerator.sync_gradients and not self.accelerator.optimizer_step_was_skipped:
+                self.schedule.step()
+            self.optimizer.zero_grad()
+
+    def _after_step(self) -> None:
+        step, settings = self.progress.step, self.settings
+        self.report.advance()
+        if step % settings.log_step == 0:
+            loss, accuracy = self.metric.read(self.accelerator)
+            rate = self.schedule.get_last_lr()[0]
+            self.report.log(step, loss=loss, acc=accuracy, lr=rate)
+        if self.eval_loader is not None and step % settings.eval_step == 0:
+            loss, accuracy = self._evaluate(self.eval_loader)
+            self.report.log(step, eval_loss=loss, eval_acc=accuracy)
+        if step % settings.save_step == 0:
+            self._save()
+
+    @torch.no_grad()
+    def _evaluate(self, loader: Batches) -> tuple[float, float]:
+        self.model.eval()
+        metric = Metric(self.accelerator.device)
+        for ids, labels in loader:
+            metric.update(*self.model(ids, labels))
+        self.model.train()
+        return metric.read(self.accelerator)
+
+    def _save(self) -> None:
+        settings, accelerator = self.settings, self.accelerator
+        accelerator.wait_for_everyone()
+        save_state(accelerator, self.state_dir, self.progress)
+        state = accelerator.get_state_dict(self.model)
+        if accelerator.is_main_process:
+            weights = {name.removeprefix("causal_lm."): tensor for name, tensor in state.items()}
+            dtype = getattr(torch, settings.export_dtype)
+            export_model(weights, settings.model, settings.output_dir / "model", dtype)
+
+    def _dataset(self, tokenizer: Tokenizer, name: str, options: MaskOptions) -> SFTDataset:
+        path = self.settings.data_dir / f"{name}.jsonl"
+        return SFTDataset(path, tokenizer, self.settings.max_seq_len, options)
+
+    def _eval_loader(self, tokenizer: Tokenizer, options: MaskOptions) -> Batches | None:
+        if not (self.settings.data_dir / "val.jsonl").is_file():
+            return None
+        held_out = self._dataset(tokenizer, "val", options)
+        size = self.settings.eval_batch_size
+        loader: Batches = DataLoader(held_out, batch_size=size, collate_fn=collate)
+        prepared: Batches = self.accelerator.prepare(loader)
+        return prepared
+
+    def _count_steps(self) -> int:
+        settings = self.settings
+        batches: int = len(self.batches) // self.accelerator.num_processes
+        steps = -(-batches // settings.gradient_accumulation) * settings.epochs
+        if steps == 0:
+            raise ConfigError("fewer training conversations than one batch")
+        return steps if settings.max_steps is None else min(steps, settings.max_steps)
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Decay on matrices alone: not on biases and norms, whose tensors have one dimension."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]

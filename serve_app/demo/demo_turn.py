@@ -1,0 +1,51 @@
+"""One turn of a demo conversation, and conversations in MOSS's published JSON.
+
+It spells no marker: moss_tp.dialogue does, and plugins_svc writes Commands, Results and
+capability lines, exactly as when serving.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moss_tp.dialogue import Segment, render
+from plugins_svc.calls import Call, render_commands
+from plugins_svc.registry import capability_lines
+from plugins_svc.results import PluginOutput, format_results
+
+META_INSTRUCTION = "You are MOSS nano, a small demo model.\n"
+
+
+@dataclass(frozen=True)
+class DemoTurn:
+    """What the user says and what the model should think, run and reply."""
+
+    user: str
+    thoughts: str
+    reply: str
+    outcomes: tuple[tuple[Call, PluginOutput], ...] = ()
+
+    def segments(self) -> dict[str, Segment]:
+        """The turn's five segments under the keys of the published JSON."""
+        calls = [call for call, _ in self.outcomes]
+        return {
+            "Human": Segment("human", f" {self.user}"),
+            "Inner Thoughts": Segment("thoughts", f" {self.thoughts}"),
+            "Commands": Segment("commands", f" {render_commands(calls)}"),
+            "Tool Responses": Segment("results", format_results(self.outcomes)),
+            "MOSS": Segment("moss", f" {self.reply}"),
+        }
+
+
+def published(number: int, turns: Sequence[DemoTurn], enabled: Collection[str]) -> dict[str, Any]:
+    """The conversation as MOSS's fine-tuning reads it."""
+    chat = {
+        f"turn_{index}": {key: render([part]) for key, part in turn.segments().items()}
+        for index, turn in enumerate(turns, 1)
+    }
+    return {
+        "conversation_id": number,
+        "meta_instruction": META_INSTRUCTION + capability_lines(enabled),
+        "num_turns": len(turns),
+        "chat": chat,
+    }

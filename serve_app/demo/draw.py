@@ -1,0 +1,51 @@
+"""Random draws for the demo data, split into a training half and a held-out half.
+
+Whether a value (a name, a city, an expression) is held out follows from a hash of its text, so the
+two halves never meet whatever the seed. It knows nothing of language or of conversations.
+"""
+
+import random
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+_HELD_OUT_ONE_IN = 10
+
+
+def is_held_out(value: str) -> bool:
+    """Whether `value` belongs to the evaluation alone (one value in ten)."""
+    return zlib.crc32(value.encode()) % _HELD_OUT_ONE_IN == 0
+
+
+class Draw:
+    """A seeded source of choices. With `held_out`, `fresh` gives held-out values only."""
+
+    def __init__(self, seed: int | str, held_out: bool = False) -> None:
+        self.rng = random.Random(seed)
+        self.held_out = held_out
+
+    def choice(self, options: Sequence[T]) -> T:
+        return self.rng.choice(options)
+
+    def phrase(self, options: Sequence[str]) -> str:
+        """One entry of a phrase table."""
+        return self.rng.choice(options)
+
+    def weighted(self, options: Mapping[T, float]) -> T:
+        """One key, with probability in proportion to its value."""
+        return self.rng.choices(list(options), list(options.values()))[0]
+
+    def chance(self, probability: float) -> bool:
+        return self.rng.random() < probability
+
+    def integer(self, low: int, high: int) -> int:
+        """Uniform, both ends included."""
+        return self.rng.randint(low, high)
+
+    def fresh(self, make: Callable[[], T]) -> T:
+        """The first value of `make` that lies in this draw's half."""
+        while True:
+            value = make()
+            if is_held_out(str(value)) == self.held_out:
+                return value

@@ -1,0 +1,79 @@
+"""The questions of `moss demo-eval`: held-out numbers, names and phrasings, and how they count.
+
+It only asks and judges; it knows no model.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+
+from plugins_svc.evaluator import evaluate
+from serve_app.demo.arithmetic import OPERATORS, Expression, spoken
+from serve_app.demo.draw import Draw
+from serve_app.demo.memory import value_of
+from serve_app.demo.phrasebook import LANGUAGES, Language, phrasebook
+
+_PHRASES = phrasebook("held_out")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+_ORDERS_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user says turn by turn; the last reply must satisfy `expected`."""
+
+    users: tuple[str, ...]
+    expected: str
+    is_number: bool
+
+    def is_answered_by(self, reply: str) -> bool:
+        """A number must be the reply's last one; a fact must stand in the reply."""
+        if not self.is_number:
+            return self.expected in reply
+        numbers = _NUMBER.findall(reply)
+        return bool(numbers) and math.isclose(
+            float(numbers[-1]), float(self.expected), rel_tol=1e-9, abs_tol=1e-12
+        )
+
+
+def arithmetic_questions(count: int, seed: int) -> list[Question]:
+    """Sums of two held-out numbers of 1 to 4 digits in held-out phrasings, both languages."""
+    draw = Draw(f"arithmetic/{seed}", held_out=True)
+    return [_sum(draw, LANGUAGES[number % 2]) for number in range(count)]
+
+
+def memory_questions(count: int, seed: int) -> list[Question]:
+    """Chats that tell a fact, speak of something else, and ask two turns later."""
+    draw = Draw(f"memory/{seed}", held_out=True)
+    return [_recall(draw, LANGUAGES[number % 2]) for number in range(count)]
+
+
+def _sum(draw: Draw, language: Language) -> Question:
+    expression = draw.fresh(lambda: _expression(draw))
+    if draw.chance(_ORDERS_SHARE):
+        template = draw.choice(_PHRASES[language]["orders"][OPERATORS[expression.operator]])
+    else:
+        frame = draw.choice(_PHRASES[language]["frames"])
+        template = frame.format(e=spoken(draw, language, expression.operator))
+    user = template.format(a=expression.a, b=expression.b)
+    return Question((user,), str(evaluate(str(expression))), is_number=True)
+
+
+def _expression(draw: Draw) -> Expression:
+    return Expression(draw.choice(tuple(OPERATORS)), _number(draw), _number(draw))
+
+
+def _number(draw: Draw) -> str:
+    digits = draw.integer(1, 4)
+    return str(draw.integer(10 ** (digits - 1), 10**digits - 1))
+
+
+def _recall(draw: Draw, language: Language) -> Question:
+    kind = "name" if draw.chance(0.4) else draw.choice(tuple(_PHRASES[language]["tells"]))
+    value = value_of(draw, language, kind)
+    users = (
+        draw.choice(_PHRASES[language]["tells"][kind]).format(v=value),
+        draw.choice(_PHRASES[language]["fillers"]),
+        draw.choice(_PHRASES[language]["asks"][kind]),
+    )
+    return Question(users, value, is_number=False)

@@ -1,0 +1,64 @@
+"""Words the demo conversations are filled with: common ones, and made-up ones that force copying.
+
+A model that has seen a name a thousand times can guess it; one that has never seen it must look
+it up in the chat. So a share of all names, cities and topics is put together at random.
+"""
+
+from serve_app.demo.draw import Draw
+from serve_app.demo.phrasebook import Language, phrasebook
+
+# GB 2312 level 1, sorted by sound: the 3755 characters of everyday Chinese.
+COMMON_HANZI = "".join(
+    bytes((row, cell)).decode("gb2312")
+    for row in range(0xB0, 0xD8)
+    for cell in range(0xA1, 0xFF)
+    if (row, cell) < (0xD7, 0xFA)
+)
+
+_WORDS = phrasebook("words")
+# Kinds of words, for `word`.
+WORD_KINDS = tuple(_WORDS["zh"])
+
+
+def made_up_hanzi(draw: Draw, low: int = 2, high: int = 3) -> str:
+    """Any everyday characters in a row."""
+    return "".join(draw.choice(COMMON_HANZI) for _ in range(draw.integer(low, high)))
+
+
+def made_up_word(draw: Draw) -> str:
+    """A capitalised word that can be spoken: `Brealun`."""
+    parts = range(draw.integer(2, 3))
+    word = "".join(draw.phrase(_WORDS["onsets"]) + draw.phrase(_WORDS["vowels"]) for _ in parts)
+    return (word + draw.phrase(_WORDS["codas"])).capitalize()
+
+
+def person(draw: Draw, language: Language) -> str:
+    """A name of a person, common or made up."""
+    return draw.fresh(lambda: _chinese(draw) if language == "zh" else _english(draw))
+
+
+def word(draw: Draw, kind: str, language: Language, made_up: float = 0.25) -> str:
+    """A word of `kind` (one of WORD_KINDS); with probability `made_up` one that nobody knows."""
+
+    def make() -> str:
+        if draw.chance(made_up):
+            return made_up_hanzi(draw) if language == "zh" else made_up_word(draw)
+        return draw.phrase(_WORDS[language][kind])
+
+    return draw.fresh(make)
+
+
+def _chinese(draw: Draw) -> str:
+    style = draw.integer(0, 9)
+    if style < 5:
+        given = "".join(draw.phrase(_WORDS["given"]) for _ in range(draw.integer(1, 2)))
+        return draw.phrase(_WORDS["surnames"]) + given
+    if style < 7:
+        return draw.phrase(_WORDS["nick"]) + draw.phrase(_WORDS["given"] + _WORDS["surnames"])
+    if style == 7:
+        return _english(draw)
+    return draw.phrase(_WORDS["surnames"]) + made_up_hanzi(draw, 1, 2)
+
+
+def _english(draw: Draw) -> str:
+    return draw.phrase(_WORDS["english_names"]) if draw.chance(0.5) else made_up_word(draw)

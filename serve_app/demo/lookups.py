@@ -1,0 +1,74 @@
+"""Turns that search the web and turns that draw a picture.
+
+Search results are invented: what is learnt is to copy the topic into `Search("…")` and the first
+sentence of the first item into the reply, with its citation.
+"""
+
+from plugins_svc.calls import Call
+from plugins_svc.results import PluginOutput
+from serve_app.demo.demo_turn import DemoTurn
+from serve_app.demo.draw import Draw
+from serve_app.demo.lexicon import WORD_KINDS, made_up_hanzi, made_up_word, person, word
+from serve_app.demo.phrasebook import Language, phrasebook
+
+_PHRASES = phrasebook("lookups")
+
+
+def search_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
+    """A question of fact."""
+    phrases = _PHRASES[language]["search"]
+    topic = draw.fresh(lambda: _topic(draw, language))
+    user = draw.choice(phrases["asks"]).format(t=topic)
+    thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
+    if not is_enabled:
+        return DemoTurn(user, thoughts, phrases["refusal"])
+    call = Call("Search", topic)
+    if draw.chance(0.1):
+        return DemoTurn(user, thoughts, phrases["nothing"], ((call, PluginOutput.no_result()),))
+    items = [_snippet(draw, language, topic) for _ in range(draw.integer(1, 3))]
+    reply = phrases["found"].format(s=items[0][0])
+    texts = tuple((" " if language == "en" else "").join(item) for item in items)
+    return DemoTurn(user, thoughts, reply, ((call, PluginOutput(True, texts)),))
+
+
+def picture_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
+    """The user wants a picture."""
+    phrases = _PHRASES[language]["picture"]
+    colour, city = word(draw, "colour", language), word(draw, "city", language)
+    first, second = word(draw, "pet", language), word(draw, "pet", language)
+    food, thing = word(draw, "food", language), draw.choice(phrases["things"])
+    scene = draw.choice(phrases["scenes"])
+    picture = scene.format(a=first, a2=second, c=city, f=food, x=thing, y=colour)
+    user = draw.choice(phrases["asks"]).format(d=picture)
+    thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
+    if not is_enabled:
+        return DemoTurn(user, thoughts, phrases["refusal"])
+    outcome = (Call("Text2Image", picture), PluginOutput(True, ("image",)))
+    return DemoTurn(user, thoughts, phrases["drawn"].format(d=picture), (outcome,))
+
+
+def _topic(draw: Draw, language: Language) -> str:
+    if draw.chance(0.5):
+        return str(draw.choice(_PHRASES[language]["search"]["topics"]))
+    if language == "zh":
+        return made_up_hanzi(draw, 2, 5)
+    return " ".join(made_up_word(draw) for _ in range(draw.integer(1, 2)))
+
+
+def _snippet(draw: Draw, language: Language, topic: str) -> list[str]:
+    """One to three sentences, the first about the topic."""
+    return [_sentence(draw, language, topic) for _ in range(draw.weighted({1: 5, 2: 3, 3: 1}))]
+
+
+def _sentence(draw: Draw, language: Language, topic: str) -> str:
+    phrases = _PHRASES[language]["search"]
+    gap = "" if language == "zh" else " "
+    text = draw.phrase(phrases["sentences"]) + gap + draw.phrase(phrases["endings"])
+    kind = draw.choice(WORD_KINDS)
+    return text.format(
+        t=topic,
+        c=word(draw, "city", language),
+        w=word(draw, kind, language, made_up=0.4),
+        p=person(draw, language),
+        n=draw.integer(2, 9999),
+    )

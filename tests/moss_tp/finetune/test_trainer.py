@@ -1,0 +1,174 @@
+"""Whole runs on a tiny model: it learns, resumes to the same weights, and leaves what serves."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file
+
+from moss_tp.errors import CheckpointError, ConfigError
+from moss_tp.finetune.command import command
+from moss_tp.finetune.settings import FinetuneSettings
+from moss_tp.finetune.trainer import finetune
+from moss_tp.model import load_model
+from moss_tp.tokenizer import Tokenizer
+from tests.support.published_chat import published_chat
+from tests.support.tiny_moss import make_checkpoint
+
+NUM_TRAIN, BATCH = 12, 3
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> FinetuneSettings:
+    """Four batches an epoch, two epochs."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, count in (("train", NUM_TRAIN), ("val", 2)):
+        lines = []
+        for number in range(count):
+            chat = published_chat()
+            chat["chat"]["turn_1"]["Human"] = f"<|Human|>: I am Ann. {number}?<eoh>\n"
+            lines.append(json.dumps(chat) + "\n")
+        (data / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return FinetuneSettings(
+        model=make_checkpoint(tmp_path / "tiny", layers=1, positions=512),
+        data_dir=data,
+        output_dir=tmp_path / "out",
+        batch_size=BATCH,
+        learning_rate=3e-3,
+        eval_step=4,
+        save_step=3,
+        log_step=1,
+        export_dtype="float32",
+    )
+
+
+def weights(settings: FinetuneSettings) -> dict[str, torch.Tensor]:
+    return load_file(settings.output_dir / "model" / "model.safetensors")
+
+
+def log(settings: FinetuneSettings) -> list[dict[str, float]]:
+    lines = (settings.output_dir / "train_log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_a_run_learns_logs_and_evaluates(settings: FinetuneSettings) -> None:
+    progress = finetune(settings)
+    assert progress.step == 8
+    losses = [line["loss"] for line in log(settings) if "loss" in line]
+    assert len(losses) == 8
+    assert losses[-1] < 0.8 * losses[0]
+    assert [line["step"] for line in log(settings) if "eval_loss" in line] == [4, 8]
+
+
+def test_the_schedule_warms_up_and_decays_as_a_cosine(settings: FinetuneSettings) -> None:
+    finetune(replace(settings, warmup_rate=0.25))
+    rates = [line["lr"] for line in log(settings) if "lr" in line]
+    assert rates[0] == pytest.approx(1.5e-3)
+    assert rates[1] == pytest.approx(3e-3)
+    assert rates[4] == pytest.approx(1.5e-3)
+    assert rates[-1] == 0
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
+    settings: FinetuneSettings, tmp_path: Path
+) -> None:
+    finetune(settings)
+    broken = replace(settings, output_dir=tmp_path / "broken")
+    interrupted = replace(broken, save_step=5, max_steps=None)
+    _run_and_die_at(interrupted, step=6)
+    progress = finetune(replace(broken, resume=True))
+    assert progress.step == 8
+    unbroken = weights(settings)
+    assert all(torch.equal(tensor, unbroken[name]) for name, tensor in weights(broken).items())
+    assert [line["step"] for line in log(broken) if "loss" in line] == [1, 2, 3, 4, 5, 6, 6, 7, 8]
+
+
+def _run_and_die_at(settings: FinetuneSettings, step: int) -> None:
+    """A run whose log breaks after `step`, as a full disk would: a crash between two saves."""
+    from moss_tp.finetune.trainer import Trainer
+
+    class CrashError(Exception):
+        pass
+
+    class CrashingTrainer(Trainer):
+        def _after_step(self) -> None:
+            super()._after_step()
+            if self.progress.step == step:
+                raise CrashError
+
+    torch.manual_seed(settings.seed)
+    with pytest.raises(CrashError):
+        CrashingTrainer(settings).run()
+
+
+def test_the_exported_model_can_be_served(settings: FinetuneSettings) -> None:
+    from moss_tp.config import ModelConfig
+    from moss_tp.parallel.tp_group import TPGroup
+
+    finetune(replace(settings, export_dtype="bfloat16", epochs=1))
+    directory = settings.output_dir / "model"
+    config = ModelConfig.from_dir(directory)
+    group = TPGroup.single(torch.device("cpu"))
+    load_model(directory, config, group, torch.float32)
+    exported = load_file(directory / "model.safetensors")
+    assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
+    assert Tokenizer.from_dir(directory).encode("hi") == Tokenizer.from_dir(settings.model).encode(
+        "hi"
+    )
+
+
+def test_nothing_to_resume_is_an_error(settings: FinetuneSettings) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        finetune(replace(settings, resume=True))
+
+
+def test_settings_that_cannot_work_are_refused(settings: FinetuneSettings) -> None:
+    with pytest.raises(ConfigError, match="batch_size"):
+        replace(settings, batch_size=0)
+    with pytest.raises(ConfigError, match=r"train\.jsonl"):
+        replace(settings, data_dir=settings.model)
+    with pytest.raises(ConfigError, match="fewer"):
+        finetune(replace(settings, batch_size=NUM_TRAIN + 1))
+
+
+def test_gradient_accumulation_takes_a_step_for_several_batches(settings: FinetuneSettings) -> None:
+    assert finetune(replace(settings, gradient_accumulation=2)).step == 4
+
+
+def test_the_command_takes_mosss_flags(settings: FinetuneSettings) -> None:
+    flags = ["--model_name_or_path", str(settings.model), "--data_dir", str(settings.data_dir)]
+    flags += ["--output_dir", str(settings.output_dir), "--n_epochs", "1"]
+    flags += ["--train_bsz_per_gpu", "6", "--learning_rate", "1e-3", "--save_step", "100"]
+    result = CliRunner().invoke(command, flags)
+    assert result.exit_code == 0, result.output
+    assert "2 steps done" in result.output
+    assert (settings.output_dir / "model" / "model.safetensors").is_file()
+
+
+def test_the_command_says_in_one_line_what_is_missing(settings: FinetuneSettings) -> None:
+    flags = ["--model", str(settings.model), "--data-dir", str(settings.model)]
+    result = CliRunner().invoke(command, [*flags, "--output-dir", str(settings.output_dir)])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: no train.jsonl")
+
+
+def test_two_processes_share_the_batches(settings: FinetuneSettings) -> None:
+    arguments = ["--model", str(settings.model), "--data-dir", str(settings.data_dir)]
+    arguments += ["--output-dir", str(settings.output_dir), "--epochs", "1", "--batch-size", "3"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    subprocess.run(
+        [sys.executable, *launch, "--nproc-per-node", "2", "-m", "moss_tp.finetune", *arguments],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
+    state = json.loads((settings.output_dir / "state" / "progress.json").read_text())
+    assert state["step"] == NUM_TRAIN // 3 // 2

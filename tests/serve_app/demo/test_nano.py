@@ -1,0 +1,133 @@
+"""The demo model's tokenizer, its training ids beside the server's, and the bundled weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from moss_tp.config import ModelConfig
+from moss_tp.dialogue import MARKERS
+from moss_tp.finetune.conversation import parse_conversation
+from moss_tp.finetune.example import MaskOptions, build_example
+from moss_tp.model import load_model
+from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.sampling_params import SamplingParams
+from moss_tp.tokenizer import Tokenizer
+from plugins_svc.registry import PLUGIN_NAMES, capability_lines
+from serve_app.cli import demo_data
+from serve_app.demo.demo_turn import META_INSTRUCTION, published
+from serve_app.demo.draw import Draw
+from serve_app.demo.exam import Question, arithmetic_questions, memory_questions
+from serve_app.demo.examiner import Examiner
+from serve_app.demo.generator import Chat, conversations
+from serve_app.meta_instruction import load_meta_instruction
+from serve_app.prompt import PromptBuilder, Thinking
+from serve_app.sessions import Turn
+
+BUNDLED = Path(__file__).parents[3] / "serve_app" / "demo" / "moss_nano"
+MAX_BYTES = 12_000_000
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_dir(BUNDLED)
+
+
+def test_digits_and_chinese_characters_stand_alone(tokenizer: Tokenizer) -> None:
+    for text in ("1234567890", "小明住在北京", "12*34"):
+        pieces = [tokenizer.decode([token_id]) for token_id in tokenizer.encode(text)]
+        assert pieces == list(text)
+
+
+def test_any_text_comes_back(tokenizer: Tokenizer) -> None:
+    for text in (
+        "naïve café 🙂\r\n\tend",
+        "龘靐齉 x_0 = -3.5e-7",
+        "<|MOSS|>: <eom> <|1|>: 'a'",
+        "ﷺ",
+    ):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_markers_and_capability_lines_are_single_tokens(tokenizer: Tokenizer) -> None:
+    for marker in MARKERS.values():
+        assert len(tokenizer.encode(marker)) == 1
+    for enabled in ((), PLUGIN_NAMES):
+        assert len(tokenizer.encode(capability_lines(enabled))) == 7
+
+
+def test_training_ids_are_the_servers_ids(tokenizer: Tokenizer) -> None:
+    prompts = PromptBuilder(tokenizer, load_meta_instruction(BUNDLED))
+    assert load_meta_instruction(BUNDLED) == META_INSTRUCTION
+    for number in range(30):
+        chat = Chat(Draw(number))
+        chat.add_any({"calculator": 3, "tell": 1, "topic": 1, "web_search": 1}, 3)
+        conversation = parse_conversation(published(number, chat.turns, chat.enabled))
+        trained = build_example(tokenizer, conversation, 2048, MaskOptions(served_history=True))
+        assert trained is not None
+        assert trained.ids == _served_ids(tokenizer, prompts, chat)
+
+
+def _served_ids(tokenizer: Tokenizer, prompts: PromptBuilder, chat: Chat) -> list[int]:
+    """Both prompts of the last turn as the server builds them, with what the model should write."""
+    bodies = [
+        {role.role: role.body.removeprefix(" ") for role in turn.segments().values()}
+        for turn in chat.turns
+    ]
+    *past, last = [
+        Turn("k", b["human"], b["thoughts"], b["commands"], b["results"], b["moss"]) for b in bodies
+    ]
+    first = prompts.build(past, last.user, chat.enabled, 4096)
+    encode, special = tokenizer.encode, tokenizer.special_id
+    thoughts = [*encode(f" {last.thoughts}"), special("<eot>"), *encode("\n")]
+    commands = [*encode("<|Commands|>:"), *encode(f" {last.commands}"), special("<eoc>")]
+    thinking = prompts.read_thinking([*thoughts, *commands])
+    assert thinking == Thinking(last.thoughts, last.commands, thinking.token_ids)
+    results = chat.turns[-1].segments()["Tool Responses"].body
+    reply = [*encode(f" {last.reply}"), tokenizer.eos_id, *encode("\n")]
+    return [*prompts.reply_prompt(first.token_ids, thinking, results), *reply]
+
+
+def test_the_bundled_model_is_small_and_loads() -> None:
+    assert (BUNDLED / "model.safetensors").stat().st_size <= MAX_BYTES
+    config = ModelConfig.from_dir(BUNDLED)
+    for tp_size in (1, 2, 4):
+        config.check_tp(tp_size)
+    model = load_model(BUNDLED, config, TPGroup.single(torch.device("cpu")), torch.float32)
+    assert 4e6 < sum(weight.numel() for weight in model.parameters()) < 6e6
+
+
+@pytest.fixture(scope="module")
+def examiner() -> Examiner:
+    return Examiner(str(BUNDLED), SamplingParams(temperature=0, max_tokens=256))
+
+
+def test_the_bundled_model_calculates_and_remembers(examiner: Examiner) -> None:
+    """A sample of `moss demo-eval`, with slack for its size."""
+    questions = arithmetic_questions(20, seed=11) + memory_questions(10, seed=11)
+    wrong = [mark.turns[-1].reply for mark in examiner.ask(questions) if not mark.is_right]
+    assert len(wrong) <= 3, wrong
+
+
+def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Examiner) -> None:
+    chats = [
+        (("你是谁？",), "MOSS nano"),
+        (("Who are you?",), "MOSS nano"),
+        (("我叫小明", "你好", "我叫什么名字？"), "小明"),
+        (("计算 12*34",), "408"),
+        (("解方程 2x+3=7",), "没有启用"),
+        (("Draw a cat",), "not enabled"),
+    ]
+    marks = examiner.ask([Question(users, expected, False) for users, expected in chats])
+    assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
+
+
+def test_demo_data_writes_what_finetune_needs(tmp_path: Path) -> None:
+    arguments = ["--out", str(tmp_path), "--num", "300", "--num-val", "5", "--tokenizer-num", "300"]
+    result = CliRunner().invoke(demo_data.command, arguments)
+    assert result.exit_code == 0, result.output
+    lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(list(conversations(300, seed=0)))
+    ModelConfig.from_dir(tmp_path / "model").check_tp(2)
+    assert Tokenizer.from_dir(tmp_path / "model").special_id("<eom>") == 5
