@@ -4,7 +4,7 @@ What a remote side raised arrives here wrapped by Ray and leaves as itself.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -17,10 +17,8 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import EngineDeadError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.calls import Call
-from plugins_svc.deployment import PluginReplica
 from plugins_svc.errors import UnknownPluginError
 from plugins_svc.results import PluginOutput
-from serve_app.moss_server import MossServer
 
 HEALTH_TIMEOUT_S = 5
 
@@ -28,12 +26,12 @@ HEALTH_TIMEOUT_S = 5
 class RemoteModel:
     """`ChatModel`, `HealthProbe` and `/stats` over the handle of MossServer."""
 
-    def __init__(self, handle: DeploymentHandle[MossServer]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
     async def generate(
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
-    ) -> AsyncIterator[TokenDelta]:
+    ) -> AsyncGenerator[TokenDelta]:
         """See `ChatModel.generate`."""
         handle = self._handle.options(stream=True, session_id=session_id)
         deltas = cast(
@@ -76,7 +74,7 @@ class RemoteModel:
 class RemotePlugins:
     """`PluginClient` over one handle a plugin."""
 
-    def __init__(self, handles: Mapping[str, DeploymentHandle[PluginReplica]]) -> None:
+    def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
         self._handles = handles
 
     async def run(self, call: Call) -> PluginOutput:

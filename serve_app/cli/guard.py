@@ -8,9 +8,11 @@ It knows neither Ray nor the store.
 
 import os
 import select
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -19,6 +21,7 @@ import psutil
 
 WATCH_S = 2  # a look takes some 10 ms of processor time
 GRACE_S = 3
+POLL_S = 0.05
 
 
 class Guard:
@@ -71,17 +74,23 @@ def _grown(family: set[psutil.Process], server_pid: int) -> set[psutil.Process]:
 
 def end_all(processes: Iterable[psutil.Process]) -> None:
     """Asks them to end, and makes those that have not after GRACE_S."""
-    for process in processes:
-        _signal(process.terminate)
-    _, stubborn = psutil.wait_procs(processes, timeout=GRACE_S)
-    for process in stubborn:
-        _signal(process.kill)
-    psutil.wait_procs(stubborn, timeout=GRACE_S)
+    left = [process for process in processes if _is_alive(process)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        deadline = time.monotonic() + GRACE_S
+        while left and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            left = [process for process in left if _is_alive(process)]
 
 
-def _signal(send: Callable[[], None]) -> None:
-    with suppress(psutil.NoSuchProcess):  # it has ended by itself, meanwhile
-        send()
+def _is_alive(process: psutil.Process) -> bool:
+    """A zombie has ended; that nobody has asked how is not the guard's business."""
+    try:
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""The files for a real cluster hold by the rules of those who will read them."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
+
+from serve_app.settings import ServeSettings
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "ray_config.yaml"
+SERVE = ROOT / "cluster" / "deploy" / "serve.yaml"
+
+
+def load(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return loaded
+
+
+@pytest.fixture
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def test_ray_accepts_the_cluster() -> None:
+    validate_config(prepare_config(load(CLUSTER)))
+
+
+def test_ray_would_refuse_a_typing_error() -> None:
+    config = load(CLUSTER)
+    config["max_worker"] = config.pop("max_workers")
+    with pytest.raises(Exception, match="max_worker"):
+        validate_config(prepare_config(config))
+
+
+def test_the_cluster_runs_what_was_tested(pinned: dict[str, str]) -> None:
+    config = load(CLUSTER)
+    assert config["docker"]["image"] == f"rayproject/ray:{pinned['ray']}-py311-gpu"
+    assert any("--constraint" in command for command in config["setup_commands"])
+
+
+def test_the_cluster_is_closed_and_authenticated() -> None:
+    config = load(CLUSTER)
+    rules = config["provider"]["security_group"]["IpPermissions"]
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in rules] == [(22, 22)]
+    assert "0.0.0.0/0" not in CLUSTER.read_text("utf-8")
+    starts = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    for command in (c for c in starts if "ray start" in c):
+        assert re.match(r"RAY_AUTH_MODE=token ", command)
+
+
+def test_serve_accepts_the_application() -> None:
+    ServeDeploySchema.model_validate(load(SERVE))
+
+
+def test_the_application_is_there_and_takes_its_arguments() -> None:
+    (application,) = load(SERVE)["applications"]
+    module, _, name = application["import_path"].partition(":")
+    build_app = getattr(import_module(module), name)
+    settings = ServeSettings.model_validate(application["args"])
+    assert build_app(settings)
+    assert settings.engine_config("/m").tp_size == 4
+
+
+def test_the_applications_deployments_exist() -> None:
+    (application,) = load(SERVE)["applications"]
+    assert {deployment["name"] for deployment in application["deployments"]} <= {
+        "Ingress",
+        "MossServer",
+    }
