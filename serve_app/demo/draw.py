@@ -43,9 +43,9 @@ class Draw:
         """Uniform, both ends included."""
         return self.rng.randint(low, high)
 
-    def fresh(self, make: Callable[[], T]) -> T:
-        """The first value of `make` that lies in this draw's half."""
+    def fresh(self, make: Callable[[], T], kind: str = "") -> T:
+        """The first value of `make` that lies, as a value of `kind`, in this draw's half."""
         while True:
             value = make()
-            if is_held_out(str(value)) == self.held_out:
+            if is_held_out(f"{kind}{value}") == self.held_out:
                 return value

@@ -32,20 +32,25 @@ def made_up_word(draw: Draw) -> str:
     return (word + draw.phrase(_WORDS["codas"])).capitalize()
 
 
-def person(draw: Draw, language: Language) -> str:
-    """A name of a person, common or made up."""
-    return draw.fresh(lambda: _chinese(draw) if language == "zh" else _english(draw))
+def person(draw: Draw, language: Language, kind: str = "name") -> str:
+    """A name, common or made up, that is not held out as a `kind`."""
+    return draw.fresh(lambda: _chinese(draw) if language == "zh" else _english(draw), kind)
 
 
-def word(draw: Draw, kind: str, language: Language, made_up: float = 0.25) -> str:
-    """A word of `kind` (one of WORD_KINDS); with probability `made_up` one that nobody knows."""
+def word(
+    draw: Draw, kind: str, language: Language, made_up: float = 0.25, strange: float = 0
+) -> str:
+    """A word of `kind` (one of WORD_KINDS); with probability `made_up` one that nobody knows, with
+    probability `strange` one of another kind.
+    """
 
     def make() -> str:
         if draw.chance(made_up):
             return made_up_hanzi(draw) if language == "zh" else made_up_word(draw)
-        return draw.phrase(_WORDS[language][kind])
+        source = draw.choice(WORD_KINDS) if draw.chance(strange) else kind
+        return draw.phrase(_WORDS[language][source])
 
-    return draw.fresh(make)
+    return draw.fresh(make, kind)
 
 
 def _chinese(draw: Draw) -> str:

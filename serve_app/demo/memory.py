@@ -27,12 +27,13 @@ _PEOPLE = {"name", "pet_name", "friend", "sister"}
 def value_of(draw: Draw, language: Language, kind: str) -> str:
     """A value for the attribute, from the draw's half."""
     if kind in _PEOPLE:
-        return person(draw, language)
+        return person(draw, language, kind)
     if kind == "age":
-        return draw.fresh(lambda: str(draw.integer(5, 99)))
+        return draw.fresh(lambda: str(draw.integer(5, 99)), kind)
     if kind == "number":
-        return draw.fresh(lambda: str(draw.integer(1, 9999)))
-    return word(draw, kind, language)
+        return draw.fresh(lambda: str(draw.integer(1, 9999)), kind)
+    # A token never seen cannot be copied: what is held out of one kind is met in others.
+    return word(draw, kind, language, strange=0 if draw.held_out else 0.25)
 
 
 def tell_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
@@ -54,7 +55,8 @@ def tell_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
 
 def ask_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
     """The user asks for a fact, told or not."""
-    kind = draw.choice(tuple(facts.values) * 3 + KINDS)
+    is_told = bool(facts.values) and draw.chance(0.8)
+    kind = draw.choice(tuple(facts.values) if is_told else KINDS)
     question = draw.choice(_attribute(language, kind)["asks"])
     thoughts = _PHRASES[language]["thoughts"]
     if kind not in facts.values:

@@ -15,9 +15,10 @@ from plugins_svc.evaluator import evaluate
 from plugins_svc.registry import PLUGIN_NAMES, capability_lines
 from serve_app.demo.draw import Draw, is_held_out
 from serve_app.demo.equations import equation_turn
-from serve_app.demo.exam import arithmetic_questions, memory_questions
+from serve_app.demo.exam import arithmetic_questions
 from serve_app.demo.generator import conversations, write_conversations
-from serve_app.demo.phrasebook import phrasebook
+from serve_app.demo.memory import KINDS, value_of
+from serve_app.demo.phrasebook import LANGUAGES, phrasebook
 
 COUNT = 400
 
@@ -91,9 +92,23 @@ def test_held_out_conversations_show_no_other() -> None:
     assert all(map(is_held_out, sums))
 
 
-def test_exam_values_are_held_out() -> None:
-    assert all(is_held_out(question.expected) for question in memory_questions(60, seed=0))
-    assert arithmetic_questions(20, 0) == arithmetic_questions(20, 0)
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_exams_facts_are_none_of_the_training_ones(kind: str, language: str) -> None:
+    training, exam = Draw(0), Draw(0, held_out=True)
+    told = {value_of(training, language, kind) for _ in range(300)}
+    held_out = {value_of(exam, language, kind) for _ in range(100)}
+    assert not told & held_out
+
+
+def test_the_exam_asks_held_out_sums_and_is_the_same_each_time() -> None:
+    questions = arithmetic_questions(60, seed=0)
+    assert questions == arithmetic_questions(60, seed=0)
+    assert questions != arithmetic_questions(60, seed=1)
+    plain = [re.fullmatch(r"\D*?(\d+) ?([-+*/]) ?(\d+)\D*", q.users[0]) for q in questions]
+    sums = ["".join(match.groups()) for match in plain if match]
+    assert len(sums) > 5
+    assert all(map(is_held_out, sums))
 
 
 def test_exam_phrasings_are_none_of_the_training_ones() -> None:
