@@ -36,5 +36,6 @@ def plugin_deployment(name: str, settings: PluginSettings | None = None) -> Appl
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         health_check_period_s=2,
         graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.2,
     )(PluginReplica)
     return deployment.bind(name, settings or PluginSettings())

@@ -17,6 +17,7 @@ from serve_app.settings import ServeSettings
 MAX_ONGOING_REQUESTS = 4096
 HEALTH_CHECK_PERIOD_S = 2
 HEALTH_CHECK_TIMEOUT_S = 10
+DRAIN_POLL_S = 0.2
 INGRESS_CPUS = 0.1
 
 
@@ -32,6 +33,7 @@ def build_app(settings: ServeSettings) -> Application:
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         graceful_shutdown_timeout_s=settings.drain_s,
+        graceful_shutdown_wait_loop_s=DRAIN_POLL_S,
         max_constructor_retry_count=settings.start_attempts,
     )(Ingress)
     return ingress.bind(settings, _model(settings), plugins)
@@ -49,6 +51,7 @@ def _model(settings: ServeSettings) -> Application:
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         graceful_shutdown_timeout_s=settings.drain_s,
+        graceful_shutdown_wait_loop_s=DRAIN_POLL_S,
         max_constructor_retry_count=settings.start_attempts,
     )(MossServer)
     return deployment.bind(settings)

@@ -1,5 +1,6 @@
 """A real `moss serve` in a process of its own, on a free port and in a directory of its own."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -38,13 +39,9 @@ class MossProcess:
         ]
 
     def __enter__(self) -> Self:
-        with self._output.open("w") as output:
-            # A session of its own stands for the terminal: a Ctrl-C goes to its whole group.
-            self.process = subprocess.Popen(
-                self._command, stdout=output, stderr=output, start_new_session=True
-            )
+        self.launch()
         try:
-            self._wait_ready()
+            self.wait_for("moss: ready in ")
         except BaseException:
             self.stop(signal.SIGKILL)
             raise
@@ -58,6 +55,21 @@ class MossProcess:
     ) -> None:
         self.stop(signal.SIGTERM)
 
+    def launch(self) -> None:
+        with self._output.open("w") as output:
+            # A session of its own stands for the terminal.
+            self.process = subprocess.Popen(
+                self._command, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def wait_for(self, text: str) -> None:
+        """Until the server has said so."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while text not in self.output:
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.1)
+
     @property
     def output(self) -> str:
         """All that a user has seen."""
@@ -68,10 +80,14 @@ class MossProcess:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def stop(self, number: signal.Signals) -> int:
-        """Its exit status after a signal; 0 at once when it has ended already."""
+        """Its exit status after a signal, if it had not ended before."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(STOP_TIMEOUT_S)
+
+    def press_ctrl_c(self) -> None:
+        """SIGINT to the whole foreground group, as a terminal does."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def ask(self, prompt: str, timeout_s: float = 120, **fields: Any) -> dict[str, Any]:
         """The answer to one turn, which must succeed."""
@@ -95,13 +111,6 @@ class MossProcess:
 
     def health(self) -> int:
         return httpx.get(f"{self.url}/health", timeout=30).status_code
-
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while "moss: ready in " not in self.output:
-            assert self.process.poll() is None, self.output
-            assert time.monotonic() < deadline, self.output
-            time.sleep(0.1)
 
 
 def still_alive(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:

@@ -1,25 +1,31 @@
-"""However `moss serve` ends, nothing of it is left: no process, no port, no temporary file."""
+"""However `moss serve` ends, nothing of it is left: no process, no port."""
 
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.e2e.moss_process import MossProcess, listening_ports, still_alive
+from serve_app.cli.guard import WATCH_S
+from tests.e2e.moss_process import STOP_TIMEOUT_S, MossProcess, listening_ports, still_alive
+from tests.support.tiny_moss import make_checkpoint
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything_in_order(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("how", ["ctrl-c", "sigterm"])
+def test_stopping_in_order(tmp_path: Path, how: str) -> None:
     with MossProcess(tmp_path) as server:
         chat = server.ask("你好")
         started = server.descendants()
         assert server.port in listening_ports(started)
-        assert server.stop(number) == 0
+        if how == "ctrl-c":
+            server.press_ctrl_c()
+        else:
+            server.process.terminate()
+        assert server.process.wait(STOP_TIMEOUT_S) == 0
         assert still_alive(started, 1) == []
         assert server.output.splitlines()[-1] == "moss: stopped"
         assert all(line.startswith("moss: ") for line in server.output.splitlines())
-    assert (tmp_path / "data" / "store").is_dir()
-    assert chat["uid"] not in server.output
+        assert chat["uid"] not in server.output
 
 
 def test_after_a_sigkill_the_rest_dies_too_and_chats_live_on(tmp_path: Path) -> None:
@@ -31,3 +37,35 @@ def test_after_a_sigkill_the_rest_dies_too_and_chats_live_on(tmp_path: Path) -> 
     with MossProcess(tmp_path) as server:
         again = server.ask("你是谁？", uid=chat["uid"])
         assert again["history"][0] == chat["history"][0]
+        started = server.descendants()
+        server.press_ctrl_c()
+        server.wait_for("stopping")
+        server.press_ctrl_c()
+        assert server.process.wait(STOP_TIMEOUT_S) in (0, 130)  # 0: it was done already
+        assert still_alive(started, 1) == []
+
+
+def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
+    server = MossProcess(tmp_path)
+    server.launch()
+    server.wait_for("starting Ray")
+    seen: set[psutil.Process] = set()
+    while len(seen) < 5:  # guard, store and the first of Ray
+        assert server.process.poll() is None, server.output
+        seen |= set(server.descendants())
+    server.press_ctrl_c()
+    assert server.process.wait(STOP_TIMEOUT_S) == 0
+    assert still_alive(list(seen), WATCH_S) == []
+    assert "Traceback" not in server.output
+
+
+def test_a_model_that_does_not_load_is_one_line(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model")
+    (model / "model-00002-of-00002.safetensors").unlink()
+    server = MossProcess(tmp_path, model=model)
+    server.launch()
+    assert server.process.wait(300) == 1
+    *progress, last = server.output.splitlines()
+    assert "loading model" in progress[-1] or "still loading" in progress[-1]
+    assert "model-00002-of-00002.safetensors" in last
+    assert last.startswith("moss: ")
