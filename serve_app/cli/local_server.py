@@ -47,11 +47,15 @@ def session_store(url: str, data_dir: Path) -> Iterator[str]:
 
 @contextmanager
 def local_server(
-    settings: ServeSettings, host: str, port: int, say: Callable[[str], None]
+    settings: ServeSettings,
+    host: str,
+    port: int,
+    say: Callable[[str], None],
+    check_stop: Callable[[], None],
 ) -> Iterator[None]:
     """Ray and the deployments, answering on `host` and `port` for the length of the block.
 
-    Raises StartError when a deployment does not start.
+    Raises StartError when a deployment does not start, and whatever `check_stop` raises.
     """
     say("starting Ray")
     os.environ.setdefault(*PROXY_START_S)
@@ -60,29 +64,37 @@ def local_server(
 
         from serve_app.app import build_app
 
+        check_stop()
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         try:
+            check_stop()
             ranks = "1 rank" if settings.tp == 1 else f"{settings.tp} tensor-parallel ranks"
             say(f"loading {settings.model_name} on {ranks}")
             target = serve.RunTarget(build_app(settings), name=APP_NAME)
             serve.run_many([target], wait_for_applications_running=False)
-            _wait_running(say)
+            _wait_running(say, check_stop)
             yield
         finally:
             if not isinstance(sys.exception(), RayDiedError):  # else nobody is left to ask
                 serve.shutdown()  # type: ignore[no-untyped-call]
 
 
-def watch_ray() -> NoReturn:
-    """Keeps the server up; replicas that die are Serve's business. Raises RayDiedError."""
+def watch_ray(check_stop: Callable[[], None]) -> NoReturn:
+    """Keeps the server up; replicas that die are Serve's business.
+
+    Raises RayDiedError, or whatever `check_stop` raises.
+    """
     import ray
 
     while any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
-        time.sleep(WATCH_S)
+        until = time.monotonic() + WATCH_S
+        while time.monotonic() < until:
+            check_stop()
+            time.sleep(POLL_S)
     raise RayDiedError("Ray has died, and the server with it")
 
 
-def _wait_running(say: Callable[[str], None]) -> None:
+def _wait_running(say: Callable[[str], None], check_stop: Callable[[], None]) -> None:
     """Returns when every deployment is up; a large model may take minutes to load."""
     from ray import serve
     from ray.serve.schema import ApplicationStatus
@@ -98,6 +110,7 @@ def _wait_running(say: Callable[[str], None]) -> None:
         if time.monotonic() - told > PROGRESS_EVERY_S:
             told = time.monotonic()
             say(f"still loading ({told - started:.0f} s)")
+        check_stop()
         time.sleep(POLL_S)
 
 

@@ -76,9 +76,10 @@ def command(
     log = data_dir / "serve.log"
     with quiet_terminal(log) as terminal:
         try:
-            with Guard() as guard, StopSignals(guard, terminal):
-                _serve(settings, host, port, data_dir, terminal)
-        except StopRequested:
+            with Guard() as guard, StopSignals(guard, terminal) as stop:
+                _serve(settings, host, port, data_dir, terminal, stop)
+        # While Ray starts it has a handler of its own for SIGTERM, which exits.
+        except (StopRequested, SystemExit):
             terminal.say("stopped")
         except MossError:
             raise
@@ -88,16 +89,21 @@ def command(
 
 
 def _serve(
-    settings: ServeSettings, host: str, port: int, data_dir: Path, terminal: Terminal
+    settings: ServeSettings,
+    host: str,
+    port: int,
+    data_dir: Path,
+    terminal: Terminal,
+    stop: StopSignals,
 ) -> NoReturn:
-    """Runs until StopRequested is raised in it."""
+    """Runs until `stop` raises StopRequested."""
     if settings.store == EMBEDDED:
         terminal.say(f"starting the session store in {data_dir / 'store'}")
     with session_store(settings.store, data_dir / "store") as store:
         settings = settings.model_copy(update={"store": store})
-        with local_server(settings, host, port, terminal.say):
+        with local_server(settings, host, port, terminal.say, stop.check):
             terminal.say(_ready_line(host, port, terminal.elapsed_s))
-            watch_ray()
+            watch_ray(stop.check)
 
 
 def _ready_line(host: str, port: int, seconds: float) -> str:

@@ -1,4 +1,8 @@
-"""How a person or an init system stops `moss serve`: once in order, twice at once."""
+"""How a person or an init system stops `moss serve`: once in order, twice at once.
+
+The first signal is only noted, and acted on where the server asks. An exception from the handler
+would now and then come up in a callback of Ray's, which swallows it, or tear a clean-up apart.
+"""
 
 import os
 import signal
@@ -12,20 +16,26 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STOPPED_AT_ONCE = 130
 
 
-class StopRequested(KeyboardInterrupt):
-    """Raised in the main thread by the first signal, wherever it is."""
+class StopRequested(BaseException):
+    """It is time to stop, which is nobody's error."""
 
 
 class StopSignals:
-    """Within it, the first signal raises StopRequested; another ends everything at once."""
+    """Within it, the first signal makes `check` raise; another ends everything at once."""
 
     def __init__(self, guard: Guard, terminal: Terminal) -> None:
         self._guard = guard
         self._terminal = terminal
+        self._is_asked = False
+
+    def check(self) -> None:
+        """Raises StopRequested once a signal has come. To be called often."""
+        if self._is_asked:
+            raise StopRequested
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
-            signal.signal(number, self._request)
+            signal.signal(number, self._receive)
         return self
 
     def __exit__(
@@ -37,12 +47,9 @@ class StopSignals:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, self._insist)
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._is_asked:
+            self._guard.end()
+            os._exit(STOPPED_AT_ONCE)
+        self._is_asked = True
         self._terminal.say("stopping (once more to stop at once)")
-        raise StopRequested
-
-    def _insist(self, number: int, frame: FrameType | None) -> None:
-        self._guard.end()
-        os._exit(STOPPED_AT_ONCE)

@@ -8,18 +8,17 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 import psutil
 
 
 class Terminal:
-    """Lines for the person who waits."""
+    """Lines for the person who waits, on a file descriptor."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     @property
     def elapsed_s(self) -> float:
@@ -27,10 +26,9 @@ class Terminal:
         return time.time() - psutil.Process().create_time()
 
     def say(self, line: str) -> None:
-        try:
-            print(f"moss: {line}", file=self._stream, flush=True)
-        except OSError:
-            return  # the terminal was closed; the server stops without an audience
+        """Unbuffered, so that a signal handler may say something too."""
+        with suppress(OSError):  # the terminal was closed: nobody listens
+            os.write(self._descriptor, f"moss: {line}\n".encode())
 
 
 @contextmanager
@@ -43,8 +41,7 @@ def quiet_terminal(log: Path) -> Iterator[Terminal]:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
-        with open(saved[1], "w", encoding="utf-8", closefd=False) as stream:
-            yield Terminal(stream)
+        yield Terminal(saved[1])
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -53,7 +53,11 @@ class MossProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop(signal.SIGTERM)
+        """A server that still runs is told to stop, and has to do so without a trace."""
+        if self.process.poll() is None:
+            started = self.descendants()
+            assert self.stop(signal.SIGTERM) == 0, self.output
+            assert still_alive(started, 1) == []
 
     def launch(self) -> None:
         with self._output.open("w") as output:
