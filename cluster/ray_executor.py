@@ -1,23 +1,19 @@
 """Ranks as Ray actors: rank 0 is the calling process, the others sit in its placement group.
 
 Works in a Serve replica, which brings its group, and outside Serve (`LLM(executor="ray")`), where
-it makes one, and starts a Ray of its own if there is none. No step goes through Ray: ranks are
-led by collectives, and Ray only starts them, tells of their end and ends them.
+it makes one. No step goes through Ray: ranks are led by collectives, and Ray only starts them,
+tells of their end and ends them.
 """
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import cast
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from cluster.errors import unwrapped
-from cluster.local_ray import local_ray
-from cluster.placement import Placement, rank_options
-from cluster.tp_worker import TPWorker, use_fair_threads
+from cluster.fair_threads import use_fair_threads
+from cluster.worker_group import WorkerGroup
 from moss_tp.engine.batch import Batch
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.kv_budget import choose_num_blocks
@@ -33,11 +29,12 @@ STOP_TIMEOUT_S = 5
 class RayExecutor:
     """See `Executor`. Constructing it loads the model on every rank.
 
+    `group` holds ranks that were started before, and is closed with the executor.
     Raises ConfigError when there is no place for the ranks, and whatever loading raised.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
-        self._resources = ExitStack()  # what `close` gives back, last first
+    def __init__(self, config: EngineConfig, group: WorkerGroup | None = None) -> None:
+        self._group = group or WorkerGroup(config.tp_size, config.device)
         self._rank_pids: list[int] = []
         self._following: list[ray.ObjectRef[None]] = []
         self._lock = threading.Lock()  # guards the two below
@@ -46,10 +43,10 @@ class RayExecutor:
         try:
             self._leader = self._start(config)
         except RayError as error:
-            self._resources.close()
+            self._group.close()
             raise unwrapped(error) from error
         except BaseException:
-            self._resources.close()
+            self._group.close()
             raise
         self._leader.watch(self._tell)
         if self._following:
@@ -79,17 +76,11 @@ class RayExecutor:
         self._leader.close()
         if self._leader.is_alive:
             ray.wait(self._following, num_returns=len(self._following), timeout=STOP_TIMEOUT_S)
-        self._resources.close()
+        self._group.close()
 
     def _start(self, config: EngineConfig) -> Leader:
         """Starts and loads all ranks at the same time; rank 0's shard here."""
-        if not ray.is_initialized():
-            self._resources.enter_context(local_ray(num_cpus=config.tp_size + 1))
-        placement = Placement.current_or_new(config.tp_size, config.device)
-        self._resources.callback(placement.release)
-        workers = [
-            self._start_worker(placement, rank, config.device) for rank in range(1, config.tp_size)
-        ]
+        workers = self._group.workers
         self._rank_pids = ray.get([worker.pid.remote() for worker in workers])
         store = TPGroup.listen(HOST)  # serves until all have joined
         address = (HOST, store.port)
@@ -98,19 +89,12 @@ class RayExecutor:
             for rank, worker in enumerate(workers, start=1)
         ]
         use_fair_threads(config)
-        runner = build_rank(RankSpec(config, 0, placement.own_device(config.device), address))
+        own_device = self._group.placement.own_device(config.device)
+        runner = build_rank(RankSpec(config, 0, own_device, address))
         ray.get(loading)
         num_blocks = choose_num_blocks(runner, config)
         self._following = [worker.follow.remote(num_blocks) for worker in workers]
         return Leader(runner, num_blocks, config.step_timeout_s)
-
-    def _start_worker(self, placement: Placement, rank: int, device: str) -> ActorHandle[TPWorker]:
-        options = ray.remote(TPWorker).options(
-            scheduling_strategy=placement.strategy(rank), **rank_options(device)
-        )
-        worker = cast(ActorHandle[TPWorker], options.remote())
-        self._resources.callback(ray.kill, worker)
-        return worker
 
     def _await_end(self) -> None:
         """The sentinel's thread: `follow` ends only with its rank, or when rank 0 says stop."""

@@ -1,39 +1,41 @@
-"""A rank above 0 as a Ray actor. It knows only its own spec; rank 0 leads it by collectives."""
+"""A rank above 0 as a Ray actor. It knows only its own spec; rank 0 leads it by collectives.
+
+Importing this imports no torch, which takes seconds: the actor does that while it starts, and
+whoever starts it has that time for its own.
+"""
 
 import os
+from typing import TYPE_CHECKING
 
-import torch
-
-from moss_tp.engine.config import EngineConfig
-from moss_tp.engine.model_runner import ModelRunner
-from moss_tp.engine.worker import RankSpec, build_rank, follow
+if TYPE_CHECKING:
+    from moss_tp.engine.model_runner import ModelRunner
+    from moss_tp.engine.worker import RankSpec
 
 
 class TPWorker:
     """Built, then following. A call that fails tells rank 0 that the group is broken."""
 
     def __init__(self) -> None:
+        import moss_tp.engine.worker  # noqa: F401
+
         self._runner: ModelRunner | None = None
 
     def pid(self) -> int:
+        """The process, which is ready to build once it answers."""
         return os.getpid()
 
-    def build(self, spec: RankSpec) -> None:
+    def build(self, spec: "RankSpec") -> None:
         """Joins the group and loads this rank's shard; rank 0 must be building too."""
+        from cluster.fair_threads import use_fair_threads
+        from moss_tp.engine.worker import build_rank
+
         use_fair_threads(spec.config)
         self._runner = build_rank(spec)
 
     def follow(self, num_blocks: int) -> None:
         """Runs steps until rank 0 says stop. While the group is whole this does not return."""
+        from moss_tp.engine.worker import follow
+
         if self._runner is None:
             raise RuntimeError("follow before build")
         follow(self._runner, num_blocks)
-
-
-def use_fair_threads(config: EngineConfig) -> None:
-    """Splits this machine's cores between the ranks; more threads than cores is slower.
-
-    Ray would leave each actor with as many threads as its logical CPUs, which is one.
-    """
-    if config.device == "cpu":
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config.tp_size))

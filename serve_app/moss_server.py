@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, NoReturn
 
+from cluster.worker_group import WorkerGroup
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import EngineDeadError
 from moss_tp.sampling_params import SamplingParams
@@ -27,9 +28,11 @@ class MossServer:
     """A replica. Constructing it loads the model on every rank."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        from serve_app.replica_engine import start_engine  # torch
+        group = WorkerGroup(settings.tp, settings.device)
+        # Imports torch, which takes seconds, while the other ranks do.
+        from serve_app.replica_engine import start_engine
 
-        self._engine, self._rank_pids = start_engine(settings, _leave)
+        self._engine, self._rank_pids = start_engine(settings, group, _leave)
         self._watch = StepWatch(settings.engine_config(settings.model).step_timeout_s)
 
     async def generate(

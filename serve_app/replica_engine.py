@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 
 from cluster.ray_executor import RayExecutor
+from cluster.worker_group import WorkerGroup
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.llm_engine import LLMEngine
@@ -16,10 +17,11 @@ from serve_app.settings import ServeSettings
 
 
 def start_engine(
-    settings: ServeSettings, on_death: Callable[[str], None]
+    settings: ServeSettings, group: WorkerGroup, on_death: Callable[[str], None]
 ) -> tuple[AsyncEngine, tuple[int, ...]]:
-    """The engine, and the processes of its ranks. `on_death` is called from any thread, even
-    while a step hangs because a rank is gone.
+    """The engine on the ranks of `group`, and their processes.
+
+    `on_death` is called from any thread, even while a step hangs because a rank is gone.
 
     Raises ConfigError or CheckpointError.
     """
@@ -27,7 +29,7 @@ def start_engine(
     model = ModelConfig.from_dir(directory)
     config = settings.engine_config(directory).resolve(model)
     tokenizer = Tokenizer.from_dir(directory)
-    executor = RayExecutor(config)
+    executor = RayExecutor(config, group)
     executor.watch(on_death)
     engine = LLMEngine(config, executor, tokenizer, model)
     return AsyncEngine(engine), (os.getpid(), *executor.rank_pids)

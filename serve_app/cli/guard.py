@@ -43,10 +43,6 @@ class Guard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Ends what is left, now."""
         self._process.communicate()
 
 

@@ -76,7 +76,7 @@ def command(
     log = data_dir / "serve.log"
     with quiet_terminal(log) as terminal:
         try:
-            with Guard() as guard, StopSignals(guard, terminal) as stop:
+            with Guard(), StopSignals(terminal) as stop:
                 _serve(settings, host, port, data_dir, terminal, stop)
         # While Ray starts it has a handler of its own for SIGTERM, which exits.
         except (StopRequested, SystemExit):

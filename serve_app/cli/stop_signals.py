@@ -9,7 +9,6 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-from serve_app.cli.guard import Guard
 from serve_app.cli.terminal import Terminal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -23,8 +22,7 @@ class StopRequested(BaseException):
 class StopSignals:
     """Within it, the first signal makes `check` raise; another ends everything at once."""
 
-    def __init__(self, guard: Guard, terminal: Terminal) -> None:
-        self._guard = guard
+    def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._is_asked = False
 
@@ -49,7 +47,6 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._is_asked:
-            self._guard.end()
-            os._exit(STOPPED_AT_ONCE)
+            os._exit(STOPPED_AT_ONCE)  # what is left is the guard's, who sees us go
         self._is_asked = True
         self._terminal.say("stopping (once more to stop at once)")

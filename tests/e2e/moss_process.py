@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -121,6 +122,16 @@ def still_alive(processes: list[psutil.Process], timeout_s: float) -> list[psuti
     """Those that have not ended in time. One that only waits to be reaped has ended."""
     _, alive = psutil.wait_procs(processes, timeout=timeout_s)
     return [process for process in alive if not _is_zombie(process)]
+
+
+def living_in(directory: Path) -> list[psutil.Process]:
+    """Processes, whoever's, that work in `directory`, as the store does in its own."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(directory):
+                found.append(process)
+    return found
 
 
 def _is_zombie(process: psutil.Process) -> bool:

@@ -6,7 +6,13 @@ from pathlib import Path
 import psutil
 
 from serve_app.cli.guard import WATCH_S
-from tests.e2e.moss_process import STOP_TIMEOUT_S, MossProcess, listening_ports, still_alive
+from tests.e2e.moss_process import (
+    STOP_TIMEOUT_S,
+    MossProcess,
+    listening_ports,
+    living_in,
+    still_alive,
+)
 from tests.support.tiny_moss import make_checkpoint
 
 
@@ -19,6 +25,7 @@ def test_ctrl_c_stops_in_order(tmp_path: Path) -> None:
         server.press_ctrl_c()
         assert server.process.wait(STOP_TIMEOUT_S) == 0
         assert still_alive(started, 1) == []
+        assert living_in(tmp_path) == []
     assert server.output.splitlines()[-1] == "moss: stopped"
     assert all(line.startswith("moss: ") for line in server.output.splitlines())
     assert chat["uid"] not in server.output
@@ -38,7 +45,8 @@ def test_after_a_sigkill_the_rest_dies_too_and_chats_live_on(tmp_path: Path) -> 
         server.wait_for("stopping")
         server.press_ctrl_c()
         assert server.process.wait(STOP_TIMEOUT_S) in (0, 130)  # 0: it was done already
-        assert still_alive(started, 1) == []
+        assert still_alive(started, 10) == []
+        assert living_in(tmp_path) == []
 
 
 def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
