@@ -5,7 +5,7 @@ What a remote side raised arrives here wrapped by Ray and leaves as itself.
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 from ray.exceptions import RayError
@@ -32,21 +32,23 @@ class RemoteModel:
     async def generate(
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
     ) -> AsyncGenerator[TokenDelta]:
-        """See `ChatModel.generate`."""
-        handle = self._handle.options(stream=True, session_id=session_id)
-        deltas = cast(
-            DeploymentResponseGenerator[TokenDelta],
-            handle.generate.remote(request_id, list(prompt_ids), params),
-        )
-        try:
-            async for delta in deltas:
-                yield delta
-        except BackPressureError as error:
-            raise QueueFullError("the model has no room for another request") from error
-        except RayError as error:
-            raise unwrapped(error) from error
-        finally:
-            deltas.cancel()  # type: ignore[no-untyped-call]  # dropping the reference would not stop it
+        """See `ChatModel.generate`.
+
+        A replica that dies before its first delta has told nothing: another starts over, once.
+        """
+        for may_start_over in (True, False):
+            has_begun = False
+            try:
+                async with aclosing(
+                    self._stream(request_id, prompt_ids, params, session_id)
+                ) as deltas:
+                    async for delta in deltas:
+                        has_begun = True
+                        yield delta
+                return
+            except EngineDeadError:
+                if has_begun or not may_start_over:
+                    raise
 
     async def is_healthy(self) -> bool:
         """False when any rank is dead, a step is stuck, or nobody answers."""
@@ -66,6 +68,26 @@ class RemoteModel:
         except (RayError, RayServeException, TimeoutError) as error:
             raise EngineDeadError("no replica of the model answers") from error
         return stats
+
+    async def _stream(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
+    ) -> AsyncGenerator[TokenDelta]:
+        """One replica's deltas, with its errors as themselves."""
+        handle = self._handle.options(stream=True, session_id=session_id)
+        deltas = cast(
+            DeploymentResponseGenerator[TokenDelta],
+            handle.generate.remote(request_id, list(prompt_ids), params),
+        )
+        try:
+            async for delta in deltas:
+                yield delta
+        except BackPressureError as error:
+            raise QueueFullError("the model has no room for another request") from error
+        except RayError as error:
+            raise unwrapped(error) from error
+        finally:
+            # Dropping the reference would not stop it.
+            deltas.cancel()  # type: ignore[no-untyped-call]
 
     async def _ask(self, method: str) -> Any:
         return await getattr(self._handle, method).remote()

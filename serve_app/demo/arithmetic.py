@@ -11,6 +11,7 @@ from plugins_svc.calculator import Calculator
 from plugins_svc.calls import Call
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
+from serve_app.demo.manners import asked
 from serve_app.demo.phrasebook import Language, phrasebook
 
 # Operators, and what the phrase tables call them.
@@ -79,7 +80,8 @@ def _problem(draw: Draw, language: Language) -> Sum:
     else:
         template = draw.choice(phrases["frames"])
         template = template.format(e=spoken(draw, language, expression.operator))
-    return Sum(template.format(a=expression.a, b=expression.b), str(expression))
+    question = template.format(a=expression.a, b=expression.b)
+    return Sum(asked(draw, language, question), str(expression))
 
 
 def _two_numbers(draw: Draw) -> Expression:
@@ -104,7 +106,7 @@ def _chain(draw: Draw, language: Language) -> Sum:
 
     expression = draw.fresh(make)
     frame = draw.choice(_PHRASES[language]["frames"])
-    return Sum(frame.format(e=expression), expression)
+    return Sum(asked(draw, language, frame.format(e=expression)), expression)
 
 
 def _number(draw: Draw) -> str:

@@ -11,6 +11,7 @@ from plugins_svc.calls import Call
 from plugins_svc.results import PluginOutput
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
+from serve_app.demo.manners import called
 from serve_app.demo.phrasebook import Language, phrasebook
 
 
@@ -29,7 +30,7 @@ def equation_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
     """A turn that asks for the roots of an equation or of a system."""
     equation, phrases = _equation(draw), _PHRASES[language]
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
-    user = draw.choice(phrases["asks"]).format(e=equation.text)
+    user = called(draw, language, draw.choice(phrases["asks"]).format(e=equation.text))
     if not is_enabled:
         return DemoTurn(user, thoughts, phrases["refusal"])
     joint = "，" if language == "zh" else ", "

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
 from serve_app.demo.lexicon import person, word
+from serve_app.demo.manners import asked, called
 from serve_app.demo.phrasebook import Language, phrasebook
 
 
@@ -50,14 +51,15 @@ def tell_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
         second_user, second_recall, _, _ = _told(draw, language, facts)
         user = user.rstrip("。.") + joint + second_user
         recall, reply = recall + gap + second_recall, reply + gap + second_recall
-    return DemoTurn(user, phrases["thoughts"]["tell"].format(r=recall), reply)
+    thoughts = phrases["thoughts"]["tell"].format(r=recall)
+    return DemoTurn(called(draw, language, user), thoughts, reply)
 
 
 def ask_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
     """The user asks for a fact, told or not."""
     is_told = bool(facts.values) and draw.chance(0.8)
     kind = draw.choice(tuple(facts.values) if is_told else KINDS)
-    question = draw.choice(_attribute(language, kind)["asks"])
+    question = asked(draw, language, draw.choice(_attribute(language, kind)["asks"]))
     thoughts = _PHRASES[language]["thoughts"]
     if kind not in facts.values:
         return DemoTurn(question, thoughts["unknown"], draw.choice(_PHRASES[language]["unknown"]))

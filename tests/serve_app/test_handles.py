@@ -1,7 +1,9 @@
 """Through a real deployment handle: deltas, errors as themselves, and a caller who leaves."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from ray import serve
@@ -42,6 +44,9 @@ class FakeServer:
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
     ) -> AsyncIterator[TokenDelta]:
         assert params == PARAMS
+        if (marker := Path(request_id)).is_absolute() and not marker.exists():
+            marker.touch()
+            os._exit(1)
         for token_id in prompt_ids:
             yield TokenDelta((token_id,), chr(token_id), None, len(prompt_ids), 0)
         if request_id in ERRORS:
@@ -74,7 +79,9 @@ class FakePlugin:
 def handles() -> Iterator[tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]]:
     with local_ray(num_cpus=2):
         serve.start(proxy_location="Disabled")
-        model = serve.deployment(name="Fake", ray_actor_options={"num_cpus": 0})(FakeServer)
+        model = serve.deployment(
+            name="Fake", ray_actor_options={"num_cpus": 0}, health_check_period_s=1
+        )(FakeServer)
         plugin = serve.deployment(name="Plugin", ray_actor_options={"num_cpus": 0})(FakePlugin)
         try:
             yield (
@@ -108,6 +115,14 @@ async def test_errors_arrive_as_themselves(
             pass
     assert type(raised.value) is type(ERRORS[name])
     assert str(raised.value) == str(ERRORS[name])
+
+
+async def test_a_replica_that_dies_unheard_is_replaced_unnoticed(
+    model: RemoteModel, tmp_path: Path
+) -> None:
+    deltas = model.generate(str(tmp_path / "died"), [65], PARAMS, "session")
+    assert [delta.text async for delta in deltas] == ["A", ""]
+    assert (tmp_path / "died").exists()
 
 
 async def test_closing_reaches_the_server(model: RemoteModel) -> None:
