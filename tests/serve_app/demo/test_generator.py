@@ -127,6 +127,29 @@ def test_exam_phrasings_are_none_of_the_training_ones() -> None:
         assert not users & set(exam["fillers"])
 
 
+def test_no_training_user_speaks_in_an_exam_phrasing(training: list[dict[str, Any]]) -> None:
+    phrases = [
+        phrase for language in LANGUAGES for phrase in _phrases(phrasebook("held_out")[language])
+    ]
+    exam = re.compile("|".join(map(_pattern, phrases)))
+    assert exam.fullmatch("劳驾计算1+2，谢谢")
+    users = {user.strip() for user in segments(training, "human")}
+    assert not [user for user in users if exam.fullmatch(user)]
+
+
+def _phrases(table: Any) -> list[str]:
+    """Every phrase in nested tables."""
+    if isinstance(table, str):
+        return [table]
+    values = table.values() if isinstance(table, dict) else table
+    return [phrase for value in values for phrase in _phrases(value)]
+
+
+def _pattern(phrase: str) -> str:
+    """Anything in a phrase's holes, but no second clause."""
+    return re.sub(r"\\\{\w\\\}", "[^，。]+", re.escape(phrase))
+
+
 def test_short_chats_are_one_sum_or_a_fact_and_questions() -> None:
     for chat in conversations(60, seed=0, short_share=1):
         has_sum = "Calculate(" in json.dumps(chat["chat"])
