@@ -12,6 +12,8 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 PORT ?= 19324
 TP ?= 2
 MODEL ?=
+# Where to take torch from: https://download.pytorch.org/whl/cpu saves gigabytes without a GPU.
+TORCH_INDEX ?=
 
 .PHONY: serve test lint chaos setup
 
@@ -33,8 +35,8 @@ setup: $(VENV)/.dev
 
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make … PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(INSTALL) torch $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(INSTALL) --editable .
 	@touch $@
 

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ def local_ray(num_cpus: int) -> Iterator[Path]:
     """Ray for the length of the block; yields its temporary directory, where its logs are.
 
     `num_cpus` is what Ray may hand out, not what the machine has: a two-core laptop runs any
-    number of ranks, only slower. The directory goes with a clean end and stays with an error.
+    number of ranks, only slower. The directory goes with a clean end, a Ctrl-C included, and
+    stays with an error.
     """
     # Short on purpose: Ray's socket paths below it must stay under 108 bytes.
     temp_dir = Path(tempfile.mkdtemp(prefix="moss-", dir="/tmp"))
@@ -37,7 +39,8 @@ def local_ray(num_cpus: int) -> Iterator[Path]:
             yield temp_dir
         finally:
             ray.shutdown()
-    shutil.rmtree(temp_dir, ignore_errors=True)
+            if not isinstance(sys.exception(), Exception):  # to be told to stop is no error
+                shutil.rmtree(temp_dir, ignore_errors=True)
 
 
 def _init(num_cpus: int, temp_dir: Path) -> None:

@@ -20,7 +20,8 @@ QKV_GROUPS = 4
 NOT_QUANTIZED = 32
 
 # What a snapshot needs; never the Python files that a repository may carry.
-_SNAPSHOT_FILES = ("*.json", "*.safetensors", "*.bin", "merges.txt", "meta_instruction.txt")
+_TEXT_FILES = ("*.json", "merges.txt", "meta_instruction.txt")
+_WEIGHT_FILES = ("*.safetensors", "*.bin")
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,11 @@ class ModelConfig:
             )
 
 
-def resolve_model(name_or_path: str | Path) -> Path:
+def resolve_model(name_or_path: str | Path, *, with_weights: bool = True) -> Path:
     """The local directory of a model given as a directory or as a hub id.
 
-    A hub id is downloaded (or found in the hub's cache). Raises CheckpointError.
+    A hub id is downloaded (or found in the hub's cache), where nobody needs them without the
+    weights. Raises CheckpointError.
     """
     name = str(name_or_path)
     path = Path(name).expanduser()
@@ -109,7 +111,8 @@ def resolve_model(name_or_path: str | Path) -> Path:
     if path.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise CheckpointError(f"there is no model directory {name}")
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_SNAPSHOT_FILES)))
+        files = _TEXT_FILES + (_WEIGHT_FILES if with_weights else ())
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     # The hub client raises errors of several unrelated trees (its own, httpx, OSError).
     except Exception as error:
         reason = str(error).strip().split("\n")[0]

@@ -43,7 +43,7 @@ class Ingress:
         self._model = RemoteModel(model)
         self._plugins = plugins
         self._store = RedisSessionStore(settings.store)
-        self._model_dir = resolve_model(settings.model)
+        self._model_dir = resolve_model(settings.model, with_weights=False)
 
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls it after the constructor."""

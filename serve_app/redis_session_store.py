@@ -5,7 +5,7 @@ store that was killed and comes back in that time costs a delay, not an error.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,6 +58,7 @@ class RedisSessionStore:
             )
         except ValueError as error:
             raise ConfigError(f"not a store's URL: {error}") from error
+        self._place = _place(self._redis.connection_pool.connection_kwargs)
         register = self._redis.register_script
         self._load = register(scripts.LOAD)
         self._begin = register(scripts.BEGIN)
@@ -67,13 +68,19 @@ class RedisSessionStore:
 
     async def check(self) -> None:
         """Raise ConfigError for a store that may evict sessions, whatever memory it has now."""
-        async with _store_errors():
+        async with self._errors():
             memory: dict[str, Any] = await self._redis.info("memory")
         if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
             raise ConfigError(
                 f"the store evicts ({policy}), which would lose chats;"
                 " set its maxmemory-policy to noeviction"
             )
+
+    async def is_durable(self) -> bool:
+        """Whether the server keeps an append-only file, so that a crash loses no turn."""
+        async with self._errors():
+            persistence: dict[str, Any] = await self._redis.info("persistence")
+        return bool(persistence.get("aof_enabled"))
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -86,7 +93,7 @@ class RedisSessionStore:
         name = "moss:start:" + hashlib.sha256(msgpack.packb([owner, key])).hexdigest()
         uid = new_token()
         ttl_ms = round(self.settings.session_ttl_s * 1000)
-        async with _store_errors():
+        async with self._errors():
             # The read is for a retry that finds what its lost first try had set.
             await self._redis.set(name, uid, nx=True, px=ttl_ms)
             held = await self._redis.get(name)
@@ -128,17 +135,24 @@ class RedisSessionStore:
         return round(self.settings.lease_s * 1000)
 
     async def _run(self, script: AsyncScript, keys: list[str], *args: str | bytes | int) -> Any:
-        async with _store_errors():
+        async with self._errors():
             return await script(keys=keys, args=args)
 
+    @asynccontextmanager
+    async def _errors(self) -> AsyncIterator[None]:
+        """The one place where Redis's errors become ours; they may hold the password."""
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(
+                f"the session store at {self._place} failed: {type(error).__name__}"
+            ) from error
 
-@asynccontextmanager
-async def _store_errors() -> AsyncIterator[None]:
-    """The one place where Redis's errors become ours."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        raise StoreUnavailableError(f"the session store failed: {type(error).__name__}") from error
+
+def _place(connection: Mapping[str, Any]) -> str:
+    """Where the server is, without user or password."""
+    default = f"{connection.get('host', 'localhost')}:{connection.get('port', 6379)}"
+    return str(connection.get("path", default))
 
 
 def _keys(uid: str, *names: str) -> list[str]:

@@ -20,6 +20,11 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 DEFAULT_DTYPE: dict[str, Dtype] = {"cpu": "float32", "cuda": "float16"}
 
 
+# How long a step may take before its rank counts as hung. A full step of the 16 B model (1024
+# tokens, 34 TFLOP) takes minutes on a CPU. A rank that dies is noticed at once all the same.
+STEP_TIMEOUT_S: dict[str, float] = {"cpu": 600, "cuda": 30}
+
+
 class ServeSettings(BaseModel):
     """`model` is a directory or hub id, resolved again on the node that loads it."""
 
@@ -37,6 +42,7 @@ class ServeSettings(BaseModel):
     plugins: tuple[str, ...] | None = Field(default=None, description="None: all that can run")
     # A replica that is replaced or scaled away gets this long to end its replies.
     drain_s: float = Field(default=120, ge=0)
+    step_timeout_s: float | None = Field(default=None, gt=0)
     # How often a replica may fail to start before the deployment counts as failed.
     start_attempts: int = Field(default=3, ge=1)
 
@@ -72,4 +78,5 @@ class ServeSettings(BaseModel):
             dtype=self.dtype or DEFAULT_DTYPE[self.device],
             max_model_len=self.max_model_len,
             kv_cache_bytes=self.kv_cache_bytes,
+            step_timeout_s=self.step_timeout_s or STEP_TIMEOUT_S[self.device],
         )

@@ -44,8 +44,15 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
         for file in sorted(path.glob("*.json")):
             yield from read_conversations(file)
     elif path.suffix == ".json":
-        yield parse_conversation(json.loads(path.read_text(encoding="utf-8")))
+        yield _parse(path.read_text(encoding="utf-8"), str(path))
     else:
         with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                yield parse_conversation(json.loads(line))
+            for number, line in enumerate(lines, start=1):
+                yield _parse(line, f"{path}:{number}")
+
+
+def _parse(text: str, place: str) -> Conversation:
+    try:
+        return parse_conversation(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ConversationError(f"{place} is not JSON: {error}") from error

@@ -14,8 +14,9 @@ GREETING = "Chat with MOSS. `clear` starts anew, `stop` quits; Ctrl-C breaks off
 def command(url: str) -> None:
     """Chat with a running server in the terminal."""
     client = ChatClient(url)
-    click.echo(GREETING)
     try:
+        client.check()
+        click.echo(GREETING)
         while (text := _read()) != "stop":
             if text == "clear":
                 client.clear()
@@ -37,14 +38,15 @@ def _read() -> str:
 
 def _reply(client: ChatClient, text: str) -> None:
     """Shows a reply as it comes, or in one line why there is none."""
-    click.echo(MOSS, nl=False)
     pieces = client.ask(text)
+    shown = MOSS
     try:
         for piece in pieces:
-            click.echo(piece, nl=False)
-        click.echo()
+            click.echo(shown + piece, nl=False)
+            shown = ""
+        click.echo(shown)
     except ChatError as error:
-        click.echo(f"\nmoss: {error}", err=True)
+        click.echo(f"{'' if shown else chr(10)}moss: {error}", err=True)
     except KeyboardInterrupt:
         click.echo(" (broken off)")
     finally:

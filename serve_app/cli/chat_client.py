@@ -32,6 +32,13 @@ class ChatClient:
     def close(self) -> None:
         self._http.close()
 
+    def check(self) -> None:
+        """Raises ChatError when no server of ours answers."""
+        with self._told_plainly():
+            response = self._http.get(f"{self._url.rstrip('/')}/livez", timeout=CONNECT_TIMEOUT_S)
+        if response.status_code != httpx.codes.OK:
+            raise ChatError(_refusal(response))
+
     def ask(self, prompt: str) -> Generator[str]:
         """Pieces of the reply as they come. Leaving early ends the generation. Raises ChatError.
 

@@ -29,10 +29,11 @@ def command(
     val.jsonl holds values that train.jsonl never shows. Train with
     `moss finetune --model OUT/model --data-dir OUT --output-dir …`.
     """
+    from serve_app.cli.preflight import make_directory
     from serve_app.demo.generator import conversations, write_conversations
     from serve_app.demo.nano import write_untrained_nano
 
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     write_conversations(out / "train.jsonl", num, seed, short_share=short_share)
     write_conversations(out / "val.jsonl", num_val, seed + _VAL_SEED_OFFSET, held_out=True)
     write_untrained_nano(out / "model", conversations(min(num, tokenizer_num), seed), seed)

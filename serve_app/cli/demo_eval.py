@@ -41,11 +41,17 @@ def command(
     Numbers, names, facts and phrasings are ones that `moss demo-data` never writes.
     """
     from moss_tp.sampling_params import SamplingParams
+    from plugins_svc.registry import PluginSettings, available_plugins
     from serve_app.demo.exam import arithmetic_questions, memory_questions
     from serve_app.demo.examiner import Examiner
 
     params = SamplingParams(temperature=0.0 if greedy else 0.7, seed=None if greedy else seed)
-    examiner = Examiner(model, params, frozenset(plugins.split(",")), dtype)
+    names = frozenset(plugins.split(","))
+    if unknown := names - set(available_plugins(PluginSettings())):
+        raise click.BadParameter(
+            f"no back end for {', '.join(sorted(unknown))}", param_hint="--plugins"
+        )
+    examiner = Examiner(model, params, names, dtype)
     sums = _grade(examiner, "arithmetic", arithmetic_questions(num_arithmetic, seed), show_wrong)
     recalls = _grade(examiner, "memory", memory_questions(num_memory, seed), show_wrong)
     sys.exit(0 if sums >= MIN_ARITHMETIC and recalls >= MIN_MEMORY else 1)

@@ -1,6 +1,7 @@
 """`moss plugin run NAME ARG`: one plugin, outside any chat, as the model would see its answer."""
 
 import asyncio
+from pathlib import Path
 
 import click
 
@@ -18,17 +19,22 @@ def command() -> None:
 @command.command()
 @click.argument("name", type=click.Choice(PLUGIN_NAMES))
 @click.argument("argument")
-def run(name: str, argument: str) -> None:
+@click.option(
+    "--documents",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory of .txt and .md files for web_search.",
+)
+def run(name: str, argument: str, documents: Path | None) -> None:
     """Answer ARGUMENT as plugin NAME would in a chat; status 1 when there is no result."""
-    call, output = asyncio.run(_run(name, argument))
+    call, output = asyncio.run(_run(name, argument, PluginSettings(documents)))
     click.echo(format_value(call, output))
     if not output.ok:
         raise SystemExit(1)
 
 
-async def _run(name: str, argument: str) -> tuple[Call, PluginOutput]:
+async def _run(name: str, argument: str, settings: PluginSettings) -> tuple[Call, PluginOutput]:
     try:
-        plugin = create_plugin(name, PluginSettings())
+        plugin = create_plugin(name, settings)
     except PluginError as error:
         raise click.ClickException(str(error)) from error
     try:

@@ -3,28 +3,37 @@
 import asyncio
 import errno
 import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 from moss_tp.config import ModelConfig, resolve_model
-from moss_tp.errors import ConfigError
+from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
+from serve_app.meta_instruction import load_meta_instruction
+from serve_app.prompt import PromptBuilder
 from serve_app.redis_session_store import RedisSessionStore, StoreSettings
 from serve_app.settings import ServeSettings
 
 EMBEDDED = "embedded"
 
 
-def check_settings(settings: ServeSettings) -> None:
-    """Raises ConfigError or CheckpointError, saying what to change."""
+NOT_DURABLE = "warning: the store keeps no append-only file, so its crash may lose turns"
+
+
+def check_settings(settings: ServeSettings) -> Sequence[str]:
+    """What the user ought to know; raises ConfigError or CheckpointError, saying what to change."""
     directory = resolve_model(settings.model)
     model = ModelConfig.from_dir(directory)
     model.check_tp(settings.tp)
     settings.engine_config(str(directory)).resolve(model)
-    Tokenizer.from_dir(directory)
+    _check_tokenizer(directory, model.vocab_size)
     _ = settings.plugin_names
     if settings.device == "cuda":
         _check_gpus(settings.tp * settings.replicas)
-    if settings.store != EMBEDDED:
-        asyncio.run(_check_store(settings.store))
+    if settings.store == EMBEDDED or asyncio.run(_check_store(settings.store)):
+        return ()
+    return (NOT_DURABLE,)
 
 
 def check_address(host: str, port: int) -> None:
@@ -44,6 +53,16 @@ def check_address(host: str, port: int) -> None:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
+def make_directory(directory: Path) -> None:
+    """A directory of our own to write in. Raises ConfigError when it cannot be one."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write in {directory}: {error.strerror}") from error
+
+
 def _check_gpus(needed: int) -> None:
     import torch  # seconds to import, and only CUDA needs it here
 
@@ -52,9 +71,21 @@ def _check_gpus(needed: int) -> None:
         raise ConfigError(f"{needed} GPUs are needed, one a rank, and this machine has {found}")
 
 
-async def _check_store(url: str) -> None:
+def _check_tokenizer(directory: Path, vocab_size: int) -> None:
+    tokenizer = Tokenizer.from_dir(directory)
+    PromptBuilder(tokenizer, load_meta_instruction(directory))
+    if tokenizer.vocab_size > vocab_size:
+        raise CheckpointError(
+            f"the tokenizer in {directory} has {tokenizer.vocab_size} tokens, the model only "
+            f"{vocab_size}: they are not of one model"
+        )
+
+
+async def _check_store(url: str) -> bool:
+    """Whether it is durable; an error when it is of no use."""
     store = RedisSessionStore(url, StoreSettings(max_retries=1))
     try:
         await store.check()
+        return await store.is_durable()
     finally:
         await store.close()

@@ -9,7 +9,7 @@ import click
 from moss_tp.errors import ConfigError, MossError
 from serve_app.cli.guard import Guard
 from serve_app.cli.local_server import StartError, local_server, session_store, watch_ray
-from serve_app.cli.preflight import EMBEDDED, check_address, check_settings
+from serve_app.cli.preflight import EMBEDDED, check_address, check_settings, make_directory
 from serve_app.cli.stop_signals import StopRequested, StopSignals
 from serve_app.cli.terminal import Terminal, quiet_terminal
 from serve_app.settings import DEFAULT_DTYPE, ServeSettings
@@ -70,11 +70,13 @@ def command(
             "start_attempts": 1,
         }
     )
-    check_settings(settings)
+    warnings = check_settings(settings)
     check_address(host, port)
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directory(data_dir)
     log = data_dir / "serve.log"
     with quiet_terminal(log) as terminal:
+        for warning in warnings:
+            terminal.say(warning)
         try:
             with Guard(), StopSignals(terminal) as stop:
                 _serve(settings, host, port, data_dir, terminal, stop)

@@ -1,6 +1,7 @@
 """A real `moss serve` in a process of its own, on a free port and in a directory of its own."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -132,6 +133,15 @@ def living_in(directory: Path) -> list[psutil.Process]:
             if Path(process.cwd()).is_relative_to(directory):
                 found.append(process)
     return found
+
+
+def ray_directory(processes: list[psutil.Process]) -> Path:
+    """The temporary directory of the Ray that these processes belong to."""
+    for process in processes:
+        for argument in process.cmdline():
+            if match := re.search(r"/tmp/moss-\w+", argument):
+                return Path(match[0])
+    raise AssertionError("there is no Ray among them")
 
 
 def _is_zombie(process: psutil.Process) -> bool:

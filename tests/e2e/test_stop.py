@@ -11,6 +11,7 @@ from tests.e2e.moss_process import (
     MossProcess,
     listening_ports,
     living_in,
+    ray_directory,
     still_alive,
 )
 from tests.support.tiny_moss import make_checkpoint
@@ -21,11 +22,13 @@ def test_ctrl_c_stops_in_order(tmp_path: Path) -> None:
     with MossProcess(tmp_path) as server:
         chat = server.ask("你好")
         started = server.descendants()
+        ray_dir = ray_directory(started)
         assert server.port in listening_ports(started)
         server.press_ctrl_c()
         assert server.process.wait(STOP_TIMEOUT_S) == 0
         assert still_alive(started, 1) == []
         assert living_in(tmp_path) == []
+        assert not ray_dir.exists()
     assert server.output.splitlines()[-1] == "moss: stopped"
     assert all(line.startswith("moss: ") for line in server.output.splitlines())
     assert chat["uid"] not in server.output

@@ -180,7 +180,7 @@ async def test_clients_that_race_append_every_turn_once_in_order(store: RedisSes
 
 async def test_a_store_that_is_away_is_an_error_in_bounded_time() -> None:
     away = RedisSessionStore(
-        "redis://127.0.0.1:1", StoreSettings(answer_timeout_s=0.2, max_retries=1)
+        "redis://:secret@127.0.0.1:1", StoreSettings(answer_timeout_s=0.2, max_retries=1)
     )
     lease = a_lease()
     async with asyncio.timeout(10):
@@ -191,8 +191,9 @@ async def test_a_store_that_is_away_is_an_error_in_bounded_time() -> None:
             away.commit(lease, 0, a_turn(lease.key)),
             away.reserve_uid("ann", "key"),
         ):
-            with pytest.raises(StoreUnavailableError):
+            with pytest.raises(StoreUnavailableError, match=r"at 127\.0\.0\.1:1 failed") as raised:
                 await step
+            assert "secret" not in str(raised.value)
     await away.close()
 
 
@@ -221,6 +222,18 @@ async def test_an_evicting_store_is_refused(store: RedisSessionStore, store_url:
                 await store.check()
         finally:
             await raw.config_set("maxmemory-policy", "noeviction")
+
+
+async def test_only_an_append_only_store_is_durable(
+    store: RedisSessionStore, store_url: str
+) -> None:
+    assert await store.is_durable()
+    async with Redis.from_url(store_url) as raw:
+        await raw.config_set("appendonly", "no")
+        try:
+            assert not await store.is_durable()
+        finally:
+            await raw.config_set("appendonly", "yes")
 
 
 def test_a_url_that_is_none_is_refused() -> None:

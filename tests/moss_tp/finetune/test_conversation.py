@@ -70,6 +70,13 @@ def test_reads_lines_files_and_folders(tmp_path: Path) -> None:
     assert len(list(read_conversations(tmp_path))) == 1
 
 
+def test_a_broken_line_is_an_error_that_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps(published_chat()) + '\n{"chat": \n', encoding="utf-8")
+    with pytest.raises(ConversationError, match=r"train\.jsonl:2 is not JSON"):
+        list(read_conversations(file))
+
+
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="no sample conversations")
 def test_every_sample_reads_back_to_its_own_text() -> None:
     files = sorted(SAMPLES.glob("*/*.json"))

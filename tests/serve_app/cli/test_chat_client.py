@@ -1,6 +1,8 @@
 """The chat client against a server that is written by hand, with every way to go wrong."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +27,10 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/livez" else 404)
+        self.end_headers()
 
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
@@ -95,6 +101,24 @@ def test_what_went_wrong_is_said(
         list(client.ask("hello"))
     list(client.ask("again"))
     assert "uid" not in server.asked[1]
+
+
+def test_a_server_that_is_up(client: ChatClient) -> None:
+    client.check()
+
+
+def test_a_chat_with_nobody_does_not_begin() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    shown = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        input="hello\n",
+    )
+    assert shown.returncode == 1
+    assert shown.stdout == ""
+    assert "is `moss serve` running" in shown.stderr
 
 
 def test_nobody_there() -> None:

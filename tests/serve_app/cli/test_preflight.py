@@ -1,5 +1,6 @@
 """What cannot work is one clear line and a status, before anything is started."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -43,6 +44,19 @@ def test_a_model_without_a_tokenizer(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     (model / "tokenizer.json").unlink()
     assert "tokenizer.json" in serve(tmp_path, "--model", str(model))
+
+
+def test_a_tokenizer_of_a_larger_model(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    config["vocab_size"] = 10
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
+    assert "they are not of one model" in serve(tmp_path, "--model", str(model))
+
+
+def test_a_data_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot write in file/data" in serve(tmp_path, "--data-dir", "file/data")
 
 
 def test_tp_does_not_divide_the_heads(tmp_path: Path) -> None:
