@@ -11,11 +11,13 @@ from plugins_svc.calculator import Calculator
 from plugins_svc.calls import Call
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
-from serve_app.demo.manners import asked
+from serve_app.demo.manners import asked, rough
 from serve_app.demo.phrasebook import Language, phrasebook
 
 # Operators, and what the phrase tables call them.
 OPERATORS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
+# Long fractions are the hardest to copy.
+_SHARES = {"+": 2, "-": 2, "*": 2, "/": 3}
 _PHRASES = phrasebook("arithmetic")
 
 
@@ -78,7 +80,7 @@ def _problem(draw: Draw, language: Language) -> Sum:
     elif style < 26:
         template = draw.choice(phrases["stories"][name])
     else:
-        template = draw.choice(phrases["frames"])
+        template = rough(draw, language, draw.choice(phrases["frames"]), beside=True)
         template = template.format(e=spoken(draw, language, expression.operator))
     question = template.format(a=expression.a, b=expression.b)
     return Sum(asked(draw, language, question), str(expression))
@@ -86,9 +88,7 @@ def _problem(draw: Draw, language: Language) -> Sum:
 
 def _two_numbers(draw: Draw) -> Expression:
     """An operator and two numbers, mostly of 1 to 4 digits, from the draw's half."""
-    return draw.fresh(
-        lambda: Expression(draw.choice(tuple(OPERATORS)), _number(draw), _number(draw))
-    )
+    return draw.fresh(lambda: Expression(draw.weighted(_SHARES), _number(draw), _number(draw)))
 
 
 def _chain(draw: Draw, language: Language) -> Sum:

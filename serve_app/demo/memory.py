@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
 from serve_app.demo.lexicon import person, word
-from serve_app.demo.manners import asked, called
+from serve_app.demo.manners import asked, called, rough
 from serve_app.demo.phrasebook import Language, phrasebook
 
 
@@ -59,7 +59,8 @@ def ask_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
     """The user asks for a fact, told or not."""
     is_told = bool(facts.values) and draw.chance(0.8)
     kind = draw.choice(tuple(facts.values) if is_told else KINDS)
-    question = asked(draw, language, draw.choice(_attribute(language, kind)["asks"]))
+    question = rough(draw, language, draw.choice(_attribute(language, kind)["asks"]))
+    question = asked(draw, language, question)
     thoughts = _PHRASES[language]["thoughts"]
     if kind not in facts.values:
         return DemoTurn(question, thoughts["unknown"], draw.choice(_PHRASES[language]["unknown"]))
@@ -72,7 +73,7 @@ def _told(draw: Draw, language: Language, facts: Facts) -> tuple[str, str, str, 
     kind = draw.choice([kind for kind in KINDS if kind not in facts.values] or KINDS)
     value = facts.values[kind] = value_of(draw, language, kind)
     attribute = _attribute(language, kind)
-    user = draw.choice(attribute["tells"]).format(v=value)
+    user = rough(draw, language, draw.choice(attribute["tells"])).format(v=value)
     return user, attribute["recalls"][0].format(v=value), kind, value
 
 
