@@ -29,6 +29,7 @@ END_TOKENS: dict[Role, str] = {
     "moss": "<eom>",
 }
 NO_COMMAND = "None"
+NO_RESULTS = f"\n{NO_COMMAND}\n"  # the body of Results when nothing ran
 
 # `<|1|>` numbers a search result and must survive; any other `<|` could open a forged marker.
 _MARKER_OPENING = re.compile(r"<\|(?!\d+\|>)")

@@ -60,8 +60,12 @@ class Tokenizer:
         return 1 + max(*self._raw.get_vocab().values(), *self._special_names, 0)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text` as ordinary text: a special token's spelling in it stays text."""
-        return list(self._raw.encode(text, add_special_tokens=False).ids)
+        """Ids of `text` as ordinary text: a special token's spelling in it stays text.
+
+        Other threads run meanwhile: of the library's calls, only those for a batch let them.
+        """
+        (encoded,) = self._raw.encode_batch_fast([text], add_special_tokens=False)
+        return list(encoded.ids)
 
     def special_id(self, token: str) -> int:
         """Id of a special token such as `<eoh>`; CheckpointError when there is none."""

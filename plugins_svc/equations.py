@@ -21,6 +21,7 @@ from plugins_svc.arithmetic import (
     apply,
     checked,
 )
+from plugins_svc.lexer import tokens_of
 
 MAX_TOKENS = 400
 MAX_EXPONENT = 12
@@ -58,7 +59,8 @@ class EquationError(ValueError):
 def parse_equations(text: str) -> list[Value]:
     """`left - right` of every piece that has an `=`; pieces are separated by `;` or `,`.
 
-    Raises EquationError, or ArithmeticRefusedError for numbers that cannot be computed.
+    Raises EquationError, or ArithmeticRefusedError for characters that are in no equation and
+    numbers that cannot be computed.
     """
     if len(text) > MAX_CHARS:
         raise EquationError("text too long")
@@ -76,7 +78,9 @@ class Side:
     """
 
     def __init__(self, text: str) -> None:
-        self._tokens = _tokens(text)
+        self._tokens = tokens_of(text, _TOKEN)
+        if len(self._tokens) > MAX_TOKENS:
+            raise EquationError("too complex")
         self._position = 0
         self._depth = 0
 
@@ -187,18 +191,3 @@ def _bounded(value: sympy.Expr) -> sympy.Expr:
         checked(int(value.p))
         checked(int(value.q))
     return value
-
-
-def _tokens(text: str) -> list[str]:
-    tokens: list[str] = []
-    position = 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise EquationError(f"unexpected {text[position]!r}")
-        if not match[0].isspace():
-            tokens.append(match[0])
-        position = match.end()
-    if len(tokens) > MAX_TOKENS:
-        raise EquationError("too complex")
-    return tokens

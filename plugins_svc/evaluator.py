@@ -18,6 +18,7 @@ from plugins_svc.arithmetic import (
     apply,
     checked,
 )
+from plugins_svc.lexer import tokens_of
 
 MAX_NODES = 200
 
@@ -54,7 +55,7 @@ def _parse(text: str) -> list[ast.stmt]:
     """The statements of `text`, at least one, within every limit on shape."""
     if len(text) > MAX_CHARS:
         raise ArithmeticRefusedError("expression too long")
-    tokens = _tokens(text)
+    tokens = tokens_of(text, _TOKEN)
     if _nesting(tokens) > MAX_DEPTH:
         raise ArithmeticRefusedError("expression too deep")
     try:
@@ -65,19 +66,6 @@ def _parse(text: str) -> list[ast.stmt]:
     if not tree.body:
         raise ArithmeticRefusedError("nothing to evaluate")
     return tree.body
-
-
-def _tokens(text: str) -> list[str]:
-    tokens: list[str] = []
-    position = 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise ArithmeticRefusedError(f"unexpected {text[position]!r}")
-        if not match[0].isspace():
-            tokens.append(match[0])
-        position = match.end()
-    return tokens
 
 
 def _nesting(tokens: list[str]) -> int:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plugins_svc.calls import PLUGIN_OF_CALL, Call
+from plugins_svc.calls import NO_CALLS, PLUGIN_OF_CALL, Call
 
 NO_RESULT = "No result."
 MAX_ITEMS = 3  # of one search
@@ -41,15 +41,16 @@ def format_value(
     call: Call, output: PluginOutput, first_item: int = 1, max_items: int = MAX_ITEMS
 ) -> str:
     """What stands after `=>` in a call's block: `'125'`, or lines of roots or numbered items."""
+    has_values = bool(output.ok and output.values)
     if call.name == "Calculate":
-        return f"'{output.values[0]}'" if output.ok else f"'{NO_RESULT}'"
-    if not output.ok or not output.values:
+        return f"'{output.values[0] if has_values else NO_RESULT}'"
+    if not has_values:
         return NO_RESULT
     if call.name == "Text2Image":
         return _IMAGE_DONE
     if call.name == "Solve":
         return "\n".join(output.values)
-    items = enumerate(output.values[:max_items], first_item)
+    items = enumerate(_shown(output, max_items), first_item)
     return "\n".join(f"<|{number}|>: {_item(snippet)}" for number, snippet in items)
 
 
@@ -59,17 +60,31 @@ def format_results(outcomes: Sequence[tuple[Call, PluginOutput]]) -> str:
     Items are numbered from 1 over all of the turn's searches.
     """
     if not outcomes:
-        return "\nNone\n"
+        return f"\n{NO_CALLS}\n"
     if all(call.name == "Text2Image" and output.ok for call, output in outcomes):
         return f" {_IMAGE_DONE}"
-    max_items = items_per_search(sum(call.name == "Search" for call, _ in outcomes))
+    max_items = _max_items(outcomes)
     blocks: list[str] = []
     first_item = 1
     for call, output in sorted(outcomes, key=lambda outcome: _KINDS.index(outcome[0].name)):
         blocks.append(_block(call, format_value(call, output, first_item, max_items)))
         if call.name == "Search":
-            first_item += len(output.values[:max_items])
+            first_item += len(_shown(output, max_items))
     return "\n" + "\n".join(blocks) + "\n"
+
+
+def num_items(outcomes: Sequence[tuple[Call, PluginOutput]]) -> int:
+    """How many numbered items `format_results` shows: those that a reply may cite."""
+    max_items = _max_items(outcomes)
+    return sum(len(_shown(o, max_items)) for call, o in outcomes if call.name == "Search")
+
+
+def _max_items(outcomes: Sequence[tuple[Call, PluginOutput]]) -> int:
+    return items_per_search(sum(call.name == "Search" for call, _ in outcomes))
+
+
+def _shown(output: PluginOutput, max_items: int) -> tuple[str, ...]:
+    return output.values[:max_items] if output.ok else ()
 
 
 def _block(call: Call, value: str) -> str:

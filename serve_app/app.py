@@ -23,6 +23,8 @@ INGRESS_CPUS = 0.1
 
 def build_app(settings: ServeSettings) -> Application:
     """Ingress, model and plugins, bound. Raises ConfigError for settings that cannot work."""
+    # Decided here, so that it holds for every replica.
+    settings = settings.model_copy(update={"dialogue": settings.spoken_dialogue})
     plugins = {
         name: plugin_deployment(name, settings.plugin_settings) for name in settings.plugin_names
     }

@@ -17,7 +17,7 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import EngineDeadError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.calls import Call
-from plugins_svc.errors import UnknownPluginError
+from plugins_svc.errors import PluginError, UnknownPluginError
 from plugins_svc.results import PluginOutput
 
 HEALTH_TIMEOUT_S = 5
@@ -85,6 +85,8 @@ class RemoteModel:
             raise QueueFullError("the model has no room for another request") from error
         except RayError as error:
             raise unwrapped(error) from error
+        except RayServeException as error:
+            raise EngineDeadError("no replica of the model is up") from error
         finally:
             # Dropping the reference would not stop it.
             deltas.cancel()  # type: ignore[no-untyped-call]
@@ -100,8 +102,11 @@ class RemotePlugins:
         self._handles = handles
 
     async def run(self, call: Call) -> PluginOutput:
-        """See `PluginClient.run`."""
+        """See `PluginClient.run`; PluginError when no replica of the plugin answers."""
         if call.plugin not in self._handles:
             raise UnknownPluginError(f"plugin {call.plugin!r} is not deployed")
-        output: PluginOutput = await self._handles[call.plugin].run.remote(call.argument)
+        try:
+            output: PluginOutput = await self._handles[call.plugin].run.remote(call.argument)
+        except RayServeException as error:
+            raise PluginError(f"no replica of plugin {call.plugin!r} is up") from error
         return output

@@ -20,11 +20,11 @@ from serve_app.chat_api import (
     parse_idempotency_key,
     turn_request,
 )
+from serve_app.generation import ReplyDelta
 from serve_app.http_errors import EXCEPTION_HANDLERS
 from serve_app.http_exchange import EventStream, read_body, run_until_disconnect
 from serve_app.protocols import HealthProbe
 from serve_app.turn import TurnDone, TurnRequest, TurnRunner
-from serve_app.two_pass import ReplyDelta
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class HttpService:
     model_name: str
     plugins: frozenset[str]
     max_body_bytes: int = 256 * 1024
+    # Proxies cut a connection that is silent, often after 30 or 60 s.
+    ping_s: float = 15
 
 
 def create_http_app(service: HttpService) -> Starlette:
@@ -46,7 +48,7 @@ def create_http_app(service: HttpService) -> Starlette:
         body = parse_chat_request(await read_body(request, service.max_body_bytes))
         asked = turn_request(body, key, service.model_name, service.plugins)
         if body.stream:
-            return EventStream(_events(service.runner, asked))
+            return EventStream(_events(service.runner, asked), service.ping_s)
         answer = _answer(service.runner, asked)
         return JSONResponse(await run_until_disconnect(answer, request.receive))
 

@@ -1,4 +1,5 @@
-"""One HTTP exchange's edges: a bounded body, a client that may leave, a stream of events.
+"""One HTTP exchange's edges: a bounded body, a client that may leave, a stream of events that
+is never silent for long.
 
 Work runs in a task of its own and is cancelled once, when the client leaves or the server gives
 the exchange up, so that its clean-up can still wait for the store. Knows nothing of chats.
@@ -18,6 +19,8 @@ from serve_app.errors import BodyTooLargeError
 from serve_app.http_errors import error_body
 
 T = TypeVar("T")
+
+_PING = ": ping\n\n"  # a comment: readers of events skip it, proxies see life
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -54,18 +57,18 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events, each one JSON value. The status waits for the first of them.
+    """Server-sent events, each one JSON value, and a `: ping` whenever none came for `ping_s`.
 
-    So whatever fails before the first event is an ordinary error response; what fails after it
-    is told as a last event, `{"error": …}`.
+    The status waits for whichever is first, so what fails fast is an ordinary error response;
+    what fails later is told as a last event, `{"error": …}`.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[dict[str, Any]]) -> None:
+    def __init__(self, events: AsyncGenerator[dict[str, Any]], ping_s: float) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events = events
+        self._events = _with_pauses(events, ping_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(ClientDisconnect):
@@ -79,17 +82,43 @@ class EventStream(Response):
                     if not has_begun:
                         await self._begin(send)
                         has_begun = True
-                    await self._send(send, event)
+                    await self._send(send, _PING if event is None else _data(event))
             except Exception as error:
                 if not has_begun:
                     raise
-                await self._send(send, error_body(error))
+                await self._send(send, _data(error_body(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _begin(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
 
-    async def _send(self, send: Send, event: dict[str, Any]) -> None:
-        data = f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
-        await send({"type": "http.response.body", "body": data.encode(), "more_body": True})
+    async def _send(self, send: Send, text: str) -> None:
+        await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+
+def _data(event: dict[str, Any]) -> str:
+    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+
+
+async def _with_pauses(
+    events: AsyncGenerator[dict[str, Any]], pause_s: float
+) -> AsyncGenerator[dict[str, Any] | None]:
+    """`events`, and None whenever the next has not come for `pause_s`. Closing it closes them."""
+    upcoming: asyncio.Future[dict[str, Any] | None] | None = None
+    try:
+        while True:
+            upcoming = upcoming or asyncio.ensure_future(anext(events, None))
+            await asyncio.wait({upcoming}, timeout=pause_s)
+            if not upcoming.done():
+                yield None
+                continue
+            event, upcoming = upcoming.result(), None
+            if event is None:
+                return
+            yield event
+    finally:
+        if upcoming is not None:
+            upcoming.cancel()
+            await asyncio.gather(upcoming, return_exceptions=True)
+        await events.aclose()

@@ -22,7 +22,10 @@ from serve_app.http_app import HttpService, create_http_app
 from serve_app.http_errors import to_response
 from serve_app.meta_instruction import load_meta_instruction
 from serve_app.moss_server import MossServer
+from serve_app.one_pass import OnePassGenerator
+from serve_app.plain_prompt import PlainPromptBuilder
 from serve_app.prompt import PromptBuilder
+from serve_app.protocols import Prompts, ReplyGenerator
 from serve_app.redis_session_store import RedisSessionStore
 from serve_app.settings import ServeSettings
 from serve_app.turn import TurnLimits, TurnRunner
@@ -62,12 +65,19 @@ class Ingress:
             await self._store.close()
 
     def _turn_runner(self) -> TurnRunner:
-        tokenizer = Tokenizer.from_dir(self._model_dir)
-        prompts = PromptBuilder(tokenizer, load_meta_instruction(self._model_dir))
-        generator = TwoPassGenerator(self._model, RemotePlugins(self._plugins), prompts)
+        prompts, generator = self._dialogue()
         config = self._settings.engine_config(str(self._model_dir))
         config = config.resolve(ModelConfig.from_dir(self._model_dir))
         return TurnRunner(self._store, prompts, generator, TurnLimits(config.context_length))
+
+    def _dialogue(self) -> tuple[Prompts, ReplyGenerator]:
+        tokenizer = Tokenizer.from_dir(self._model_dir)
+        meta_instruction = load_meta_instruction(self._model_dir)
+        if self._settings.spoken_dialogue == "plain":
+            plain = PlainPromptBuilder(tokenizer, meta_instruction)
+            return plain, OnePassGenerator(self._model, plain.eom_id)
+        prompts = PromptBuilder(tokenizer, meta_instruction)
+        return prompts, TwoPassGenerator(self._model, RemotePlugins(self._plugins), prompts)
 
     async def _stats(self, request: Request) -> Response:
         """What one replica of the model is doing; for people and tests, not for dashboards."""

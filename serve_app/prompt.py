@@ -13,6 +13,7 @@ from moss_tp.dialogue import (
     END_TOKENS,
     MARKERS,
     NO_COMMAND,
+    NO_RESULTS,
     Encoder,
     Segment,
     encode_end,
@@ -20,14 +21,9 @@ from moss_tp.dialogue import (
     encode_segment,
     neutralise,
 )
-from moss_tp.errors import ContextLengthError
 from plugins_svc.registry import capability_lines
+from serve_app.prompt_fit import MIN_REPLY_TOKENS, Prompt, fit_prompt
 from serve_app.sessions import Turn
-
-NO_RESULTS = f"\n{NO_COMMAND}\n"
-MIN_REPLY_TOKENS = 16
-# Older turns make room for this much of thoughts, results and reply together.
-COMFORTABLE_ROOM = 512
 
 
 class TextCodec(Encoder, Protocol):
@@ -36,14 +32,6 @@ class TextCodec(Encoder, Protocol):
     def decode(self, ids: Sequence[int], /) -> str:
         """Text of `ids` without special tokens."""
         ...
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The first pass's prompt. `dropped_turns` of the oldest turns did not fit."""
-
-    token_ids: list[int]
-    dropped_turns: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,7 @@ class Thinking:
 
 
 class PromptBuilder:
-    """Builds prompts in MOSS's dialogue protocol for one model.
+    """Builds prompts in the dialogue protocol of a MOSS model with plugins.
 
     `meta_instruction` ends with a newline and has no capability lines; those are added by chat.
     """
@@ -77,30 +65,17 @@ class PromptBuilder:
     def build(
         self, turns: Sequence[Turn], user: str, enabled: Collection[str], max_length: int
     ) -> Prompt:
-        """Ids up to where the model is to write its Inner Thoughts, for at most `max_length` ids
-        of prompt and everything that follows it.
-
-        Drops whole oldest turns to leave comfortable room, never the meta instruction; raises
-        ContextLengthError when even without history there is no room for a reply.
-        """
-        encode = self._tokenizer.encode
-        head = encode(self._meta_instruction + capability_lines(enabled))
+        """See `Prompts.build`; the model is to go on with its Inner Thoughts."""
         tail = encode_segment(self._tokenizer, Segment("human", f" {neutralise(user)}"))
         tail += encode_opening(self._tokenizer, "thoughts")
-        if (num_ids := len(head) + len(tail)) + self.min_room > max_length:
-            raise ContextLengthError(
-                f"the prompt has {num_ids} tokens and needs {self.min_room} more for a reply,"
-                f" but prompt and reply together may have {max_length}"
-            )
-        room = max_length - num_ids - min(COMFORTABLE_ROOM, max_length // 4)
-        history: list[list[int]] = []
-        for turn in reversed(turns):
-            ids = self._encode_turn(turn)
-            if (room := room - len(ids)) < 0:
-                break
-            history.append(ids)
-        middle = [token_id for ids in reversed(history) for token_id in ids]
-        return Prompt(head + middle + tail, len(turns) - len(history))
+        return fit_prompt(
+            self._tokenizer.encode(self._meta_instruction + capability_lines(enabled)),
+            turns,
+            self._encode_turn,
+            tail,
+            min_room=self.min_room,
+            max_length=max_length,
+        )
 
     def read_thinking(self, generated_ids: Sequence[int]) -> Thinking:
         """What a first pass wrote. A pass that did not end with `<eoc>` has no commands."""
@@ -147,11 +122,14 @@ class PromptBuilder:
         return self._thinking(thoughts, ids, NO_COMMAND)
 
     def _encode_turn(self, turn: Turn) -> list[int]:
-        """A past turn. Its Results are not repeated: they are strangers' text, seen once."""
+        """A past turn. Its Results are not repeated: they are strangers' text, seen once.
+
+        One of a model without plugins has neither thoughts nor commands.
+        """
         segments = (
             Segment("human", f" {neutralise(turn.user)}"),
-            Segment("thoughts", f" {neutralise(turn.thoughts)}"),
-            Segment("commands", f" {neutralise(turn.commands)}"),
+            Segment("thoughts", f" {neutralise(turn.thoughts or NO_COMMAND)}"),
+            Segment("commands", f" {neutralise(turn.commands or NO_COMMAND)}"),
             Segment("results", NO_RESULTS),
             Segment("moss", f" {neutralise(turn.reply)}"),
         )

@@ -1,12 +1,45 @@
-"""The collaborators of a turn: who generates tokens, who answers calls. Known by shape only."""
+"""The collaborators of a turn, known by shape only: who builds its prompt, who replies to it, who
+generates tokens, who answers calls.
+"""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.calls import Call
 from plugins_svc.results import PluginOutput
+from serve_app.generation import Answer, Generation, ReplyDelta
+from serve_app.prompt_fit import Prompt
+from serve_app.sessions import Turn
+
+
+class Prompts(Protocol):
+    """Where a chat becomes the ids that a model continues, in the dialogue it was taught."""
+
+    def build(
+        self, turns: Sequence[Turn], user: str, enabled: Collection[str], max_length: int
+    ) -> Prompt:
+        """Ids up to where the model is to go on, for at most `max_length` ids of prompt and
+        everything that follows it.
+
+        Drops whole oldest turns to leave comfortable room, never the meta instruction; raises
+        ContextLengthError when even without history there is no room for a reply. May be called
+        from any thread.
+        """
+        ...
+
+
+class ReplyGenerator(Protocol):
+    """Who makes a turn's reply, in as many passes as the dialogue has."""
+
+    def run(self, generation: Generation) -> AsyncGenerator[ReplyDelta | Answer]:
+        """Pieces of the reply, then the Answer. Closing it aborts whatever runs.
+
+        Raises DeadlineExceededError when the deadline passes before the reply begins; after
+        that it ends the reply, as its length does.
+        """
+        ...
 
 
 class ChatModel(Protocol):

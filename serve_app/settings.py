@@ -3,6 +3,7 @@
 The only place where outside names turn into an EngineConfig. It starts and opens nothing.
 """
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -11,13 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from moss_tp.engine.config import EngineConfig
 from moss_tp.errors import ConfigError
 from plugins_svc.registry import PluginSettings, available_plugins
+from serve_app.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Dialogue = Literal["plugin", "plain"]
 
 # CPUs without bf16 instructions emulate it slowly, and fp32 is what every CPU is fast at; on CUDA
 # it is what the published checkpoints hold.
 DEFAULT_DTYPE: dict[str, Dtype] = {"cpu": "float32", "cuda": "float16"}
+# The published models that were taught plugins, by hub id, copy or the hub's cache.
+_PLUGIN_MODEL = re.compile(r"-plugin(-int[48])?(/snapshots/[0-9a-f]+)?$")
 
 
 # How long a step may take before its rank counts as hung. A full step of the 16 B model (1024
@@ -40,6 +45,7 @@ class ServeSettings(BaseModel):
     replicas: int = Field(default=1, ge=1)
     documents_dir: Path | None = Field(default=None, description="what web search searches")
     plugins: tuple[str, ...] | None = Field(default=None, description="None: all that can run")
+    dialogue: Dialogue | None = Field(default=None, description="None: by the model's name")
     # A replica that is replaced or scaled away gets this long to end its replies.
     drain_s: float = Field(default=120, ge=0)
     step_timeout_s: float | None = Field(default=None, gt=0)
@@ -53,12 +59,32 @@ class ServeSettings(BaseModel):
         return path.resolve().name if path.is_dir() else self.model
 
     @property
+    def spoken_dialogue(self) -> Dialogue:
+        """`dialogue`, else `plugin` for a model that is named so or brings a meta instruction.
+
+        Published checkpoints differ in nothing but their names. A model in the other dialogue
+        writes nonsense; who fine-tunes one under a name of their own says which it was taught.
+        """
+        if self.dialogue is not None:
+            return self.dialogue
+        path = Path(self.model).resolve()
+        is_named_so = any(_PLUGIN_MODEL.search(name) for name in (self.model, str(path)))
+        return "plugin" if is_named_so or (path / META_INSTRUCTION_FILE).is_file() else "plain"
+
+    @property
     def plugin_settings(self) -> PluginSettings:
         return PluginSettings(documents_dir=self.documents_dir)
 
     @property
     def plugin_names(self) -> tuple[str, ...]:
-        """The plugins to deploy, in MOSS's order."""
+        """The plugins to deploy, in MOSS's order; none for a model that speaks plainly."""
+        if self.spoken_dialogue == "plain":
+            if self.plugins or self.documents_dir:
+                raise ConfigError(
+                    f"{self.model_name} is served as a model without plugins, so nothing can"
+                    " calculate or search for it; if it was taught plugins, set dialogue to plugin"
+                )
+            return ()
         available = available_plugins(self.plugin_settings)
         if self.plugins is None:
             return available

@@ -17,11 +17,11 @@ from serve_app.errors import (
     SessionFullError,
     TurnNotStoredError,
 )
+from serve_app.generation import Answer, Generation, ReplyDelta
 from serve_app.held_lease import HeldLease
-from serve_app.prompt import PromptBuilder
+from serve_app.protocols import Prompts, ReplyGenerator
 from serve_app.session_store import Lease, Opened, SessionStore
 from serve_app.sessions import Session, Turn, is_uid, new_token
-from serve_app.two_pass import Answer, Generation, ReplyDelta, TwoPassGenerator
 
 # Such a key names its chat and opens it, so it must not be something others would think of.
 MIN_STARTING_KEY_CHARS = 16
@@ -72,8 +72,8 @@ class TurnRunner:
     """Runs turns over a store and a model; holds no state of its own."""
 
     store: SessionStore
-    prompts: PromptBuilder
-    generator: TwoPassGenerator
+    prompts: Prompts
+    generator: ReplyGenerator
     limits: TurnLimits
 
     async def run(self, request: TurnRequest) -> AsyncGenerator[ReplyDelta | TurnDone]:
@@ -92,7 +92,7 @@ class TurnRunner:
         async with HeldLease(self.store, lease, self.limits.lease_renewal_s) as held:
             if len(session.turns) >= self.limits.max_turns:
                 raise SessionFullError("the chat has as many turns as it may; start a new one")
-            generation = self._generation(request, session, deadline)
+            generation = await self._generation(request, session, deadline)
             answer: Answer | None = None
             async with aclosing(self.generator.run(generation)) as events:
                 async for event in events:
@@ -134,9 +134,14 @@ class TurnRunner:
             await self.store.release(lease)  # it may have been taken, unheard by us
             raise
 
-    def _generation(self, request: TurnRequest, session: Session, deadline: float) -> Generation:
+    async def _generation(
+        self, request: TurnRequest, session: Session, deadline: float
+    ) -> Generation:
         max_length = min(request.max_length, self.limits.max_model_len)
-        prompt = self.prompts.build(session.turns, request.user, request.enabled, max_length)
+        # A body of a quarter of a megabyte takes most of a second to encode.
+        prompt = await asyncio.to_thread(
+            self.prompts.build, session.turns, request.user, request.enabled, max_length
+        )
         return Generation(
             request_id=new_token(),
             session_id=session.uid,

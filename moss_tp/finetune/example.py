@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from moss_tp.dialogue import (
     HUMAN,
     MOSS,
+    NO_RESULTS,
     RESULTS,
     Encoder,
     Segment,
@@ -18,8 +19,6 @@ from moss_tp.dialogue import (
     encode_opening,
 )
 from moss_tp.finetune.conversation import Conversation
-
-_NO_RESULTS = "\nNone\n"
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ def _encode_turn(
 
 
 def _has_results(turn: Sequence[Segment]) -> bool:
-    return any(segment.role == RESULTS and segment.body != _NO_RESULTS for segment in turn)
+    return any(segment.role == RESULTS and segment.body != NO_RESULTS for segment in turn)
 
 
 def _without_results(turn: Sequence[Segment]) -> list[Segment]:
-    return [replace(s, body=_NO_RESULTS) if s.role == RESULTS else s for s in turn]
+    return [replace(s, body=NO_RESULTS) if s.role == RESULTS else s for s in turn]

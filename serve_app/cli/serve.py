@@ -42,6 +42,11 @@ DTYPE_HELP = "Default: " + ", ".join(f"{t} on {d}" for d, t in DEFAULT_DTYPE.ite
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Directory of .txt and .md files that web search searches. Default: no web search.",
 )
+@click.option(
+    "--dialogue",
+    type=click.Choice(["plugin", "plain"]),
+    help="How the model was taught to speak. Default: plugin if it is named so, else plain.",
+)
 def command(
     model: str,
     tp: int,
@@ -53,6 +58,7 @@ def command(
     data_dir: Path,
     max_model_len: int | None,
     documents: Path | None,
+    dialogue: str | None,
 ) -> None:
     """Serve a MOSS model over HTTP on this machine until Ctrl-C."""
     if store != EMBEDDED and not store.startswith(STORE_SCHEMES):
@@ -66,6 +72,7 @@ def command(
             "dtype": dtype,
             "max_model_len": max_model_len,
             "documents_dir": documents,
+            "dialogue": dialogue,
             "drain_s": DRAIN_S,
             "start_attempts": 1,
         }

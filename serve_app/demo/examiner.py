@@ -22,10 +22,11 @@ from plugins_svc.protocol import Plugin
 from plugins_svc.registry import create_plugin
 from plugins_svc.results import PluginOutput
 from serve_app.demo.exam import Question
+from serve_app.generation import Answer, Generation
 from serve_app.meta_instruction import load_meta_instruction
 from serve_app.prompt import PromptBuilder
 from serve_app.sessions import Turn, new_token
-from serve_app.two_pass import Answer, Generation, TwoPassGenerator
+from serve_app.two_pass import TwoPassGenerator
 
 _TURN_TIMEOUT_S = 600.0
 

@@ -84,6 +84,15 @@ def test_a_stream_tells_what_the_answer_holds(server: MossProcess) -> None:
     assert again["history"][0] == ["Hello, who are you?", answer["response"]]
 
 
+def test_the_calculator_computes_what_the_model_cannot(server: MossProcess) -> None:
+    """The answer shows neither thoughts nor commands, so the same question without the plugin
+    tells where the number came from."""
+    answer = server.ask("计算 12*34", temperature=0)
+    assert "408" in answer["response"]
+    without = server.ask("计算 12*34", temperature=0, plugins=[])
+    assert "408" not in without["response"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

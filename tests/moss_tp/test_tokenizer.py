@@ -1,4 +1,6 @@
 import json
+import threading
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,6 +54,27 @@ def test_text_survives(text: str) -> None:
 @given(st.lists(st.sampled_from([*SPECIAL_TOKENS, " ", "a", "<|Human|>:"])).map("".join))
 def test_text_never_becomes_structure(text: str) -> None:
     assert max(_TOKENIZER.encode(text), default=0) < TEXT_TOKENS
+
+
+def test_other_threads_run_while_a_long_text_is_encoded() -> None:
+    """A thread that could not would count once or twice, before the call and after it."""
+    is_encoding, is_done = threading.Event(), threading.Event()
+    counted = 0
+
+    def count() -> None:
+        nonlocal counted
+        while not is_done.is_set():
+            counted += is_encoding.is_set()
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    is_encoding.set()
+    _TOKENIZER.encode("长" * 100_000)
+    is_encoding.clear()
+    is_done.set()
+    thread.join()
+    assert counted >= 20
 
 
 def test_special_tokens_have_no_bytes(tokenizer: Tokenizer) -> None:

@@ -4,8 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins_svc.calls import Call
-from plugins_svc.results import MAX_ITEM_CHARS, PluginOutput, format_results, format_value
+from plugins_svc.calls import PLUGIN_OF_CALL, Call
+from plugins_svc.results import (
+    MAX_ITEM_CHARS,
+    PluginOutput,
+    format_results,
+    format_value,
+    num_items,
+)
 
 NO_RESULT = PluginOutput.no_result()
 
@@ -72,6 +78,28 @@ def test_a_search_without_hits_takes_no_number() -> None:
     assert format_results(outcomes) == (
         '\nSearch("a") =>\nNo result.\nSearch("b") =>\n<|1|>: \'x\'\n'
     )
+
+
+@pytest.mark.parametrize("name", PLUGIN_OF_CALL)
+@pytest.mark.parametrize("output", [PluginOutput(True, ()), PluginOutput(False, ("x",))])
+def test_ok_without_values_or_values_without_ok_is_no_result(
+    name: str, output: PluginOutput
+) -> None:
+    call = Call(name, "q")
+    shown = "'No result.'" if name == "Calculate" else "No result."
+    assert format_value(call, output) == shown
+    assert num_items([(call, output)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("num_searches", "num_found", "num_shown"), [(1, 5, 3), (1, 2, 2), (2, 3, 4), (4, 3, 4)]
+)
+def test_items_that_may_be_cited(num_searches: int, num_found: int, num_shown: int) -> None:
+    output = found(*("s" * num_found))
+    outcomes = [(Call("Search", str(i)), output) for i in range(num_searches)]
+    outcomes.append((Call("Calculate", "1"), found("1")))
+    assert num_items(outcomes) == num_shown
+    assert format_results(outcomes).count("<|") == num_shown
 
 
 def test_an_item_is_cut_on_its_repr() -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Self, cast
 
 import pytest
 from ray import serve
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from cluster.local_ray import local_ray
@@ -20,7 +22,7 @@ from moss_tp.errors import (
 )
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.calls import Call
-from plugins_svc.errors import UnknownPluginError
+from plugins_svc.errors import PluginError, UnknownPluginError
 from plugins_svc.results import PluginOutput
 from serve_app.handles import RemoteModel, RemotePlugins
 
@@ -31,6 +33,10 @@ ERRORS = {
     "dead": EngineDeadError("rank 1 is gone"),
     "invalid": InvalidRequestError("token id 9 is outside the vocabulary"),
 }
+UNAVAILABLE = [
+    DeploymentUnavailableError(cast(Any, "MossServer")),
+    ReplicaUnavailableError("replica 1 is no longer available"),
+]
 
 
 class FakeServer:
@@ -68,6 +74,37 @@ class FakeServer:
 
     async def fall_ill(self) -> None:
         self.is_healthy = False
+
+
+class GoneHandle:
+    """A deployment handle of which no call reaches a replica, whatever the method."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.num_calls = 0
+
+    def options(self, **options: object) -> Self:
+        return self
+
+    def __getattr__(self, method: str) -> Self:
+        return self
+
+    def remote(self, *arguments: object) -> Self:
+        self.num_calls += 1
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> TokenDelta:
+        raise self.error
+
+    def __await__(self) -> Generator[None, None, object]:
+        raise self.error
+        yield
+
+    def cancel(self) -> None:
+        """Nothing runs."""
 
 
 class FakePlugin:
@@ -142,6 +179,22 @@ async def test_plugins_by_name(
     assert await plugins.run(Call("Calculate", "1+x")) == PluginOutput(True, ("1+X",))
     with pytest.raises(UnknownPluginError):
         await plugins.run(Call("Search", "x"))
+
+
+@pytest.mark.parametrize("error", UNAVAILABLE)
+async def test_a_model_without_replicas_is_a_dead_engine(error: Exception) -> None:
+    gone = GoneHandle(error)
+    deltas = RemoteModel(cast(DeploymentHandle[Any], gone)).generate("r", [65], PARAMS, "session")
+    with pytest.raises(EngineDeadError):
+        await anext(deltas)
+    assert gone.num_calls == 2, "it was tried again, once"
+
+
+@pytest.mark.parametrize("error", UNAVAILABLE)
+async def test_a_plugin_without_replicas_is_its_error(error: Exception) -> None:
+    gone = cast(DeploymentHandle[Any], GoneHandle(error))
+    with pytest.raises(PluginError, match="calculator"):
+        await RemotePlugins({"calculator": gone}).run(Call("Calculate", "1"))
 
 
 async def test_health_is_the_engines(

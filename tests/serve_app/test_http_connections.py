@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from moss_tp.errors import EngineDeadError
 from serve_app.embedded_store import EmbeddedStore
 from serve_app.http_app import create_http_app
 from serve_app.redis_session_store import RedisSessionStore, StoreSettings
@@ -116,6 +117,72 @@ async def test_events_arrive_while_the_reply_is_made(site: Site) -> None:
         go_on.set()
         rest = [line async for line in lines if line]
     assert json.loads(rest[-1].removeprefix("data: "))["status"] == 200
+
+
+async def test_a_silent_stream_begins_and_pings(site: Site) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(is_reply: bool, num_tokens: int) -> None:
+        if num_tokens == 2:
+            await go_on.wait()
+            go_on.clear()
+
+    site.model.wait = wait
+    async with (
+        serving(create_http_app(replace(site.service, ping_s=0.05))) as url,
+        httpx.AsyncClient(base_url=url) as client,
+        asyncio.timeout(10),
+        client.stream("POST", "/", json={"prompt": "hi", "stream": True}) as response,
+    ):
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = response.aiter_lines()
+        assert [await anext(lines) for _ in range(4)] == [": ping", ""] * 2
+        go_on.set()  # the thoughts end, the reply begins
+        while (line := await anext(lines)) in (": ping", ""):
+            pass
+        assert line == 'data: {"delta": "t"}'
+        while await anext(lines) != ": ping":
+            pass
+        go_on.set()
+        rest = [line async for line in lines if line]
+    assert json.loads(rest[-1].removeprefix("data: "))["response"].endswith("turn 1")
+
+
+async def test_an_error_after_a_ping_is_the_last_event(site: Site) -> None:
+    async def fail(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(0.3)
+        raise EngineDeadError("a rank is dead")
+
+    site.model.wait = fail
+    async with (
+        serving(create_http_app(replace(site.service, ping_s=0.02))) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        response = await client.post("/", json={"prompt": "hi", "stream": True})
+    assert response.status_code == 200
+    *pings, last = response.text.removesuffix("\n\n").split("\n\n")
+    assert set(pings) == {": ping"}
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_error"
+
+
+async def test_who_leaves_between_two_pings_cancels(site: Site) -> None:
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(60 if num_tokens == 3 else 0)
+
+    site.model.wait = hang
+    async with (
+        serving(create_http_app(replace(site.service, ping_s=0.02))) as url,
+        httpx.AsyncClient(base_url=url) as client,
+        asyncio.timeout(10),
+    ):
+        async with client.stream("POST", "/", json={"prompt": "hi", "stream": True}) as response:
+            lines = response.aiter_lines()
+            while not site.model.num_running:
+                assert await anext(lines) in (": ping", "")
+        while site.model.num_running:
+            await asyncio.sleep(0.01)
+    assert site.model.num_aborted == 1
 
 
 async def test_an_oversized_upload_is_cut_off(site: Site) -> None:

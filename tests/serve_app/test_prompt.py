@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_tp.dialogue import MARKERS, parse_segment
+from moss_tp.dialogue import MARKERS, NO_RESULTS, parse_segment
 from moss_tp.errors import CheckpointError, ContextLengthError
+from plugins_svc.registry import CAPABILITIES
 from serve_app.meta_instruction import DEFAULT_META_INSTRUCTION, load_meta_instruction
-from serve_app.prompt import COMFORTABLE_ROOM, MIN_REPLY_TOKENS, NO_RESULTS, PromptBuilder
+from serve_app.prompt import PromptBuilder
+from serve_app.prompt_fit import COMFORTABLE_ROOM, MIN_REPLY_TOKENS
 from serve_app.sessions import Turn
 from tests.support.chat_fakes import CharCodec
 
@@ -21,7 +23,7 @@ CODEC = CharCodec()
 META = "Be brief.\n"
 BUILDER = PromptBuilder(CODEC, META)
 TURN = Turn("k", "我叫小明", "记住名字", "None", NO_RESULTS, "你好，小明！")
-CAPABILITIES = """\
+ONLY_CALCULATOR = """\
 - Inner thoughts: enabled.
 - Web search: disabled.
 - Calculator: enabled. API: Calculate(expression)
@@ -43,7 +45,7 @@ def test_first_prompt_is_the_published_form() -> None:
     prompt = BUILDER.build([TURN], "5^3 等于多少？", {"calculator"}, 2048)
     assert prompt.dropped_turns == 0
     assert CODEC.show(prompt.token_ids) == (
-        f"{META}{CAPABILITIES}"
+        f"{META}{ONLY_CALCULATOR}"
         "<|Human|>: 我叫小明<eoh>\n"
         "<|Inner Thoughts|>: 记住名字<eot>\n"
         "<|Commands|>: None<eoc>\n"
@@ -153,18 +155,31 @@ def test_meta_instruction_of_a_model_directory(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="MOSS's sample conversations are not here")
 def test_published_turns_are_rendered_byte_for_byte() -> None:
-    builder = PromptBuilder(CODEC, DEFAULT_META_INSTRUCTION)
+    """Every turn of every sample, behind its earlier turns as they are told again."""
     num_checked = 0
-    for path in sorted(SAMPLES.glob("calculator/*.json")):
+    for path in sorted(SAMPLES.glob("*/*.json")):
         sample = json.loads(path.read_text("utf-8"))
-        turn = sample["chat"]["turn_1"]
-        user = parse_segment(turn["Human"]).body.removeprefix(" ")
-        prompt = builder.build([], user, {"calculator"}, 100_000)
-        written = (turn["Inner Thoughts"] + turn["Commands"]).removeprefix(MARKERS["thoughts"])
-        thinking = builder.read_thinking(CODEC.spell(written.removesuffix("\n")))
-        results = parse_segment(turn["Tool Responses"]).body
-        shown = CODEC.show(builder.reply_prompt(prompt.token_ids, thinking, results))
-        whole = "".join(list(turn.values())[:4])
-        assert shown == sample["meta_instruction"] + whole + MARKERS["moss"]
-        num_checked += 1
-    assert num_checked > 20
+        meta = sample["meta_instruction"]
+        enabled = {c.plugin for c in CAPABILITIES if c.plugin and f"{c.label}: enabled" in meta}
+        past, turns = meta, list[Turn]()
+        for told in sample["chat"].values():
+            turn, shown = _rendered(turns, told, enabled)
+            assert shown == past + "".join(list(told.values())[:4]) + MARKERS["moss"], path.name
+            past += "".join({**told, "Tool Responses": "<|Results|>:\nNone\n<eor>\n"}.values())
+            turns.append(turn)
+            num_checked += 1
+    assert num_checked > 400
+
+
+def _rendered(turns: list[Turn], told: dict[str, str], enabled: set[str]) -> tuple[Turn, str]:
+    """A published turn as a Turn, and the prompt of its reply."""
+    builder = PromptBuilder(CODEC, DEFAULT_META_INSTRUCTION)
+    user, results, reply = (
+        parse_segment(told[key]).body for key in ("Human", "Tool Responses", "MOSS")
+    )
+    user, reply = user.removeprefix(" "), reply.removeprefix(" ")
+    prompt = builder.build(turns, user, enabled, 1_000_000)
+    written = (told["Inner Thoughts"] + told["Commands"]).removeprefix(MARKERS["thoughts"])
+    thinking = builder.read_thinking(CODEC.spell(written.removesuffix("\n")))
+    shown = CODEC.show(builder.reply_prompt(prompt.token_ids, thinking, results))
+    return Turn("k", user, thinking.thoughts, thinking.commands, results, reply), shown

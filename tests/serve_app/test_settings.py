@@ -6,8 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from moss_tp.errors import ConfigError
-from serve_app.settings import ServeSettings
+from serve_app.settings import Dialogue, ServeSettings
+from tests.e2e.moss_process import DEMO_MODEL
 
+PLUGIN_MODEL = "fnlp/moss-moon-003-sft-plugin"
 STORE = "redis://localhost:6379/0"
 
 
@@ -28,22 +30,69 @@ def test_the_engine_gets_what_was_set() -> None:
 
 
 def test_every_plugin_with_a_back_end_by_default(tmp_path: Path) -> None:
-    plain = ServeSettings(model="m", store=STORE)
-    with_documents = ServeSettings(model="m", store=STORE, documents_dir=tmp_path)
-    assert plain.plugin_names == ("calculator", "equation_solver")
+    bare = ServeSettings(model=PLUGIN_MODEL, store=STORE)
+    with_documents = ServeSettings(model=PLUGIN_MODEL, store=STORE, documents_dir=tmp_path)
+    assert bare.plugin_names == ("calculator", "equation_solver")
     assert with_documents.plugin_names == ("web_search", "calculator", "equation_solver")
 
 
 def test_some_plugins_in_their_own_order() -> None:
-    settings = ServeSettings(model="m", store=STORE, plugins=("equation_solver", "calculator"))
+    settings = ServeSettings(
+        model=PLUGIN_MODEL, store=STORE, plugins=("equation_solver", "calculator")
+    )
     assert settings.plugin_names == ("calculator", "equation_solver")
-    assert ServeSettings(model="m", store=STORE, plugins=()).plugin_names == ()
+    assert ServeSettings(model=PLUGIN_MODEL, store=STORE, plugins=()).plugin_names == ()
 
 
 def test_a_plugin_without_a_back_end() -> None:
-    settings = ServeSettings(model="m", store=STORE, plugins=("text_to_image",))
+    settings = ServeSettings(model=PLUGIN_MODEL, store=STORE, plugins=("text_to_image",))
     with pytest.raises(ConfigError, match="text_to_image"):
         _ = settings.plugin_names
+
+
+@pytest.mark.parametrize(
+    ("model", "dialogue"),
+    [
+        ("fnlp/moss-moon-003-sft-plugin", "plugin"),
+        ("fnlp/moss-moon-003-sft-plugin-int4", "plugin"),
+        ("fnlp/moss-moon-003-sft-plugin-int8", "plugin"),
+        ("/m/models--fnlp--moss-moon-003-sft-plugin/snapshots/0a1b2c3d", "plugin"),
+        ("fnlp/moss-moon-003-sft", "plain"),
+        ("fnlp/moss-moon-003-sft-int4", "plain"),
+        ("fnlp/moss-moon-003-base", "plain"),
+        ("/m/no-plugins", "plain"),
+        ("/moss-plugin/moss-moon-003-sft", "plain"),
+        (str(DEMO_MODEL), "plugin"),
+    ],
+)
+def test_the_dialogue_follows_the_models_name(model: str, dialogue: Dialogue) -> None:
+    assert ServeSettings(model=model, store=STORE).spoken_dialogue == dialogue
+    for chosen in ("plugin", "plain"):
+        settings = ServeSettings.model_validate(
+            {"model": model, "store": STORE, "dialogue": chosen}
+        )
+        assert settings.spoken_dialogue == chosen
+
+
+def test_the_dialogue_follows_the_directory(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    (tmp_path / "moss-moon-003-sft-plugin").mkdir()
+    link.symlink_to(tmp_path / "moss-moon-003-sft-plugin")
+    assert ServeSettings(model=str(link), store=STORE).spoken_dialogue == "plugin"
+    assert ServeSettings(model=str(tmp_path), store=STORE).spoken_dialogue == "plain"
+    (tmp_path / "meta_instruction.txt").write_text("You are MOSS.")
+    assert ServeSettings(model=str(tmp_path), store=STORE).spoken_dialogue == "plugin"
+
+
+def test_a_plain_model_has_no_plugins() -> None:
+    model = "fnlp/moss-moon-003-sft"
+    assert ServeSettings(model=model, store=STORE).plugin_names == ()
+    for asked in ({"plugins": ("calculator",)}, {"documents_dir": Path("docs")}):
+        settings = ServeSettings.model_validate({"model": model, "store": STORE, **asked})
+        with pytest.raises(ConfigError, match="without plugins"):
+            _ = settings.plugin_names
+    told = ServeSettings(model=model, store=STORE, plugins=("calculator",), dialogue="plugin")
+    assert told.plugin_names == ("calculator",)
 
 
 def test_the_models_name(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Turns of a chat on a real store: order, isolation, keys, failure and departure."""
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import pytest
@@ -15,12 +16,12 @@ from serve_app.errors import (
     StoreUnavailableError,
     TurnNotStoredError,
 )
+from serve_app.generation import ReplyDelta
 from serve_app.redis_session_store import RedisSessionStore, StoreSettings
 from serve_app.sessions import Session, new_token
 from serve_app.turn import TurnLimits
-from serve_app.two_pass import ReplyDelta
 from tests.support.chat import Chat
-from tests.support.chat_fakes import FakeModel, FakePlugins
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
 
 KEY = "a key that nobody else would choose"
 
@@ -113,6 +114,26 @@ async def test_closing_between_two_pieces_cancels_too(chat: Chat) -> None:
     await events.aclose()
     assert (chat.model.num_running, chat.model.num_aborted) == (0, 1)
     assert await chat.store.load(chat.model.session_ids[-1], "ann") is None
+
+
+async def test_a_prompt_is_encoded_beside_the_event_loop(chat: Chat) -> None:
+    """A prompt of which the codec only lets go when the loop has run meanwhile."""
+    has_run, is_encoding = threading.Event(), threading.Event()
+
+    class SlowCodec(CharCodec):
+        def encode(self, text: str) -> list[int]:
+            if "slow" in text:
+                is_encoding.set()
+                assert has_run.wait(10), "the loop stands still"
+            return super().encode(text)
+
+    chat.codec = SlowCodec()
+    task = asyncio.create_task(chat.say("slow"))
+    while not is_encoding.is_set():
+        await asyncio.sleep(0.001)
+    assert not task.done()
+    has_run.set()
+    assert (await task).turns[0].reply == "turn 1"
 
 
 async def test_one_turn_at_a_time(chat: Chat) -> None:

@@ -1,17 +1,17 @@
 """The two passes on a fake model: prompts, plugins, lengths and deadlines."""
 
 import asyncio
+from typing import cast
 
 import pytest
 
 from moss_tp.errors import ContextLengthError, EngineDeadError
+from plugins_svc.calls import Call
 from plugins_svc.results import PluginOutput
-from serve_app.errors import (
-    DeadlineExceededError,
-)
+from serve_app.errors import DeadlineExceededError
 from serve_app.turn import TurnLimits
 from tests.support.chat import Chat
-from tests.support.chat_fakes import CharCodec, think_of
+from tests.support.chat_fakes import CharCodec, FakePlugins, think_of
 
 
 async def test_passes_share_their_prefix_and_know_their_ends(chat: Chat) -> None:
@@ -61,6 +61,40 @@ async def test_plugins_that_fail_or_hang_give_no_result(chat: Chat) -> None:
         "Calculate(\"1\") => '1'\n"
     )
     assert chat.plugins.num_running == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [None, 7, "125", PluginOutput(True, None), PluginOutput(True, (5,)), PluginOutput(True, ())],  # type: ignore[arg-type]
+)
+async def test_a_plugin_that_answers_nonsense_gives_no_result(chat: Chat, answer: object) -> None:
+    class Broken(FakePlugins):
+        async def run(self, call: Call) -> PluginOutput:
+            return cast(PluginOutput, answer)
+
+    chat.plugins = Broken()
+    chat.model.think = think_of('Calculate("1")')
+    turn = (await chat.say()).turns[0]
+    assert turn.results == "\nCalculate(\"1\") => 'No result.'\n" and turn.reply == "turn 1"
+
+
+async def test_citations_without_a_result_are_dropped(chat: Chat) -> None:
+    """From the stream as from the stored reply; `say` compares the two."""
+    chat.model.think = think_of('Search("q"), Search("none")')
+    chat.plugins.answers = {
+        "q": PluginOutput(True, ("a", "b", "c")),
+        "none": PluginOutput.no_result(),
+    }
+    chat.model.reply = lambda prompt: " x<sup><|1|></sup>y<sup><|3|></sup><sup><|2|></sup><sup<eom>"
+    session = await chat.say(enabled=frozenset({"web_search"}))
+    assert session.turns[0].reply == "x<sup><|1|></sup>y<sup><|2|></sup><sup"
+    session = await chat.say(uid=session.uid)
+    assert session.turns[1].reply == "xy<sup", "this turn has no results"
+
+
+async def test_a_reply_of_nothing_but_a_wrong_citation_is_empty(chat: Chat) -> None:
+    chat.model.reply = lambda prompt: " <sup><|1|></sup><eom>"
+    assert (await chat.say()).turns[0].reply == ""
 
 
 @pytest.mark.parametrize("enabled", [frozenset(), frozenset({"web_search"})])

@@ -5,11 +5,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from moss_tp.sampling_params import SamplingParams
+from serve_app.generation import ReplyDelta
+from serve_app.one_pass import OnePassGenerator
+from serve_app.plain_prompt import PlainPromptBuilder
 from serve_app.prompt import PromptBuilder
+from serve_app.protocols import Prompts, ReplyGenerator
 from serve_app.redis_session_store import RedisSessionStore
 from serve_app.sessions import Session
+from serve_app.settings import Dialogue
 from serve_app.turn import TurnDone, TurnLimits, TurnRequest, TurnRunner
-from serve_app.two_pass import ReplyDelta, TwoPassGenerator
+from serve_app.two_pass import TwoPassGenerator
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
 
 KEY = "a key that nobody else would choose"
@@ -23,15 +28,22 @@ class Chat:
     model: FakeModel
     plugins: FakePlugins
     limits: TurnLimits = field(default_factory=lambda: TurnLimits(max_model_len=4096))
+    dialogue: Dialogue = "plugin"
+    codec: CharCodec = field(default_factory=CharCodec)
 
     def ask(self, user: str = "你好", **changes: object) -> AsyncGenerator[ReplyDelta | TurnDone]:
         request = TurnRequest(
             "ann", user, user, SamplingParams(), frozenset({"calculator"}), max_length=2048
         )
-        prompts = PromptBuilder(CharCodec(), "Be brief.\n")
-        generator = TwoPassGenerator(self.model, self.plugins, prompts, plugin_timeout_s=0.3)
-        runner = TurnRunner(self.store, prompts, generator, self.limits)
+        runner = TurnRunner(self.store, *self._speakers(), self.limits)
         return runner.run(replace(request, **changes))  # type: ignore[arg-type]
+
+    def _speakers(self) -> tuple[Prompts, ReplyGenerator]:
+        if self.dialogue == "plain":
+            plain = PlainPromptBuilder(self.codec, "Be brief.\n")
+            return plain, OnePassGenerator(self.model, plain.eom_id)
+        prompts = PromptBuilder(self.codec, "Be brief.\n")
+        return prompts, TwoPassGenerator(self.model, self.plugins, prompts, plugin_timeout_s=0.3)
 
     async def say(self, user: str = "你好", **changes: object) -> Session:
         async with aclosing(self.ask(user, **changes)) as events:

@@ -82,6 +82,12 @@ def test_pieces_and_the_uid(server: Server, client: ChatClient) -> None:
     ]
 
 
+def test_pings_are_no_events(server: Server, client: ChatClient) -> None:
+    status, events = stream({"delta": "hi"}, DONE)
+    server.replies.append((status, ": ping\n\n" + events.replace("\n\n", "\n\n: ping\n\n")))
+    assert list(client.ask("hello")) == ["hi"]
+
+
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
