@@ -47,3 +47,8 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the tokens so far change what is sampled next."""
+        return self.repetition_penalty != 1

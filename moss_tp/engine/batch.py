@@ -15,7 +15,7 @@ class Batch:
 
     `context_lens` counts a sequence's tokens up to the end of its chunk. `block_tables` are
     just long enough to hold them. `samples` marks the chunks that end their sequence: the next
-    token is wanted after their last row, and `Executor.execute` returns one id for each.
+    token is wanted after their last row, and `Executor.execute` returns one token for each.
     """
 
     token_ids: tuple[int, ...]  # (T,)

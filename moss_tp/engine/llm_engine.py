@@ -1,14 +1,11 @@
 """The engine without threads: requests in, one step at a time, deltas out.
 
-Joins Scheduler, Executor and detokenizers, and owns each request's random generator, so that a
-preempted request goes on where its sampler was. One thread at a time may use it.
+Joins Scheduler, Executor and detokenizers. One thread at a time may use it.
 """
 
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Protocol
-
-import torch
 
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.detokenizer import ByteDecoder, Detokenizer
@@ -17,7 +14,6 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.scheduler import Scheduler, to_batch
 from moss_tp.engine.sequence import Sequence, stop_ids_of
 from moss_tp.errors import ConfigError, ContextLengthError, InvalidRequestError, QueueFullError
-from moss_tp.layers.sampler import SamplingRow
 from moss_tp.sampling_params import SamplingParams
 
 
@@ -34,7 +30,6 @@ class ModelIds(Protocol):
 class _Request:
     seq: Sequence
     detokenizer: Detokenizer
-    generator: torch.Generator | None
 
 
 class LLMEngine:
@@ -81,8 +76,7 @@ class LLMEngine:
             raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
         stop_ids = stop_ids_of(params, self._model.eos_token_id)
         seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt)
-        generator = _generator(params)
-        self._requests[request_id] = _Request(seq, Detokenizer(self._tokenizer), generator)
+        self._requests[request_id] = _Request(seq, Detokenizer(self._tokenizer))
         self.scheduler.add(seq)
 
     def check_request(self, prompt_ids: Ids[int], params: SamplingParams) -> None:
@@ -116,7 +110,7 @@ class LLMEngine:
         if not chunks:
             return []
         batch = to_batch(chunks, self.config.block_size)
-        rows = [self._sampling_row(chunk.seq) for chunk in chunks if chunk.samples]
+        rows = [chunk.seq.sampling_row() for chunk in chunks if chunk.samples]
         sampled = self.executor.execute(batch, rows)
         self.num_steps += 1
         return [
@@ -132,19 +126,10 @@ class LLMEngine:
     def close(self) -> None:
         self.executor.close()
 
-    def _sampling_row(self, seq: Sequence) -> SamplingRow:
-        return SamplingRow(
-            params=seq.params,
-            prompt_and_output_ids=seq.token_ids,
-            num_output=seq.num_output_tokens,
-            generator=self._requests[seq.request_id].generator,
-            blocked_ids=seq.blocked_ids,
-        )
-
     def _delta(self, seq: Sequence) -> TokenDelta:
-        """The token just appended. A stop ends the reply and is not part of its text."""
-        token_ids = (seq.token_ids[-1],)
-        shown = () if seq.finish_reason == "stop" else token_ids
+        """The tokens just appended. A stop ends the reply and is not part of its text."""
+        token_ids = tuple(token.token_id for token in seq.take_new())
+        shown = token_ids[:-1] if seq.finish_reason == "stop" else token_ids
         is_last = seq.finish_reason is not None
         text = self._requests[seq.request_id].detokenizer.push(shown, is_last)
         if is_last:
@@ -152,16 +137,3 @@ class LLMEngine:
         return TokenDelta(
             token_ids, text, seq.finish_reason, seq.num_prompt_tokens, seq.num_cached_tokens
         )
-
-
-def _generator(params: SamplingParams) -> torch.Generator | None:
-    """A generator of the request's own: its numbers depend on nothing it is batched with, nor
-    (it lives on the CPU) on the device."""
-    if params.is_greedy:
-        return None
-    generator = torch.Generator()
-    if params.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(params.seed)
-    return generator

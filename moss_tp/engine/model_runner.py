@@ -1,4 +1,4 @@
-"""One rank's side of a step: Batch in, on rank 0 sampled ids out.
+"""One rank's side of a step: Batch in, on rank 0 sampled tokens out.
 
 Owns the rank's KV cache. It knows slots and rows, no requests; every rank runs the same code and
 only rank 0 samples.
@@ -11,7 +11,8 @@ import torch
 from moss_tp.config import ModelConfig
 from moss_tp.engine.batch import Batch
 from moss_tp.layers.attention import BatchTensors, KVCache
-from moss_tp.layers.sampler import Sampler, SamplingRow
+from moss_tp.layers.sampler import Sampler
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 
@@ -40,8 +41,8 @@ class ModelRunner:
         )
 
     @torch.inference_mode()
-    def run(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[int]:
-        """The sampled ids on rank 0, [] elsewhere. `rows`: see `Executor.execute`."""
+    def run(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+        """The sampled tokens on rank 0, [] elsewhere. `rows`: see `Executor.execute`."""
         if self._kv is None:
             raise RuntimeError("the KV cache is not allocated")
         logits = self.model.forward(self._tensors(batch), self._kv)

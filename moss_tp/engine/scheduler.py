@@ -20,6 +20,7 @@ from moss_tp.engine.batch import Batch
 from moss_tp.engine.block_manager import BlockManager
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.sequence import Sequence
+from moss_tp.layers.sampling.row import SampledToken
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,16 @@ class Scheduler:
             chunks.extend(self._admit_waiting(budget))
         return chunks
 
-    def update(self, chunks: Ids[Chunk], sampled: Iterable[int]) -> list[Sequence]:
+    def update(self, chunks: Ids[Chunk], sampled: Iterable[SampledToken]) -> list[Sequence]:
         """Books a computed step: the sequences that got a token, finished ones removed."""
-        ids = iter(sampled)
+        tokens = iter(sampled)
         advanced: list[Sequence] = []
         for chunk in chunks:
             seq, is_sampled = chunk.seq, chunk.samples
             seq.num_computed += chunk.num_tokens
             self.block_manager.commit(seq)
             if is_sampled:
-                seq.append(next(ids), self._max_model_len)
+                seq.append(next(tokens), self._max_model_len)
                 advanced.append(seq)
                 if seq.finish_reason is not None:
                     self._remove(seq)

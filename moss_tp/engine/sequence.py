@@ -1,9 +1,15 @@
-"""One request inside the engine: its tokens and how far they are computed. No torch, no text."""
+"""One request inside the engine: its tokens, how far they are computed, how the next is sampled.
 
+No torch, no text.
+"""
+
+import secrets
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 
 from moss_tp.engine.outputs import FinishReason
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.layers.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
 
@@ -16,8 +22,9 @@ class Sequence:
                                                    gives the logits of the next one
 
     A preempted sequence loses its blocks and nothing else: its output stays, so nothing is
-    emitted twice. `block_hashes` chains over full blocks; it, the table and
-    `num_committed_blocks` (those whose hash is public) are kept by the BlockManager.
+    emitted twice. `seed` is the request's own, or drawn once. `block_hashes` chains over full
+    blocks; it, the table and `num_committed_blocks` (those whose hash is public) are kept by the
+    BlockManager.
     """
 
     request_id: str
@@ -26,6 +33,7 @@ class Sequence:
     stop_ids: frozenset[int]
     salt: str = ""
     num_prompt_tokens: int = field(init=False)
+    seed: int = field(init=False)
     num_computed: int = 0
     num_cached_tokens: int = 0
     block_table: list[int] = field(default_factory=list)
@@ -36,6 +44,10 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
+        self.seed = secrets.randbits(63) if self.params.seed is None else self.params.seed
+        self._history = TokenHistory(self.token_ids) if self.params.has_penalties else None
+        self._stop_ids = tuple(sorted(self.stop_ids))
+        self._untaken: list[SampledToken] = []
 
     @property
     def num_tokens(self) -> int:
@@ -49,20 +61,34 @@ class Sequence:
     def num_uncomputed(self) -> int:
         return self.num_tokens - self.num_computed
 
-    @property
-    def blocked_ids(self) -> tuple[int, ...]:
-        """Ids that may not be sampled next: the stops, while the reply is below `min_tokens`."""
-        if self.num_output_tokens < self.params.min_tokens:
-            return tuple(sorted(self.stop_ids))
-        return ()
+    def sampling_row(self, drafted: Ids[int] = ()) -> SamplingRow:
+        """How to sample the next token, or the one that comes after `drafted` if they are next.
 
-    def append(self, token_id: int, max_model_len: int) -> None:
+        Either way it draws the number of its position. Good until the next `append`.
+        """
+        position = self.num_output_tokens + len(drafted)
+        counts = None
+        if self._history is not None:
+            counts = self._history.counts_after(drafted) if drafted else self._history.counts
+        blocked_ids = self._stop_ids if position < self.params.min_tokens else ()
+        return SamplingRow(self.params, self.seed, position, counts, blocked_ids)
+
+    def append(self, token: SampledToken, max_model_len: int) -> None:
         """Takes a sampled token and sets `finish_reason` where it is the last one."""
+        token_id = token.token_id
         self.token_ids.append(token_id)
+        self._untaken.append(token)
+        if self._history is not None:
+            self._history.append(token_id)
         if token_id in self.stop_ids:
             self.finish_reason = "stop"
         elif self.num_output_tokens >= self.params.max_tokens or self.num_tokens >= max_model_len:
             self.finish_reason = "length"
+
+    def take_new(self) -> list[SampledToken]:
+        """The tokens appended since the last call."""
+        taken, self._untaken = self._untaken, []
+        return taken
 
 
 def stop_ids_of(params: SamplingParams, eos_id: int) -> frozenset[int]:

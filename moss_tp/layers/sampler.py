@@ -1,54 +1,47 @@
-"""Turns logits into one token id a row. Runs on rank 0 only.
+"""Turns logits into one token a row. Runs on rank 0 only.
 
 In transformers' order: repetition penalty, blocked ids, temperature, top-k, top-p, one draw.
-Every operation is a row's own, and a row draws one number from its own generator, so a reply
-does not depend on what it is batched with. It knows no sequence and no stop condition.
+Every operation is a row's own, and a row's random number depends on its seed and position only,
+so a reply does not depend on what it is batched with. It knows no sequence and no stop condition.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from moss_tp.sampling_params import SamplingParams
-
-
-@dataclass(frozen=True)
-class SamplingRow:
-    """How to sample one row. `prompt_and_output_ids` are penalised for repetition;
-    `blocked_ids` (stop ids, as long as there are fewer than `min_tokens`) cannot be sampled.
-    Without a `generator` a draw comes from torch's global one."""
-
-    params: SamplingParams
-    prompt_and_output_ids: Sequence[int]
-    num_output: int
-    generator: torch.Generator | None = None
-    blocked_ids: Sequence[int] = ()
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.layers.sampling.uniforms import uniforms
 
 
 class Sampler:
-    def sample(self, logits: Tensor, rows: Sequence[SamplingRow]) -> list[int]:
-        """One id a row of `logits (R, vocab_size)`, which are changed in place."""
-        for row_logits, row in zip(logits, rows, strict=True):
-            _penalise(row_logits, row)
+    def sample(self, logits: Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+        """One token a row of `logits (R, vocab_size)`, which are changed in place."""
+        _penalise(logits, rows)
         token_ids = logits.argmax(dim=-1)
         for top_k, chosen in _by_top_k(rows).items():
             indices = torch.tensor(chosen, device=logits.device)
             sampled = _draw(logits[indices], top_k, [rows[i] for i in chosen])
             token_ids[indices] = sampled
-        return token_ids.tolist()
+        return [SampledToken(token_id) for token_id in token_ids.tolist()]
 
 
-def _penalise(logits: Tensor, row: SamplingRow) -> None:
-    """Repetition penalty (Keskar et al. 2019) and blocked ids on one row `(vocab_size,)`."""
-    penalty = row.params.repetition_penalty
-    if penalty != 1 and row.prompt_and_output_ids:
-        seen = torch.tensor(list(set(row.prompt_and_output_ids)), device=logits.device)
-        scores = logits[seen]
-        logits[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
-    if row.blocked_ids:
-        logits[torch.tensor(list(row.blocked_ids), device=logits.device)] = -torch.inf
+def _penalise(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
+    """Repetition penalty (Keskar et al. 2019) and blocked ids."""
+    counts = [(i, row.counts, row) for i, row in enumerate(rows) if row.counts is not None]
+    if counts:
+        lens = [len(count.ids) for _, count, _ in counts]
+        ids = torch.from_numpy(np.concatenate([count.ids for _, count, _ in counts]))
+        where = torch.from_numpy(np.repeat([i for i, _, _ in counts], lens))
+        penalties = [row.params.repetition_penalty for _, _, row in counts]
+        penalty = torch.from_numpy(np.repeat(np.array(penalties, np.float32), lens))
+        at = (where.to(logits.device), ids.to(logits.device))
+        scores, penalty = logits[at], penalty.to(logits.device)
+        logits[at] = torch.where(scores < 0, scores * penalty, scores / penalty)
+    for row_logits, row in zip(logits, rows, strict=True):
+        if row.blocked_ids:
+            row_logits[torch.tensor(row.blocked_ids, device=logits.device)] = -torch.inf
 
 
 def _by_top_k(rows: Sequence[SamplingRow]) -> dict[int, list[int]]:
@@ -58,10 +51,6 @@ def _by_top_k(rows: Sequence[SamplingRow]) -> dict[int, list[int]]:
         if not row.params.is_greedy:
             groups.setdefault(row.params.top_k, []).append(index)
     return groups
-
-
-def _uniform(generator: torch.Generator | None) -> float:
-    return torch.rand((), dtype=torch.float64, generator=generator).item()
 
 
 def _draw(logits: Tensor, top_k: int, rows: Sequence[SamplingRow]) -> Tensor:
@@ -81,7 +70,8 @@ def _draw(logits: Tensor, top_k: int, rows: Sequence[SamplingRow]) -> Tensor:
     is_kept = mass_before < column([row.params.top_p for row in rows])
     is_kept[:, 0] = True
     cumulative = (probs * is_kept).cumsum(dim=-1)
-    draws = column([_uniform(row.generator) for row in rows])
+    numbers = uniforms([row.seed for row in rows], [row.position for row in rows])
+    draws = torch.from_numpy(numbers).to(logits.device)[:, None]
     picks = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True)
     picks = picks.minimum(is_kept.sum(dim=-1, keepdim=True) - 1)
     return ids.gather(1, picks)[:, 0]

@@ -13,7 +13,7 @@ from itertools import pairwise
 from moss_tp.engine.batch import Batch
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.llm_engine import LLMEngine
-from moss_tp.layers.sampler import SamplingRow
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 
 VOCAB_SIZE = 97
 EOS_ID = 96
@@ -47,7 +47,7 @@ class PagedFake:
         self.on_death: Callable[[str], None] | None = None
         self._slots: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[int]:
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
         batch = Batch.from_ints(batch.to_ints())
         self.batches.append(batch)
         self.rows.append(rows)
@@ -58,7 +58,7 @@ class PagedFake:
             for position, token in enumerate(batch.token_ids[start:end], first):
                 self._slots[self._slot(table, position)] = (position, token)
         return [
-            next_token(self._history(table, context))
+            SampledToken(next_token(self._history(table, context)))
             for (context, table), is_last in zip(sequences, batch.samples, strict=True)
             if is_last
         ]

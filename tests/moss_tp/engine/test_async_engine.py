@@ -16,7 +16,7 @@ from moss_tp.errors import (
     InvalidRequestError,
     QueueFullError,
 )
-from moss_tp.layers.sampler import SamplingRow
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.paged_fake import EOS_ID, PagedFake, expected_reply, fake_engine
 
@@ -32,7 +32,7 @@ class SteppedFake(PagedFake):
         self.allowed = threading.Semaphore(0)
         self.is_broken = False
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[int]:
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
         self.allowed.acquire()
         if self.is_broken:
             raise EngineDeadError("rank 1 ended")

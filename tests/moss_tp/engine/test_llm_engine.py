@@ -1,4 +1,4 @@
-"""Requests through the engine: tokens, text, limits, and the sampler's state over preemption."""
+"""Requests through the engine: tokens, text, limits, and what the sampler is told."""
 
 import pytest
 
@@ -67,40 +67,30 @@ def test_stops_are_blocked_below_min_tokens_and_eos_only_where_it_stops() -> Non
     assert blocked == [[(95, EOS_ID), ()], [(95, EOS_ID), ()], [(), ()], [(), ()]]
 
 
-def test_the_generator_goes_on_after_a_preemption() -> None:
+def test_every_token_has_its_own_number_and_a_preempted_one_none_twice() -> None:
     executor = PagedFake(num_blocks=8, block_size=4)
     engine = fake_engine(executor)
     for name in ("old", "young"):
-        params = SamplingParams(seed=1, max_tokens=18, ignore_eos=True)
+        params = SamplingParams(seed=len(name), max_tokens=18, ignore_eos=True)
         engine.add_request(name, [len(name)] * 12, params)
     young = engine.scheduler.waiting[1]
     replies = run(engine)
     assert young.num_preemptions > 0
     assert tokens(replies["young"]) == expected_reply([5] * 12, 18, frozenset(), 32)
-    generators = {
-        id(row.generator)
-        for rows in executor.rows
-        for row in rows
-        if row.prompt_and_output_ids[0] == 5
-    }
-    assert len(generators) == 1
+    drawn = [(row.seed, row.position) for rows in executor.rows for row in rows]
+    assert sorted(drawn) == [(seed, position) for seed in (3, 5) for position in range(18)]
 
 
-def test_a_seed_seeds_and_greedy_has_no_generator() -> None:
+def test_a_seed_is_the_requests_own_or_drawn_once() -> None:
     executor = PagedFake(16, 4)
     engine = fake_engine(executor)
-    for name, params in {
-        "a": SamplingParams(seed=7, max_tokens=1),
-        "b": SamplingParams(seed=7, max_tokens=1),
-        "c": SamplingParams(max_tokens=1),
-        "d": GREEDY,
-    }.items():
-        engine.add_request(name, [1], params)
+    for name, seed in {"a": 7, "b": 7, "c": None, "d": None}.items():
+        engine.add_request(name, [1], SamplingParams(seed=seed, max_tokens=3, ignore_eos=True))
     run(engine)
-    a, b, c, d = (row.generator for row in executor.rows[0])
-    assert a is not None and b is not None and c is not None and d is None
-    assert a is not b
-    assert a.initial_seed() == b.initial_seed() == 7 != c.initial_seed()
+    seeds = {tuple(row.seed for row in rows) for rows in executor.rows}
+    ((a, b, c, d),) = seeds
+    assert a == b == 7
+    assert len({a, c, d}) == 3
 
 
 def test_the_second_turn_reports_its_cached_prefix_unless_the_salt_differs() -> None:

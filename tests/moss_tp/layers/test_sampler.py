@@ -13,7 +13,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from moss_tp.layers.sampler import Sampler, SamplingRow
+from moss_tp.layers.sampler import Sampler
+from moss_tp.layers.sampling.row import SamplingRow
+from moss_tp.layers.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
 VOCAB = 50
@@ -24,13 +26,14 @@ def random_logits(seed: int, rows: int = 1) -> Tensor:
     return torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(seed)) * 3
 
 
-def row(params: SamplingParams, ids: list[int] | None = None, seed: int = 0) -> SamplingRow:
-    generator = torch.Generator().manual_seed(seed)
-    return SamplingRow(params, ids or [], 0, generator)
+def row(
+    params: SamplingParams, ids: list[int] | None = None, seed: int = 0, position: int = 0
+) -> SamplingRow:
+    return SamplingRow(params, seed, position, TokenHistory(ids or []).counts)
 
 
 def sample(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
-    return Sampler().sample(logits.clone(), rows)
+    return [token.token_id for token in Sampler().sample(logits.clone(), rows)]
 
 
 def test_greedy_is_the_argmax() -> None:
@@ -46,7 +49,8 @@ def test_repetition_penalty_is_transformers(seed: int, ids: list[int], penalty: 
     expected = oracle(torch.tensor([ids]), logits.clone())
     params = SamplingParams(temperature=0, repetition_penalty=penalty)
     changed = logits.clone()
-    assert Sampler().sample(changed, [row(params, ids)]) == expected.argmax(-1).tolist()
+    (token,) = Sampler().sample(changed, [row(params, ids)])
+    assert token.token_id == expected.argmax(-1).item()
     torch.testing.assert_close(changed, expected)
 
 
@@ -61,7 +65,7 @@ def test_repetition_penalty_is_transformers(seed: int, ids: list[int], penalty: 
     ],
 )
 def test_the_distribution_is_transformers(params: SamplingParams) -> None:
-    """20,000 draws from one generator: as frequent as transformers' warpers say, within five
+    """20,000 positions of one seed: as frequent as transformers' warpers say, within five
     standard deviations, and never a token that they rule out."""
     num_draws, ids, logits = 20_000, [3, 4, 5, 6], random_logits(7)
     oracle = LogitsProcessorList(
@@ -73,7 +77,8 @@ def test_the_distribution_is_transformers(params: SamplingParams) -> None:
         ]
     )
     probs = oracle(torch.LongTensor([ids]), logits.clone()).softmax(-1)[0].tolist()
-    drawn = Counter(sample(logits.expand(num_draws, -1), [row(params, ids)] * num_draws))
+    rows = [row(params, ids, position=i) for i in range(num_draws)]
+    drawn = Counter(sample(logits.expand(num_draws, -1), rows))
     for token, prob in enumerate(probs):
         deviation = (prob * (1 - prob) / num_draws) ** 0.5
         assert abs(drawn[token] / num_draws - prob) <= 5 * deviation, token
@@ -106,8 +111,7 @@ def test_a_seed_repeats_the_draws() -> None:
     logits = random_logits(3)
 
     def draws(seed: int) -> list[int]:
-        one = row(params, seed=seed)
-        return [sample(logits, [one])[0] for _ in range(20)]
+        return [sample(logits, [row(params, seed=seed, position=i)])[0] for i in range(20)]
 
     assert draws(5) == draws(5) != draws(6)
     assert len(set(draws(5))) > 3
@@ -117,8 +121,8 @@ def test_a_seed_repeats_the_draws() -> None:
 def test_blocked_ids_are_never_sampled(params: SamplingParams) -> None:
     logits = torch.zeros(1, VOCAB)
     logits[0, [4, 9]] = 200
-    blocked = SamplingRow(params, [], 0, torch.Generator().manual_seed(0), (4, 9))
-    assert not {4, 9} & {sample(logits, [blocked])[0] for _ in range(50)}
+    blocked = [SamplingRow(params, 0, i, blocked_ids=(4, 9)) for i in range(50)]
+    assert not {4, 9} & set(sample(logits.expand(50, -1), blocked))
     assert sample(logits, [row(params)])[0] in (4, 9)
 
 
