@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 
 from moss_tp.dialogue import neutralise
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.errors import ContextLengthError, EngineDeadError
+from moss_tp.errors import ContextLengthError, DeadlineExceededError, EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.calls import Call, parse_commands, render_commands
 from plugins_svc.results import PluginOutput, format_results
-from serve_app.errors import DeadlineExceededError
 from serve_app.prompt import MIN_REPLY_TOKENS, Prompt, PromptBuilder, Thinking
 from serve_app.protocols import ChatModel, PluginClient
 

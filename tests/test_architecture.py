@@ -48,6 +48,7 @@ TORCH_FREE = (
     "moss_tp.engine.rank_process",
     "moss_tp.engine.scheduler",
     "moss_tp.engine.sequence",
+    "moss_tp.engine.waiting_queue",
 )
 
 

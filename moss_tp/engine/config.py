@@ -22,7 +22,9 @@ class EngineConfig:
 
     `max_model_len` counts prompt and reply; None means all the model's positions.
     `kv_cache_bytes` is the KV cache of **each** rank; None means what `kv_budget` works out.
-    `step_timeout_s` bounds every collective, and so how long a hung rank goes unnoticed.
+    `max_num_batched_tokens` bounds a step; in a step that also decodes, prompts get at most
+    `max_mixed_prefill_tokens` of it. `step_timeout_s` bounds every collective, and so how long
+    a hung rank goes unnoticed.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """
@@ -36,6 +38,7 @@ class EngineConfig:
     block_size: int = 16
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 1024
+    max_mixed_prefill_tokens: int = 256
     max_waiting: int = 1024
     step_timeout_s: float = 30
 
@@ -50,6 +53,7 @@ class EngineConfig:
             "max_num_seqs": self.max_num_seqs >= 1,
             # Every decoding sequence must fit into one step, or the youngest would starve.
             "max_num_batched_tokens": self.max_num_batched_tokens >= self.max_num_seqs,
+            "max_mixed_prefill_tokens": self.max_mixed_prefill_tokens >= 1,
             "max_waiting": self.max_waiting >= 1,
             "step_timeout_s": self.step_timeout_s > 0,
         }

@@ -3,6 +3,8 @@
 Joins Scheduler, Executor and detokenizers. One thread at a time may use it.
 """
 
+import time
+from collections.abc import Callable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +15,7 @@ from moss_tp.engine.executor import Executor
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.scheduler import Scheduler, to_batch
 from moss_tp.engine.sequence import Sequence, stop_ids_of
+from moss_tp.engine.waiting_queue import MAX_PRIORITY
 from moss_tp.errors import ConfigError, ContextLengthError, InvalidRequestError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
 
@@ -36,7 +39,12 @@ class LLMEngine:
     """`config` is resolved; `executor` is this engine's own and closed with it."""
 
     def __init__(
-        self, config: EngineConfig, executor: Executor, tokenizer: ByteDecoder, model: ModelIds
+        self,
+        config: EngineConfig,
+        executor: Executor,
+        tokenizer: ByteDecoder,
+        model: ModelIds,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         needed = -(-config.context_length // config.block_size)
         if executor.num_blocks < needed:
@@ -46,7 +54,7 @@ class LLMEngine:
             )
         self.config = config
         self.executor = executor
-        self.scheduler = Scheduler(config, executor.num_blocks)
+        self.scheduler = Scheduler(config, executor.num_blocks, clock)
         self.num_steps = 0
         self._tokenizer = tokenizer
         self._model = model
@@ -62,9 +70,18 @@ class LLMEngine:
         return len(self.scheduler.waiting) < self.config.max_waiting
 
     def add_request(
-        self, request_id: str, prompt_ids: Ids[int], params: SamplingParams, salt: str = ""
+        self,
+        request_id: str,
+        prompt_ids: Ids[int],
+        params: SamplingParams,
+        salt: str = "",
+        priority: int = 0,
+        deadline_s: float | None = None,
     ) -> None:
         """Queues a request. Requests of different `salt` never share cached blocks.
+
+        A smaller `priority` is served earlier (see WaitingQueue); after `deadline_s` seconds in
+        the queue `expire` gives the request up.
 
         Raises InvalidRequestError for ids the model has not, ContextLengthError for a prompt
         that leaves no room for a reply, QueueFullError.
@@ -72,12 +89,14 @@ class LLMEngine:
         self.check_request(prompt_ids, params)
         if request_id in self._requests:
             raise InvalidRequestError(f"request {request_id!r} is running already")
+        if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+            raise InvalidRequestError(f"priority is out of range: {priority}")
         if not self.can_add:
             raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
         stop_ids = stop_ids_of(params, self._model.eos_token_id)
         seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt)
         self._requests[request_id] = _Request(seq, Detokenizer(self._tokenizer))
-        self.scheduler.add(seq)
+        self.scheduler.add(seq, priority, deadline_s)
 
     def check_request(self, prompt_ids: Ids[int], params: SamplingParams) -> None:
         """What `add_request` raises about the request itself."""
@@ -100,6 +119,13 @@ class LLMEngine:
         request = self._requests.pop(request_id, None)
         if request is not None:
             self.scheduler.abort(request.seq)
+
+    def expire(self) -> list[str]:
+        """Forgets and returns the requests that waited in the queue past their deadline."""
+        expired = [seq.request_id for seq in self.scheduler.expire()]
+        for request_id in expired:
+            del self._requests[request_id]
+        return expired
 
     def step(self) -> list[tuple[str, TokenDelta]]:
         """Computes one step: a delta for every request that got a token.

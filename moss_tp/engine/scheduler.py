@@ -4,15 +4,20 @@
               ^                   |
               +----- preempt -----+
 
-One loop serves prefill and decode: a running sequence gets as many of its uncomputed tokens as
-the step's token budget allows (one when it decodes, a chunk when its prompt is long), then
-waiting sequences are admitted while tokens, blocks and seats last. `running` followed by
-`waiting` is always in order of arrival: the oldest comes first and the youngest is preempted
-first, so the oldest always advances and nobody starves.
+Every running sequence that decodes gets its token in every step. What is left of the step's
+token budget goes to prompts, chunk by chunk: those that run, then waiting ones, admitted while
+tokens, blocks and seats last. Where somebody decodes, prompts get no more than
+`max_mixed_prefill_tokens`, so that a long one does not stall the others.
+
+`running` and `waiting` are both in order of rank (see WaitingQueue). The last in order is
+preempted first and nobody overtakes the head of the queue, so the first of all always advances:
+when N requests rank before it, one finishes within (N + 1) * (max_num_seqs + 1) * max_model_len
+steps.
 """
 
-from collections import deque
-from collections.abc import Iterable
+import time
+from bisect import insort
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 
@@ -20,6 +25,7 @@ from moss_tp.engine.batch import Batch
 from moss_tp.engine.block_manager import BlockManager
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.sequence import Sequence
+from moss_tp.engine.waiting_queue import WaitingQueue, rank_of
 from moss_tp.layers.sampling.row import SampledToken
 
 
@@ -36,30 +42,52 @@ class Chunk:
 
 
 class Scheduler:
-    def __init__(self, config: EngineConfig, num_blocks: int) -> None:
+    """`clock` says the time in seconds; only differences count."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        num_blocks: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.block_manager = BlockManager(num_blocks, config.block_size)
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = WaitingQueue(clock)
         self.running: list[Sequence] = []
         self.num_preemptions = 0
         self._max_num_seqs = config.max_num_seqs
         self._max_num_batched_tokens = config.max_num_batched_tokens
+        self._max_mixed_prefill_tokens = config.max_mixed_prefill_tokens
         self._max_model_len = config.context_length
 
     @property
     def has_work(self) -> bool:
         return bool(self.running or self.waiting)
 
-    def add(self, seq: Sequence) -> None:
-        self.waiting.append(seq)
+    def add(self, seq: Sequence, priority: int = 0, deadline_s: float | None = None) -> None:
+        """A smaller `priority` is served earlier. `deadline_s`: see `expire`."""
+        self.waiting.add(seq, priority, deadline_s)
+
+    def expire(self) -> list[Sequence]:
+        """Removes and returns those that waited longer than their `deadline_s`."""
+        expired = self.waiting.expired()
+        for seq in expired:
+            self.abort(seq)
+        return expired
 
     def schedule(self) -> list[Chunk]:
-        """The chunks of the next step; at least one whenever there is work."""
+        """The chunks of the next step, decodes first; at least one whenever there is work."""
         num_running = len(self.running)
-        chunks = self._schedule_running()
+        self._grow_running()
         has_preempted = len(self.running) < num_running
+        chunks = [Chunk(seq, 1) for seq in self.running if seq.num_uncomputed == 1]
+        budget = self._max_num_batched_tokens - len(chunks)
+        if chunks:
+            budget = min(budget, self._max_mixed_prefill_tokens)
+        for chunk in self._prefill_running(budget):
+            chunks.append(chunk)
+            budget -= chunk.num_tokens
         # Whoever was just preempted would come straight back for the blocks it gave up.
         if not has_preempted:
-            budget = self._max_num_batched_tokens - sum(chunk.num_tokens for chunk in chunks)
             chunks.extend(self._admit_waiting(budget))
         return chunks
 
@@ -86,6 +114,8 @@ class Scheduler:
     def check_integrity(self) -> None:
         """AssertionError when blocks or queues are not what the sequences say."""
         self.block_manager.check_integrity(self.running)
+        for queue in (self.running, list(self.waiting)):
+            assert queue == sorted(queue, key=rank_of), "not in order of rank"
         for seq in self.running:
             table_len = len(seq.block_table)
             assert seq.num_uncomputed > 0, f"{seq.request_id} runs with nothing to compute"
@@ -94,39 +124,37 @@ class Scheduler:
             assert not seq.block_table, f"{seq.request_id} waits and holds blocks"
             assert seq.num_computed == 0, f"{seq.request_id} waits and has computed tokens"
 
-    def _schedule_running(self) -> list[Chunk]:
-        budget = self._max_num_batched_tokens
-        chunks: list[Chunk] = []
+    def _grow_running(self) -> None:
+        """Gives all that run the blocks they need, at the cost of the last in order."""
         position = 0
         # `running` may lose its tail while this goes along it.
-        while position < len(self.running) and budget > 0:
-            seq = self.running[position]
-            if self._make_room(seq):
-                chunks.append(Chunk(seq, min(seq.num_uncomputed, budget)))
-                budget -= chunks[-1].num_tokens
+        while position < len(self.running):
+            if self.block_manager.grow(self.running[position]):
                 position += 1
-        return chunks
+            else:
+                self._preempt(self.running.pop())
 
-    def _make_room(self, seq: Sequence) -> bool:
-        """Blocks for `seq`, at the cost of younger ones; False when it had to go itself."""
-        while not self.block_manager.grow(seq):
-            youngest = self.running.pop()
-            self.block_manager.release(youngest)
-            youngest.num_preemptions += 1
-            self.num_preemptions += 1
-            self.waiting.appendleft(youngest)
-            if youngest is seq:
-                return False
-        return True
+    def _preempt(self, seq: Sequence) -> None:
+        self.block_manager.release(seq)
+        seq.num_preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.put_back(seq)
+
+    def _prefill_running(self, budget: int) -> Iterable[Chunk]:
+        for seq in self.running:
+            if budget > 0 and seq.num_uncomputed > 1:
+                chunk = Chunk(seq, min(seq.num_uncomputed, budget))
+                budget -= chunk.num_tokens
+                yield chunk
 
     def _admit_waiting(self, budget: int) -> Iterable[Chunk]:
         while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
-            seq = self.waiting[0]
+            seq = self.waiting.head
             if not self.block_manager.admit(seq):
                 return
             if seq.num_preemptions == 0:
                 seq.num_cached_tokens = seq.num_computed
-            self.running.append(self.waiting.popleft())
+            insort(self.running, self.waiting.pop(), key=rank_of)
             chunk = Chunk(seq, min(seq.num_uncomputed, budget))
             budget -= chunk.num_tokens
             yield chunk

@@ -6,6 +6,7 @@ No torch, no text.
 import secrets
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
+from math import inf
 
 from moss_tp.engine.outputs import FinishReason
 from moss_tp.layers.sampling.row import SampledToken, SamplingRow
@@ -24,7 +25,7 @@ class Sequence:
     A preempted sequence loses its blocks and nothing else: its output stays, so nothing is
     emitted twice. `seed` is the request's own, or drawn once. `block_hashes` chains over full
     blocks; it, the table and `num_committed_blocks` (those whose hash is public) are kept by the
-    BlockManager.
+    BlockManager; `rank` and `expires_at` are the WaitingQueue's.
     """
 
     request_id: str
@@ -40,6 +41,8 @@ class Sequence:
     block_hashes: list[bytes] = field(default_factory=list)
     num_committed_blocks: int = 0
     num_preemptions: int = 0
+    rank: tuple[float, int] = (0.0, 0)
+    expires_at: float = inf
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:

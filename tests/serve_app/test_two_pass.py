@@ -4,11 +4,8 @@ import asyncio
 
 import pytest
 
-from moss_tp.errors import ContextLengthError, EngineDeadError
+from moss_tp.errors import ContextLengthError, DeadlineExceededError, EngineDeadError
 from plugins_svc.results import PluginOutput
-from serve_app.errors import (
-    DeadlineExceededError,
-)
 from serve_app.turn import TurnLimits
 from tests.support.chat import Chat
 from tests.support.chat_fakes import CharCodec, think_of

@@ -26,6 +26,7 @@ class Positions:
         {"block_size": 0},
         {"max_num_seqs": 0},
         {"max_num_batched_tokens": 63},
+        {"max_mixed_prefill_tokens": 0},
         {"max_waiting": 0},
         {"step_timeout_s": 0},
     ],

@@ -73,7 +73,7 @@ def test_every_token_has_its_own_number_and_a_preempted_one_none_twice() -> None
     for name in ("old", "young"):
         params = SamplingParams(seed=len(name), max_tokens=18, ignore_eos=True)
         engine.add_request(name, [len(name)] * 12, params)
-    young = engine.scheduler.waiting[1]
+    _, young = engine.scheduler.waiting
     replies = run(engine)
     assert young.num_preemptions > 0
     assert tokens(replies["young"]) == expected_reply([5] * 12, 18, frozenset(), 32)
@@ -136,6 +136,24 @@ def test_the_queue_is_bounded_and_ids_are_unique() -> None:
         engine.add_request("c", [1], GREEDY)
     engine.step()
     engine.add_request("c", [1], GREEDY)
+
+
+def test_a_smaller_priority_is_served_earlier_within_the_range() -> None:
+    engine = fake_engine(max_num_seqs=1)
+    for name, priority in {"a": 0, "b": 5, "c": -5}.items():
+        engine.add_request(name, [1], GREEDY, priority=priority)
+    assert list(run(engine)) == ["c", "a", "b"]
+    with pytest.raises(InvalidRequestError, match="priority"):
+        engine.add_request("d", [1], GREEDY, priority=101)
+
+
+def test_what_expires_is_forgotten() -> None:
+    engine = fake_engine()
+    engine.add_request("a", [1], GREEDY, deadline_s=0)
+    engine.add_request("b", [1], GREEDY, deadline_s=60)
+    assert engine.expire() == ["a"]
+    engine.check_integrity()
+    assert list(run(engine)) == ["b"]
 
 
 def test_abort_gives_the_blocks_back_and_may_come_late() -> None:
