@@ -48,7 +48,8 @@ class BlockManager:
             return False
         for block in prefix:
             self._hold(block)
-        seq.block_table = prefix + [self._take() for _ in range(num_new)]
+        seq.block_table = array("q", prefix)
+        seq.block_table.extend(self._take() for _ in range(num_new))
         seq.num_committed_blocks = len(prefix)
         seq.num_computed = len(prefix) * self.block_size
         return True
@@ -77,7 +78,7 @@ class BlockManager:
                 self._free[block] = None
                 if self._hashes[block] is None:
                     self._free.move_to_end(block, last=False)
-        seq.block_table = []
+        seq.block_table = array("q")
         seq.num_committed_blocks = 0
         seq.num_computed = 0
 

@@ -23,7 +23,7 @@ class Executor(Protocol):
         ...
 
     def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        """One step on every rank: the sampled token of each chunk that `batch.samples` marks.
+        """One step on every rank: a token for each row whose logits `batch` wants.
 
         `rows` says how to sample them, in the same order. Raises EngineDeadError when a rank is
         gone or hung; the executor is of no more use then.

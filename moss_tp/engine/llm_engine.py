@@ -136,7 +136,7 @@ class LLMEngine:
         if not chunks:
             return []
         batch = to_batch(chunks, self.config.block_size)
-        rows = [chunk.seq.sampling_row() for chunk in chunks if chunk.samples]
+        rows = [chunk.seq.sampling_row() for chunk in chunks if chunk.num_logits]
         sampled = self.executor.execute(batch, rows)
         self.num_steps += 1
         return [

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 
+import numpy as np
+
 from moss_tp.engine.batch import Batch
 from moss_tp.engine.block_manager import BlockManager
 from moss_tp.engine.config import EngineConfig
@@ -37,8 +39,13 @@ class Chunk:
     num_tokens: int
 
     @property
-    def samples(self) -> bool:
-        return self.num_tokens == self.seq.num_uncomputed
+    def num_logits(self) -> int:
+        """After how many of its tokens, at its end, the next one is sampled."""
+        return int(self.num_tokens == self.seq.num_uncomputed)
+
+    def token_ids(self) -> list[int]:
+        start = self.seq.num_computed
+        return self.seq.token_ids[start : start + self.num_tokens]
 
 
 class Scheduler:
@@ -96,7 +103,7 @@ class Scheduler:
         tokens = iter(sampled)
         advanced: list[Sequence] = []
         for chunk in chunks:
-            seq, is_sampled = chunk.seq, chunk.samples
+            seq, is_sampled = chunk.seq, chunk.num_logits > 0
             seq.num_computed += chunk.num_tokens
             self.block_manager.commit(seq)
             if is_sampled:
@@ -169,11 +176,18 @@ class Scheduler:
 
 def to_batch(chunks: Ids[Chunk], block_size: int) -> Batch:
     """What the ranks must know of `chunks`, before `update` books them."""
-    spans = [(c.seq, c.seq.num_computed, c.seq.num_computed + c.num_tokens) for c in chunks]
+    query_lens = np.array([chunk.num_tokens for chunk in chunks])
+    context_lens = np.array([chunk.seq.num_computed for chunk in chunks]) + query_lens
+    table_lens = -(-context_lens // block_size)
+    tables = [
+        chunk.seq.block_table[:length]
+        for chunk, length in zip(chunks, table_lens.tolist(), strict=True)
+    ]
     return Batch(
-        token_ids=tuple(token for seq, a, b in spans for token in seq.token_ids[a:b]),
-        query_lens=tuple(b - a for _, a, b in spans),
-        context_lens=tuple(b for _, _, b in spans),
-        block_tables=tuple(tuple(seq.block_table[: -(-b // block_size)]) for seq, _, b in spans),
-        samples=tuple(chunk.samples for chunk in chunks),
+        query_lens=query_lens,
+        context_lens=context_lens,
+        num_logits=np.array([chunk.num_logits for chunk in chunks]),
+        table_lens=table_lens,
+        token_ids=np.array([token_id for chunk in chunks for token_id in chunk.token_ids()]),
+        block_tables=np.frombuffer(b"".join(tables), np.int64),
     )

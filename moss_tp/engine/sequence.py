@@ -4,6 +4,7 @@ No torch, no text.
 """
 
 import secrets
+from array import array
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from math import inf
@@ -37,7 +38,7 @@ class Sequence:
     seed: int = field(init=False)
     num_computed: int = 0
     num_cached_tokens: int = 0
-    block_table: list[int] = field(default_factory=list)
+    block_table: "array[int]" = field(default_factory=lambda: array("q"))
     block_hashes: list[bytes] = field(default_factory=list)
     num_committed_blocks: int = 0
     num_preemptions: int = 0

@@ -8,9 +8,10 @@ a block overwritten while in use or a shifted position changes the reply.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
 
-from moss_tp.engine.batch import Batch
+import numpy as np
+
+from moss_tp.engine.batch import Batch, Ints
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.layers.sampling.row import SampledToken, SamplingRow
@@ -51,17 +52,17 @@ class PagedFake:
         batch = Batch.from_ints(batch.to_ints())
         self.batches.append(batch)
         self.rows.append(rows)
-        sequences = list(zip(batch.context_lens, batch.block_tables, strict=True))
-        spans = pairwise(batch.query_starts)
-        for (start, end), (context, table) in zip(spans, sequences, strict=True):
-            first = context - (end - start)
-            for position, token in enumerate(batch.token_ids[start:end], first):
+        sampled: list[SampledToken] = []
+        tables = np.split(batch.block_tables, np.cumsum(batch.table_lens)[:-1])
+        starts, contexts = batch.query_starts.tolist(), batch.context_lens.tolist()
+        for i, (table, context) in enumerate(zip(tables, contexts, strict=True)):
+            tokens = batch.token_ids[starts[i] : starts[i + 1]].tolist()
+            for position, token in enumerate(tokens, context - len(tokens)):
                 self._slots[self._slot(table, position)] = (position, token)
-        return [
-            SampledToken(next_token(self._history(table, context)))
-            for (context, table), is_last in zip(sequences, batch.samples, strict=True)
-            if is_last
-        ]
+            for length in range(context - int(batch.num_logits[i]), context):
+                history = self._history(table, length + 1)
+                sampled.append(SampledToken(next_token(history)))
+        return sampled
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         self.on_death = on_death
@@ -69,11 +70,12 @@ class PagedFake:
     def close(self) -> None:
         self.is_closed = True
 
-    def _slot(self, table: Sequence[int], position: int) -> tuple[int, int]:
-        assert 0 <= table[position // self.block_size] < self.num_blocks
-        return table[position // self.block_size], position % self.block_size
+    def _slot(self, table: Ints, position: int) -> tuple[int, int]:
+        block = int(table[position // self.block_size])
+        assert 0 <= block < self.num_blocks
+        return block, position % self.block_size
 
-    def _history(self, table: Sequence[int], context: int) -> list[int]:
+    def _history(self, table: Ints, context: int) -> list[int]:
         history = []
         for expected in range(context):
             position, token = self._slots[self._slot(table, expected)]
