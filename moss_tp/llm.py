@@ -40,6 +40,7 @@ class LLM:
         block_size: int = 16,
         max_num_seqs: int = 64,
         max_num_batched_tokens: int = 1024,
+        num_speculative_tokens: int = 7,
         step_timeout_s: float = 30,
     ) -> None:
         config = EngineConfig(
@@ -52,6 +53,7 @@ class LLM:
             block_size=block_size,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
+            num_speculative_tokens=num_speculative_tokens,
             step_timeout_s=step_timeout_s,
         )
         self.tokenizer = Tokenizer.from_dir(config.model)

@@ -23,8 +23,9 @@ class EngineConfig:
     `max_model_len` counts prompt and reply; None means all the model's positions.
     `kv_cache_bytes` is the KV cache of **each** rank; None means what `kv_budget` works out.
     `max_num_batched_tokens` bounds a step; in a step that also decodes, prompts get at most
-    `max_mixed_prefill_tokens` of it. `step_timeout_s` bounds every collective, and so how long
-    a hung rank goes unnoticed.
+    `max_mixed_prefill_tokens` of it. `num_speculative_tokens` is how many drafted tokens of a
+    sequence a step verifies at most; 0 turns speculation off. `step_timeout_s` bounds every
+    collective, and so how long a hung rank goes unnoticed.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """
@@ -40,6 +41,7 @@ class EngineConfig:
     max_num_batched_tokens: int = 1024
     max_mixed_prefill_tokens: int = 256
     max_waiting: int = 1024
+    num_speculative_tokens: int = 7
     step_timeout_s: float = 30
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class EngineConfig:
             "max_num_batched_tokens": self.max_num_batched_tokens >= self.max_num_seqs,
             "max_mixed_prefill_tokens": self.max_mixed_prefill_tokens >= 1,
             "max_waiting": self.max_waiting >= 1,
+            "num_speculative_tokens": self.num_speculative_tokens >= 0,
             "step_timeout_s": self.step_timeout_s > 0,
         }
         for field, is_valid in checks.items():

@@ -9,11 +9,12 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 from typing import Protocol
 
+from moss_tp.engine.chunk import to_batch
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.detokenizer import ByteDecoder, Detokenizer
 from moss_tp.engine.executor import Executor
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.engine.scheduler import Scheduler, to_batch
+from moss_tp.engine.scheduler import Scheduler
 from moss_tp.engine.sequence import Sequence, stop_ids_of
 from moss_tp.engine.waiting_queue import MAX_PRIORITY
 from moss_tp.errors import ConfigError, ContextLengthError, InvalidRequestError, QueueFullError
@@ -136,7 +137,7 @@ class LLMEngine:
         if not chunks:
             return []
         batch = to_batch(chunks, self.config.block_size)
-        rows = [chunk.seq.sampling_row() for chunk in chunks if chunk.num_logits]
+        rows = [row for chunk in chunks for row in chunk.sampling_rows()]
         sampled = self.executor.execute(batch, rows)
         self.num_steps += 1
         return [

@@ -7,7 +7,8 @@
 Every running sequence that decodes gets its token in every step. What is left of the step's
 token budget goes to prompts, chunk by chunk: those that run, then waiting ones, admitted while
 tokens, blocks and seats last. Where somebody decodes, prompts get no more than
-`max_mixed_prefill_tokens`, so that a long one does not stall the others.
+`max_mixed_prefill_tokens`, so that a long one does not stall the others. What is left then goes
+to drafted tokens, where verifying one more is worth its time; they cost nobody a block.
 
 `running` and `waiting` are both in order of rank (see WaitingQueue). The last in order is
 preempted first and nobody overtakes the head of the queue, so the first of all always advances:
@@ -19,33 +20,19 @@ import time
 from bisect import insort
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import zip_longest
 
-import numpy as np
-
-from moss_tp.engine.batch import Batch
 from moss_tp.engine.block_manager import BlockManager
+from moss_tp.engine.chunk import Chunk
 from moss_tp.engine.config import EngineConfig
+from moss_tp.engine.ngram import HIT_RATE_LIMIT, min_chance
 from moss_tp.engine.sequence import Sequence
 from moss_tp.engine.waiting_queue import WaitingQueue, rank_of
 from moss_tp.layers.sampling.row import SampledToken
 
-
-@dataclass(frozen=True)
-class Chunk:
-    """The next `num_tokens` uncomputed tokens of a sequence."""
-
-    seq: Sequence
-    num_tokens: int
-
-    @property
-    def num_logits(self) -> int:
-        """After how many of its tokens, at its end, the next one is sampled."""
-        return int(self.num_tokens == self.seq.num_uncomputed)
-
-    def token_ids(self) -> list[int]:
-        start = self.seq.num_computed
-        return self.seq.token_ids[start : start + self.num_tokens]
+# What one more row adds to a step, as a share of the time that a step of one row takes.
+ROW_COST = {"cpu": 0.25, "cuda": 0.02}
 
 
 class Scheduler:
@@ -61,10 +48,14 @@ class Scheduler:
         self.waiting = WaitingQueue(clock)
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self.num_drafted = 0
+        self.num_accepted = 0
         self._max_num_seqs = config.max_num_seqs
         self._max_num_batched_tokens = config.max_num_batched_tokens
         self._max_mixed_prefill_tokens = config.max_mixed_prefill_tokens
         self._max_model_len = config.context_length
+        self._num_speculative_tokens = config.num_speculative_tokens
+        self._row_cost = ROW_COST[config.device]
 
     @property
     def has_work(self) -> bool:
@@ -86,31 +77,31 @@ class Scheduler:
         num_running = len(self.running)
         self._grow_running()
         has_preempted = len(self.running) < num_running
-        chunks = [Chunk(seq, 1) for seq in self.running if seq.num_uncomputed == 1]
-        budget = self._max_num_batched_tokens - len(chunks)
-        if chunks:
+        decodes = [Chunk(seq, 1, True) for seq in self.running if seq.num_uncomputed == 1]
+        budget = self._max_num_batched_tokens - len(decodes)
+        if decodes:
             budget = min(budget, self._max_mixed_prefill_tokens)
-        for chunk in self._prefill_running(budget):
-            chunks.append(chunk)
-            budget -= chunk.num_tokens
+        prefills = list(self._prefill_running(budget))
         # Whoever was just preempted would come straight back for the blocks it gave up.
         if not has_preempted:
-            chunks.extend(self._admit_waiting(budget))
-        return chunks
+            budget -= sum(chunk.num_known for chunk in prefills)
+            prefills.extend(self._admit_waiting(budget))
+        return [*self._with_drafts(decodes, prefills), *prefills]
 
-    def update(self, chunks: Ids[Chunk], sampled: Iterable[SampledToken]) -> list[Sequence]:
-        """Books a computed step: the sequences that got a token, finished ones removed."""
-        tokens = iter(sampled)
+    def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
+        """Books a computed step: the sequences that got tokens, finished ones removed."""
+        start = 0
         advanced: list[Sequence] = []
         for chunk in chunks:
-            seq, is_sampled = chunk.seq, chunk.num_logits > 0
-            seq.num_computed += chunk.num_tokens
-            self.block_manager.commit(seq)
-            if is_sampled:
-                seq.append(next(tokens), self._max_model_len)
+            seq, end = chunk.seq, start + chunk.num_logits
+            seq.num_computed += chunk.num_known
+            if chunk.is_sampled:
+                self._accept(chunk, sampled[start:end])
                 advanced.append(seq)
-                if seq.finish_reason is not None:
-                    self._remove(seq)
+            self.block_manager.commit(seq)
+            if seq.finish_reason is not None:
+                self._remove(seq)
+            start = end
         return advanced
 
     def abort(self, seq: Sequence) -> None:
@@ -150,9 +141,8 @@ class Scheduler:
     def _prefill_running(self, budget: int) -> Iterable[Chunk]:
         for seq in self.running:
             if budget > 0 and seq.num_uncomputed > 1:
-                chunk = Chunk(seq, min(seq.num_uncomputed, budget))
-                budget -= chunk.num_tokens
-                yield chunk
+                yield (chunk := Chunk.next_of(seq, budget))
+                budget -= chunk.num_known
 
     def _admit_waiting(self, budget: int) -> Iterable[Chunk]:
         while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
@@ -162,9 +152,48 @@ class Scheduler:
             if seq.num_preemptions == 0:
                 seq.num_cached_tokens = seq.num_computed
             insort(self.running, self.waiting.pop(), key=rank_of)
-            chunk = Chunk(seq, min(seq.num_uncomputed, budget))
-            budget -= chunk.num_tokens
+            yield (chunk := Chunk.next_of(seq, budget))
+            budget -= chunk.num_known
+
+    def _with_drafts(self, decodes: Ids[Chunk], prefills: Ids[Chunk]) -> Iterable[Chunk]:
+        num_rows = len(decodes) + sum(chunk.num_known for chunk in prefills)
+        for chunk in decodes:
+            limit = min(self._num_speculative_tokens, self._max_num_batched_tokens - num_rows)
+            chance = min_chance(num_rows, self._row_cost)
+            if limit > 0 and chance < HIT_RATE_LIMIT:
+                chunk = self._with_draft(chunk, limit, chance)
+                num_rows += len(chunk.draft)
             yield chunk
+
+    def _with_draft(self, chunk: Chunk, limit: int, chance: float) -> Chunk:
+        """`chunk` with a guess of what its sequence says next, as far as it may say anything."""
+        seq = chunk.seq
+        num_left = min(
+            seq.params.max_tokens - seq.num_output_tokens, self._max_model_len - seq.num_tokens
+        )
+        draft = seq.drafter.draft(seq.token_ids, min(limit, num_left - 1), chance)
+        if not draft or not self.block_manager.grow(seq, len(draft)):
+            return chunk
+        return replace(chunk, draft=tuple(draft))
+
+    def _accept(self, chunk: Chunk, sampled: Ids[SampledToken]) -> None:
+        """Appends what was sampled, up to the first that the draft does not go on from.
+
+        A draft that was sampled is computed by now; behind a wrong one everything is void.
+        """
+        seq, num_before = chunk.seq, chunk.seq.num_computed
+        for token, drafted in zip_longest(sampled, chunk.draft):
+            seq.append(token, self._max_model_len)
+            if seq.finish_reason is not None or not self._is_right(drafted, token):
+                break
+            seq.num_computed += 1
+        if chunk.draft:
+            self.block_manager.trim(seq)
+            self.num_drafted += len(chunk.draft)
+            self.num_accepted += seq.num_computed - num_before
+
+    def _is_right(self, drafted: int | None, sampled: SampledToken) -> bool:
+        return drafted == sampled.token_id
 
     def _remove(self, seq: Sequence) -> None:
         if seq.block_table:
@@ -172,22 +201,3 @@ class Scheduler:
             self.block_manager.release(seq)
         else:
             self.waiting.remove(seq)
-
-
-def to_batch(chunks: Ids[Chunk], block_size: int) -> Batch:
-    """What the ranks must know of `chunks`, before `update` books them."""
-    query_lens = np.array([chunk.num_tokens for chunk in chunks])
-    context_lens = np.array([chunk.seq.num_computed for chunk in chunks]) + query_lens
-    table_lens = -(-context_lens // block_size)
-    tables = [
-        chunk.seq.block_table[:length]
-        for chunk, length in zip(chunks, table_lens.tolist(), strict=True)
-    ]
-    return Batch(
-        query_lens=query_lens,
-        context_lens=context_lens,
-        num_logits=np.array([chunk.num_logits for chunk in chunks]),
-        table_lens=table_lens,
-        token_ids=np.array([token_id for chunk in chunks for token_id in chunk.token_ids()]),
-        block_tables=np.frombuffer(b"".join(tables), np.int64),
-    )

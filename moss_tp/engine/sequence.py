@@ -9,6 +9,7 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from math import inf
 
+from moss_tp.engine.ngram import NgramDrafter
 from moss_tp.engine.outputs import FinishReason
 from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.layers.sampling.token_history import TokenHistory
@@ -42,6 +43,7 @@ class Sequence:
     block_hashes: list[bytes] = field(default_factory=list)
     num_committed_blocks: int = 0
     num_preemptions: int = 0
+    drafter: NgramDrafter = field(default_factory=NgramDrafter)
     rank: tuple[float, int] = (0.0, 0)
     expires_at: float = inf
     finish_reason: FinishReason | None = None

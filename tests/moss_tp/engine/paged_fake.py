@@ -20,17 +20,30 @@ VOCAB_SIZE = 97
 EOS_ID = 96
 
 
+Model = Callable[[Sequence[int]], int]  # history -> next token
+
+
 def next_token(history: Sequence[int]) -> int:
     return int.from_bytes(sha256(str(list(history)).encode()).digest()[:4]) % VOCAB_SIZE
 
 
+def copying_token(history: Sequence[int]) -> int:
+    """A model that mostly says what stood three tokens ago, so that it can be guessed."""
+    digest = next_token(history)
+    return history[-3] if len(history) > 2 and digest % 5 else digest % 3
+
+
 def expected_reply(
-    prompt: Sequence[int], max_tokens: int, stop_ids: frozenset[int], max_model_len: int
+    prompt: Sequence[int],
+    max_tokens: int,
+    stop_ids: frozenset[int],
+    max_model_len: int,
+    model: Model = next_token,
 ) -> list[int]:
     """What the fake must say, worked out without blocks."""
     ids = list(prompt)
     while len(ids) - len(prompt) < max_tokens and len(ids) < max_model_len:
-        ids.append(next_token(ids))
+        ids.append(model(ids))
         if ids[-1] in stop_ids:
             break
     return ids[len(prompt) :]
@@ -39,7 +52,8 @@ def expected_reply(
 class PagedFake:
     """Satisfies `Executor`; how to sample (`rows`) it only writes down."""
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, model: Model = next_token) -> None:
+        self._model = model
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.is_closed = False
@@ -61,7 +75,7 @@ class PagedFake:
                 self._slots[self._slot(table, position)] = (position, token)
             for length in range(context - int(batch.num_logits[i]), context):
                 history = self._history(table, length + 1)
-                sampled.append(SampledToken(next_token(history)))
+                sampled.append(SampledToken(self._model(history)))
         return sampled
 
     def watch(self, on_death: Callable[[str], None]) -> None:

@@ -1,9 +1,17 @@
 """A scheduler and a fake model, stepped together and checked after each step."""
 
-from moss_tp.engine.scheduler import Scheduler, to_batch
+from moss_tp.engine.chunk import to_batch
+from moss_tp.engine.scheduler import Scheduler
 from moss_tp.engine.sequence import Sequence
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.engine.paged_fake import EOS_ID, PagedFake, expected_reply, fake_config
+from tests.moss_tp.engine.paged_fake import (
+    EOS_ID,
+    Model,
+    PagedFake,
+    expected_reply,
+    fake_config,
+    next_token,
+)
 
 MAX_MODEL_LEN = 32
 
@@ -17,8 +25,11 @@ class Run:
         num_spare_blocks: int,
         max_seqs: int,
         max_tokens: int,
+        model: Model = next_token,
+        scheduler: type[Scheduler] = Scheduler,
         **changes: object,
     ) -> None:
+        self.model = model
         self.config = fake_config(
             max_model_len=MAX_MODEL_LEN,
             block_size=block_size,
@@ -28,8 +39,8 @@ class Run:
         )
         num_blocks = -(-MAX_MODEL_LEN // block_size) + num_spare_blocks
         self.now = 0
-        self.scheduler = Scheduler(self.config, num_blocks, clock=lambda: self.now)
-        self.executor = PagedFake(num_blocks, block_size)
+        self.scheduler = scheduler(self.config, num_blocks, clock=lambda: self.now)
+        self.executor = PagedFake(num_blocks, block_size, model)
         self.arrivals: list[Sequence] = []
 
     def add(
@@ -39,10 +50,11 @@ class Run:
         salt: str = "",
         priority: int = 0,
         deadline_s: float | None = None,
+        stop_ids: frozenset[int] = frozenset([EOS_ID]),
     ) -> Sequence:
         params = SamplingParams(max_tokens=max_tokens)
         name = str(len(self.arrivals))
-        seq = Sequence(name, list(prompt), params, frozenset([EOS_ID]), salt)
+        seq = Sequence(name, list(prompt), params, stop_ids, salt)
         self.arrivals.append(seq)
         self.scheduler.add(seq, priority, deadline_s)
         return seq
@@ -74,7 +86,9 @@ class Run:
             seq.token_ids[: seq.num_prompt_tokens],
             seq.token_ids[seq.num_prompt_tokens :],
         )
-        expected = expected_reply(prompt, seq.params.max_tokens, seq.stop_ids, MAX_MODEL_LEN)
+        expected = expected_reply(
+            prompt, seq.params.max_tokens, seq.stop_ids, MAX_MODEL_LEN, self.model
+        )
         if seq.finish_reason == "abort":
             assert reply == expected[: len(reply)]
         else:

@@ -1,0 +1,69 @@
+"""A sequence's share of one step, and how a step's shares become a Batch."""
+
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass
+
+import numpy as np
+
+from moss_tp.engine.batch import Batch
+from moss_tp.engine.sequence import Sequence
+from moss_tp.layers.sampling.row import SamplingRow
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next `num_known` uncomputed tokens of a sequence, then `draft`: what may follow them.
+
+        known known draft draft      each row gives the logits of the token after it: the last
+                |     |     |        known one's are always wanted, a drafted one's are of use
+             sample sample sample    where the drafts up to it turn out to be what is sampled
+
+    Nothing is sampled (and nothing drafted) while the prompt goes on after the chunk.
+    """
+
+    seq: Sequence
+    num_known: int
+    is_sampled: bool
+    draft: tuple[int, ...] = ()
+
+    @classmethod
+    def next_of(cls, seq: Sequence, max_tokens: int) -> "Chunk":
+        num_uncomputed = seq.num_uncomputed
+        if num_uncomputed > max_tokens:
+            return cls(seq, max_tokens, False)
+        return cls(seq, num_uncomputed, True)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_known + len(self.draft)
+
+    @property
+    def num_logits(self) -> int:
+        return 1 + len(self.draft) if self.is_sampled else 0
+
+    def token_ids(self) -> list[int]:
+        start = self.seq.num_computed
+        return [*self.seq.token_ids[start : start + self.num_known], *self.draft]
+
+    def sampling_rows(self) -> list[SamplingRow]:
+        """How to sample after each of the last `num_logits` rows."""
+        return [self.seq.sampling_row(self.draft[:i]) for i in range(self.num_logits)]
+
+
+def to_batch(chunks: Ids[Chunk], block_size: int) -> Batch:
+    """What the ranks must know of `chunks`, before `update` books them."""
+    query_lens = np.array([chunk.num_tokens for chunk in chunks])
+    context_lens = np.array([chunk.seq.num_computed for chunk in chunks]) + query_lens
+    table_lens = -(-context_lens // block_size)
+    tables = [
+        chunk.seq.block_table[:length]
+        for chunk, length in zip(chunks, table_lens.tolist(), strict=True)
+    ]
+    return Batch(
+        query_lens=query_lens,
+        context_lens=context_lens,
+        num_logits=np.array([chunk.num_logits for chunk in chunks]),
+        table_lens=table_lens,
+        token_ids=np.array([token_id for chunk in chunks for token_id in chunk.token_ids()]),
+        block_tables=np.frombuffer(b"".join(tables), np.int64),
+    )
