@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moss_tp import LLM, SamplingParams
 from moss_tp.engine.scheduler import Scheduler
 from moss_tp.engine.sequence import Sequence
 from moss_tp.layers.sampling.row import SampledToken
