@@ -1,21 +1,23 @@
 """The engine without threads: requests in, one step at a time, deltas out.
 
-Joins Scheduler, Executor and detokenizers. One thread at a time may use it.
+Joins Scheduler, Executor and the replies' texts. One thread at a time may use it.
 """
 
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from moss_tp.engine.chunk import to_batch
 from moss_tp.engine.config import EngineConfig
-from moss_tp.engine.detokenizer import ByteDecoder, Detokenizer
+from moss_tp.engine.detokenizer import ByteDecoder
 from moss_tp.engine.executor import Executor
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.reply import Reply
 from moss_tp.engine.scheduler import Scheduler
-from moss_tp.engine.sequence import Sequence, stop_ids_of
+from moss_tp.engine.sequence import Sequence
 from moss_tp.engine.waiting_queue import MAX_PRIORITY
 from moss_tp.errors import ConfigError, ContextLengthError, InvalidRequestError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
@@ -33,7 +35,8 @@ class ModelIds(Protocol):
 @dataclass
 class _Request:
     seq: Sequence
-    detokenizer: Detokenizer
+    reply: Reply
+    ends_at: float
 
 
 class LLMEngine:
@@ -57,6 +60,7 @@ class LLMEngine:
         self.executor = executor
         self.scheduler = Scheduler(config, executor.num_blocks, clock)
         self.num_steps = 0
+        self._clock = clock
         self._tokenizer = tokenizer
         self._model = model
         self._requests: dict[str, _Request] = {}
@@ -94,9 +98,11 @@ class LLMEngine:
             raise InvalidRequestError(f"priority is out of range: {priority}")
         if not self.can_add:
             raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
-        stop_ids = stop_ids_of(params, self._model.eos_token_id)
-        seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt)
-        self._requests[request_id] = _Request(seq, Detokenizer(self._tokenizer))
+        eos_id = None if params.ignore_eos else self._model.eos_token_id
+        stop_ids = frozenset((*params.stop_token_ids, *(() if eos_id is None else (eos_id,))))
+        seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt, eos_id)
+        ends_at = inf if params.max_time is None else self._clock() + params.max_time
+        self._requests[request_id] = _Request(seq, Reply(params, self._tokenizer), ends_at)
         self.scheduler.add(seq, priority, deadline_s)
 
     def check_request(self, prompt_ids: Ids[int], params: SamplingParams) -> None:
@@ -108,8 +114,11 @@ class LLMEngine:
                 f"the prompt has {len(prompt_ids)} tokens; with room for a reply at most "
                 f"{self.config.context_length - 1} are possible"
             )
+        if params.n != 1:
+            raise InvalidRequestError("n: the engine takes single requests; split() makes them")
         vocab_size = self._model.vocab_size
-        for token_id in (*prompt_ids, *params.stop_token_ids):
+        biased_ids = [token_id for token_id, _ in params.logit_bias]
+        for token_id in (*prompt_ids, *params.stop_token_ids, *biased_ids):
             if not 0 <= token_id < vocab_size:
                 raise InvalidRequestError(
                     f"token id {token_id} is outside the vocabulary of {vocab_size}"
@@ -154,13 +163,21 @@ class LLMEngine:
         self.executor.close()
 
     def _delta(self, seq: Sequence) -> TokenDelta:
-        """The tokens just appended. A stop ends the reply and is not part of its text."""
-        token_ids = tuple(token.token_id for token in seq.take_new())
-        shown = token_ids[:-1] if seq.finish_reason == "stop" else token_ids
-        is_last = seq.finish_reason is not None
-        text = self._requests[seq.request_id].detokenizer.push(shown, is_last)
-        if is_last:
+        """The tokens just appended, up to what ends the reply."""
+        request = self._requests[seq.request_id]
+        reason = seq.finish_reason
+        if reason is None and self._clock() >= request.ends_at:
+            reason = "length"
+        piece = request.reply.add(seq.take_new(), reason)
+        if piece.finish_reason is not None:
             del self._requests[seq.request_id]
+            if seq.finish_reason is None:
+                self.scheduler.finish(seq, piece.finish_reason)
         return TokenDelta(
-            token_ids, text, seq.finish_reason, seq.num_prompt_tokens, seq.num_cached_tokens
+            token_ids=tuple(token.token_id for token in piece.tokens),
+            text=piece.text,
+            finish_reason=piece.finish_reason,
+            num_prompt_tokens=seq.num_prompt_tokens,
+            num_cached_tokens=seq.num_cached_tokens,
+            logprobs=() if seq.params.logprobs is None else piece.tokens,
         )

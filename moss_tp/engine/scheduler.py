@@ -27,6 +27,7 @@ from moss_tp.engine.block_manager import BlockManager
 from moss_tp.engine.chunk import Chunk
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.ngram import HIT_RATE_LIMIT, min_chance
+from moss_tp.engine.outputs import FinishReason
 from moss_tp.engine.sequence import Sequence
 from moss_tp.engine.waiting_queue import WaitingQueue, rank_of
 from moss_tp.layers.sampling.row import SampledToken
@@ -106,7 +107,11 @@ class Scheduler:
 
     def abort(self, seq: Sequence) -> None:
         """Forgets a sequence between two steps; its blocks are free at once."""
-        seq.finish_reason = "abort"
+        self.finish(seq, "abort")
+
+    def finish(self, seq: Sequence, reason: FinishReason) -> None:
+        """Ends a sequence between two steps, for a `reason` that its tokens do not tell."""
+        seq.finish_reason = reason
         self._remove(seq)
 
     def check_integrity(self) -> None:

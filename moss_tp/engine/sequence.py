@@ -25,9 +25,10 @@ class Sequence:
                                                    gives the logits of the next one
 
     A preempted sequence loses its blocks and nothing else: its output stays, so nothing is
-    emitted twice. `seed` is the request's own, or drawn once. `block_hashes` chains over full
-    blocks; it, the table and `num_committed_blocks` (those whose hash is public) are kept by the
-    BlockManager; `rank` and `expires_at` are the WaitingQueue's.
+    emitted twice. `seed` is the request's own, or drawn once; `eos_id` is the model's, None
+    where the reply does not end with it. `block_hashes` chains over full blocks; it, the table
+    and `num_committed_blocks` (those whose hash is public) are kept by the BlockManager; `rank`
+    and `expires_at` are the WaitingQueue's.
     """
 
     request_id: str
@@ -35,6 +36,7 @@ class Sequence:
     params: SamplingParams
     stop_ids: frozenset[int]
     salt: str = ""
+    eos_id: int | None = None
     num_prompt_tokens: int = field(init=False)
     seed: int = field(init=False)
     num_computed: int = 0
@@ -77,7 +79,7 @@ class Sequence:
         if self._history is not None:
             counts = self._history.counts_after(drafted) if drafted else self._history.counts
         blocked_ids = self._stop_ids if position < self.params.min_tokens else ()
-        return SamplingRow(self.params, self.seed, position, counts, blocked_ids)
+        return SamplingRow(self.params, self.seed, position, counts, blocked_ids, self.eos_id)
 
     def append(self, token: SampledToken, max_model_len: int) -> None:
         """Takes a sampled token and sets `finish_reason` where it is the last one."""
@@ -95,9 +97,3 @@ class Sequence:
         """The tokens appended since the last call."""
         taken, self._untaken = self._untaken, []
         return taken
-
-
-def stop_ids_of(params: SamplingParams, eos_id: int) -> frozenset[int]:
-    """The ids that end a reply: the request's own and, unless it says otherwise, the model's."""
-    eos: Ids[int] = () if params.ignore_eos else (eos_id,)
-    return frozenset((*params.stop_token_ids, *eos))

@@ -9,6 +9,9 @@ from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.layers.sampling.top import top
 from moss_tp.sampling_params import MAX_LOGPROBS
 
+# More than are wanted, so that equals at the cut are told apart by their ids as well.
+NUM_BEST = 3 * MAX_LOGPROBS
+
 
 class Logprobs:
     """Those of `logits (R, vocab_size)` as they are now; later changes to them do not matter."""
@@ -23,7 +26,7 @@ class Logprobs:
         tokens = [SampledToken(token_id) for token_id in token_ids]
         if self._values is None:
             return tokens
-        best, best_ids = top(self._values, MAX_LOGPROBS)
+        best, best_ids = top(self._values, NUM_BEST)
         ranking = zip(self._asking, self._values, best_ids.tolist(), best.tolist(), strict=True)
         for i, values, ids, logprobs in ranking:
             pairs = tuple(zip(ids, logprobs, strict=True))[: self._rows[i].params.logprobs]

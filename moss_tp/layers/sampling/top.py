@@ -30,20 +30,30 @@ def argmax(logits: Tensor) -> Tensor:
 
 
 def top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k greatest of each row, the best first, and their ids: `(R, min(k, vocab_size))`."""
-    num_rows, vocab_size = logits.shape
+    """The k greatest of each row, the best first and of equals the lowest id, and their ids:
+    `(R, min(k, vocab_size))`. Which of equals are among them at the end is left open."""
+    vocab_size = logits.shape[1]
     num_parts = vocab_size // NUM_STRIDES
     if num_parts < 4 * k:
-        return logits.topk(min(k, vocab_size), dim=-1)
+        values, ids = logits.topk(min(k, vocab_size), dim=-1)
+    else:
+        candidates = _candidates(logits, num_parts, k)
+        values, order = logits.gather(1, candidates).topk(k, dim=-1)
+        ids = candidates.gather(1, order)
+    ids, order = ids.sort(dim=-1)
+    values, best_first = values.gather(1, order).sort(dim=-1, descending=True, stable=True)
+    return values, ids.gather(1, best_first)
+
+
+def _candidates(logits: Tensor, num_parts: int, k: int) -> Tensor:
+    """Ids among which the k greatest are, `(R, N)`: those of k parts, and those of no part."""
+    num_rows, vocab_size = logits.shape
     num_whole = num_parts * NUM_STRIDES
     parts = logits[:, :num_whole].view(-1, NUM_STRIDES, num_parts)
     chosen = parts.amax(dim=1).topk(k, dim=-1, sorted=False).indices  # (R, k)
     offsets = torch.arange(NUM_STRIDES, device=logits.device)[:, None] * num_parts
-    ids = (chosen[:, None, :] + offsets).view(num_rows, -1)
     rest = torch.arange(num_whole, vocab_size, device=logits.device).expand(num_rows, -1)
-    ids = torch.cat((ids, rest), dim=1)
-    values, order = logits.gather(1, ids).topk(k, dim=-1)
-    return values, ids.gather(1, order)
+    return torch.cat(((chosen[:, None, :] + offsets).view(num_rows, -1), rest), dim=1)
 
 
 def sorted_values(logits: Tensor) -> Tensor:

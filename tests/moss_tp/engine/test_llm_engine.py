@@ -14,9 +14,11 @@ from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.paged_fake import (
     EOS_ID,
     VOCAB_SIZE,
+    FakeModel,
     FakeTokenizer,
     PagedFake,
     expected_reply,
+    fake_config,
     fake_engine,
 )
 
@@ -91,6 +93,59 @@ def test_a_seed_is_the_requests_own_or_drawn_once() -> None:
     ((a, b, c, d),) = seeds
     assert a == b == 7
     assert len({a, c, d}) == 3
+
+
+def test_a_stop_string_ends_a_reply_and_frees_its_blocks() -> None:
+    """It begins with the fourth token and is complete with the sixth."""
+    reply = expected_reply([1, 2, 3], 20, frozenset([EOS_ID]), 32)
+    text = FakeTokenizer().decode_bytes(reply).decode()
+    engine = fake_engine()
+    engine.add_request("a", [1, 2, 3], SamplingParams(stop=(text[3:6],), max_tokens=20))
+    deltas = run(engine)["a"]
+    assert tokens(deltas) == reply[:6]
+    assert "".join(delta.text for delta in deltas) == text[:3]
+    assert [delta.finish_reason for delta in deltas] == [None] * 5 + ["stop"]
+    assert engine.scheduler.block_manager.num_free == 16
+
+
+def test_max_time_ends_a_reply_at_the_next_token() -> None:
+    now = [100.0]
+    executor = PagedFake(16, 4)
+    engine = LLMEngine(fake_config(), executor, FakeTokenizer(), FakeModel(), lambda: now[0])
+    reply = expected_reply([1], 20, frozenset([EOS_ID]), 32)
+    held = FakeTokenizer().decode_bytes(reply[1:3]).decode() + "?"
+    for name, max_time in {"timed": 10, "free": None}.items():
+        params = SamplingParams(max_time=max_time, max_tokens=20, stop=(held,))
+        engine.add_request(name, [1], params)
+    engine.step()
+    engine.step()
+    now[0] += 10
+    late = dict(engine.step())
+    assert [late[name].finish_reason for name in ("timed", "free")] == ["length", None]
+    assert late["timed"].text == held[:-1], "what was held back for the stop string is shown"
+    assert tokens(run(engine)["free"]) == reply[3:]
+
+
+def test_regulation_acts_on_eos_where_it_ends_the_reply() -> None:
+    executor = PagedFake(16, 4)
+    engine = fake_engine(executor)
+    for name, ignore_eos in {"a": False, "b": True}.items():
+        params = SamplingParams(ignore_eos=ignore_eos, max_tokens=1, length_penalty=2)
+        engine.add_request(name, [1], params)
+    run(engine)
+    assert [row.eos_id for row in executor.rows[0]] == [EOS_ID, None]
+
+
+def test_several_replies_are_several_requests() -> None:
+    with pytest.raises(InvalidRequestError, match=r"^n: "):
+        fake_engine().add_request("a", [1], SamplingParams(n=2))
+
+
+def test_a_bias_on_an_id_that_is_not_there_is_refused() -> None:
+    engine = fake_engine()
+    engine.check_request([1], SamplingParams(logit_bias=((VOCAB_SIZE - 1, 1.0),)))
+    with pytest.raises(InvalidRequestError, match="outside the vocabulary"):
+        engine.check_request([1], SamplingParams(logit_bias=((VOCAB_SIZE, 1.0),)))
 
 
 def test_the_second_turn_reports_its_cached_prefix_unless_the_salt_differs() -> None:

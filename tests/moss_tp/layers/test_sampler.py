@@ -1,6 +1,8 @@
 """The sampler against transformers' processors, and rows against themselves alone."""
 
+import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +37,7 @@ def test_greedy_is_the_argmax() -> None:
 
 
 # What is drawn from, how flat the logits are and how many ids there are: each way of drawing.
-CASES = {
+CASES: dict[str, tuple[int, float, dict[str, Any]]] = {
     "everything, few ids": (VOCAB, 3, {}),
     "everything": (LARGE, 1.5, {}),
     "top-k": (LARGE, 3, {"top_k": 5}),
@@ -56,12 +58,12 @@ CASES = {
 
 @pytest.mark.parametrize(("vocab_size", "scale", "changes"), CASES.values(), ids=CASES.keys())
 def test_the_distribution_is_transformers(
-    vocab_size: int, scale: float, changes: dict[str, float]
+    vocab_size: int, scale: float, changes: dict[str, Any]
 ) -> None:
     """2,000 draws, of as many seeds, fit transformers' probabilities by the chi-square test, and
     are never what those rule out."""
     num_draws, num_batches, position = 2000, 4, 14
-    params = SamplingParams(**{**PLAIN, **changes})  # type: ignore[arg-type]
+    params = SamplingParams(**{**PLAIN, **changes})
     logits = random_logits(7, vocab_size=vocab_size, scale=scale)
     logits[0, EOS] = logits.max() - 1
     bonus = {EOS: params.length_penalty ** max(0, position - params.regulation_start)}
@@ -86,7 +88,8 @@ def chi_square(drawn: Counter[int], probs: Tensor, num_draws: int) -> float:
     freedom = len(cells) - 1
     statistic = sum((count - mean) ** 2 / mean for count, mean in cells)
     spread = 2 / (9 * freedom)
-    return ((statistic / freedom) ** (1 / 3) - 1 + spread) / spread**0.5
+    cube_root: float = (statistic / freedom) ** (1 / 3)
+    return (cube_root - 1 + spread) / math.sqrt(spread)
 
 
 @st.composite
@@ -132,8 +135,14 @@ def test_a_row_does_not_depend_on_its_batch(
 
 def test_a_real_vocabulary_is_no_different_alone() -> None:
     """107,008 ids are enough for torch to share one row out among threads."""
-    settings_ = [{}, {"top_p": 0.9}, {"top_k": 40}, {"min_p": 0.01}, {"temperature": 0}]
-    params = [SamplingParams(**{**PLAIN, **one}, logprobs=2) for one in settings_]  # type: ignore[arg-type]
+    settings_: list[dict[str, Any]] = [
+        {},
+        {"top_p": 0.9},
+        {"top_k": 40},
+        {"min_p": 0.01},
+        {"temperature": 0},
+    ]
+    params = [SamplingParams(**{**PLAIN, **one}, logprobs=2) for one in settings_]
     rows = [make_row(one, seed=5) for one in params]
     logits = random_logits(8, len(rows), 107_008, scale=2)
     together = Sampler().sample(logits.clone(), rows)

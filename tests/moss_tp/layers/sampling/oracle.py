@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from moss_tp.layers.sampling.row import SamplingRow
 from moss_tp.layers.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
-PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
+PLAIN: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 
 
 def make_row(
@@ -62,7 +63,8 @@ def probabilities(adjusted: Tensor, params: SamplingParams, bonus: dict[int, flo
         warpers.append(TopPLogitsWarper(params.top_p))
     if params.min_p:
         warpers.append(MinPLogitsWarper(params.min_p))
-    probs = warpers(torch.empty(1, 0, dtype=torch.int64), adjusted[None].double()).softmax(-1)[0]
+    no_ids = torch.LongTensor(1, 0)
+    probs = warpers(no_ids, adjusted[None].double()).softmax(-1)[0]
     for token_id, factor in bonus.items():
         probs[token_id] *= factor
     return probs / probs.sum()

@@ -28,6 +28,8 @@ def test_top_is_topk(vocab_size: int, k: int) -> None:
         assert torch.equal(best, expected)
         assert torch.equal(values.gather(1, ids), expected)
         assert all(len(set(row)) == len(row) for row in ids.tolist())
+        is_equal = best[:, 1:] == best[:, :-1]
+        assert not (is_equal & (ids[:, 1:] < ids[:, :-1])).any()
 
 
 def test_the_last_ids_are_found() -> None:
