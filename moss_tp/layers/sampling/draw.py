@@ -6,7 +6,7 @@ whole vocabulary, in the order of ids.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from moss_tp.layers.sampling.top import sorted_values, top
 from moss_tp.layers.sampling.uniforms import uniforms
 
 MIN_TEMPERATURE = 1e-30  # fp32 divides by it; a lower one is no greedier
+# Of those that need memory of the vocabulary's size: fresh pages cost more than the arithmetic.
+MAX_OPEN_ROWS = 8
 
 
 class Way(NamedTuple):
@@ -39,19 +41,23 @@ def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     for index, row in enumerate(rows):
         groups.setdefault(_way(row, vocab_size), []).append(index)
     whole = groups.pop(WHOLE, [])
-    for way, members in groups.items():
-        part = _Part(take(logits, members), [rows[i] for i in members])
-        ids[members], is_enough = _draw_from_best(part, way)
-        whole += [i for i, enough in zip(members, is_enough, strict=True) if not enough]
-    whole.sort()
-    if whole:
-        ids[whole] = _draw_from_all(_Part(take(logits, whole), [rows[i] for i in whole]))
+    for way, group in groups.items():
+        for members in _chunks(group, MAX_OPEN_ROWS if way.is_open else len(group)):
+            chosen = [rows[i] for i in members]
+            ids[members], is_enough = _draw_from_best(take(logits, members), chosen, way)
+            whole += [i for i, enough in zip(members, is_enough, strict=True) if not enough]
+    for members in _chunks(sorted(whole), MAX_OPEN_ROWS):
+        ids[members] = _draw_from_all(take(logits, members), [rows[i] for i in members])
     return ids
 
 
 def take(logits: Tensor, indices: Sequence[int]) -> Tensor:
     """Those rows, in ascending order; without a copy where they are all."""
     return logits if len(indices) == len(logits) else logits[list(indices)]
+
+
+def _chunks(indices: Sequence[int], size: int) -> Iterable[list[int]]:
+    return (list(indices[start : start + size]) for start in range(0, len(indices), size))
 
 
 def _way(row: SamplingRow, vocab_size: int) -> Way:
@@ -65,11 +71,11 @@ def _way(row: SamplingRow, vocab_size: int) -> Way:
 class _Part:
     """Rows that go the same way, with their settings as columns `(R, 1)`."""
 
-    def __init__(self, logits: Tensor, rows: Sequence[SamplingRow]) -> None:
+    def __init__(self, logits: Tensor, rows: Sequence[SamplingRow], maximum: Tensor) -> None:
         self.logits = logits
         self.rows = rows
         self.column = partial(_column, rows, logits.device)
-        self.max = logits.amax(dim=-1, keepdim=True)
+        self.max = maximum
         self.temperature = self.column(lambda row: max(row.params.temperature, MIN_TEMPERATURE))
         # Of the best token's share, as a logarithm.
         self.min_p = self.column(lambda row: _log(row.params.min_p))
@@ -84,10 +90,13 @@ class _Part:
         return torch.from_numpy(numbers).to(self.logits.device)[:, None]
 
 
-def _draw_from_best(part: _Part, way: Way) -> tuple[Tensor, list[bool]]:
+def _draw_from_best(
+    logits: Tensor, rows: Sequence[SamplingRow], way: Way
+) -> tuple[Tensor, list[bool]]:
     """Ids drawn from the best tokens, and for which rows those were all that can come."""
-    vocab_size = part.logits.shape[-1]
-    values, ids = top(part.logits, way.num_best)
+    vocab_size = logits.shape[-1]
+    values, ids = top(logits, way.num_best)
+    part = _Part(logits, rows, values[:, :1])
     top_k = part.column(lambda row: row.params.top_k or vocab_size)
     rank = torch.arange(values.shape[1], device=values.device)
     scaled = ((values - part.max).double() / part.temperature).masked_fill(rank >= top_k, -math.inf)
@@ -106,17 +115,18 @@ def _draw_from_best(part: _Part, way: Way) -> tuple[Tensor, list[bool]]:
     return ids.gather(1, picks)[:, 0], is_enough[:, 0].tolist()
 
 
-def _draw_from_all(part: _Part) -> Tensor:
+def _draw_from_all(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    part = _Part(logits, rows, logits.amax(dim=-1, keepdim=True))
     scaled = part.scaled()
     floor = part.min_p.float()
-    cut = [i for i, row in enumerate(part.rows) if row.params.top_p < 1 or row.params.top_k]
+    cut = [i for i, row in enumerate(rows) if row.params.top_p < 1 or row.params.top_k]
     if cut:
-        floor[cut] = floor[cut].maximum(_cut(take(scaled, cut), [part.rows[i] for i in cut]))
+        floor[cut] = floor[cut].maximum(_cut(take(scaled, cut), [rows[i] for i in cut]))
     scaled.masked_fill_(scaled < floor, -math.inf)
-    regulated = [i for i, row in enumerate(part.rows) if row.eos_bonus]
+    regulated = [i for i, row in enumerate(rows) if row.eos_bonus]
     if regulated:
-        eos = [part.rows[i].eos_id for i in regulated]
-        bonus = [part.rows[i].eos_bonus for i in regulated]
+        eos = [rows[i].eos_id for i in regulated]
+        bonus = [rows[i].eos_bonus for i in regulated]
         scaled[regulated, eos] += scaled.new_tensor(bonus)
         scaled -= scaled.amax(dim=-1, keepdim=True)
     return invert_whole(scaled.exp_(), part.uniforms())

@@ -1,8 +1,8 @@
 """The best tokens of each row, in little more than one pass over the vocabulary.
 
 The k best of a row lie in the k parts of it that have the greatest maxima; maxima are the one
-thing that goes at the speed of memory. On one Zen 3 core and 107,008 ids the best is found in
-0.02 ms (argmax: 0.11) and the best 64 in 0.06 ms (topk: 0.18), 24 November 2026.
+thing that goes at the speed of memory. On one core of an EPYC (Zen 3), 64 rows of 107,008 ids,
+24 November 2026: maxima 2.0 ms, argmax 2.5 (torch's 6.9), the best 64 5.7 (topk 10.5).
 """
 
 import numpy as np
@@ -32,17 +32,22 @@ def argmax(logits: Tensor) -> Tensor:
 def top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k greatest of each row, the best first and of equals the lowest id, and their ids:
     `(R, min(k, vocab_size))`. Which of equals are among them at the end is left open."""
-    vocab_size = logits.shape[1]
+    num_rows, vocab_size = logits.shape
     num_parts = vocab_size // NUM_STRIDES
     if num_parts < 4 * k:
-        values, ids = logits.topk(min(k, vocab_size), dim=-1)
+        ids = torch.arange(vocab_size, device=logits.device).expand(num_rows, -1)
     else:
-        candidates = _candidates(logits, num_parts, k)
-        values, order = logits.gather(1, candidates).topk(k, dim=-1)
-        ids = candidates.gather(1, order)
-    ids, order = ids.sort(dim=-1)
-    values, best_first = values.gather(1, order).sort(dim=-1, descending=True, stable=True)
-    return values, ids.gather(1, best_first)
+        ids = _candidates(logits, num_parts, k)
+    order = _order(logits.gather(1, ids), ids).topk(min(k, vocab_size), dim=-1).indices
+    ids = ids.gather(1, order)
+    return logits.gather(1, ids), ids
+
+
+def _order(values: Tensor, ids: Tensor) -> Tensor:
+    """One int64 for each pair, the greater the value the greater, then the lower the id."""
+    bits = (values + 0.0).view(torch.int32)  # adding 0 makes -0 the same as 0
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as ints, fp32 falls where it is negative
+    return (rising.long() << 32) - ids
 
 
 def _candidates(logits: Tensor, num_parts: int, k: int) -> Tensor:
