@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +21,15 @@ VOCAB = 50
 LARGE = 5003
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1)
 EOS = 3
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For many small operations, which threads only hold up where other processes run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def random_logits(seed: int, rows: int = 1, vocab_size: int = VOCAB, scale: float = 3) -> Tensor:
@@ -44,18 +54,18 @@ CASES: dict[str, tuple[int, float, dict[str, Any]]] = {
     "top-k, more ids": (LARGE, 1.5, {"top_k": 200, "top_p": 0.9}),
     "top-k, most ids": (LARGE, 1.5, {"top_k": 1000, "top_p": 0.9}),
     "top-k beyond the vocabulary": (VOCAB, 3, {"top_k": 500, "top_p": 0.9}),
-    "top-p, peaked": (LARGE, 3, {"top_p": 0.6}),
+    "top-p, peaked": (LARGE, 3, {"top_p": 0.8, "temperature": 0.8}),
     "top-p, flat": (LARGE, 0.5, {"top_p": 0.3}),
     "min-p": (LARGE, 2, {"min_p": 0.03}),
     "min-p and top-p": (LARGE, 2, {"min_p": 0.02, "top_p": 0.8, "temperature": 1.5}),
     "MOSS": (LARGE, 3, {"temperature": 0.7, "top_p": 0.8, "top_k": 40}),
-    "cold": (LARGE, 3, {"temperature": 0.3, "top_p": 0.95}),
     "eos, whole": (LARGE, 1.5, {"length_penalty": 1.5, "regulation_start": 10}),
     "eos, best": (LARGE, 3, {"length_penalty": 0.8, "top_k": 40, "regulation_start": 10}),
     "eos, top-p": (LARGE, 2, {"length_penalty": 1.5, "top_p": 0.9, "regulation_start": 10}),
 }
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("vocab_size", "scale", "changes"), CASES.values(), ids=CASES.keys())
 def test_the_distribution_is_transformers(
     vocab_size: int, scale: float, changes: dict[str, Any]
@@ -119,6 +129,7 @@ def requests(draw: st.DrawFn, vocab_size: int) -> SamplingRow:
     )
 
 
+@pytest.mark.usefixtures("one_thread")
 @given(st.data(), st.sampled_from([VOCAB, LARGE]), st.sampled_from([0.5, 3.0]))
 @settings(deadline=None, max_examples=60)
 def test_a_row_does_not_depend_on_its_batch(
