@@ -7,6 +7,7 @@ settings and no torch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,12 @@ class Batch:
     token_ids: Ints  # (T,)
     block_tables: Ints  # (sum of table_lens,)
 
-    @property
+    @cached_property
     def query_starts(self) -> Ints:
         """Where each chunk begins among the flat rows, and T at the end: (S + 1,)."""
         return _starts(self.query_lens)
 
-    @property
+    @cached_property
     def positions(self) -> Ints:
         """Where each flat row stands in its sequence: (T,)."""
         return _last_before(self.context_lens, self.query_lens)

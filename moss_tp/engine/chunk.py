@@ -1,7 +1,8 @@
 """A sequence's share of one step, and how a step's shares become a Batch."""
 
+from array import array
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,8 +11,7 @@ from moss_tp.engine.sequence import Sequence
 from moss_tp.layers.sampling.row import SamplingRow
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """The next `num_known` uncomputed tokens of a sequence, then `draft`: what may follow them.
 
         known known draft draft      each row gives the logits of the token after it: the last
@@ -34,16 +34,8 @@ class Chunk:
         return cls(seq, num_uncomputed, True)
 
     @property
-    def num_tokens(self) -> int:
-        return self.num_known + len(self.draft)
-
-    @property
     def num_logits(self) -> int:
         return 1 + len(self.draft) if self.is_sampled else 0
-
-    def token_ids(self) -> list[int]:
-        start = self.seq.num_computed
-        return [*self.seq.token_ids[start : start + self.num_known], *self.draft]
 
     def sampling_rows(self) -> list[SamplingRow]:
         """How to sample after each of the last `num_logits` rows."""
@@ -52,18 +44,23 @@ class Chunk:
 
 def to_batch(chunks: Ids[Chunk], block_size: int) -> Batch:
     """What the ranks must know of `chunks`, before `update` books them."""
-    query_lens = np.array([chunk.num_tokens for chunk in chunks])
-    context_lens = np.array([chunk.seq.num_computed for chunk in chunks]) + query_lens
-    table_lens = -(-context_lens // block_size)
-    tables = [
-        chunk.seq.block_table[:length]
-        for chunk, length in zip(chunks, table_lens.tolist(), strict=True)
-    ]
+    token_ids: list[int] = []
+    query_lens, context_lens, table_lens = [], [], []
+    tables: list[array[int]] = []
+    for seq, num_known, _, draft in chunks:
+        start = seq.num_computed
+        context = start + num_known + len(draft)
+        token_ids += seq.token_ids[start : start + num_known]
+        token_ids += draft
+        query_lens.append(context - start)
+        context_lens.append(context)
+        table_lens.append(-(-context // block_size))
+        tables.append(seq.block_table[: table_lens[-1]])
     return Batch(
-        query_lens=query_lens,
-        context_lens=context_lens,
+        query_lens=np.array(query_lens),
+        context_lens=np.array(context_lens),
         num_logits=np.array([chunk.num_logits for chunk in chunks]),
-        table_lens=table_lens,
-        token_ids=np.array([token_id for chunk in chunks for token_id in chunk.token_ids()]),
+        table_lens=np.array(table_lens),
+        token_ids=np.array(token_ids),
         block_tables=np.frombuffer(b"".join(tables), np.int64),
     )

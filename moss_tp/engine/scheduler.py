@@ -20,7 +20,6 @@ import time
 from bisect import insort
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
-from dataclasses import replace
 from itertools import zip_longest
 
 from moss_tp.engine.block_manager import BlockManager
@@ -161,13 +160,16 @@ class Scheduler:
             budget -= chunk.num_known
 
     def _with_drafts(self, decodes: Ids[Chunk], prefills: Ids[Chunk]) -> Iterable[Chunk]:
+        """The decodes, each with a draft as long as one more row pays."""
         num_rows = len(decodes) + sum(chunk.num_known for chunk in prefills)
-        for chunk in decodes:
+        for position, chunk in enumerate(decodes):
             limit = min(self._num_speculative_tokens, self._max_num_batched_tokens - num_rows)
             chance = min_chance(num_rows, self._row_cost)
-            if limit > 0 and chance < HIT_RATE_LIMIT:
-                chunk = self._with_draft(chunk, limit, chance)
-                num_rows += len(chunk.draft)
+            if limit <= 0 or chance >= HIT_RATE_LIMIT:
+                yield from decodes[position:]
+                return
+            chunk = self._with_draft(chunk, limit, chance)
+            num_rows += len(chunk.draft)
             yield chunk
 
     def _with_draft(self, chunk: Chunk, limit: int, chance: float) -> Chunk:
@@ -179,7 +181,7 @@ class Scheduler:
         draft = seq.drafter.draft(seq.token_ids, min(limit, num_left - 1), chance)
         if not draft or not self.block_manager.grow(seq, len(draft)):
             return chunk
-        return replace(chunk, draft=tuple(draft))
+        return chunk._replace(draft=tuple(draft))
 
     def _accept(self, chunk: Chunk, sampled: Ids[SampledToken]) -> None:
         """Appends what was sampled, up to the first that the draft does not go on from.

@@ -63,11 +63,11 @@ class Sequence:
 
     @property
     def num_output_tokens(self) -> int:
-        return self.num_tokens - self.num_prompt_tokens
+        return len(self.token_ids) - self.num_prompt_tokens
 
     @property
     def num_uncomputed(self) -> int:
-        return self.num_tokens - self.num_computed
+        return len(self.token_ids) - self.num_computed
 
     def sampling_row(self, drafted: Ids[int] = ()) -> SamplingRow:
         """How to sample the next token, or the one that comes after `drafted` if they are next.

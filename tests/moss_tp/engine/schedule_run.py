@@ -66,7 +66,10 @@ class Run:
         chunks = self.scheduler.schedule()
         assert bool(chunks) == self.scheduler.has_work
         assert len(chunks) <= self.config.max_num_seqs
-        assert sum(chunk.num_tokens for chunk in chunks) <= self.config.max_num_batched_tokens
+        assert (
+            sum(chunk.num_known + len(chunk.draft) for chunk in chunks)
+            <= self.config.max_num_batched_tokens
+        )
         scheduled = {chunk.seq for chunk in chunks}
         assert all(seq in scheduled for seq in decoding if seq.block_table), "a decode stalled"
         self.scheduler.check_integrity()
