@@ -52,8 +52,9 @@ class Batch:
         """Where each flat row's K and V go, `block * block_size + offset`: (T,)."""
         positions = self.positions
         tables = np.repeat(_starts(self.table_lens)[:-1], self.query_lens)
-        blocks = self.block_tables[tables + positions // block_size]
-        return blocks * block_size + positions % block_size
+        blocks: Ints = self.block_tables[tables + positions // block_size]
+        slots: Ints = blocks * block_size + positions % block_size
+        return slots
 
     def padded_tables(self) -> Ints:
         """The block tables as one matrix, padded with block 0: (S, longest)."""
@@ -80,10 +81,11 @@ class Batch:
     def from_ints(cls, values: Sequence[int] | Ints) -> "Batch":
         ints = np.asarray(values, np.int64)
         num_seqs = int(ints[0])
-        per_sequence = ints[1 : 1 + 4 * num_seqs].reshape(4, num_seqs)
-        flat = ints[1 + 4 * num_seqs :]
-        num_tokens = int(per_sequence[0].sum())
-        return cls(*per_sequence, flat[:num_tokens], flat[num_tokens:])
+        query_lens, context_lens, num_logits, table_lens = (
+            ints[1 + i * num_seqs : 1 + (i + 1) * num_seqs] for i in range(4)
+        )
+        token_ids, block_tables = np.split(ints[1 + 4 * num_seqs :], [int(query_lens.sum())])
+        return cls(query_lens, context_lens, num_logits, table_lens, token_ids, block_tables)
 
 
 def _starts(lens: Ints) -> Ints:

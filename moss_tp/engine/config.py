@@ -7,6 +7,8 @@ from moss_tp.errors import ConfigError
 
 DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16")
+# A CPU is at its best with this many rows already, a GPU wants more.
+MIXED_PREFILL_TOKENS = {"cpu": 128, "cuda": 1024}
 
 
 class ModelLimits(Protocol):
@@ -39,7 +41,7 @@ class EngineConfig:
     block_size: int = 16
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 1024
-    max_mixed_prefill_tokens: int = 256
+    max_mixed_prefill_tokens: int | None = None
     max_waiting: int = 1024
     num_speculative_tokens: int = 7
     step_timeout_s: float = 30
@@ -55,7 +57,8 @@ class EngineConfig:
             "max_num_seqs": self.max_num_seqs >= 1,
             # Every decoding sequence must fit into one step, or the youngest would starve.
             "max_num_batched_tokens": self.max_num_batched_tokens >= self.max_num_seqs,
-            "max_mixed_prefill_tokens": self.max_mixed_prefill_tokens >= 1,
+            "max_mixed_prefill_tokens": self.max_mixed_prefill_tokens is None
+            or self.max_mixed_prefill_tokens >= 1,
             "max_waiting": self.max_waiting >= 1,
             "num_speculative_tokens": self.num_speculative_tokens >= 0,
             "step_timeout_s": self.step_timeout_s > 0,
@@ -74,6 +77,13 @@ class EngineConfig:
                 f"max_model_len {self.max_model_len} is beyond the model's {limit} positions"
             )
         return self
+
+    @property
+    def mixed_prefill_limit(self) -> int:
+        """`max_mixed_prefill_tokens`, or what suits the device where that is None."""
+        if self.max_mixed_prefill_tokens is None:
+            return MIXED_PREFILL_TOKENS[self.device]
+        return self.max_mixed_prefill_tokens
 
     @property
     def context_length(self) -> int:

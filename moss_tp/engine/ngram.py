@@ -10,7 +10,7 @@ from collections.abc import Sequence as Ids
 SIZES = (3, 2)  # of the n-grams that are looked up, the longest first
 HIT_RATE_AT_START = 0.5
 HIT_RATE_MEMORY = 0.75
-HIT_RATE_LIMIT = 0.95  # Nobody counts as surer than this, or a large batch could not say no.
+HIT_RATE_LIMIT = 0.85  # Nobody counts as surer than this, or a large batch could not say no.
 
 
 class NgramDrafter:

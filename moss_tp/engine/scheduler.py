@@ -32,7 +32,7 @@ from moss_tp.engine.waiting_queue import WaitingQueue, rank_of
 from moss_tp.layers.sampling.row import SampledToken
 
 # What one more row adds to a step, as a share of the time that a step of one row takes.
-ROW_COST = {"cpu": 0.25, "cuda": 0.02}
+ROW_COST = {"cpu": 0.1, "cuda": 0.02}
 
 
 class Scheduler:
@@ -52,7 +52,7 @@ class Scheduler:
         self.num_accepted = 0
         self._max_num_seqs = config.max_num_seqs
         self._max_num_batched_tokens = config.max_num_batched_tokens
-        self._max_mixed_prefill_tokens = config.max_mixed_prefill_tokens
+        self._max_mixed_prefill_tokens = config.mixed_prefill_limit
         self._max_model_len = config.context_length
         self._num_speculative_tokens = config.num_speculative_tokens
         self._row_cost = ROW_COST[config.device]

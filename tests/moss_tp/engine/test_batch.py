@@ -42,7 +42,10 @@ def test_round_trip(rows: list[Row]) -> None:
 @given(st.lists(rows, min_size=1, max_size=6))
 def test_rows_by_hand(rows: list[Row]) -> None:
     batch = make_batch(rows)
-    positions, slots, logit_rows, starts = [], [], [], [0]
+    positions: list[int] = []
+    slots: list[int] = []
+    logit_rows: list[int] = []
+    starts = [0]
     for i, (tokens, past, count) in enumerate(rows):
         chunk = range(past, past + len(tokens))
         positions.extend(chunk)
