@@ -1,8 +1,9 @@
 """LLMEngine for asyncio: one thread steps it, a request is an async iterator of deltas.
 
 Everything that touches the engine is a command in the inbox, carried out by the thread between
-two steps; so an abort takes effect before the next step. While there is nothing to do the thread
-sleeps on a condition. It knows no Ray and no HTTP.
+two steps; so an abort takes effect before the next step. What a step gave goes to the event loops
+in one piece each, and readers work on it while the next step is computed. While there is nothing
+to do the thread sleeps on a condition. It knows no Ray and no HTTP.
 """
 
 import logging
