@@ -2,7 +2,7 @@
 
 The k best of a row lie in the k parts of it that have the greatest maxima; maxima are the one
 thing that goes at the speed of memory. On one core of an EPYC (Zen 3), 64 rows of 107,008 ids,
-24 November 2026: maxima 2.0 ms, argmax 2.5 (torch's 6.9), the best 64 5.7 (topk 10.5).
+24 November 2026: maxima 2.0 ms, argmax 2.5 (torch's 6.9), the best 64 5.7 (topk 10.4).
 """
 
 import numpy as np
@@ -46,8 +46,9 @@ def top(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _order(values: Tensor, ids: Tensor) -> Tensor:
     """One int64 for each pair, the greater the value the greater, then the lower the id."""
     bits = (values + 0.0).view(torch.int32)  # adding 0 makes -0 the same as 0
-    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # as ints, fp32 falls where it is negative
-    return (rising.long() << 32) - ids
+    # As ints, fp32 falls where it is negative. No shifts: torch has no vector code for them.
+    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return rising.long().mul_(2**32).sub_(ids)
 
 
 def _candidates(logits: Tensor, num_parts: int, k: int) -> Tensor:
