@@ -39,6 +39,8 @@ class Chunk(NamedTuple):
 
     def sampling_rows(self) -> list[SamplingRow]:
         """How to sample after each of the last `num_logits` rows."""
+        if self.is_sampled and not self.draft:
+            return [self.seq.sampling_row()]
         return [self.seq.sampling_row(self.draft[:i]) for i in range(self.num_logits)]
 
 

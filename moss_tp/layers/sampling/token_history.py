@@ -4,14 +4,13 @@ Kept up to date token by token, since a step has no time to go through whole pro
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, eq=False)
-class TokenCounts:
+class TokenCounts(NamedTuple):
     """`ids (N,)`, each once: those of the prompt and the output so far. `num_output (N,)` says
     how often each is in the output."""
 
