@@ -19,7 +19,7 @@ from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.kv_budget import choose_num_blocks
 from moss_tp.engine.leader import Leader
 from moss_tp.engine.worker import RankSpec, build_rank
-from moss_tp.layers.sampler import SamplingRow
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.parallel.tp_group import TPGroup
 
 HOST = "127.0.0.1"  # a group never leaves its node
@@ -61,7 +61,7 @@ class RayExecutor:
         """Processes of the ranks above 0."""
         return list(self._rank_pids)
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[int]:
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
         return self._leader.execute(batch, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:

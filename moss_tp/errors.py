@@ -25,5 +25,9 @@ class EngineDeadError(MossError):
     """The engine or one of its ranks is gone; every waiting request gets this."""
 
 
+class DeadlineExceededError(MossError):
+    """The deadline passed before the reply began."""
+
+
 class QueueFullError(MossError):
     """The engine already holds as many requests as it may; try again later."""

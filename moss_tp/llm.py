@@ -10,7 +10,7 @@ from typing import Self
 from moss_tp.config import resolve_model
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.config import EngineConfig
-from moss_tp.engine.outputs import RequestOutput, TokenDelta
+from moss_tp.engine.outputs import CompletionOutput, RequestOutput, TokenDelta
 from moss_tp.errors import EngineDeadError, InvalidRequestError
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
@@ -40,6 +40,7 @@ class LLM:
         block_size: int = 16,
         max_num_seqs: int = 64,
         max_num_batched_tokens: int = 1024,
+        num_speculative_tokens: int = 7,
         step_timeout_s: float = 30,
     ) -> None:
         config = EngineConfig(
@@ -52,6 +53,7 @@ class LLM:
             block_size=block_size,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
+            num_speculative_tokens=num_speculative_tokens,
             step_timeout_s=step_timeout_s,
         )
         self.tokenizer = Tokenizer.from_dir(config.model)
@@ -63,17 +65,19 @@ class LLM:
         prompts: Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[RequestOutput]:
-        """One output a prompt, in order. Text is encoded with special tokens off.
+        """One output a prompt, in order, with the `n` replies that its params ask for. Text is
+        encoded with special tokens off.
 
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
         when a rank is lost.
         """
         if isinstance(prompts, str):
             raise InvalidRequestError("prompts is a list: put a single prompt into one")
-        requests = [
-            _Pending(str(next(self._request_ids)), self._encode(prompt), one)
+        groups = [
+            self._pending(self._encode(prompt), one)
             for prompt, one in zip(prompts, _one_each(params, len(prompts)), strict=True)
         ]
+        requests = [request for group in groups for request in group]
         for request in requests:
             self.engine.check_request(request.prompt_ids, request.params)
         try:
@@ -81,7 +85,7 @@ class LLM:
         finally:
             for request in requests:
                 self.engine.abort(request.request_id)
-        return [request.output() for request in requests]
+        return [_output(group) for group in groups]
 
     def close(self) -> None:
         """Ends every rank. Idempotent."""
@@ -101,6 +105,10 @@ class LLM:
     def _encode(self, prompt: Prompt) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
+    def _pending(self, prompt_ids: list[int], params: SamplingParams) -> list["_Pending"]:
+        name = next(self._request_ids)
+        return [_Pending(f"{name}.{i}", prompt_ids, one) for i, one in enumerate(params.split())]
+
     def _run(self, requests: Sequence["_Pending"]) -> None:
         by_id = {request.request_id: request for request in requests}
         queue = deque(requests)
@@ -114,25 +122,35 @@ class LLM:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A request on its way, and what came of it so far."""
+    """One reply on its way, and what came of it so far."""
 
     request_id: str
     prompt_ids: list[int]
     params: SamplingParams
     deltas: list[TokenDelta] = field(default_factory=list)
 
-    def output(self) -> RequestOutput:
+    def output(self) -> CompletionOutput:
         last = self.deltas[-1]
         if last.finish_reason is None:
             raise EngineDeadError("the engine stopped before the request was finished")
-        return RequestOutput(
-            request_id=self.request_id,
+        logprobs = [token for delta in self.deltas for token in delta.logprobs]
+        return CompletionOutput(
             token_ids=[token_id for delta in self.deltas for token_id in delta.token_ids],
             text="".join(delta.text for delta in self.deltas),
             finish_reason=last.finish_reason,
-            num_prompt_tokens=last.num_prompt_tokens,
-            num_cached_tokens=last.num_cached_tokens,
+            logprobs=None if self.params.logprobs is None else logprobs,
         )
+
+
+def _output(group: Sequence[_Pending]) -> RequestOutput:
+    outputs = tuple(request.output() for request in group)
+    first = group[0].deltas[-1]
+    return RequestOutput(
+        request_id=group[0].request_id.split(".")[0],
+        num_prompt_tokens=first.num_prompt_tokens,
+        num_cached_tokens=first.num_cached_tokens,
+        outputs=outputs,
+    )
 
 
 def _one_each(

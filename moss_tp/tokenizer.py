@@ -85,7 +85,7 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The raw bytes of `ids`; a special or unknown id has none."""
-        return b"".join(self._bytes_of.get(i, b"") for i in ids)
+        return b"".join([self._bytes_of.get(i, b"") for i in ids])
 
     @cached_property
     def _bytes_of(self) -> dict[int, bytes]:

@@ -48,5 +48,8 @@ async def coalesce(
 
 def _join(first: TokenDelta, second: TokenDelta) -> TokenDelta:
     return replace(
-        second, token_ids=first.token_ids + second.token_ids, text=first.text + second.text
+        second,
+        token_ids=first.token_ids + second.token_ids,
+        text=first.text + second.text,
+        logprobs=first.logprobs + second.logprobs,
     )

@@ -35,10 +35,6 @@ class IdempotencyMismatchError(InvalidRequestError):
     """The Idempotency-Key was used before, with another body."""
 
 
-class DeadlineExceededError(MossError):
-    """The deadline passed before the reply began."""
-
-
 class StoreUnavailableError(MossError):
     """The session store does not answer, or refuses to write."""
 

@@ -11,7 +11,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from moss_tp.errors import ContextLengthError, EngineDeadError, InvalidRequestError, QueueFullError
+from moss_tp.errors import (
+    ContextLengthError,
+    DeadlineExceededError,
+    EngineDeadError,
+    InvalidRequestError,
+    QueueFullError,
+)
 from serve_app import errors
 
 logger = logging.getLogger(__name__)
@@ -36,7 +42,7 @@ TABLE: dict[type[Exception], HttpError] = {
     ContextLengthError: HttpError(400, _INVALID, "context_length_exceeded"),
     errors.SessionFullError: HttpError(400, _INVALID, "context_length_exceeded"),
     errors.ModelNotFoundError: HttpError(404, _INVALID, "model_not_found"),
-    errors.DeadlineExceededError: HttpError(408, "timeout_error", "deadline_exceeded"),
+    DeadlineExceededError: HttpError(408, "timeout_error", "deadline_exceeded"),
     errors.SessionBusyError: HttpError(409, "conflict_error", "session_busy", 1),
     errors.IdempotencyInProgressError: HttpError(
         409, "conflict_error", "idempotency_in_progress", 1

@@ -7,9 +7,8 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.errors import EngineDeadError
+from moss_tp.errors import DeadlineExceededError, EngineDeadError
 from moss_tp.sampling_params import SamplingParams
-from serve_app.errors import DeadlineExceededError
 from serve_app.generation import Generation
 from serve_app.protocols import ChatModel
 

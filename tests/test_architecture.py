@@ -45,9 +45,15 @@ TORCH_FREE = (
     "moss_tp.engine.config",
     "moss_tp.engine.detokenizer",
     "moss_tp.engine.outputs",
+    "moss_tp.engine.reply",
     "moss_tp.engine.rank_process",
     "moss_tp.engine.scheduler",
     "moss_tp.engine.sequence",
+    "moss_tp.engine.stop_strings",
+    "moss_tp.layers.sampling.row",
+    "moss_tp.layers.sampling.token_history",
+    "moss_tp.layers.sampling.uniforms",
+    "moss_tp.engine.waiting_queue",
 )
 
 

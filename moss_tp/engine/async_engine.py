@@ -1,20 +1,22 @@
 """LLMEngine for asyncio: one thread steps it, a request is an async iterator of deltas.
 
 Everything that touches the engine is a command in the inbox, carried out by the thread between
-two steps; so an abort takes effect before the next step. While there is nothing to do the thread
-sleeps on a condition. It knows no Ray and no HTTP.
+two steps; so an abort takes effect before the next step. What a step gave goes to the event loops
+in one piece each, and readers work on it while the next step is computed. While there is nothing
+to do the thread sleeps on a condition. It knows no Ray and no HTTP.
 """
 
-import asyncio
 import logging
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.errors import EngineDeadError, MossError
+from moss_tp.engine.stream import Stream, deliver
+from moss_tp.errors import DeadlineExceededError, EngineDeadError, MossError
 from moss_tp.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -29,28 +31,6 @@ class EngineStats:
     steps: int
 
 
-class _Stream:
-    """One request's way back to its event loop."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[TokenDelta | MossError] = asyncio.Queue()
-
-    def put(self, item: TokenDelta | MossError) -> bool:
-        """From the engine's thread; False when the loop is gone and nobody listens."""
-        try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-        except RuntimeError:
-            return False
-        return True
-
-    async def get(self) -> TokenDelta:
-        item = await self._queue.get()
-        if isinstance(item, MossError):
-            raise item
-        return item
-
-
 class AsyncEngine:
     """Takes `engine` over and closes it. `on_death(reason)` is called once, from the thread,
     when a rank is lost or a step fails, after every waiting request got EngineDeadError.
@@ -59,7 +39,7 @@ class AsyncEngine:
     def __init__(self, engine: LLMEngine, on_death: Callable[[str], None] | None = None) -> None:
         self._engine = engine
         self._on_death = on_death
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, Stream] = {}
         self._inbox: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._lost_rank: str | None = None
@@ -85,16 +65,26 @@ class AsyncEngine:
         )
 
     async def generate(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, salt: str = ""
+        self,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        salt: str = "",
+        priority: int = 0,
+        deadline_s: float | None = None,
     ) -> AsyncGenerator[TokenDelta, None]:
         """Deltas of one request; closing or cancelling the iterator aborts it within one step.
 
-        Raises InvalidRequestError, ContextLengthError, QueueFullError at the first `anext`, and
-        EngineDeadError whenever the engine dies.
+        Raises InvalidRequestError, ContextLengthError, QueueFullError and, when it waited in the
+        queue for `deadline_s`, DeadlineExceededError at the first `anext`, and EngineDeadError
+        whenever the engine dies.
         """
-        stream = _Stream()
+        add = partial(
+            self._engine.add_request, request_id, prompt_ids, params, salt, priority, deadline_s
+        )
+        stream = Stream()
         is_done = False
-        self._post(lambda: self._add(request_id, prompt_ids, params, salt, stream))
+        self._post(lambda: self._add(request_id, add, stream))
         try:
             while not is_done:
                 delta = await stream.get()
@@ -125,8 +115,8 @@ class AsyncEngine:
         reason = "the engine is closed"
         try:
             while self._carry_out_commands():
-                for request_id, delta in self._engine.step():
-                    self._deliver(request_id, delta)
+                self._give_up(self._engine.expire())
+                self._deliver(self._engine.step())
         except EngineDeadError as error:
             reason = str(error)
             logger.error("the engine died: %s", reason)
@@ -152,25 +142,18 @@ class AsyncEngine:
                 if not self._inbox:
                     self._changed.wait()
 
-    def _add(
-        self,
-        request_id: str,
-        prompt_ids: Sequence[int],
-        params: SamplingParams,
-        salt: str,
-        stream: _Stream,
-    ) -> None:
+    def _add(self, request_id: str, add: Callable[[], None], stream: Stream) -> None:
         if self._death is not None:
-            stream.put(EngineDeadError(self._death))
+            deliver([(stream, EngineDeadError(self._death))])
             return
         try:
-            self._engine.add_request(request_id, prompt_ids, params, salt)
+            add()
         except MossError as error:
-            stream.put(error)
+            deliver([(stream, error)])
         else:
             self._streams[request_id] = stream
 
-    def _abort(self, request_id: str, stream: _Stream) -> None:
+    def _abort(self, request_id: str, stream: Stream) -> None:
         """The id may belong to another request by now, hence the stream."""
         if self._streams.get(request_id) is stream:
             del self._streams[request_id]
@@ -179,13 +162,18 @@ class AsyncEngine:
     def _lose_rank(self, reason: str) -> None:
         self._lost_rank = reason
 
-    def _deliver(self, request_id: str, delta: TokenDelta) -> None:
-        stream = self._streams[request_id]
-        is_heard = stream.put(delta)
-        if delta.finish_reason is not None:
-            del self._streams[request_id]
-        elif not is_heard:
-            self._abort(request_id, stream)
+    def _give_up(self, request_ids: Sequence[str]) -> None:
+        error = DeadlineExceededError("the deadline passed in the queue")
+        deliver([(self._streams.pop(request_id), error) for request_id in request_ids])
+
+    def _deliver(self, deltas: Sequence[tuple[str, TokenDelta]]) -> None:
+        unheard = set(deliver([(self._streams[name], delta) for name, delta in deltas]))
+        for request_id, delta in deltas:
+            stream = self._streams[request_id]
+            if delta.finish_reason is not None:
+                del self._streams[request_id]
+            elif stream in unheard:
+                self._abort(request_id, stream)
 
     def _end(self, reason: str) -> None:
         with self._changed:
@@ -196,7 +184,6 @@ class AsyncEngine:
             self._streams.clear()
         for command in commands:
             command()
-        for stream in streams:
-            stream.put(EngineDeadError(reason))
+        deliver([(stream, EngineDeadError(reason)) for stream in streams])
         if self._on_death is not None and not self._is_closing:
             self._on_death(reason)

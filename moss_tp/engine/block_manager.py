@@ -48,23 +48,38 @@ class BlockManager:
             return False
         for block in prefix:
             self._hold(block)
-        seq.block_table = prefix + [self._take() for _ in range(num_new)]
+        seq.block_table = array("q", prefix)
+        seq.block_table.extend(self._take() for _ in range(num_new))
         seq.num_committed_blocks = len(prefix)
         seq.num_computed = len(prefix) * self.block_size
         return True
 
-    def grow(self, seq: Sequence) -> bool:
-        """Lets a sequence's table hold all its tokens; False when the blocks run out."""
-        num_new = self.num_needed(seq.num_tokens) - len(seq.block_table)
+    def grow(self, seq: Sequence, num_drafted: int = 0) -> bool:
+        """Lets a sequence's table hold all its tokens, and drafted ones for a step.
+
+        False, with nothing changed, when the blocks run out.
+        """
+        num_new = self.num_needed(seq.num_tokens + num_drafted) - len(seq.block_table)
+        if num_new <= 0:
+            return True
         if num_new > self.num_free:
             return False
         seq.block_table.extend(self._take() for _ in range(num_new))
         return True
 
+    def trim(self, seq: Sequence) -> None:
+        """Takes back what `grow` gave for drafted tokens that did not come."""
+        num_needed = self.num_needed(seq.num_tokens)
+        for block in reversed(seq.block_table[num_needed:]):
+            self._let_go(block)
+        del seq.block_table[num_needed:]
+
     def commit(self, seq: Sequence) -> None:
         """Makes the full blocks of `seq` known, once a step has computed them."""
-        self._extend_hashes(seq, seq.num_computed)
         num_full = seq.num_computed // self.block_size
+        if num_full == seq.num_committed_blocks:
+            return
+        self._extend_hashes(seq, seq.num_computed)
         for i in range(seq.num_committed_blocks, num_full):
             self._register(seq.block_table[i], seq.block_hashes[i])
         seq.num_committed_blocks = num_full
@@ -72,12 +87,8 @@ class BlockManager:
     def release(self, seq: Sequence) -> None:
         """Takes a sequence's blocks back. Their content stays known until it is evicted."""
         for block in reversed(seq.block_table):
-            self._ref_counts[block] -= 1
-            if self._ref_counts[block] == 0:
-                self._free[block] = None
-                if self._hashes[block] is None:
-                    self._free.move_to_end(block, last=False)
-        seq.block_table = []
+            self._let_go(block)
+        seq.block_table = array("q")
         seq.num_committed_blocks = 0
         seq.num_computed = 0
 
@@ -120,6 +131,14 @@ class BlockManager:
     def _hold(self, block: int) -> None:
         self._free.pop(block, None)
         self._ref_counts[block] += 1
+
+    def _let_go(self, block: int) -> None:
+        """Without its last holder a block is free; what nobody knows is taken first."""
+        self._ref_counts[block] -= 1
+        if self._ref_counts[block] == 0:
+            self._free[block] = None
+            if self._hashes[block] is None:
+                self._free.move_to_end(block, last=False)
 
     def _take(self) -> int:
         """The free block that is evicted first, its old content forgotten."""

@@ -7,6 +7,8 @@ from moss_tp.errors import ConfigError
 
 DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16")
+# A CPU is at its best with this many rows already, a GPU wants more.
+MIXED_PREFILL_TOKENS = {"cpu": 128, "cuda": 1024}
 
 
 class ModelLimits(Protocol):
@@ -22,7 +24,10 @@ class EngineConfig:
 
     `max_model_len` counts prompt and reply; None means all the model's positions.
     `kv_cache_bytes` is the KV cache of **each** rank; None means what `kv_budget` works out.
-    `step_timeout_s` bounds every collective, and so how long a hung rank goes unnoticed.
+    `max_num_batched_tokens` bounds a step; in a step that also decodes, prompts get at most
+    `max_mixed_prefill_tokens` of it. `num_speculative_tokens` is how many drafted tokens of a
+    sequence a step verifies at most; 0 turns speculation off. `step_timeout_s` bounds every
+    collective, and so how long a hung rank goes unnoticed.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """
@@ -36,7 +41,9 @@ class EngineConfig:
     block_size: int = 16
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 1024
+    max_mixed_prefill_tokens: int | None = None
     max_waiting: int = 1024
+    num_speculative_tokens: int = 7
     step_timeout_s: float = 30
 
     def __post_init__(self) -> None:
@@ -50,7 +57,10 @@ class EngineConfig:
             "max_num_seqs": self.max_num_seqs >= 1,
             # Every decoding sequence must fit into one step, or the youngest would starve.
             "max_num_batched_tokens": self.max_num_batched_tokens >= self.max_num_seqs,
+            "max_mixed_prefill_tokens": self.max_mixed_prefill_tokens is None
+            or self.max_mixed_prefill_tokens >= 1,
             "max_waiting": self.max_waiting >= 1,
+            "num_speculative_tokens": self.num_speculative_tokens >= 0,
             "step_timeout_s": self.step_timeout_s > 0,
         }
         for field, is_valid in checks.items():
@@ -67,6 +77,13 @@ class EngineConfig:
                 f"max_model_len {self.max_model_len} is beyond the model's {limit} positions"
             )
         return self
+
+    @property
+    def mixed_prefill_limit(self) -> int:
+        """`max_mixed_prefill_tokens`, or what suits the device where that is None."""
+        if self.max_mixed_prefill_tokens is None:
+            return MIXED_PREFILL_TOKENS[self.device]
+        return self.max_mixed_prefill_tokens
 
     @property
     def context_length(self) -> int:

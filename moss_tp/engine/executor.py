@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from moss_tp.engine.batch import Batch
 from moss_tp.engine.config import EngineConfig
 from moss_tp.errors import ConfigError
-from moss_tp.layers.sampler import SamplingRow
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 
 ENTRY_POINTS = "moss_tp.executors"
 
@@ -22,8 +22,8 @@ class Executor(Protocol):
         """KV blocks that every rank has allocated."""
         ...
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[int]:
-        """One step on every rank: the sampled id of each chunk that `batch.samples` marks.
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+        """One step on every rank: a token for each row whose logits `batch` wants.
 
         `rows` says how to sample them, in the same order. Raises EngineDeadError when a rank is
         gone or hung; the executor is of no more use then.

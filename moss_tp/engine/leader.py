@@ -17,7 +17,7 @@ from moss_tp.engine.batch import Batch
 from moss_tp.engine.model_runner import ModelRunner
 from moss_tp.engine.worker import Op, step_message
 from moss_tp.errors import EngineDeadError
-from moss_tp.layers.sampler import SamplingRow
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Leader:
     def is_closed(self) -> bool:
         return self._is_closed
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[int]:
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
         """See `Executor.execute`."""
         self._check_alive()
         try:

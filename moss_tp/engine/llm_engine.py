@@ -1,23 +1,25 @@
 """The engine without threads: requests in, one step at a time, deltas out.
 
-Joins Scheduler, Executor and detokenizers, and owns each request's random generator, so that a
-preempted request goes on where its sampler was. One thread at a time may use it.
+Joins Scheduler, Executor and the replies' texts. One thread at a time may use it.
 """
 
+import time
+from collections.abc import Callable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
-import torch
-
+from moss_tp.engine.chunk import to_batch
 from moss_tp.engine.config import EngineConfig
-from moss_tp.engine.detokenizer import ByteDecoder, Detokenizer
+from moss_tp.engine.detokenizer import ByteDecoder
 from moss_tp.engine.executor import Executor
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.engine.scheduler import Scheduler, to_batch
-from moss_tp.engine.sequence import Sequence, stop_ids_of
+from moss_tp.engine.reply import Reply
+from moss_tp.engine.scheduler import Scheduler
+from moss_tp.engine.sequence import Sequence
+from moss_tp.engine.waiting_queue import MAX_PRIORITY
 from moss_tp.errors import ConfigError, ContextLengthError, InvalidRequestError, QueueFullError
-from moss_tp.layers.sampler import SamplingRow
 from moss_tp.sampling_params import SamplingParams
 
 
@@ -33,15 +35,20 @@ class ModelIds(Protocol):
 @dataclass
 class _Request:
     seq: Sequence
-    detokenizer: Detokenizer
-    generator: torch.Generator | None
+    reply: Reply
+    ends_at: float
 
 
 class LLMEngine:
     """`config` is resolved; `executor` is this engine's own and closed with it."""
 
     def __init__(
-        self, config: EngineConfig, executor: Executor, tokenizer: ByteDecoder, model: ModelIds
+        self,
+        config: EngineConfig,
+        executor: Executor,
+        tokenizer: ByteDecoder,
+        model: ModelIds,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         needed = -(-config.context_length // config.block_size)
         if executor.num_blocks < needed:
@@ -51,8 +58,9 @@ class LLMEngine:
             )
         self.config = config
         self.executor = executor
-        self.scheduler = Scheduler(config, executor.num_blocks)
+        self.scheduler = Scheduler(config, executor.num_blocks, clock)
         self.num_steps = 0
+        self._clock = clock
         self._tokenizer = tokenizer
         self._model = model
         self._requests: dict[str, _Request] = {}
@@ -67,9 +75,18 @@ class LLMEngine:
         return len(self.scheduler.waiting) < self.config.max_waiting
 
     def add_request(
-        self, request_id: str, prompt_ids: Ids[int], params: SamplingParams, salt: str = ""
+        self,
+        request_id: str,
+        prompt_ids: Ids[int],
+        params: SamplingParams,
+        salt: str = "",
+        priority: int = 0,
+        deadline_s: float | None = None,
     ) -> None:
         """Queues a request. Requests of different `salt` never share cached blocks.
+
+        A smaller `priority` is served earlier (see WaitingQueue); after `deadline_s` seconds in
+        the queue `expire` gives the request up.
 
         Raises InvalidRequestError for ids the model has not, ContextLengthError for a prompt
         that leaves no room for a reply, QueueFullError.
@@ -77,13 +94,16 @@ class LLMEngine:
         self.check_request(prompt_ids, params)
         if request_id in self._requests:
             raise InvalidRequestError(f"request {request_id!r} is running already")
+        if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+            raise InvalidRequestError(f"priority is out of range: {priority}")
         if not self.can_add:
             raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
-        stop_ids = stop_ids_of(params, self._model.eos_token_id)
-        seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt)
-        generator = _generator(params)
-        self._requests[request_id] = _Request(seq, Detokenizer(self._tokenizer), generator)
-        self.scheduler.add(seq)
+        eos_id = None if params.ignore_eos else self._model.eos_token_id
+        stop_ids = frozenset((*params.stop_token_ids, *(() if eos_id is None else (eos_id,))))
+        seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt, eos_id)
+        ends_at = inf if params.max_time is None else self._clock() + params.max_time
+        self._requests[request_id] = _Request(seq, Reply(params, self._tokenizer), ends_at)
+        self.scheduler.add(seq, priority, deadline_s)
 
     def check_request(self, prompt_ids: Ids[int], params: SamplingParams) -> None:
         """What `add_request` raises about the request itself."""
@@ -94,8 +114,11 @@ class LLMEngine:
                 f"the prompt has {len(prompt_ids)} tokens; with room for a reply at most "
                 f"{self.config.context_length - 1} are possible"
             )
+        if params.n != 1:
+            raise InvalidRequestError("n: the engine takes single requests; split() makes them")
         vocab_size = self._model.vocab_size
-        for token_id in (*prompt_ids, *params.stop_token_ids):
+        biased_ids = [token_id for token_id, _ in params.logit_bias]
+        for token_id in (*prompt_ids, *params.stop_token_ids, *biased_ids):
             if not 0 <= token_id < vocab_size:
                 raise InvalidRequestError(
                     f"token id {token_id} is outside the vocabulary of {vocab_size}"
@@ -107,6 +130,13 @@ class LLMEngine:
         if request is not None:
             self.scheduler.abort(request.seq)
 
+    def expire(self) -> list[str]:
+        """Forgets and returns the requests that waited in the queue past their deadline."""
+        expired = [seq.request_id for seq in self.scheduler.expire()]
+        for request_id in expired:
+            del self._requests[request_id]
+        return expired
+
     def step(self) -> list[tuple[str, TokenDelta]]:
         """Computes one step: a delta for every request that got a token.
 
@@ -116,7 +146,7 @@ class LLMEngine:
         if not chunks:
             return []
         batch = to_batch(chunks, self.config.block_size)
-        rows = [self._sampling_row(chunk.seq) for chunk in chunks if chunk.samples]
+        rows = [row for chunk in chunks for row in chunk.sampling_rows()]
         sampled = self.executor.execute(batch, rows)
         self.num_steps += 1
         return [
@@ -132,36 +162,22 @@ class LLMEngine:
     def close(self) -> None:
         self.executor.close()
 
-    def _sampling_row(self, seq: Sequence) -> SamplingRow:
-        return SamplingRow(
-            params=seq.params,
-            prompt_and_output_ids=seq.token_ids,
-            num_output=seq.num_output_tokens,
-            generator=self._requests[seq.request_id].generator,
-            blocked_ids=seq.blocked_ids,
-        )
-
     def _delta(self, seq: Sequence) -> TokenDelta:
-        """The token just appended. A stop ends the reply and is not part of its text."""
-        token_ids = (seq.token_ids[-1],)
-        shown = () if seq.finish_reason == "stop" else token_ids
-        is_last = seq.finish_reason is not None
-        text = self._requests[seq.request_id].detokenizer.push(shown, is_last)
-        if is_last:
+        """The tokens just appended, up to what ends the reply."""
+        request = self._requests[seq.request_id]
+        reason = seq.finish_reason
+        if reason is None and self._clock() >= request.ends_at:
+            reason = "length"
+        piece = request.reply.add(seq.take_new(), reason)
+        if piece.finish_reason is not None:
             del self._requests[seq.request_id]
+            if seq.finish_reason is None:
+                self.scheduler.finish(seq, piece.finish_reason)
         return TokenDelta(
-            token_ids, text, seq.finish_reason, seq.num_prompt_tokens, seq.num_cached_tokens
+            token_ids=tuple(token.token_id for token in piece.tokens),
+            text=piece.text,
+            finish_reason=piece.finish_reason,
+            num_prompt_tokens=seq.num_prompt_tokens,
+            num_cached_tokens=seq.num_cached_tokens,
+            logprobs=() if seq.params.logprobs is None else piece.tokens,
         )
-
-
-def _generator(params: SamplingParams) -> torch.Generator | None:
-    """A generator of the request's own: its numbers depend on nothing it is batched with, nor
-    (it lives on the CPU) on the device."""
-    if params.is_greedy:
-        return None
-    generator = torch.Generator()
-    if params.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(params.seed)
-    return generator

@@ -13,7 +13,7 @@ from moss_tp.engine.kv_budget import choose_num_blocks
 from moss_tp.engine.leader import Leader
 from moss_tp.engine.rank_process import READY, UP, RankProcess
 from moss_tp.engine.worker import RankSpec, build_rank
-from moss_tp.layers.sampler import SamplingRow
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.parallel.tp_group import TPGroup
 
 HOST = "127.0.0.1"
@@ -47,7 +47,7 @@ class LocalExecutor:
         """Processes of the ranks above 0."""
         return [rank.pid for rank in self._ranks]
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[int]:
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
         return self._leader.execute(batch, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from moss_tp.layers.sampling.row import SampledToken
+
 FinishReason = Literal["stop", "length", "abort"]
 
 
@@ -10,8 +12,9 @@ FinishReason = Literal["stop", "length", "abort"]
 class TokenDelta:
     """New tokens of one request, with the text that became complete with them.
 
-    `text` never splits a UTF-8 character and never shows a special token; it may be empty.
-    `finish_reason` is set on the last delta only.
+    `text` never splits a UTF-8 character and never shows a special token or part of a stop
+    string; it may be empty. `finish_reason` is set on the last delta only. `logprobs` has an
+    entry a token where the request asks for them.
     """
 
     token_ids: tuple[int, ...]
@@ -19,15 +22,43 @@ class TokenDelta:
     finish_reason: FinishReason | None
     num_prompt_tokens: int
     num_cached_tokens: int
+    logprobs: tuple[SampledToken, ...] = ()
+
+
+@dataclass(frozen=True)
+class CompletionOutput:
+    """One of a request's `n` replies. `token_ids` holds what ended it, `text` does not.
+
+    `logprobs` has an entry a token, or None where they were not asked for.
+    """
+
+    token_ids: list[int]
+    text: str
+    finish_reason: FinishReason
+    logprobs: list[SampledToken] | None
 
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """A finished request. `token_ids` holds the stop id that ended it, `text` does not."""
+    """A finished request: its replies, and as its own fields those of the first."""
 
     request_id: str
-    token_ids: list[int]
-    text: str
-    finish_reason: FinishReason
     num_prompt_tokens: int
     num_cached_tokens: int
+    outputs: tuple[CompletionOutput, ...]
+
+    @property
+    def token_ids(self) -> list[int]:
+        return self.outputs[0].token_ids
+
+    @property
+    def text(self) -> str:
+        return self.outputs[0].text
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.outputs[0].finish_reason
+
+    @property
+    def logprobs(self) -> list[SampledToken] | None:
+        return self.outputs[0].logprobs

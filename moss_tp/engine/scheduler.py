@@ -4,87 +4,120 @@
               ^                   |
               +----- preempt -----+
 
-One loop serves prefill and decode: a running sequence gets as many of its uncomputed tokens as
-the step's token budget allows (one when it decodes, a chunk when its prompt is long), then
-waiting sequences are admitted while tokens, blocks and seats last. `running` followed by
-`waiting` is always in order of arrival: the oldest comes first and the youngest is preempted
-first, so the oldest always advances and nobody starves.
+Every running sequence that decodes gets its token in every step. What is left of the step's
+token budget goes to prompts, chunk by chunk: those that run, then waiting ones, admitted while
+tokens, blocks and seats last. Where somebody decodes, prompts get no more than
+`max_mixed_prefill_tokens`, so that a long one does not stall the others. What is left then goes
+to drafted tokens, where verifying one more is worth its time; they cost nobody a block.
+
+`running` and `waiting` are both in order of rank (see WaitingQueue). The last in order is
+preempted first and nobody overtakes the head of the queue, so the first of all always advances:
+when N requests rank before it, one finishes within (N + 1) * (max_num_seqs + 1) * max_model_len
+steps.
 """
 
-from collections import deque
-from collections.abc import Iterable
+import time
+from bisect import insort
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
-from dataclasses import dataclass
+from itertools import zip_longest
 
-from moss_tp.engine.batch import Batch
 from moss_tp.engine.block_manager import BlockManager
+from moss_tp.engine.chunk import Chunk
 from moss_tp.engine.config import EngineConfig
+from moss_tp.engine.ngram import HIT_RATE_LIMIT, min_chance
+from moss_tp.engine.outputs import FinishReason
 from moss_tp.engine.sequence import Sequence
+from moss_tp.engine.waiting_queue import WaitingQueue, rank_of
+from moss_tp.layers.sampling.row import SampledToken
 
-
-@dataclass(frozen=True)
-class Chunk:
-    """The next `num_tokens` uncomputed tokens of a sequence."""
-
-    seq: Sequence
-    num_tokens: int
-
-    @property
-    def samples(self) -> bool:
-        return self.num_tokens == self.seq.num_uncomputed
+# What one more row adds to a step, as a share of the time that a step of one row takes.
+ROW_COST = {"cpu": 0.1, "cuda": 0.02}
 
 
 class Scheduler:
-    def __init__(self, config: EngineConfig, num_blocks: int) -> None:
+    """`clock` says the time in seconds; only differences count."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        num_blocks: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.block_manager = BlockManager(num_blocks, config.block_size)
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = WaitingQueue(clock)
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self.num_drafted = 0
+        self.num_accepted = 0
         self._max_num_seqs = config.max_num_seqs
         self._max_num_batched_tokens = config.max_num_batched_tokens
+        self._max_mixed_prefill_tokens = config.mixed_prefill_limit
         self._max_model_len = config.context_length
+        self._num_speculative_tokens = config.num_speculative_tokens
+        self._row_cost = ROW_COST[config.device]
 
     @property
     def has_work(self) -> bool:
         return bool(self.running or self.waiting)
 
-    def add(self, seq: Sequence) -> None:
-        self.waiting.append(seq)
+    def add(self, seq: Sequence, priority: int = 0, deadline_s: float | None = None) -> None:
+        """A smaller `priority` is served earlier. `deadline_s`: see `expire`."""
+        self.waiting.add(seq, priority, deadline_s)
+
+    def expire(self) -> list[Sequence]:
+        """Removes and returns those that waited longer than their `deadline_s`."""
+        expired = self.waiting.expired()
+        for seq in expired:
+            self.abort(seq)
+        return expired
 
     def schedule(self) -> list[Chunk]:
-        """The chunks of the next step; at least one whenever there is work."""
+        """The chunks of the next step, decodes first; at least one whenever there is work."""
         num_running = len(self.running)
-        chunks = self._schedule_running()
+        self._grow_running()
         has_preempted = len(self.running) < num_running
+        decodes = [Chunk(seq, 1, True) for seq in self.running if seq.num_uncomputed == 1]
+        budget = self._max_num_batched_tokens - len(decodes)
+        if decodes:
+            budget = min(budget, self._max_mixed_prefill_tokens)
+        prefills = list(self._prefill_running(budget))
         # Whoever was just preempted would come straight back for the blocks it gave up.
         if not has_preempted:
-            budget = self._max_num_batched_tokens - sum(chunk.num_tokens for chunk in chunks)
-            chunks.extend(self._admit_waiting(budget))
-        return chunks
+            budget -= sum(chunk.num_known for chunk in prefills)
+            prefills.extend(self._admit_waiting(budget))
+        return [*self._with_drafts(decodes, prefills), *prefills]
 
-    def update(self, chunks: Ids[Chunk], sampled: Iterable[int]) -> list[Sequence]:
-        """Books a computed step: the sequences that got a token, finished ones removed."""
-        ids = iter(sampled)
+    def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
+        """Books a computed step: the sequences that got tokens, finished ones removed."""
+        start = 0
         advanced: list[Sequence] = []
         for chunk in chunks:
-            seq, is_sampled = chunk.seq, chunk.samples
-            seq.num_computed += chunk.num_tokens
-            self.block_manager.commit(seq)
-            if is_sampled:
-                seq.append(next(ids), self._max_model_len)
+            seq, end = chunk.seq, start + chunk.num_logits
+            seq.num_computed += chunk.num_known
+            if chunk.is_sampled:
+                self._accept(chunk, sampled[start:end])
                 advanced.append(seq)
-                if seq.finish_reason is not None:
-                    self._remove(seq)
+            self.block_manager.commit(seq)
+            if seq.finish_reason is not None:
+                self._remove(seq)
+            start = end
         return advanced
 
     def abort(self, seq: Sequence) -> None:
         """Forgets a sequence between two steps; its blocks are free at once."""
-        seq.finish_reason = "abort"
+        self.finish(seq, "abort")
+
+    def finish(self, seq: Sequence, reason: FinishReason) -> None:
+        """Ends a sequence between two steps, for a `reason` that its tokens do not tell."""
+        seq.finish_reason = reason
         self._remove(seq)
 
     def check_integrity(self) -> None:
         """AssertionError when blocks or queues are not what the sequences say."""
         self.block_manager.check_integrity(self.running)
+        for queue in (self.running, list(self.waiting)):
+            assert queue == sorted(queue, key=rank_of), "not in order of rank"
         for seq in self.running:
             table_len = len(seq.block_table)
             assert seq.num_uncomputed > 0, f"{seq.request_id} runs with nothing to compute"
@@ -93,42 +126,81 @@ class Scheduler:
             assert not seq.block_table, f"{seq.request_id} waits and holds blocks"
             assert seq.num_computed == 0, f"{seq.request_id} waits and has computed tokens"
 
-    def _schedule_running(self) -> list[Chunk]:
-        budget = self._max_num_batched_tokens
-        chunks: list[Chunk] = []
+    def _grow_running(self) -> None:
+        """Gives all that run the blocks they need, at the cost of the last in order."""
         position = 0
         # `running` may lose its tail while this goes along it.
-        while position < len(self.running) and budget > 0:
-            seq = self.running[position]
-            if self._make_room(seq):
-                chunks.append(Chunk(seq, min(seq.num_uncomputed, budget)))
-                budget -= chunks[-1].num_tokens
+        while position < len(self.running):
+            if self.block_manager.grow(self.running[position]):
                 position += 1
-        return chunks
+            else:
+                self._preempt(self.running.pop())
 
-    def _make_room(self, seq: Sequence) -> bool:
-        """Blocks for `seq`, at the cost of younger ones; False when it had to go itself."""
-        while not self.block_manager.grow(seq):
-            youngest = self.running.pop()
-            self.block_manager.release(youngest)
-            youngest.num_preemptions += 1
-            self.num_preemptions += 1
-            self.waiting.appendleft(youngest)
-            if youngest is seq:
-                return False
-        return True
+    def _preempt(self, seq: Sequence) -> None:
+        self.block_manager.release(seq)
+        seq.num_preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.put_back(seq)
+
+    def _prefill_running(self, budget: int) -> Iterable[Chunk]:
+        for seq in self.running:
+            if budget > 0 and seq.num_uncomputed > 1:
+                yield (chunk := Chunk.next_of(seq, budget))
+                budget -= chunk.num_known
 
     def _admit_waiting(self, budget: int) -> Iterable[Chunk]:
         while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
-            seq = self.waiting[0]
+            seq = self.waiting.head
             if not self.block_manager.admit(seq):
                 return
             if seq.num_preemptions == 0:
                 seq.num_cached_tokens = seq.num_computed
-            self.running.append(self.waiting.popleft())
-            chunk = Chunk(seq, min(seq.num_uncomputed, budget))
-            budget -= chunk.num_tokens
+            insort(self.running, self.waiting.pop(), key=rank_of)
+            yield (chunk := Chunk.next_of(seq, budget))
+            budget -= chunk.num_known
+
+    def _with_drafts(self, decodes: Ids[Chunk], prefills: Ids[Chunk]) -> Iterable[Chunk]:
+        """The decodes, each with a draft as long as one more row pays."""
+        num_rows = len(decodes) + sum(chunk.num_known for chunk in prefills)
+        for position, chunk in enumerate(decodes):
+            limit = min(self._num_speculative_tokens, self._max_num_batched_tokens - num_rows)
+            chance = min_chance(num_rows, self._row_cost)
+            if limit <= 0 or chance >= HIT_RATE_LIMIT:
+                yield from decodes[position:]
+                return
+            chunk = self._with_draft(chunk, limit, chance)
+            num_rows += len(chunk.draft)
             yield chunk
+
+    def _with_draft(self, chunk: Chunk, limit: int, chance: float) -> Chunk:
+        """`chunk` with a guess of what its sequence says next, as far as it may say anything."""
+        seq = chunk.seq
+        num_left = min(
+            seq.params.max_tokens - seq.num_output_tokens, self._max_model_len - seq.num_tokens
+        )
+        draft = seq.drafter.draft(seq.token_ids, min(limit, num_left - 1), chance)
+        if not draft or not self.block_manager.grow(seq, len(draft)):
+            return chunk
+        return chunk._replace(draft=tuple(draft))
+
+    def _accept(self, chunk: Chunk, sampled: Ids[SampledToken]) -> None:
+        """Appends what was sampled, up to the first that the draft does not go on from.
+
+        A draft that was sampled is computed by now; behind a wrong one everything is void.
+        """
+        seq, num_before = chunk.seq, chunk.seq.num_computed
+        for token, drafted in zip_longest(sampled, chunk.draft):
+            seq.append(token, self._max_model_len)
+            if seq.finish_reason is not None or not self._is_right(drafted, token):
+                break
+            seq.num_computed += 1
+        if chunk.draft:
+            self.block_manager.trim(seq)
+            self.num_drafted += len(chunk.draft)
+            self.num_accepted += seq.num_computed - num_before
+
+    def _is_right(self, drafted: int | None, sampled: SampledToken) -> bool:
+        return drafted == sampled.token_id
 
     def _remove(self, seq: Sequence) -> None:
         if seq.block_table:
@@ -136,15 +208,3 @@ class Scheduler:
             self.block_manager.release(seq)
         else:
             self.waiting.remove(seq)
-
-
-def to_batch(chunks: Ids[Chunk], block_size: int) -> Batch:
-    """What the ranks must know of `chunks`, before `update` books them."""
-    spans = [(c.seq, c.seq.num_computed, c.seq.num_computed + c.num_tokens) for c in chunks]
-    return Batch(
-        token_ids=tuple(token for seq, a, b in spans for token in seq.token_ids[a:b]),
-        query_lens=tuple(b - a for _, a, b in spans),
-        context_lens=tuple(b for _, _, b in spans),
-        block_tables=tuple(tuple(seq.block_table[: -(-b // block_size)]) for seq, _, b in spans),
-        samples=tuple(chunk.samples for chunk in chunks),
-    )

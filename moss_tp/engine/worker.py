@@ -64,7 +64,7 @@ def follow(runner: ModelRunner, num_blocks: int) -> None:
 
 
 def step_message(batch: Batch) -> Sequence[int]:
-    return [Op.STEP, *batch.to_ints()]
+    return [Op.STEP, *batch.to_ints().tolist()]
 
 
 def _join(spec: RankSpec) -> TPGroup:

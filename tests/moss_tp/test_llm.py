@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,39 @@ def test_a_stop_id_ends_and_is_counted_but_not_shown(llm: LLM) -> None:
     assert output.finish_reason == "stop"
     assert output.token_ids == free.token_ids[: first + 1]
     assert output.text == llm.tokenizer.decode(free.token_ids[:first])
+
+
+def test_n_replies_are_those_of_the_seeds_that_follow(llm: LLM) -> None:
+    params = SamplingParams(temperature=2, top_k=0, top_p=1, max_tokens=6, seed=7, n=3)
+    outputs = llm.generate(["a", "b"], params)
+    single = [replace(params, n=1, seed=seed) for seed in (7, 8, 9)]
+    for prompt, output in zip("ab", outputs, strict=True):
+        alone = llm.generate([prompt] * 3, single)
+        assert [one.token_ids for one in output.outputs] == [one.token_ids for one in alone]
+        assert len({tuple(one.token_ids) for one in output.outputs}) == 3
+        assert (output.token_ids, output.text) == (alone[0].token_ids, alone[0].text)
+    assert outputs[0].request_id != outputs[1].request_id
+
+
+def test_logprobs_are_given_where_asked_for(llm: LLM) -> None:
+    """Greedy without penalties: each token is the best, and nothing is more probable."""
+    asked = replace(GREEDY, repetition_penalty=1, logprobs=2)
+    with_logprobs, without = llm.generate(["a", "a"], [asked, replace(asked, logprobs=None)])
+    assert without.logprobs is None
+    assert with_logprobs.logprobs is not None
+    assert [token.token_id for token in with_logprobs.logprobs] == without.token_ids
+    for token in with_logprobs.logprobs:
+        (best_id, best), (_, second) = token.top_logprobs
+        assert (best_id, best) == (token.token_id, token.logprob)
+        assert second <= best < 0  # bf16 has ties
+
+
+def test_a_stop_string_is_cut_off(llm: LLM) -> None:
+    (free,) = llm.generate(["a"], GREEDY)
+    stop = free.text[2:4]
+    (output,) = llm.generate(["a"], replace(GREEDY, stop=(stop,)))
+    assert output.text == free.text[: free.text.index(stop)]
+    assert output.finish_reason == "stop"
 
 
 def test_more_prompts_than_the_queue_holds(llm: LLM) -> None:

@@ -8,11 +8,13 @@ import pytest
 
 from moss_tp.engine.outputs import FinishReason, TokenDelta
 from moss_tp.errors import EngineDeadError
+from moss_tp.layers.sampling.row import SampledToken
 from serve_app.coalesce import coalesce
 
 
 def delta(number: int, finish_reason: FinishReason | None = None) -> TokenDelta:
-    return TokenDelta((number,), f"{number} ", finish_reason, 7, number)
+    logprobs = (SampledToken(number, -1.0),)
+    return TokenDelta((number,), f"{number} ", finish_reason, 7, number, logprobs)
 
 
 class Source:
@@ -43,6 +45,8 @@ async def test_first_at_once_then_joined_and_nothing_lost() -> None:
     assert got[0] == delta(0)
     assert len(got) < 20
     assert [token for message in got for token in message.token_ids] == list(range(100))
+    logprobs = [token for message in got for token in message.logprobs]
+    assert [token.token_id for token in logprobs] == list(range(100))
     assert "".join(message.text for message in got) == "".join(f"{n} " for n in range(100))
     assert [message.finish_reason for message in got] == [None] * (len(got) - 1) + ["stop"]
     assert got[-1].num_cached_tokens == 99

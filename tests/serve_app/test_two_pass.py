@@ -5,10 +5,9 @@ from typing import cast
 
 import pytest
 
-from moss_tp.errors import ContextLengthError, EngineDeadError
+from moss_tp.errors import ContextLengthError, DeadlineExceededError, EngineDeadError
 from plugins_svc.calls import Call
 from plugins_svc.results import PluginOutput
-from serve_app.errors import DeadlineExceededError
 from serve_app.turn import TurnLimits
 from tests.support.chat import Chat
 from tests.support.chat_fakes import CharCodec, FakePlugins, think_of

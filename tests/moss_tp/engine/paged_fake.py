@@ -8,28 +8,42 @@ a block overwritten while in use or a shifted position changes the reply.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
 
-from moss_tp.engine.batch import Batch
+import numpy as np
+
+from moss_tp.engine.batch import Batch, Ints
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.llm_engine import LLMEngine
-from moss_tp.layers.sampler import SamplingRow
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 
 VOCAB_SIZE = 97
 EOS_ID = 96
+
+
+Model = Callable[[Sequence[int]], int]  # history -> next token
 
 
 def next_token(history: Sequence[int]) -> int:
     return int.from_bytes(sha256(str(list(history)).encode()).digest()[:4]) % VOCAB_SIZE
 
 
+def copying_token(history: Sequence[int]) -> int:
+    """A model that mostly says what stood three tokens ago, so that it can be guessed."""
+    digest = next_token(history)
+    return history[-3] if len(history) > 2 and digest % 5 else digest % 3
+
+
 def expected_reply(
-    prompt: Sequence[int], max_tokens: int, stop_ids: frozenset[int], max_model_len: int
+    prompt: Sequence[int],
+    max_tokens: int,
+    stop_ids: frozenset[int],
+    max_model_len: int,
+    model: Model = next_token,
 ) -> list[int]:
     """What the fake must say, worked out without blocks."""
     ids = list(prompt)
     while len(ids) - len(prompt) < max_tokens and len(ids) < max_model_len:
-        ids.append(next_token(ids))
+        ids.append(model(ids))
         if ids[-1] in stop_ids:
             break
     return ids[len(prompt) :]
@@ -38,7 +52,8 @@ def expected_reply(
 class PagedFake:
     """Satisfies `Executor`; how to sample (`rows`) it only writes down."""
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, model: Model = next_token) -> None:
+        self._model = model
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.is_closed = False
@@ -47,21 +62,21 @@ class PagedFake:
         self.on_death: Callable[[str], None] | None = None
         self._slots: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[int]:
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
         batch = Batch.from_ints(batch.to_ints())
         self.batches.append(batch)
         self.rows.append(rows)
-        sequences = list(zip(batch.context_lens, batch.block_tables, strict=True))
-        spans = pairwise(batch.query_starts)
-        for (start, end), (context, table) in zip(spans, sequences, strict=True):
-            first = context - (end - start)
-            for position, token in enumerate(batch.token_ids[start:end], first):
+        sampled: list[SampledToken] = []
+        tables = np.split(batch.block_tables, np.cumsum(batch.table_lens)[:-1])
+        starts, contexts = batch.query_starts.tolist(), batch.context_lens.tolist()
+        for i, (table, context) in enumerate(zip(tables, contexts, strict=True)):
+            tokens = batch.token_ids[starts[i] : starts[i + 1]].tolist()
+            for position, token in enumerate(tokens, context - len(tokens)):
                 self._slots[self._slot(table, position)] = (position, token)
-        return [
-            next_token(self._history(table, context))
-            for (context, table), is_last in zip(sequences, batch.samples, strict=True)
-            if is_last
-        ]
+            for length in range(context - int(batch.num_logits[i]), context):
+                history = self._history(table, length + 1)
+                sampled.append(SampledToken(self._model(history)))
+        return sampled
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         self.on_death = on_death
@@ -69,11 +84,12 @@ class PagedFake:
     def close(self) -> None:
         self.is_closed = True
 
-    def _slot(self, table: Sequence[int], position: int) -> tuple[int, int]:
-        assert 0 <= table[position // self.block_size] < self.num_blocks
-        return table[position // self.block_size], position % self.block_size
+    def _slot(self, table: Ints, position: int) -> tuple[int, int]:
+        block = int(table[position // self.block_size])
+        assert 0 <= block < self.num_blocks
+        return block, position % self.block_size
 
-    def _history(self, table: Sequence[int], context: int) -> list[int]:
+    def _history(self, table: Ints, context: int) -> list[int]:
         history = []
         for expected in range(context):
             position, token = self._slots[self._slot(table, expected)]

@@ -12,11 +12,12 @@ from moss_tp.engine.batch import Batch
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import (
     ContextLengthError,
+    DeadlineExceededError,
     EngineDeadError,
     InvalidRequestError,
     QueueFullError,
 )
-from moss_tp.layers.sampler import SamplingRow
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.paged_fake import EOS_ID, PagedFake, expected_reply, fake_engine
 
@@ -32,7 +33,7 @@ class SteppedFake(PagedFake):
         self.allowed = threading.Semaphore(0)
         self.is_broken = False
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[int]:
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
         self.allowed.acquire()
         if self.is_broken:
             raise EngineDeadError("rank 1 ended")
@@ -159,6 +160,20 @@ async def test_a_full_queue_refuses() -> None:
     replies = await asyncio.gather(*tasks, return_exceptions=True)
     assert any(isinstance(reply, QueueFullError) for reply in replies)
     assert replies[0] == expected_reply([0], 20, frozenset([EOS_ID]), 32)
+    engine.close()
+
+
+async def test_a_deadline_in_the_queue_is_told_to_its_request_alone() -> None:
+    executor = SteppedFake()
+    engine = AsyncEngine(fake_engine(executor, max_num_seqs=1))
+    running = asyncio.create_task(collect(engine.generate("a", [1], PARAMS, deadline_s=60)))
+    await until(lambda: engine.stats().running == 1)
+    late = asyncio.create_task(collect(engine.generate("b", [2], PARAMS, deadline_s=0)))
+    await asyncio.sleep(0)  # it has asked now, while the first is in its first step
+    executor.allowed.release(1000)
+    with pytest.raises(DeadlineExceededError):
+        await late
+    assert await running == expected_reply([1], 20, frozenset([EOS_ID]), 32)
     engine.close()
 
 

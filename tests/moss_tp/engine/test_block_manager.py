@@ -85,7 +85,7 @@ def test_reviving_counts_as_taking() -> None:
     other = admitted(manager, [9])
     again = sequence([1, 2, 3, 4, 5, 6, 7, 8, 9])
     assert not manager.admit(again)
-    assert again.block_table == []
+    assert not again.block_table
     assert again.num_computed == 0
     manager.check_integrity([other])
 

@@ -26,7 +26,9 @@ class Positions:
         {"block_size": 0},
         {"max_num_seqs": 0},
         {"max_num_batched_tokens": 63},
+        {"max_mixed_prefill_tokens": 0},
         {"max_waiting": 0},
+        {"num_speculative_tokens": -1},
         {"step_timeout_s": 0},
     ],
 )
@@ -42,6 +44,12 @@ def test_resolve_takes_the_models_positions() -> None:
         EngineConfig(model="m", max_model_len=2049).resolve(Positions())
     with pytest.raises(ConfigError, match="resolve"):
         _ = EngineConfig(model="m").context_length
+
+
+def test_prompts_share_a_step_as_suits_the_device() -> None:
+    assert EngineConfig(model="m").mixed_prefill_limit == 128
+    assert EngineConfig(model="m", device="cuda").mixed_prefill_limit == 1024
+    assert EngineConfig(model="m", max_mixed_prefill_tokens=7).mixed_prefill_limit == 7
 
 
 def test_an_unknown_executor_is_named() -> None:

@@ -122,10 +122,18 @@ def test_chunked_and_preempted(tight: Case, expected: list[list[int]]) -> None:
 
 
 def test_a_seed_gives_the_same_reply_in_any_company(tiny_model: str) -> None:
-    params = [
-        SamplingParams(temperature=1.2, top_p=0.95, seed=seed, max_tokens=40, ignore_eos=True)
-        for seed in range(len(PROMPTS))
+    """Each with settings of its own, which the others' must not touch."""
+    common: dict[str, Any] = {"temperature": 1.2, "max_tokens": 40, "ignore_eos": True}
+    changes: list[dict[str, Any]] = [
+        {"top_p": 0.95},
+        {"top_k": 0, "top_p": 1, "presence_penalty": 1.0},
+        {"frequency_penalty": 0.5, "repetition_penalty": 1},
+        {"min_p": 0.05, "top_k": 0, "top_p": 1},
+        {"logit_bias": ((5, 4.0), (9, -100.0))},
+        {"top_k": 100, "top_p": 0.9, "logprobs": 3},
+        {"ignore_eos": False, "length_penalty": 1.2, "regulation_start": 10, "min_tokens": 20},
     ]
+    params = [SamplingParams(seed=seed, **{**common, **one}) for seed, one in enumerate(changes)]
     tokens: list[list[list[int]]] = []
     with engine(tiny_model, 1) as llm:
         alone = [llm.generate([p], one)[0] for p, one in zip(PROMPTS, params, strict=True)]

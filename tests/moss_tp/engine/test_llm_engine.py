@@ -1,4 +1,4 @@
-"""Requests through the engine: tokens, text, limits, and the sampler's state over preemption."""
+"""Requests through the engine: tokens, text, limits, and what the sampler is told."""
 
 import pytest
 
@@ -14,9 +14,11 @@ from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.paged_fake import (
     EOS_ID,
     VOCAB_SIZE,
+    FakeModel,
     FakeTokenizer,
     PagedFake,
     expected_reply,
+    fake_config,
     fake_engine,
 )
 
@@ -67,40 +69,83 @@ def test_stops_are_blocked_below_min_tokens_and_eos_only_where_it_stops() -> Non
     assert blocked == [[(95, EOS_ID), ()], [(95, EOS_ID), ()], [(), ()], [(), ()]]
 
 
-def test_the_generator_goes_on_after_a_preemption() -> None:
+def test_every_token_has_its_own_number_and_a_preempted_one_none_twice() -> None:
     executor = PagedFake(num_blocks=8, block_size=4)
     engine = fake_engine(executor)
     for name in ("old", "young"):
-        params = SamplingParams(seed=1, max_tokens=18, ignore_eos=True)
+        params = SamplingParams(seed=len(name), max_tokens=18, ignore_eos=True)
         engine.add_request(name, [len(name)] * 12, params)
-    young = engine.scheduler.waiting[1]
+    _, young = engine.scheduler.waiting
     replies = run(engine)
     assert young.num_preemptions > 0
     assert tokens(replies["young"]) == expected_reply([5] * 12, 18, frozenset(), 32)
-    generators = {
-        id(row.generator)
-        for rows in executor.rows
-        for row in rows
-        if row.prompt_and_output_ids[0] == 5
-    }
-    assert len(generators) == 1
+    drawn = [(row.seed, row.position) for rows in executor.rows for row in rows]
+    assert sorted(drawn) == [(seed, position) for seed in (3, 5) for position in range(18)]
 
 
-def test_a_seed_seeds_and_greedy_has_no_generator() -> None:
+def test_a_seed_is_the_requests_own_or_drawn_once() -> None:
     executor = PagedFake(16, 4)
     engine = fake_engine(executor)
-    for name, params in {
-        "a": SamplingParams(seed=7, max_tokens=1),
-        "b": SamplingParams(seed=7, max_tokens=1),
-        "c": SamplingParams(max_tokens=1),
-        "d": GREEDY,
-    }.items():
+    for name, seed in {"a": 7, "b": 7, "c": None, "d": None}.items():
+        engine.add_request(name, [1], SamplingParams(seed=seed, max_tokens=3, ignore_eos=True))
+    run(engine)
+    seeds = {tuple(row.seed for row in rows) for rows in executor.rows}
+    ((a, b, c, d),) = seeds
+    assert a == b == 7
+    assert len({a, c, d}) == 3
+
+
+def test_a_stop_string_ends_a_reply_and_frees_its_blocks() -> None:
+    """It begins with the fourth token and is complete with the sixth."""
+    reply = expected_reply([1, 2, 3], 20, frozenset([EOS_ID]), 32)
+    text = FakeTokenizer().decode_bytes(reply).decode()
+    engine = fake_engine()
+    engine.add_request("a", [1, 2, 3], SamplingParams(stop=(text[3:6],), max_tokens=20))
+    deltas = run(engine)["a"]
+    assert tokens(deltas) == reply[:6]
+    assert "".join(delta.text for delta in deltas) == text[:3]
+    assert [delta.finish_reason for delta in deltas] == [None] * 5 + ["stop"]
+    assert engine.scheduler.block_manager.num_free == 16
+
+
+def test_max_time_ends_a_reply_at_the_next_token() -> None:
+    now = [100.0]
+    executor = PagedFake(16, 4)
+    engine = LLMEngine(fake_config(), executor, FakeTokenizer(), FakeModel(), lambda: now[0])
+    reply = expected_reply([1], 20, frozenset([EOS_ID]), 32)
+    held = FakeTokenizer().decode_bytes(reply[1:3]).decode() + "?"
+    for name, max_time in {"timed": 10, "free": None}.items():
+        params = SamplingParams(max_time=max_time, max_tokens=20, stop=(held,))
+        engine.add_request(name, [1], params)
+    engine.step()
+    engine.step()
+    now[0] += 10
+    late = dict(engine.step())
+    assert [late[name].finish_reason for name in ("timed", "free")] == ["length", None]
+    assert late["timed"].text == held[:-1], "what was held back for the stop string is shown"
+    assert tokens(run(engine)["free"]) == reply[3:]
+
+
+def test_regulation_acts_on_eos_where_it_ends_the_reply() -> None:
+    executor = PagedFake(16, 4)
+    engine = fake_engine(executor)
+    for name, ignore_eos in {"a": False, "b": True}.items():
+        params = SamplingParams(ignore_eos=ignore_eos, max_tokens=1, length_penalty=2)
         engine.add_request(name, [1], params)
     run(engine)
-    a, b, c, d = (row.generator for row in executor.rows[0])
-    assert a is not None and b is not None and c is not None and d is None
-    assert a is not b
-    assert a.initial_seed() == b.initial_seed() == 7 != c.initial_seed()
+    assert [row.eos_id for row in executor.rows[0]] == [EOS_ID, None]
+
+
+def test_several_replies_are_several_requests() -> None:
+    with pytest.raises(InvalidRequestError, match=r"^n: "):
+        fake_engine().add_request("a", [1], SamplingParams(n=2))
+
+
+def test_a_bias_on_an_id_that_is_not_there_is_refused() -> None:
+    engine = fake_engine()
+    engine.check_request([1], SamplingParams(logit_bias=((VOCAB_SIZE - 1, 1.0),)))
+    with pytest.raises(InvalidRequestError, match="outside the vocabulary"):
+        engine.check_request([1], SamplingParams(logit_bias=((VOCAB_SIZE, 1.0),)))
 
 
 def test_the_second_turn_reports_its_cached_prefix_unless_the_salt_differs() -> None:
@@ -146,6 +191,24 @@ def test_the_queue_is_bounded_and_ids_are_unique() -> None:
         engine.add_request("c", [1], GREEDY)
     engine.step()
     engine.add_request("c", [1], GREEDY)
+
+
+def test_a_smaller_priority_is_served_earlier_within_the_range() -> None:
+    engine = fake_engine(max_num_seqs=1)
+    for name, priority in {"a": 0, "b": 5, "c": -5}.items():
+        engine.add_request(name, [1], GREEDY, priority=priority)
+    assert list(run(engine)) == ["c", "a", "b"]
+    with pytest.raises(InvalidRequestError, match="priority"):
+        engine.add_request("d", [1], GREEDY, priority=101)
+
+
+def test_what_expires_is_forgotten() -> None:
+    engine = fake_engine()
+    engine.add_request("a", [1], GREEDY, deadline_s=0)
+    engine.add_request("b", [1], GREEDY, deadline_s=60)
+    assert engine.expire() == ["a"]
+    engine.check_integrity()
+    assert list(run(engine)) == ["b"]
 
 
 def test_abort_gives_the_blocks_back_and_may_come_late() -> None:

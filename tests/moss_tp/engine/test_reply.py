@@ -1,0 +1,73 @@
+"""Tokens of a byte each: stop strings lie across tokens and characters across both."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moss_tp.engine.outputs import FinishReason
+from moss_tp.engine.reply import Piece, Reply
+from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling_params import SamplingParams
+
+EOS = 256
+
+
+class Bytes:
+    """One id a byte, and one without text."""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return bytes(token_id for token_id in ids if token_id != EOS)
+
+
+def tokens(text: str) -> list[SampledToken]:
+    return [SampledToken(byte) for byte in text.encode()]
+
+
+def reply(params: SamplingParams | None = None) -> Reply:
+    return Reply(params or SamplingParams(), Bytes())
+
+
+@given(st.text("ab你", max_size=12), st.integers(1, 4), st.sampled_from([None, "你a", "b"]))
+def test_pieces_make_up_the_text_before_the_stop(text: str, step: int, stop: str | None) -> None:
+    stops = () if stop is None else (stop,)
+    one = reply(SamplingParams(stop=stops))
+    said = tokens(text)
+    pieces: list[Piece] = []
+    for start in range(0, len(said), step):
+        chunk = said[start : start + step]
+        reason: FinishReason | None = "length" if start + step >= len(said) else None
+        pieces.append(one.add(chunk, reason))
+        if pieces[-1].finish_reason is not None:
+            break
+    shown = "".join(piece.text for piece in pieces)
+    if stop is not None and stop in text:
+        assert shown == text[: text.index(stop)]
+        assert pieces[-1].finish_reason == "stop"
+        taken = bytes(token.token_id for piece in pieces for token in piece.tokens)
+        assert taken == text[: text.index(stop) + len(stop)].encode(), "up to the stop, not beyond"
+    else:
+        assert shown == text
+        assert all(piece.tokens for piece in pieces)
+
+
+def test_a_stop_id_is_a_token_and_no_text_and_what_was_held_back_is_shown() -> None:
+    one = reply(SamplingParams(stop=("abc",)))
+    assert one.add(tokens("xab"), None).text == "x"
+    end = SampledToken(65)
+    assert one.add([end], "stop") == Piece((end,), "ab", "stop")
+
+
+def test_a_stop_string_in_the_last_token_is_the_reason() -> None:
+    one = reply(SamplingParams(stop=("b",)))
+    assert one.add(tokens("ab"), "length") == Piece(tuple(tokens("ab")), "a", "stop")
+
+
+def test_a_character_that_is_cut_off_at_the_end_is_replaced() -> None:
+    assert reply().add(tokens("你")[:2], "length").text == "\ufffd"
+
+
+def test_min_tokens_come_before_a_stop_string_counts() -> None:
+    one = reply(SamplingParams(stop=("ab",), min_tokens=3, max_tokens=9))
+    assert one.add(tokens("aba"), None) == Piece(tuple(tokens("aba")), "ab", None)
+    assert one.add(tokens("bab"), None) == Piece(tuple(tokens("b")), "", "stop")
