@@ -53,7 +53,7 @@ class Segment:
             boot_id, pid, file, name = where.split("/")
             path = Path(f"/proc/{pid}/fd/{file}")
             # Only then is it this very process that is meant, and no file of anybody else.
-            if boot_id == _BOOT_ID.read_text().strip() and f"memfd:{name}" in os.readlink(path):
+            if boot_id == _BOOT_ID.read_text().strip() and f"memfd:{name}" in str(path.readlink()):
                 with path.open("r+b") as opened:
                     return cls(mmap.mmap(opened.fileno(), 0), rank, size)
         return None

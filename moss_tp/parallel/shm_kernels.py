@@ -14,11 +14,16 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
+from numba import njit
+from numba import types as numba_types
+from numba.core import cgutils as numba_cgutils
 from numba.extending import intrinsic
 
 FP32, BF16, FP16 = 0, 1, 2  # kinds of elements
+# Numba's own annotations say too little.
+types: Any = numba_types
+cgutils: Any = numba_cgutils
+
 LINE = 128  # bytes: two cache lines, which the hardware fetches as a pair
 POSTED, SLEEPERS = 0, 8
 
@@ -42,8 +47,17 @@ def _kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     return compile_now
 
 
+def _inner(function: Callable[..., Any]) -> Any:
+    """For what kernels call: compiled into each of them."""
+    return njit(function)
+
+
+def _instruction(function: Callable[..., Any]) -> Any:
+    return intrinsic(function)
+
+
 def _pointer_to(element: Any) -> Any:
-    @intrinsic
+    @_instruction
     def pointer_to(context: Any, address: Any) -> Any:
         pointer = types.CPointer(element)
 
@@ -60,7 +74,7 @@ _floats_at = _pointer_to(types.float32)
 _halves_at = _pointer_to(types.uint16)
 
 
-@intrinsic
+@_instruction
 def _load(context: Any, address: Any) -> Any:
     """The int64 at `address`; nothing after it is read before it."""
 
@@ -72,7 +86,7 @@ def _load(context: Any, address: Any) -> Any:
 
 
 def _read_modify_write(operation: str) -> Any:
-    @intrinsic
+    @_instruction
     def modify(context: Any, address: Any, value: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -92,7 +106,7 @@ _add = _read_modify_write("add")
 def _no_arguments(name: str, result: Any, llvm_result: Any) -> Any:
     """LLVM's intrinsic `name`."""
 
-    @intrinsic
+    @_instruction
     def call(context: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             function_type = ir.FunctionType(llvm_result, [])
@@ -110,7 +124,7 @@ _cycles = _no_arguments("llvm.readcyclecounter", types.int64, _I64)
 
 
 def _reinterpret(source: Any, target: Any) -> Any:
-    @intrinsic
+    @_instruction
     def reinterpret(context: Any, value: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.bitcast(arguments[0], context.get_value_type(target))
@@ -124,7 +138,7 @@ _as_float = _reinterpret(types.uint32, types.float32)
 _as_bits = _reinterpret(types.float32, types.uint32)
 
 
-@njit  # type: ignore[untyped-decorator]
+@_inner
 def _sleep(flag: int, count: int, nap: int) -> bool:
     """Whether `count` is posted after at most one nap."""
     _add(flag + SLEEPERS, 1)
@@ -135,7 +149,7 @@ def _sleep(flag: int, count: int, nap: int) -> bool:
     return _load(flag + POSTED) >= count
 
 
-@njit  # type: ignore[untyped-decorator]
+@_inner
 def _copy(target: int, source: int, num_bytes: int) -> None:
     to, what = _bytes_at(target), _bytes_at(source)
     for i in range(num_bytes):
@@ -173,7 +187,7 @@ def first_missing(flags: int, start: int, stop: int, count: int, spin: int, nap:
     return -1
 
 
-@njit  # type: ignore[untyped-decorator]
+@_inner
 def _to_bf16(value: float) -> int:
     bits = _as_bits(value)
     rounded = (bits + _u32(0x7FFF) + ((bits >> _u32(16)) & _u32(1))) >> _u32(16)
@@ -182,7 +196,7 @@ def _to_bf16(value: float) -> int:
 
 # fp16 by the bits, as not every processor converts it. Both after Fabian Giesen's public-domain
 # conversions: a half's bits, moved up, are a float whose exponent is too small by 112.
-@njit  # type: ignore[untyped-decorator]
+@_inner
 def _from_fp16(half: int) -> float:
     moved = (_u32(half) & _u32(0x7FFF)) << _u32(13)
     bits = _as_bits(_as_float(moved) * _as_float(_u32(0x77800000)))  # 2**112
@@ -190,7 +204,7 @@ def _from_fp16(half: int) -> float:
     return _as_float(bits | ((_u32(half) & _u32(0x8000)) << _u32(16)))
 
 
-@njit  # type: ignore[untyped-decorator]
+@_inner
 def _to_fp16(value: float) -> int:
     bits = _as_bits(value)
     size = bits & _u32(0x7FFFFFFF)
@@ -203,7 +217,7 @@ def _to_fp16(value: float) -> int:
     return types.uint16(half | ((bits >> _u32(16)) & _u32(0x8000)))
 
 
-@njit  # type: ignore[untyped-decorator]
+@_inner
 def _add_part(sums: Any, source: int, length: int, kind: int) -> None:
     floats, halves = _floats_at(source), _halves_at(source)
     if kind == FP32:
@@ -217,7 +231,7 @@ def _add_part(sums: Any, source: int, length: int, kind: int) -> None:
             sums[i] += _from_fp16(halves[i])
 
 
-@njit  # type: ignore[untyped-decorator]
+@_inner
 def _round(target: int, sums: Any, length: int, kind: int) -> None:
     floats, halves = _floats_at(target), _halves_at(target)
     if kind == FP32:

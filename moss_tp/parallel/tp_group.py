@@ -241,7 +241,7 @@ def _share(
 def _all_agree(control: Backend, is_willing: bool) -> bool:
     """Whether all ranks are: every rank gets the same answer."""
     votes = torch.tensor([is_willing], dtype=torch.int32)
-    options = dist.AllreduceOptions()
+    options: Any = dist.AllreduceOptions()
     options.reduceOp = dist.ReduceOp.MIN
     control.allreduce([votes], options).wait()
     return bool(votes.item())
