@@ -139,7 +139,7 @@ _as_bits = _reinterpret(types.float32, types.uint32)
 
 
 @_inner
-def _sleep(flag: int, count: int, nap: int) -> bool:
+def _sleep(flag: int, count: int, nap: int) -> Any:
     """Whether `count` is posted after at most one nap."""
     _add(flag + SLEEPERS, 1)
     seen = _load(flag + POSTED)
@@ -188,7 +188,7 @@ def first_missing(flags: int, start: int, stop: int, count: int, spin: int, nap:
 
 
 @_inner
-def _to_bf16(value: float) -> int:
+def _to_bf16(value: float) -> Any:
     bits = _as_bits(value)
     rounded = (bits + _u32(0x7FFF) + ((bits >> _u32(16)) & _u32(1))) >> _u32(16)
     return types.uint16(_u32(0x7FC0) if value != value else rounded)
@@ -197,7 +197,7 @@ def _to_bf16(value: float) -> int:
 # fp16 by the bits, as not every processor converts it. Both after Fabian Giesen's public-domain
 # conversions: a half's bits, moved up, are a float whose exponent is too small by 112.
 @_inner
-def _from_fp16(half: int) -> float:
+def _from_fp16(half: int) -> Any:
     moved = (_u32(half) & _u32(0x7FFF)) << _u32(13)
     bits = _as_bits(_as_float(moved) * _as_float(_u32(0x77800000)))  # 2**112
     bits |= _u32(0x7F800000) if moved >= _u32(0x0F800000) else _u32(0)  # infinity, NaN
@@ -205,7 +205,7 @@ def _from_fp16(half: int) -> float:
 
 
 @_inner
-def _to_fp16(value: float) -> int:
+def _to_fp16(value: float) -> Any:
     bits = _as_bits(value)
     size = bits & _u32(0x7FFFFFFF)
     normal = (size + _u32(0xC8000FFF) + ((size >> _u32(13)) & _u32(1))) >> _u32(13)
