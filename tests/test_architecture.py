@@ -22,7 +22,8 @@ MAY_IMPORT = {
 HOMES = {
     "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py"),
     "torch.distributed": ("moss_tp/parallel/",),
-    "numba": ("moss_tp/kernels/",),
+    "numba": ("moss_tp/kernels/", "moss_tp/parallel/"),
+    "llvmlite": ("moss_tp/kernels/", "moss_tp/parallel/"),
     "triton": ("moss_tp/kernels/",),
     "transformers": ("moss_tp/finetune/",),
     "accelerate": ("moss_tp/finetune/",),

@@ -4,15 +4,18 @@
     all:    TPGroup.join(rank, size, (host, port), device, timeout_s)   at the same time
 
 A group is an object, never a global: several live side by side in one process. Tensors go over
-NCCL on CUDA and gloo on CPU; control messages (ints) always over gloo. It does not know what is
-being reduced.
+NCCL on CUDA; on CPU, and control messages (ints) always, through shared memory where all ranks
+are on one host, else over gloo. It does not know what is being reduced.
 """
 
+import platform
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,11 +23,16 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, unstubbed
 from torch.distributed.distributed_c10d import PrefixStore, ProcessGroupGloo, Store
 
+if TYPE_CHECKING:
+    from moss_tp.parallel.shm import SharedMemory
+
+R = TypeVar("R")
+
 # A process group of one backend, outside torch's global registry. (Any: torch's stubs know its
 # collectives only on the registered wrapper.)
 Backend = Any
 
-# Ints of a control message that go in the first broadcast: its length, then as many of its
+# Ints of a control message that go in gloo's first broadcast: its length, then as many of its
 # values as fit. Enough for a step of 64 decodes with short tables.
 CONTROL_INTS = 2048
 
@@ -44,6 +52,7 @@ class TPGroup:
         control: Backend | None = None,
         data: Backend | None = None,
         store: Store | None = None,
+        shared: "SharedMemory | None" = None,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -52,6 +61,12 @@ class TPGroup:
         self._control = control
         self._data = data
         self._store = store  # NCCL looks into it as long as the group lives
+        self._shared = shared
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether what can go through shared memory does."""
+        return self._shared is not None
 
     @classmethod
     def single(cls, device: str | torch.device) -> Self:
@@ -82,10 +97,13 @@ class TPGroup:
         address: tuple[str, int],
         device: str | torch.device,
         timeout_s: float,
+        *,
+        share_memory: bool = True,
     ) -> Self:
         """Meets the other ranks at `address`; all must be here within `timeout_s`.
 
-        Every later collective has the same timeout. Raises RuntimeError.
+        Every later collective has the same timeout. Memory is shared where all ranks want it and
+        can. Raises RuntimeError.
         """
         torch_device = torch.device(device)
         timeout = timedelta(seconds=timeout_s)
@@ -101,32 +119,43 @@ class TPGroup:
         if torch_device.type == "cuda":
             torch.cuda.set_device(torch_device)
             data = _nccl(PrefixStore("data", store), rank, size, timeout)
-        group = cls(rank, size, torch_device, control, data, store)
+        shared = None
+        if _all_agree(control, share_memory and _orders_memory()):
+            shared = _share(PrefixStore("memory", store), rank, size, timeout_s, control)
+        group = cls(rank, size, torch_device, control, data, store, shared)
         group.all_reduce(torch.zeros(1, device=torch_device))  # NCCL connects only now
         group.counts.clear()
         return group
 
     def all_reduce(self, x: Tensor) -> Tensor:
         """Sums `x` over the ranks, in place; returns it."""
-        if self._data is not None:
-            self._run("all_reduce", self._data.allreduce, [x])
+        if self._data is None:
+            return x
+        if self._shared is not None and x.is_cpu and self._shared.can_sum(x):
+            self._run("all_reduce", self._shared.all_reduce, x)
+        else:
+            self._run_backend("all_reduce", self._data.allreduce, [x])
         return x
 
     def gather(self, x: Tensor) -> list[Tensor] | None:
         """Every rank's `x`, in rank order, on rank 0; None elsewhere. All have one shape."""
         if self._data is None:
             return [x]
+        if self._shared is not None and x.is_cpu:
+            return self._run("gather", self._shared.gather, x)
         parts = [torch.empty_like(x) for _ in range(self.size)] if self.rank == 0 else None
         options = dist.GatherOptions()
         options.rootRank = 0
         outputs = [] if parts is None else [parts]
-        self._run("gather", self._data.gather, outputs, [x.contiguous()], options)
+        self._run_backend("gather", self._data.gather, outputs, [x.contiguous()], options)
         return parts
 
     def broadcast_ints(self, values: list[int] | None) -> list[int]:
         """Rank 0's `values`, on every rank; the others pass None."""
         if self._control is None:
             return list(values or ())
+        if self._shared is not None:
+            return self._run("broadcast", self._shared.broadcast_ints, values)
         head = torch.zeros(CONTROL_INTS, dtype=torch.int64)
         if values is not None:
             start = values[: CONTROL_INTS - 1]
@@ -144,26 +173,33 @@ class TPGroup:
 
     def barrier(self) -> None:
         """Returns when every rank is here."""
-        if self._control is not None:
-            self._run("barrier", self._control.barrier)
+        if self._shared is not None:
+            self._run("barrier", self._shared.barrier)
+        elif self._control is not None:
+            self._run_backend("barrier", self._control.barrier)
 
     def close(self) -> None:
         """Leaves the group; the peers' next collective fails. Idempotent."""
+        if self._shared is not None:
+            self._shared.close()
         for backend in (self._control, self._data):
             if backend is not None:
                 backend.shutdown()
-        self._control = self._data = self._store = None
+        self._control = self._data = self._store = self._shared = None
 
     def _broadcast(self, x: Tensor) -> None:
         assert self._control is not None
         options = dist.BroadcastOptions()
         options.rootRank = 0
         options.rootTensor = 0
-        self._run("broadcast", self._control.broadcast, [x], options)
+        self._run_backend("broadcast", self._control.broadcast, [x], options)
 
-    def _run(self, name: str, collective: Callable[..., Any], *args: Any) -> None:
+    def _run(self, name: str, collective: Callable[..., R], *args: Any) -> R:
         self.counts[name] += 1
-        collective(*args).wait()
+        return collective(*args)
+
+    def _run_backend(self, name: str, collective: Callable[..., Any], *args: Any) -> None:
+        self._run(name, collective, *args).wait()
 
 
 def _gloo(
@@ -186,3 +222,26 @@ def _nccl(store: Store, rank: int, size: int, timeout: timedelta) -> Backend:
     options = ProcessGroupNCCL.Options()
     options._timeout = timeout
     return ProcessGroupNCCL(store, rank, size, options)
+
+
+def _orders_memory() -> bool:
+    """Whether other cores see a core's stores in their order, and sleepers are woken by futex."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+def _share(
+    store: Store, rank: int, size: int, timeout_s: float, control: Backend
+) -> "SharedMemory | None":
+    # Compiles, and for such machines only.
+    from moss_tp.parallel.shm_join import join_shared_memory
+
+    return join_shared_memory(store, rank, size, timeout_s, partial(_all_agree, control))
+
+
+def _all_agree(control: Backend, is_willing: bool) -> bool:
+    """Whether all ranks are: every rank gets the same answer."""
+    votes = torch.tensor([is_willing], dtype=torch.int32)
+    options: Any = dist.AllreduceOptions()
+    options.reduceOp = dist.ReduceOp.MIN
+    control.allreduce([votes], options).wait()
+    return bool(votes.item())

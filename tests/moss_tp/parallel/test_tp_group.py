@@ -1,8 +1,12 @@
 """Collectives on real processes, on loopback."""
 
+import multiprocessing
+import os
+import signal
 import socket
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,16 +21,18 @@ MESSAGES: tuple[list[int], ...] = (
     list(range(CONTROL_INTS - 1)),
     list(range(CONTROL_INTS + 5)),
 )
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# int64 is summed by gloo even where memory is shared.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64)
 
 
 def collectives(group: TPGroup) -> dict[str, object]:
     def broadcast(values: list[int]) -> list[int]:
         return group.broadcast_ints(list(values) if group.rank == 0 else None)
 
+    group.counts.clear()
     sums = {}
     for dtype in DTYPES:
-        x = torch.full((2, 3), group.rank + 1.0, dtype=dtype)
+        x = torch.full((2, 3), group.rank + 1, dtype=dtype)
         assert group.all_reduce(x) is x
         sums[dtype] = x.tolist()
     gathered = group.gather(torch.tensor([[group.rank, 9]]).T)
@@ -36,6 +42,7 @@ def collectives(group: TPGroup) -> dict[str, object]:
     broadcasts = group.counts["broadcast"]
     group.barrier()
     return {
+        "shares_memory": group.shares_memory,
         "sums": sums,
         "gathered": None if gathered is None else [part.tolist() for part in gathered],
         "received": received,
@@ -43,16 +50,39 @@ def collectives(group: TPGroup) -> dict[str, object]:
     }
 
 
+def both_ways(group: TPGroup) -> list[dict[str, object]]:
+    """Through shared memory, and without it, which one rank that does not want it decides."""
+    other = another(group, share_memory=group.rank != 1)
+    results = [collectives(group), collectives(other)]
+    other.close()
+    return results
+
+
+def another(group: TPGroup, share_memory: bool = True) -> TPGroup:
+    """A second group of the same ranks."""
+    store = TPGroup.listen(HOST) if group.rank == 0 else None
+    [port] = group.broadcast_ints(None if store is None else [store.port])
+    address = (HOST, port)
+    return TPGroup.join(
+        group.rank, group.size, address, "cpu", TIMEOUT_S, share_memory=share_memory
+    )
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_collectives(size: int) -> None:
-    results = run_distributed(collectives, size)
+    by_rank = run_distributed(both_ways, size)
     total = float(sum(range(1, size + 1)))
-    for result in results:
-        assert result["sums"] == {dtype: [[total] * 3] * 2 for dtype in DTYPES}
-        assert result["received"] == [list(values) for values in MESSAGES]
-        assert result["broadcasts"] == len(MESSAGES) + 1  # only the last one overflows
-    assert results[0]["gathered"] == [[[rank], [9]] for rank in range(size)]
-    assert all(result["gathered"] is None for result in results[1:])
+    for results in by_rank:
+        assert [result["shares_memory"] for result in results] == [True, False]
+        # Over gloo the last one takes two.
+        assert [r["broadcasts"] for r in results] == [len(MESSAGES), len(MESSAGES) + 1]
+        for result in results:
+            assert result["sums"] == {dtype: [[total] * 3] * 2 for dtype in DTYPES}
+            assert result["received"] == [list(values) for values in MESSAGES]
+    for way in range(2):
+        first, *others = [results[way]["gathered"] for results in by_rank]
+        assert first == [[[rank], [9]] for rank in range(size)]
+        assert others == [None] * (size - 1)
 
 
 def test_a_group_of_one_talks_to_nobody() -> None:
@@ -75,9 +105,7 @@ def test_two_groups_in_one_process() -> None:
 
 
 def two_groups(group: TPGroup) -> list[float]:
-    store = TPGroup.listen(HOST) if group.rank == 0 else None
-    [port] = group.broadcast_ints(None if store is None else [store.port])
-    other = TPGroup.join(group.rank, group.size, (HOST, port), "cpu", timeout_s=30)
+    other = another(group)
     sums = [
         float(group.all_reduce(torch.tensor(group.rank + 1.0))),
         float(other.all_reduce(torch.tensor((group.rank + 1.0) * 10))),
@@ -113,3 +141,41 @@ def leaves_early(group: TPGroup) -> float:
 
 def test_a_rank_that_leaves_is_noticed() -> None:
     assert run_distributed(leaves_early, 2)[0] < TIMEOUT_S / 2
+
+
+MEMORY = "moss-tp-"  # how the name of a group's memory begins
+
+
+def join_and_die(port: int) -> None:
+    group = TPGroup.join(1, 2, (HOST, port), "cpu", TIMEOUT_S)
+    group.broadcast_ints(None)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def mapped_memory() -> list[str]:
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if MEMORY in line]
+
+
+def open_memory() -> list[Path]:
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [link for link in links if MEMORY in str(link.readlink())]
+
+
+def test_a_killed_rank_is_noticed_and_leaves_nothing() -> None:
+    named = set(Path("/dev/shm").iterdir())
+    store = TPGroup.listen(HOST)
+    process = multiprocessing.get_context("spawn").Process(target=join_and_die, args=(store.port,))
+    process.start()
+    group = TPGroup.join(0, 2, (HOST, store.port), "cpu", TIMEOUT_S)
+    assert group.shares_memory
+    assert mapped_memory()
+    assert set(Path("/dev/shm").iterdir()) <= named
+    group.broadcast_ints([1])
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="rank 1 is gone"):
+        group.all_reduce(torch.ones(5))  # nobody has waited for the child: it is a zombie
+    assert time.monotonic() - start < TIMEOUT_S / 2
+    process.join()
+    group.close()
+    assert mapped_memory() == []
+    assert open_memory() == []

@@ -1,0 +1,58 @@
+"""Ranks as threads of this process on memory they share: the collectives without the processes.
+
+What a rank computes is checked here too, against sums in torch.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # public, unstubbed
+
+from moss_tp.parallel.shm import SharedMemory
+from moss_tp.parallel.shm_join import join_shared_memory
+
+R = TypeVar("R")
+TIMEOUT_S = 30.0
+
+
+def on_ranks(
+    size: int, fn: Callable[[SharedMemory, int], R], timeout_s: float = TIMEOUT_S
+) -> list[R]:
+    """What `fn(memory, rank)` returned on each of `size` ranks."""
+    store = HashStore()
+    everybody = threading.Barrier(size)
+    votes: list[bool] = []
+
+    def all_agree(is_willing: bool) -> bool:
+        votes.append(is_willing)
+        everybody.wait()
+        return all(votes)
+
+    def run(rank: int) -> R:
+        memory = join_shared_memory(store, rank, size, timeout_s, all_agree)
+        assert memory is not None
+        try:
+            return fn(memory, rank)
+        finally:
+            memory.close()
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(run, range(size)))
+
+
+def expected_sum(parts: Sequence[Tensor]) -> Tensor:
+    """In fp32, in the order of the ranks, rounded once."""
+    total = parts[0].float()
+    for part in parts[1:]:
+        total = total + part.float()
+    return total.to(parts[0].dtype)
+
+
+def assert_same_bits(actual: Tensor, expected: Tensor) -> None:
+    assert actual.dtype == expected.dtype
+    bits = torch.int32 if actual.dtype == torch.float32 else torch.int16
+    assert torch.equal(actual.view(bits), expected.view(bits))
