@@ -1,0 +1,116 @@
+"""Runs kernels on this process's threads: torch's own pool, and as many of it as torch would use.
+
+    program:  | op | op | op |        each op: OP_INTS int64
+    op:       | kernel | num_tasks | next | done | 4 unused | params ... |
+
+Every thread takes tasks of the first op until none is left, waits until all of them are done,
+then goes on with the second. So a program has no fixed share for a thread: one that comes late,
+or lost its core to another process, holds up nobody for long. Using the pool that torch spins
+anyway (GOMP_parallel of the libgomp it loaded) avoids a second one in its way. Several programs
+may run at once, from different threads.
+"""
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numba import carray
+from torch import Tensor
+
+from moss_tp.kernels.cpu.compiled import entry
+from moss_tp.kernels.cpu.simd import (
+    call_kernel,
+    fetch_add,
+    ints_at,
+    load_acquire,
+    relax,
+    yield_core,
+)
+
+OP_INTS = 40
+HEAD_INTS = 8
+INT_BYTES = 8
+SPINS = 2000
+
+
+class Program:
+    """Ops to run one after the other, each on all threads."""
+
+    def __init__(self) -> None:
+        self._ops: list[list[int]] = []
+        self._kept: list[Tensor] = []  # what the ops' addresses point into
+
+    def add(self, kernel: int, num_tasks: int, params: Sequence[int | Tensor]) -> None:
+        """An op of `num_tasks`; a tensor among its params stands for its address."""
+        head = [kernel, num_tasks, 0, 0, 0, 0, 0, 0]
+        for param in params:
+            if isinstance(param, Tensor):
+                self._kept.append(param)
+                head.append(param.data_ptr())
+            else:
+                head.append(param)
+        self._ops.append(head + [0] * (OP_INTS - len(head)))
+
+    def run(self) -> None:
+        """Returns when all is done. A program runs once."""
+        values = (value for one in self._ops for value in one)
+        program = np.array((len(self._ops), *values), dtype=np.int64)
+        _launch(program.ctypes.data, torch.get_num_threads())
+
+
+@entry
+def _work(program: int) -> None:
+    num_ops = carray(ints_at(program), 1)[0]
+    for index in range(num_ops):
+        head = program + INT_BYTES * (1 + index * OP_INTS)
+        one = carray(ints_at(head), 2)
+        kernel, num_tasks = one[0], one[1]
+        while True:
+            task = fetch_add(head + 2 * INT_BYTES)
+            if task >= num_tasks:
+                break
+            call_kernel(kernel, head + HEAD_INTS * INT_BYTES, task)
+            fetch_add(head + 3 * INT_BYTES)
+        spins = 0
+        while load_acquire(head + 3 * INT_BYTES) < num_tasks:
+            spins += 1
+            if spins < SPINS:
+                relax()
+            else:
+                yield_core()
+
+
+_work_here = ctypes.CFUNCTYPE(None, ctypes.c_int64)(_work)
+
+
+def _find_launch() -> Callable[[int, int], None]:
+    try:
+        parallel = ctypes.CDLL("libgomp.so.1").GOMP_parallel
+    except (OSError, AttributeError):  # another system's OpenMP
+        return _launch_threads
+    parallel.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint, ctypes.c_uint)
+    parallel.restype = None
+
+    def launch(program: int, num_threads: int) -> None:
+        if num_threads == 1:
+            _work_here(program)
+        else:
+            parallel(_work, program, num_threads, 0)
+
+    return launch
+
+
+def _launch_threads(program: int, num_threads: int) -> None:
+    threads = [
+        threading.Thread(target=_work_here, args=(program,)) for _ in range(num_threads - 1)
+    ]
+    for thread in threads:
+        thread.start()
+    _work_here(program)
+    for thread in threads:
+        thread.join()
+
+
+_launch = _find_launch()
