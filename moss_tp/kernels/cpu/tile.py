@@ -22,6 +22,9 @@ UNROLL = 4
 VECTOR = ir.VectorType(F32, LANES)
 WORDS = ir.VectorType(I32, LANES)
 FP32_BYTES = 4
+LINE = 64
+# How far ahead memory is asked, in bytes of a panel: with more rows there is more time.
+AHEAD = {1: 512, 2: 1024, 3: 2048, 4: 8192, 5: 8192, 6: 8192}
 
 # rows: panels at once. As many sums as hide the latency of an FMA and fit 16 registers.
 PANELS = {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}
@@ -104,6 +107,8 @@ class _Tile:
         position.add_incoming(span[0], before[0])
         carried = self._join(before)
         sums = [list(row) for row in carried]
+        if self._is_bf16 and step == UNROLL:
+            self._prefetch(position)
         for offset in range(step):
             self._step(builder.add(position, i64(offset)), sums)
         following = builder.add(position, i64(step))
@@ -123,6 +128,18 @@ class _Tile:
                 for half, weights in enumerate(halves, 2 * panel):
                     factors = [self._broadcast(value), weights, sums[row][half]]
                     sums[row][half] = builder.call(self._fma, factors)
+
+    def _prefetch(self, k: Any) -> None:
+        """Asks memory for what these panels hold AHEAD further on."""
+        builder = self._builder
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        for panel in self._w:
+            for line in range(0, UNROLL * PANEL * 2, LINE):
+                place = self._at(builder.add(panel, i64(AHEAD[len(self._x)] + line)), k, PANEL * 2, ir.IntType(8))
+                flags = [ir.Constant(flag, value) for value in (0, 3, 1)]
+                builder.call(prefetch, [place, *flags])
 
     def _halves(self, panel: Any, k: Any) -> tuple[Any, Any]:
         """Two vectors: what `panel` holds for `k`."""
