@@ -10,6 +10,7 @@ the arithmetic. It knows no sequence and no sampling.
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -81,14 +82,12 @@ class MossModel(nn.Module):
         self.wte = VocabParallelEmbedding(config.vocab_size, config.hidden_size, group, dtype)
         self.h = nn.ModuleList(MossBlock(config, group, dtype) for _ in range(config.num_layers))
         self.ln_f = _layer_norm(config, group, dtype)
-        self._rotary = Rotary.make(
-            config.rotary_dim, config.max_position_embeddings, group.device
-        )
+        self._rotary = Rotary.make(config.rotary_dim, config.max_position_embeddings, group.device)
         self._activations = dtype
 
     def pack(self, kernels: Kernels) -> None:
         for block in self.h:
-            block.pack(kernels)
+            cast(MossBlock, block).pack(kernels)
         self._activations = kernels.activations
         self.ln_f.to(kernels.activations)
 

@@ -60,7 +60,10 @@ class AttentionPlan:
     ) -> Self:
         """`context_lens` counts a sequence's tokens including this step's."""
         tables = block_tables.tolist() if isinstance(block_tables, Tensor) else block_tables
-        row, rows, contexts, chunks = 0, [], [], []
+        row = 0
+        rows: list[int] = []
+        contexts: list[int] = []
+        chunks: list[Chunk] = []
         row_tables: list[Sequence[int]] = []
         chunk_tables: list[Sequence[int]] = []
         for query, context, table in zip(query_lens, context_lens, tables, strict=True):

@@ -50,9 +50,7 @@ def paged_attention(
         out[plan.rows] = _attend(q[plan.rows][:, None], k, v, plan.row_mask, scale)[:, 0]
     for chunk, mask in zip(plan.chunks, plan.chunk_masks, strict=True):
         table = plan.chunk_tables[chunk.table, : -(-chunk.context // plan.block_size)]
-        k, v = (
-            _gather(part, table[None])[:, :, : chunk.context] for part in (k_cache, v_cache)
-        )
+        k, v = (_gather(part, table[None])[:, :, : chunk.context] for part in (k_cache, v_cache))
         out[chunk.rows] = _attend(q[None, chunk.rows], k, v, mask, scale)[0]
     return out
 

@@ -36,7 +36,7 @@ class PanelLinear:
 
 class PanelBlock:
     def __init__(self, weights: BlockWeights) -> None:
-        self._norm = tuple(part.float() for part in weights.norm)
+        self._norm = (weights.norm[0].float(), weights.norm[1].float())
         self._eps = torch.tensor([weights.eps])
         parts = (Packed.pack(weights.qkv, None), Packed.pack(*weights.fc_in))
         self._widths = (parts[0].outputs, parts[1].outputs)

@@ -6,7 +6,7 @@ are scaled here too, once. One task is one row.
 
 import numpy as np
 import torch
-from numba import carray
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from moss_tp.kernels.cpu.compiled import inner, kernel
@@ -31,7 +31,7 @@ def add_store(
     k_cache, v_cache = cache
     _, heads, block_size, head_dim = k_cache.shape
     scale_bits = int(np.float32(scale).view(np.uint32))
-    params = [
+    params: list[int | Tensor] = [
         qkv, rotary.cos, rotary.sin, plan.positions, plan.slot_mapping, k_cache, v_cache, heads,
         head_dim, block_size, 2 * rotary.cos.shape[1], int(k_cache.dtype == torch.bfloat16),
         scale_bits,

@@ -35,14 +35,15 @@ def inner(function: Callable[..., Any]) -> Any:
 
 
 def _compile(function: Callable[..., None], signature: str) -> int:
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _cache_dir()
+    config: Any = numba.config
+    before, config.CACHE_DIR = config.CACHE_DIR, _cache_dir()
     try:
-        compiled = numba.cfunc(signature, cache=True, fastmath=_FASTMATH, error_model="numpy")(
-            function
+        compile_it: Any = numba.cfunc(
+            signature, cache=True, fastmath=_FASTMATH, error_model="numpy"
         )
+        compiled = compile_it(function)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
     _KEPT.append(compiled)
     return int(compiled.address)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from moss_tp.kernels.cpu.compiled import inner, kernel
@@ -40,7 +40,7 @@ def add_decode(
     wanted = -(-TASKS_PER_THREAD * torch.get_num_threads() // num_heads)
     pieces = max(1, min(wanted, plan.max_row_context // MIN_PIECE))
     partials = torch.empty(num_heads * pieces if pieces > 1 else 0, head_dim + 2)
-    params = [
+    params: list[int | Tensor] = [
         qkv, out, out.stride(0), k_cache, v_cache, heads, head_dim, block_size, plan.rows,
         plan.row_contexts, plan.row_tables, plan.row_tables.shape[1], num_rows, pieces, partials,
         int(k_cache.dtype == torch.bfloat16),
@@ -51,7 +51,7 @@ def add_decode(
 
 
 @inner
-def _score_words(q: Any, k: int, half_dim: int) -> float:
+def _score_words(q: Any, k: int, half_dim: int) -> np.float32:
     """q, even elements before odd ones, times one key in bf16."""
     words = words_at(k)
     even = odd = np.float32(0)
@@ -62,7 +62,7 @@ def _score_words(q: Any, k: int, half_dim: int) -> float:
 
 
 @inner
-def _score_floats(q: Any, k: int, head_dim: int) -> float:
+def _score_floats(q: Any, k: int, head_dim: int) -> np.float32:
     floats = floats_at(k)
     total = np.float32(0)
     for i in range(head_dim):
@@ -117,7 +117,7 @@ def _gather(q: int, head_dim: int, is_bf16: int) -> Any:
 @inner
 def _attend(
     q: Any, table: Any, start: int, stop: int, geometry: tuple[int, ...], sums: Any
-) -> tuple[float, float]:
+) -> tuple[np.float32, np.float32]:
     """Sums of values over context `start:stop`, not yet divided by their weights' sum; the
     greatest score and that sum."""
     k_cache, v_cache, heads, head, head_dim, block_size, is_bf16 = geometry
@@ -203,7 +203,7 @@ def _decode(params: int, task: int) -> None:
 def _merge(params: int, task: int) -> None:
     """The pieces of one row's head into one: each weighs as much as its scores."""
     p = carray(ints_at(params), NUM_PARAMS)
-    heads, head_dim, num_rows, pieces = p[5], p[6], p[12], p[13]
+    head_dim, num_rows, pieces = p[6], p[12], p[13]
     index, head = task % num_rows, task // num_rows
     size = head_dim + 2
     partials = floats_at(p[14] + task * pieces * size * FP32_BYTES)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numba import carray
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from moss_tp.kernels.cpu.compiled import inner, kernel

@@ -1,7 +1,7 @@
 """LayerNorm of fp32 rows; the weight and bias in fp32 too. One task is one row."""
 
 import numpy as np
-from numba import carray
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from moss_tp.kernels.cpu.compiled import kernel

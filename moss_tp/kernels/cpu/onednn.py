@@ -4,6 +4,8 @@ For dtypes that it multiplies at full speed on this machine: fp32 on every one, 
 are instructions for it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ _ops = torch.ops.mkldnn
 
 def has_fast(dtype: torch.dtype) -> bool:
     """Whether oneDNN need not convert `dtype` step by step."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch._C._has_mkldnn:
         return False
     return dtype == torch.float32 or (
         dtype == torch.bfloat16 and bool(_ops._is_mkldnn_bf16_supported())
@@ -26,11 +28,12 @@ class OneDnnLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None, has_gelu: bool = False) -> None:
         self._weight = _ops._reorder_linear_weight(weight, None)
         self._bias = bias
-        self._activation = ("gelu", [], "tanh") if has_gelu else ("none", [], "")
+        none: tuple[str, list[Any], str] = ("none", [], "")
+        self._activation = ("gelu", [], "tanh") if has_gelu else none
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        if residual is not None:
-            y: Tensor = _ops._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
-            return y
-        y = _ops._linear_pointwise(x, self._weight, self._bias, *self._activation)
+        if residual is None:
+            y: Tensor = _ops._linear_pointwise(x, self._weight, self._bias, *self._activation)
+        else:
+            y = _ops._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
         return y

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import carray
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from moss_tp.kernels.cpu.compiled import inner, kernel
@@ -33,7 +33,7 @@ def add_prefill(
     """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` with any row stride."""
     k_cache, v_cache = cache
     _, heads, block_size, head_dim = k_cache.shape
-    params = [
+    params: list[int | Tensor] = [
         qkv, out, out.stride(0), k_cache, v_cache, heads, head_dim, block_size, plan.tiles,
         plan.chunk_tables, plan.chunk_tables.shape[1], int(k_cache.dtype == torch.bfloat16),
     ]  # fmt: skip

@@ -5,12 +5,16 @@ LLVM for the machine it runs on. Addresses are int64 throughout.
 """
 
 import platform
+from collections.abc import Callable
 from typing import Any
 
+import numba.extending
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+_types: Any = types  # partly typed
+_cgutils: Any = cgutils
 
 F32, I8, I16 = ir.FloatType(), ir.IntType(8), ir.IntType(16)
 I32, I64 = ir.IntType(32), ir.IntType(64)
@@ -30,6 +34,11 @@ _EXP_RANGE = (-87.0, 88.0)
 _ROUND = 12582912.0  # 1.5 * 2**23: adding it leaves n, rounded, in the lowest bits
 
 
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Numba's; called from kernels without the first argument, `context`."""
+    return numba.extending.intrinsic(function)
+
+
 def f32(value: float) -> ir.Constant:
     return ir.Constant(F32, value)
 
@@ -41,7 +50,7 @@ def i64(value: int) -> ir.Constant:
 def _pointer_cast(element: Any) -> Any:
     @intrinsic
     def cast(context: Any, address: Any) -> Any:
-        pointer = types.CPointer(element)
+        pointer = _types.CPointer(element)
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.inttoptr(arguments[0], context.get_value_type(pointer))
@@ -85,7 +94,7 @@ def relax(context: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if platform.machine() in ("x86_64", "AMD64"):
-            _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+            call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -96,7 +105,7 @@ def yield_core(context: Any) -> Any:
     """Lets another thread have this core: the one waited for may be without."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _call(builder, "sched_yield", I32, [])
+        call(builder, "sched_yield", I32, [])
         return context.get_dummy_value()
 
     return types.void(), codegen
@@ -169,7 +178,7 @@ def exp(context: Any, x: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         def fma(a: Any, b: Any, c: Any) -> Any:
-            return _call(builder, "llvm.fma.f32", F32, [a, b, c])
+            return call(builder, "llvm.fma.f32", F32, [a, b, c])
 
         low, high = map(f32, _EXP_RANGE)
         x = builder.select(builder.fcmp_ordered(">", arguments[0], low), arguments[0], low)
@@ -188,6 +197,7 @@ def exp(context: Any, x: Any) -> Any:
     return types.float32(types.float32), codegen
 
 
-def _call(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+def call(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    """Calls an LLVM intrinsic, or a C function of this process."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+    return builder.call(_cgutils.get_or_insert_function(builder.module, kind, name), arguments)

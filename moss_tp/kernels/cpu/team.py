@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from numba import carray
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from moss_tp.kernels.cpu.compiled import entry
@@ -103,9 +103,7 @@ def _find_launch() -> Callable[[int, int], None]:
 
 
 def _launch_threads(program: int, num_threads: int) -> None:
-    threads = [
-        threading.Thread(target=_work_here, args=(program,)) for _ in range(num_threads - 1)
-    ]
+    threads = [threading.Thread(target=_work_here, args=(program,)) for _ in range(num_threads - 1)]
     for thread in threads:
         thread.start()
     _work_here(program)

@@ -11,10 +11,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from moss_tp.kernels.cpu.simd import F32, I32, I64, i64
+from moss_tp.kernels.cpu.simd import F32, I8, I32, I64, call, i64, intrinsic
 
 LANES = 8
 PANEL = 2 * LANES
@@ -70,9 +68,6 @@ class _Tile:
         self._x = self._strided(x, x_stride, rows)
         self._w = self._strided(w, panel_stride, PANELS[rows])
         self._c = self._strided(c, c_stride, rows)
-        self._fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32"
-        )
 
     def emit(self) -> None:
         """
@@ -127,19 +122,17 @@ class _Tile:
                 value = builder.load(self._at(x, k, FP32_BYTES, F32), align=4)
                 for half, weights in enumerate(halves, 2 * panel):
                     factors = [self._broadcast(value), weights, sums[row][half]]
-                    sums[row][half] = builder.call(self._fma, factors)
+                    sums[row][half] = call(builder, f"llvm.fma.v{LANES}f32", VECTOR, factors)
 
     def _prefetch(self, k: Any) -> None:
         """Asks memory for what these panels hold AHEAD further on."""
         builder = self._builder
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
         for panel in self._w:
             for line in range(0, UNROLL * PANEL * 2, LINE):
-                place = self._at(builder.add(panel, i64(AHEAD[len(self._x)] + line)), k, PANEL * 2, ir.IntType(8))
-                flags = [ir.Constant(flag, value) for value in (0, 3, 1)]
-                builder.call(prefetch, [place, *flags])
+                ahead = builder.add(panel, i64(AHEAD[len(self._x)] + line))
+                place = self._at(ahead, k, PANEL * 2, I8)
+                to_read = [ir.Constant(I32, flag) for flag in (0, 3, 1)]
+                call(builder, "llvm.prefetch.p0i8", ir.VoidType(), [place, *to_read])
 
     def _halves(self, panel: Any, k: Any) -> tuple[Any, Any]:
         """Two vectors: what `panel` holds for `k`."""
