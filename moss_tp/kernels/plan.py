@@ -6,9 +6,9 @@ many tokens are verified with it. The plan knows slots, no requests.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ class AttentionPlan:
     max_row_context: int
     chunks: tuple[Chunk, ...]  # C
     chunk_tables: Tensor  # (C, max_blocks) int64, padded with block 0
+    # What a kernel made for this step in its first layer and uses again in the others.
+    prepared: dict[object, Any] = field(default_factory=dict)
 
     @classmethod
     def make(

@@ -74,4 +74,5 @@ class ParallelLMHead(nn.Module):
         parts = self._group.gather(self._linear(x))
         if parts is None:
             return None
-        return torch.cat(parts, dim=-1)[:, : self._vocab_size].float()
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return logits[:, : self._vocab_size].float()

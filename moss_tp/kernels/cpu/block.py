@@ -35,34 +35,52 @@ class PanelLinear:
 
 
 class PanelBlock:
+    """Blocks of one model share a step's program: only addresses differ."""
+
     def __init__(self, weights: BlockWeights) -> None:
-        self._norm = (weights.norm[0].float(), weights.norm[1].float())
-        self._eps = torch.tensor([weights.eps])
+        norm, eps = weights.norm, torch.tensor([weights.eps])
         parts = (Packed.pack(weights.qkv, None), Packed.pack(*weights.fc_in))
+        second, bias = weights.fc_out
         self._widths = (parts[0].outputs, parts[1].outputs)
+        self._norm = (norm[0].float(), norm[1].float(), eps)
         self._first = Packed.stack(parts)
-        second_weight, bias = weights.fc_out
-        self._second = Packed.pack(torch.cat((weights.out, second_weight), dim=1), bias)
+        self._second = Packed.pack(torch.cat((weights.out, second), dim=1), bias)
         self._head_dim, self._cache_dtype = weights.head_dim, weights.qkv.dtype
         self._adds_residual = weights.adds_residual
+        products = (self._first, self._second)
+        self._tensors = (*self._norm, *(part for p in products for part in (p.panels, p.bias)))
+        self._geometry = (PanelBlock, self._widths, self._head_dim, self._adds_residual)
 
     def __call__(
         self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
     ) -> Tensor:
-        rows = len(x)
-        qkv_width, inner = self._widths
-        heads_width = qkv_width // 3
-        normed, partial = torch.empty_like(x), torch.empty_like(x)
-        qkv = torch.empty(rows, 3, heads_width // self._head_dim, self._head_dim)
+        out = torch.empty_like(x)
+        program = plan.prepared.get(self._geometry)
+        if program is None:
+            program = self._prepare(x, out, rotary, cache, plan)
+            plan.prepared[self._geometry] = program
+        program.run((x, out, *cache, *self._tensors))
+        return out
+
+    def _prepare(
+        self,
+        x: Tensor,
+        out: Tensor,
+        rotary: Rotary,
+        cache: tuple[Tensor, Tensor],
+        plan: AttentionPlan,
+    ) -> Program:
+        rows, (qkv_width, inner) = len(x), self._widths
+        width = qkv_width // 3
+        normed, mixed = torch.empty_like(x), torch.empty(rows, width + inner)
+        qkv = torch.empty(rows, 3, width // self._head_dim, self._head_dim)
         check_attention(qkv, cache, plan, self._cache_dtype)
-        mixed = torch.empty(rows, heads_width + inner)
         program = Program()
-        add_norm(program, x, *self._norm, self._eps, normed)
-        targets = (Target(qkv.view(rows, -1)), Target(mixed[:, heads_width:], has_gelu=True))
+        add_norm(program, x, *self._norm, normed)
+        targets = (Target(qkv.view(rows, -1)), Target(mixed[:, width:], has_gelu=True))
         add_gemm(program, normed, self._first, *targets)
-        scale = self._head_dim**-0.5
-        add_attention(program, qkv, mixed, rotary, cache, plan, scale)
+        add_attention(program, qkv, mixed, rotary, cache, plan, self._head_dim**-0.5)
         residual = x if self._adds_residual else None
-        add_gemm(program, mixed, self._second, Target(partial, residual=residual))
-        program.run()
-        return partial
+        add_gemm(program, mixed, self._second, Target(out, residual=residual))
+        program.leave_open((x, out, *cache, *self._tensors))
+        return program

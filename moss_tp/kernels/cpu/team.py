@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
@@ -31,33 +32,49 @@ from moss_tp.kernels.cpu.simd import (
 
 OP_INTS = 40
 HEAD_INTS = 8
+COUNTERS = slice(2, 4)
 INT_BYTES = 8
 SPINS = 2000
 
 
 class Program:
-    """Ops to run one after the other, each on all threads."""
+    """Ops to run one after the other, each on all threads; as often as wanted, on other tensors
+    each time. By one thread at a time."""
 
     def __init__(self) -> None:
-        self._ops: list[list[int]] = []
+        self._ints = [0]
         self._kept: list[Tensor] = []  # what the ops' addresses point into
+        self._slots: dict[int, list[int]] = {}  # by address: where it stands
+        self._open: list[list[int]] = []
+        self._memory: npt.NDArray[np.int64] | None = None
 
     def add(self, kernel: int, num_tasks: int, params: Sequence[int | Tensor]) -> None:
         """An op of `num_tasks`; a tensor among its params stands for its address."""
-        head = [kernel, num_tasks, 0, 0, 0, 0, 0, 0]
+        self._ints[0] += 1
+        self._ints += (kernel, num_tasks, 0, 0, 0, 0, 0, 0)
         for param in params:
             if isinstance(param, Tensor):
                 self._kept.append(param)
-                head.append(param.data_ptr())
-            else:
-                head.append(param)
-        self._ops.append(head + [0] * (OP_INTS - len(head)))
+                param = param.data_ptr()
+                self._slots.setdefault(param, []).append(len(self._ints))
+            self._ints.append(param)
+        self._ints += [0] * (OP_INTS - HEAD_INTS - len(params))
 
-    def run(self) -> None:
-        """Returns when all is done. A program runs once."""
-        values = (value for one in self._ops for value in one)
-        program = np.array((len(self._ops), *values), dtype=np.int64)
-        _launch(program.ctypes.data, torch.get_num_threads())
+    def leave_open(self, tensors: Sequence[Tensor]) -> None:
+        """These params are placeholders: every run names what stands in for them."""
+        self._open = [self._slots[tensor.data_ptr()] for tensor in tensors]
+
+    def run(self, tensors: Sequence[Tensor] = ()) -> None:
+        """Returns when all is done. `tensors` stand in for those left open, in their order, and
+        are laid out alike."""
+        memory = self._memory
+        if memory is None:
+            memory = self._memory = np.array(self._ints, dtype=np.int64)
+        for slots, tensor in zip(self._open, tensors, strict=True):
+            for slot in slots:
+                memory[slot] = tensor.data_ptr()
+        memory[1:].reshape(-1, OP_INTS)[:, COUNTERS] = 0
+        _launch(memory.ctypes.data, torch.get_num_threads())
 
 
 @entry
