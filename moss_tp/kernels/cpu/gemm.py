@@ -29,6 +29,8 @@ GELU_SCALE, GELU_CUBIC, ONE = map(np.float32, (1.5957691216057308, 0.044715, 1))
 BF16_BYTES = 2
 HEAD_PARAMS, TARGET_PARAMS = 8, 5
 PANELS_BY_ROWS = (0, *(PANELS[rows] for rows in sorted(PANELS)))
+# Bytes within a panel; the more rows, the more time there is.
+AHEAD_BY_ROWS = (0, 512, 1024, 2048, 8192, 8192, 8192)
 
 
 @dataclass(frozen=True)
@@ -94,24 +96,43 @@ _tile_1, _tile_2, _tile_3, _tile_4, _tile_5, _tile_6 = (
 
 @inner
 def _sum_rows(
-    rows: int, x: int, x_stride: int, w: int, stride: int, k: int, c: int, c_stride: int
+    rows: int, x: int, x_stride: int, w: int, stride: int, k: int, c: int, ahead: int, rate: int
 ) -> None:
-    """`rows` up to MAX_ROWS against a whole group of panels."""
-    panels = PANELS_BY_ROWS[rows]
-    for panel in range(0, GROUP_PANELS, panels):
-        weights, sums = w + panel * stride, c + panel * PANEL * FP32_BYTES
-        if rows == 6:
-            _tile_6(x, x_stride, weights, stride, k, sums, c_stride)
-        elif rows == 5:
-            _tile_5(x, x_stride, weights, stride, k, sums, c_stride)
-        elif rows == 4:
-            _tile_4(x, x_stride, weights, stride, k, sums, c_stride)
-        elif rows == 3:
-            _tile_3(x, x_stride, weights, stride, k, sums, c_stride)
-        elif rows == 2:
-            _tile_2(x, x_stride, weights, stride, k, sums, c_stride)
-        else:
-            _tile_1(x, x_stride, weights, stride, k, sums, c_stride)
+    """`rows` up to MAX_ROWS against the panels that their tile takes at once."""
+    if rows == 6:
+        _tile_6(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
+    elif rows == 5:
+        _tile_5(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
+    elif rows == 4:
+        _tile_4(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
+    elif rows == 3:
+        _tile_3(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
+    elif rows == 2:
+        _tile_2(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
+    else:
+        _tile_1(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
+
+
+@inner
+def _sum_panels(rows: int, x: int, x_stride: int, w: int, stride: int, k: int, c: int) -> None:
+    """All rows of a task against a group of panels, `k` elements of them.
+
+    Few rows wait for memory, which is asked a little ahead. Several tiles share a panel, and
+    while they work each asks for its part of the next one.
+    """
+    tiles = -(-rows // MAX_ROWS)
+    step = PANELS_BY_ROWS[rows] if tiles == 1 else 1
+    for panel in range(0, GROUP_PANELS, step):
+        row = 0
+        for tile in range(tiles):
+            count = -(-(rows - row) // (tiles - tile))
+            ahead, rate = AHEAD_BY_ROWS[count], PANEL * BF16_BYTES
+            if tiles > 1:
+                ahead, rate = stride + tile * (k * rate // tiles), rate // tiles
+            sums = c + (row * GROUP + panel * PANEL) * FP32_BYTES
+            own = x + row * x_stride
+            _sum_rows(count, own, x_stride, w + panel * stride, stride, k, sums, ahead, rate)
+            row += count
 
 
 @inner
@@ -150,18 +171,10 @@ def _gemm(params: int, task: int) -> None:
     panel_bytes = k * PANEL * BF16_BYTES
     panels = w + group * GROUP_PANELS * panel_bytes
     sums = np.zeros((rows, GROUP), np.float32)
-    c_stride = GROUP * FP32_BYTES
     for k_start in range(0, k, K_BLOCK):
         length = min(K_BLOCK, k - k_start)
-        weights = panels + k_start * PANEL * BF16_BYTES
-        row = 0
-        num_tiles = -(-rows // MAX_ROWS)
-        for tile in range(num_tiles):
-            count = -(-(rows - row) // (num_tiles - tile))
-            own = x + row * x_stride + k_start * FP32_BYTES
-            c = sums.ctypes.data + row * c_stride
-            _sum_rows(count, own, x_stride, weights, panel_bytes, length, c, c_stride)
-            row += count
+        weights, own = panels + k_start * PANEL * BF16_BYTES, x + k_start * FP32_BYTES
+        _sum_panels(rows, own, x_stride, weights, panel_bytes, length, sums.ctypes.data)
     is_second = group >= first_groups
     target = params + (HEAD_PARAMS + is_second * TARGET_PARAMS) * INT_BYTES
     column = (group - is_second * first_groups) * GROUP

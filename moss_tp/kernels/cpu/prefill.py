@@ -101,7 +101,7 @@ def _multiply(x: Any, panels: Any, k: int, c: Any) -> None:
         w = panels.ctypes.data + panel * stride
         for row in range(0, x.shape[0], MAX_ROWS):
             own = c.ctypes.data + row * c_stride + panel * PANEL * FP32_BYTES
-            _tile(x.ctypes.data + row * x_stride, x_stride, w, stride, k, own, c_stride)
+            _tile(x.ctypes.data + row * x_stride, x_stride, w, stride, k, own, c_stride, 0, 0)
 
 
 @inner

@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from moss_tp.kernels.cpu.simd import F32, I8, I32, I64, call, i64, intrinsic
+from moss_tp.kernels.cpu.simd import F32, I32, I64, call, emit_prefetch, i64, intrinsic
 
 LANES = 8
 PANEL = 2 * LANES
@@ -21,8 +21,6 @@ VECTOR = ir.VectorType(F32, LANES)
 WORDS = ir.VectorType(I32, LANES)
 FP32_BYTES = 4
 LINE = 64
-# How far ahead memory is asked, in bytes of a panel: with more rows there is more time.
-AHEAD = {1: 512, 2: 1024, 3: 2048, 4: 8192, 5: 8192, 6: 8192}
 
 # rows: panels at once. As many sums as hide the latency of an FMA and fit 16 registers.
 PANELS = {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}
@@ -32,18 +30,29 @@ Grid = list[list[Any]]  # vectors, by row and by half panel
 
 
 def make_tile(rows: int, is_bf16: bool) -> Any:
-    """`tile(x, x_stride, w, panel_stride, k, c, c_stride)` for `rows` rows of x and
-    `PANELS[rows]` panels: addresses and strides in bytes, k in elements."""
+    """`tile(x, x_stride, w, panel_stride, k, c, c_stride, ahead, ahead_rate)` for `rows` rows of
+    x and `PANELS[rows]` panels: addresses and strides in bytes, k in elements. In bf16, memory
+    is meanwhile asked for what lies `ahead` bytes beyond each panel's start, `ahead_rate` bytes
+    for each k."""
 
     @intrinsic
     def tile(
-        context: Any, x: Any, x_stride: Any, w: Any, stride: Any, k: Any, c: Any, c_stride: Any
+        context: Any,
+        x: Any,
+        x_stride: Any,
+        w: Any,
+        stride: Any,
+        k: Any,
+        c: Any,
+        c_stride: Any,
+        ahead: Any,
+        rate: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _Tile(builder, rows, is_bf16, *arguments).emit()
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), codegen
+        return types.void(*[types.int64] * 9), codegen
 
     return tile
 
@@ -63,7 +72,10 @@ class _Tile:
         k: Any,
         c: Any,
         c_stride: Any,
+        ahead: Any,
+        rate: Any,
     ) -> None:
+        self._ahead, self._rate = ahead, rate
         self._builder, self._is_bf16, self._k = builder, is_bf16, k
         self._x = self._strided(x, x_stride, rows)
         self._w = self._strided(w, panel_stride, PANELS[rows])
@@ -125,14 +137,12 @@ class _Tile:
                     sums[row][half] = call(builder, f"llvm.fma.v{LANES}f32", VECTOR, factors)
 
     def _prefetch(self, k: Any) -> None:
-        """Asks memory for what these panels hold AHEAD further on."""
         builder = self._builder
+        offset = builder.add(self._ahead, builder.mul(k, self._rate))
         for panel in self._w:
             for line in range(0, UNROLL * PANEL * 2, LINE):
-                ahead = builder.add(panel, i64(AHEAD[len(self._x)] + line))
-                place = self._at(ahead, k, PANEL * 2, I8)
-                to_read = [ir.Constant(I32, flag) for flag in (0, 3, 1)]
-                call(builder, "llvm.prefetch.p0i8", ir.VoidType(), [place, *to_read])
+                place = builder.add(builder.add(panel, offset), i64(line))
+                emit_prefetch(builder, place)
 
     def _halves(self, panel: Any, k: Any) -> tuple[Any, Any]:
         """Two vectors: what `panel` holds for `k`."""

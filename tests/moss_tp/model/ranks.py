@@ -61,6 +61,20 @@ def logits_of(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Te
     return PagedSequences(model, config, group).step({"all": LOGIT_IDS}, every_row=True)
 
 
+def bf16_logits(group: TPGroup, path: Path) -> dict[str, Tensor | None]:
+    """Of LOGIT_IDS, prefilled in one chunk, and one by one in as many steps."""
+    config = ModelConfig.from_dir(path)
+    model = load_model(path, config, group, torch.bfloat16)
+    chunk = PagedSequences(model, config, group, dtype=torch.bfloat16)
+    singly = PagedSequences(model, config, group, dtype=torch.bfloat16)
+    steps = [singly.step({"all": [token]}) for token in LOGIT_IDS]
+    rows = [step for step in steps if step is not None]
+    return {
+        "chunk": chunk.step({"all": LOGIT_IDS}, every_row=True),
+        "singly": torch.cat(rows) if rows else None,
+    }
+
+
 def alone(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
     """Each prompt by itself: one prefill, then decodes."""
     return {
