@@ -42,10 +42,12 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> K
     if device.type == "cuda" or not _numba_attends(dtype, head_dim):
         return _eager(dtype, PlainLinear, reference.attend)
     # Numba and the compiling of kernels take seconds: only for those who compute with them.
-    from moss_tp.kernels.cpu import attention, block, onednn
+    from moss_tp.kernels.cpu import attention, onednn
 
     if onednn.has_fast(dtype):
         return _eager(dtype, onednn.OneDnnLinear, attention.attend)
+    from moss_tp.kernels.cpu import block
+
     return Kernels(torch.float32, block.PanelLinear, attention.attend, block.PanelBlock)
 
 
