@@ -5,27 +5,30 @@
                                                   on the rank first
     logits = lm_head(ln_f(x[logit_rows]))         one gather
 
-It knows no sequence and no sampling.
+Parameters are filled under their published names, then packed: kernels take them over and do all
+the arithmetic. It knows no sequence and no sampling.
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
+from moss_tp.kernels import Kernels, choose_kernels
+from moss_tp.kernels.block import BlockKernel, BlockWeights
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.attention import Attention, BatchTensors, KVCache
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from moss_tp.layers.linear import ColumnParallelLinear, RowParallelLinear
+from moss_tp.layers.linear import ColumnParallelLinear, RowParallelLinear, release
 from moss_tp.layers.rotary import Rotary
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights import load_weights
 
 
 class MossMLP(nn.Module):
-    """`x (T, hidden) -> (T, hidden)`: a partial sum."""
+    """The MLP's parameters."""
 
     def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
@@ -33,32 +36,42 @@ class MossMLP(nn.Module):
         self.fc_in = ColumnParallelLinear(hidden, inner, group, dtype)
         self.fc_out = RowParallelLinear(inner, hidden, group, dtype, bias=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        partial: Tensor = self.fc_out(F.gelu(self.fc_in(x), approximate="tanh"))
-        return partial
-
 
 class MossBlock(nn.Module):
-    """Attention and MLP side by side on one normed input."""
+    """Attention and MLP side by side on one normed input. To be packed before its first use."""
 
     def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
         self._group = group
+        self._head_dim = config.head_dim
+        self._kernel: BlockKernel | None = None
         self.ln_1 = _layer_norm(config, group, dtype)
         self.attn = Attention(config, group, dtype)
         self.mlp = MossMLP(config, group, dtype)
 
+    def pack(self, kernels: Kernels) -> None:
+        """Hands the loaded weights over to the block's kernel."""
+        attn, mlp = self.attn, self.mlp
+        self._kernel = kernels.block(
+            BlockWeights(
+                norm=(self.ln_1.weight, self.ln_1.bias),
+                eps=self.ln_1.eps,
+                qkv=attn.qkv_proj.weight,
+                fc_in=(mlp.fc_in.weight, mlp.fc_in.bias),
+                out=attn.out_proj.weight,
+                fc_out=(mlp.fc_out.weight, mlp.fc_out.own_bias),
+                head_dim=self._head_dim,
+                adds_residual=self._group.rank == 0,
+            )
+        )
+        release(self)
+
     def forward(
-        self,
-        x: Tensor,
-        rotary: Rotary,
-        angles: tuple[Tensor, Tensor],
-        cache: tuple[Tensor, Tensor],
-        plan: AttentionPlan,
+        self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
     ) -> Tensor:
-        normed = self.ln_1(x)
-        partial = self.attn(normed, rotary, angles, cache, plan) + self.mlp(normed)
-        return x + self._group.all_reduce(partial)
+        if self._kernel is None:
+            raise RuntimeError("the block is not packed")
+        return self._group.all_reduce(self._kernel(x, rotary, cache, plan))
 
 
 class MossModel(nn.Module):
@@ -69,33 +82,47 @@ class MossModel(nn.Module):
         self.wte = VocabParallelEmbedding(config.vocab_size, config.hidden_size, group, dtype)
         self.h = nn.ModuleList(MossBlock(config, group, dtype) for _ in range(config.num_layers))
         self.ln_f = _layer_norm(config, group, dtype)
-        self._rotary = Rotary(config.rotary_dim, config.max_position_embeddings, group.device)
+        self._rotary = Rotary.make(config.rotary_dim, config.max_position_embeddings, group.device)
+        self._activations = dtype
+
+    def pack(self, kernels: Kernels) -> None:
+        for block in self.h:
+            cast(MossBlock, block).pack(kernels)
+        self._activations = kernels.activations
+        self.ln_f.to(kernels.activations)
 
     def forward(self, batch: BatchTensors, kv: KVCache) -> Tensor:
         plan = AttentionPlan.make(
+            batch.positions,
             batch.slot_mapping,
             batch.query_lens,
             batch.context_lens,
             batch.block_tables,
             kv.block_size,
         )
-        angles = self._rotary.at(batch.positions)
-        x: Tensor = self.wte(batch.token_ids)
+        x: Tensor = self.wte(batch.token_ids).to(self._activations)
         for block, cache in zip(self.h, kv.layers, strict=True):
-            x = block(x, self._rotary, angles, cache, plan)
+            x = block(x, self._rotary, cache, plan)
         normed: Tensor = self.ln_f(x[batch.logit_rows])
         return normed
 
 
 class MossForCausalLM(nn.Module):
     """One rank's shard; its weights are uninitialised until loaded. Raises ConfigError when the
-    model cannot be split over the group."""
+    model cannot be split over the group, or there are no kernels for its device."""
 
     def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
         config.check_tp(group.size)
+        self._kernels = choose_kernels(group.device, dtype, config.head_dim)
         self.transformer = MossModel(config, group, dtype)
         self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, group, dtype)
+
+    @torch.inference_mode()
+    def pack(self) -> None:
+        """To be called once, when the weights are loaded."""
+        self.transformer.pack(self._kernels)
+        self.lm_head.pack(self._kernels.linear)
 
     @torch.inference_mode()
     def forward(self, batch: BatchTensors, kv: KVCache) -> Tensor | None:
@@ -114,6 +141,7 @@ def load_model(
     """
     model = MossForCausalLM(config, group, dtype)
     load_weights(model, path)
+    model.pack()
     return model.eval()
 
 

@@ -22,8 +22,8 @@ MAY_IMPORT = {
 HOMES = {
     "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py"),
     "torch.distributed": ("moss_tp/parallel/",),
-    "numba": ("moss_tp/kernels/", "moss_tp/parallel/"),
-    "llvmlite": ("moss_tp/kernels/", "moss_tp/parallel/"),
+    "numba": ("moss_tp/kernels/cpu/", "moss_tp/parallel/"),
+    "llvmlite": ("moss_tp/kernels/cpu/", "moss_tp/parallel/"),
     "triton": ("moss_tp/kernels/",),
     "transformers": ("moss_tp/finetune/",),
     "accelerate": ("moss_tp/finetune/",),
@@ -140,6 +140,7 @@ def test_no_torch_by_way_of_others(module: str) -> None:
         ("moss_tp/a.py", "def f():\n    import ray"),
         ("moss_tp/engine/a.py", "from torch import distributed"),
         ("cluster/a.py", "from serve_app.turn import Turn"),
+        ("moss_tp/kernels/reference.py", "import numba"),
         ("cluster/a.py", "import redis.asyncio as redis"),
         ("plugins_svc/a.py", "from moss_tp import errors"),
         ("plugins_svc/calculator.py", "import ray"),

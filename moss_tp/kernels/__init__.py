@@ -1,44 +1,60 @@
-"""Attention kernels by device. This is the one checked place through which layers reach them.
+"""Kernels by device and dtype. This is the one checked place through which layers reach them.
 
-Every kernel has the signature of `reference`, which is its oracle in tests.
+    cuda, fp16, odd shapes     torch's own operations; attention is `reference`
+    cpu, fp32                  oneDNN on packed weights, attention in Numba
+    cpu, bf16 instructions     the same
+    cpu, bf16 without them     all in Numba, in fp32 arithmetic over bf16 weights and cache
+
+Every attention has the signature of `reference.attend`, which is its oracle in tests; every
+linear equals `F.linear`.
 """
 
-from types import ModuleType
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from moss_tp.errors import ConfigError
 from moss_tp.kernels import reference
-from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.kernels.block import Attend, BlockKernel, BlockWeights, MakeLinear
+from moss_tp.kernels.eager import EagerBlock, PlainLinear
 
-_BY_DEVICE: dict[str, ModuleType] = {"cpu": reference, "cuda": reference}
+DEVICES = ("cpu", "cuda")
 
 
-def attend_paged(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    cache: tuple[Tensor, Tensor],
-    plan: AttentionPlan,
-    scale: float,
-) -> Tensor:
-    """Stores a step's `k`, `v` and attends with `q`, all `(T, H, D)`; returns `(T, H, D)`.
+@dataclass(frozen=True)
+class Kernels:
+    """What one rank computes with. `activations` is the dtype of what goes between blocks."""
 
-    `cache` holds K and V, each `(num_blocks, block_size, H, D)`. Raises ValueError for shapes or
-    dtypes that do not fit together, ConfigError for a device without kernels.
+    activations: torch.dtype
+    linear: MakeLinear
+    attend: Attend
+    block: Callable[[BlockWeights], BlockKernel]
+
+
+def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernels:
+    """Kernels for weights of `dtype`; compiles them where this machine never did.
+
+    Raises ConfigError for a device without any.
     """
-    k_cache, v_cache = cache
-    if not q.shape == k.shape == v.shape or q.shape[:1] != plan.slot_mapping.shape:
-        raise ValueError(
-            f"q {q.shape}, k {k.shape}, v {v.shape} for slots {plan.slot_mapping.shape}"
-        )
-    if k_cache.shape != v_cache.shape or k_cache.shape[2:] != q.shape[1:]:
-        raise ValueError(f"q {q.shape} for caches {k_cache.shape}, {v_cache.shape}")
-    if not q.dtype == k_cache.dtype == v_cache.dtype:
-        raise ValueError(f"q is {q.dtype}, the cache {k_cache.dtype}")
-    if q.device.type not in _BY_DEVICE:
-        raise ConfigError(f"there are no attention kernels for {q.device}")
-    kernels = _BY_DEVICE[q.device.type]
-    kernels.write_kv(k, v, k_cache, v_cache, plan.slot_mapping)
-    out: Tensor = kernels.paged_attention(q, k_cache, v_cache, plan, scale)
-    return out
+    if device.type not in DEVICES:
+        raise ConfigError(f"there are no kernels for {device}")
+    if device.type == "cuda" or not _numba_attends(dtype, head_dim):
+        return _eager(dtype, PlainLinear, reference.attend)
+    # Numba and the compiling of kernels take seconds: only for those who compute with them.
+    from moss_tp.kernels.cpu import attention, onednn
+
+    if onednn.has_fast(dtype):
+        return _eager(dtype, onednn.OneDnnLinear, attention.attend)
+    from moss_tp.kernels.cpu import block
+
+    return Kernels(torch.float32, block.PanelLinear, attention.attend, block.PanelBlock)
+
+
+def _numba_attends(dtype: torch.dtype, head_dim: int) -> bool:
+    """In bf16 two neighbours are read at once."""
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and head_dim % 2 == 0)
+
+
+def _eager(dtype: torch.dtype, linear: MakeLinear, attend: Attend) -> Kernels:
+    return Kernels(dtype, linear, attend, lambda weights: EagerBlock(weights, linear, attend))

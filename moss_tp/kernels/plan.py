@@ -1,17 +1,22 @@
 """Which rows of a step attend to which slots of the KV cache: made once, used by every layer.
 
-Sequences with one query token (decodes) are laid out as one padded batch, longer chunks stay
-apart. It knows slots, no requests.
+Sequences with few query tokens (decodes, speculated tokens) become rows that attend one by one,
+longer ones stay chunks, cut into tiles. So a short query's result is the same to the bit, however
+many tokens are verified with it. The plan knows slots, no requests.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 BlockTables = Sequence[Sequence[int]] | Tensor
+
+MAX_SINGLE_QUERIES = 8
+MAX_TILE_QUERIES = 96
 
 
 @dataclass(frozen=True)
@@ -20,24 +25,35 @@ class Chunk:
 
     rows: slice
     context: int
-    block_table: Tensor  # (ceil(context / block_size),) int64
-    mask: Tensor  # (queries, context) bool: what each query sees
+    table: int  # which row of chunk_tables
+
+    def mask(self, device: torch.device) -> Tensor:
+        """`(queries, context)` bool: the last query sees everything, each before it one less."""
+        length = self.rows.stop - self.rows.start
+        mask = torch.ones(length, self.context, dtype=torch.bool, device=device)
+        return mask.tril(self.context - length)
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """`slot_mapping (T,)`: where each row's K and V go. `decode_rows` may be empty, and then
-    `decode_tables` and `decode_mask` are too."""
+    """Every sequence is either in `rows`, once for each of its queries, or in `chunks`."""
 
-    slot_mapping: Tensor  # (T,) int64
-    decode_rows: Tensor  # (D,) int64
-    decode_tables: Tensor  # (D, max_blocks) int64, padded with block 0
-    decode_mask: Tensor  # (D, 1, 1, max_blocks * block_size) bool
-    chunks: tuple[Chunk, ...]
+    positions: Tensor  # (T,) int64
+    slot_mapping: Tensor  # (T,) int64: where each row's K and V go
+    block_size: int
+    rows: Tensor  # (D,) int64
+    row_contexts: Tensor  # (D,) int64: how many tokens each sees, itself included
+    row_tables: Tensor  # (D, max_blocks) int64, padded with block 0
+    max_row_context: int
+    chunks: tuple[Chunk, ...]  # C
+    chunk_tables: Tensor  # (C, max_blocks) int64, padded with block 0
+    # What a kernel made for this step in its first layer and uses again in the others.
+    prepared: dict[object, Any] = field(default_factory=dict)
 
     @classmethod
     def make(
         cls,
+        positions: Tensor,
         slot_mapping: Tensor,
         query_lens: Sequence[int],
         context_lens: Sequence[int],
@@ -45,38 +61,62 @@ class AttentionPlan:
         block_size: int,
     ) -> Self:
         """`context_lens` counts a sequence's tokens including this step's."""
-        device = slot_mapping.device
         tables = block_tables.tolist() if isinstance(block_tables, Tensor) else block_tables
-        row, decode_rows, decodes, chunks = 0, [], [], []
+        row = 0
+        rows: list[int] = []
+        contexts: list[int] = []
+        chunks: list[Chunk] = []
+        row_tables: list[Sequence[int]] = []
+        chunk_tables: list[Sequence[int]] = []
         for query, context, table in zip(query_lens, context_lens, tables, strict=True):
-            own_blocks = list(table[: -(-context // block_size)])
-            if query == 1:
-                decode_rows.append(row)
-                decodes.append((context, own_blocks))
-            elif query > 1:
-                rows = slice(row, row + query)
-                chunks.append(_chunk(rows, context, own_blocks, device))
+            own_blocks = table[: -(-context // block_size)]
+            if query > MAX_SINGLE_QUERIES:
+                chunks.append(Chunk(slice(row, row + query), context, len(chunks)))
+                chunk_tables.append(own_blocks)
+            else:
+                rows.extend(range(row, row + query))
+                contexts.extend(range(context - query + 1, context + 1))
+                row_tables.extend([own_blocks] * query)
             row += query
-        tables_tensor, mask = _decode_tables(decodes, block_size, device)
-        rows_tensor = torch.tensor(decode_rows, dtype=torch.int64, device=device)
-        return cls(slot_mapping, rows_tensor, tables_tensor, mask, tuple(chunks))
+        device = slot_mapping.device
+        return cls(
+            positions,
+            slot_mapping,
+            block_size,
+            torch.tensor(rows, dtype=torch.int64, device=device),
+            torch.tensor(contexts, dtype=torch.int64, device=device),
+            _padded(row_tables, device),
+            max(contexts, default=0),
+            tuple(chunks),
+            _padded(chunk_tables, device),
+        )
+
+    @cached_property
+    def row_mask(self) -> Tensor:
+        """`(D, 1, 1, max_blocks * block_size)` bool: hides what is beyond each row's context."""
+        width = self.row_tables.shape[1] * self.block_size
+        slots = torch.arange(width, device=self.rows.device)
+        return (slots < self.row_contexts[:, None])[:, None, None]
+
+    @cached_property
+    def chunk_masks(self) -> tuple[Tensor, ...]:
+        return tuple(chunk.mask(self.rows.device) for chunk in self.chunks)
+
+    @cached_property
+    def tiles(self) -> Tensor:
+        """`(N, 4)` int64: first row, number of rows, how many tokens the first row sees, and
+        which chunk. Those with most to look at come first."""
+        tiles = []
+        for chunk in self.chunks:
+            before = chunk.context - chunk.rows.stop  # row + before: tokens ahead of a row
+            for start in range(chunk.rows.start, chunk.rows.stop, MAX_TILE_QUERIES):
+                count = min(MAX_TILE_QUERIES, chunk.rows.stop - start)
+                tiles.append((start, count, start + before + 1, chunk.table))
+        tiles.sort(key=lambda tile: -tile[2])
+        return torch.tensor(tiles, dtype=torch.int64).view(-1, 4)
 
 
-def _chunk(rows: slice, context: int, blocks: list[int], device: torch.device) -> Chunk:
-    length = rows.stop - rows.start
-    mask = torch.ones(length, context, dtype=torch.bool, device=device)
-    table = torch.tensor(blocks, dtype=torch.int64, device=device)
-    # The last query sees everything, each one before it one token less.
-    return Chunk(rows, context, table, mask.tril(context - length))
-
-
-def _decode_tables(
-    decodes: Sequence[tuple[int, list[int]]], block_size: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Padded block tables, and the mask that hides what is beyond each sequence's context."""
-    width = max((len(blocks) for _, blocks in decodes), default=0)
-    padded = [blocks + [0] * (width - len(blocks)) for _, blocks in decodes]
-    tables = torch.tensor(padded, dtype=torch.int64, device=device).view(len(decodes), width)
-    contexts = torch.tensor([context for context, _ in decodes], device=device)
-    mask = torch.arange(width * block_size, device=device) < contexts[:, None]
-    return tables, mask[:, None, None]
+def _padded(tables: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    width = max(map(len, tables), default=0)
+    padded = [[*blocks, *(0,) * (width - len(blocks))] for blocks in tables]
+    return torch.tensor(padded, dtype=torch.int64, device=device).view(len(tables), width)

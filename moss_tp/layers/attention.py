@@ -12,10 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
-from moss_tp.kernels import attend_paged
-from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.linear import QKVParallelLinear, RowParallelLinear
-from moss_tp.layers.rotary import Rotary
 from moss_tp.parallel.tp_group import TPGroup
 
 
@@ -39,8 +36,8 @@ class BatchTensors:
 
 @dataclass(frozen=True)
 class KVCache:
-    """This rank's keys and values: one pair `(num_blocks, block_size, heads, head_dim)` a
-    layer."""
+    """This rank's keys and values: one pair `(num_blocks, heads, block_size, head_dim)` a
+    layer, so that what a head reads of a block lies side by side."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
     block_size: int
@@ -54,7 +51,7 @@ class KVCache:
         block_size: int,
         dtype: torch.dtype,
     ) -> Self:
-        shape = (num_blocks, block_size, config.num_heads // group.size, config.head_dim)
+        shape = (num_blocks, config.num_heads // group.size, block_size, config.head_dim)
 
         # Zeros: a masked slot is multiplied by 0, and 0 * NaN would not be 0.
         def cache() -> Tensor:
@@ -72,25 +69,10 @@ class KVCache:
 
 
 class Attention(nn.Module):
-    """`x (T, hidden) -> (T, hidden)`: this rank's heads' partial sum."""
+    """The parameters around a block's attention, for this rank's heads."""
 
     def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
         hidden = config.hidden_size
-        self.qkv_proj = QKVParallelLinear(hidden, config.num_heads, config.head_dim, group, dtype)
+        self.qkv_proj = QKVParallelLinear(hidden, group, dtype)
         self.out_proj = RowParallelLinear(hidden, hidden, group, dtype, bias=False)
-        self._scale = config.head_dim**-0.5
-
-    def forward(
-        self,
-        x: Tensor,
-        rotary: Rotary,
-        angles: tuple[Tensor, Tensor],
-        cache: tuple[Tensor, Tensor],
-        plan: AttentionPlan,
-    ) -> Tensor:
-        q, k, v = self.qkv_proj(x)  # (T, heads / tp_size, head_dim) each
-        q, k = rotary.rotate(q, angles), rotary.rotate(k, angles)
-        out = attend_paged(q, k, v, cache, plan, self._scale)
-        partial: Tensor = self.out_proj(out.flatten(1))
-        return partial

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moss_tp.layers.linear import empty_parameter
+from moss_tp.kernels.block import Linear, MakeLinear
+from moss_tp.layers.linear import empty_parameter, release
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights import Shard
 
@@ -44,7 +45,7 @@ class VocabParallelEmbedding(nn.Module):
 
 class ParallelLMHead(nn.Module):
     """`x (R, hidden) -> fp32 logits (R, vocab_size)` on rank 0, None elsewhere. One gather,
-    or none at all where R is 0."""
+    or none at all where R is 0. To be packed before its first use."""
 
     def __init__(self, vocab_size: int, hidden: int, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
@@ -58,11 +59,20 @@ class ParallelLMHead(nn.Module):
             "weight": Shard((vocab_size, hidden), 0, ((start, stop),)),
             "bias": Shard((vocab_size,), 0, ((start, stop),)),
         }
+        self._linear: Linear | None = None
+
+    def pack(self, make_linear: MakeLinear) -> None:
+        """Hands the loaded weights over to the kernel that multiplies by them."""
+        self._linear = make_linear(self.weight, self.bias, False)
+        release(self)
 
     def forward(self, x: Tensor) -> Tensor | None:
         if x.shape[0] == 0:
             return x.new_empty(0, self._vocab_size, dtype=torch.float32) if self._is_root else None
-        parts = self._group.gather(F.linear(x, self.weight, self.bias))
+        if self._linear is None:
+            raise RuntimeError("the LM head is not packed")
+        parts = self._group.gather(self._linear(x))
         if parts is None:
             return None
-        return torch.cat(parts, dim=-1)[:, : self._vocab_size].float()
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return logits[:, : self._vocab_size].float()

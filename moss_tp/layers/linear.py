@@ -1,14 +1,13 @@
 """Linear layers that know how they are split over the ranks of a TPGroup.
 
 Column-parallel layers hold some outputs each, row-parallel ones some inputs each, so the first
-feeds the second with no exchange. None of them runs a collective: the sum over the ranks is the
-block's, once for all its partial outputs.
+feeds the second with no exchange. They hold parameters for the loader to fill; a block hands
+these to its kernel, which does the arithmetic of all of them at once.
 """
 
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moss_tp.config import QKV_GROUPS
@@ -19,6 +18,13 @@ from moss_tp.weights import Shard
 def empty_parameter(*shape: int, group: TPGroup, dtype: torch.dtype) -> nn.Parameter:
     """Storage on the group's device for the loader to fill."""
     return nn.Parameter(torch.empty(shape, dtype=dtype, device=group.device), requires_grad=False)
+
+
+def release(module: nn.Module) -> None:
+    """Drops the module's parameters: a kernel has taken them over."""
+    for part in module.modules():
+        for name in tuple(part._parameters):
+            part._parameters[name] = None
 
 
 class ColumnParallelLinear(nn.Module):
@@ -34,22 +40,16 @@ class ColumnParallelLinear(nn.Module):
             "bias": Shard.part((outputs,), 0, group.rank, group.size),
         }
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
 
 class QKVParallelLinear(nn.Module):
-    """`x (T, hidden) -> q, k, v`, each `(T, heads / tp_size, head_dim)`; no bias.
+    """`x (T, hidden) -> (T, 3 * hidden / tp_size)`: q, k and v of this rank's heads; no bias.
 
     The stored rows come in QKV_GROUPS groups of `[q | v | k]`; this rank's heads are picked out
     of them into rows `[q | k | v]`, so that any tp_size that divides the heads will do.
     """
 
-    def __init__(
-        self, hidden: int, num_heads: int, head_dim: int, group: TPGroup, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, hidden: int, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
-        self._heads = (num_heads // group.size, head_dim)
         local = hidden // group.size
         self.weight = empty_parameter(3 * local, hidden, group=group, dtype=dtype)
         start = group.rank * local
@@ -59,10 +59,6 @@ class QKVParallelLinear(nn.Module):
             for span in stored_qkv_spans(start, start + local, hidden, offset)
         )
         self.shards: Mapping[str, Shard] = {"weight": Shard((3 * hidden, hidden), 0, tuple(spans))}
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = F.linear(x, self.weight).view(-1, 3, *self._heads).unbind(1)
-        return q, k, v
 
 
 class RowParallelLinear(nn.Module):
@@ -80,8 +76,10 @@ class RowParallelLinear(nn.Module):
         # The partial sums are added up, so the bias must be in one of them only.
         self.adds_bias = bias and group.rank == 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias if self.adds_bias else None)
+    @property
+    def own_bias(self) -> Tensor | None:
+        """What this rank adds to its partial sum."""
+        return self.bias if self.adds_bias else None
 
 
 def stored_qkv_spans(start: int, stop: int, hidden: int, offset: int) -> list[tuple[int, int]]:

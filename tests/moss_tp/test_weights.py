@@ -46,15 +46,13 @@ def read_all(directory: Path) -> dict[str, Tensor]:
 def ranks(directory: Path, tp_size: int) -> list[dict[str, Tensor]]:
     """Every rank's parameters, loaded one after the other in this process."""
     config = ModelConfig.from_dir(directory)
-    cpu = torch.device("cpu")
-    return [
-        dict(
-            load_model(
-                directory, config, TPGroup(rank, tp_size, cpu), torch.float32
-            ).named_parameters()
-        )
-        for rank in range(tp_size)
-    ]
+    loaded: list[dict[str, Tensor]] = []
+    for rank in range(tp_size):
+        group = TPGroup(rank, tp_size, torch.device("cpu"))
+        model = MossForCausalLM(config, group, torch.float32)
+        load_weights(model, directory)
+        loaded.append(dict(model.named_parameters()))
+    return loaded
 
 
 @pytest.mark.parametrize("tp_size", TP_SIZES)
@@ -154,7 +152,8 @@ def test_both_formats_with_and_without_an_index(
 
 def test_converts_to_the_asked_dtype(directory: Path, stored: dict[str, Tensor]) -> None:
     config = ModelConfig.from_dir(directory)
-    model = load_model(directory, config, TPGroup.single("cpu"), torch.bfloat16)
+    model = MossForCausalLM(config, TPGroup.single("cpu"), torch.bfloat16)
+    load_weights(model, directory)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     head = model.lm_head.weight
     assert torch.equal(head, stored["lm_head.weight"].bfloat16())

@@ -24,11 +24,12 @@ class PagedSequences:
         group: TPGroup,
         block_size: int = 8,
         num_blocks: int = 96,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._model = model
         self._group = group
         self._size = block_size
-        self._kv = KVCache.allocate(config, group, num_blocks, block_size, torch.float32)
+        self._kv = KVCache.allocate(config, group, num_blocks, block_size, dtype)
         order = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(1))
         self._free: list[int] = order.tolist()
         self._tables: dict[str, list[int]] = {}

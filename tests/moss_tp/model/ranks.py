@@ -15,6 +15,7 @@ from moss_tp.config import ModelConfig
 from moss_tp.layers.linear import RowParallelLinear
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.weights import load_weights
 from tests.support.paged_sequences import PagedSequences
 
 STEPS = 64
@@ -58,6 +59,20 @@ def measure(
 
 def logits_of(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Tensor | None:
     return PagedSequences(model, config, group).step({"all": LOGIT_IDS}, every_row=True)
+
+
+def bf16_logits(group: TPGroup, path: Path) -> dict[str, Tensor | None]:
+    """Of LOGIT_IDS, prefilled in one chunk, and one by one in as many steps."""
+    config = ModelConfig.from_dir(path)
+    model = load_model(path, config, group, torch.bfloat16)
+    chunk = PagedSequences(model, config, group, dtype=torch.bfloat16)
+    singly = PagedSequences(model, config, group, dtype=torch.bfloat16)
+    steps = [singly.step({"all": [token]}) for token in LOGIT_IDS]
+    rows = [step for step in steps if step is not None]
+    return {
+        "chunk": chunk.step({"all": LOGIT_IDS}, every_row=True),
+        "singly": torch.cat(rows) if rows else None,
+    }
 
 
 def alone(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
@@ -132,15 +147,22 @@ class DroppingGroup(TPGroup):
         return super().all_reduce(x)
 
 
+def _with_bias_everywhere(path: Path, group: TPGroup) -> MossForCausalLM:
+    model = MossForCausalLM(ModelConfig.from_dir(path), group, torch.float32)
+    load_weights(model, path)
+    for module in model.modules():
+        if isinstance(module, RowParallelLinear):
+            module.adds_bias = module.bias is not None
+    model.pack()
+    return model
+
+
 def broken_logits(group: TPGroup, path: Path) -> dict[str, Tensor | None]:
     """Logits of models that are wrong in ways that the parity tests must notice."""
     config = ModelConfig.from_dir(path)
     model = load_model(path, config, group, torch.float32)
     logits = {"sound": logits_of(model, config, group)}
-    for module in model.modules():
-        if isinstance(module, RowParallelLinear):
-            module.adds_bias = module.bias is not None
-    logits["bias on each rank"] = logits_of(model, config, group)
+    logits["bias on each rank"] = logits_of(_with_bias_everywhere(path, group), config, group)
     for dropped in range(config.num_layers + 1):
         lossy = DroppingGroup(group.rank, group.size, group.device, group._control, group._data)
         lossy.dropped = dropped

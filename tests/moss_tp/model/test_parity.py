@@ -19,6 +19,7 @@ from tests.moss_tp.model.ranks import (
     WAYS,
     Measured,
     Replies,
+    bf16_logits,
     broken_logits,
     measure,
 )
@@ -26,6 +27,7 @@ from tests.support.run_distributed import run_distributed
 from tests.support.tiny_moss import VOCAB_SIZE, load_oracle, make_checkpoint
 
 TOLERANCE = 1e-4
+BF16_TOLERANCE = 0.02
 NUM_LAYERS = 2
 TP_SIZES = (1, 2, 4)
 GREEDY = ("heads24",)  # which of the shapes are also decoded
@@ -119,6 +121,33 @@ def test_broken_models_fail_parity(
         with pytest.raises(AssertionError, match="differ"):
             assert_parity(logits, oracle_logits["heads4"])
             pytest.fail(f"{why} went unnoticed")
+        assert logits is not None
+        assert mean_difference(logits, oracle_logits["heads4"]) > BF16_TOLERANCE
+
+
+@pytest.mark.parametrize("tp_size", [1, 2])
+def test_bf16_is_as_near_as_its_rounding(
+    tp_size: int, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """The oracle has the same bf16 weights, in fp32. Only the KV cache is rounded (2**-9 of each
+    value) where arithmetic is in fp32, everything else too where it is in bf16."""
+    path = make_checkpoint(
+        tmp_path / "bf16", heads=4, head_dim=16, rotary_dim=8, dtype=torch.bfloat16
+    )
+    with torch.no_grad():
+        expected = load_oracle(path)(torch.tensor([LOGIT_IDS])).logits[0]
+    if tp_size == 1:
+        logits = bf16_logits(TPGroup.single("cpu"), path)
+    else:
+        logits = run_distributed(bf16_logits, tp_size, path)[0]
+    for way, own in logits.items():
+        assert own is not None
+        assert mean_difference(own, expected) < BF16_TOLERANCE, way
+
+
+def mean_difference(logits: Tensor, reference: Tensor) -> float:
+    """As a share of the logits' mean size."""
+    return ((logits - reference).abs().mean() / reference.abs().mean()).item()
 
 
 def assert_parity(logits: Tensor | None, reference: Tensor) -> None:

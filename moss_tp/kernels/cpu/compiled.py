@@ -1,0 +1,69 @@
+"""How kernels are compiled: once for a machine and a version of these files, then read from disk.
+
+A kernel is a C function `(params, task)`: it does the `task`th part of the work that the int64s
+at the address `params` describe. It knows no threads.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_SOURCES = Path(__file__).parent
+# Sums may be taken in any order, by vectors; infinities and NaN keep their meaning.
+_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+
+
+def kernel(function: Callable[[int, int], None]) -> int:
+    """The address of `function(params, task)`, compiled; at once, so that no request waits."""
+    return _compile(function, "void(int64, int64)")
+
+
+def entry(function: Callable[[int], None]) -> int:
+    """The address of `function(data)`, as a thread pool calls it."""
+    return _compile(function, "void(int64)")
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """For what kernels call: compiled into each of them."""
+    return numba.njit(fastmath=_FASTMATH, error_model="numpy")(function)
+
+
+def _compile(function: Callable[..., None], signature: str) -> int:
+    config: Any = numba.config
+    before, config.CACHE_DIR = config.CACHE_DIR, _cache_dir()
+    try:
+        compile_it: Any = numba.cfunc(
+            signature, cache=True, fastmath=_FASTMATH, error_model="numpy"
+        )
+        compiled = compile_it(function)
+    finally:
+        config.CACHE_DIR = before
+    _KEPT.append(compiled)
+    return int(compiled.address)
+
+
+_KEPT: list[Any] = []  # an address is good for as long as its function lives
+
+
+@cache
+def _cache_dir() -> str:
+    """A directory of these very sources: Numba itself would miss a change in an imported file.
+
+    Where the user's cache cannot be written it is a fresh one, and nothing is kept."""
+    digest = hashlib.sha256()
+    for file in sorted(_SOURCES.glob("*.py")):
+        digest.update(file.read_bytes())
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    path = Path(base).expanduser() / "moss" / f"kernels-{digest.hexdigest()[:16]}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return str(path)
+    except OSError:
+        return tempfile.mkdtemp(prefix="moss-kernels-")

@@ -1,0 +1,39 @@
+"""Linear layers by oneDNN, on weights that it has packed for itself.
+
+For dtypes that it multiplies at full speed on this machine: fp32 on every one, bf16 where there
+are instructions for it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Public only through torch.compile, which emits these very calls.
+_ops = torch.ops.mkldnn
+
+
+def has_fast(dtype: torch.dtype) -> bool:
+    """Whether oneDNN need not convert `dtype` step by step."""
+    if not torch._C._has_mkldnn:
+        return False
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16 and bool(_ops._is_mkldnn_bf16_supported())
+    )
+
+
+class OneDnnLinear:
+    """Keeps only the packed weights."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, has_gelu: bool = False) -> None:
+        self._weight = _ops._reorder_linear_weight(weight, None)
+        self._bias = bias
+        none: tuple[str, list[Any], str] = ("none", [], "")
+        self._activation = ("gelu", [], "tanh") if has_gelu else none
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        if residual is None:
+            y: Tensor = _ops._linear_pointwise(x, self._weight, self._bias, *self._activation)
+        else:
+            y = _ops._linear_pointwise.binary(x, residual, self._weight, self._bias, "add")
+        return y

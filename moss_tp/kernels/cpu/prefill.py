@@ -1,0 +1,160 @@
+"""Attention of chunks of queries, block by block of their context, straight out of the cache.
+
+One task is one head of up to QUERIES rows of one sequence. Keys and values are widened into
+panels once a tile of CONTEXT tokens and used by all those rows; tiles that lie wholly in the
+rows' future are never looked at. Softmax is online, in fp32.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba.np.numpy_support import carray
+from torch import Tensor
+
+from moss_tp.kernels.cpu.compiled import inner, kernel
+from moss_tp.kernels.cpu.simd import exp, floats_at, halves_at, ints_at, widen
+from moss_tp.kernels.cpu.team import INT_BYTES, Program
+from moss_tp.kernels.cpu.tile import FP32_BYTES, MAX_ROWS, PANEL, make_tile
+from moss_tp.kernels.plan import AttentionPlan
+
+NUM_PARAMS = 14
+BF16_BYTES = 2
+CONTEXT = 64
+TILE_INTS = 4  # see AttentionPlan.tiles
+LOWEST = np.float32(-1e30)
+
+_tile = make_tile(MAX_ROWS, is_bf16=False)
+
+
+def add_prefill(
+    program: Program, qkv: Tensor, out: Tensor, cache: tuple[Tensor, Tensor], plan: AttentionPlan
+) -> None:
+    """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` with any row stride."""
+    k_cache, v_cache = cache
+    _, heads, block_size, head_dim = k_cache.shape
+    params: list[int | Tensor] = [
+        qkv, out, out.stride(0), k_cache, v_cache, heads, head_dim, block_size, plan.tiles,
+        plan.chunk_tables, plan.chunk_tables.shape[1], int(k_cache.dtype == torch.bfloat16),
+    ]  # fmt: skip
+    if len(plan.tiles):
+        program.add(_prefill, len(plan.tiles) * heads, params)
+
+
+@inner
+def _widen_keys(panels: Any, k: int, at: int, count: int, head_dim: int, is_bf16: int) -> None:
+    """`count` keys from address `k` on become the columns `at:` of panels (CONTEXT / PANEL,
+    head_dim, PANEL)."""
+    for i in range(count):
+        panel = panels[(at + i) // PANEL]
+        lane = (at + i) % PANEL
+        if is_bf16:
+            halves = halves_at(k + i * head_dim * BF16_BYTES)
+            for d in range(head_dim):
+                panel[d, lane] = widen(halves[d])
+        else:
+            floats = floats_at(k + i * head_dim * FP32_BYTES)
+            for d in range(head_dim):
+                panel[d, lane] = floats[d]
+
+
+@inner
+def _widen_values(panels: Any, v: int, at: int, count: int, head_dim: int, is_bf16: int) -> None:
+    """`count` values from address `v` on become the rows `at:` of panels (ceil(head_dim /
+    PANEL), CONTEXT, PANEL)."""
+    for i in range(count):
+        for start in range(0, head_dim, PANEL):
+            width = min(PANEL, head_dim - start)
+            row = panels[start // PANEL, at + i]
+            if is_bf16:
+                halves = halves_at(v + (i * head_dim + start) * BF16_BYTES)
+                for d in range(width):
+                    row[d] = widen(halves[d])
+            else:
+                floats = floats_at(v + (i * head_dim + start) * FP32_BYTES)
+                for d in range(width):
+                    row[d] = floats[d]
+
+
+@inner
+def _widen_tile(
+    keys: Any, values: Any, table: Any, start: int, count: int, geometry: tuple[int, ...]
+) -> None:
+    k_cache, v_cache, heads, head, head_dim, block_size, is_bf16 = geometry
+    row_bytes = head_dim * (BF16_BYTES if is_bf16 else FP32_BYTES)
+    done = 0
+    while done < count:
+        block, offset = table[(start + done) // block_size], (start + done) % block_size
+        length = min(block_size - offset, count - done)
+        own = ((block * heads + head) * block_size + offset) * row_bytes
+        _widen_keys(keys, k_cache + own, done, length, head_dim, is_bf16)
+        _widen_values(values, v_cache + own, done, length, head_dim, is_bf16)
+        done += length
+
+
+@inner
+def _multiply(x: Any, panels: Any, k: int, c: Any) -> None:
+    """`c += x @ panels`; the rows of x and c come in whole tiles."""
+    stride = panels.shape[1] * PANEL * FP32_BYTES
+    x_stride, c_stride = x.shape[1] * FP32_BYTES, c.shape[1] * FP32_BYTES
+    for panel in range(panels.shape[0]):
+        w = panels.ctypes.data + panel * stride
+        for row in range(0, x.shape[0], MAX_ROWS):
+            own = c.ctypes.data + row * c_stride + panel * PANEL * FP32_BYTES
+            _tile(x.ctypes.data + row * x_stride, x_stride, w, stride, k, own, c_stride, 0, 0)
+
+
+@inner
+def _softmax(scores: Any, sums: Any, peaks: Any, totals: Any, row: int, visible: int) -> None:
+    """One row's scores become weights, 0 beyond the `visible` ones; its sums shrink to match."""
+    own = scores[row]
+    highest = peaks[row]
+    for i in range(visible):
+        highest = max(highest, own[i])
+    shrink = exp(peaks[row] - highest)
+    part = np.float32(0)
+    for i in range(visible):
+        own[i] = exp(own[i] - highest)
+        part += own[i]
+    for i in range(visible, CONTEXT):
+        own[i] = 0
+    peaks[row] = highest
+    totals[row] = totals[row] * shrink + part
+    for i in range(sums.shape[1]):
+        sums[row, i] *= shrink
+
+
+@kernel
+def _prefill(params: int, task: int) -> None:
+    p = carray(ints_at(params), NUM_PARAMS)
+    heads, head_dim, block_size, is_bf16 = p[5], p[6], p[7], p[11]
+    index, head = task // heads, task % heads
+    tile = ints_at(p[8] + index * TILE_INTS * INT_BYTES)
+    row, count, first_visible, chunk = tile[0], tile[1], tile[2], tile[3]
+    table = ints_at(p[9] + chunk * p[10] * INT_BYTES)
+    padded = -(-count // MAX_ROWS) * MAX_ROWS
+    q = np.zeros((padded, head_dim), np.float32)
+    for i in range(count):
+        own = floats_at(p[0] + ((row + i) * 3 * heads + head) * head_dim * FP32_BYTES)
+        for d in range(head_dim):
+            q[i, d] = own[d]
+    keys = np.zeros((CONTEXT // PANEL, head_dim, PANEL), np.float32)
+    values = np.zeros((-(-head_dim // PANEL), CONTEXT, PANEL), np.float32)
+    sums = np.zeros((padded, values.shape[0] * PANEL), np.float32)
+    scores = np.empty((padded, CONTEXT), np.float32)
+    peaks, totals = np.full(padded, LOWEST), np.zeros(padded, np.float32)
+    geometry = (p[3], p[4], heads, head, head_dim, block_size, is_bf16)
+    stop = first_visible + count - 1
+    for start in range(0, stop, CONTEXT):
+        length = min(CONTEXT, stop - start)
+        _widen_tile(keys, values, table, start, length, geometry)
+        scores[:] = 0
+        _multiply(q, keys, head_dim, scores)
+        for i in range(count):
+            visible = min(length, max(0, first_visible + i - start))
+            _softmax(scores, sums, peaks, totals, i, visible)
+        _multiply(scores, values, length, sums)
+    for i in range(count):
+        to = floats_at(p[1] + ((row + i) * p[2] + head * head_dim) * FP32_BYTES)
+        for d in range(head_dim):
+            to[d] = sums[i, d] / totals[i]

@@ -1,0 +1,89 @@
+"""Random sequences over a paged cache, and attention written out on each one's dense K and V."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moss_tp.kernels import reference
+from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.layers.rotary import Rotary
+
+
+@dataclass(frozen=True)
+class Shape:
+    heads: int = 3
+    head_dim: int = 10
+    rotary_dim: int = 6
+    block_size: int = 4
+
+    @property
+    def scale(self) -> float:
+        return float(self.head_dim**-0.5)
+
+
+@dataclass(frozen=True)
+class Case:
+    qkv: Tensor  # (T, 3, H, D)
+    rotary: Rotary
+    cache: tuple[Tensor, Tensor]
+    plan: AttentionPlan
+    scale: float
+    expected: Tensor  # (T, H * D) fp32
+    keys: Tensor  # (T, H, D) fp32, turned: what the cache must hold
+
+
+def make_case(
+    lens: list[tuple[int, int]],
+    dtype: torch.dtype,
+    shape: Shape | None = None,
+    as_tensor: bool = False,
+) -> Case:
+    """Sequences of `(query_len, context_len)` whose history lies in the cache already, in blocks
+    in no order. `as_tensor`: block tables in the other form that a plan takes."""
+    shape = shape or Shape()
+    random = torch.Generator().manual_seed(5)
+    num_blocks = sum(-(-context // shape.block_size) for _, context in lens) + 2
+    size = (num_blocks, shape.heads, shape.block_size, shape.head_dim)
+    # What is not written stays large: it must not leak into the result.
+    cache = (torch.full(size, 1e3, dtype=dtype), torch.full(size, 1e3, dtype=dtype))
+    free = torch.randperm(num_blocks, generator=random).tolist()
+    longest = max(context for _, context in lens)
+    rotary = Rotary.make(shape.rotary_dim, longest, torch.device("cpu"))
+    slots, positions, tables, rows, keys, expected = [], [], [], [], [], []
+    for query, context in lens:
+        dense = torch.randn(context, 3, shape.heads, shape.head_dim, generator=random).to(dtype)
+        own = torch.arange(context)
+        table = [free.pop() for _ in range(-(-context // shape.block_size))]
+        blocks, offsets = torch.tensor(table)[own // shape.block_size], own % shape.block_size
+        history = context - query
+        q, k = (reference.rotate(dense[:, i].float(), rotary, own) for i in (0, 1))
+        for part, value in zip(cache, (k, dense[:, 2]), strict=True):
+            part[blocks[:history], :, offsets[:history]] = value[:history].to(dtype)
+        slots.append((blocks * shape.block_size + offsets)[history:])
+        positions.append(own[history:])
+        tables.append(table)
+        rows.append(dense[history:])
+        keys.append(k[history:])
+        expected.append(dense_attention(q[history:], k, dense[:, 2].float(), shape.scale))
+    width = max(map(len, tables))
+    padded = torch.tensor([table + [0] * (width - len(table)) for table in tables])
+    plan = AttentionPlan.make(
+        torch.cat(positions),
+        torch.cat(slots),
+        [query for query, _ in lens],
+        [context for _, context in lens],
+        padded if as_tensor else tables,
+        shape.block_size,
+    )
+    qkv = torch.cat(rows)
+    return Case(qkv, rotary, cache, plan, shape.scale, torch.cat(expected), torch.cat(keys))
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """One sequence, written out in fp32: `q` are its last rows. `(queries, H * D)`."""
+    scores = torch.einsum("qhd,khd->hqk", q, k) * scale
+    queries, context = scores.shape[1:]
+    for query in range(queries):
+        scores[:, query, context - queries + query + 1 :] = -torch.inf
+    return torch.einsum("hqk,khd->qhd", scores.softmax(-1), v).flatten(1)

@@ -1,0 +1,143 @@
+"""Every attention kernel against attention written out on each sequence's own dense K and V.
+
+Tolerances: in fp32 only the order of sums differs, 1e-5 for values of size 1. In bf16 and fp16
+inputs are rounded to 8 bits and K once more after it is turned: 2e-2.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from moss_tp.errors import ConfigError
+from moss_tp.kernels import choose_kernels, reference
+from moss_tp.kernels.block import Attend
+from moss_tp.kernels.cpu import attention as numba_attention
+from moss_tp.kernels.plan import MAX_TILE_QUERIES
+from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
+
+KERNELS = {"reference": reference.attend, "numba": numba_attention.attend}
+HALF_DTYPES = {"reference": (torch.bfloat16, torch.float16), "numba": (torch.bfloat16,)}
+
+# (query_len, context_len) a sequence: decodes alone, prefills alone, and mixed.
+BATCHES = {
+    "decodes": [(1, 1), (1, 4), (1, 5), (1, 23)],
+    "one decode": [(1, 9)],
+    "speculated": [(3, 40), (8, 8), (1, 2)],
+    "prefill": [(16, 16), (9, 9)],
+    "chunk": [(15, 90)],
+    "tiles": [(2 * MAX_TILE_QUERIES + 5, 2 * MAX_TILE_QUERIES + 75)],
+    "mixed": [(1, 7), (26, 26), (1, 16), (13, 82), (1, 1)],
+}
+SHAPES = {
+    "odd block": Shape(heads=2, head_dim=24, rotary_dim=24, block_size=5),
+    "MOSS": Shape(heads=2, head_dim=256, rotary_dim=64, block_size=16),
+    "tiny": Shape(heads=5, head_dim=6, rotary_dim=4, block_size=1),
+}
+
+
+@pytest.fixture(params=KERNELS)
+def attend(request: pytest.FixtureRequest) -> Attend:
+    return KERNELS[request.param]
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def result(attend: Attend, case: Case) -> Tensor:
+    return attend(case.qkv.clone(), case.rotary, case.cache, case.plan, case.scale)
+
+
+def assert_equal(out: Tensor, case: Case) -> None:
+    assert out.dtype == case.qkv.dtype
+    tolerance = 1e-5 if out.dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(out.float(), case.expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("name", BATCHES)
+def test_equals_dense_attention(attend: Attend, name: str, as_tensor: bool) -> None:
+    case = make_case(BATCHES[name], torch.float32, as_tensor=as_tensor)
+    assert_equal(result(attend, case), case)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", BATCHES)
+def test_half_precision(kernel: str, name: str) -> None:
+    """Scores are kept in fp32, so only inputs and output are rounded."""
+    for dtype in HALF_DTYPES[kernel]:
+        case = make_case(BATCHES[name], dtype)
+        assert_equal(result(KERNELS[kernel], case), case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes(attend: Attend, shape: str, dtype: torch.dtype) -> None:
+    case = make_case(BATCHES["mixed"], dtype, SHAPES[shape])
+    assert_equal(result(attend, case), case)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("context", [256, 511, 700, 1025])
+def test_a_long_context_is_split(context: int, dtype: torch.dtype) -> None:
+    """One head for four threads: pieces of the context, then merged."""
+    shape = Shape(heads=1, head_dim=16, block_size=16)
+    case = make_case([(1, context), (1, 3)], dtype, shape)
+    assert_equal(result(numba_attention.attend, case), case)
+
+
+def test_rows_do_not_depend_on_their_company() -> None:
+    """Speculated tokens are verified to the bit as they would have been decoded."""
+    together = make_case([(4, 44), (1, 7)], torch.bfloat16)
+    out = result(numba_attention.attend, together)
+    for row in range(4):
+        context = 41 + row
+        alone = make_case([(1, context)], torch.bfloat16)
+        for part, whole in zip(alone.cache, together.cache, strict=True):
+            dense = reference._gather(whole, together.plan.row_tables[3:4])[0]
+            own = reference._gather(part, alone.plan.row_tables)[0]
+            own[:, :context] = dense[:, :context]
+            table = alone.plan.row_tables[0]
+            part[table] = own.view(len(own), len(table), -1, own.shape[-1]).transpose(0, 1)
+        single = Case(
+            together.qkv[row : row + 1], together.rotary, alone.cache, alone.plan,
+            together.scale, alone.expected, alone.keys,
+        )  # fmt: skip
+        assert torch.equal(result(numba_attention.attend, single)[0], out[row])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_cache_holds_the_steps_rows(attend: Attend, dtype: torch.dtype) -> None:
+    case = make_case(BATCHES["mixed"], dtype)
+    result(attend, case)
+    blocks, offsets = case.plan.slot_mapping // 4, case.plan.slot_mapping % 4
+    keys, values = (part[blocks, :, offsets] for part in case.cache)
+    torch.testing.assert_close(keys, case.keys.to(dtype))
+    assert torch.equal(values, case.qkv[:, 2])
+    written = sum(context for _, context in BATCHES["mixed"])
+    for part in case.cache:
+        assert int((part != 1e3).any(-1).any(1).sum()) == written
+
+
+def test_what_does_not_fit_together(attend: Attend) -> None:
+    case = make_case(BATCHES["mixed"], torch.float32)
+    half = (case.cache[0].half(), case.cache[1].half())
+    arguments = (case.plan, case.scale)
+    with pytest.raises(ValueError, match="float16"):
+        attend(case.qkv, case.rotary, half, *arguments)
+    with pytest.raises(ValueError, match="slots"):
+        attend(case.qkv[1:], case.rotary, case.cache, *arguments)
+    with pytest.raises(ValueError, match="a cache"):
+        attend(case.qkv[:, :, 1:], case.rotary, case.cache, *arguments)
+
+
+def test_a_device_without_kernels() -> None:
+    with pytest.raises(ConfigError, match="no kernels for meta"):
+        choose_kernels(torch.device("meta"), torch.float32, 64)
