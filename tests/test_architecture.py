@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 # A library, and the paths (prefixes) that may import it; the longest name that fits is asked.
 HOMES = {
-    "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py"),
+    "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py", "serve_app/bench/machine.py"),
     "torch.distributed": ("moss_tp/parallel/",),
     "numba": ("moss_tp/kernels/",),
     "triton": ("moss_tp/kernels/",),
@@ -32,6 +32,7 @@ HOMES = {
     "pydantic": ("serve_app/",),
     "starlette": ("serve_app/",),
     "sympy": ("plugins_svc/",),
+    "matplotlib": ("serve_app/bench/picture.py",),
     "unittest.mock": (),
 }
 # What plans a step, and what everybody imports, must not load torch even by way of others.
