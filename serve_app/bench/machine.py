@@ -14,7 +14,7 @@ import torch
 
 READ_BYTES = 256 * 2**20  # far beyond any cache
 GEMM_ROWS, GEMM_INPUTS, GEMM_OUTPUTS = 1024, 1024, 4096
-REPEATS = 7
+MEASURE_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def use_threads(num_threads: int) -> None:
 
 
 def measure_machine(threads: int, dtype: str) -> Machine:
-    """Best of a few runs, on `threads` threads; a second or two on an idle machine."""
+    """Best of what MEASURE_S has room for, on `threads` threads; under two seconds in all."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -74,12 +74,11 @@ def _flops_s(dtype: torch.dtype) -> float:
 
 
 def _best_s(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
+    best, begin = float("inf"), time.perf_counter()
+    while (start := time.perf_counter()) - begin < MEASURE_S:
         work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        best = min(best, time.perf_counter() - start)
+    return best
 
 
 def _cpu_name() -> str:
