@@ -139,6 +139,7 @@ def test_no_torch_by_way_of_others(module: str) -> None:
         ("plugins_svc/calculator.py", "import ray"),
         ("serve_app/a.py", "if TYPE_CHECKING:\n    import torch"),
         ("serve_app/a.py", "from . import b"),
+        ("serve_app/bench/a.py", "import matplotlib"),
         ("tests/a.py", "from unittest import mock"),
     ],
 )
