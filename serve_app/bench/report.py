@@ -13,9 +13,10 @@ from serve_app.bench.machine import Machine
 
 
 def describe(machine: Machine) -> str:
+    dtypes = " or ".join(dict.fromkeys((machine.dtype, "float32")))
     return (
         f"{machine.cpu}, {machine.cores} cores; on {machine.threads} threads it reads "
-        f"{machine.read_bytes_s / 1e9:.1f} GB/s and multiplies {machine.dtype} or fp32 matrices "
+        f"{machine.read_bytes_s / 1e9:.1f} GB/s and multiplies {dtypes} matrices "
         f"at {machine.flops_s / 1e9:.0f} GFLOP/s"
     )
 
