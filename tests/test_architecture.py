@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 # A library, and the paths (prefixes) that may import it; the longest name that fits is asked.
 HOMES = {
-    "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py"),
+    "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py", "serve_app/bench/machine.py"),
     "torch.distributed": ("moss_tp/parallel/",),
     "numba": ("moss_tp/kernels/cpu/", "moss_tp/parallel/"),
     "llvmlite": ("moss_tp/kernels/cpu/", "moss_tp/parallel/"),
@@ -33,6 +33,7 @@ HOMES = {
     "pydantic": ("serve_app/",),
     "starlette": ("serve_app/",),
     "sympy": ("plugins_svc/",),
+    "matplotlib": ("serve_app/bench/picture.py",),
     "unittest.mock": (),
 }
 # What plans a step, and what everybody imports, must not load torch even by way of others.
@@ -146,6 +147,7 @@ def test_no_torch_by_way_of_others(module: str) -> None:
         ("plugins_svc/calculator.py", "import ray"),
         ("serve_app/a.py", "if TYPE_CHECKING:\n    import torch"),
         ("serve_app/a.py", "from . import b"),
+        ("serve_app/bench/a.py", "import matplotlib"),
         ("tests/a.py", "from unittest import mock"),
     ],
 )

@@ -29,6 +29,10 @@ class EngineStats:
     free_blocks: int
     num_blocks: int
     steps: int
+    # Since the start; prompts are counted when their request ends.
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
 
 
 class AsyncEngine:
@@ -44,6 +48,9 @@ class AsyncEngine:
         self._changed = threading.Condition()
         self._lost_rank: str | None = None
         self._death: str | None = None  # why nothing is served any more
+        self._num_prompt_tokens = 0
+        self._num_cached_tokens = 0
+        self._num_output_tokens = 0
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="moss-engine", daemon=True)
         self._thread.start()
@@ -62,6 +69,9 @@ class AsyncEngine:
             free_blocks=scheduler.block_manager.num_free,
             num_blocks=scheduler.block_manager.num_blocks,
             steps=self._engine.num_steps,
+            prompt_tokens=self._num_prompt_tokens,
+            cached_tokens=self._num_cached_tokens,
+            output_tokens=self._num_output_tokens,
         )
 
     async def generate(
@@ -169,11 +179,18 @@ class AsyncEngine:
     def _deliver(self, deltas: Sequence[tuple[str, TokenDelta]]) -> None:
         unheard = set(deliver([(self._streams[name], delta) for name, delta in deltas]))
         for request_id, delta in deltas:
+            self._count(delta)
             stream = self._streams[request_id]
             if delta.finish_reason is not None:
                 del self._streams[request_id]
             elif stream in unheard:
                 self._abort(request_id, stream)
+
+    def _count(self, delta: TokenDelta) -> None:
+        self._num_output_tokens += len(delta.token_ids)
+        if delta.finish_reason is not None:
+            self._num_prompt_tokens += delta.num_prompt_tokens
+            self._num_cached_tokens += delta.num_cached_tokens
 
     def _end(self, reason: str) -> None:
         with self._changed:

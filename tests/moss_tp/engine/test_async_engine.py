@@ -75,6 +75,8 @@ async def test_streams_side_by_side(free_running: AsyncEngine) -> None:
     stats = free_running.stats()
     assert (stats.running, stats.waiting, stats.free_blocks) == (0, 0, stats.num_blocks)
     assert stats.steps > 0
+    assert (stats.prompt_tokens, stats.cached_tokens) == (60, 0)
+    assert stats.output_tokens == sum(map(len, replies))
 
 
 async def test_closing_a_stream_aborts_within_one_step(

@@ -1,0 +1,102 @@
+"""Puts requests to an engine when they are due and notes when their tokens come.
+
+Everything measured offline is measured by this. It knows no model, no table and no threads.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Protocol
+
+from moss_tp.engine.outputs import TokenDelta
+from moss_tp.sampling_params import SamplingParams
+
+
+class StepEngine(Protocol):
+    """What of `moss_tp.engine.llm_engine.LLMEngine` is driven."""
+
+    @property
+    def has_work(self) -> bool: ...
+    @property
+    def can_add(self) -> bool: ...
+    def add_request(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
+    ) -> None: ...
+    def step(self) -> Sequence[tuple[str, TokenDelta]]: ...
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """`arrival_s` counts from the start of the drive."""
+
+    prompt_ids: Sequence[int]
+    params: SamplingParams
+    arrival_s: float = 0.0
+
+
+@dataclass
+class Trace:
+    """What became of a request. `token_times` has one entry a token, from the drive's start."""
+
+    request: BenchRequest
+    token_ids: list[int] = field(default_factory=list)
+    token_times: list[float] = field(default_factory=list)
+    num_cached: int = 0
+
+    @property
+    def ttft_s(self) -> float:
+        return self.token_times[0] - self.request.arrival_s
+
+    @property
+    def gaps_s(self) -> list[float]:
+        """Between one token and the next."""
+        return [after - before for before, after in pairwise(self.token_times)]
+
+    def add(self, delta: TokenDelta, seconds: float) -> None:
+        self.token_ids.extend(delta.token_ids)
+        self.token_times.extend([seconds] * len(delta.token_ids))
+        self.num_cached = delta.num_cached_tokens
+
+
+def greedy(max_tokens: int) -> SamplingParams:
+    """Exactly so many tokens, each the likeliest."""
+    return SamplingParams(
+        temperature=0,
+        top_p=1,
+        top_k=0,
+        repetition_penalty=1,
+        max_tokens=max_tokens,
+        ignore_eos=True,
+    )
+
+
+def drive(
+    engine: StepEngine,
+    requests: Sequence[BenchRequest],
+    now: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Trace]:
+    """Runs all to their end; traces in the order of `requests`."""
+    traces = [Trace(request) for request in requests]
+    by_arrival = sorted(range(len(requests)), key=lambda index: requests[index].arrival_s)
+    queue = deque(by_arrival)
+    start = now()
+    while queue or engine.has_work:
+        while queue and engine.can_add and requests[queue[0]].arrival_s <= now() - start:
+            index = queue.popleft()
+            engine.add_request(str(index), requests[index].prompt_ids, requests[index].params)
+        if not engine.has_work:
+            sleep(max(0.0, requests[queue[0]].arrival_s - (now() - start)))
+            continue
+        deltas = engine.step()
+        seconds = now() - start
+        for request_id, delta in deltas:
+            traces[int(request_id)].add(delta, seconds)
+    return traces
+
+
+def end_s(traces: Sequence[Trace]) -> float:
+    """When the last token came."""
+    return max(trace.token_times[-1] for trace in traces)

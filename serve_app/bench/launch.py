@@ -1,0 +1,85 @@
+"""Engines to measure: how many ranks and threads, opened one at a time, in alternation."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from moss_tp.config import ModelConfig, resolve_model
+from moss_tp.engine.build import build_engine
+from moss_tp.engine.config import EngineConfig
+from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.errors import ConfigError
+from serve_app.bench.machine import use_threads
+
+T = TypeVar("T")
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"  # what a rank above 0, and the executor, go by
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """`threads` is for each rank; `settings` are further fields of EngineConfig."""
+
+    model: str
+    tp: int
+    threads: int
+    dtype: str
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"tp{self.tp}x{self.threads}"
+
+    @property
+    def shape(self) -> ModelConfig:
+        return ModelConfig.from_dir(resolve_model(self.model))
+
+    def config(self) -> EngineConfig:
+        """ConfigError for settings that no engine has."""
+        try:
+            return EngineConfig(
+                model=str(resolve_model(self.model)),
+                tp_size=self.tp,
+                dtype=self.dtype,
+                **dict(self.settings),
+            )
+        except TypeError as error:
+            raise ConfigError(str(error)) from error
+
+
+@contextmanager
+def open_engine(spec: EngineSpec) -> Iterator[LLMEngine]:
+    """The engine, its ranks on this machine, for the length of the block."""
+    before = os.environ.get(THREADS_VARIABLE)
+    os.environ[THREADS_VARIABLE] = str(spec.threads)
+    use_threads(spec.threads)
+    try:
+        engine = build_engine(spec.config())
+    finally:
+        if before is None:
+            del os.environ[THREADS_VARIABLE]
+        else:
+            os.environ[THREADS_VARIABLE] = before
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def alternate(
+    specs: Sequence[EngineSpec], repeats: int, measure: Callable[[LLMEngine], T]
+) -> dict[str, list[T]]:
+    """`repeats` measurements of every spec by its name, taking turns: A B A B, so that what else
+    the machine does falls on all of them. A single spec keeps its engine."""
+    found: dict[str, list[T]] = {spec.name: [] for spec in specs}
+    if len(specs) == 1:
+        with open_engine(specs[0]) as engine:
+            found[specs[0].name] = [measure(engine) for _ in range(repeats)]
+        return found
+    for _ in range(repeats):
+        for spec in specs:
+            with open_engine(spec) as engine:
+                found[spec.name].append(measure(engine))
+    return found

@@ -1,0 +1,93 @@
+"""What this machine can do: the two numbers that a roofline needs, measured and not looked up.
+
+Also sets how many threads torch uses, being the one place here that imports it. It knows no model.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+READ_BYTES = 256 * 2**20  # far beyond any cache
+GEMM_ROWS, GEMM_INPUTS, GEMM_OUTPUTS = 1024, 1024, 4096
+MEASURE_S = 0.3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`read_bytes_s` of memory, and `flops_s` of matrix products in the better of `dtype` and
+    fp32: who has no instructions for a dtype may compute in fp32."""
+
+    cpu: str
+    cores: int
+    threads: int
+    dtype: str
+    read_bytes_s: float
+    flops_s: float
+
+
+def use_threads(num_threads: int) -> None:
+    """Threads of torch in this process."""
+    torch.set_num_threads(num_threads)
+
+
+def measure_machine(threads: int, dtype: str) -> Machine:
+    """Best of what MEASURE_S has room for, on `threads` threads; under two seconds in all."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return Machine(
+            cpu=_cpu_name(),
+            cores=len(os.sched_getaffinity(0)),
+            threads=threads,
+            dtype=dtype,
+            read_bytes_s=_read_bytes_s(),
+            flops_s=max(_flops_s(torch.float32), _flops_s(getattr(torch, dtype))),
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
+def _read_bytes_s() -> float:
+    """The fastest of three ways to read a large array once."""
+    whole = torch.ones(READ_BYTES // 4)
+    left, right = whole.chunk(2)
+    matrix = whole.view(-1, 2**14)
+    vector = torch.ones(2**14)
+    ways: tuple[Callable[[], object], ...] = (
+        whole.amax,
+        lambda: torch.dot(left, right),
+        lambda: torch.mv(matrix, vector),
+    )
+    return READ_BYTES / min(_best_s(way) for way in ways)
+
+
+def _flops_s(dtype: torch.dtype) -> float:
+    x = torch.ones(GEMM_ROWS, GEMM_INPUTS, dtype=dtype)
+    weight = torch.ones(GEMM_OUTPUTS, GEMM_INPUTS, dtype=dtype)
+    seconds = _best_s(lambda: torch.nn.functional.linear(x, weight))
+    return 2 * GEMM_ROWS * GEMM_INPUTS * GEMM_OUTPUTS / seconds
+
+
+def _best_s(work: Callable[[], object]) -> float:
+    best, begin = float("inf"), time.perf_counter()
+    while (start := time.perf_counter()) - begin < MEASURE_S:
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _cpu_name() -> str:
+    """As the kernel calls it, with the vector and bf16 instructions that decide most."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    values = {key.strip(): value.strip() for key, value in fields.items()}
+    name = values.get("model name") or platform.processor() or platform.machine()
+    flags = set(values.get("flags", "").split())
+    known = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in flags]
+    return f"{name} ({', '.join(known)})" if known else name

@@ -1,0 +1,59 @@
+"""An engine that takes one second a step, and gives every request it holds one token in it."""
+
+from collections.abc import Sequence
+
+from moss_tp.engine.outputs import TokenDelta
+from moss_tp.sampling_params import SamplingParams
+
+STEP_S = 1.0
+
+
+class FakeEngine:
+    """Keeps the time too: `now` and `sleep` are its clock. It admits `seats` requests at once."""
+
+    def __init__(self, seats: int = 100) -> None:
+        self.clock = 100.0
+        self.slept: list[float] = []
+        self.prompts: list[list[int]] = []
+        self._seats = seats
+        self._left: dict[str, tuple[int, int, int]] = {}
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._left)
+
+    @property
+    def can_add(self) -> bool:
+        return len(self._left) < self._seats
+
+    def add_request(
+        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
+    ) -> None:
+        assert request_id not in self._left
+        cached = max((_common(prompt_ids, prompt) for prompt in self.prompts), default=0)
+        self.prompts.append(list(prompt_ids))
+        self._left[request_id] = (params.max_tokens, len(prompt_ids), cached)
+
+    def step(self) -> list[tuple[str, TokenDelta]]:
+        assert self._left, "there is nothing to do"
+        self.clock += STEP_S
+        deltas = []
+        for request_id, (left, num_prompt, cached) in list(self._left.items()):
+            reason = "length" if left == 1 else None
+            deltas.append((request_id, TokenDelta((7,), "x", reason, num_prompt, cached)))  # type: ignore[arg-type]
+            self._left[request_id] = (left - 1, num_prompt, cached)
+            if left == 1:
+                del self._left[request_id]
+        return deltas
+
+    def now(self) -> float:
+        return self.clock
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.clock += seconds
+
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    pairs = zip(left, right, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

@@ -1,0 +1,87 @@
+"""Measurements on an engine whose every step takes a second, and the tables made of them."""
+
+from random import Random
+
+import pytest
+
+from moss_tp.config import ModelConfig
+from serve_app.bench.chat_bench import ChatSpec, chat_sections, measure_chat
+from serve_app.bench.drive import drive
+from serve_app.bench.engine_bench import DecodeRun, TableRun, TableSpec, table_sections
+from serve_app.bench.figures import quantile
+from serve_app.bench.machine import Machine
+from serve_app.bench.mixed import mixed_section, summarize
+from serve_app.bench.soak import Sample, slope_bytes, soak, soak_section
+from serve_app.bench.workload import MixedSpec, mixed_requests
+from tests.serve_app.bench.fake_engine import FakeEngine
+from tests.serve_app.bench.test_roofline import SHAPE
+
+
+def test_decode_is_the_median_run_and_its_share_of_the_limit() -> None:
+    runs = [TableRun({2: DecodeRun(0.5, seconds, seconds / 4)}, {16: 2.0}) for seconds in (9, 1, 2)]
+    # 1 s for the bytes of a decode step at the middle of the reply, so the limit is 2 tokens/s.
+    machine = Machine("cpu", 1, 1, "float32", float(_decode_bytes()), 1e15)
+    spec = TableSpec((2,), prompt=8, new=4, prefills=(16,))
+    decode, prefill = table_sections({"tp1x1": runs}, spec, SHAPE, machine)
+    (row,) = decode.rows
+    assert (row["tok_s"], row["limit_tok_s"], row["of_limit"]) == (4.0, 2.0, 2.0)
+    assert (row["step_ms"], row["bound"]) == (500.0, "memory")
+    assert prefill.rows[0]["tok_s"] == 8.0
+    assert decode.charts[0].series == {"tp1x1": [(2, 4.0)], "limit": [(2, 2.0)]}
+
+
+def _decode_bytes() -> int:
+    from serve_app.bench.roofline import decode_work
+
+    return decode_work(SHAPE, 2, 10, 4).bytes
+
+
+def test_mixed() -> None:
+    engine, spec = FakeEngine(), MixedSpec(4, (2, 9), (5, 5), rate=0)
+    requests = mixed_requests(spec, 0, Random(0), 50)
+    run = summarize(drive(engine, requests, engine.now, engine.sleep))
+    assert (run.seconds, run.output_tokens) == (5, 20)
+    assert run.prompt_tokens == sum(len(request.prompt_ids) for request in requests)
+    assert (set(run.ttft_s), set(run.gaps_s)) == ({1.0}, {1.0})
+    (row,) = mixed_section({"tp1x1": [run]}, spec).rows
+    assert (row["output_tok_s"], row["ttft_p99_ms"]) == (4.0, 1000.0)
+
+
+def test_a_chat_grows_by_message_and_reply() -> None:
+    turns = measure_chat(FakeEngine(), ChatSpec(4, user=3, reply=2), Random(0), 1000)
+    assert [turn.prompt_tokens for turn in turns] == [3, 8, 13, 18]
+    assert [turn.history_tokens for turn in turns] == [0, 5, 10, 15]
+    # The fake has cached what an earlier prompt had: all but the last reply.
+    assert [turn.cached_tokens for turn in turns] == [0, 3, 8, 13]
+    (row,) = chat_sections({"tp1x1": [turns]}, "chat")[0].rows
+    assert (row["history_tokens"], row["cached_of_history"]) == (30, 0.8)
+
+
+def test_soak_counts_what_it_does() -> None:
+    engine, memory = FakeEngine(), iter(range(10**6))
+    samples = soak(engine, 320, Random(0), 50, lambda: next(memory))
+    assert samples[-1].num_requests == len(engine.prompts) == 320
+    assert [sample.num_requests for sample in samples] == [64, 128, 192, 256, 320]
+
+
+def test_growth_is_that_of_the_later_half() -> None:
+    flat = [Sample(100 * i, 2**20 * (50 if i > 4 else 10 * i)) for i in range(11)]
+    rising = [Sample(100 * i, 7 * 100 * i) for i in range(11)]
+    assert slope_bytes(flat) == 0
+    assert slope_bytes(rising) == pytest.approx(7)
+    assert soak_section("tp1x1", rising).rows[0]["bytes_a_request"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.5, 50), (0.99, 99), (0.991, 100), (1, 100), (0.001, 1)]
+)
+def test_quantiles_of_1_to_100(share: float, expected: int) -> None:
+    assert quantile(list(range(100, 0, -1)), share) == expected
+
+
+def test_a_quantile_of_nothing() -> None:
+    assert quantile([], 0.5) == 0.0
+
+
+def test_shape_is_what_the_tables_take() -> None:
+    assert isinstance(SHAPE, ModelConfig)
