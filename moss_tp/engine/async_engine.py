@@ -177,9 +177,10 @@ class AsyncEngine:
         deliver([(self._streams.pop(request_id), error) for request_id in request_ids])
 
     def _deliver(self, deltas: Sequence[tuple[str, TokenDelta]]) -> None:
+        for _, delta in deltas:
+            self._count(delta)
         unheard = set(deliver([(self._streams[name], delta) for name, delta in deltas]))
         for request_id, delta in deltas:
-            self._count(delta)
             stream = self._streams[request_id]
             if delta.finish_reason is not None:
                 del self._streams[request_id]

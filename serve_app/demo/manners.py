@@ -43,7 +43,7 @@ def rough(draw: Draw, language: Language, template: str, beside: bool = False) -
     if not places or not draw.chance(0.35):
         return template
     place = draw.choice(places)
-    word = draw.choice(_PHRASES[language]["words"])
+    word = draw.phrase(_PHRASES[language]["words"])
     if draw.chance(0.5):
         word = _named(draw, language, "{n}")
     joint = "" if language == "zh" else " "

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_tp.dialogue import MARKERS
-from moss_tp.errors import ContextLengthError, EngineDeadError
-from serve_app.errors import DeadlineExceededError
+from moss_tp.errors import ContextLengthError, DeadlineExceededError, EngineDeadError
 from serve_app.plain_prompt import PlainPromptBuilder
 from serve_app.prompt_fit import MIN_REPLY_TOKENS
 from serve_app.sessions import Turn
