@@ -38,7 +38,7 @@ def person(draw: Draw, language: Language, kind: str = "name") -> str:
 
 
 def word(
-    draw: Draw, kind: str, language: Language, made_up: float = 0.4, strange: float = 0
+    draw: Draw, kind: str, language: Language, made_up: float = 0.25, strange: float = 0
 ) -> str:
     """A word of `kind` (one of WORD_KINDS); with probability `made_up` one that nobody knows, with
     probability `strange` one of another kind.
@@ -55,15 +55,13 @@ def word(
 
 def _chinese(draw: Draw) -> str:
     style = draw.integer(0, 9)
-    if style < 3:
+    if style < 5:
         given = "".join(draw.phrase(_WORDS["given"]) for _ in range(draw.integer(1, 2)))
         return draw.phrase(_WORDS["surnames"]) + given
-    if style < 5:
+    if style < 7:
         return draw.phrase(_WORDS["nick"]) + draw.phrase(_WORDS["given"] + _WORDS["surnames"])
-    if style == 5:
+    if style == 7:
         return _english(draw)
-    if style == 6:
-        return made_up_hanzi(draw)
     return draw.phrase(_WORDS["surnames"]) + made_up_hanzi(draw, 1, 2)
 
 
