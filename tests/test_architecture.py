@@ -22,8 +22,8 @@ MAY_IMPORT = {
 HOMES = {
     "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py", "serve_app/bench/machine.py"),
     "torch.distributed": ("moss_tp/parallel/",),
-    "numba": ("moss_tp/kernels/cpu/", "moss_tp/parallel/"),
-    "llvmlite": ("moss_tp/kernels/cpu/", "moss_tp/parallel/"),
+    "numba": ("moss_tp/native/", "moss_tp/kernels/cpu/", "moss_tp/parallel/shm_kernels.py"),
+    "llvmlite": ("moss_tp/native/", "moss_tp/kernels/cpu/"),
     "triton": ("moss_tp/kernels/",),
     "transformers": ("moss_tp/finetune/",),
     "accelerate": ("moss_tp/finetune/",),

@@ -9,15 +9,21 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.compiled import inner, kernel
-from moss_tp.kernels.cpu.simd import floats_at, halves_at, ints_at, round_to_bf16
-from moss_tp.kernels.cpu.team import INT_BYTES, Program
+from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.rotary import Rotary
+from moss_tp.native.compiled import inner, kernel
+from moss_tp.native.simd import (
+    BF16_BYTES,
+    FP32_BYTES,
+    INT_BYTES,
+    floats_at,
+    halves_at,
+    ints_at,
+    round_to_bf16,
+)
 
 NUM_PARAMS = 13
-FP32_BYTES = 4
-BF16_BYTES = 2
 
 
 def add_store(

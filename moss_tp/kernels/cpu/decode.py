@@ -13,19 +13,27 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.compiled import inner, kernel
-from moss_tp.kernels.cpu.rows import CHUNK, MANY, make_accumulate, make_score, place
-from moss_tp.kernels.cpu.simd import exp, floats_at, halves_at, ints_at, prefetch, widen
-from moss_tp.kernels.cpu.team import INT_BYTES, Program
+from moss_tp.kernels.cpu.rows import LOWEST, make_accumulate, make_score, over_rows, place
+from moss_tp.kernels.cpu.team import Program
+from moss_tp.kernels.cpu.vectors import CHUNK, LINE
 from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.native.compiled import inner, kernel
+from moss_tp.native.simd import (
+    BF16_BYTES,
+    FP32_BYTES,
+    INT_BYTES,
+    exp,
+    floats_at,
+    halves_at,
+    ints_at,
+    prefetch,
+    widen,
+)
 
 NUM_PARAMS = 15
-FP32_BYTES, BF16_BYTES = 4, 2
 TILE = 128
-LINE = 64
 MIN_PIECE = 2 * TILE
 TASKS_PER_THREAD = 2
-LOWEST = np.float32(-1e30)
 
 
 def add_decode(
@@ -51,10 +59,7 @@ def add_decode(
         program.add(_merge, num_heads, params)
 
 
-_score_many_words, _score_word = (make_score(rows, is_bf16=True) for rows in (MANY, 1))
-_score_many_floats, _score_float = (make_score(rows, is_bf16=False) for rows in (MANY, 1))
-_add_many_words, _add_word = (make_accumulate(rows, is_bf16=True) for rows in (MANY, 1))
-_add_many_floats, _add_float = (make_accumulate(rows, is_bf16=False) for rows in (MANY, 1))
+_score_rows, _add_rows = over_rows(make_score), over_rows(make_accumulate)
 
 
 @inner
@@ -69,21 +74,9 @@ def _score(q: Any, keys: int, count: int, is_bf16: int, scores: Any) -> None:
     """`scores[i]` = q times the `i`th of `count` keys."""
     head_dim = len(q)
     row_bytes = head_dim * (BF16_BYTES if is_bf16 else FP32_BYTES)
-    chunks = head_dim // CHUNK
-    row = 0
-    while row < count:
-        key, out = keys + row * row_bytes, scores.ctypes.data + row * FP32_BYTES
-        is_many = row + MANY <= count
-        if is_bf16 and is_many:
-            _score_many_words(q.ctypes.data, key, row_bytes, chunks, out)
-        elif is_bf16:
-            _score_word(q.ctypes.data, key, row_bytes, chunks, out)
-        elif is_many:
-            _score_many_floats(q.ctypes.data, key, row_bytes, chunks, out)
-        else:
-            _score_float(q.ctypes.data, key, row_bytes, chunks, out)
-        row += MANY if is_many else 1
-    for i in range(chunks * CHUNK, head_dim):
+    out = scores.ctypes.data
+    _score_rows(q.ctypes.data, 0, keys, head_dim, out, FP32_BYTES, count, is_bf16)
+    for i in range(head_dim // CHUNK * CHUNK, head_dim):
         for row in range(count):
             scores[row] += q[i] * _element(keys + row * row_bytes, i, is_bf16)
 
@@ -93,21 +86,9 @@ def _add(sums: Any, weights: Any, values: int, count: int, is_bf16: int) -> None
     """`sums += weights[:count] @ values`."""
     head_dim = len(sums)
     row_bytes = head_dim * (BF16_BYTES if is_bf16 else FP32_BYTES)
-    chunks = head_dim // CHUNK
-    row = 0
-    while row < count:
-        value, factor = values + row * row_bytes, weights.ctypes.data + row * FP32_BYTES
-        is_many = row + MANY <= count
-        if is_bf16 and is_many:
-            _add_many_words(factor, value, row_bytes, chunks, sums.ctypes.data)
-        elif is_bf16:
-            _add_word(factor, value, row_bytes, chunks, sums.ctypes.data)
-        elif is_many:
-            _add_many_floats(factor, value, row_bytes, chunks, sums.ctypes.data)
-        else:
-            _add_float(factor, value, row_bytes, chunks, sums.ctypes.data)
-        row += MANY if is_many else 1
-    for i in range(chunks * CHUNK, head_dim):
+    factors = weights.ctypes.data
+    _add_rows(factors, FP32_BYTES, values, head_dim, sums.ctypes.data, 0, count, is_bf16)
+    for i in range(head_dim // CHUNK * CHUNK, head_dim):
         for row in range(count):
             sums[i] += weights[row] * _element(values + row * row_bytes, i, is_bf16)
 

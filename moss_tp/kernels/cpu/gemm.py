@@ -13,10 +13,11 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.compiled import inner, kernel
-from moss_tp.kernels.cpu.simd import exp, floats_at, ints_at
-from moss_tp.kernels.cpu.team import INT_BYTES, Program
-from moss_tp.kernels.cpu.tile import FP32_BYTES, LANES, MAX_ROWS, PANEL, PANELS, make_tile
+from moss_tp.kernels.cpu.team import Program
+from moss_tp.kernels.cpu.tile import MAX_ROWS, PANEL, PANELS, make_tile
+from moss_tp.kernels.cpu.vectors import LANES
+from moss_tp.native.compiled import inner, kernel
+from moss_tp.native.simd import BF16_BYTES, FP32_BYTES, INT_BYTES, exp, floats_at, ints_at
 
 GROUP_PANELS = max(PANELS.values())
 GROUP = GROUP_PANELS * PANEL
@@ -26,7 +27,6 @@ K_BLOCK = 1024  # of one group's panels in bf16: 128 KiB, which stay in the seco
 # sqrt(8 / pi): gelu_tanh(x) = x * sigmoid(GELU_SCALE * (x + GELU_CUBIC * x**3))
 GELU_SCALE, GELU_CUBIC, ONE = map(np.float32, (1.5957691216057308, 0.044715, 1))
 
-BF16_BYTES = 2
 HEAD_PARAMS, TARGET_PARAMS = 8, 5
 PANELS_BY_ROWS = (0, *(PANELS[rows] for rows in sorted(PANELS)))
 # Bytes within a panel; the more rows, the more time there is.

@@ -4,12 +4,11 @@ import numpy as np
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.compiled import kernel
-from moss_tp.kernels.cpu.simd import floats_at, ints_at
 from moss_tp.kernels.cpu.team import Program
+from moss_tp.native.compiled import kernel
+from moss_tp.native.simd import FP32_BYTES, floats_at, ints_at
 
 NUM_PARAMS = 6
-FP32_BYTES = 4
 
 
 def add_norm(

@@ -12,17 +12,25 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.compiled import inner, kernel
-from moss_tp.kernels.cpu.simd import exp, floats_at, halves_at, ints_at, widen
-from moss_tp.kernels.cpu.team import INT_BYTES, Program
-from moss_tp.kernels.cpu.tile import FP32_BYTES, MAX_ROWS, PANEL, make_tile
+from moss_tp.kernels.cpu.rows import LOWEST
+from moss_tp.kernels.cpu.team import Program
+from moss_tp.kernels.cpu.tile import MAX_ROWS, PANEL, make_tile
 from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.native.compiled import inner, kernel
+from moss_tp.native.simd import (
+    BF16_BYTES,
+    FP32_BYTES,
+    INT_BYTES,
+    exp,
+    floats_at,
+    halves_at,
+    ints_at,
+    widen,
+)
 
 NUM_PARAMS = 14
-BF16_BYTES = 2
 CONTEXT = 64
 TILE_INTS = 4  # see AttentionPlan.tiles
-LOWEST = np.float32(-1e30)
 
 _tile = make_tile(MAX_ROWS, is_bf16=False)
 

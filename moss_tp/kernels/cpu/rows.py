@@ -5,17 +5,27 @@ elements come before its odd ones, as its words hold them: q and sums are in tha
 `place`. What is left over of a head that CHUNK does not divide is the caller's.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from moss_tp.kernels.cpu.compiled import inner
-from moss_tp.kernels.cpu.simd import F32, I32, call, i64, intrinsic
-from moss_tp.kernels.cpu.tile import FP32_BYTES, LANES, PANEL, VECTOR, WORDS
+from moss_tp.kernels.cpu.vectors import (
+    CHUNK,
+    LANES,
+    VECTOR,
+    fma,
+    load_broadcast,
+    load_halves,
+    pointer_to,
+)
+from moss_tp.native.compiled import inner
+from moss_tp.native.simd import BF16_BYTES, F32, FP32_BYTES, I32, i64, intrinsic
 
-CHUNK = PANEL
+LOWEST = np.float32(-1e30)  # below any score
 MANY = 4  # rows at once: each load of q or of the sums serves all of them
 _cgutils: Any = cgutils  # untyped
 
@@ -39,16 +49,15 @@ def make_score(rows: int, is_bf16: bool) -> Any:
             zero = ir.Constant(VECTOR, [0.0] * LANES)
             sums = [[_variable(builder, zero) for _ in range(2)] for _ in range(rows)]
             with _cgutils.for_range(builder, chunks) as loop:
-                factors = _load(builder, q, loop.index, is_bf16=False)
+                factors = load_halves(builder, q, loop.index, is_bf16=False)
                 for row in range(rows):
                     key = builder.add(keys, builder.mul(row_bytes, i64(row)))
-                    halves = _load(builder, key, loop.index, is_bf16)
+                    halves = load_halves(builder, key, loop.index, is_bf16)
                     for factor, half, total in zip(factors, halves, sums[row], strict=True):
-                        builder.store(_fma(builder, factor, half, builder.load(total)), total)
+                        builder.store(fma(builder, factor, half, builder.load(total)), total)
             for row, (low, high) in enumerate(sums):
                 whole = builder.fadd(builder.load(low), builder.load(high))
-                place = builder.add(out, i64(row * FP32_BYTES))
-                pointer = builder.inttoptr(place, F32.as_pointer())
+                pointer = pointer_to(builder, out, i64(row), FP32_BYTES, F32)
                 builder.store(_sum_lanes(builder, whole), pointer, align=4)
             return context.get_dummy_value()
 
@@ -67,18 +76,18 @@ def make_accumulate(rows: int, is_bf16: bool) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             weights, values, row_bytes, chunks, sums = arguments
-            factors = [_broadcast(builder, weights, row) for row in range(rows)]
+            factors = [load_broadcast(builder, weights, i64(row)) for row in range(rows)]
             with _cgutils.for_range(builder, chunks) as loop:
-                totals = list(_load(builder, sums, loop.index, is_bf16=False))
+                totals = list(load_halves(builder, sums, loop.index, is_bf16=False))
                 for row, factor in enumerate(factors):
                     value = builder.add(values, builder.mul(row_bytes, i64(row)))
-                    halves = _load(builder, value, loop.index, is_bf16)
+                    halves = load_halves(builder, value, loop.index, is_bf16)
                     totals = [
-                        _fma(builder, factor, half, total)
+                        fma(builder, factor, half, total)
                         for half, total in zip(halves, totals, strict=True)
                     ]
                 for half, total in enumerate(totals):
-                    pointer = _pointer(builder, sums, loop.index, CHUNK * FP32_BYTES, VECTOR)
+                    pointer = pointer_to(builder, sums, loop.index, CHUNK * FP32_BYTES, VECTOR)
                     place = builder.gep(pointer, [ir.Constant(I32, half)])
                     builder.store(total, place, align=4)
             return context.get_dummy_value()
@@ -88,39 +97,10 @@ def make_accumulate(rows: int, is_bf16: bool) -> Any:
     return accumulate
 
 
-def _load(builder: Any, row: Any, chunk: Any, is_bf16: bool) -> tuple[Any, Any]:
-    """Both halves of a row's chunk, in fp32."""
-    if not is_bf16:
-        low = _pointer(builder, row, chunk, CHUNK * FP32_BYTES, VECTOR)
-        high = builder.gep(low, [ir.Constant(I32, 1)])
-        return builder.load(low, align=4), builder.load(high, align=4)
-    words = builder.load(_pointer(builder, row, chunk, CHUNK * 2, WORDS), align=4)
-    even = builder.shl(words, ir.Constant(WORDS, [16] * LANES))
-    odd = builder.and_(words, ir.Constant(WORDS, [0xFFFF0000] * LANES))
-    return builder.bitcast(even, VECTOR), builder.bitcast(odd, VECTOR)
-
-
-def _pointer(builder: Any, base: Any, index: Any, size: int, kind: Any) -> Any:
-    address = builder.add(base, builder.mul(index, i64(size)))
-    return builder.inttoptr(address, kind.as_pointer())
-
-
 def _variable(builder: Any, value: Any) -> Any:
     pointer = _cgutils.alloca_once(builder, VECTOR)
     builder.store(value, pointer)
     return pointer
-
-
-def _broadcast(builder: Any, base: Any, index: int) -> Any:
-    place = builder.add(base, i64(index * FP32_BYTES))
-    value = builder.load(builder.inttoptr(place, F32.as_pointer()), align=4)
-    undefined = ir.Constant(VECTOR, ir.Undefined)
-    single = builder.insert_element(undefined, value, ir.Constant(I32, 0))
-    return builder.shuffle_vector(single, undefined, ir.Constant(WORDS, [0] * LANES))
-
-
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    return call(builder, f"llvm.fma.v{LANES}f32", VECTOR, [a, b, c])
 
 
 def _sum_lanes(builder: Any, vector: Any) -> Any:
@@ -139,3 +119,43 @@ def _sum_lanes(builder: Any, vector: Any) -> Any:
         )
         vector = builder.fadd(low, high)
     return builder.extract_element(vector, ir.Constant(I32, 0))
+
+
+def over_rows(make: Callable[[int, bool], Any]) -> Any:
+    """Of `make_score` or `make_accumulate`: the same for any number of rows, MANY at a time.
+
+    `first` and `last` are its arguments before and after the rows' own; from a row to the next
+    they go on by so many bytes.
+    """
+    many_words, one_word = make(MANY, True), make(1, True)
+    many_floats, one_float = make(MANY, False), make(1, False)
+
+    @inner
+    def over(
+        first: int,
+        first_step: int,
+        rows: int,
+        head_dim: int,
+        last: int,
+        last_step: int,
+        count: int,
+        is_bf16: int,
+    ) -> None:
+        row_bytes = head_dim * (BF16_BYTES if is_bf16 else FP32_BYTES)
+        chunks = head_dim // CHUNK
+        row = 0
+        while row < count:
+            before, own = first + row * first_step, rows + row * row_bytes
+            after = last + row * last_step
+            is_many = row + MANY <= count
+            if is_bf16 and is_many:
+                many_words(before, own, row_bytes, chunks, after)
+            elif is_bf16:
+                one_word(before, own, row_bytes, chunks, after)
+            elif is_many:
+                many_floats(before, own, row_bytes, chunks, after)
+            else:
+                one_float(before, own, row_bytes, chunks, after)
+            row += MANY if is_many else 1
+
+    return over

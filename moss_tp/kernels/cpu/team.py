@@ -20,8 +20,9 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.compiled import entry
-from moss_tp.kernels.cpu.simd import (
+from moss_tp.native.compiled import entry
+from moss_tp.native.simd import (
+    INT_BYTES,
     call_kernel,
     fetch_add,
     ints_at,
@@ -33,7 +34,6 @@ from moss_tp.kernels.cpu.simd import (
 OP_INTS = 40
 HEAD_INTS = 8
 COUNTERS = slice(2, 4)
-INT_BYTES = 8
 SPINS = 2000
 
 
@@ -85,11 +85,11 @@ def _work(program: int) -> None:
         one = carray(ints_at(head), 2)
         kernel, num_tasks = one[0], one[1]
         while True:
-            task = fetch_add(head + 2 * INT_BYTES)
+            task = fetch_add(head + 2 * INT_BYTES, 1)
             if task >= num_tasks:
                 break
             call_kernel(kernel, head + HEAD_INTS * INT_BYTES, task)
-            fetch_add(head + 3 * INT_BYTES)
+            fetch_add(head + 3 * INT_BYTES, 1)
         spins = 0
         while load_acquire(head + 3 * INT_BYTES) < num_tasks:
             spins += 1

@@ -2,25 +2,29 @@
 
     c (rows, panels * 16) += x (rows, k) @ panel (k, 16)
 
-A panel holds its 16 columns side by side for each k, in fp32 or in bf16. In bf16 column i and
-column i + 8 share a word, so that one load, a shift and a mask make two vectors of 8. Each sum
-runs over k in order, whatever the tile: a row's result does not depend on the rows beside it.
+A panel holds its 16 columns side by side for each k, in fp32 or in bf16, there with column i and
+column i + 8 as neighbours (see `vectors`). Each sum runs over k in order, whatever the tile: a
+row's result does not depend on the rows beside it.
 """
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 
-from moss_tp.kernels.cpu.simd import F32, I32, I64, call, emit_prefetch, i64, intrinsic
+from moss_tp.kernels.cpu.vectors import (
+    CHUNK,
+    LANES,
+    LINE,
+    VECTOR,
+    fma,
+    load_broadcast,
+    load_halves,
+    pointer_to,
+)
+from moss_tp.native.simd import BF16_BYTES, FP32_BYTES, I64, emit_prefetch, i64, intrinsic
 
-LANES = 8
-PANEL = 2 * LANES
+PANEL = CHUNK
 UNROLL = 4
-VECTOR = ir.VectorType(F32, LANES)
-WORDS = ir.VectorType(I32, LANES)
-FP32_BYTES = 4
-LINE = 64
 
 # rows: panels at once. As many sums as hide the latency of an FMA and fit 16 registers.
 PANELS = {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}
@@ -129,42 +133,27 @@ class _Tile:
     def _step(self, k: Any, sums: Grid) -> None:
         builder = self._builder
         for panel, address in enumerate(self._w):
-            halves = self._halves(address, k)
+            halves = load_halves(builder, address, k, self._is_bf16)
             for row, x in enumerate(self._x):
-                value = builder.load(self._at(x, k, FP32_BYTES, F32), align=4)
+                value = load_broadcast(builder, x, k)
                 for half, weights in enumerate(halves, 2 * panel):
-                    factors = [self._broadcast(value), weights, sums[row][half]]
-                    sums[row][half] = call(builder, f"llvm.fma.v{LANES}f32", VECTOR, factors)
+                    sums[row][half] = fma(builder, value, weights, sums[row][half])
 
     def _prefetch(self, k: Any) -> None:
         builder = self._builder
         offset = builder.add(self._ahead, builder.mul(k, self._rate))
         for panel in self._w:
-            for line in range(0, UNROLL * PANEL * 2, LINE):
+            for line in range(0, UNROLL * PANEL * BF16_BYTES, LINE):
                 place = builder.add(builder.add(panel, offset), i64(line))
                 emit_prefetch(builder, place)
 
-    def _halves(self, panel: Any, k: Any) -> tuple[Any, Any]:
-        """Two vectors: what `panel` holds for `k`."""
-        builder = self._builder
-        if not self._is_bf16:
-            low = self._at(panel, k, PANEL * FP32_BYTES, VECTOR)
-            high = builder.gep(low, [ir.Constant(I32, 1)])
-            return builder.load(low, align=4), builder.load(high, align=4)
-        words = builder.load(self._at(panel, k, PANEL * 2, WORDS), align=4)
-        low = builder.shl(words, ir.Constant(WORDS, [16] * LANES))
-        high = builder.and_(words, ir.Constant(WORDS, [0xFFFF0000] * LANES))
-        return builder.bitcast(low, VECTOR), builder.bitcast(high, VECTOR)
-
-    def _broadcast(self, value: Any) -> Any:
-        builder, undefined = self._builder, ir.Constant(VECTOR, ir.Undefined)
-        single = builder.insert_element(undefined, value, ir.Constant(I32, 0))
-        return builder.shuffle_vector(single, undefined, ir.Constant(WORDS, [0] * LANES))
-
     def _places(self) -> Grid:
         """Where the sums live in c."""
-        halves = range(2 * len(self._w))
-        return [[self._at(row, i64(half), 4 * LANES, VECTOR) for half in halves] for row in self._c]
+        size, halves = LANES * FP32_BYTES, range(2 * len(self._w))
+        return [
+            [pointer_to(self._builder, row, i64(half), size, VECTOR) for half in halves]
+            for row in self._c
+        ]
 
     def _join(self, *sources: tuple[Any, Grid]) -> Grid:
         """The sums that come from whichever block was left last."""
@@ -174,10 +163,6 @@ class _Tile:
                 for phi, value in zip(phis, row, strict=True):
                     phi.add_incoming(value, block)
         return grid
-
-    def _at(self, base: Any, index: Any, size: int, kind: Any) -> Any:
-        address = self._builder.add(base, self._builder.mul(index, i64(size)))
-        return self._builder.inttoptr(address, kind.as_pointer())
 
     def _strided(self, base: Any, stride: Any, count: int) -> list[Any]:
         addresses = [base]

@@ -16,6 +16,8 @@ from numba.core import cgutils
 _types: Any = types  # partly typed
 _cgutils: Any = cgutils
 
+FP32_BYTES, BF16_BYTES, INT_BYTES = 4, 2, 8
+
 F32, I8, I16 = ir.FloatType(), ir.IntType(8), ir.IntType(16)
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
@@ -60,26 +62,35 @@ def _pointer_cast(element: Any) -> Any:
     return cast
 
 
+bytes_at = _pointer_cast(types.uint8)
 floats_at = _pointer_cast(types.float32)
 words_at = _pointer_cast(types.uint32)
 halves_at = _pointer_cast(types.uint16)
 ints_at = _pointer_cast(types.int64)
 
 
-@intrinsic
-def fetch_add(context: Any, address: Any) -> Any:
-    """Adds 1 to the int64 at `address`, in one piece; what was there before."""
+def _read_modify_write(operation: str) -> Any:
+    @intrinsic
+    def modify(context: Any, address: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], I64.as_pointer())
+            return builder.atomic_rmw(operation, pointer, arguments[1], "seq_cst")
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], I64.as_pointer())
-        return builder.atomic_rmw("add", pointer, i64(1), "seq_cst")
+        return types.int64(types.int64, types.int64), codegen
 
-    return types.int64(types.int64), codegen
+    return modify
+
+
+# On the int64 at an address, in one piece; they return what was there before. Both are full
+# barriers: whatever was written before is seen before, and nothing later is read before.
+fetch_add = _read_modify_write("add")
+exchange = _read_modify_write("xchg")
 
 
 @intrinsic
 def load_acquire(context: Any, address: Any) -> Any:
-    """The int64 at `address`, and sight of all that was written before it."""
+    """The int64 at `address`, and sight of all that was written before it; nothing after it is
+    read before it."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], I64.as_pointer())
@@ -98,6 +109,16 @@ def relax(context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@intrinsic
+def read_cycles(context: Any) -> Any:
+    """The processor's clock, which only ever goes up."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return call(builder, "llvm.readcyclecounter", I64, [])
+
+    return types.int64(), codegen
 
 
 @intrinsic
@@ -139,6 +160,21 @@ def call_kernel(context: Any, kernel: Any, params: Any, task: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), codegen
+
+
+def _reinterpret(source: Any, target: Any) -> Any:
+    @intrinsic
+    def reinterpret(context: Any, value: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(target))
+
+        return target(source), codegen
+
+    return reinterpret
+
+
+as_float = _reinterpret(types.uint32, types.float32)
+as_bits = _reinterpret(types.float32, types.uint32)
 
 
 @intrinsic

@@ -1,7 +1,8 @@
-"""How kernels are compiled: once for a machine and a version of these files, then read from disk.
+"""How Numba code is compiled: once for a machine and a version of its files, then read from disk.
 
 A kernel is a C function `(params, task)`: it does the `task`th part of the work that the int64s
-at the address `params` describe. It knows no threads.
+at the address `params` describe. Beside kernels there are functions that Python calls, which let
+go of the GIL. It knows no threads.
 """
 
 import hashlib
@@ -14,7 +15,8 @@ from typing import Any
 
 import numba
 
-_SOURCES = Path(__file__).parent
+# All that is compiled into one another.
+_SOURCES = ("native", "kernels/cpu", "parallel")
 # Sums may be taken in any order, by vectors; infinities and NaN keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
@@ -34,18 +36,35 @@ def inner(function: Callable[..., Any]) -> Any:
     return numba.njit(fastmath=_FASTMATH, error_model="numpy")(function)
 
 
+def called(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
+    """For what Python calls, without the GIL. Arithmetic is exact: every sum in its own order."""
+    return _cached(numba.njit(list(signatures), nogil=True, cache=True))
+
+
+def exact(function: Callable[..., Any]) -> Any:
+    """`inner` for what is `called`: arithmetic as it is written."""
+    return numba.njit(function)
+
+
 def _compile(function: Callable[..., None], signature: str) -> int:
-    config: Any = numba.config
-    before, config.CACHE_DIR = config.CACHE_DIR, _cache_dir()
-    try:
-        compile_it: Any = numba.cfunc(
-            signature, cache=True, fastmath=_FASTMATH, error_model="numpy"
-        )
-        compiled = compile_it(function)
-    finally:
-        config.CACHE_DIR = before
+    compile_it = numba.cfunc(signature, cache=True, fastmath=_FASTMATH, error_model="numpy")
+    compiled = _cached(compile_it)(function)
     _KEPT.append(compiled)
     return int(compiled.address)
+
+
+def _cached(compile_it: Callable[[Callable[..., Any]], Any]) -> Callable[[Callable[..., Any]], Any]:
+    """`compile_it`, with its results kept in our own directory."""
+
+    def compile_here(function: Callable[..., Any]) -> Any:
+        config: Any = numba.config
+        before, config.CACHE_DIR = config.CACHE_DIR, _cache_dir()
+        try:
+            return compile_it(function)
+        finally:
+            config.CACHE_DIR = before
+
+    return compile_here
 
 
 _KEPT: list[Any] = []  # an address is good for as long as its function lives
@@ -57,13 +76,14 @@ def _cache_dir() -> str:
 
     Where the user's cache cannot be written it is a fresh one, and nothing is kept."""
     digest = hashlib.sha256()
-    for file in sorted(_SOURCES.glob("*.py")):
+    package = Path(__file__).parents[1]
+    for file in sorted(file for folder in _SOURCES for file in (package / folder).glob("*.py")):
         digest.update(file.read_bytes())
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    path = Path(base).expanduser() / "moss" / f"kernels-{digest.hexdigest()[:16]}"
+    path = Path(base).expanduser() / "moss" / f"native-{digest.hexdigest()[:16]}"
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             return str(path)
     except OSError:
-        return tempfile.mkdtemp(prefix="moss-kernels-")
+        return tempfile.mkdtemp(prefix="moss-native-")
