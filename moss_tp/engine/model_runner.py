@@ -58,7 +58,6 @@ class ModelRunner:
             token_ids=tensor(batch.token_ids),
             positions=tensor(batch.positions),
             slot_mapping=tensor(batch.slots(self.block_size)),
-            query_starts=tensor(batch.query_starts),
             query_lens=batch.query_lens.tolist(),
             context_lens=batch.context_lens.tolist(),
             block_tables=tensor(batch.padded_tables()),

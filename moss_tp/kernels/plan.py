@@ -13,8 +13,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-BlockTables = Sequence[Sequence[int]] | Tensor
-
 MAX_SINGLE_QUERIES = 8
 MAX_TILE_QUERIES = 96
 
@@ -43,10 +41,10 @@ class AttentionPlan:
     block_size: int
     rows: Tensor  # (D,) int64
     row_contexts: Tensor  # (D,) int64: how many tokens each sees, itself included
-    row_tables: Tensor  # (D, max_blocks) int64, padded with block 0
+    row_tables: Tensor  # (D, blocks of max_row_context) int64; beyond a context any block
     max_row_context: int
     chunks: tuple[Chunk, ...]  # C
-    chunk_tables: Tensor  # (C, max_blocks) int64, padded with block 0
+    chunk_tables: Tensor  # (C, max_blocks) int64; beyond a context any block
     # What a kernel made for this step in its first layer and uses again in the others.
     prepared: dict[object, Any] = field(default_factory=dict)
 
@@ -57,38 +55,37 @@ class AttentionPlan:
         slot_mapping: Tensor,
         query_lens: Sequence[int],
         context_lens: Sequence[int],
-        block_tables: BlockTables,
+        block_tables: Tensor,
         block_size: int,
     ) -> Self:
-        """`context_lens` counts a sequence's tokens including this step's."""
-        tables = block_tables.tolist() if isinstance(block_tables, Tensor) else block_tables
+        """`context_lens` counts a sequence's tokens including this step's; `block_tables
+        (S, max_blocks)` int64 are long enough for them."""
         row = 0
         rows: list[int] = []
         contexts: list[int] = []
         chunks: list[Chunk] = []
-        row_tables: list[Sequence[int]] = []
-        chunk_tables: list[Sequence[int]] = []
-        for query, context, table in zip(query_lens, context_lens, tables, strict=True):
-            own_blocks = table[: -(-context // block_size)]
+        row_seqs: list[int] = []
+        chunk_seqs: list[int] = []
+        for seq, (query, context) in enumerate(zip(query_lens, context_lens, strict=True)):
             if query > MAX_SINGLE_QUERIES:
                 chunks.append(Chunk(slice(row, row + query), context, len(chunks)))
-                chunk_tables.append(own_blocks)
+                chunk_seqs.append(seq)
             else:
                 rows.extend(range(row, row + query))
                 contexts.extend(range(context - query + 1, context + 1))
-                row_tables.extend([own_blocks] * query)
+                row_seqs.extend([seq] * query)
             row += query
-        device = slot_mapping.device
+        device, max_row_context = slot_mapping.device, max(contexts, default=0)
         return cls(
             positions,
             slot_mapping,
             block_size,
             torch.tensor(rows, dtype=torch.int64, device=device),
             torch.tensor(contexts, dtype=torch.int64, device=device),
-            _padded(row_tables, device),
-            max(contexts, default=0),
+            block_tables[row_seqs, : -(-max_row_context // block_size)],
+            max_row_context,
             tuple(chunks),
-            _padded(chunk_tables, device),
+            block_tables[chunk_seqs],
         )
 
     @cached_property
@@ -114,9 +111,3 @@ class AttentionPlan:
                 tiles.append((start, count, start + before + 1, chunk.table))
         tiles.sort(key=lambda tile: -tile[2])
         return torch.tensor(tiles, dtype=torch.int64).view(-1, 4)
-
-
-def _padded(tables: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    width = max(map(len, tables), default=0)
-    padded = [[*blocks, *(0,) * (width - len(blocks))] for blocks in tables]
-    return torch.tensor(padded, dtype=torch.int64, device=device).view(len(tables), width)

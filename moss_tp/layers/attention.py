@@ -27,10 +27,9 @@ class BatchTensors:
     token_ids: Tensor  # (T,) int64
     positions: Tensor  # (T,) int64
     slot_mapping: Tensor  # (T,) int64
-    query_starts: Tensor  # (S + 1,) int64
     query_lens: Sequence[int]  # S
     context_lens: Sequence[int]  # S
-    block_tables: Sequence[Sequence[int]] | Tensor  # S rows, at least as long as the context
+    block_tables: Tensor  # (S, max_blocks) int64, each long enough for its context
     logit_rows: Tensor  # (R,) int64: flat rows whose logits are wanted
 
 

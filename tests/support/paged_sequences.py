@@ -14,6 +14,12 @@ from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 
 
+def padded(tables: Sequence[list[int]]) -> Tensor:
+    """Block tables as one matrix, padded with block 0."""
+    width = max(map(len, tables))
+    return torch.tensor([table + [0] * (width - len(table)) for table in tables])
+
+
 class PagedSequences:
     """Named sequences and their blocks, handed out in no particular order."""
 
@@ -56,10 +62,9 @@ class PagedSequences:
             token_ids=torch.tensor([token for chunk in chunks.values() for token in chunk]),
             positions=torch.tensor(positions),
             slot_mapping=torch.tensor(slots),
-            query_starts=starts,
             query_lens=query_lens,
             context_lens=[self._lengths[name] for name in chunks],
-            block_tables=[self._tables[name] for name in chunks],
+            block_tables=padded([self._tables[name] for name in chunks]),
             logit_rows=torch.arange(len(positions)) if every_row else starts[1:] - 1,
         )
         logits: Tensor | None = self._model(batch, self._kv)

@@ -8,6 +8,7 @@ from torch import Tensor
 from moss_tp.kernels import reference
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.rotary import Rotary
+from tests.support.paged_sequences import padded
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,9 @@ def make_case(
     lens: list[tuple[int, int]],
     dtype: torch.dtype,
     shape: Shape | None = None,
-    as_tensor: bool = False,
 ) -> Case:
     """Sequences of `(query_len, context_len)` whose history lies in the cache already, in blocks
-    in no order. `as_tensor`: block tables in the other form that a plan takes."""
+    in no order."""
     shape = shape or Shape()
     random = torch.Generator().manual_seed(5)
     num_blocks = sum(-(-context // shape.block_size) for _, context in lens) + 2
@@ -66,14 +66,12 @@ def make_case(
         rows.append(dense[history:])
         keys.append(k[history:])
         expected.append(dense_attention(q[history:], k, dense[:, 2].float(), shape.scale))
-    width = max(map(len, tables))
-    padded = torch.tensor([table + [0] * (width - len(table)) for table in tables])
     plan = AttentionPlan.make(
         torch.cat(positions),
         torch.cat(slots),
         [query for query, _ in lens],
         [context for _, context in lens],
-        padded if as_tensor else tables,
+        padded(tables),
         shape.block_size,
     )
     qkv = torch.cat(rows)

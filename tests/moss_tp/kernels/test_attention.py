@@ -60,10 +60,9 @@ def assert_equal(out: Tensor, case: Case) -> None:
     torch.testing.assert_close(out.float(), case.expected, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("as_tensor", [False, True])
 @pytest.mark.parametrize("name", BATCHES)
-def test_equals_dense_attention(attend: Attend, name: str, as_tensor: bool) -> None:
-    case = make_case(BATCHES[name], torch.float32, as_tensor=as_tensor)
+def test_equals_dense_attention(attend: Attend, name: str) -> None:
+    case = make_case(BATCHES[name], torch.float32)
     assert_equal(result(attend, case), case)
 
 
