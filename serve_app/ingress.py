@@ -20,11 +20,10 @@ from plugins_svc.deployment import PluginReplica
 from serve_app.handles import RemoteModel, RemotePlugins
 from serve_app.http_app import HttpService, create_http_app
 from serve_app.http_errors import to_response
-from serve_app.meta_instruction import load_meta_instruction
+from serve_app.model_prompts import build_prompts
 from serve_app.moss_server import MossServer
 from serve_app.one_pass import OnePassGenerator
 from serve_app.plain_prompt import PlainPromptBuilder
-from serve_app.prompt import PromptBuilder
 from serve_app.protocols import Prompts, ReplyGenerator
 from serve_app.redis_session_store import RedisSessionStore
 from serve_app.settings import ServeSettings
@@ -72,11 +71,9 @@ class Ingress:
 
     def _dialogue(self) -> tuple[Prompts, ReplyGenerator]:
         tokenizer = Tokenizer.from_dir(self._model_dir)
-        meta_instruction = load_meta_instruction(self._model_dir)
-        if self._settings.spoken_dialogue == "plain":
-            plain = PlainPromptBuilder(tokenizer, meta_instruction)
-            return plain, OnePassGenerator(self._model, plain.eom_id)
-        prompts = PromptBuilder(tokenizer, meta_instruction)
+        prompts = build_prompts(tokenizer, self._model_dir, self._settings.spoken_dialogue)
+        if isinstance(prompts, PlainPromptBuilder):
+            return prompts, OnePassGenerator(self._model, prompts.eom_id)
         return prompts, TwoPassGenerator(self._model, RemotePlugins(self._plugins), prompts)
 
     async def _stats(self, request: Request) -> Response:

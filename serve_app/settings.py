@@ -24,7 +24,6 @@ DEFAULT_DTYPE: dict[str, Dtype] = {"cpu": "float32", "cuda": "float16"}
 # The published models that were taught plugins, by hub id, copy or the hub's cache.
 _PLUGIN_MODEL = re.compile(r"-plugin(-int[48])?(/snapshots/[0-9a-f]+)?$")
 
-
 # How long a step may take before its rank counts as hung. A full step of the 16 B model (1024
 # tokens, 34 TFLOP) takes minutes on a CPU. A rank that dies is noticed at once all the same.
 STEP_TIMEOUT_S: dict[str, float] = {"cpu": 600, "cuda": 30}
@@ -60,16 +59,7 @@ class ServeSettings(BaseModel):
 
     @property
     def spoken_dialogue(self) -> Dialogue:
-        """`dialogue`, else `plugin` for a model that is named so or brings a meta instruction.
-
-        Published checkpoints differ in nothing but their names. A model in the other dialogue
-        writes nonsense; who fine-tunes one under a name of their own says which it was taught.
-        """
-        if self.dialogue is not None:
-            return self.dialogue
-        path = Path(self.model).resolve()
-        is_named_so = any(_PLUGIN_MODEL.search(name) for name in (self.model, str(path)))
-        return "plugin" if is_named_so or (path / META_INSTRUCTION_FILE).is_file() else "plain"
+        return self.dialogue or dialogue_of(self.model)
 
     @property
     def plugin_settings(self) -> PluginSettings:
@@ -106,3 +96,14 @@ class ServeSettings(BaseModel):
             kv_cache_bytes=self.kv_cache_bytes,
             step_timeout_s=self.step_timeout_s or STEP_TIMEOUT_S[self.device],
         )
+
+
+def dialogue_of(model: str) -> Dialogue:
+    """`plugin` for a model that is named so or brings a meta instruction.
+
+    Published checkpoints differ in nothing but their names. A model in the other dialogue writes
+    nonsense; who fine-tunes one under a name of their own says which it was taught.
+    """
+    path = Path(model).resolve()
+    is_named_so = any(_PLUGIN_MODEL.search(name) for name in (model, str(path)))
+    return "plugin" if is_named_so or (path / META_INSTRUCTION_FILE).is_file() else "plain"

@@ -111,9 +111,9 @@ class Leader:
         if self._is_closed:
             raise EngineDeadError("the engine is closed")
 
-    def _send(self, message: Sequence[int]) -> None:
+    def _send(self, message: list[int]) -> None:
         if self._has_followers:
-            self._runner.group.broadcast_ints(list(message))
+            self._runner.group.broadcast_ints(message)
             self._last_message = time.monotonic()
 
     def _beat(self) -> None:

@@ -6,7 +6,6 @@ a `Leader` on rank 0. Waiting for the load is the executor's, by its own channel
 collective has to outlast a slow disk.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -63,7 +62,7 @@ def follow(runner: ModelRunner, num_blocks: int) -> None:
             runner.run(Batch.from_ints(payload), ())
 
 
-def step_message(batch: Batch) -> Sequence[int]:
+def step_message(batch: Batch) -> list[int]:
     return [Op.STEP, *batch.to_ints().tolist()]
 
 

@@ -13,8 +13,8 @@ from serve_app.bench.chat_bench import ChatTurn
 from serve_app.bench.drive import BenchRequest, drive, end_s
 from serve_app.bench.figures import Chart, Row, Section, middle, milliseconds, quantile
 from serve_app.bench.sse_client import SseClient, StreamedTurn
-from serve_app.meta_instruction import load_meta_instruction
-from serve_app.prompt import PromptBuilder
+from serve_app.model_prompts import build_prompts
+from serve_app.settings import dialogue_of
 
 GREEDY = SamplingParams(temperature=0, top_p=0.8)  # what the server makes of `temperature: 0`
 
@@ -81,11 +81,11 @@ async def compare_streams(
 def offline_tok_s(engine: LLMEngine, model: str, spec: StreamSpec, burst: Burst) -> float:
     """The engine alone, on the prompts of `burst`, with as many tokens a stream."""
     directory = resolve_model(model)
-    builder = PromptBuilder(Tokenizer.from_dir(directory), load_meta_instruction(directory))
+    prompts = build_prompts(Tokenizer.from_dir(directory), directory, dialogue_of(model))
     new = max(1, round(burst.output_tokens / len(burst.prompts)))
     params = replace(GREEDY, max_tokens=new, ignore_eos=True)
     requests = [
-        BenchRequest(builder.build((), text, (), spec.max_length).token_ids, params)
+        BenchRequest(prompts.build((), text, (), spec.max_length).token_ids, params)
         for text in burst.prompts
     ]
     traces = drive(engine, requests)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from moss_tp.engine.config import DTYPES
+from serve_app.demo.bundled import BUNDLED_MODEL
+
 if TYPE_CHECKING:
     from serve_app.bench.figures import Section
     from serve_app.bench.launch import EngineSpec
     from serve_app.bench.machine import Machine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-DEMO_MODEL = Path(__file__).parents[1] / "demo" / "moss_nano"
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -109,7 +109,7 @@ class Shared:
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _OPTIONS = (
-    click.option("--model", default=str(DEMO_MODEL), help="Model directory or hub id."),
+    click.option("--model", default=str(BUNDLED_MODEL), help="Model directory or hub id."),
     click.option("--tp", type=click.IntRange(1), default=1, show_default=True, help="Ranks."),
     click.option("--threads", type=click.IntRange(1), help="Of each rank. Default: cores / ranks."),
     click.option("--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True),

@@ -3,21 +3,21 @@
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from serve_app.demo.bundled import BUNDLED_MODEL
 
 if TYPE_CHECKING:
     from serve_app.demo.exam import Question
     from serve_app.demo.examiner import Examiner
 
 MIN_ARITHMETIC, MIN_MEMORY = 0.98, 0.95
-_BUNDLED = Path(__file__).parents[1] / "demo" / "moss_nano"
 
 
 @click.command(name="demo-eval")
-@click.option("--model", default=str(_BUNDLED), help="Directory or hub id; the bundled model.")
+@click.option("--model", default=str(BUNDLED_MODEL), help="Directory or hub id; the bundled model.")
 @click.option("--num-arithmetic", default=400, show_default=True, type=click.IntRange(1))
 @click.option("--num-memory", default=100, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=0, show_default=True)

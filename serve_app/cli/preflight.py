@@ -10,14 +10,11 @@ from pathlib import Path
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
-from serve_app.meta_instruction import load_meta_instruction
-from serve_app.prompt import PromptBuilder
+from serve_app.model_prompts import build_prompts
 from serve_app.redis_session_store import RedisSessionStore, StoreSettings
-from serve_app.settings import ServeSettings
+from serve_app.settings import Dialogue, ServeSettings
 
 EMBEDDED = "embedded"
-
-
 NOT_DURABLE = "warning: the store keeps no append-only file, so its crash may lose turns"
 
 
@@ -27,7 +24,7 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     model = ModelConfig.from_dir(directory)
     model.check_tp(settings.tp)
     settings.engine_config(str(directory)).resolve(model)
-    _check_tokenizer(directory, model.vocab_size)
+    _check_tokenizer(directory, settings.spoken_dialogue, model.vocab_size)
     _ = settings.plugin_names
     if settings.device == "cuda":
         _check_gpus(settings.tp * settings.replicas)
@@ -71,9 +68,9 @@ def _check_gpus(needed: int) -> None:
         raise ConfigError(f"{needed} GPUs are needed, one a rank, and this machine has {found}")
 
 
-def _check_tokenizer(directory: Path, vocab_size: int) -> None:
+def _check_tokenizer(directory: Path, dialogue: Dialogue, vocab_size: int) -> None:
     tokenizer = Tokenizer.from_dir(directory)
-    PromptBuilder(tokenizer, load_meta_instruction(directory))
+    build_prompts(tokenizer, directory, dialogue)
     if tokenizer.vocab_size > vocab_size:
         raise CheckpointError(
             f"the tokenizer in {directory} has {tokenizer.vocab_size} tokens, the model only "

@@ -6,15 +6,16 @@ from typing import NoReturn
 
 import click
 
+from moss_tp.engine.config import DEVICES, DTYPES
 from moss_tp.errors import ConfigError, MossError
 from serve_app.cli.guard import Guard
 from serve_app.cli.local_server import StartError, local_server, session_store, watch_ray
 from serve_app.cli.preflight import EMBEDDED, check_address, check_settings, make_directory
 from serve_app.cli.stop_signals import StopRequested, StopSignals
 from serve_app.cli.terminal import Terminal, quiet_terminal
+from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.settings import DEFAULT_DTYPE, ServeSettings
 
-DEMO_MODEL = Path(__file__).parents[1] / "demo" / "moss_nano"
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
 # Ctrl-C means now: replies that are being written get this long.
 DRAIN_S = 2
@@ -22,10 +23,12 @@ DTYPE_HELP = "Default: " + ", ".join(f"{t} on {d}" for d, t in DEFAULT_DTYPE.ite
 
 
 @click.command()
-@click.option("--model", default=str(DEMO_MODEL), help="Model directory or hub id. Default: demo.")
+@click.option(
+    "--model", default=str(BUNDLED_MODEL), help="Model directory or hub id. Default: demo."
+)
 @click.option("--tp", type=click.IntRange(1), default=2, show_default=True, help="Ranks.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help=DTYPE_HELP)
+@click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True)
+@click.option("--dtype", type=click.Choice(DTYPES), help=DTYPE_HELP)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True)
 @click.option("--store", default=EMBEDDED, show_default=True, help="embedded or redis://…")

@@ -15,7 +15,8 @@ from typing import Any, Self
 import httpx
 import psutil
 
-DEMO_MODEL = Path(__file__).parents[2] / "serve_app" / "demo" / "moss_nano"
+from serve_app.demo.bundled import BUNDLED_MODEL
+
 START_TIMEOUT_S = 240  # on an idle laptop it takes 15 s; tests also run on busy ones
 STOP_TIMEOUT_S = 90
 
@@ -30,7 +31,7 @@ def free_port() -> int:
 class MossProcess:
     """Use as a context manager: entering returns when the server says that it is ready."""
 
-    def __init__(self, directory: Path, *flags: str, model: Path = DEMO_MODEL) -> None:
+    def __init__(self, directory: Path, *flags: str, model: Path = BUNDLED_MODEL) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._output = directory / "output.txt"

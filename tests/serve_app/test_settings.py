@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from moss_tp.errors import ConfigError
+from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.settings import Dialogue, ServeSettings
-from tests.e2e.moss_process import DEMO_MODEL
 
 PLUGIN_MODEL = "fnlp/moss-moon-003-sft-plugin"
 STORE = "redis://localhost:6379/0"
@@ -62,7 +62,7 @@ def test_a_plugin_without_a_back_end() -> None:
         ("fnlp/moss-moon-003-base", "plain"),
         ("/m/no-plugins", "plain"),
         ("/moss-plugin/moss-moon-003-sft", "plain"),
-        (str(DEMO_MODEL), "plugin"),
+        (str(BUNDLED_MODEL), "plugin"),
     ],
 )
 def test_the_dialogue_follows_the_models_name(model: str, dialogue: Dialogue) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.embedded_store import EmbeddedStore
-from tests.e2e.moss_process import DEMO_MODEL, free_port
+from tests.e2e.moss_process import free_port
 from tests.support.tiny_moss import make_checkpoint
 
 
@@ -108,7 +109,7 @@ def test_another_server_has_the_data(tmp_path: Path, data_in_use: Path) -> None:
     port = str(free_port())
     shown = subprocess.run(
         [
-            *(sys.executable, "-m", "serve_app.cli.main", "serve", "--model", str(DEMO_MODEL)),
+            *(sys.executable, "-m", "serve_app.cli.main", "serve", "--model", str(BUNDLED_MODEL)),
             *("--port", port, "--data-dir", str(data_in_use)),
         ],
         capture_output=True,

@@ -17,6 +17,7 @@ from moss_tp.tokenizer import Tokenizer
 from moss_tp.weights import load_weights
 from plugins_svc.registry import PLUGIN_NAMES, capability_lines
 from serve_app.cli import demo_data
+from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.demo.demo_turn import META_INSTRUCTION, published
 from serve_app.demo.draw import Draw
 from serve_app.demo.exam import Question, arithmetic_questions, memory_questions
@@ -26,13 +27,12 @@ from serve_app.meta_instruction import load_meta_instruction
 from serve_app.prompt import PromptBuilder, Thinking
 from serve_app.sessions import Turn
 
-BUNDLED = Path(__file__).parents[3] / "serve_app" / "demo" / "moss_nano"
 MAX_BYTES = 12_000_000
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_dir(BUNDLED)
+    return Tokenizer.from_dir(BUNDLED_MODEL)
 
 
 def test_digits_and_chinese_characters_stand_alone(tokenizer: Tokenizer) -> None:
@@ -59,8 +59,8 @@ def test_markers_and_capability_lines_are_single_tokens(tokenizer: Tokenizer) ->
 
 
 def test_training_ids_are_the_servers_ids(tokenizer: Tokenizer) -> None:
-    prompts = PromptBuilder(tokenizer, load_meta_instruction(BUNDLED))
-    assert load_meta_instruction(BUNDLED) == META_INSTRUCTION
+    prompts = PromptBuilder(tokenizer, load_meta_instruction(BUNDLED_MODEL))
+    assert load_meta_instruction(BUNDLED_MODEL) == META_INSTRUCTION
     for number in range(30):
         chat = Chat(Draw(number))
         chat.add_any({"calculator": 3, "tell": 1, "topic": 1, "web_search": 1}, 3)
@@ -91,18 +91,18 @@ def _served_ids(tokenizer: Tokenizer, prompts: PromptBuilder, chat: Chat) -> lis
 
 
 def test_the_bundled_model_is_small_and_loads() -> None:
-    assert (BUNDLED / "model.safetensors").stat().st_size <= MAX_BYTES
-    config = ModelConfig.from_dir(BUNDLED)
+    assert (BUNDLED_MODEL / "model.safetensors").stat().st_size <= MAX_BYTES
+    config = ModelConfig.from_dir(BUNDLED_MODEL)
     for tp_size in (1, 2, 4):
         config.check_tp(tp_size)
     model = MossForCausalLM(config, TPGroup.single(torch.device("cpu")), torch.float32)
-    load_weights(model, BUNDLED)
+    load_weights(model, BUNDLED_MODEL)
     assert 4e6 < sum(weight.numel() for weight in model.parameters()) < 6e6
 
 
 @pytest.fixture(scope="module")
 def examiner() -> Examiner:
-    return Examiner(str(BUNDLED), SamplingParams(temperature=0, max_tokens=256))
+    return Examiner(str(BUNDLED_MODEL), SamplingParams(temperature=0, max_tokens=256))
 
 
 def test_the_bundled_model_is_no_worse_than_when_it_was_committed(examiner: Examiner) -> None:

@@ -1,0 +1,5 @@
+"""Where the demo model lies."""
+
+from pathlib import Path
+
+BUNDLED_MODEL = Path(__file__).parent / "moss_nano"
