@@ -34,11 +34,7 @@ class Case:
     keys: Tensor  # (T, H, D) fp32, turned: what the cache must hold
 
 
-def make_case(
-    lens: list[tuple[int, int]],
-    dtype: torch.dtype,
-    shape: Shape | None = None,
-) -> Case:
+def make_case(lens: list[tuple[int, int]], dtype: torch.dtype, shape: Shape | None = None) -> Case:
     """Sequences of `(query_len, context_len)` whose history lies in the cache already, in blocks
     in no order."""
     shape = shape or Shape()
