@@ -78,6 +78,9 @@ class Run:
             sampled = self.executor.execute(to_batch(chunks, self.config.block_size))
             advanced = self.scheduler.update(chunks, sampled)
         self.scheduler.check_integrity()
+        needed = self.scheduler.block_manager.num_needed
+        for seq in self.scheduler.running:
+            assert len(seq.block_table) <= needed(seq.num_tokens), "blocks of drafts are kept"
         return advanced
 
     def finish(self) -> None:
