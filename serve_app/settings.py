@@ -41,6 +41,7 @@ class ServeSettings(BaseModel):
     dtype: Dtype | None = None
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
+    kv_cache_dtype: Literal["int8"] | None = Field(default=None, description="None: dtype")
     replicas: int = Field(default=1, ge=1)
     documents_dir: Path | None = Field(default=None, description="what web search searches")
     plugins: tuple[str, ...] | None = Field(default=None, description="None: all that can run")
@@ -94,6 +95,7 @@ class ServeSettings(BaseModel):
             dtype=self.dtype or DEFAULT_DTYPE[self.device],
             max_model_len=self.max_model_len,
             kv_cache_bytes=self.kv_cache_bytes,
+            kv_cache_dtype=self.kv_cache_dtype,
             step_timeout_s=self.step_timeout_s or STEP_TIMEOUT_S[self.device],
         )
 

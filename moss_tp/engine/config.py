@@ -7,6 +7,7 @@ from moss_tp.errors import ConfigError
 
 DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16")
+KV_CACHE_DTYPES = ("int8",)
 # A CPU is at its best with this many rows already, a GPU wants more.
 MIXED_PREFILL_TOKENS = {"cpu": 128, "cuda": 1024}
 
@@ -24,6 +25,7 @@ class EngineConfig:
 
     `max_model_len` counts prompt and reply; None means all the model's positions.
     `kv_cache_bytes` is the KV cache of **each** rank; None means what `kv_budget` works out.
+    `kv_cache_dtype` None keeps keys and values in `dtype`; int8 scales each head's of a token.
     `max_num_batched_tokens` bounds a step; in a step that also decodes, prompts get at most
     `max_mixed_prefill_tokens` of it. `num_speculative_tokens` is how many drafted tokens of a
     sequence a step verifies at most; 0 turns speculation off. `step_timeout_s` bounds every
@@ -38,6 +40,7 @@ class EngineConfig:
     dtype: str = "bfloat16"
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
+    kv_cache_dtype: str | None = None
     block_size: int = 16
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 1024
@@ -53,6 +56,7 @@ class EngineConfig:
             "dtype": self.dtype in DTYPES,
             "max_model_len": self.max_model_len is None or self.max_model_len >= 2,
             "kv_cache_bytes": self.kv_cache_bytes is None or self.kv_cache_bytes > 0,
+            "kv_cache_dtype": self.kv_cache_dtype in (None, *KV_CACHE_DTYPES),
             "block_size": self.block_size >= 1,
             "max_num_seqs": self.max_num_seqs >= 1,
             # Every decoding sequence must fit into one step, or the youngest would starve.
@@ -77,6 +81,11 @@ class EngineConfig:
                 f"max_model_len {self.max_model_len} is beyond the model's {limit} positions"
             )
         return self
+
+    @property
+    def cache_dtype(self) -> str:
+        """What the KV cache is kept in."""
+        return self.kv_cache_dtype or self.dtype
 
     @property
     def mixed_prefill_limit(self) -> int:

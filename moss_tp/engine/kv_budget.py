@@ -25,7 +25,7 @@ def choose_num_blocks(runner: ModelRunner, config: EngineConfig) -> int:
     ConfigError when not even one full-length sequence fits.
     """
     per_block = KVCache.bytes_per_block(
-        runner.config, config.tp_size, config.block_size, runner.dtype
+        runner.config, config.tp_size, config.block_size, runner.cache_dtype
     )
     per_sequence = -(-config.context_length // config.block_size)
     budget = config.kv_cache_bytes or _default_bytes(runner, config, per_sequence * per_block)

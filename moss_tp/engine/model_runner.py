@@ -24,20 +24,20 @@ class ModelRunner:
         config: ModelConfig,
         group: TPGroup,
         block_size: int,
-        dtype: torch.dtype,
+        cache_dtype: torch.dtype,
     ) -> None:
         self.model = model
         self.config = config
         self.group = group
         self.block_size = block_size
-        self.dtype = dtype
+        self.cache_dtype = cache_dtype
         self._sampler = Sampler()
         self._kv: KVCache | None = None
 
     def allocate(self, num_blocks: int) -> None:
         """Allocates the KV cache; every rank must be given the same number."""
         self._kv = KVCache.allocate(
-            self.config, self.group, num_blocks, self.block_size, self.dtype
+            self.config, self.group, num_blocks, self.block_size, self.cache_dtype
         )
 
     @torch.inference_mode()

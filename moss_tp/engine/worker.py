@@ -47,7 +47,8 @@ def build_rank(spec: RankSpec) -> ModelRunner:
     model_config = ModelConfig.from_dir(config.model)
     dtype: torch.dtype = getattr(torch, config.dtype)
     model = load_model(config.model, model_config, group, dtype)
-    return ModelRunner(model, model_config, group, config.block_size, dtype)
+    cache_dtype: torch.dtype = getattr(torch, config.cache_dtype)
+    return ModelRunner(model, model_config, group, config.block_size, cache_dtype)
 
 
 def follow(runner: ModelRunner, num_blocks: int) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
+from moss_tp.kernels.checks import row_width
 from moss_tp.layers.linear import QKVParallelLinear, RowParallelLinear
 from moss_tp.parallel.tp_group import TPGroup
 
@@ -36,7 +37,8 @@ class BatchTensors:
 @dataclass(frozen=True)
 class KVCache:
     """This rank's keys and values: one pair `(num_blocks, heads, block_size, head_dim)` a
-    layer, so that what a head reads of a block lies side by side."""
+    layer, so that what a head reads of a block lies side by side. In int8 each row ends with the
+    bytes of its scale."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
     block_size: int
@@ -50,7 +52,8 @@ class KVCache:
         block_size: int,
         dtype: torch.dtype,
     ) -> Self:
-        shape = (num_blocks, config.num_heads // group.size, block_size, config.head_dim)
+        width = row_width(config.head_dim, dtype)
+        shape = (num_blocks, config.num_heads // group.size, block_size, width)
 
         # Zeros: a masked slot is multiplied by 0, and 0 * NaN would not be 0.
         def cache() -> Tensor:
@@ -63,8 +66,8 @@ class KVCache:
         config: ModelConfig, tp_size: int, block_size: int, dtype: torch.dtype
     ) -> int:
         """Bytes of one block on one rank, over all layers."""
-        values = 2 * config.num_layers * block_size * config.hidden_size // tp_size
-        return values * dtype.itemsize
+        rows = 2 * config.num_layers * block_size * (config.num_heads // tp_size)
+        return rows * row_width(config.head_dim, dtype) * dtype.itemsize
 
 
 class Attention(nn.Module):

@@ -63,6 +63,7 @@ def _pointer_cast(element: Any) -> Any:
 
 
 bytes_at = _pointer_cast(types.uint8)
+chars_at = _pointer_cast(types.int8)
 floats_at = _pointer_cast(types.float32)
 words_at = _pointer_cast(types.uint32)
 halves_at = _pointer_cast(types.uint16)

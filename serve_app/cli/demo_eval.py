@@ -25,6 +25,7 @@ MIN_ARITHMETIC, MIN_MEMORY = 0.98, 0.95
 @click.option("--plugins", default="calculator", show_default=True,
               help="Comma-separated plugins that are on.")  # fmt: skip
 @click.option("--dtype", default="float32", show_default=True)
+@click.option("--kv-cache-dtype", help="int8; default: the same as --dtype.")
 @click.option("--show-wrong", is_flag=True, help="Print each chat that went wrong.")
 def command(
     model: str,
@@ -34,6 +35,7 @@ def command(
     greedy: bool,
     plugins: str,
     dtype: str,
+    kv_cache_dtype: str | None,
     show_wrong: bool,
 ) -> None:
     """Ask held-out sums and chats that need memory; exit 1 below 98 % and 95 %.
@@ -51,7 +53,7 @@ def command(
         raise click.BadParameter(
             f"no back end for {', '.join(sorted(unknown))}", param_hint="--plugins"
         )
-    examiner = Examiner(model, params, names, dtype)
+    examiner = Examiner(model, params, names, dtype, kv_cache_dtype)
     sums = _grade(examiner, "arithmetic", arithmetic_questions(num_arithmetic, seed), show_wrong)
     recalls = _grade(examiner, "memory", memory_questions(num_memory, seed), show_wrong)
     sys.exit(0 if sums >= MIN_ARITHMETIC and recalls >= MIN_MEMORY else 1)

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from moss_tp.engine.config import DEVICES, DTYPES
+from moss_tp.engine.config import DEVICES, DTYPES, KV_CACHE_DTYPES
 from moss_tp.errors import ConfigError, MossError
 from serve_app.cli.guard import Guard
 from serve_app.cli.local_server import StartError, local_server, session_store, watch_ray
@@ -29,6 +29,9 @@ DTYPE_HELP = "Default: " + ", ".join(f"{t} on {d}" for d, t in DEFAULT_DTYPE.ite
 @click.option("--tp", type=click.IntRange(1), default=2, show_default=True, help="Ranks.")
 @click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True)
 @click.option("--dtype", type=click.Choice(DTYPES), help=DTYPE_HELP)
+@click.option(
+    "--kv-cache-dtype", type=click.Choice(KV_CACHE_DTYPES), help="Default: the same as --dtype."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True)
 @click.option("--store", default=EMBEDDED, show_default=True, help="embedded or redis://…")
@@ -55,6 +58,7 @@ def command(
     tp: int,
     device: str,
     dtype: str | None,
+    kv_cache_dtype: str | None,
     host: str,
     port: int,
     store: str,
@@ -73,6 +77,7 @@ def command(
             "tp": tp,
             "device": device,
             "dtype": dtype,
+            "kv_cache_dtype": kv_cache_dtype,
             "max_model_len": max_model_len,
             "documents_dir": documents,
             "dialogue": dialogue,

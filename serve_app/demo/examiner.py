@@ -75,6 +75,7 @@ class Examiner:
     params: SamplingParams
     enabled: frozenset[str] = frozenset({"calculator"})
     dtype: str = "float32"
+    kv_cache_dtype: str | None = None
     concurrency: int = 16
 
     def ask(self, questions: Sequence[Question]) -> list[Mark]:
@@ -84,7 +85,12 @@ class Examiner:
     async def _ask_all(self, questions: Sequence[Question]) -> list[Mark]:
         directory = resolve_model(self.model)
         tokenizer = Tokenizer.from_dir(directory)
-        config = EngineConfig(model=str(directory), dtype=self.dtype, max_num_seqs=64)
+        config = EngineConfig(
+            model=str(directory),
+            dtype=self.dtype,
+            kv_cache_dtype=self.kv_cache_dtype,
+            max_num_seqs=64,
+        )
         engine = AsyncEngine(build_engine(config, tokenizer=tokenizer))
         try:
             prompts = PromptBuilder(tokenizer, load_meta_instruction(directory))

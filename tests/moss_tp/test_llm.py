@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from moss_tp import LLM, RequestOutput, SamplingParams
+from moss_tp.engine.batch import Batch
 from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from tests.support.tiny_moss import EOS_ID, make_checkpoint
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -31,6 +33,24 @@ def test_text_and_ids_are_the_same_prompt(llm: LLM) -> None:
     assert first.num_prompt_tokens == len(ids)
     assert first.finish_reason == second.finish_reason == "length"
     assert len(first.token_ids) == 8
+
+
+def test_the_replies_to_one_prompt_compute_it_once(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others find its full blocks in the cache."""
+    lengths: list[int] = []
+    execute = llm.engine.executor.execute
+
+    def counted(batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+        lengths.append(len(batch.token_ids))
+        return execute(batch, rows)
+
+    monkeypatch.setattr(llm.engine.executor, "execute", counted)
+    prompt = [5 * i % 200 for i in range(40)]
+    (output,) = llm.generate([prompt], SamplingParams(max_tokens=1, seed=3, n=4, ignore_eos=True))
+    assert len(output.outputs) == 4
+    assert sum(lengths) == 40 + 3 * (40 - 32)
 
 
 def test_special_tokens_in_text_are_text(llm: LLM) -> None:

@@ -1,27 +1,19 @@
 """What a step adds to the KV cache: rotated keys and values; queries are rotated in place.
 
-`qkv (T, 3, H, D)` in fp32, the caches `(num_blocks, H, block_size, D)` in fp32 or bf16. Queries
-are scaled here too, once. One task is one row.
+`qkv (T, 3, H, D)` in fp32, the caches `(num_blocks, H, block_size)` rows of any kind, see
+`elements`. Queries are scaled here too, once. One task is one row.
 """
 
 import numpy as np
-import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
+from moss_tp.kernels.cpu.elements import kind_of, put, row_bytes
 from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.rotary import Rotary
 from moss_tp.native.compiled import inner, kernel
-from moss_tp.native.simd import (
-    BF16_BYTES,
-    FP32_BYTES,
-    INT_BYTES,
-    floats_at,
-    halves_at,
-    ints_at,
-    round_to_bf16,
-)
+from moss_tp.native.simd import FP32_BYTES, INT_BYTES, floats_at, ints_at
 
 NUM_PARAMS = 13
 
@@ -35,11 +27,12 @@ def add_store(
     scale: float,
 ) -> None:
     k_cache, v_cache = cache
-    _, heads, block_size, head_dim = k_cache.shape
+    _, heads, block_size, _ = k_cache.shape
+    head_dim = qkv.shape[-1]
     scale_bits = int(np.float32(scale).view(np.uint32))
     params: list[int | Tensor] = [
         qkv, rotary.cos, rotary.sin, plan.positions, plan.slot_mapping, k_cache, v_cache, heads,
-        head_dim, block_size, 2 * rotary.cos.shape[1], int(k_cache.dtype == torch.bfloat16),
+        head_dim, block_size, 2 * rotary.cos.shape[1], kind_of(k_cache),
         scale_bits,
     ]  # fmt: skip
     program.add(_store, len(qkv), params)
@@ -55,23 +48,10 @@ def _rotate(x: int, cos: int, sin: int, rotary_dim: int) -> None:
         values[2 * pair + 1] = odd * cosines[pair] + even * sines[pair]
 
 
-@inner
-def _put(x: int, cache: int, slot: int, head_dim: int, is_bf16: int) -> None:
-    values = floats_at(x)
-    if is_bf16:
-        halves = halves_at(cache + slot * head_dim * BF16_BYTES)
-        for i in range(head_dim):
-            halves[i] = round_to_bf16(values[i])
-    else:
-        floats = floats_at(cache + slot * head_dim * FP32_BYTES)
-        for i in range(head_dim):
-            floats[i] = values[i]
-
-
 @kernel
 def _store(params: int, row: int) -> None:
     p = carray(ints_at(params), NUM_PARAMS)
-    heads, head_dim, block_size, rotary_dim, is_bf16 = p[7], p[8], p[9], p[10], p[11]
+    heads, head_dim, block_size, rotary_dim, kind = p[7], p[8], p[9], p[10], p[11]
     scale = floats_at(params + 12 * INT_BYTES)[0]
     position, slot = ints_at(p[3])[row], ints_at(p[4])[row]
     angles = position * (rotary_dim // 2) * FP32_BYTES
@@ -85,5 +65,6 @@ def _store(params: int, row: int) -> None:
             values[i] *= scale
         _rotate(q + part, p[1] + angles, p[2] + angles, rotary_dim)
         own = (slot // block_size * heads + head) * block_size + slot % block_size
-        _put(q + part, p[5], own, head_dim, is_bf16)
-        _put(q + 2 * part, p[6], own, head_dim, is_bf16)
+        own *= row_bytes(head_dim, kind)
+        put(floats_at(q + part), p[5] + own, head_dim, kind)
+        put(floats_at(q + 2 * part), p[6] + own, head_dim, kind)

@@ -13,22 +13,13 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
+from moss_tp.kernels.cpu.elements import element, kind_of, row_bytes, scale_of
 from moss_tp.kernels.cpu.rows import LOWEST, make_accumulate, make_score, over_rows, place
 from moss_tp.kernels.cpu.team import Program
-from moss_tp.kernels.cpu.vectors import CHUNK, LINE
+from moss_tp.kernels.cpu.vectors import CHUNK, INT8, LINE
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.native.compiled import inner, kernel
-from moss_tp.native.simd import (
-    BF16_BYTES,
-    FP32_BYTES,
-    INT_BYTES,
-    exp,
-    floats_at,
-    halves_at,
-    ints_at,
-    prefetch,
-    widen,
-)
+from moss_tp.native.simd import FP32_BYTES, INT_BYTES, exp, floats_at, ints_at, prefetch
 
 NUM_PARAMS = 15
 TILE = 128
@@ -42,7 +33,8 @@ def add_decode(
     """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` with any row stride."""
     num_rows = len(plan.rows)
     k_cache, v_cache = cache
-    _, heads, block_size, head_dim = k_cache.shape
+    _, heads, block_size, _ = k_cache.shape
+    head_dim = qkv.shape[-1]
     num_heads = num_rows * heads
     if not num_rows:
         return
@@ -52,7 +44,7 @@ def add_decode(
     params: list[int | Tensor] = [
         qkv, out, out.stride(0), k_cache, v_cache, heads, head_dim, block_size, plan.rows,
         plan.row_contexts, plan.row_tables, plan.row_tables.shape[1], pieces, partials,
-        int(k_cache.dtype == torch.bfloat16),
+        kind_of(k_cache),
     ]  # fmt: skip
     program.add(_decode, num_heads * pieces, params)
     if pieces > 1:
@@ -63,40 +55,37 @@ _score_rows, _add_rows = over_rows(make_score), over_rows(make_accumulate)
 
 
 @inner
-def _element(row: int, index: int, is_bf16: int) -> Any:
-    if is_bf16:
-        return widen(halves_at(row)[index])
-    return floats_at(row)[index]
-
-
-@inner
-def _score(q: Any, keys: int, count: int, is_bf16: int, scores: Any) -> None:
+def _score(q: Any, keys: int, count: int, kind: int, scores: Any) -> None:
     """`scores[i]` = q times the `i`th of `count` keys."""
     head_dim = len(q)
-    row_bytes = head_dim * (BF16_BYTES if is_bf16 else FP32_BYTES)
-    out = scores.ctypes.data
-    _score_rows(q.ctypes.data, 0, keys, head_dim, out, FP32_BYTES, count, is_bf16)
+    size, out = row_bytes(head_dim, kind), scores.ctypes.data
+    _score_rows(q.ctypes.data, 0, keys, head_dim, out, FP32_BYTES, count, kind)
     for i in range(head_dim // CHUNK * CHUNK, head_dim):
         for row in range(count):
-            scores[row] += q[i] * _element(keys + row * row_bytes, i, is_bf16)
+            scores[row] += q[i] * element(keys + row * size, i, kind)
+    if kind == INT8:
+        for row in range(count):
+            scores[row] *= scale_of(keys + row * size, head_dim)
 
 
 @inner
-def _add(sums: Any, weights: Any, values: int, count: int, is_bf16: int) -> None:
-    """`sums += weights[:count] @ values`."""
+def _add(sums: Any, weights: Any, values: int, count: int, kind: int) -> None:
+    """`sums += weights[:count] @ values`; in int8 the weights take up the values' scales."""
     head_dim = len(sums)
-    row_bytes = head_dim * (BF16_BYTES if is_bf16 else FP32_BYTES)
-    factors = weights.ctypes.data
-    _add_rows(factors, FP32_BYTES, values, head_dim, sums.ctypes.data, 0, count, is_bf16)
+    size, factors = row_bytes(head_dim, kind), weights.ctypes.data
+    if kind == INT8:
+        for row in range(count):
+            weights[row] *= scale_of(values + row * size, head_dim)
+    _add_rows(factors, FP32_BYTES, values, head_dim, sums.ctypes.data, 0, count, kind)
     for i in range(head_dim // CHUNK * CHUNK, head_dim):
         for row in range(count):
-            sums[i] += weights[row] * _element(values + row * row_bytes, i, is_bf16)
+            sums[i] += weights[row] * element(values + row * size, i, kind)
 
 
 @inner
-def _place(index: int, head_dim: int, is_bf16: int) -> int:
+def _place(index: int, head_dim: int, kind: int) -> int:
     is_left_over = index >= head_dim // CHUNK * CHUNK
-    return index if is_left_over else place(index, is_bf16)
+    return index if is_left_over else place(index, kind)
 
 
 @inner
@@ -125,8 +114,8 @@ def _attend(
 ) -> tuple[Any, Any]:
     """Sums of values over context `start:stop`, not yet divided by their weights' sum; the
     greatest score and that sum."""
-    k_cache, v_cache, heads, head, block_size, is_bf16 = geometry
-    row_bytes = len(q) * (BF16_BYTES if is_bf16 else FP32_BYTES)
+    k_cache, v_cache, heads, head, block_size, kind = geometry
+    size = row_bytes(len(q), kind)
     weights = np.empty(TILE, np.float32)
     peak, total = LOWEST, np.float32(0)
     while start < stop:
@@ -135,11 +124,11 @@ def _attend(
             at, offset = (start + count) // block_size, (start + count) % block_size
             length = min(block_size - offset, TILE - count, stop - start - count)
             row = (table[at] * heads + head) * block_size + offset
-            _ask(v_cache + row * row_bytes, length * row_bytes)
+            _ask(v_cache + row * size, length * size)
             if start + count + length < stop and offset + length == block_size:
                 following = (table[at + 1] * heads + head) * block_size
-                _ask(k_cache + following * row_bytes, block_size * row_bytes)
-            _score(q, k_cache + row * row_bytes, length, is_bf16, weights[count:])
+                _ask(k_cache + following * size, block_size * size)
+            _score(q, k_cache + row * size, length, kind, weights[count:])
             count += length
         highest, part = _weigh(weights, count, peak)
         shrink = exp(peak - highest)
@@ -151,24 +140,24 @@ def _attend(
             at, offset = (start + done) // block_size, (start + done) % block_size
             length = min(block_size - offset, count - done)
             row = (table[at] * heads + head) * block_size + offset
-            _add(sums, weights[done:], v_cache + row * row_bytes, length, is_bf16)
+            _add(sums, weights[done:], v_cache + row * size, length, kind)
             done += length
         start += count
     return peak, total
 
 
 @inner
-def _spread(sums: Any, factor: Any, out: int, is_bf16: int) -> None:
+def _spread(sums: Any, factor: Any, out: int, kind: int) -> None:
     """`sums * factor`, back in the elements' own order."""
     to = floats_at(out)
     for i in range(len(sums)):
-        to[i] = sums[_place(i, len(sums), is_bf16)] * factor
+        to[i] = sums[_place(i, len(sums), kind)] * factor
 
 
 @kernel
 def _decode(params: int, task: int) -> None:
     p = carray(ints_at(params), NUM_PARAMS)
-    heads, head_dim, block_size, pieces, is_bf16 = p[5], p[6], p[7], p[12], p[14]
+    heads, head_dim, block_size, pieces, kind = p[5], p[6], p[7], p[12], p[14]
     piece, rest = task % pieces, task // pieces
     index, head = rest // heads, rest % heads
     row, context = ints_at(p[8])[index], ints_at(p[9])[index]
@@ -177,14 +166,14 @@ def _decode(params: int, task: int) -> None:
     q_address = p[0] + (row * 3 * heads + head) * head_dim * FP32_BYTES
     q = np.empty(head_dim, np.float32)
     for i in range(head_dim):
-        q[_place(i, head_dim, is_bf16)] = floats_at(q_address)[i]
+        q[_place(i, head_dim, kind)] = floats_at(q_address)[i]
     sums = np.zeros(head_dim, np.float32)
-    geometry = (p[3], p[4], heads, head, block_size, is_bf16)
+    geometry = (p[3], p[4], heads, head, block_size, kind)
     start, stop = piece * length, min(context, (piece + 1) * length)
     peak, total = _attend(q, table, start, stop, geometry, sums)
     if pieces == 1:
         out = p[1] + (row * p[2] + head * head_dim) * FP32_BYTES
-        _spread(sums, np.float32(1) / total, out, is_bf16)
+        _spread(sums, np.float32(1) / total, out, kind)
         return
     partial = floats_at(p[13] + task * (head_dim + 2) * FP32_BYTES)
     for i in range(head_dim):

@@ -8,19 +8,20 @@ rows' future are never looked at. Softmax is online, in fp32.
 from typing import Any
 
 import numpy as np
-import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
+from moss_tp.kernels.cpu.elements import kind_of, row_bytes, scale_of
 from moss_tp.kernels.cpu.rows import LOWEST
 from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.cpu.tile import MAX_ROWS, PANEL, make_tile
+from moss_tp.kernels.cpu.vectors import BF16, FP32
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.native.compiled import inner, kernel
 from moss_tp.native.simd import (
-    BF16_BYTES,
     FP32_BYTES,
     INT_BYTES,
+    chars_at,
     exp,
     floats_at,
     halves_at,
@@ -40,64 +41,53 @@ def add_prefill(
 ) -> None:
     """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` with any row stride."""
     k_cache, v_cache = cache
-    _, heads, block_size, head_dim = k_cache.shape
+    _, heads, block_size, _ = k_cache.shape
+    head_dim = qkv.shape[-1]
     params: list[int | Tensor] = [
         qkv, out, out.stride(0), k_cache, v_cache, heads, head_dim, block_size, plan.tiles,
-        plan.chunk_tables, plan.chunk_tables.shape[1], int(k_cache.dtype == torch.bfloat16),
+        plan.chunk_tables, plan.chunk_tables.shape[1], kind_of(k_cache),
     ]  # fmt: skip
     if len(plan.tiles):
         program.add(_prefill, len(plan.tiles) * heads, params)
 
 
 @inner
-def _widen_keys(panels: Any, k: int, at: int, count: int, head_dim: int, is_bf16: int) -> None:
-    """`count` keys from address `k` on become the columns `at:` of panels (CONTEXT / PANEL,
-    head_dim, PANEL)."""
-    for i in range(count):
-        panel = panels[(at + i) // PANEL]
-        lane = (at + i) % PANEL
-        if is_bf16:
-            halves = halves_at(k + i * head_dim * BF16_BYTES)
-            for d in range(head_dim):
-                panel[d, lane] = widen(halves[d])
-        else:
-            floats = floats_at(k + i * head_dim * FP32_BYTES)
-            for d in range(head_dim):
-                panel[d, lane] = floats[d]
-
-
-@inner
-def _widen_values(panels: Any, v: int, at: int, count: int, head_dim: int, is_bf16: int) -> None:
-    """`count` values from address `v` on become the rows `at:` of panels (ceil(head_dim /
-    PANEL), CONTEXT, PANEL)."""
-    for i in range(count):
-        for start in range(0, head_dim, PANEL):
-            width = min(PANEL, head_dim - start)
-            row = panels[start // PANEL, at + i]
-            if is_bf16:
-                halves = halves_at(v + (i * head_dim + start) * BF16_BYTES)
-                for d in range(width):
-                    row[d] = widen(halves[d])
-            else:
-                floats = floats_at(v + (i * head_dim + start) * FP32_BYTES)
-                for d in range(width):
-                    row[d] = floats[d]
+def _widen(row: int, head_dim: int, kind: int, out: Any) -> None:
+    """A row of the cache in fp32."""
+    if kind == FP32:
+        floats = floats_at(row)
+        for d in range(head_dim):
+            out[d] = floats[d]
+    elif kind == BF16:
+        halves = halves_at(row)
+        for d in range(head_dim):
+            out[d] = widen(halves[d])
+    else:
+        chars, scale = chars_at(row), scale_of(row, head_dim)
+        for d in range(head_dim):
+            out[d] = np.float32(chars[d]) * scale
 
 
 @inner
 def _widen_tile(
     keys: Any, values: Any, table: Any, start: int, count: int, geometry: tuple[int, ...]
 ) -> None:
-    k_cache, v_cache, heads, head, head_dim, block_size, is_bf16 = geometry
-    row_bytes = head_dim * (BF16_BYTES if is_bf16 else FP32_BYTES)
-    done = 0
-    while done < count:
-        block, offset = table[(start + done) // block_size], (start + done) % block_size
-        length = min(block_size - offset, count - done)
-        own = ((block * heads + head) * block_size + offset) * row_bytes
-        _widen_keys(keys, k_cache + own, done, length, head_dim, is_bf16)
-        _widen_values(values, v_cache + own, done, length, head_dim, is_bf16)
-        done += length
+    """`count` tokens' keys become the first columns of panels (CONTEXT / PANEL, head_dim, PANEL),
+    their values the first rows of panels (ceil(head_dim / PANEL), CONTEXT, PANEL)."""
+    k_cache, v_cache, heads, head, head_dim, block_size, kind = geometry
+    wide = np.empty(head_dim, np.float32)
+    for i in range(count):
+        block, offset = table[(start + i) // block_size], (start + i) % block_size
+        own = ((block * heads + head) * block_size + offset) * row_bytes(head_dim, kind)
+        _widen(k_cache + own, head_dim, kind, wide)
+        panel, lane = keys[i // PANEL], i % PANEL
+        for d in range(head_dim):
+            panel[d, lane] = wide[d]
+        _widen(v_cache + own, head_dim, kind, wide)
+        for first in range(0, head_dim, PANEL):
+            row = values[first // PANEL, i]
+            for d in range(min(PANEL, head_dim - first)):
+                row[d] = wide[first + d]
 
 
 @inner
@@ -135,7 +125,7 @@ def _softmax(scores: Any, sums: Any, peaks: Any, totals: Any, row: int, visible:
 @kernel
 def _prefill(params: int, task: int) -> None:
     p = carray(ints_at(params), NUM_PARAMS)
-    heads, head_dim, block_size, is_bf16 = p[5], p[6], p[7], p[11]
+    heads, head_dim, block_size, kind = p[5], p[6], p[7], p[11]
     index, head = task // heads, task % heads
     tile = ints_at(p[8] + index * TILE_INTS * INT_BYTES)
     row, count, first_visible, chunk = tile[0], tile[1], tile[2], tile[3]
@@ -151,7 +141,7 @@ def _prefill(params: int, task: int) -> None:
     sums = np.zeros((padded, values.shape[0] * PANEL), np.float32)
     scores = np.empty((padded, CONTEXT), np.float32)
     peaks, totals = np.full(padded, LOWEST), np.zeros(padded, np.float32)
-    geometry = (p[3], p[4], heads, head, head_dim, block_size, is_bf16)
+    geometry = (p[3], p[4], heads, head, head_dim, block_size, kind)
     stop = first_visible + count - 1
     for start in range(0, stop, CONTEXT):
         length = min(CONTEXT, stop - start)

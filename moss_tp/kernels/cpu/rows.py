@@ -1,8 +1,8 @@
 """One query against rows of the cache, by vectors: scores of keys, and weighted sums of values.
 
-A row is `head_dim` elements in fp32 or bf16, taken CHUNK at a time. In bf16 a chunk's even
-elements come before its odd ones, as its words hold them: q and sums are in that order, see
-`place`. What is left over of a head that CHUNK does not divide is the caller's.
+A row is `head_dim` elements of some kind, taken CHUNK at a time. In bf16 a chunk's even elements
+come before its odd ones, as its words hold them: q and sums are in that order, see `place`. What
+is left over of a head that CHUNK does not divide is the caller's, and so are the scales of int8.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,12 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from moss_tp.kernels.cpu.elements import row_bytes
 from moss_tp.kernels.cpu.vectors import (
+    BF16,
     CHUNK,
+    FP32,
+    INT8,
     LANES,
     VECTOR,
     fma,
@@ -23,7 +27,7 @@ from moss_tp.kernels.cpu.vectors import (
     pointer_to,
 )
 from moss_tp.native.compiled import inner
-from moss_tp.native.simd import BF16_BYTES, F32, FP32_BYTES, I32, i64, intrinsic
+from moss_tp.native.simd import F32, FP32_BYTES, I32, i64, intrinsic
 
 LOWEST = np.float32(-1e30)  # below any score
 MANY = 4  # rows at once: each load of q or of the sums serves all of them
@@ -31,15 +35,15 @@ _cgutils: Any = cgutils  # untyped
 
 
 @inner
-def place(index: int, is_bf16: int) -> int:
+def place(index: int, kind: int) -> int:
     """Where the element `index` of a row stands among q or sums."""
-    if not is_bf16:
+    if kind != BF16:
         return index
     within = index % CHUNK
     return index - within + within % 2 * LANES + within // 2
 
 
-def make_score(rows: int, is_bf16: bool) -> Any:
+def make_score(rows: int, kind: int) -> Any:
     """`score(q, keys, row_bytes, chunks, out)`: out[i] = q . keys[i] for `rows` rows."""
 
     @intrinsic
@@ -49,10 +53,10 @@ def make_score(rows: int, is_bf16: bool) -> Any:
             zero = ir.Constant(VECTOR, [0.0] * LANES)
             sums = [[_variable(builder, zero) for _ in range(2)] for _ in range(rows)]
             with _cgutils.for_range(builder, chunks) as loop:
-                factors = load_halves(builder, q, loop.index, is_bf16=False)
+                factors = load_halves(builder, q, loop.index, FP32)
                 for row in range(rows):
                     key = builder.add(keys, builder.mul(row_bytes, i64(row)))
-                    halves = load_halves(builder, key, loop.index, is_bf16)
+                    halves = load_halves(builder, key, loop.index, kind)
                     for factor, half, total in zip(factors, halves, sums[row], strict=True):
                         builder.store(fma(builder, factor, half, builder.load(total)), total)
             for row, (low, high) in enumerate(sums):
@@ -66,7 +70,7 @@ def make_score(rows: int, is_bf16: bool) -> Any:
     return score
 
 
-def make_accumulate(rows: int, is_bf16: bool) -> Any:
+def make_accumulate(rows: int, kind: int) -> Any:
     """`accumulate(weights, values, row_bytes, chunks, sums)`: sums += weights @ values for
     `rows` rows."""
 
@@ -78,10 +82,10 @@ def make_accumulate(rows: int, is_bf16: bool) -> Any:
             weights, values, row_bytes, chunks, sums = arguments
             factors = [load_broadcast(builder, weights, i64(row)) for row in range(rows)]
             with _cgutils.for_range(builder, chunks) as loop:
-                totals = list(load_halves(builder, sums, loop.index, is_bf16=False))
+                totals = list(load_halves(builder, sums, loop.index, FP32))
                 for row, factor in enumerate(factors):
                     value = builder.add(values, builder.mul(row_bytes, i64(row)))
-                    halves = load_halves(builder, value, loop.index, is_bf16)
+                    halves = load_halves(builder, value, loop.index, kind)
                     totals = [
                         fma(builder, factor, half, total)
                         for half, total in zip(halves, totals, strict=True)
@@ -121,14 +125,32 @@ def _sum_lanes(builder: Any, vector: Any) -> Any:
     return builder.extract_element(vector, ir.Constant(I32, 0))
 
 
-def over_rows(make: Callable[[int, bool], Any]) -> Any:
+def over_rows(make: Callable[[int, int], Any]) -> Any:
     """Of `make_score` or `make_accumulate`: the same for any number of rows, MANY at a time.
 
     `first` and `last` are its arguments before and after the rows' own; from a row to the next
     they go on by so many bytes.
     """
-    many_words, one_word = make(MANY, True), make(1, True)
-    many_floats, one_float = make(MANY, False), make(1, False)
+    many_floats, many_halves, many_chars = (make(MANY, kind) for kind in (FP32, BF16, INT8))
+    one_float, one_half, one_char = (make(1, kind) for kind in (FP32, BF16, INT8))
+
+    @inner
+    def many(before: int, rows: int, size: int, chunks: int, after: int, kind: int) -> None:
+        if kind == FP32:
+            many_floats(before, rows, size, chunks, after)
+        elif kind == BF16:
+            many_halves(before, rows, size, chunks, after)
+        else:
+            many_chars(before, rows, size, chunks, after)
+
+    @inner
+    def one(before: int, row: int, size: int, chunks: int, after: int, kind: int) -> None:
+        if kind == FP32:
+            one_float(before, row, size, chunks, after)
+        elif kind == BF16:
+            one_half(before, row, size, chunks, after)
+        else:
+            one_char(before, row, size, chunks, after)
 
     @inner
     def over(
@@ -139,23 +161,18 @@ def over_rows(make: Callable[[int, bool], Any]) -> Any:
         last: int,
         last_step: int,
         count: int,
-        is_bf16: int,
+        kind: int,
     ) -> None:
-        row_bytes = head_dim * (BF16_BYTES if is_bf16 else FP32_BYTES)
-        chunks = head_dim // CHUNK
+        size, chunks = row_bytes(head_dim, kind), head_dim // CHUNK
         row = 0
         while row < count:
-            before, own = first + row * first_step, rows + row * row_bytes
+            before, own = first + row * first_step, rows + row * size
             after = last + row * last_step
-            is_many = row + MANY <= count
-            if is_bf16 and is_many:
-                many_words(before, own, row_bytes, chunks, after)
-            elif is_bf16:
-                one_word(before, own, row_bytes, chunks, after)
-            elif is_many:
-                many_floats(before, own, row_bytes, chunks, after)
+            if row + MANY <= count:
+                many(before, own, size, chunks, after, kind)
+                row += MANY
             else:
-                one_float(before, own, row_bytes, chunks, after)
-            row += MANY if is_many else 1
+                one(before, own, size, chunks, after, kind)
+                row += 1
 
     return over

@@ -12,7 +12,9 @@ from typing import Any
 from numba import types
 
 from moss_tp.kernels.cpu.vectors import (
+    BF16,
     CHUNK,
+    FP32,
     LANES,
     LINE,
     VECTOR,
@@ -133,7 +135,7 @@ class _Tile:
     def _step(self, k: Any, sums: Grid) -> None:
         builder = self._builder
         for panel, address in enumerate(self._w):
-            halves = load_halves(builder, address, k, self._is_bf16)
+            halves = load_halves(builder, address, k, BF16 if self._is_bf16 else FP32)
             for row, x in enumerate(self._x):
                 value = load_broadcast(builder, x, k)
                 for half, weights in enumerate(halves, 2 * panel):

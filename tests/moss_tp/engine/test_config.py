@@ -23,6 +23,7 @@ class Positions:
         {"dtype": "int8"},
         {"max_model_len": 1},
         {"kv_cache_bytes": 0},
+        {"kv_cache_dtype": "bfloat16"},
         {"block_size": 0},
         {"max_num_seqs": 0},
         {"max_num_batched_tokens": 63},

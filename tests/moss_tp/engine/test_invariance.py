@@ -121,6 +121,49 @@ def test_chunked_and_preempted(tight: Case, expected: list[list[int]]) -> None:
     assert num_preemptions(tight.llm) > before
 
 
+INT8_BLOCK_BYTES = 2 * 2 * 16 * (64 + 4 * 4)  # with the scales of 4 heads
+
+
+@pytest.fixture(scope="module")
+def int8_replies(tiny_model: str) -> list[list[int]]:
+    with engine(tiny_model, 1, kv_cache_dtype="int8") as llm:
+        return [ids(llm.generate([prompt], GREEDY))[0] for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("tp_size", [1, 2, 4])
+def test_a_cache_in_int8_gives_one_reply_whatever_the_way(
+    tp_size: int, tiny_model: str, int8_replies: list[list[int]]
+) -> None:
+    """What is read was rounded when it was written, and a head is whole on every rank: batched,
+    then cached, then in chunks and preempted."""
+    with engine(tiny_model, tp_size, kv_cache_dtype="int8") as llm:
+        assert ids(llm.generate(PROMPTS, GREEDY)) == int8_replies
+        again = llm.generate(PROMPTS, GREEDY)
+    assert ids(again) == int8_replies
+    assert any(output.num_cached_tokens for output in again)
+    settings = {
+        "kv_cache_dtype": "int8",
+        "kv_cache_bytes": 14 * INT8_BLOCK_BYTES // tp_size,
+        "max_num_batched_tokens": 9,
+        "max_num_seqs": 6,
+    }
+    with engine(tiny_model, tp_size, **settings) as llm:
+        assert ids(llm.generate(PROMPTS, GREEDY)) == int8_replies
+        assert num_preemptions(llm) > 0
+
+
+def test_a_cache_in_int8_says_nearly_the_same(
+    int8_replies: list[list[int]], expected: list[list[int]]
+) -> None:
+    """Random weights decide by less than trained ones; from the first other token on, replies go
+    their own ways. Half of all tokens come before that."""
+    agreed = 0
+    for own, reply in zip(int8_replies, expected, strict=True):
+        pairs = list(zip(own, reply, strict=True))
+        agreed += next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+    assert NUM_TOKENS * len(PROMPTS) // 2 < agreed
+
+
 def test_a_seed_gives_the_same_reply_in_any_company(tiny_model: str) -> None:
     """Each with settings of its own, which the others' must not touch."""
     common: dict[str, Any] = {"temperature": 1.2, "max_tokens": 40, "ignore_eos": True}

@@ -1,5 +1,7 @@
 """Blocks for the bytes given, and a sane number where none are."""
 
+from typing import Any
+
 import pytest
 
 from moss_tp.engine import kv_budget
@@ -11,9 +13,9 @@ from moss_tp.errors import ConfigError
 BLOCK_BYTES = 2 * 2 * 16 * 64 * 4
 
 
-def num_blocks(model: str, **settings: int) -> int:
+def num_blocks(model: str, **settings: Any) -> int:
     values = {"max_model_len": 250, **settings}
-    executor = LocalExecutor(EngineConfig(model, dtype="float32", **values))  # type: ignore[arg-type]
+    executor = LocalExecutor(EngineConfig(model, dtype="float32", **values))
     executor.close()
     return executor.num_blocks
 
@@ -35,6 +37,12 @@ def test_the_default_is_never_more_than_a_quarter_of_what_is_free(
 def test_given_bytes_are_kept_to(tiny_model: str) -> None:
     assert num_blocks(tiny_model, kv_cache_bytes=17 * BLOCK_BYTES - 1) == 16
     assert num_blocks(tiny_model, kv_cache_bytes=17 * BLOCK_BYTES) == 17
+
+
+def test_int8_takes_a_byte_an_element_and_four_a_row(tiny_model: str) -> None:
+    heads = 4
+    block_bytes = 2 * 2 * 16 * (64 + heads * 4)
+    assert num_blocks(tiny_model, kv_cache_bytes=17 * block_bytes, kv_cache_dtype="int8") == 17
 
 
 def test_free_memory_is_read_from_the_kernel() -> None:

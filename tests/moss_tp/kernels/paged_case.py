@@ -34,15 +34,24 @@ class Case:
     keys: Tensor  # (T, H, D) fp32, turned: what the cache must hold
 
 
-def make_case(lens: list[tuple[int, int]], dtype: torch.dtype, shape: Shape | None = None) -> Case:
+def make_case(
+    lens: list[tuple[int, int]],
+    dtype: torch.dtype,
+    shape: Shape | None = None,
+    in_int8: bool = False,
+) -> Case:
     """Sequences of `(query_len, context_len)` whose history lies in the cache already, in blocks
-    in no order."""
+    in no order. A cache in int8 is expected to be attended as it is, rounding and all."""
     shape = shape or Shape()
     random = torch.Generator().manual_seed(5)
     num_blocks = sum(-(-context // shape.block_size) for _, context in lens) + 2
     size = (num_blocks, shape.heads, shape.block_size, shape.head_dim)
+
+    def stored(rows: Tensor) -> Tensor:
+        return reference.quantize(rows) if in_int8 else rows.to(dtype)
+
     # What is not written stays large: it must not leak into the result.
-    cache = (torch.full(size, 1e3, dtype=dtype), torch.full(size, 1e3, dtype=dtype))
+    cache = (stored(torch.full(size, 1e3)), stored(torch.full(size, 1e3)))
     free = torch.randperm(num_blocks, generator=random).tolist()
     longest = max(context for _, context in lens)
     rotary = Rotary.make(shape.rotary_dim, longest, torch.device("cpu"))
@@ -55,13 +64,16 @@ def make_case(lens: list[tuple[int, int]], dtype: torch.dtype, shape: Shape | No
         history = context - query
         q, k = (reference.rotate(dense[:, i].float(), rotary, own) for i in (0, 1))
         for part, value in zip(cache, (k, dense[:, 2]), strict=True):
-            part[blocks[:history], :, offsets[:history]] = value[:history].to(dtype)
+            part[blocks[:history], :, offsets[:history]] = stored(value[:history])
         slots.append((blocks * shape.block_size + offsets)[history:])
         positions.append(own[history:])
         tables.append(table)
         rows.append(dense[history:])
         keys.append(k[history:])
-        expected.append(dense_attention(q[history:], k, dense[:, 2].float(), shape.scale))
+        v = dense[:, 2].float()
+        if in_int8:
+            k, v = (reference.dequantize(reference.quantize(part)) for part in (k, v))
+        expected.append(dense_attention(q[history:], k, v, shape.scale))
     plan = AttentionPlan.make(
         torch.cat(positions),
         torch.cat(slots),

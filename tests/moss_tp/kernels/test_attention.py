@@ -1,13 +1,16 @@
 """Every attention kernel against attention written out on each sequence's own dense K and V.
 
 Tolerances: in fp32 only the order of sums differs, 1e-5 for values of size 1. In bf16 and fp16
-inputs are rounded to 8 bits and K once more after it is turned: 2e-2.
+inputs are rounded to 8 bits and K once more after it is turned: 2e-2. A cache in int8 is compared
+with its own values; a last bit of a turned K may round another way: 2e-2.
 """
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from moss_tp.errors import ConfigError
@@ -80,6 +83,32 @@ def test_half_precision(kernel: str, name: str) -> None:
 def test_shapes(attend: Attend, shape: str, dtype: torch.dtype) -> None:
     case = make_case(BATCHES["mixed"], dtype, SHAPES[shape])
     assert_equal(result(attend, case), case)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_cache_in_int8(attend: Attend, shape: str, dtype: torch.dtype) -> None:
+    case = make_case(BATCHES["mixed"], dtype, SHAPES[shape], in_int8=True)
+    out = result(attend, case)
+    torch.testing.assert_close(out.float(), case.expected, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_int8_rows_are_what_quantize_makes(kernel: str) -> None:
+    """Values are not turned: to the bit."""
+    case = make_case(BATCHES["mixed"], torch.float32, in_int8=True)
+    result(KERNELS[kernel], case)
+    blocks, offsets = case.plan.slot_mapping // 4, case.plan.slot_mapping % 4
+    values = case.cache[1][blocks, :, offsets]
+    assert torch.equal(values, reference.quantize(case.qkv[:, 2]))
+
+
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=40))
+def test_int8_is_within_half_a_step(row: list[float]) -> None:
+    wide = torch.tensor([row])
+    back = reference.dequantize(reference.quantize(wide))
+    step = wide.abs().max() / 127
+    assert (back - wide).abs().max() <= step * 0.501
 
 
 @pytest.mark.usefixtures("four_threads")

@@ -61,12 +61,14 @@ def logits_of(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Te
     return PagedSequences(model, config, group).step({"all": LOGIT_IDS}, every_row=True)
 
 
-def bf16_logits(group: TPGroup, path: Path) -> dict[str, Tensor | None]:
+def logits_by_way(
+    group: TPGroup, path: Path, dtype: torch.dtype, cache_dtype: torch.dtype
+) -> dict[str, Tensor | None]:
     """Of LOGIT_IDS, prefilled in one chunk, and one by one in as many steps."""
     config = ModelConfig.from_dir(path)
-    model = load_model(path, config, group, torch.bfloat16)
-    chunk = PagedSequences(model, config, group, dtype=torch.bfloat16)
-    singly = PagedSequences(model, config, group, dtype=torch.bfloat16)
+    model = load_model(path, config, group, dtype)
+    chunk = PagedSequences(model, config, group, dtype=cache_dtype)
+    singly = PagedSequences(model, config, group, dtype=cache_dtype)
     steps = [singly.step({"all": [token]}) for token in LOGIT_IDS]
     rows = [step for step in steps if step is not None]
     return {

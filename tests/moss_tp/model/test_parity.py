@@ -19,8 +19,8 @@ from tests.moss_tp.model.ranks import (
     WAYS,
     Measured,
     Replies,
-    bf16_logits,
     broken_logits,
+    logits_by_way,
     measure,
 )
 from tests.support.run_distributed import run_distributed
@@ -28,6 +28,7 @@ from tests.support.tiny_moss import VOCAB_SIZE, load_oracle, make_checkpoint
 
 TOLERANCE = 1e-4
 BF16_TOLERANCE = 0.02
+INT8_TOLERANCE = 0.02
 NUM_LAYERS = 2
 TP_SIZES = (1, 2, 4)
 GREEDY = ("heads24",)  # which of the shapes are also decoded
@@ -137,12 +138,28 @@ def test_bf16_is_as_near_as_its_rounding(
     with torch.no_grad():
         expected = load_oracle(path)(torch.tensor([LOGIT_IDS])).logits[0]
     if tp_size == 1:
-        logits = bf16_logits(TPGroup.single("cpu"), path)
+        logits = logits_by_way(TPGroup.single("cpu"), path, torch.bfloat16, torch.bfloat16)
     else:
-        logits = run_distributed(bf16_logits, tp_size, path)[0]
+        logits = run_distributed(logits_by_way, tp_size, path, torch.bfloat16, torch.bfloat16)[0]
     for way, own in logits.items():
         assert own is not None
         assert mean_difference(own, expected) < BF16_TOLERANCE, way
+
+
+@pytest.mark.parametrize("tp_size", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_cache_in_int8_is_as_near_as_its_rounding(
+    shape: str, tp_size: int, checkpoints: dict[str, Path], oracle_logits: dict[str, Tensor]
+) -> None:
+    """Everything else is in fp32. A value is off by 1/254 of its row's greatest at most."""
+    arguments = (checkpoints[shape], torch.float32, torch.int8)
+    if tp_size == 1:
+        logits = logits_by_way(TPGroup.single("cpu"), *arguments)
+    else:
+        logits = run_distributed(logits_by_way, tp_size, *arguments)[0]
+    for way, own in logits.items():
+        assert own is not None
+        assert TOLERANCE < mean_difference(own, oracle_logits[shape]) < INT8_TOLERANCE, way
 
 
 def mean_difference(logits: Tensor, reference: Tensor) -> float:
