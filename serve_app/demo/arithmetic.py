@@ -16,8 +16,8 @@ from serve_app.demo.phrasebook import Language, phrasebook
 
 # Operators, and what the phrase tables call them.
 OPERATORS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
-# Long fractions are the hardest to copy.
-_SHARES = {"+": 2, "-": 2, "*": 2, "/": 3}
+# Long fractions are the hardest to copy, and only a difference minds which number comes first.
+_SHARES = {"+": 2, "-": 3, "*": 2, "/": 3}
 _PHRASES = phrasebook("arithmetic")
 
 
@@ -58,7 +58,8 @@ def calculator_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTur
 
 def spoken(draw: Draw, language: Language, operator: str) -> str:
     """`{a} op {b}` in symbols, in words or as a noun, with its two holes left open."""
-    style, name = draw.integer(0, 9), OPERATORS[operator]
+    # Training has more of the nouns, the hardest to tell apart.
+    style, name = draw.integer(0, 9 if draw.held_out else 11), OPERATORS[operator]
     if style < 5:
         space, symbol = draw.choice(("", "", " ")), draw.choice(_PHRASES["symbols"][name])
         return f"{{a}}{space}{symbol}{space}{{b}}"
@@ -75,9 +76,9 @@ def _problem(draw: Draw, language: Language) -> Sum:
         return _chain(draw, language)
     expression, phrases = _two_numbers(draw), _PHRASES[language]
     name = OPERATORS[expression.operator]
-    if style < 20:
+    if style < 26:
         template = draw.choice(phrases["orders"][name])
-    elif style < 26:
+    elif style < 31:
         template = draw.choice(phrases["stories"][name])
     else:
         template = rough(draw, language, draw.choice(phrases["frames"]), beside=True)

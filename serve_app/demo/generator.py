@@ -17,6 +17,7 @@ from serve_app.demo.equations import equation_turn
 from serve_app.demo.lookups import picture_turn, search_turn
 from serve_app.demo.memory import Facts, ask_turn, tell_turn
 from serve_app.demo.phrasebook import Language
+from serve_app.demo.repeats import repeat_turn
 from serve_app.demo.smalltalk import ability_turn, topic_turn
 
 _PLUGIN_TURNS: dict[str, Callable[[Draw, Language, bool], DemoTurn]] = {
@@ -34,6 +35,7 @@ _ANY_TURN: dict[str, float] = {
     "equation_solver": 10,
     "web_search": 13,
     "text_to_image": 7,
+    "repeat": 6,
 }
 _FILLER: dict[str, float] = {
     "topic": 30,
@@ -44,6 +46,7 @@ _FILLER: dict[str, float] = {
     "equation_solver": 5,
     "web_search": 5,
     "text_to_image": 3,
+    "repeat": 6,
 }
 
 
@@ -68,6 +71,8 @@ class Chat:
             turn = tell_turn(draw, language, self.facts)
         elif kind == "ask":
             turn = ask_turn(draw, language, self.facts)
+        elif kind == "repeat":
+            turn = repeat_turn(draw, language)
         else:
             turn = _PLUGIN_TURNS[kind](draw, language, kind in self.enabled)
         self.turns.append(turn)
@@ -88,13 +93,13 @@ def conversation(
 ) -> dict[str, Any]:
     """Conversation `number` of a data set, in MOSS's published JSON.
 
-    A `short_share` of them is no more than a sum, or a fact and the question for it: a first
-    lesson in copying.
+    A `short_share` of them is no more than a sum, a fact and the question for it, or words to be
+    repeated: a first lesson in copying.
     """
     draw = Draw(f"{seed}/{number}", held_out)
     chat = Chat(draw)
     full = {_sum_last: 42, _recall_last: 28, _mixed: 30}
-    short = {_sum_alone: 40, _recall_alone: 60}
+    short = {_sum_alone: 35, _recall_alone: 45, _repeat_alone: 20}
     shape = draw.weighted(short if draw.chance(short_share) else full)
     shape(chat)
     return published(number, chat.turns, chat.enabled)
@@ -124,6 +129,10 @@ def _sum_alone(chat: Chat) -> None:
 def _recall_alone(chat: Chat) -> None:
     chat.add("tell")
     chat.add_any({"ask": 1}, chat.draw.integer(1, 2))
+
+
+def _repeat_alone(chat: Chat) -> None:
+    chat.add("repeat")
 
 
 def _sum_last(chat: Chat) -> None:

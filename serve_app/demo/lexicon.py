@@ -16,6 +16,8 @@ COMMON_HANZI = "".join(
 )
 
 _WORDS = phrasebook("words")
+# Of words in training, beside the share that the evaluation has too: common ones get guessed.
+_EXTRA_MADE_UP = 0.35
 # Kinds of words, for `word`.
 WORD_KINDS = tuple(_WORDS["zh"])
 
@@ -32,25 +34,41 @@ def made_up_word(draw: Draw) -> str:
     return (word + draw.phrase(_WORDS["codas"])).capitalize()
 
 
+def made_up(draw: Draw, language: Language) -> str:
+    """A word that nobody knows."""
+    return made_up_hanzi(draw) if language == "zh" else made_up_word(draw)
+
+
 def person(draw: Draw, language: Language, kind: str = "name") -> str:
     """A name, common or made up, that is not held out as a `kind`."""
-    return draw.fresh(lambda: _chinese(draw) if language == "zh" else _english(draw), kind)
+
+    def make() -> str:
+        if _is_strange(draw):
+            return made_up(draw, language)
+        return _chinese(draw) if language == "zh" else _english(draw)
+
+    return draw.fresh(make, kind)
 
 
 def word(
-    draw: Draw, kind: str, language: Language, made_up: float = 0.25, strange: float = 0
+    draw: Draw, kind: str, language: Language, share_made_up: float = 0.25, strange: float = 0
 ) -> str:
-    """A word of `kind` (one of WORD_KINDS); with probability `made_up` one that nobody knows, with
-    probability `strange` one of another kind.
+    """A word of `kind` (one of WORD_KINDS); with probability `share_made_up` one that nobody
+    knows, with probability `strange` one of another kind.
     """
 
     def make() -> str:
-        if draw.chance(made_up):
-            return made_up_hanzi(draw) if language == "zh" else made_up_word(draw)
+        if _is_strange(draw) or draw.chance(share_made_up):
+            return made_up(draw, language)
         source = draw.choice(WORD_KINDS) if draw.chance(strange) else kind
         return draw.phrase(_WORDS[language][source])
 
     return draw.fresh(make, kind)
+
+
+def _is_strange(draw: Draw) -> bool:
+    """Whether training shows a made-up word where the evaluation might show a common one."""
+    return not draw.held_out and draw.chance(_EXTRA_MADE_UP)
 
 
 def _chinese(draw: Draw) -> str:

@@ -68,7 +68,7 @@ def _sentence(draw: Draw, language: Language, topic: str) -> str:
     return text.format(
         t=topic,
         c=word(draw, "city", language),
-        w=word(draw, kind, language, made_up=0.4),
+        w=word(draw, kind, language, share_made_up=0.4),
         p=person(draw, language),
         n=draw.integer(2, 9999),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
-from serve_app.demo.lexicon import person, word
+from serve_app.demo.lexicon import made_up_word, person, word
 from serve_app.demo.manners import asked, called, rough
 from serve_app.demo.phrasebook import Language, phrasebook
 
@@ -34,7 +34,7 @@ def value_of(draw: Draw, language: Language, kind: str) -> str:
     if kind == "number":
         return draw.fresh(lambda: str(draw.integer(1, 9999)), kind)
     # A token never seen cannot be copied: what is held out of one kind is met in others.
-    return word(draw, kind, language, strange=0 if draw.held_out else 0.25)
+    return word(draw, kind, language, strange=0 if draw.held_out else 0.5)
 
 
 def tell_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
@@ -73,7 +73,8 @@ def _told(draw: Draw, language: Language, facts: Facts) -> tuple[str, str, str, 
     kind = draw.choice([kind for kind in KINDS if kind not in facts.values] or KINDS)
     value = facts.values[kind] = value_of(draw, language, kind)
     attribute = _attribute(language, kind)
-    user = rough(draw, language, draw.choice(attribute["tells"])).format(v=value)
+    template = rough(draw, language, draw.choice(attribute["tells"]))
+    user = template.format(v=value, n=made_up_word(draw).lower())
     return user, attribute["recalls"][0].format(v=value), kind, value
 
 

@@ -19,6 +19,7 @@ from serve_app.demo.exam import arithmetic_questions
 from serve_app.demo.generator import conversations, write_conversations
 from serve_app.demo.memory import KINDS, value_of
 from serve_app.demo.phrasebook import LANGUAGES, phrasebook
+from serve_app.demo.repeats import repeat_turn
 
 COUNT = 400
 
@@ -150,10 +151,21 @@ def _pattern(phrase: str) -> str:
     return re.sub(r"\\\{\w\\\}", "[^，。]+", re.escape(phrase))
 
 
-def test_short_chats_are_one_sum_or_a_fact_and_questions() -> None:
+def test_short_chats_are_one_sum_or_words_to_repeat_or_a_fact_and_questions() -> None:
+    single = ("Calculate(", *(phrasebook("repeats")[name]["thoughts"] for name in LANGUAGES))
     for chat in conversations(60, seed=0, short_share=1):
-        has_sum = "Calculate(" in json.dumps(chat["chat"])
-        assert chat["num_turns"] in ({1} if has_sum else {2, 3})
+        text = json.dumps(chat["chat"], ensure_ascii=False)
+        is_single = any(sign in text for sign in single)
+        assert chat["num_turns"] in ({1} if is_single else {2, 3})
+
+
+def test_what_is_dictated_is_repeated() -> None:
+    """The reply ends with what the request holds, and it is never the same twice."""
+    draw = Draw(7)
+    turns = [repeat_turn(draw, language) for language in LANGUAGES for _ in range(50)]
+    said = [turn.reply.removeprefix("好的：") for turn in turns]
+    assert all(text and text in turn.user for turn, text in zip(turns, said, strict=True))
+    assert len(set(said)) == len(said)
 
 
 def test_equations_have_the_roots_that_the_solver_finds() -> None:
