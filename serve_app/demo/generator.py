@@ -99,7 +99,7 @@ def conversation(
     draw = Draw(f"{seed}/{number}", held_out)
     chat = Chat(draw)
     full = {_sum_last: 42, _recall_last: 28, _mixed: 30}
-    short = {_sum_alone: 35, _recall_alone: 45, _repeat_alone: 20}
+    short = {_sum_alone: 30, _recall_alone: 45, _repeat_alone: 25}
     shape = draw.weighted(short if draw.chance(short_share) else full)
     shape(chat)
     return published(number, chat.turns, chat.enabled)

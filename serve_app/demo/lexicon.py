@@ -35,8 +35,11 @@ def made_up_word(draw: Draw) -> str:
 
 
 def made_up(draw: Draw, language: Language) -> str:
-    """A word that nobody knows."""
-    return made_up_hanzi(draw) if language == "zh" else made_up_word(draw)
+    """A word that nobody knows. In training some are as short and as small as common ones are."""
+    is_plain = not draw.held_out and draw.chance(0.5)
+    if language == "zh":
+        return made_up_hanzi(draw, 1 if is_plain else 2, 3)
+    return made_up_word(draw).lower() if is_plain else made_up_word(draw)
 
 
 def person(draw: Draw, language: Language, kind: str = "name") -> str:
@@ -44,7 +47,7 @@ def person(draw: Draw, language: Language, kind: str = "name") -> str:
 
     def make() -> str:
         if _is_strange(draw):
-            return made_up(draw, language)
+            return made_up_hanzi(draw) if language == "zh" else made_up_word(draw)
         return _chinese(draw) if language == "zh" else _english(draw)
 
     return draw.fresh(make, kind)

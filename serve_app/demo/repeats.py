@@ -6,7 +6,7 @@ token of a reply is a copy, and any token may come.
 
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
-from serve_app.demo.lexicon import WORD_KINDS, made_up_hanzi, made_up_word, person, word
+from serve_app.demo.lexicon import WORD_KINDS, made_up, person, word
 from serve_app.demo.phrasebook import Language, phrasebook
 
 _PHRASES = phrasebook("repeats")
@@ -18,7 +18,7 @@ def repeat_turn(draw: Draw, language: Language) -> DemoTurn:
 
     def make() -> str:
         joint = draw.phrase(phrases["joints"])
-        return joint.join(_piece(draw, language) for _ in range(draw.integer(1, 4)))
+        return joint.join(_piece(draw, language) for _ in range(draw.integer(1, 5)))
 
     text = draw.fresh(make, "repeat")
     request = draw.phrase(phrases["requests"]).format(x=text)
@@ -30,10 +30,10 @@ def _piece(draw: Draw, language: Language) -> str:
     if draw.chance(0.1):
         language = "en" if language == "zh" else "zh"
     style = draw.integer(0, 9)
-    if style < 3:
-        return made_up_hanzi(draw, 2, 4) if language == "zh" else made_up_word(draw)
-    if style == 3:
+    if style < 5:
+        return made_up(draw, language)
+    if style == 5:
         return str(draw.integer(0, 10 ** draw.integer(1, 6)))
-    if style == 4:
+    if style == 6:
         return person(draw, language)
     return word(draw, draw.choice(WORD_KINDS), language)
