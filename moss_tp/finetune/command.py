@@ -48,7 +48,10 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--weight-decay", "--weight_decay", default=0.1, show_default=True)
 @click.option("--adam-beta2", default=0.999, show_default=True)
 @click.option("--max-grad-norm", default=1.0, show_default=True)
-@click.option("--max-seq-len", "--max_seq_len", default=2048, show_default=True)
+@click.option(
+    "--max-seq-len", "--max_seq_len", default=2048, show_default=True,
+    help="Tokens of a conversation; never more than the model's positions.",
+)  # fmt: skip
 @click.option("--max-steps", type=int, help="Stop after this many optimizer steps.")
 @click.option("--save-step", "--save_step", default=3000, show_default=True)
 @click.option("--eval-step", "--eval_step", default=1000, show_default=True)

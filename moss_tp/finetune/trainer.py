@@ -12,6 +12,7 @@ from torch.optim import AdamW
 from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
+from moss_tp.config import ModelConfig
 from moss_tp.errors import ConfigError
 from moss_tp.finetune.checkpoint import Progress, export_model, load_state, save_state
 from moss_tp.finetune.dataset import LengthGroupedBatches, SFTDataset, collate
@@ -41,6 +42,8 @@ class Trainer:
             gradient_accumulation_steps=settings.gradient_accumulation,
         )
         tokenizer = Tokenizer.from_dir(settings.model)
+        positions = ModelConfig.from_dir(settings.model).max_position_embeddings
+        self.max_seq_len = min(settings.max_seq_len, positions)
         options = MaskOptions(settings.mask_human, settings.served_history)
         train = self._dataset(tokenizer, "train", options)
         self.batches = LengthGroupedBatches(train.lengths, settings.batch_size, settings.seed)
@@ -141,7 +144,7 @@ class Trainer:
 
     def _dataset(self, tokenizer: Tokenizer, name: str, options: MaskOptions) -> SFTDataset:
         path = self.settings.data_dir / f"{name}.jsonl"
-        return SFTDataset(path, tokenizer, self.settings.max_seq_len, options)
+        return SFTDataset(path, tokenizer, self.max_seq_len, options)
 
     def _eval_loader(self, tokenizer: Tokenizer, options: MaskOptions) -> Batches | None:
         if not (self.settings.data_dir / "val.jsonl").is_file():

@@ -98,7 +98,7 @@ def conversation(
     """
     draw = Draw(f"{seed}/{number}", held_out)
     chat = Chat(draw)
-    full = {_sum_last: 42, _recall_last: 28, _mixed: 30}
+    full = {_sum_last: 30, _recall_last: 45, _mixed: 25}
     short = {_sum_alone: 30, _recall_alone: 45, _repeat_alone: 25}
     shape = draw.weighted(short if draw.chance(short_share) else full)
     shape(chat)

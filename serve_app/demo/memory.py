@@ -57,7 +57,7 @@ def tell_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
 
 def ask_turn(draw: Draw, language: Language, facts: Facts) -> DemoTurn:
     """The user asks for a fact, told or not."""
-    is_told = bool(facts.values) and draw.chance(0.8)
+    is_told = bool(facts.values) and draw.chance(0.9)
     kind = draw.choice(tuple(facts.values) if is_told else KINDS)
     question = rough(draw, language, draw.choice(_attribute(language, kind)["asks"]))
     question = asked(draw, language, question)

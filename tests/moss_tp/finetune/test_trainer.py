@@ -67,6 +67,17 @@ def test_a_run_learns_logs_and_evaluates(settings: FinetuneSettings) -> None:
     assert [line["step"] for line in log(settings) if "eval_loss" in line] == [4, 8]
 
 
+def test_no_conversation_is_longer_than_the_models_positions(settings: FinetuneSettings) -> None:
+    """Of one that is, the turns that fit are learnt."""
+    chat = published_chat()
+    turn = chat["chat"]["turn_1"]
+    chat["chat"] = {f"turn_{number}": turn for number in range(1, 21)}
+    chat["num_turns"] = 20
+    path = settings.data_dir / "train.jsonl"
+    path.write_text("".join([json.dumps(chat) + "\n"] * BATCH), encoding="utf-8")
+    assert finetune(replace(settings, max_seq_len=2048, epochs=1)).step == 1
+
+
 def test_the_schedule_warms_up_and_decays_as_a_cosine(settings: FinetuneSettings) -> None:
     finetune(replace(settings, warmup_rate=0.25))
     rates = [line["lr"] for line in log(settings) if "lr" in line]
