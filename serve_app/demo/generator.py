@@ -93,13 +93,13 @@ def conversation(
 ) -> dict[str, Any]:
     """Conversation `number` of a data set, in MOSS's published JSON.
 
-    A `short_share` of them is no more than a sum, a fact and the question for it, or words to be
-    repeated: a first lesson in copying.
+    A `short_share` of them is no more than a sum, an equation, a fact and the question for it, or words
+    to be repeated: a first lesson in copying.
     """
     draw = Draw(f"{seed}/{number}", held_out)
     chat = Chat(draw)
     full = {_sum_last: 30, _recall_last: 45, _mixed: 25}
-    short = {_sum_alone: 30, _recall_alone: 45, _repeat_alone: 25}
+    short = {_sum_alone: 20, _equation_alone: 22, _recall_alone: 40, _repeat_alone: 18}
     shape = draw.weighted(short if draw.chance(short_share) else full)
     shape(chat)
     return published(number, chat.turns, chat.enabled)
@@ -124,6 +124,12 @@ def conversations(
 def _sum_alone(chat: Chat) -> None:
     chat.enabled = {"calculator", *chat.enabled}
     chat.add("calculator")
+
+
+def _equation_alone(chat: Chat) -> None:
+    if chat.draw.chance(0.7):
+        chat.enabled = {"equation_solver", *chat.enabled}
+    chat.add("equation_solver")
 
 
 def _recall_alone(chat: Chat) -> None:

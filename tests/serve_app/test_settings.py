@@ -16,10 +16,10 @@ STORE = "redis://localhost:6379/0"
 def test_dtype_follows_the_device() -> None:
     on_cpu = ServeSettings(model="m", store=STORE)
     on_cuda = ServeSettings(model="m", store=STORE, device="cuda")
-    chosen = ServeSettings(model="m", store=STORE, dtype="bfloat16")
-    assert on_cpu.engine_config("/m").dtype == "float32"
+    chosen = ServeSettings(model="m", store=STORE, dtype="float32")
+    assert on_cpu.engine_config("/m").dtype == "bfloat16"
     assert on_cuda.engine_config("/m").dtype == "float16"
-    assert chosen.engine_config("/m").dtype == "bfloat16"
+    assert chosen.engine_config("/m").dtype == "float32"
 
 
 def test_the_engine_gets_what_was_set() -> None:

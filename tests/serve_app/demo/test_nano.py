@@ -36,9 +36,12 @@ def tokenizer() -> Tokenizer:
 
 
 def test_digits_and_chinese_characters_stand_alone(tokenizer: Tokenizer) -> None:
+    """They are cut the same way wherever they stand; a rare character takes two tokens."""
     for text in ("1234567890", "小明住在北京", "12*34"):
-        pieces = [tokenizer.decode([token_id]) for token_id in tokenizer.encode(text)]
-        assert pieces == list(text)
+        pieces = [tokenizer.encode(character) for character in text]
+        assert tokenizer.encode(text) == [token_id for piece in pieces for token_id in piece]
+    for text in ("1234567890", "我叫什么", "12*34"):
+        assert len(tokenizer.encode(text)) == len(text)
 
 
 def test_any_text_comes_back(tokenizer: Tokenizer) -> None:
@@ -106,11 +109,11 @@ def examiner() -> Examiner:
 
 
 def test_the_bundled_model_is_no_worse_than_when_it_was_committed(examiner: Examiner) -> None:
-    """It had 16 of these 20 sums and 4 of these 10 facts; `moss demo-eval` has the real bars."""
+    """It had 19 of these 20 sums and 8 of these 10 facts; `moss demo-eval` has the real bars."""
     sums, facts = arithmetic_questions(20, seed=11), memory_questions(10, seed=11)
     marks = [mark.is_right for mark in examiner.ask([*sums, *facts])]
-    assert sum(marks[:20]) >= 14
-    assert sum(marks[20:]) >= 3
+    assert sum(marks[:20]) >= 18
+    assert sum(marks[20:]) >= 6
 
 
 def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Examiner) -> None:
@@ -120,9 +123,18 @@ def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Exam
         (("我叫小明", "你好", "我叫什么名字？"), "小明"),
         (("计算 12*34",), "408"),
         (("解方程 2x+3=7",), "没有启用"),
+        (("请重复：龙飞凤舞 42",), "龙飞凤舞 42"),
         (("Draw a cat",), "not enabled"),
     ]
     marks = examiner.ask([Question(users, expected, False) for users, expected in chats])
+    assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
+
+
+def test_the_bundled_model_solves_where_the_solver_is_on() -> None:
+    enabled = frozenset({"calculator", "equation_solver"})
+    solving = Examiner(str(BUNDLED_MODEL), SamplingParams(temperature=0), enabled)
+    chats = [("解方程 2x+3=9", "3"), ("请解方程 7x+14=0", "-2"), ("Solve 3x+1=10", "3")]
+    marks = solving.ask([Question((user,), root, True) for user, root in chats])
     assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
 
 
