@@ -66,6 +66,10 @@ class _LocalPlugins:
     async def run(self, call: Call) -> PluginOutput:
         return await self._plugins[call.plugin].run(call.argument)
 
+    def close(self) -> None:
+        for plugin in self._plugins.values():
+            plugin.close()
+
 
 @dataclass(frozen=True)
 class Examiner:
@@ -92,24 +96,30 @@ class Examiner:
             max_num_seqs=64,
         )
         engine = AsyncEngine(build_engine(config, tokenizer=tokenizer))
+        plugins = _LocalPlugins(self.enabled)
         try:
             prompts = PromptBuilder(tokenizer, load_meta_instruction(directory))
             limit = ModelConfig.from_dir(directory).max_position_embeddings
-            chat = _Chat(self, engine, prompts, limit)
+            generator = TwoPassGenerator(_LocalModel(engine), plugins, prompts)
+            chat = _Chat(self, generator, prompts, limit)
             return await asyncio.gather(*map(chat.answer, questions))
         finally:
+            plugins.close()
             engine.close()
 
 
 class _Chat:
-    """The turn code around one engine."""
+    """Chats with one model."""
 
     def __init__(
-        self, examiner: Examiner, engine: AsyncEngine, prompts: PromptBuilder, max_length: int
+        self,
+        examiner: Examiner,
+        generator: TwoPassGenerator,
+        prompts: PromptBuilder,
+        max_length: int,
     ) -> None:
         self._examiner, self._prompts, self._max_length = examiner, prompts, max_length
-        plugins = _LocalPlugins(examiner.enabled)
-        self._generator = TwoPassGenerator(_LocalModel(engine), plugins, prompts)
+        self._generator = generator
         self._places = asyncio.Semaphore(examiner.concurrency)
 
     async def answer(self, question: Question) -> Mark:

@@ -93,8 +93,8 @@ def conversation(
 ) -> dict[str, Any]:
     """Conversation `number` of a data set, in MOSS's published JSON.
 
-    A `short_share` of them is no more than a sum, an equation, a fact and the question for it, or words
-    to be repeated: a first lesson in copying.
+    A `short_share` of them is no more than a sum, an equation, a fact and the question for it, or
+    words to be repeated: a first lesson in copying.
     """
     draw = Draw(f"{seed}/{number}", held_out)
     chat = Chat(draw)
