@@ -2,8 +2,9 @@
 
     cuda, fp16, odd shapes     torch's own operations; attention is `reference`
     cpu, fp32                  oneDNN on packed weights, attention in Numba
-    cpu, bf16 instructions     the same
-    cpu, bf16 without them     all in Numba, in fp32 arithmetic over bf16 weights and cache
+    cpu, bf16, AMX             the same
+    cpu, bf16                  all in Numba: a block is one program; products by AVX-512 BF16, or
+                               without it in fp32 arithmetic over bf16 weights and cache
 
 Every attention has the signature of `reference.attend`, which is its oracle in tests; every
 linear equals `F.linear`.

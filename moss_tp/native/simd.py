@@ -41,10 +41,6 @@ def intrinsic(function: Callable[..., Any]) -> Any:
     return numba.extending.intrinsic(function)
 
 
-def f32(value: float) -> ir.Constant:
-    return ir.Constant(F32, value)
-
-
 def i64(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
@@ -231,24 +227,38 @@ def exp(context: Any, x: Any) -> Any:
     """exp(x) in fp32, within 2 units of the last place for x in [-60, 88], which it is held to."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def fma(a: Any, b: Any, c: Any) -> Any:
-            return call(builder, "llvm.fma.f32", F32, [a, b, c])
-
-        low, high = map(f32, _EXP_RANGE)
-        x = builder.select(builder.fcmp_ordered(">", arguments[0], low), arguments[0], low)
-        x = builder.select(builder.fcmp_ordered("<", x, high), x, high)
-        shifted = fma(x, f32(_LOG2_E), f32(_ROUND))
-        n = builder.fsub(shifted, f32(_ROUND))
-        r = fma(n, f32(-_LN2_LOW), fma(n, f32(-_LN2_HIGH), x))
-        tail: Any = f32(_EXP_POLYNOMIAL[0])
-        for coefficient in _EXP_POLYNOMIAL[1:]:
-            tail = fma(tail, r, f32(coefficient))
-        mantissa = fma(builder.fmul(r, r), tail, builder.fadd(r, f32(1.0)))
-        biased = builder.add(builder.bitcast(shifted, I32), ir.Constant(I32, 127))
-        power = builder.bitcast(builder.shl(biased, ir.Constant(I32, 23)), F32)
-        return builder.fmul(mantissa, power)
+        return emit_exp(builder, arguments[0])
 
     return types.float32(types.float32), codegen
+
+
+def emit_exp(builder: Any, x: Any) -> Any:
+    """`exp` of an fp32 or of a vector of them."""
+    kind, bits, suffix = x.type, I32, "f32"
+    if isinstance(kind, ir.VectorType):
+        bits, suffix = ir.VectorType(I32, kind.count), f"v{kind.count}f32"
+
+    def constant(kind: Any, value: Any) -> Any:
+        is_vector = isinstance(kind, ir.VectorType)
+        return ir.Constant(kind, [value] * kind.count if is_vector else value)
+
+    def fma(a: Any, b: Any, c: Any) -> Any:
+        return call(builder, f"llvm.fma.{suffix}", kind, [a, b, c])
+
+    low, high = (constant(kind, bound) for bound in _EXP_RANGE)
+    x = builder.select(builder.fcmp_ordered(">", x, low), x, low)
+    x = builder.select(builder.fcmp_ordered("<", x, high), x, high)
+    shifted = fma(x, constant(kind, _LOG2_E), constant(kind, _ROUND))
+    n = builder.fsub(shifted, constant(kind, _ROUND))
+    r = fma(n, constant(kind, -_LN2_HIGH), x)
+    r = fma(n, constant(kind, -_LN2_LOW), r)
+    tail: Any = constant(kind, _EXP_POLYNOMIAL[0])
+    for coefficient in _EXP_POLYNOMIAL[1:]:
+        tail = fma(tail, r, constant(kind, coefficient))
+    mantissa = fma(builder.fmul(r, r), tail, builder.fadd(r, constant(kind, 1.0)))
+    biased = builder.add(builder.bitcast(shifted, bits), constant(bits, 127))
+    power = builder.bitcast(builder.shl(biased, constant(bits, 23)), kind)
+    return builder.fmul(mantissa, power)
 
 
 def call(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:

@@ -1,8 +1,11 @@
 """Words the demo conversations are filled with: common ones, and made-up ones that force copying.
 
 A model that has seen a name a thousand times can guess it; one that has never seen it must look
-it up in the chat. So a share of all names, cities and topics is put together at random.
+it up in the chat. So a share of all names, cities and topics is put together at random: from
+syllables, from halves of common words (whose tokens are rare elsewhere), from letters.
 """
+
+import string
 
 from serve_app.demo.draw import Draw
 from serve_app.demo.phrasebook import Language, phrasebook
@@ -20,6 +23,10 @@ _WORDS = phrasebook("words")
 _EXTRA_MADE_UP = 0.35
 # Kinds of words, for `word`.
 WORD_KINDS = tuple(_WORDS["zh"])
+_ENGLISH_WORDS = tuple(text.lower() for texts in _WORDS["en"].values() for text in texts)
+_WORD_HANZI = "".join(
+    sorted({hanzi for texts in _WORDS["zh"].values() for hanzi in "".join(texts)})
+)
 
 
 def made_up_hanzi(draw: Draw, low: int = 2, high: int = 3) -> str:
@@ -35,11 +42,25 @@ def made_up_word(draw: Draw) -> str:
 
 
 def made_up(draw: Draw, language: Language) -> str:
-    """A word that nobody knows. In training some are as short and as small as common ones are."""
-    is_plain = not draw.held_out and draw.chance(0.5)
+    """A word that nobody knows. In training some are as short and as small as common ones are,
+    or made of their parts."""
+    if draw.held_out:
+        return made_up_hanzi(draw, 2, 3) if language == "zh" else made_up_word(draw)
     if language == "zh":
-        return made_up_hanzi(draw, 1 if is_plain else 2, 3)
-    return made_up_word(draw).lower() if is_plain else made_up_word(draw)
+        source = _WORD_HANZI if draw.chance(0.4) else COMMON_HANZI
+        return "".join(draw.phrase(source) for _ in range(draw.integer(1, 3)))
+    text: str = draw.weighted({made_up_word: 4, _spliced: 4, _letters: 2})(draw)
+    return text.capitalize() if draw.chance(0.5) else text.lower()
+
+
+def _spliced(draw: Draw) -> str:
+    """The beginning of one common word and the end of another."""
+    first, last = draw.phrase(_ENGLISH_WORDS), draw.phrase(_ENGLISH_WORDS)
+    return first[: draw.integer(1, len(first))] + last[draw.integer(0, len(last) - 1) :]
+
+
+def _letters(draw: Draw) -> str:
+    return "".join(draw.choice(string.ascii_lowercase) for _ in range(draw.integer(2, 7)))
 
 
 def person(draw: Draw, language: Language, kind: str = "name") -> str:
@@ -47,7 +68,7 @@ def person(draw: Draw, language: Language, kind: str = "name") -> str:
 
     def make() -> str:
         if _is_strange(draw):
-            return made_up_hanzi(draw) if language == "zh" else made_up_word(draw)
+            return made_up(draw, language)
         return _chinese(draw) if language == "zh" else _english(draw)
 
     return draw.fresh(make, kind)

@@ -31,28 +31,40 @@ def asked(draw: Draw, language: Language, question: str) -> str:
 
 
 def rough(draw: Draw, language: Language, template: str, beside: bool = False) -> str:
-    """The template, at times with one more word in it.
+    """The template, at times with a few more words in it.
 
-    Only with `beside` may the word stand next to a hole, where what fills it is told from words.
+    Only with `beside` may any word stand next to a hole, where what fills it is told from words;
+    else only a known one, before the hole.
     """
-    places = [
-        place.start()
-        for place in re.finditer(_GAPS[language], template)
-        if beside or not _is_beside_hole(template, place.start())
-    ]
-    if not places or not draw.chance(0.35):
+    if not draw.chance(0.45):
+        return template
+    for _ in range(draw.weighted({1: 60, 2: 30, 3: 10})):
+        template = _with_word(draw, language, template, beside)
+    return template
+
+
+def _with_word(draw: Draw, language: Language, template: str, beside: bool) -> str:
+    places = [place.start() for place in re.finditer(_GAPS[language], template)]
+    if not beside:
+        places = [place for place in places if not _is_after_hole(template, place)]
+    if not places:
         return template
     place = draw.choice(places)
     word = draw.phrase(_PHRASES[language]["words"])
-    if draw.chance(0.5):
+    if draw.chance(0.5) and (beside or not _is_before_hole(template, place)):
         word = _named(draw, language, "{n}")
     joint = "" if language == "zh" else " "
     return template[:place] + joint + word + template[place:]
 
 
-def _is_beside_hole(template: str, place: int) -> bool:
-    """Whether nothing but marks lies between the place and a hole."""
-    return bool(re.search(r"\}\W*$", template[:place]) or re.match(r"\W*\{", template[place:]))
+def _is_after_hole(template: str, place: int) -> bool:
+    """Whether nothing but marks lies between the hole and the place."""
+    return bool(re.search(r"\}\W*$", template[:place]))
+
+
+def _is_before_hole(template: str, place: int) -> bool:
+    """Whether nothing but marks lies between the place and the hole."""
+    return bool(re.match(r"\W*\{", template[place:]))
 
 
 def _named(draw: Draw, language: Language, phrase: str) -> str:

@@ -24,7 +24,8 @@ def add_attention(
     plan: AttentionPlan,
     scale: float,
 ) -> None:
-    """`qkv (T, 3, H, D)` in fp32, of which q and k are turned in place, to `out (T, H * D)`."""
+    """`qkv (T, 3, H, D)` in fp32, of which q and k are turned in place, to `out (T, H * D)` in fp32
+    or bf16."""
     add_store(program, qkv, rotary, cache, plan, scale)
     add_decode(program, qkv, out, cache, plan)
     add_prefill(program, qkv, out, cache, plan)

@@ -2,8 +2,10 @@
 
     out[row, h] = softmax(q[row, h] . K[context, h]) V[context, h]
 
-One task is one head of one row, or a piece of its context where there are too few of those for
-the threads; the pieces are then merged. Softmax is taken online, tile by tile, in fp32.
+One task is a PIECE of one row's context for some neighbouring heads: these lie side by side in a
+block, and memory gives most when it is read on and on. Pieces begin at fixed places and are
+merged, so a row's result does not depend on the rows beside it. Softmax is taken online, block by
+block, in fp32.
 """
 
 from typing import Any
@@ -13,42 +15,53 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.elements import element, kind_of, row_bytes, scale_of
-from moss_tp.kernels.cpu.rows import LOWEST, make_accumulate, make_score, over_rows, place
+from moss_tp.kernels.cpu.elements import element, kind_of, put, row_bytes, scale_of
+from moss_tp.kernels.cpu.rows import (
+    CHUNK,
+    LANES,
+    LOWEST,
+    highest,
+    make_accumulate,
+    make_score,
+    over_rows,
+    place,
+    weigh,
+)
 from moss_tp.kernels.cpu.team import Program
-from moss_tp.kernels.cpu.vectors import CHUNK, INT8, LINE
+from moss_tp.kernels.cpu.vectors import INT8, LINE
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.native.compiled import inner, kernel
 from moss_tp.native.simd import FP32_BYTES, INT_BYTES, exp, floats_at, ints_at, prefetch
 
-NUM_PARAMS = 15
-TILE = 128
-MIN_PIECE = 2 * TILE
-TASKS_PER_THREAD = 2
+NUM_PARAMS = 17
+PIECE = 512
+TASKS_PER_THREAD = 4
+AHEAD = 1  # heads: memory is asked for these before they are needed
 
 
 def add_decode(
     program: Program, qkv: Tensor, out: Tensor, cache: tuple[Tensor, Tensor], plan: AttentionPlan
 ) -> None:
-    """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` with any row stride."""
+    """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` fp32 or bf16,
+    with any row stride."""
     num_rows = len(plan.rows)
     k_cache, v_cache = cache
     _, heads, block_size, _ = k_cache.shape
     head_dim = qkv.shape[-1]
-    num_heads = num_rows * heads
     if not num_rows:
         return
-    wanted = -(-TASKS_PER_THREAD * torch.get_num_threads() // num_heads)
-    pieces = max(1, min(wanted, plan.max_row_context // MIN_PIECE))
-    partials = torch.empty(num_heads * pieces if pieces > 1 else 0, head_dim + 2)
+    pieces = -(-plan.max_row_context // PIECE)
+    wanted = -(-TASKS_PER_THREAD * torch.get_num_threads() // (num_rows * pieces))
+    groups = max(1, min(wanted, heads))
+    partials = torch.empty(num_rows * heads * pieces if pieces > 1 else 0, head_dim + 2)
     params: list[int | Tensor] = [
-        qkv, out, out.stride(0), k_cache, v_cache, heads, head_dim, block_size, plan.rows,
-        plan.row_contexts, plan.row_tables, plan.row_tables.shape[1], pieces, partials,
-        kind_of(k_cache),
+        qkv, out, out.stride(0) * out.itemsize, k_cache, v_cache, heads, head_dim, block_size,
+        plan.rows, plan.row_contexts, plan.row_tables, plan.row_tables.shape[1], pieces, partials,
+        kind_of(k_cache), kind_of(out), groups,
     ]  # fmt: skip
-    program.add(_decode, num_heads * pieces, params)
+    program.add(_decode, num_rows * groups * pieces, params)
     if pieces > 1:
-        program.add(_merge, num_heads, params)
+        program.add(_merge, num_rows * heads, params)
 
 
 _score_rows, _add_rows = over_rows(make_score), over_rows(make_accumulate)
@@ -89,96 +102,98 @@ def _place(index: int, head_dim: int, kind: int) -> int:
 
 
 @inner
-def _weigh(weights: Any, count: int, peak: Any) -> tuple[Any, Any]:
-    """Scores become weights, relative to the greatest so far; that one, and their sum."""
-    highest, total = peak, np.float32(0)
-    for i in range(count):
-        highest = max(highest, weights[i])
-    for i in range(count):
-        weights[i] = exp(weights[i] - highest)
-    for i in range(count):
-        total += weights[i]
-    return highest, total
+def _weigh(weights: Any, state: Any, sums: Any) -> None:
+    """Scores become weights, relative to the greatest so far, in which `state` counts: that one,
+    and the weights' sum. What was summed before shrinks to match."""
+    vectors = len(weights) // LANES
+    peak = highest(weights.ctypes.data, vectors)
+    if peak > state[0]:
+        shrink = exp(state[0] - peak)
+        state[0] = peak
+        state[1] *= shrink
+        for i in range(len(sums)):
+            sums[i] *= shrink
+    state[1] += weigh(weights.ctypes.data, vectors, state[0])
 
 
 @inner
-def _ask(address: int, size: int) -> None:
-    """Asks memory for what will be read soon: blocks lie anywhere, as no processor guesses."""
+def _ask(cache: int, start: int, size: int) -> None:
     for offset in range(0, size, LINE):
-        prefetch(address + offset)
+        prefetch(cache + start + offset)
 
 
 @inner
 def _attend(
-    q: Any, table: Any, start: int, stop: int, geometry: tuple[int, ...], sums: Any
-) -> tuple[Any, Any]:
-    """Sums of values over context `start:stop`, not yet divided by their weights' sum; the
-    greatest score and that sum."""
-    k_cache, v_cache, heads, head, block_size, kind = geometry
-    size = row_bytes(len(q), kind)
-    weights = np.empty(TILE, np.float32)
-    peak, total = LOWEST, np.float32(0)
+    q: Any, table: Any, span: tuple[int, int], geometry: tuple[int, ...], sums: Any, states: Any
+) -> None:
+    """Sums of values over the context `span` for each head of q, not yet divided by their
+    weights' sum; see `_weigh` for `states`."""
+    k_cache, v_cache, heads, first_head, block_size, kind = geometry
+    num_heads, head_dim = q.shape
+    size = row_bytes(head_dim, kind)
+    head_bytes = block_size * size
+    weights = np.empty(-(-block_size // LANES) * LANES, np.float32)
+    start, stop = span
     while start < stop:
-        count = 0
-        while count < TILE and start + count < stop:
-            at, offset = (start + count) // block_size, (start + count) % block_size
-            length = min(block_size - offset, TILE - count, stop - start - count)
-            row = (table[at] * heads + head) * block_size + offset
-            _ask(v_cache + row * size, length * size)
-            if start + count + length < stop and offset + length == block_size:
-                following = (table[at + 1] * heads + head) * block_size
-                _ask(k_cache + following * size, block_size * size)
-            _score(q, k_cache + row * size, length, kind, weights[count:])
-            count += length
-        highest, part = _weigh(weights, count, peak)
-        shrink = exp(peak - highest)
-        peak, total = highest, total * shrink + part
-        for i in range(len(sums)):
-            sums[i] *= shrink
-        done = 0
-        while done < count:
-            at, offset = (start + done) // block_size, (start + done) % block_size
-            length = min(block_size - offset, count - done)
-            row = (table[at] * heads + head) * block_size + offset
-            _add(sums, weights[done:], v_cache + row * size, length, kind)
-            done += length
+        at, offset = start // block_size, start % block_size
+        count = min(block_size - offset, stop - start)
+        own = (table[at] * heads + first_head) * head_bytes
+        following = own
+        if start + count < stop:
+            following = (table[at + 1] * heads + first_head) * head_bytes
+        for head in range(num_heads):
+            soon = own + (head + AHEAD) * head_bytes
+            if head + AHEAD >= num_heads:
+                soon = following + min(head + AHEAD - num_heads, num_heads) * head_bytes
+            _ask(k_cache, soon, head_bytes)
+            rows = own + head * head_bytes + offset * size
+            _score(q[head], k_cache + rows, count, kind, weights)
+            _ask(v_cache, soon, head_bytes)
+            weights[count:] = LOWEST
+            _weigh(weights, states[head], sums[head])
+            _add(sums[head], weights, v_cache + rows, count, kind)
         start += count
-    return peak, total
 
 
 @inner
-def _spread(sums: Any, factor: Any, out: int, kind: int) -> None:
-    """`sums * factor`, back in the elements' own order."""
-    to = floats_at(out)
-    for i in range(len(sums)):
-        to[i] = sums[_place(i, len(sums), kind)] * factor
+def _finish(sums: Any, factor: Any, p: Any, index: int, head: int) -> None:
+    """`sums * factor`, back in the elements' own order, into `out`."""
+    head_dim, kind, out_kind = len(sums), p[14], p[15]
+    values = np.empty(head_dim, np.float32)
+    for i in range(head_dim):
+        values[i] = sums[_place(i, head_dim, kind)] * factor
+    out = p[1] + ints_at(p[8])[index] * p[2] + head * row_bytes(head_dim, out_kind)
+    put(values, out, head_dim, out_kind)
 
 
 @kernel
 def _decode(params: int, task: int) -> None:
     p = carray(ints_at(params), NUM_PARAMS)
-    heads, head_dim, block_size, pieces, kind = p[5], p[6], p[7], p[12], p[14]
-    piece, rest = task % pieces, task // pieces
-    index, head = rest // heads, rest % heads
+    heads, head_dim, block_size, pieces, kind, groups = p[5], p[6], p[7], p[12], p[14], p[16]
+    piece, group, index = task % pieces, task // pieces % groups, task // pieces // groups
     row, context = ints_at(p[8])[index], ints_at(p[9])[index]
-    length = -(-context // pieces)
+    first_head, last_head = group * heads // groups, (group + 1) * heads // groups
+    num_heads = last_head - first_head
+    q = np.empty((num_heads, head_dim), np.float32)
+    for head in range(num_heads):
+        own = floats_at(p[0] + (row * 3 * heads + first_head + head) * head_dim * FP32_BYTES)
+        for i in range(head_dim):
+            q[head, _place(i, head_dim, kind)] = own[i]
+    sums = np.zeros((num_heads, head_dim), np.float32)
+    states = np.zeros((num_heads, 2), np.float32)
+    states[:, 0] = LOWEST
     table = ints_at(p[10] + index * p[11] * INT_BYTES)
-    q_address = p[0] + (row * 3 * heads + head) * head_dim * FP32_BYTES
-    q = np.empty(head_dim, np.float32)
-    for i in range(head_dim):
-        q[_place(i, head_dim, kind)] = floats_at(q_address)[i]
-    sums = np.zeros(head_dim, np.float32)
-    geometry = (p[3], p[4], heads, head, block_size, kind)
-    start, stop = piece * length, min(context, (piece + 1) * length)
-    peak, total = _attend(q, table, start, stop, geometry, sums)
-    if pieces == 1:
-        out = p[1] + (row * p[2] + head * head_dim) * FP32_BYTES
-        _spread(sums, np.float32(1) / total, out, kind)
-        return
-    partial = floats_at(p[13] + task * (head_dim + 2) * FP32_BYTES)
-    for i in range(head_dim):
-        partial[i] = sums[i]
-    partial[head_dim], partial[head_dim + 1] = peak, total
+    geometry = (p[3], p[4], heads, first_head, block_size, kind)
+    _attend(q, table, (piece * PIECE, min(context, (piece + 1) * PIECE)), geometry, sums, states)
+    for head in range(num_heads):
+        if pieces == 1:
+            _finish(sums[head], np.float32(1) / states[head, 1], p, index, first_head + head)
+        else:
+            own = ((index * heads + first_head + head) * pieces + piece) * (head_dim + 2)
+            partial = floats_at(p[13] + own * FP32_BYTES)
+            for i in range(head_dim):
+                partial[i] = sums[head, i]
+            partial[head_dim], partial[head_dim + 1] = states[head, 0], states[head, 1]
 
 
 @kernel
@@ -199,5 +214,4 @@ def _merge(params: int, task: int) -> None:
         total += weight * partials[piece * size + head_dim + 1]
         for i in range(head_dim):
             sums[i] += weight * partials[piece * size + i]
-    out = p[1] + (ints_at(p[8])[index] * p[2] + head * head_dim) * FP32_BYTES
-    _spread(sums, np.float32(1) / total, out, p[14])
+    _finish(sums, np.float32(1) / total, p, index, head)

@@ -1,11 +1,13 @@
-"""Linear layers on packed weights: `y = activation(x @ w.T + bias) + residual`, x and y in fp32.
+"""Linear layers on packed weights in bf16: `y = activation(x @ w.T + bias) + residual`.
 
-The weights lie in panels (see `tile`), in fp32 or bf16. One task is GROUP columns for up to
-MAX_TASK_ROWS rows: few rows read each weight once from memory, many rows find it in the cache.
-Two weights that share an input are one op: `Packed.stack`.
+The weights lie in panels (see `products`), of which GROUP columns for up to MAX_TASK_ROWS rows
+are one task: few rows read each weight once from memory, many rows find it in the cache. Two
+weights that share an input are one op: `Packed.stack`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -13,64 +15,91 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
+from moss_tp.kernels.cpu.products import (
+    DOT_BF16,
+    PANEL,
+    WIDE_BF16,
+    X_BYTES,
+    Product,
+)
 from moss_tp.kernels.cpu.team import Program
-from moss_tp.kernels.cpu.tile import MAX_ROWS, PANEL, PANELS, make_tile
-from moss_tp.kernels.cpu.vectors import LANES
+from moss_tp.kernels.cpu.tile import make_tile
+from moss_tp.kernels.cpu.vectors import has_instructions
 from moss_tp.native.compiled import inner, kernel
-from moss_tp.native.simd import BF16_BYTES, FP32_BYTES, INT_BYTES, exp, floats_at, ints_at
+from moss_tp.native.simd import (
+    BF16_BYTES,
+    FP32_BYTES,
+    INT_BYTES,
+    exp,
+    floats_at,
+    halves_at,
+    ints_at,
+    round_to_bf16,
+)
 
-GROUP_PANELS = max(PANELS.values())
+GROUP_PANELS = 4
 GROUP = GROUP_PANELS * PANEL
 MAX_TASK_ROWS = 96
-K_BLOCK = 1024  # of one group's panels in bf16: 128 KiB, which stay in the second cache
+PART_BYTES = 128 * 2**10  # of one group's panels at a time: they stay in the second cache
 
 # sqrt(8 / pi): gelu_tanh(x) = x * sigmoid(GELU_SCALE * (x + GELU_CUBIC * x**3))
 GELU_SCALE, GELU_CUBIC, ONE = map(np.float32, (1.5957691216057308, 0.044715, 1))
 
-HEAD_PARAMS, TARGET_PARAMS = 8, 5
-PANELS_BY_ROWS = (0, *(PANELS[rows] for rows in sorted(PANELS)))
-# Bytes within a panel; the more rows, the more time there is.
-AHEAD_BY_ROWS = (0, 512, 1024, 2048, 8192, 8192, 8192)
+HEAD_PARAMS, TARGET_PARAMS = 8, 6
 
 
 @dataclass(frozen=True)
 class Packed:
     """Weights `(outputs, inputs)` in panels, and their bias, padded to whole groups."""
 
-    panels: Tensor  # (groups * GROUP_PANELS, inputs, PANEL)
+    panels: Tensor  # (groups * GROUP_PANELS, inputs * PANEL) bf16, in `product`'s order
     bias: Tensor  # (groups * GROUP,) fp32
     outputs: int
+    inputs: int
+    product: Product
 
     @classmethod
-    def pack(cls, weight: Tensor, bias: Tensor | None) -> Self:
+    def pack(cls, weight: Tensor, bias: Tensor | None, product: Product | None = None) -> Self:
+        """For `product`, or the best that there is for such weights on this machine."""
         outputs, inputs = weight.shape
+        product = product or best_product(inputs)
         padded = -(-outputs // GROUP) * GROUP
         rows = weight.new_zeros(padded, inputs)
         rows[:outputs] = weight
         full_bias = torch.zeros(padded)
         if bias is not None:
             full_bias[:outputs] = bias
-        halves = rows.view(-1, 2, LANES, inputs)
-        is_bf16 = weight.dtype == torch.bfloat16
-        order = (0, 3, 2, 1) if is_bf16 else (0, 3, 1, 2)
-        panels = halves.permute(order).reshape(-1, inputs, PANEL)
-        return cls(panels, full_bias, outputs)
+        if product is DOT_BF16:
+            panels = rows.view(-1, PANEL, inputs // 2, 2).transpose(1, 2)
+        else:
+            panels = rows.view(-1, 2, PANEL // 2, inputs).permute(0, 3, 2, 1)
+        return cls(panels.reshape(-1, inputs * PANEL), full_bias, outputs, inputs, product)
 
     @classmethod
-    def stack(cls, parts: "tuple[Packed, Packed]") -> Self:
+    def stack(cls, parts: "tuple[Packed, Packed]") -> "Packed":
         """Both as one; `outputs` is the first's, whose padding stays between them."""
         first, second = parts
         panels = torch.cat((first.panels, second.panels))
-        return cls(panels, torch.cat((first.bias, second.bias)), first.outputs)
+        return replace(first, panels=panels, bias=torch.cat((first.bias, second.bias)))
+
+    @property
+    def takes(self) -> torch.dtype:
+        """What x has to be."""
+        return torch.bfloat16 if self.product is DOT_BF16 else torch.float32
+
+
+def best_product(inputs: int) -> Product:
+    """Pairs of bf16, where there are instructions for them and pairs."""
+    return DOT_BF16 if has_instructions("avx512bf16") and inputs % 2 == 0 else WIDE_BF16
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where columns go: `out (T, columns)`, rows `out.stride(0)` apart."""
+    """Where columns go: `out (T, columns)` in fp32 or bf16, rows `out.stride(0)` apart."""
 
     out: Tensor
     has_gelu: bool = False
-    residual: Tensor | None = None
+    residual: Tensor | None = None  # (T, columns) fp32, rows `columns` apart
 
 
 def add_gemm(program: Program, x: Tensor, packed: Packed, *targets: Target) -> None:
@@ -80,70 +109,59 @@ def add_gemm(program: Program, x: Tensor, packed: Packed, *targets: Target) -> N
     row_blocks = -(-rows // MAX_TASK_ROWS)
     first_groups = -(-targets[0].out.shape[1] // GROUP)
     params: list[int | Tensor] = [
-        x, x.stride(0) * FP32_BYTES, rows, inputs, packed.panels, packed.bias, row_blocks,
-        first_groups,
+        x, x.stride(0) * x.itemsize, rows, inputs * x.itemsize // X_BYTES, packed.panels,
+        packed.bias, row_blocks, first_groups,
     ]  # fmt: skip
     for target in targets:
         out, residual = target.out, 0 if target.residual is None else target.residual
-        params += [out, out.stride(0), out.shape[1], int(target.has_gelu), residual]
-    program.add(_gemm, groups * row_blocks, params)
+        is_bf16 = int(out.dtype == torch.bfloat16)
+        stride = out.stride(0) * out.itemsize
+        params += [out, stride, out.shape[1], int(target.has_gelu), residual, is_bf16]
+    multiply = _dot_kernel() if packed.product is DOT_BF16 else _wide_kernel()
+    program.add(multiply, groups * row_blocks, params)
 
 
-_tile_1, _tile_2, _tile_3, _tile_4, _tile_5, _tile_6 = (
-    make_tile(rows, is_bf16=True) for rows in sorted(PANELS)
-)
-
-
-@inner
-def _sum_rows(
-    rows: int, x: int, x_stride: int, w: int, stride: int, k: int, c: int, ahead: int, rate: int
-) -> None:
-    """`rows` up to MAX_ROWS against the panels that their tile takes at once."""
-    if rows == 6:
-        _tile_6(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
-    elif rows == 5:
-        _tile_5(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
-    elif rows == 4:
-        _tile_4(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
-    elif rows == 3:
-        _tile_3(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
-    elif rows == 2:
-        _tile_2(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
-    else:
-        _tile_1(x, x_stride, w, stride, k, c, GROUP * FP32_BYTES, ahead, rate)
-
-
-@inner
-def _sum_panels(rows: int, x: int, x_stride: int, w: int, stride: int, k: int, c: int) -> None:
-    """All rows of a task against a group of panels, `k` elements of them.
+def _make_sums(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[..., None]:
+    """`sums(rows, x, x_stride, w, stride, steps, c)`: all rows of a task against a group of
+    panels, `steps` of them; `ahead_by_rows` in bytes within a panel.
 
     Few rows wait for memory, which is asked a little ahead. Several tiles share a panel, and
     while they work each asks for its part of the next one.
     """
-    tiles = -(-rows // MAX_ROWS)
-    step = PANELS_BY_ROWS[rows] if tiles == 1 else 1
-    for panel in range(0, GROUP_PANELS, step):
-        row = 0
-        for tile in range(tiles):
-            count = -(-(rows - row) // (tiles - tile))
-            ahead, rate = AHEAD_BY_ROWS[count], PANEL * BF16_BYTES
-            if tiles > 1:
-                ahead, rate = stride + tile * (k * rate // tiles), rate // tiles
-            sums = c + (row * GROUP + panel * PANEL) * FP32_BYTES
-            own = x + row * x_stride
-            _sum_rows(count, own, x_stride, w + panel * stride, stride, k, sums, ahead, rate)
-            row += count
+    tile, max_rows, rate = make_tile(product), max(product.panels), product.step_bytes
+    by_rows = (0, *(product.panels[rows] for rows in sorted(product.panels)))
+    most = by_rows[max_rows]
+
+    @inner
+    def sums(rows: int, x: int, x_stride: int, w: int, stride: int, steps: int, c: int) -> None:
+        tiles = -(-rows // max_rows)
+        panels = by_rows[rows] if tiles == 1 else most
+        for panel in range(0, GROUP_PANELS, panels):
+            row = 0
+            for index in range(tiles):
+                count = -(-(rows - row) // (tiles - index))
+                ahead, own_rate = ahead_by_rows[count], rate
+                if tiles > 1:
+                    own_rate = rate // tiles
+                    ahead = panels * stride + index * steps * own_rate
+                to = c + (row * GROUP + panel * PANEL) * FP32_BYTES
+                own_x, own_w = x + row * x_stride, w + panel * stride
+                tile(
+                    count, own_x, x_stride, own_w, stride, steps, to, GROUP * FP32_BYTES,
+                    ahead, own_rate,
+                )  # fmt: skip
+                row += count
+
+    return sums  # type: ignore[no-any-return]
 
 
 @inner
 def _put(sums: Any, bias: Any, target: int, row: int, column: int) -> None:
     """A task's finished sums into their target, from `row` and `column` on."""
     p = carray(ints_at(target), TARGET_PARAMS)
-    out, out_stride, columns, has_gelu, residual = p[0], p[1], p[2], p[3], p[4]
+    out_stride, columns, has_gelu, residual, is_bf16 = p[1], p[2], p[3], p[4], p[5]
     width = min(GROUP, columns - column)
     for i in range(len(sums)):
-        offset = ((row + i) * out_stride + column) * FP32_BYTES
-        to = carray(floats_at(out + offset), width)
         values = sums[i]
         for j in range(GROUP):
             values[j] += bias[j]
@@ -152,31 +170,67 @@ def _put(sums: Any, bias: Any, target: int, row: int, column: int) -> None:
                 x = values[j]
                 values[j] = x / (ONE + exp(-GELU_SCALE * (x + GELU_CUBIC * x * x * x)))
         if residual:
-            add = carray(floats_at(residual + offset), width)
+            add = floats_at(residual + ((row + i) * columns + column) * FP32_BYTES)
             for j in range(width):
                 values[j] += add[j]
-        for j in range(width):
-            to[j] = values[j]
+        start = p[0] + (row + i) * out_stride
+        if is_bf16:
+            halves = halves_at(start + column * BF16_BYTES)
+            for j in range(width):
+                halves[j] = round_to_bf16(values[j])
+        else:
+            floats = floats_at(start + column * FP32_BYTES)
+            for j in range(width):
+                floats[j] = values[j]
 
 
-@kernel
-def _gemm(params: int, task: int) -> None:
-    p = carray(ints_at(params), HEAD_PARAMS)
-    x, x_stride, num_rows, k = p[0], p[1], p[2], p[3]
-    w, bias, row_blocks, first_groups = p[4], p[5], p[6], p[7]
-    group, block = task // row_blocks, task % row_blocks
-    start = block * MAX_TASK_ROWS
-    rows = min(MAX_TASK_ROWS, num_rows - start)
-    x += start * x_stride
-    panel_bytes = k * PANEL * BF16_BYTES
-    panels = w + group * GROUP_PANELS * panel_bytes
-    sums = np.zeros((rows, GROUP), np.float32)
-    for k_start in range(0, k, K_BLOCK):
-        length = min(K_BLOCK, k - k_start)
-        weights, own = panels + k_start * PANEL * BF16_BYTES, x + k_start * FP32_BYTES
-        _sum_panels(rows, own, x_stride, weights, panel_bytes, length, sums.ctypes.data)
-    is_second = group >= first_groups
-    target = params + (HEAD_PARAMS + is_second * TARGET_PARAMS) * INT_BYTES
-    column = (group - is_second * first_groups) * GROUP
-    own_bias = carray(floats_at(bias + group * GROUP * FP32_BYTES), GROUP)
-    _put(sums, own_bias, target, start, column)
+def _make_task(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[..., None]:
+    add_up, step_bytes = _make_sums(product, ahead_by_rows), product.step_bytes
+    part = PART_BYTES // (GROUP_PANELS * step_bytes)
+
+    @inner
+    def run(params: int, task: int) -> None:
+        p = carray(ints_at(params), HEAD_PARAMS)
+        x, x_stride, num_rows, steps = p[0], p[1], p[2], p[3]
+        w, bias, row_blocks, first_groups = p[4], p[5], p[6], p[7]
+        group, block = task // row_blocks, task % row_blocks
+        start = block * MAX_TASK_ROWS
+        rows = min(MAX_TASK_ROWS, num_rows - start)
+        x += start * x_stride
+        panel_bytes = steps * step_bytes
+        panels = w + group * GROUP_PANELS * panel_bytes
+        sums = np.zeros((rows, GROUP), np.float32)
+        for first in range(0, steps, part):
+            own_x, own_w = x + first * X_BYTES, panels + first * step_bytes
+            length = min(part, steps - first)
+            add_up(rows, own_x, x_stride, own_w, panel_bytes, length, sums.ctypes.data)
+        is_second = group >= first_groups
+        target = params + (HEAD_PARAMS + is_second * TARGET_PARAMS) * INT_BYTES
+        column = (group - is_second * first_groups) * GROUP
+        own_bias = carray(floats_at(bias + group * GROUP * FP32_BYTES), GROUP)
+        _put(sums, own_bias, target, start, column)
+
+    return run  # type: ignore[no-any-return]
+
+
+_wide_task = _make_task(WIDE_BF16, (0, 512, 1024, 2048, 8192, 8192, 8192))
+_dot_task = _make_task(DOT_BF16, (0, *[1024] * 12))
+
+
+# Compiled only where they are used.
+@cache
+def _wide_kernel() -> int:
+    @kernel
+    def multiply(params: int, task: int) -> None:
+        _wide_task(params, task)
+
+    return multiply
+
+
+@cache
+def _dot_kernel() -> int:
+    @kernel
+    def multiply(params: int, task: int) -> None:
+        _dot_task(params, task)
+
+    return multiply

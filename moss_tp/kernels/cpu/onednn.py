@@ -1,7 +1,6 @@
 """Linear layers by oneDNN, on weights that it has packed for itself.
 
-For dtypes that it multiplies at full speed on this machine: fp32 on every one, bf16 where there
-are instructions for it.
+For what nothing of ours multiplies faster: fp32, and bf16 where there are AMX tiles for it.
 """
 
 from typing import Any
@@ -9,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.cpu.vectors import has_instructions
+
 # Public only through torch.compile, which emits these very calls.
 _ops = torch.ops.mkldnn
 
 
 def has_fast(dtype: torch.dtype) -> bool:
-    """Whether oneDNN need not convert `dtype` step by step."""
+    """Whether it is the fastest for `dtype` on this machine."""
     if not torch._C._has_mkldnn:
         return False
-    return dtype == torch.float32 or (
-        dtype == torch.bfloat16 and bool(_ops._is_mkldnn_bf16_supported())
-    )
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_instructions("amx-bf16"))
 
 
 class OneDnnLinear:

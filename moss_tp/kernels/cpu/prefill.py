@@ -11,11 +11,12 @@ import numpy as np
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.elements import kind_of, row_bytes, scale_of
-from moss_tp.kernels.cpu.rows import LOWEST
+from moss_tp.kernels.cpu.elements import kind_of, put, row_bytes, scale_of
+from moss_tp.kernels.cpu.products import LONG_FP32, PANEL, WIDE_FP32
+from moss_tp.kernels.cpu.rows import LANES, LOWEST, highest, weigh
 from moss_tp.kernels.cpu.team import Program
-from moss_tp.kernels.cpu.tile import MAX_ROWS, PANEL, make_tile
-from moss_tp.kernels.cpu.vectors import BF16, FP32
+from moss_tp.kernels.cpu.tile import make_tile
+from moss_tp.kernels.cpu.vectors import BF16, FP32, has_instructions
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.native.compiled import inner, kernel
 from moss_tp.native.simd import (
@@ -29,23 +30,28 @@ from moss_tp.native.simd import (
     widen,
 )
 
-NUM_PARAMS = 14
+NUM_PARAMS = 13
 CONTEXT = 64
 TILE_INTS = 4  # see AttentionPlan.tiles
 
-_tile = make_tile(MAX_ROWS, is_bf16=False)
+_PRODUCT = LONG_FP32 if has_instructions("avx512f") else WIDE_FP32
+_tile = make_tile(_PRODUCT)
+MAX_ROWS = max(_PRODUCT.panels)
+PANELS = _PRODUCT.panels[MAX_ROWS]  # at once
 
 
 def add_prefill(
     program: Program, qkv: Tensor, out: Tensor, cache: tuple[Tensor, Tensor], plan: AttentionPlan
 ) -> None:
-    """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` with any row stride."""
+    """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` fp32 or bf16,
+    with any row stride."""
     k_cache, v_cache = cache
     _, heads, block_size, _ = k_cache.shape
     head_dim = qkv.shape[-1]
     params: list[int | Tensor] = [
-        qkv, out, out.stride(0), k_cache, v_cache, heads, head_dim, block_size, plan.tiles,
-        plan.chunk_tables, plan.chunk_tables.shape[1], kind_of(k_cache),
+        qkv, out, out.stride(0) * out.itemsize,
+        k_cache, v_cache, heads, head_dim, block_size, plan.tiles,
+        plan.chunk_tables, plan.chunk_tables.shape[1], kind_of(k_cache), kind_of(out),
     ]  # fmt: skip
     if len(plan.tiles):
         program.add(_prefill, len(plan.tiles) * heads, params)
@@ -73,7 +79,7 @@ def _widen_tile(
     keys: Any, values: Any, table: Any, start: int, count: int, geometry: tuple[int, ...]
 ) -> None:
     """`count` tokens' keys become the first columns of panels (CONTEXT / PANEL, head_dim, PANEL),
-    their values the first rows of panels (ceil(head_dim / PANEL), CONTEXT, PANEL)."""
+    their values the first rows of panels (N, CONTEXT, PANEL)."""
     k_cache, v_cache, heads, head, head_dim, block_size, kind = geometry
     wide = np.empty(head_dim, np.float32)
     for i in range(count):
@@ -85,9 +91,10 @@ def _widen_tile(
             panel[d, lane] = wide[d]
         _widen(v_cache + own, head_dim, kind, wide)
         for first in range(0, head_dim, PANEL):
-            row = values[first // PANEL, i]
+            row = floats_at(values[first // PANEL, i].ctypes.data)
+            part = floats_at(wide.ctypes.data + first * FP32_BYTES)
             for d in range(min(PANEL, head_dim - first)):
-                row[d] = wide[first + d]
+                row[d] = part[d]
 
 
 @inner
@@ -95,31 +102,37 @@ def _multiply(x: Any, panels: Any, k: int, c: Any) -> None:
     """`c += x @ panels`; the rows of x and c come in whole tiles."""
     stride = panels.shape[1] * PANEL * FP32_BYTES
     x_stride, c_stride = x.shape[1] * FP32_BYTES, c.shape[1] * FP32_BYTES
-    for panel in range(panels.shape[0]):
+    for panel in range(0, panels.shape[0], PANELS):
         w = panels.ctypes.data + panel * stride
         for row in range(0, x.shape[0], MAX_ROWS):
             own = c.ctypes.data + row * c_stride + panel * PANEL * FP32_BYTES
-            _tile(x.ctypes.data + row * x_stride, x_stride, w, stride, k, own, c_stride, 0, 0)
+            _tile(
+                MAX_ROWS,
+                x.ctypes.data + row * x_stride,
+                x_stride,
+                w,
+                stride,
+                k,
+                own,
+                c_stride,
+                0,
+                0,
+            )
 
 
 @inner
 def _softmax(scores: Any, sums: Any, peaks: Any, totals: Any, row: int, visible: int) -> None:
     """One row's scores become weights, 0 beyond the `visible` ones; its sums shrink to match."""
     own = scores[row]
-    highest = peaks[row]
-    for i in range(visible):
-        highest = max(highest, own[i])
-    shrink = exp(peaks[row] - highest)
-    part = np.float32(0)
-    for i in range(visible):
-        own[i] = exp(own[i] - highest)
-        part += own[i]
-    for i in range(visible, CONTEXT):
-        own[i] = 0
-    peaks[row] = highest
-    totals[row] = totals[row] * shrink + part
-    for i in range(sums.shape[1]):
-        sums[row, i] *= shrink
+    own[visible:] = LOWEST
+    peak = highest(own.ctypes.data, CONTEXT // LANES)
+    if peak > peaks[row]:
+        shrink = exp(peaks[row] - peak)
+        peaks[row] = peak
+        totals[row] *= shrink
+        for i in range(sums.shape[1]):
+            sums[row, i] *= shrink
+    totals[row] += weigh(own.ctypes.data, CONTEXT // LANES, peaks[row])
 
 
 @kernel
@@ -137,7 +150,8 @@ def _prefill(params: int, task: int) -> None:
         for d in range(head_dim):
             q[i, d] = own[d]
     keys = np.zeros((CONTEXT // PANEL, head_dim, PANEL), np.float32)
-    values = np.zeros((-(-head_dim // PANEL), CONTEXT, PANEL), np.float32)
+    columns = PANELS * PANEL
+    values = np.zeros((-(-head_dim // columns) * PANELS, CONTEXT, PANEL), np.float32)
     sums = np.zeros((padded, values.shape[0] * PANEL), np.float32)
     scores = np.empty((padded, CONTEXT), np.float32)
     peaks, totals = np.full(padded, LOWEST), np.zeros(padded, np.float32)
@@ -153,6 +167,8 @@ def _prefill(params: int, task: int) -> None:
             _softmax(scores, sums, peaks, totals, i, visible)
         _multiply(scores, values, length, sums)
     for i in range(count):
-        to = floats_at(p[1] + ((row + i) * p[2] + head * head_dim) * FP32_BYTES)
+        own = sums[i]
         for d in range(head_dim):
-            to[d] = sums[i, d] / totals[i]
+            own[d] /= totals[i]
+        out = p[1] + (row + i) * p[2] + head * row_bytes(head_dim, p[12])
+        put(own, out, head_dim, p[12])

@@ -1,4 +1,5 @@
-"""One query against rows of the cache, by vectors: scores of keys, and weighted sums of values.
+"""One query against rows of the cache, by vectors: scores of keys, their softmax, and weighted
+sums of values.
 
 A row is `head_dim` elements of some kind, taken CHUNK at a time. In bf16 a chunk's even elements
 come before its odd ones, as its words hold them: q and sums are in that order, see `place`. What
@@ -16,21 +17,24 @@ from numba.core import cgutils
 from moss_tp.kernels.cpu.elements import row_bytes
 from moss_tp.kernels.cpu.vectors import (
     BF16,
-    CHUNK,
     FP32,
     INT8,
-    LANES,
-    VECTOR,
     fma,
+    has_instructions,
     load_broadcast,
     load_halves,
     pointer_to,
+    splat,
+    vector_of,
 )
 from moss_tp.native.compiled import inner
-from moss_tp.native.simd import F32, FP32_BYTES, I32, i64, intrinsic
+from moss_tp.native.simd import F32, FP32_BYTES, I32, emit_exp, i64, intrinsic
 
 LOWEST = np.float32(-1e30)  # below any score
-MANY = 4  # rows at once: each load of q or of the sums serves all of them
+LANES = 16 if has_instructions("avx512f") else 8
+MANY = LANES // 2  # rows at once: each load of q or of the sums serves all of them
+CHUNK = 2 * LANES
+VECTOR = vector_of(LANES)
 _cgutils: Any = cgutils  # untyped
 
 
@@ -53,16 +57,16 @@ def make_score(rows: int, kind: int) -> Any:
             zero = ir.Constant(VECTOR, [0.0] * LANES)
             sums = [[_variable(builder, zero) for _ in range(2)] for _ in range(rows)]
             with _cgutils.for_range(builder, chunks) as loop:
-                factors = load_halves(builder, q, loop.index, FP32)
+                factors = load_halves(builder, q, loop.index, FP32, LANES)
                 for row in range(rows):
                     key = builder.add(keys, builder.mul(row_bytes, i64(row)))
-                    halves = load_halves(builder, key, loop.index, kind)
+                    halves = load_halves(builder, key, loop.index, kind, LANES)
                     for factor, half, total in zip(factors, halves, sums[row], strict=True):
                         builder.store(fma(builder, factor, half, builder.load(total)), total)
             for row, (low, high) in enumerate(sums):
                 whole = builder.fadd(builder.load(low), builder.load(high))
                 pointer = pointer_to(builder, out, i64(row), FP32_BYTES, F32)
-                builder.store(_sum_lanes(builder, whole), pointer, align=4)
+                builder.store(_fold(builder, whole, _sum), pointer, align=4)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 5), codegen
@@ -80,12 +84,12 @@ def make_accumulate(rows: int, kind: int) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             weights, values, row_bytes, chunks, sums = arguments
-            factors = [load_broadcast(builder, weights, i64(row)) for row in range(rows)]
+            factors = [load_broadcast(builder, weights, i64(row), VECTOR) for row in range(rows)]
             with _cgutils.for_range(builder, chunks) as loop:
-                totals = list(load_halves(builder, sums, loop.index, FP32))
+                totals = list(load_halves(builder, sums, loop.index, FP32, LANES))
                 for row, factor in enumerate(factors):
                     value = builder.add(values, builder.mul(row_bytes, i64(row)))
-                    halves = load_halves(builder, value, loop.index, kind)
+                    halves = load_halves(builder, value, loop.index, kind, LANES)
                     totals = [
                         fma(builder, factor, half, total)
                         for half, total in zip(halves, totals, strict=True)
@@ -101,14 +105,62 @@ def make_accumulate(rows: int, kind: int) -> Any:
     return accumulate
 
 
+@intrinsic
+def highest(context: Any, scores: Any, vectors: Any) -> Any:
+    """The greatest of `vectors` times LANES scores from an address on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        scores, vectors = arguments
+        found = _variable(builder, ir.Constant(VECTOR, [float(LOWEST)] * LANES))
+        with _cgutils.for_range(builder, vectors) as loop:
+            own = builder.load(_scores_at(builder, scores, loop.index), align=4)
+            builder.store(_greater(builder, own, builder.load(found)), found)
+        return _fold(builder, builder.load(found), _greater)
+
+    return types.float32(types.int64, types.int64), codegen
+
+
+@intrinsic
+def weigh(context: Any, scores: Any, vectors: Any, highest: Any) -> Any:
+    """Scores become exp(score - highest), 0 for LOWEST; their sum."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        scores, vectors, highest = arguments
+        zero, lowest = (ir.Constant(VECTOR, [value] * LANES) for value in (0.0, float(LOWEST)))
+        total = _variable(builder, zero)
+        peak = splat(builder, highest, VECTOR)
+        with _cgutils.for_range(builder, vectors) as loop:
+            pointer = _scores_at(builder, scores, loop.index)
+            own = builder.load(pointer, align=4)
+            weights = emit_exp(builder, builder.fsub(own, peak))
+            weights = builder.select(builder.fcmp_ordered(">", own, lowest), weights, zero)
+            builder.store(weights, pointer, align=4)
+            builder.store(builder.fadd(builder.load(total), weights), total)
+        return _fold(builder, builder.load(total), _sum)
+
+    return types.float32(types.int64, types.int64, types.float32), codegen
+
+
+def _scores_at(builder: Any, scores: Any, index: Any) -> Any:
+    return pointer_to(builder, scores, index, LANES * FP32_BYTES, VECTOR)
+
+
 def _variable(builder: Any, value: Any) -> Any:
-    pointer = _cgutils.alloca_once(builder, VECTOR)
+    pointer = _cgutils.alloca_once(builder, value.type)
     builder.store(value, pointer)
     return pointer
 
 
-def _sum_lanes(builder: Any, vector: Any) -> Any:
-    """By halves, always in one order."""
+def _sum(builder: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b)
+
+
+def _greater(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _fold(builder: Any, vector: Any, join: Callable[[Any, Any, Any], Any]) -> Any:
+    """All lanes into one, by halves, always in one order."""
     width = LANES
     while width > 1:
         width //= 2
@@ -121,7 +173,7 @@ def _sum_lanes(builder: Any, vector: Any) -> Any:
             )
             for start in (0, width)
         )
-        vector = builder.fadd(low, high)
+        vector = join(builder, low, high)
     return builder.extract_element(vector, ir.Constant(I32, 0))
 
 
@@ -131,26 +183,7 @@ def over_rows(make: Callable[[int, int], Any]) -> Any:
     `first` and `last` are its arguments before and after the rows' own; from a row to the next
     they go on by so many bytes.
     """
-    many_floats, many_halves, many_chars = (make(MANY, kind) for kind in (FP32, BF16, INT8))
-    one_float, one_half, one_char = (make(1, kind) for kind in (FP32, BF16, INT8))
-
-    @inner
-    def many(before: int, rows: int, size: int, chunks: int, after: int, kind: int) -> None:
-        if kind == FP32:
-            many_floats(before, rows, size, chunks, after)
-        elif kind == BF16:
-            many_halves(before, rows, size, chunks, after)
-        else:
-            many_chars(before, rows, size, chunks, after)
-
-    @inner
-    def one(before: int, row: int, size: int, chunks: int, after: int, kind: int) -> None:
-        if kind == FP32:
-            one_float(before, row, size, chunks, after)
-        elif kind == BF16:
-            one_half(before, row, size, chunks, after)
-        else:
-            one_char(before, row, size, chunks, after)
+    floats, halves, chars = (_loop(make(MANY, kind), make(1, kind)) for kind in (FP32, BF16, INT8))
 
     @inner
     def over(
@@ -164,15 +197,34 @@ def over_rows(make: Callable[[int, int], Any]) -> Any:
         kind: int,
     ) -> None:
         size, chunks = row_bytes(head_dim, kind), head_dim // CHUNK
-        row = 0
-        while row < count:
-            before, own = first + row * first_step, rows + row * size
-            after = last + row * last_step
-            if row + MANY <= count:
-                many(before, own, size, chunks, after, kind)
-                row += MANY
-            else:
-                one(before, own, size, chunks, after, kind)
-                row += 1
+        if kind == FP32:
+            floats(first, first_step, rows, size, chunks, last, last_step, count)
+        elif kind == BF16:
+            halves(first, first_step, rows, size, chunks, last, last_step, count)
+        else:
+            chars(first, first_step, rows, size, chunks, last, last_step, count)
 
     return over
+
+
+def _loop(many: Any, one: Any) -> Any:
+    @inner
+    def loop(
+        first: int,
+        first_step: int,
+        rows: int,
+        size: int,
+        chunks: int,
+        last: int,
+        last_step: int,
+        count: int,
+    ) -> None:
+        row = 0
+        while row + MANY <= count:
+            many(first + row * first_step, rows + row * size, size, chunks, last + row * last_step)
+            row += MANY
+        while row < count:
+            one(first + row * first_step, rows + row * size, size, chunks, last + row * last_step)
+            row += 1
+
+    return loop

@@ -1,64 +1,62 @@
 """The innermost product: a few rows of x times panels of 16 columns, summed in registers.
 
-    c (rows, panels * 16) += x (rows, k) @ panel (k, 16)
+    c (rows, panels * 16) += x (rows, steps) @ panel (steps, 16)
 
-A panel holds its 16 columns side by side for each k, in fp32 or in bf16, there with column i and
-column i + 8 as neighbours (see `vectors`). Each sum runs over k in order, whatever the tile: a
+What a step is says the `Product`. Each sum runs over the steps in order, whatever the tile: a
 row's result does not depend on the rows beside it.
 """
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 
-from moss_tp.kernels.cpu.vectors import (
-    BF16,
-    CHUNK,
-    FP32,
-    LANES,
-    LINE,
-    VECTOR,
-    fma,
-    load_broadcast,
-    load_halves,
-    pointer_to,
-)
-from moss_tp.native.simd import BF16_BYTES, FP32_BYTES, I64, emit_prefetch, i64, intrinsic
+from moss_tp.kernels.cpu.products import PANEL, Product
+from moss_tp.kernels.cpu.vectors import LINE, pointer_to
+from moss_tp.native.simd import FP32_BYTES, I64, emit_prefetch, i64, intrinsic
 
-PANEL = CHUNK
 UNROLL = 4
 
-# rows: panels at once. As many sums as hide the latency of an FMA and fit 16 registers.
-PANELS = {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1}
-MAX_ROWS = max(PANELS)
-
-Grid = list[list[Any]]  # vectors, by row and by half panel
+Grid = list[list[Any]]  # vectors, by row and by panel or half of one
 
 
-def make_tile(rows: int, is_bf16: bool) -> Any:
-    """`tile(x, x_stride, w, panel_stride, k, c, c_stride, ahead, ahead_rate)` for `rows` rows of
-    x and `PANELS[rows]` panels: addresses and strides in bytes, k in elements. In bf16, memory
-    is meanwhile asked for what lies `ahead` bytes beyond each panel's start, `ahead_rate` bytes
-    for each k."""
+def make_tile(product: Product) -> Any:
+    """`tile(rows, x, x_stride, w, panel_stride, steps, c, c_stride, ahead, ahead_rate)` for any
+    number of rows in `product.panels`, and for as many panels as stand there: addresses and
+    strides in bytes. Memory is meanwhile asked for what lies `ahead` bytes beyond each panel's
+    start, `ahead_rate` bytes a step."""
 
     @intrinsic
     def tile(
         context: Any,
+        rows: Any,
         x: Any,
         x_stride: Any,
         w: Any,
         stride: Any,
-        k: Any,
+        steps: Any,
         c: Any,
         c_stride: Any,
         ahead: Any,
         rate: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _Tile(builder, rows, is_bf16, *arguments).emit()
+            """
+            switch on rows -> one tile each -> end
+            """
+            rows, *rest = arguments
+            end = builder.append_basic_block("end")
+            switch = builder.switch(rows, end)
+            for count in product.panels:
+                block = builder.append_basic_block(f"rows_{count}")
+                switch.add_case(i64(count), block)
+                builder.position_at_end(block)
+                _Tile(builder, product, count, *rest).emit()
+                builder.branch(end)
+            builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), codegen
+        return types.void(*[types.int64] * 10), codegen
 
     return tile
 
@@ -69,22 +67,22 @@ class _Tile:
     def __init__(
         self,
         builder: Any,
+        product: Product,
         rows: int,
-        is_bf16: bool,
         x: Any,
         x_stride: Any,
         w: Any,
         panel_stride: Any,
-        k: Any,
+        steps: Any,
         c: Any,
         c_stride: Any,
         ahead: Any,
         rate: Any,
     ) -> None:
         self._ahead, self._rate = ahead, rate
-        self._builder, self._is_bf16, self._k = builder, is_bf16, k
+        self._builder, self._product, self._steps = builder, product, steps
         self._x = self._strided(x, x_stride, rows)
-        self._w = self._strided(w, panel_stride, PANELS[rows])
+        self._w = self._strided(w, panel_stride, product.panels[rows])
         self._c = self._strided(c, c_stride, rows)
 
     def emit(self) -> None:
@@ -96,14 +94,14 @@ class _Tile:
         unrolled, rest, single, end = (
             builder.append_basic_block(name) for name in ("unrolled", "rest", "single", "end")
         )
-        many = builder.and_(self._k, i64(-UNROLL))
+        many = builder.and_(self._steps, i64(-UNROLL))
         sums = [[builder.load(place, align=4) for place in row] for row in self._places()]
         builder.cbranch(builder.icmp_signed(">", many, i64(0)), unrolled, rest)
         after = self._loop(unrolled, rest, (i64(0), many), UNROLL, (entry, sums))
         builder.position_at_end(rest)
         middle = self._join((entry, sums), (unrolled, after))
-        builder.cbranch(builder.icmp_signed("<", many, self._k), single, end)
-        last = self._loop(single, end, (many, self._k), 1, (rest, middle))
+        builder.cbranch(builder.icmp_signed("<", many, self._steps), single, end)
+        last = self._loop(single, end, (many, self._steps), 1, (rest, middle))
         builder.position_at_end(end)
         sums = self._join((rest, middle), (single, last))
         for row, places in zip(sums, self._places(), strict=True):
@@ -113,14 +111,14 @@ class _Tile:
     def _loop(
         self, body: Any, after: Any, span: tuple[Any, Any], step: int, before: tuple[Any, Grid]
     ) -> Grid:
-        """`body` over `span` of k in steps of `step`; the sums at its end."""
+        """`body` over `span` of the steps, `step` at a time; the sums at its end."""
         builder = self._builder
         builder.position_at_end(body)
         position = builder.phi(I64)
         position.add_incoming(span[0], before[0])
         carried = self._join(before)
         sums = [list(row) for row in carried]
-        if self._is_bf16 and step == UNROLL:
+        if step == UNROLL:
             self._prefetch(position)
         for offset in range(step):
             self._step(builder.add(position, i64(offset)), sums)
@@ -132,34 +130,36 @@ class _Tile:
         builder.cbranch(builder.icmp_signed("<", following, span[1]), body, after)
         return sums
 
-    def _step(self, k: Any, sums: Grid) -> None:
-        builder = self._builder
-        for panel, address in enumerate(self._w):
-            halves = load_halves(builder, address, k, BF16 if self._is_bf16 else FP32)
-            for row, x in enumerate(self._x):
-                value = load_broadcast(builder, x, k)
-                for half, weights in enumerate(halves, 2 * panel):
-                    sums[row][half] = fma(builder, value, weights, sums[row][half])
+    def _step(self, step: Any, sums: Grid) -> None:
+        builder, product = self._builder, self._product
+        weights = [vector for w in self._w for vector in product.weights(builder, w, step)]
+        for own, x in zip(sums, self._x, strict=True):
+            value = product.x(builder, x, step)
+            for i, vector in enumerate(weights):
+                own[i] = product.add(builder, value, vector, own[i])
 
-    def _prefetch(self, k: Any) -> None:
+    def _prefetch(self, step: Any) -> None:
         builder = self._builder
-        offset = builder.add(self._ahead, builder.mul(k, self._rate))
+        offset = builder.add(self._ahead, builder.mul(step, self._rate))
         for panel in self._w:
-            for line in range(0, UNROLL * PANEL * BF16_BYTES, LINE):
+            for line in range(0, UNROLL * self._product.step_bytes, LINE):
                 place = builder.add(builder.add(panel, offset), i64(line))
                 emit_prefetch(builder, place)
 
     def _places(self) -> Grid:
         """Where the sums live in c."""
-        size, halves = LANES * FP32_BYTES, range(2 * len(self._w))
+        vector = self._product.vector
+        size = vector.count * FP32_BYTES
+        count = len(self._w) * PANEL // vector.count
         return [
-            [pointer_to(self._builder, row, i64(half), size, VECTOR) for half in halves]
+            [pointer_to(self._builder, row, i64(i), size, vector) for i in range(count)]
             for row in self._c
         ]
 
     def _join(self, *sources: tuple[Any, Grid]) -> Grid:
         """The sums that come from whichever block was left last."""
-        grid = [[self._builder.phi(VECTOR) for _ in row] for row in sources[0][1]]
+        vector: ir.VectorType = self._product.vector
+        grid = [[self._builder.phi(vector) for _ in row] for row in sources[0][1]]
         for block, sums in sources:
             for phis, row in zip(grid, sums, strict=True):
                 for phi, value in zip(phis, row, strict=True):

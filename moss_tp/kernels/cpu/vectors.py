@@ -1,24 +1,36 @@
-"""Instructions on vectors of LANES fp32, as micro-kernels emit them through LLVM.
+"""Instructions on vectors of fp32, as micro-kernels emit them through LLVM.
 
-Data comes CHUNK elements at a time, as two vectors, its halves. In fp32 they are the first and
-the last eight; in bf16 two neighbours share a word, so one load, a shift and a mask give the even
-elements and the odd ones; in int8 they are what fp32's are.
+A vector has some number of lanes; data comes a chunk at a time, as two vectors, its halves. In
+fp32 they are its first and its last elements; in bf16 two neighbours share a word, so one load, a
+shift and a mask give the even elements and the odd ones; in int8 they are what fp32's are.
 """
 
+from functools import cache
 from typing import Any
 
-from llvmlite import ir
+import numba
+from llvmlite import binding, ir
 
 from moss_tp.native.simd import BF16_BYTES, F32, FP32_BYTES, I8, I32, call, i64
 
 # What elements are; `elements` says how a row of the cache is made of them.
 FP32, BF16, INT8 = 0, 1, 2
-LANES = 8
-CHUNK = 2 * LANES
 LINE = 64  # bytes that memory hands over at once
-VECTOR = ir.VectorType(F32, LANES)
-WORDS = ir.VectorType(I32, LANES)
-CHARS = ir.VectorType(I8, LANES)
+
+
+@cache
+def has_instructions(feature: str) -> bool:
+    """Whether kernels are compiled with them, in LLVM's word for them: this processor's, or what
+    NUMBA_CPU_FEATURES says."""
+    config: Any = numba.config
+    told: str | None = config.CPU_FEATURES
+    if told is None:
+        return bool(binding.get_host_cpu_features().get(feature))
+    return f"+{feature}" in told.split(",")
+
+
+def vector_of(lanes: int) -> Any:
+    return ir.VectorType(F32, lanes)
 
 
 def pointer_to(builder: Any, base: Any, index: Any, size: int, kind: Any) -> Any:
@@ -27,34 +39,38 @@ def pointer_to(builder: Any, base: Any, index: Any, size: int, kind: Any) -> Any
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def load_halves(builder: Any, base: Any, index: Any, kind: int) -> tuple[Any, Any]:
+def load_halves(builder: Any, base: Any, index: Any, kind: int, lanes: int) -> tuple[Any, Any]:
     """Both halves of the `index`th chunk of FP32, BF16 or INT8 from the address `base` on, in
     fp32."""
+    vector, words = vector_of(lanes), ir.VectorType(I32, lanes)
     if kind == INT8:
-        low = pointer_to(builder, base, index, CHUNK, CHARS)
-        high = builder.gep(low, [ir.Constant(I32, 1)])
-        return _widen_chars(builder, low), _widen_chars(builder, high)
+        chars = ir.VectorType(I8, lanes)
+        low = pointer_to(builder, base, index, 2 * lanes, chars)
+        pointers = (low, builder.gep(low, [ir.Constant(I32, 1)]))
+        loaded = [builder.sext(builder.load(pointer, align=1), words) for pointer in pointers]
+        return builder.sitofp(loaded[0], vector), builder.sitofp(loaded[1], vector)
     if kind == FP32:
-        low = pointer_to(builder, base, index, CHUNK * FP32_BYTES, VECTOR)
+        low = pointer_to(builder, base, index, 2 * lanes * FP32_BYTES, vector)
         high = builder.gep(low, [ir.Constant(I32, 1)])
         return builder.load(low, align=4), builder.load(high, align=4)
-    words = builder.load(pointer_to(builder, base, index, CHUNK * BF16_BYTES, WORDS), align=4)
-    even = builder.shl(words, ir.Constant(WORDS, [16] * LANES))
-    odd = builder.and_(words, ir.Constant(WORDS, [0xFFFF0000] * LANES))
-    return builder.bitcast(even, VECTOR), builder.bitcast(odd, VECTOR)
+    pairs = builder.load(pointer_to(builder, base, index, 2 * lanes * BF16_BYTES, words), align=4)
+    even = builder.shl(pairs, ir.Constant(words, [16] * lanes))
+    odd = builder.and_(pairs, ir.Constant(words, [0xFFFF0000] * lanes))
+    return builder.bitcast(even, vector), builder.bitcast(odd, vector)
 
 
-def _widen_chars(builder: Any, pointer: Any) -> Any:
-    return builder.sitofp(builder.sext(builder.load(pointer, align=1), WORDS), VECTOR)
+def load_broadcast(builder: Any, base: Any, index: Any, vector: Any) -> Any:
+    """The `index`th four bytes from the address `base` on, in every lane of a `vector`."""
+    value = builder.load(pointer_to(builder, base, index, FP32_BYTES, vector.element), align=4)
+    return splat(builder, value, vector)
 
 
-def load_broadcast(builder: Any, base: Any, index: Any) -> Any:
-    """The `index`th fp32 from the address `base` on, in every lane."""
-    value = builder.load(pointer_to(builder, base, index, FP32_BYTES, F32), align=4)
-    undefined = ir.Constant(VECTOR, ir.Undefined)
+def splat(builder: Any, value: Any, vector: Any) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
     single = builder.insert_element(undefined, value, ir.Constant(I32, 0))
-    return builder.shuffle_vector(single, undefined, ir.Constant(WORDS, [0] * LANES))
+    first = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(single, undefined, first)
 
 
 def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    return call(builder, f"llvm.fma.v{LANES}f32", VECTOR, [a, b, c])
+    return call(builder, f"llvm.fma.v{c.type.count}f32", c.type, [a, b, c])

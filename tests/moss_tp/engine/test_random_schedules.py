@@ -64,7 +64,7 @@ def alone(tiny_model: str) -> Replies:
     return replies
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[2])
 def ranks(tiny_model: str, request: pytest.FixtureRequest) -> Iterator[LLM]:
     bytes_a_rank = (NUM_BLOCKS + 6) * BLOCK_BYTES[None] // request.param
     settings = {"kv_cache_bytes": bytes_a_rank, "max_num_batched_tokens": 24, "max_num_seqs": 5}

@@ -1,8 +1,10 @@
 """Packed linear layers against F.linear in fp64.
 
 Tolerance: sums of up to 1100 products of size ~1/33 in fp32, in another order: 1e-5. The weights
-are what they are, in bf16 too, since nothing else is rounded there.
+are what they are, in bf16 too, and so is x where a product takes it in bf16: nothing is rounded.
 """
+
+from functools import partial
 
 import pytest
 import torch
@@ -11,18 +13,26 @@ from torch import Tensor
 
 from moss_tp.kernels.block import MakeLinear
 from moss_tp.kernels.cpu.block import PanelLinear
-from moss_tp.kernels.cpu.gemm import MAX_TASK_ROWS
+from moss_tp.kernels.cpu.gemm import MAX_TASK_ROWS, Packed, best_product
 from moss_tp.kernels.cpu.onednn import OneDnnLinear
+from moss_tp.kernels.cpu.products import DOT_BF16, WIDE_BF16, Product
+from moss_tp.kernels.cpu.vectors import has_instructions
 from moss_tp.kernels.eager import PlainLinear
 
+PRODUCTS: list[Product] = [WIDE_BF16]
+if has_instructions("avx512bf16"):
+    PRODUCTS.append(DOT_BF16)
 LINEARS: dict[str, tuple[MakeLinear, torch.dtype]] = {
     "plain": (PlainLinear, torch.float32),
     "onednn": (OneDnnLinear, torch.float32),
-    "panels": (PanelLinear, torch.bfloat16),
+    **{
+        f"panels-{i}": (partial(PanelLinear, product=product), torch.bfloat16)
+        for i, product in enumerate(PRODUCTS)
+    },
 }
 # Around a panel's 16, a group's 64 columns, and one block of K more.
-SHAPES = [(1, 1), (15, 3), (64, 64), (65, 30), (130, 1100)]
-ROWS = [*range(9), 13, MAX_TASK_ROWS + 1]
+SHAPES = [(1, 2), (15, 6), (64, 64), (65, 30), (130, 1100)]
+ROWS = [*range(14), 17, 25, MAX_TASK_ROWS + 1]
 
 
 def random(*shape: int) -> Tensor:
@@ -39,7 +49,8 @@ def test_equals_torchs(name: str, rows: int) -> None:
     make, dtype = LINEARS[name]
     for outputs, inputs in SHAPES:
         weight = (random(outputs, inputs) / inputs**0.5).to(dtype)
-        bias, x, residual = random(outputs).to(dtype), random(rows, inputs), random(rows, outputs)
+        bias, residual = random(outputs).to(dtype), random(rows, outputs)
+        x = random(rows, inputs).to(dtype).float()
         y = exact(x, weight, bias)
         close(make(weight, bias, False)(x), y)
         close(make(weight, None, False)(x, residual), exact(x, weight, None) + residual)
@@ -53,20 +64,29 @@ def close(y: Tensor, expected: Tensor) -> None:
 
 def test_gelu_far_from_zero() -> None:
     """Where exp overflows or vanishes."""
-    x = torch.tensor([[-1e4], [-60], [-9], [-0.0], [9], [60], [1e4]])
+    x = torch.tensor([[-1e4], [-60], [-9], [-0.0], [9], [60], [1e4]]).bfloat16().float()
     y = PanelLinear(torch.ones(1, 1).bfloat16(), None, True)(x)
     close(y, F.gelu(x.double(), approximate="tanh"))
 
 
-def test_panel_rows_do_not_depend_on_their_company() -> None:
-    linear = PanelLinear(random(130, 1100).bfloat16(), None)
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_panel_rows_do_not_depend_on_their_company(product: Product) -> None:
+    linear = PanelLinear(random(130, 1100).bfloat16(), None, product=product)
     x = random(MAX_TASK_ROWS + 20, 1100)
     together = linear(x)
-    for count in range(1, 14):
+    for count in range(1, 28):
         assert torch.equal(linear(x[:count]), together[:count])
 
 
-def test_strided_rows() -> None:
-    linear = PanelLinear(random(20, 30).bfloat16(), None)
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_strided_rows(product: Product) -> None:
+    linear = PanelLinear(random(20, 30).bfloat16(), None, product=product)
     wide = random(5, 50)
     assert torch.equal(linear(wide[:, 10:40]), linear(wide[:, 10:40].contiguous()))
+
+
+def test_an_odd_input_has_no_pairs() -> None:
+    assert best_product(7) is WIDE_BF16
+    x, weight = random(3, 7), random(5, 7).bfloat16()
+    assert Packed.pack(weight, None).takes == torch.float32
+    close(PanelLinear(weight, None)(x), exact(x, weight, None))
