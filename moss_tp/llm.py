@@ -122,9 +122,11 @@ class LLM:
             while queue and self.engine.can_add:
                 request = queue.popleft()
                 self.engine.add_request(request.request_id, request.prompt_ids, request.params)
-            for request_id, delta in self.engine.step():
+            self.engine.start_step()
+            for request_id, delta in self.engine.take_deltas():
                 by_id[request_id].deltas.append(delta)
                 queue.extend(others.pop(request_id, ()))
+            self.engine.finish_step()
 
 
 @dataclass(frozen=True)

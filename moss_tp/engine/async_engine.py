@@ -1,9 +1,9 @@
 """LLMEngine for asyncio: one thread steps it, a request is an async iterator of deltas.
 
 Everything that touches the engine is a command in the inbox, carried out by the thread between
-two steps; so an abort takes effect before the next step. What a step gave goes to the event loops
-in one piece each, and readers work on it while the next step is computed. While there is nothing
-to do the thread sleeps on a condition. It knows no Ray and no HTTP.
+two steps; so an abort takes effect before the next step. What a step gave becomes text, and goes
+to the event loops in one piece each, while the next step is computed. While there is nothing to
+do the thread sleeps on a condition. It knows no Ray and no HTTP.
 """
 
 import logging
@@ -126,7 +126,9 @@ class AsyncEngine:
         try:
             while self._carry_out_commands():
                 self._give_up(self._engine.expire())
-                self._deliver(self._engine.step())
+                self._engine.start_step()
+                self._deliver(self._engine.take_deltas())
+                self._engine.finish_step()
         except EngineDeadError as error:
             reason = str(error)
             logger.error("the engine died: %s", reason)

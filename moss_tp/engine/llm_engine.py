@@ -1,16 +1,22 @@
-"""The engine without threads: requests in, one step at a time, deltas out.
+"""Requests in, one step at a time, deltas out. Joins Scheduler, Executor and the replies' texts.
 
-Joins Scheduler, Executor and the replies' texts. One thread at a time may use it.
+    start_step     schedules, and has the executor compute on a thread of its own
+    take_deltas    meanwhile: the texts of the step before
+    finish_step    waits for what was sampled, and books it
+
+A reply that its text ends (a stop string, its time) has one more token under way by then, which
+nobody sees. One thread at a time may use it.
 """
 
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Ids
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
-from moss_tp.engine.chunk import to_batch
+from moss_tp.engine.chunk import Chunk, to_batch
 from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.detokenizer import ByteDecoder
 from moss_tp.engine.executor import Executor
@@ -19,7 +25,14 @@ from moss_tp.engine.reply import Reply
 from moss_tp.engine.scheduler import Scheduler
 from moss_tp.engine.sequence import Sequence
 from moss_tp.engine.waiting_queue import MAX_PRIORITY
-from moss_tp.errors import ConfigError, ContextLengthError, InvalidRequestError, QueueFullError
+from moss_tp.errors import (
+    ConfigError,
+    ContextLengthError,
+    EngineDeadError,
+    InvalidRequestError,
+    QueueFullError,
+)
+from moss_tp.layers.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 
 
@@ -64,10 +77,14 @@ class LLMEngine:
         self._tokenizer = tokenizer
         self._model = model
         self._requests: dict[str, _Request] = {}
+        self._thread = ThreadPoolExecutor(1, "moss-step")
+        self._under_way: tuple[list[Chunk], Future[list[SampledToken]]] | None = None
+        self._is_closed = False
+        self._advanced: list[Sequence] = []  # got tokens, of which nobody heard yet
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work
+        return self.scheduler.has_work or bool(self._advanced)
 
     @property
     def can_add(self) -> bool:
@@ -127,7 +144,7 @@ class LLMEngine:
     def abort(self, request_id: str) -> None:
         """Forgets a request and frees its blocks; nothing for one that is unknown or done."""
         request = self._requests.pop(request_id, None)
-        if request is not None:
+        if request is not None and request.seq.finish_reason is None:
             self.scheduler.abort(request.seq)
 
     def expire(self) -> list[str]:
@@ -138,33 +155,63 @@ class LLMEngine:
         return expired
 
     def step(self) -> list[tuple[str, TokenDelta]]:
-        """Computes one step: a delta for every request that got a token.
+        """One whole step, with nothing done meanwhile: its deltas."""
+        self.start_step()
+        self.finish_step()
+        return self.take_deltas()
+
+    def start_step(self) -> None:
+        """Begins the next step, if there is work. One that was left under way is finished first."""
+        self.finish_step()
+        chunks = self.scheduler.schedule()
+        if not chunks:
+            return
+        batch = to_batch(chunks, self.config.block_size)
+        rows = [row for chunk in chunks for row in chunk.sampling_rows()]
+        if self._is_closed:
+            raise EngineDeadError("the engine is closed")
+        self._under_way = chunks, self._thread.submit(self.executor.execute, batch, rows)
+
+    def take_deltas(self) -> list[tuple[str, TokenDelta]]:
+        """A delta for every request that got tokens in the last finished step."""
+        advanced, self._advanced = self._advanced, []
+        return [
+            (seq.request_id, self._delta(request))
+            for seq in advanced
+            if (request := self._requests.get(seq.request_id)) and request.seq is seq
+        ]
+
+    def finish_step(self) -> None:
+        """Waits for the step that is under way, if one is.
 
         Raises EngineDeadError when a rank is lost; the engine is of no more use then.
         """
-        chunks = self.scheduler.schedule()
-        if not chunks:
-            return []
-        batch = to_batch(chunks, self.config.block_size)
-        rows = [row for chunk in chunks for row in chunk.sampling_rows()]
-        sampled = self.executor.execute(batch, rows)
+        if self._under_way is None:
+            return
+        chunks, sampled = self._under_way
+        tokens = sampled.result()
+        self._under_way = None
         self.num_steps += 1
-        return [
-            (seq.request_id, self._delta(seq)) for seq in self.scheduler.update(chunks, sampled)
-        ]
+        self._advanced += self.scheduler.update(chunks, tokens)
 
     def check_integrity(self) -> None:
         """AssertionError when the books are wrong, or requests are left that nobody runs."""
         self.scheduler.check_integrity()
-        num_scheduled = len(self.scheduler.running) + len(self.scheduler.waiting)
-        assert num_scheduled == len(self._requests), f"{len(self._requests)} requests are known"
+        num_known = len(self.scheduler.running) + len(self.scheduler.waiting)
+        num_known += sum(
+            request.seq.finish_reason is not None for request in self._requests.values()
+        )
+        assert num_known == len(self._requests), f"{len(self._requests)} requests are known"
 
     def close(self) -> None:
+        """Ends every rank, after the step that is under way."""
+        self._is_closed = True
+        self._thread.shutdown()
         self.executor.close()
 
-    def _delta(self, seq: Sequence) -> TokenDelta:
+    def _delta(self, request: _Request) -> TokenDelta:
         """The tokens just appended, up to what ends the reply."""
-        request = self._requests[seq.request_id]
+        seq = request.seq
         reason = seq.finish_reason
         if reason is None and self._clock() >= request.ends_at:
             reason = "length"

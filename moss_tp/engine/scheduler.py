@@ -89,11 +89,15 @@ class Scheduler:
         return [*self._with_drafts(decodes, prefills), *prefills]
 
     def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
-        """Books a computed step: the sequences that got tokens, finished ones removed."""
+        """Books a computed step: the sequences that got tokens, finished ones removed. Those that
+        ended while it was computed got none."""
         start = 0
         advanced: list[Sequence] = []
         for chunk in chunks:
             seq, end = chunk.seq, start + chunk.num_logits
+            if seq.finish_reason is not None:  # meanwhile: its blocks are others' by now
+                start = end
+                continue
             seq.num_computed += chunk.num_known
             if chunk.is_sampled:
                 self._accept(chunk, sampled[start:end])
@@ -105,11 +109,11 @@ class Scheduler:
         return advanced
 
     def abort(self, seq: Sequence) -> None:
-        """Forgets a sequence between two steps; its blocks are free at once."""
+        """Forgets a sequence; its blocks are free at once, for the next step to be scheduled."""
         self.finish(seq, "abort")
 
     def finish(self, seq: Sequence, reason: FinishReason) -> None:
-        """Ends a sequence between two steps, for a `reason` that its tokens do not tell."""
+        """Ends a sequence for a `reason` that its tokens do not tell."""
         seq.finish_reason = reason
         self._remove(seq)
 

@@ -24,7 +24,9 @@ class StepEngine(Protocol):
     def add_request(
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
     ) -> None: ...
-    def step(self) -> Sequence[tuple[str, TokenDelta]]: ...
+    def start_step(self) -> None: ...
+    def take_deltas(self) -> Sequence[tuple[str, TokenDelta]]: ...
+    def finish_step(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,12 @@ def drive(
         if not engine.has_work:
             sleep(max(0.0, requests[queue[0]].arrival_s - (now() - start)))
             continue
-        deltas = engine.step()
+        engine.start_step()
+        deltas = engine.take_deltas()
         seconds = now() - start
         for request_id, delta in deltas:
             traces[int(request_id)].add(delta, seconds)
+        engine.finish_step()
     return traces
 
 

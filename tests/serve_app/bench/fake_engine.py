@@ -17,10 +17,12 @@ class FakeEngine:
         self.prompts: list[list[int]] = []
         self._seats = seats
         self._left: dict[str, tuple[int, int, int]] = {}
+        self._deltas: list[tuple[str, TokenDelta]] = []
+        self._is_under_way = False
 
     @property
     def has_work(self) -> bool:
-        return bool(self._left)
+        return bool(self._left or self._deltas)
 
     @property
     def can_add(self) -> bool:
@@ -34,17 +36,26 @@ class FakeEngine:
         self.prompts.append(list(prompt_ids))
         self._left[request_id] = (params.max_tokens, len(prompt_ids), cached)
 
-    def step(self) -> list[tuple[str, TokenDelta]]:
-        assert self._left, "there is nothing to do"
+    def start_step(self) -> None:
+        assert not self._is_under_way
+        self._is_under_way = bool(self._left)
+
+    def take_deltas(self) -> list[tuple[str, TokenDelta]]:
+        deltas, self._deltas = self._deltas, []
+        assert deltas or self._is_under_way, "there is nothing to do"
+        return deltas
+
+    def finish_step(self) -> None:
+        if not self._is_under_way:
+            return
+        self._is_under_way = False
         self.clock += STEP_S
-        deltas = []
         for request_id, (left, num_prompt, cached) in list(self._left.items()):
             reason = "length" if left == 1 else None
-            deltas.append((request_id, TokenDelta((7,), "x", reason, num_prompt, cached)))  # type: ignore[arg-type]
+            self._deltas.append((request_id, TokenDelta((7,), "x", reason, num_prompt, cached)))  # type: ignore[arg-type]
             self._left[request_id] = (left - 1, num_prompt, cached)
             if left == 1:
                 del self._left[request_id]
-        return deltas
 
     def now(self) -> float:
         return self.clock

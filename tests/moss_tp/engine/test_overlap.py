@@ -1,0 +1,148 @@
+"""Texts are worked out while the next step is computed; what that changes, and what it must not."""
+
+import threading
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moss_tp.engine.batch import Batch
+from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.outputs import TokenDelta
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling_params import SamplingParams
+from tests.moss_tp.engine.paged_fake import (
+    EOS_ID,
+    FakeTokenizer,
+    PagedFake,
+    expected_reply,
+    fake_engine,
+)
+
+
+class GatedFake(PagedFake):
+    """Computes nothing before it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(num_blocks=16, block_size=4)
+        self.gate = threading.Semaphore(0)
+
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
+        assert self.gate.acquire(timeout=30)
+        return super().execute(batch, rows)
+
+
+def overlapped(engine: LLMEngine) -> dict[str, list[TokenDelta]]:
+    deltas: dict[str, list[TokenDelta]] = {}
+    while engine.has_work:
+        engine.start_step()
+        for request_id, delta in engine.take_deltas():
+            deltas.setdefault(request_id, []).append(delta)
+        engine.check_integrity()
+        engine.finish_step()
+        engine.check_integrity()
+    return deltas
+
+
+def test_a_steps_text_is_there_before_the_next_one_is_computed() -> None:
+    executor = GatedFake()
+    engine = fake_engine(executor)
+    engine.add_request("a", [1, 2, 3], SamplingParams(temperature=0, max_tokens=3))
+    executor.gate.release()
+    engine.start_step()
+    assert engine.take_deltas() == []
+    engine.finish_step()
+    engine.start_step()  # waits at the gate
+    ((name, delta),) = engine.take_deltas()
+    assert (name, list(delta.token_ids)) == ("a", expected_reply([1, 2, 3], 1, frozenset(), 32))
+    assert len(executor.batches) == 1
+    executor.gate.release(2)
+    engine.finish_step()
+    assert len(executor.batches) == 2
+
+
+def test_a_reply_that_its_text_ends_gets_nothing_of_the_step_under_way() -> None:
+    reply = expected_reply([1, 2, 3], 20, frozenset([EOS_ID]), 32)
+    text = FakeTokenizer().decode_bytes(reply).decode()
+    executor = PagedFake(num_blocks=16, block_size=4)
+    engine = fake_engine(executor)
+    engine.add_request("a", [1, 2, 3], SamplingParams(stop=(text[3:6],), max_tokens=20))
+    deltas = overlapped(engine)["a"]
+    assert [token for delta in deltas for token in delta.token_ids] == reply[:6]
+    assert "".join(delta.text for delta in deltas) == text[:3]
+    assert deltas[-1].finish_reason == "stop"
+    assert len(executor.batches) == 7, "one step was under way when the text was complete"
+    assert engine.scheduler.block_manager.num_free == 16
+
+
+def test_an_abort_while_a_step_is_under_way() -> None:
+    engine = fake_engine()
+    engine.add_request("a", [1, 2, 3], SamplingParams(max_tokens=20))
+    engine.add_request("b", [1, 2, 3], SamplingParams(max_tokens=2, temperature=0))
+    engine.step()
+    engine.start_step()
+    engine.abort("a")
+    engine.add_request("a", [7, 7], SamplingParams(max_tokens=2, temperature=0, ignore_eos=True))
+    deltas = overlapped(engine)
+    again = [token for delta in deltas["a"] for token in delta.token_ids]
+    assert again == expected_reply([7, 7], 2, frozenset(), 32)
+
+
+def test_a_request_that_ended_and_is_not_heard_of_yet_can_be_aborted() -> None:
+    engine = fake_engine()
+    engine.add_request("a", [1], SamplingParams(max_tokens=1))
+    engine.start_step()
+    engine.finish_step()
+    engine.check_integrity()
+    engine.abort("a")
+    assert engine.take_deltas() == []
+    assert not engine.has_work
+    engine.check_integrity()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 5), min_size=1, max_size=12),
+            st.integers(1, 15),
+            st.none() | st.tuples(st.integers(0, 10), st.integers(1, 4)),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(8, 16),
+)
+def test_overlapped_is_what_one_step_at_a_time_is(
+    requests: list[tuple[list[int], int, tuple[int, int] | None]], num_blocks: int
+) -> None:
+    replies = []
+    for run in (overlapped, one_by_one):
+        engine = fake_engine(PagedFake(num_blocks, block_size=4))
+        for index, (prompt, max_tokens, stop) in enumerate(requests):
+            reply = expected_reply(prompt, 32, frozenset([EOS_ID]), 32)
+            text = FakeTokenizer().decode_bytes(reply).decode(errors="replace")
+            stops = (text[stop[0] : sum(stop)],) if stop and text[stop[0] : sum(stop)] else ()
+            params = SamplingParams(temperature=0, max_tokens=max_tokens, stop=stops)
+            engine.add_request(str(index), prompt, params)
+        deltas = run(engine)
+        replies.append(
+            {
+                name: (
+                    [token for delta in own for token in delta.token_ids],
+                    "".join(delta.text for delta in own),
+                    own[-1].finish_reason,
+                )
+                for name, own in deltas.items()
+            }
+        )
+        assert engine.scheduler.block_manager.num_free == num_blocks
+        engine.close()
+    assert replies[0] == replies[1]
+
+
+def one_by_one(engine: LLMEngine) -> dict[str, list[TokenDelta]]:
+    deltas: dict[str, list[TokenDelta]] = {}
+    while engine.has_work:
+        for request_id, delta in engine.step():
+            deltas.setdefault(request_id, []).append(delta)
+    return deltas
