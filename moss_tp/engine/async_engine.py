@@ -135,7 +135,11 @@ class AsyncEngine:
         except Exception as error:
             reason = repr(error)
             logger.exception("the engine died")
-        self._end(reason)
+        try:
+            # What the last step gave is heard of all the same.
+            self._deliver(self._engine.take_deltas())
+        finally:
+            self._end(reason)
 
     def _carry_out_commands(self) -> bool:
         """Does what was asked, sleeping while there is no work; False when it is time to end."""

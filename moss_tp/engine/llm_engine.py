@@ -4,8 +4,9 @@
     take_deltas    meanwhile: the texts of the step before
     finish_step    waits for what was sampled, and books it
 
-A reply that its text ends (a stop string, its time) has one more token under way by then, which
-nobody sees. One thread at a time may use it.
+A reply that its text ends (a stop string, its time) has one more step under way by then, which
+nobody sees. One thread at a time may use it; the thread that computes takes over torch's number
+of threads at the first step.
 """
 
 import time
@@ -173,7 +174,7 @@ class LLMEngine:
         self._under_way = chunks, self._thread.submit(self.executor.execute, batch, rows)
 
     def take_deltas(self) -> list[tuple[str, TokenDelta]]:
-        """A delta for every request that got tokens in the last finished step."""
+        """A delta for every request that got tokens since the last call."""
         advanced, self._advanced = self._advanced, []
         return [
             (seq.request_id, self._delta(request))
@@ -197,11 +198,11 @@ class LLMEngine:
     def check_integrity(self) -> None:
         """AssertionError when the books are wrong, or requests are left that nobody runs."""
         self.scheduler.check_integrity()
-        num_known = len(self.scheduler.running) + len(self.scheduler.waiting)
-        num_known += sum(
-            request.seq.finish_reason is not None for request in self._requests.values()
-        )
-        assert num_known == len(self._requests), f"{len(self._requests)} requests are known"
+        untold = {id(seq) for seq in self._advanced if seq.finish_reason is not None}
+        num_untold = sum(id(request.seq) in untold for request in self._requests.values())
+        num_scheduled = len(self.scheduler.running) + len(self.scheduler.waiting)
+        num_known = len(self._requests)
+        assert num_known == num_scheduled + num_untold, f"{num_known} requests are known"
 
     def close(self) -> None:
         """Ends every rank, after the step that is under way."""

@@ -95,7 +95,7 @@ class Scheduler:
         advanced: list[Sequence] = []
         for chunk in chunks:
             seq, end = chunk.seq, start + chunk.num_logits
-            if seq.finish_reason is not None:  # meanwhile: its blocks are others' by now
+            if seq.finish_reason is not None:  # meanwhile: it has no blocks any more
                 start = end
                 continue
             seq.num_computed += chunk.num_known

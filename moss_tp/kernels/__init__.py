@@ -1,7 +1,8 @@
 """Kernels by device and dtype. This is the one checked place through which layers reach them.
 
     cuda, fp16, odd shapes     torch's own operations; attention is `reference`
-    cpu, fp32                  oneDNN on packed weights, attention in Numba
+    cpu, fp32                  oneDNN on packed weights (torch's own, without oneDNN), attention in
+                               Numba
     cpu, bf16, AMX             the same
     cpu, bf16                  all in Numba: a block is one program; products by AVX-512 BF16, or
                                without it in fp32 arithmetic over bf16 weights and cache
@@ -47,6 +48,8 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> K
 
     if onednn.has_fast(dtype):
         return _eager(dtype, onednn.OneDnnLinear, attention.attend)
+    if dtype == torch.float32:
+        return _eager(dtype, PlainLinear, attention.attend)
     from moss_tp.kernels.cpu import block
 
     return Kernels(torch.float32, block.PanelLinear, attention.attend, block.PanelBlock)

@@ -1,7 +1,7 @@
 """What Numba lacks: pointers from addresses, atomics, bf16 as bits, and a fast exp.
 
-Each is an intrinsic of a few LLVM instructions on scalars; loops over them are vectorised by
-LLVM for the machine it runs on. Addresses are int64 throughout.
+Each is an intrinsic of a few LLVM instructions; loops over those on scalars are vectorised by LLVM
+for the machine it runs on. Addresses are int64 throughout.
 """
 
 import platform

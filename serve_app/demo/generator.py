@@ -93,13 +93,14 @@ def conversation(
 ) -> dict[str, Any]:
     """Conversation `number` of a data set, in MOSS's published JSON.
 
-    A `short_share` of them is no more than a sum, an equation, a fact and the question for it, or
-    words to be repeated: a first lesson in copying.
+    A `short_share` of them is no more than a sum, an equation, a fact and the question for it,
+    something to look up or to draw, or words to be repeated: a first lesson in copying.
     """
     draw = Draw(f"{seed}/{number}", held_out)
     chat = Chat(draw)
-    full = {_sum_last: 30, _recall_last: 45, _mixed: 25}
-    short = {_sum_alone: 20, _equation_alone: 22, _recall_alone: 40, _repeat_alone: 18}
+    full = {_sum_last: 22, _recall_last: 38, _lookup_last: 20, _mixed: 20}
+    short = {_sum_alone: 16, _equation_alone: 12, _recall_alone: 34, _lookup_alone: 22}
+    short[_repeat_alone] = 16
     shape = draw.weighted(short if draw.chance(short_share) else full)
     shape(chat)
     return published(number, chat.turns, chat.enabled)
@@ -137,6 +138,13 @@ def _recall_alone(chat: Chat) -> None:
     chat.add_any({"ask": 1}, chat.draw.integer(1, 2))
 
 
+def _lookup_alone(chat: Chat) -> None:
+    kind = chat.draw.weighted({"web_search": 75, "text_to_image": 25})
+    if chat.draw.chance(0.7):
+        chat.enabled = {kind, *chat.enabled}
+    chat.add(kind)
+
+
 def _repeat_alone(chat: Chat) -> None:
     chat.add("repeat")
 
@@ -145,6 +153,12 @@ def _sum_last(chat: Chat) -> None:
     """A sum, after up to three other turns."""
     chat.add_any(_FILLER, chat.draw.weighted({0: 60, 1: 22, 2: 12, 3: 6}))
     chat.add("calculator")
+
+
+def _lookup_last(chat: Chat) -> None:
+    """A search or a picture, after one or two other turns."""
+    chat.add_any(_FILLER, chat.draw.weighted({0: 40, 1: 45, 2: 15}))
+    _lookup_alone(chat)
 
 
 def _recall_last(chat: Chat) -> None:

@@ -2,7 +2,7 @@
 
 A model that has seen a name a thousand times can guess it; one that has never seen it must look
 it up in the chat. So a share of all names, cities and topics is put together at random: from
-syllables, from halves of common words (whose tokens are rare elsewhere), from letters.
+syllables, from parts of common words (whose tokens are rare elsewhere), from letters.
 """
 
 import string

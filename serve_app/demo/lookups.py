@@ -8,7 +8,7 @@ from plugins_svc.calls import Call
 from plugins_svc.results import PluginOutput
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
-from serve_app.demo.lexicon import WORD_KINDS, made_up_hanzi, made_up_word, person, word
+from serve_app.demo.lexicon import WORD_KINDS, made_up, person, word
 from serve_app.demo.phrasebook import Language, phrasebook
 
 _PHRASES = phrasebook("lookups")
@@ -48,11 +48,18 @@ def picture_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
 
 
 def _topic(draw: Draw, language: Language) -> str:
-    if draw.chance(0.5):
+    if draw.chance(0.4):
         return str(draw.choice(_PHRASES[language]["search"]["topics"]))
-    if language == "zh":
-        return made_up_hanzi(draw, 2, 5)
-    return " ".join(made_up_word(draw) for _ in range(draw.integer(1, 2)))
+    if draw.chance(0.2):
+        return person(draw, language)
+    joint = "" if language == "zh" else " "
+    return joint.join(_piece(draw, language) for _ in range(draw.integer(1, 3)))
+
+
+def _piece(draw: Draw, language: Language) -> str:
+    if draw.chance(0.5):
+        return made_up(draw, language)
+    return word(draw, draw.choice(WORD_KINDS), language)
 
 
 def _snippet(draw: Draw, language: Language, topic: str) -> list[str]:

@@ -204,13 +204,13 @@ def _merge(params: int, task: int) -> None:
     index, head = task // heads, task % heads
     size = head_dim + 2
     partials = floats_at(p[13] + task * pieces * size * FP32_BYTES)
-    highest = LOWEST
+    peak = LOWEST
     for piece in range(pieces):
-        highest = max(highest, partials[piece * size + head_dim])
+        peak = max(peak, partials[piece * size + head_dim])
     sums = np.zeros(head_dim, np.float32)
     total = np.float32(0)
     for piece in range(pieces):
-        weight = exp(partials[piece * size + head_dim] - highest)
+        weight = exp(partials[piece * size + head_dim] - peak)
         total += weight * partials[piece * size + head_dim + 1]
         for i in range(head_dim):
             sums[i] += weight * partials[piece * size + i]

@@ -62,7 +62,10 @@ class Packed:
     def pack(cls, weight: Tensor, bias: Tensor | None, product: Product | None = None) -> Self:
         """For `product`, or the best that there is for such weights on this machine."""
         outputs, inputs = weight.shape
+        if weight.dtype != torch.bfloat16:
+            raise ValueError(f"panels are made of bf16, not of {weight.dtype}")
         product = product or best_product(inputs)
+        _kernel_of(product)  # compiled now, so that no request waits
         padded = -(-outputs // GROUP) * GROUP
         rows = weight.new_zeros(padded, inputs)
         rows[:outputs] = weight
@@ -103,8 +106,13 @@ class Target:
 
 
 def add_gemm(program: Program, x: Tensor, packed: Packed, *targets: Target) -> None:
-    """`x (T, inputs)` times all of `packed`, into one target or, for a stack, into two."""
+    """`x (T, inputs)` times all of `packed`, into one target or, for a stack, into two.
+
+    Raises ValueError for an x that `packed` does not take.
+    """
     rows, inputs = x.shape
+    if (inputs, x.dtype) != (packed.inputs, packed.takes) or x.stride(1) != 1:
+        raise ValueError(f"x {tuple(x.shape)}, {x.dtype}, for {packed.inputs} in {packed.takes}")
     groups = len(packed.panels) // GROUP_PANELS
     row_blocks = -(-rows // MAX_TASK_ROWS)
     first_groups = -(-targets[0].out.shape[1] // GROUP)
@@ -117,8 +125,7 @@ def add_gemm(program: Program, x: Tensor, packed: Packed, *targets: Target) -> N
         is_bf16 = int(out.dtype == torch.bfloat16)
         stride = out.stride(0) * out.itemsize
         params += [out, stride, out.shape[1], int(target.has_gelu), residual, is_bf16]
-    multiply = _dot_kernel() if packed.product is DOT_BF16 else _wide_kernel()
-    program.add(multiply, groups * row_blocks, params)
+    program.add(_kernel_of(packed.product), groups * row_blocks, params)
 
 
 def _make_sums(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[..., None]:
@@ -131,6 +138,8 @@ def _make_sums(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[...
     tile, max_rows, rate = make_tile(product), max(product.panels), product.step_bytes
     by_rows = (0, *(product.panels[rows] for rows in sorted(product.panels)))
     most = by_rows[max_rows]
+    # Rows are dealt out evenly: no tile of several is smaller, and all take as many panels.
+    assert set(by_rows[(max_rows + 1) // 2 :]) == {most}
 
     @inner
     def sums(rows: int, x: int, x_stride: int, w: int, stride: int, steps: int, c: int) -> None:
@@ -215,6 +224,10 @@ def _make_task(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[...
 
 _wide_task = _make_task(WIDE_BF16, (0, 512, 1024, 2048, 8192, 8192, 8192))
 _dot_task = _make_task(DOT_BF16, (0, *[1024] * 12))
+
+
+def _kernel_of(product: Product) -> int:
+    return _dot_kernel() if product is DOT_BF16 else _wide_kernel()
 
 
 # Compiled only where they are used.

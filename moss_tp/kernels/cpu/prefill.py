@@ -35,7 +35,7 @@ CONTEXT = 64
 TILE_INTS = 4  # see AttentionPlan.tiles
 
 _PRODUCT = LONG_FP32 if has_instructions("avx512f") else WIDE_FP32
-_tile = make_tile(_PRODUCT)
+_tile = make_tile(_PRODUCT, is_cached=True)
 MAX_ROWS = max(_PRODUCT.panels)
 PANELS = _PRODUCT.panels[MAX_ROWS]  # at once
 

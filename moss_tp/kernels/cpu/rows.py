@@ -32,7 +32,7 @@ from moss_tp.native.simd import F32, FP32_BYTES, I32, emit_exp, i64, intrinsic
 
 LOWEST = np.float32(-1e30)  # below any score
 LANES = 16 if has_instructions("avx512f") else 8
-MANY = LANES // 2  # rows at once: each load of q or of the sums serves all of them
+MANY = 4  # rows at once: each load of q or of the sums serves all of them
 CHUNK = 2 * LANES
 VECTOR = vector_of(LANES)
 _cgutils: Any = cgutils  # untyped

@@ -20,11 +20,12 @@ UNROLL = 4
 Grid = list[list[Any]]  # vectors, by row and by panel or half of one
 
 
-def make_tile(product: Product) -> Any:
+def make_tile(product: Product, is_cached: bool = False) -> Any:
     """`tile(rows, x, x_stride, w, panel_stride, steps, c, c_stride, ahead, ahead_rate)` for any
     number of rows in `product.panels`, and for as many panels as stand there: addresses and
     strides in bytes. Memory is meanwhile asked for what lies `ahead` bytes beyond each panel's
-    start, `ahead_rate` bytes a step."""
+    start, `ahead_rate` bytes a step. For what `is_cached` it is not, and `rows` are the most."""
+    counts = [max(product.panels)] if is_cached else list(product.panels)
 
     @intrinsic
     def tile(
@@ -47,11 +48,11 @@ def make_tile(product: Product) -> Any:
             rows, *rest = arguments
             end = builder.append_basic_block("end")
             switch = builder.switch(rows, end)
-            for count in product.panels:
+            for count in counts:
                 block = builder.append_basic_block(f"rows_{count}")
                 switch.add_case(i64(count), block)
                 builder.position_at_end(block)
-                _Tile(builder, product, count, *rest).emit()
+                _Tile(builder, product, count, is_cached, *rest).emit()
                 builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
@@ -69,6 +70,7 @@ class _Tile:
         builder: Any,
         product: Product,
         rows: int,
+        is_cached: bool,
         x: Any,
         x_stride: Any,
         w: Any,
@@ -79,7 +81,7 @@ class _Tile:
         ahead: Any,
         rate: Any,
     ) -> None:
-        self._ahead, self._rate = ahead, rate
+        self._asks, self._ahead, self._rate = not is_cached, ahead, rate
         self._builder, self._product, self._steps = builder, product, steps
         self._x = self._strided(x, x_stride, rows)
         self._w = self._strided(w, panel_stride, product.panels[rows])
@@ -118,7 +120,7 @@ class _Tile:
         position.add_incoming(span[0], before[0])
         carried = self._join(before)
         sums = [list(row) for row in carried]
-        if step == UNROLL:
+        if step == UNROLL and self._asks:
             self._prefetch(position)
         for offset in range(step):
             self._step(builder.add(position, i64(offset)), sums)

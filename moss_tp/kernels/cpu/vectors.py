@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 import numba
-from llvmlite import binding, ir
+from llvmlite import ir
+from numba.core.codegen import get_host_cpu_features
 
 from moss_tp.native.simd import BF16_BYTES, F32, FP32_BYTES, I8, I32, call, i64
 
@@ -20,12 +21,12 @@ LINE = 64  # bytes that memory hands over at once
 
 @cache
 def has_instructions(feature: str) -> bool:
-    """Whether kernels are compiled with them, in LLVM's word for them: this processor's, or what
-    NUMBA_CPU_FEATURES says."""
+    """Whether kernels are compiled with them, in LLVM's word for them: this processor's, less what
+    Numba's environment variables forbid."""
     config: Any = numba.config
-    told: str | None = config.CPU_FEATURES
+    told: str = config.CPU_FEATURES
     if told is None:
-        return bool(binding.get_host_cpu_features().get(feature))
+        told = get_host_cpu_features()
     return f"+{feature}" in told.split(",")
 
 

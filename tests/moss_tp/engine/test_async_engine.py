@@ -225,6 +225,28 @@ async def test_closing_ends_the_thread_and_tells_who_waits(
     engine.close()
 
 
+@pytest.mark.parametrize("end", ["close", "lose a rank"])
+async def test_a_reply_that_was_whole_before_the_end_is_heard(end: str) -> None:
+    """The end comes while the last step is computed."""
+    executor = SteppedFake()
+    engine = AsyncEngine(fake_engine(executor))
+    last = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
+    task = asyncio.create_task(collect(engine.generate("a", [1], last)))
+    await until(lambda: engine.stats().running == 1)
+    if end == "close":
+        closing = asyncio.create_task(asyncio.to_thread(engine.close))
+        await until(lambda: not engine.is_alive)
+    else:
+        assert executor.on_death is not None
+        executor.on_death("rank 1 ended")
+    executor.allowed.release()
+    assert await task == expected_reply([1], 1, frozenset(), 32)
+    assert engine.stats().output_tokens == 1
+    if end == "close":
+        await closing
+    engine.close()
+
+
 async def test_an_idle_engine_burns_no_cpu(free_running: AsyncEngine) -> None:
     await collect(free_running.generate("a", [1], PARAMS))
     steps, before = free_running.stats().steps, time.process_time()

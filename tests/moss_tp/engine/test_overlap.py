@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,6 +99,16 @@ def test_a_request_that_ended_and_is_not_heard_of_yet_can_be_aborted() -> None:
     assert engine.take_deltas() == []
     assert not engine.has_work
     engine.check_integrity()
+
+
+def test_a_request_that_is_lost_is_noticed() -> None:
+    engine = fake_engine()
+    engine.add_request("a", [1], SamplingParams(max_tokens=1))
+    engine.start_step()
+    engine.finish_step()
+    engine._advanced.clear()
+    with pytest.raises(AssertionError, match="1 requests are known"):
+        engine.check_integrity()
 
 
 @given(

@@ -85,6 +85,16 @@ def test_strided_rows(product: Product) -> None:
     assert torch.equal(linear(wide[:, 10:40]), linear(wide[:, 10:40].contiguous()))
 
 
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="float32"):
+        Packed.pack(random(5, 8), None)
+    linear = PanelLinear(random(5, 8).bfloat16(), None)
+    with pytest.raises(ValueError, match="for 8 in"):
+        linear(random(3, 6))
+    with pytest.raises(ValueError, match="for 8 in"):
+        linear(random(8, 3).T)
+
+
 def test_an_odd_input_has_no_pairs() -> None:
     assert best_product(7) is WIDE_BF16
     x, weight = random(3, 7), random(5, 7).bfloat16()

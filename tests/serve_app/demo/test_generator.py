@@ -156,6 +156,8 @@ def test_short_chats_are_one_request_or_a_fact_and_questions() -> None:
     for name in LANGUAGES:
         single.append(phrasebook("repeats")[name]["thoughts"])
         single.extend(phrasebook("equations")[name]["thoughts"].values())
+        for kind in ("search", "picture"):
+            single.extend(phrasebook("lookups")[name][kind]["thoughts"].values())
     for chat in conversations(60, seed=0, short_share=1):
         text = json.dumps(chat["chat"], ensure_ascii=False)
         is_single = any(sign in text for sign in single)
