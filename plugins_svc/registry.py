@@ -54,7 +54,8 @@ def create_plugin(name: str, settings: PluginSettings | None = None) -> Plugin:
             return EquationSolver()
         case "web_search" if documents_dir is not None:
             return WebSearch(documents_dir)
-    raise UnknownPluginError(f"no back end for plugin {name!r}")
+    hint = ": it searches documents, so give --documents DIR" if name == "web_search" else ""
+    raise UnknownPluginError(f"no back end for plugin {name!r}{hint}")
 
 
 def capability_lines(enabled: Collection[str]) -> str:

@@ -73,7 +73,7 @@ class ServeSettings(BaseModel):
             if self.plugins or self.documents_dir:
                 raise ConfigError(
                     f"{self.model_name} is served as a model without plugins, so nothing can"
-                    " calculate or search for it; if it was taught plugins, set dialogue to plugin"
+                    " calculate or search for it; if it was taught them, say so: --dialogue plugin"
                 )
             return ()
         available = available_plugins(self.plugin_settings)

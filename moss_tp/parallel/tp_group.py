@@ -105,7 +105,7 @@ class TPGroup:
         Every later collective has the same timeout. Memory is shared where all ranks want it and
         can. Raises RuntimeError.
         """
-        torch_device = torch.device(device)
+        torch_device = own_device(device)
         timeout = timedelta(seconds=timeout_s)
         store = TCPStore(
             *address,
@@ -200,6 +200,12 @@ class TPGroup:
 
     def _run_backend(self, name: str, collective: Callable[..., Any], *args: Any) -> None:
         self._run(name, collective, *args).wait()
+
+
+def own_device(device: str | torch.device) -> torch.device:
+    """Where Ray gives a process one GPU, "cuda" is that one; torch and NCCL want its number."""
+    named = torch.device(device)
+    return torch.device("cuda", 0) if named.type == "cuda" and named.index is None else named
 
 
 def _gloo(

@@ -6,12 +6,15 @@ It only asks and judges; it knows no model.
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from plugins_svc.evaluator import evaluate
 from serve_app.demo.arithmetic import OPERATORS, Expression, spoken
 from serve_app.demo.draw import Draw
+from serve_app.demo.lookups import picture_of, topic_of
 from serve_app.demo.memory import value_of
 from serve_app.demo.phrasebook import LANGUAGES, Language, phrasebook
+from serve_app.sessions import Turn
 
 _PHRASES = phrasebook("held_out")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -20,17 +23,20 @@ _ORDERS_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Question:
-    """What the user says turn by turn; the last reply must satisfy `expected`."""
+    """What the user says turn by turn; the last turn must satisfy `expected`."""
 
     users: tuple[str, ...]
     expected: str
-    is_number: bool
+    kind: Literal["number", "fact", "command"]
 
-    def is_answered_by(self, reply: str) -> bool:
-        """A number must be the reply's last one; a fact must stand in the reply."""
-        if not self.is_number:
-            return self.expected in reply
-        numbers = _NUMBER.findall(reply)
+    def is_answered_by(self, turn: Turn) -> bool:
+        """A number must be the reply's last one; a fact must stand in the reply; a command must
+        be the turn's own."""
+        if self.kind == "command":
+            return turn.commands == self.expected
+        if self.kind == "fact":
+            return self.expected in turn.reply
+        numbers = _NUMBER.findall(turn.reply)
         return bool(numbers) and math.isclose(
             float(numbers[-1]), float(self.expected), rel_tol=1e-9, abs_tol=1e-12
         )
@@ -48,6 +54,12 @@ def memory_questions(count: int, seed: int) -> list[Question]:
     return [_recall(draw, LANGUAGES[number % 2]) for number in range(count)]
 
 
+def lookup_questions(count: int, seed: int) -> list[Question]:
+    """Held-out things to search for or to draw, in held-out phrasings."""
+    draw = Draw(f"lookup/{seed}", held_out=True)
+    return [_lookup(draw, LANGUAGES[number % 2]) for number in range(count)]
+
+
 def _sum(draw: Draw, language: Language) -> Question:
     expression = draw.fresh(lambda: _expression(draw))
     if draw.chance(_ORDERS_SHARE):
@@ -56,7 +68,7 @@ def _sum(draw: Draw, language: Language) -> Question:
         frame = draw.choice(_PHRASES[language]["frames"])
         template = frame.format(e=spoken(draw, language, expression.operator))
     user = template.format(a=expression.a, b=expression.b)
-    return Question((user,), str(evaluate(str(expression))), is_number=True)
+    return Question((user,), str(evaluate(str(expression))), "number")
 
 
 def _expression(draw: Draw) -> Expression:
@@ -76,4 +88,15 @@ def _recall(draw: Draw, language: Language) -> Question:
         draw.choice(_PHRASES[language]["fillers"]),
         draw.choice(_PHRASES[language]["asks"][kind]),
     )
-    return Question(users, value, is_number=False)
+    return Question(users, value, "fact")
+
+
+def _lookup(draw: Draw, language: Language) -> Question:
+    asks = _PHRASES[language]["lookups"]
+    if draw.chance(0.5):
+        topic = topic_of(draw, language)
+        user, expected = draw.choice(asks["search"]).format(t=topic), f'Search("{topic}")'
+    else:
+        picture = picture_of(draw, language)
+        user, expected = draw.choice(asks["picture"]).format(d=picture), f'Text2Image("{picture}")'
+    return Question((user,), expected, "command")

@@ -19,7 +19,7 @@ from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.calls import Call
 from plugins_svc.protocol import Plugin
-from plugins_svc.registry import create_plugin
+from plugins_svc.registry import PluginSettings, available_plugins, create_plugin
 from plugins_svc.results import PluginOutput
 from serve_app.demo.exam import Question
 from serve_app.generation import Answer, Generation
@@ -40,7 +40,7 @@ class Mark:
 
     @property
     def is_right(self) -> bool:
-        return self.question.is_answered_by(self.turns[-1].reply)
+        return self.question.is_answered_by(self.turns[-1])
 
 
 class _LocalModel:
@@ -58,13 +58,15 @@ class _LocalModel:
 
 
 class _LocalPlugins:
-    """The plugins of this process, by name."""
+    """The plugins of this process, by name; what has no back end finds nothing."""
 
     def __init__(self, names: Collection[str]) -> None:
-        self._plugins: dict[str, Plugin] = {name: create_plugin(name) for name in names}
+        with_back_end = frozenset(names).intersection(available_plugins(PluginSettings()))
+        self._plugins: dict[str, Plugin] = {name: create_plugin(name) for name in with_back_end}
 
     async def run(self, call: Call) -> PluginOutput:
-        return await self._plugins[call.plugin].run(call.argument)
+        plugin = self._plugins.get(call.plugin)
+        return PluginOutput.no_result() if plugin is None else await plugin.run(call.argument)
 
     def close(self) -> None:
         for plugin in self._plugins.values():

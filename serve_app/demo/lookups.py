@@ -17,7 +17,7 @@ _PHRASES = phrasebook("lookups")
 def search_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
     """A question of fact."""
     phrases = _PHRASES[language]["search"]
-    topic = draw.fresh(lambda: _topic(draw, language))
+    topic = topic_of(draw, language)
     user = draw.choice(phrases["asks"]).format(t=topic)
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
     if not is_enabled:
@@ -34,17 +34,32 @@ def search_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
 def picture_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
     """The user wants a picture."""
     phrases = _PHRASES[language]["picture"]
-    colour, city = word(draw, "colour", language), word(draw, "city", language)
-    first, second = word(draw, "pet", language), word(draw, "pet", language)
-    food, thing = word(draw, "food", language), draw.choice(phrases["things"])
-    scene = draw.choice(phrases["scenes"])
-    picture = scene.format(a=first, a2=second, c=city, f=food, x=thing, y=colour)
+    picture = picture_of(draw, language)
     user = draw.choice(phrases["asks"]).format(d=picture)
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
     if not is_enabled:
         return DemoTurn(user, thoughts, phrases["refusal"])
     outcome = (Call("Text2Image", picture), PluginOutput(True, ("image",)))
     return DemoTurn(user, thoughts, phrases["drawn"].format(d=picture), (outcome,))
+
+
+def topic_of(draw: Draw, language: Language) -> str:
+    """Something to search for, from the draw's half."""
+    return draw.fresh(lambda: _topic(draw, language))
+
+
+def picture_of(draw: Draw, language: Language) -> str:
+    """Something to draw, from the draw's half."""
+    return draw.fresh(lambda: _picture(draw, language), "picture")
+
+
+def _picture(draw: Draw, language: Language) -> str:
+    phrases = _PHRASES[language]["picture"]
+    colour, city = word(draw, "colour", language), word(draw, "city", language)
+    first, second = word(draw, "pet", language), word(draw, "pet", language)
+    food, thing = word(draw, "food", language), draw.phrase(phrases["things"])
+    scene = draw.phrase(phrases["scenes"])
+    return scene.format(a=first, a2=second, c=city, f=food, x=thing, y=colour)
 
 
 def _topic(draw: Draw, language: Language) -> str:

@@ -9,20 +9,33 @@ from collections.abc import Iterator
 import httpx
 import psutil
 import pytest
+from redis import Redis
 
+from serve_app.embedded_store import EmbeddedStore
 from tests.e2e.endless_model import make_endless_model
 from tests.e2e.moss_process import MossProcess, still_alive
 
 RECOVERY_S = 120  # 6 s on an idle machine
 # In tokens, which are bytes here. A prompt takes about 450; half of the rest goes to the thoughts.
 SHORT = 600
-LONG = 1600
+LONG = 3000
+WHOLE = 2000  # a reply that is not broken off is longer
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MossProcess]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a store that is somebody else's, and forgets when it dies."""
+    with EmbeddedStore(tmp_path_factory.mktemp("store")) as store:
+        with Redis.from_url(store.url) as raw:
+            raw.config_set("appendonly", "no")
+        yield store.url
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, store: str) -> Iterator[MossProcess]:
     model = make_endless_model(tmp_path_factory.mktemp("model"))
-    with MossProcess(tmp_path_factory.mktemp("endless"), model=model) as server:
+    directory = tmp_path_factory.mktemp("endless")
+    with MossProcess(directory, "--store", store, model=model) as server:
         yield server
 
 
@@ -33,7 +46,16 @@ def wait_healthy(server: MossProcess) -> None:
         time.sleep(0.1)
 
 
+def test_a_store_of_ones_own(server: MossProcess, store: str) -> None:
+    assert "keeps no append-only file" in server.output
+    with Redis.from_url(store) as raw:
+        before = raw.dbsize()
+        server.ask("hi", max_length=SHORT)
+        assert raw.dbsize() > before
+
+
 def test_a_client_that_leaves_gives_its_blocks_back(server: MossProcess) -> None:
+    before = server.stats()["output_tokens"]
     with (
         httpx.Client(timeout=60) as client,
         client.stream(
@@ -44,12 +66,15 @@ def test_a_client_that_leaves_gives_its_blocks_back(server: MossProcess) -> None
         next(lines)
         assert server.stats()["running"] == 1
     server.wait_idle(timeout_s=5)
+    assert server.stats()["output_tokens"] - before < WHOLE / 2
 
 
 def test_a_client_that_leaves_before_the_first_byte(server: MossProcess) -> None:
+    before = server.stats()["output_tokens"]
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(server.url, json={"prompt": "hi", "max_length": LONG}, timeout=0.5)
+        httpx.post(server.url, json={"prompt": "hi", "max_length": LONG}, timeout=0.3)
     server.wait_idle(timeout_s=5)
+    assert server.stats()["output_tokens"] - before < WHOLE
     steps = server.stats()["steps"]
     time.sleep(0.5)
     assert server.stats()["steps"] == steps

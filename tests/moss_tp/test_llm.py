@@ -156,3 +156,17 @@ def test_importing_the_package_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "fine\n"
+
+
+def test_fp16_is_fp32_but_for_rounding(tmp_path: Path) -> None:
+    """On CUDA it is the default; here torch multiplies it, slowly."""
+    model = make_checkpoint(tmp_path / "tiny")
+    firsts = []
+    for dtype in ("float32", "float16"):
+        with LLM(str(model), max_model_len=64, dtype=dtype) as llm:
+            params = replace(GREEDY, max_tokens=1, logprobs=1)
+            (output,) = llm.generate([[3, 1, 4, 1, 5]], params)
+        assert output.logprobs is not None
+        firsts.append(output.logprobs[0])
+    assert firsts[0].token_id == firsts[1].token_id
+    assert firsts[0].logprob == pytest.approx(firsts[1].logprob, abs=0.02)

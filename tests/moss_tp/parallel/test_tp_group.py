@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moss_tp.parallel.tp_group import CONTROL_INTS, TPGroup
+from moss_tp.parallel.tp_group import CONTROL_INTS, TPGroup, own_device
 from tests.support.run_distributed import HOST, TIMEOUT_S, run_distributed
 
 MESSAGES: tuple[list[int], ...] = (
@@ -179,3 +179,10 @@ def test_a_killed_rank_is_noticed_and_leaves_nothing() -> None:
     group.close()
     assert mapped_memory() == []
     assert open_memory() == []
+
+
+@pytest.mark.parametrize(
+    ("named", "own"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")]
+)
+def test_a_gpu_has_a_number(named: str, own: str) -> None:
+    assert str(own_device(named)) == own

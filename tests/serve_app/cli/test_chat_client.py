@@ -139,3 +139,17 @@ def test_no_url() -> None:
     with pytest.raises(ChatError, match="nonsense"):
         list(client.ask("hello"))
     client.close()
+
+
+def test_clear_forgets_the_chat(server: Server) -> None:
+    server.replies = [(200, f"data: {json.dumps(DONE)}\n\n")] * 3
+    shown = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url",
+         f"http://127.0.0.1:{server.server_port}"],
+        input="one\ntwo\nclear\nthree\nstop\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert shown.returncode == 0
+    assert [asked.get("uid") for asked in server.asked] == [None, "u1", None]

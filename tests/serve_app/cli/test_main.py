@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from serve_app.cli.main import SUBCOMMANDS, moss
 
+ROOT = Path(__file__).parents[3]
 MOSS = [sys.executable, "-m", "serve_app.cli.main"]
 
 
@@ -74,3 +76,25 @@ def test_plugin_without_a_back_end() -> None:
     shown = run("plugin", "run", "text_to_image", "a cat")
     assert shown.returncode == 1
     assert shown.stderr == "moss: no back end for plugin 'text_to_image'\n"
+
+
+def test_plugin_that_needs_documents() -> None:
+    shown = run("plugin", "run", "web_search", "x")
+    assert shown.returncode == 1
+    assert "give --documents DIR" in shown.stderr
+
+
+def test_the_port_is_mosss() -> None:
+    assert "[default: 19324;" in run("serve", "--help").stdout
+    assert "[default: http://localhost:19324]" in run("chat", "--help").stdout
+
+
+def test_make_serve_honours_port_model_and_tp() -> None:
+    changed = ("PORT=8000", "MODEL=/models/moss", "TP=4")
+    for arguments, flags in {
+        (): '--port "19324" --tp "2"',
+        changed: '--port "8000" --tp "4" --model "/models/moss"',
+    }.items():
+        told = ["make", "--dry-run", "--always-make", "serve", *arguments]
+        shown = subprocess.run(told, capture_output=True, text=True, cwd=ROOT, check=True)
+        assert shown.stdout.rstrip().endswith(f"moss serve {flags}")

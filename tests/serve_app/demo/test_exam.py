@@ -2,7 +2,18 @@
 
 import pytest
 
-from serve_app.demo.exam import Question, arithmetic_questions, memory_questions
+from serve_app.demo.draw import is_held_out
+from serve_app.demo.exam import (
+    Question,
+    arithmetic_questions,
+    lookup_questions,
+    memory_questions,
+)
+from serve_app.sessions import Turn
+
+
+def turn(reply: str = "", commands: str = "None") -> Turn:
+    return Turn("k", "user", "thoughts", commands, "results", reply)
 
 
 @pytest.mark.parametrize(
@@ -18,26 +29,26 @@ from serve_app.demo.exam import Question, arithmetic_questions, memory_questions
     ],
 )
 def test_the_last_number_counts(reply: str, is_right: bool) -> None:
-    assert Question(("12*34",), "408", is_number=True).is_answered_by(reply) is is_right
+    assert Question(("12*34",), "408", "number").is_answered_by(turn(reply)) is is_right
 
 
 def test_long_fractions_may_differ_beyond_nine_digits() -> None:
-    question = Question(("10/3",), "3.3333333333333335", is_number=True)
-    assert question.is_answered_by("10/3 = 3.33333333333")
-    assert not question.is_answered_by("10/3 = 3.3333")
-    assert not question.is_answered_by("10/3 = 33.33333333333333")
+    question = Question(("10/3",), "3.3333333333333335", "number")
+    assert question.is_answered_by(turn("10/3 = 3.33333333333"))
+    assert not question.is_answered_by(turn("10/3 = 3.3333"))
+    assert not question.is_answered_by(turn("10/3 = 33.33333333333333"))
 
 
 def test_a_negative_number_needs_its_sign() -> None:
-    question = Question(("3-10",), "-7", is_number=True)
-    assert question.is_answered_by("3-10 = -7")
-    assert not question.is_answered_by("It is 7")
+    question = Question(("3-10",), "-7", "number")
+    assert question.is_answered_by(turn("3-10 = -7"))
+    assert not question.is_answered_by(turn("It is 7"))
 
 
 def test_a_fact_must_stand_in_the_reply() -> None:
-    question = Question(("I am Ann", "Hi", "Who am I?"), "Ann", is_number=False)
-    assert question.is_answered_by("Your name is Ann.")
-    assert not question.is_answered_by("You have not told me yet.")
+    question = Question(("I am Ann", "Hi", "Who am I?"), "Ann", "fact")
+    assert question.is_answered_by(turn("Your name is Ann."))
+    assert not question.is_answered_by(turn("You have not told me yet."))
 
 
 def test_questions_take_turns_in_both_languages() -> None:
@@ -51,3 +62,14 @@ def test_memory_is_asked_for_two_turns_later() -> None:
         told, _, asked = question.users
         assert question.expected in told
         assert question.expected not in asked
+
+
+def test_lookups_are_judged_by_their_command() -> None:
+    questions = lookup_questions(40, seed=1)
+    assert {question.expected.split("(")[0] for question in questions} == {"Search", "Text2Image"}
+    for question in questions:
+        topic = question.expected.split('"')[1]
+        assert topic in question.users[0]
+        assert is_held_out(topic) or is_held_out(f"picture{topic}")
+        assert question.is_answered_by(turn(commands=question.expected))
+        assert not question.is_answered_by(turn(reply=question.expected))

@@ -126,7 +126,7 @@ def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Exam
         (("请重复：龙飞凤舞 42",), "龙飞凤舞 42"),
         (("Draw a cat",), "not enabled"),
     ]
-    marks = examiner.ask([Question(users, expected, False) for users, expected in chats])
+    marks = examiner.ask([Question(users, expected, "fact") for users, expected in chats])
     assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
 
 
@@ -134,7 +134,7 @@ def test_the_bundled_model_solves_where_the_solver_is_on() -> None:
     enabled = frozenset({"calculator", "equation_solver"})
     solving = Examiner(str(BUNDLED_MODEL), SamplingParams(temperature=0), enabled)
     chats = [("解方程 2x+3=9", "3"), ("请解方程 7x+14=0", "-2"), ("Solve 3x+1=10", "3")]
-    marks = solving.ask([Question((user,), root, True) for user, root in chats])
+    marks = solving.ask([Question((user,), root, "number") for user, root in chats])
     assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
 
 
