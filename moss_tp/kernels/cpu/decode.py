@@ -28,15 +28,15 @@ from moss_tp.kernels.cpu.rows import (
     weigh,
 )
 from moss_tp.kernels.cpu.team import Program
-from moss_tp.kernels.cpu.vectors import INT8, LINE
+from moss_tp.kernels.cpu.vectors import INT8
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.native.compiled import inner, kernel
-from moss_tp.native.simd import FP32_BYTES, INT_BYTES, exp, floats_at, ints_at, prefetch
+from moss_tp.native.simd import FP32_BYTES, INT_BYTES, exp, floats_at, ints_at
 
 NUM_PARAMS = 17
 PIECE = 512
 TASKS_PER_THREAD = 4
-AHEAD = 1  # heads: memory is asked for these before they are needed
+AHEAD = 2  # heads: memory is asked for these before they are needed
 
 
 def add_decode(
@@ -68,11 +68,11 @@ _score_rows, _add_rows = over_rows(make_score), over_rows(make_accumulate)
 
 
 @inner
-def _score(q: Any, keys: int, count: int, kind: int, scores: Any) -> None:
-    """`scores[i]` = q times the `i`th of `count` keys."""
+def _score(q: Any, keys: int, count: int, kind: int, scores: Any, ahead: int) -> None:
+    """`scores[i]` = q times the `i`th of `count` keys; see `over_rows` for `ahead`."""
     head_dim = len(q)
     size, out = row_bytes(head_dim, kind), scores.ctypes.data
-    _score_rows(q.ctypes.data, 0, keys, head_dim, out, FP32_BYTES, count, kind)
+    _score_rows(q.ctypes.data, 0, keys, head_dim, out, FP32_BYTES, count, kind, ahead)
     for i in range(head_dim // CHUNK * CHUNK, head_dim):
         for row in range(count):
             scores[row] += q[i] * element(keys + row * size, i, kind)
@@ -82,14 +82,14 @@ def _score(q: Any, keys: int, count: int, kind: int, scores: Any) -> None:
 
 
 @inner
-def _add(sums: Any, weights: Any, values: int, count: int, kind: int) -> None:
+def _add(sums: Any, weights: Any, values: int, count: int, kind: int, ahead: int) -> None:
     """`sums += weights[:count] @ values`; in int8 the weights take up the values' scales."""
     head_dim = len(sums)
     size, factors = row_bytes(head_dim, kind), weights.ctypes.data
     if kind == INT8:
         for row in range(count):
             weights[row] *= scale_of(values + row * size, head_dim)
-    _add_rows(factors, FP32_BYTES, values, head_dim, sums.ctypes.data, 0, count, kind)
+    _add_rows(factors, FP32_BYTES, values, head_dim, sums.ctypes.data, 0, count, kind, ahead)
     for i in range(head_dim // CHUNK * CHUNK, head_dim):
         for row in range(count):
             sums[i] += weights[row] * element(values + row * size, i, kind)
@@ -117,12 +117,6 @@ def _weigh(weights: Any, state: Any, sums: Any) -> None:
 
 
 @inner
-def _ask(cache: int, start: int, size: int) -> None:
-    for offset in range(0, size, LINE):
-        prefetch(cache + start + offset)
-
-
-@inner
 def _attend(
     q: Any, table: Any, span: tuple[int, int], geometry: tuple[int, ...], sums: Any, states: Any
 ) -> None:
@@ -142,16 +136,15 @@ def _attend(
         if start + count < stop:
             following = (table[at + 1] * heads + first_head) * head_bytes
         for head in range(num_heads):
-            soon = own + (head + AHEAD) * head_bytes
-            if head + AHEAD >= num_heads:
-                soon = following + min(head + AHEAD - num_heads, num_heads) * head_bytes
-            _ask(k_cache, soon, head_bytes)
             rows = own + head * head_bytes + offset * size
-            _score(q[head], k_cache + rows, count, kind, weights)
-            _ask(v_cache, soon, head_bytes)
+            soon = rows + AHEAD * head_bytes
+            if head + AHEAD >= num_heads:
+                soon = following + (head + AHEAD - num_heads) % num_heads * head_bytes
+            ahead = soon - rows
+            _score(q[head], k_cache + rows, count, kind, weights, ahead)
             weights[count:] = LOWEST
             _weigh(weights, states[head], sums[head])
-            _add(sums[head], weights, v_cache + rows, count, kind)
+            _add(sums[head], weights, v_cache + rows, count, kind, ahead)
         start += count
 
 

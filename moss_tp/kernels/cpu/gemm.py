@@ -223,7 +223,7 @@ def _make_task(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[...
 
 
 _wide_task = _make_task(WIDE_BF16, (0, 512, 1024, 2048, 8192, 8192, 8192))
-_dot_task = _make_task(DOT_BF16, (0, *[1024] * 12))
+_dot_task = _make_task(DOT_BF16, (0, *[1024] * 5, *[2048] * 3, *[4096] * 4))
 
 
 def _kernel_of(product: Product) -> int:

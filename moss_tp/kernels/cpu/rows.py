@@ -19,6 +19,7 @@ from moss_tp.kernels.cpu.vectors import (
     BF16,
     FP32,
     INT8,
+    LINE,
     fma,
     has_instructions,
     load_broadcast,
@@ -28,7 +29,7 @@ from moss_tp.kernels.cpu.vectors import (
     vector_of,
 )
 from moss_tp.native.compiled import inner
-from moss_tp.native.simd import F32, FP32_BYTES, I32, emit_exp, i64, intrinsic
+from moss_tp.native.simd import F32, FP32_BYTES, I32, emit_exp, i64, intrinsic, prefetch
 
 LOWEST = np.float32(-1e30)  # below any score
 LANES = 16 if has_instructions("avx512f") else 8
@@ -181,7 +182,8 @@ def over_rows(make: Callable[[int, int], Any]) -> Any:
     """Of `make_score` or `make_accumulate`: the same for any number of rows, MANY at a time.
 
     `first` and `last` are its arguments before and after the rows' own; from a row to the next
-    they go on by so many bytes.
+    they go on by so many bytes. Meanwhile, a few lines at a time so that nothing waits for them,
+    memory is asked for as many rows `ahead` bytes further on.
     """
     floats, halves, chars = (_loop(make(MANY, kind), make(1, kind)) for kind in (FP32, BF16, INT8))
 
@@ -195,14 +197,15 @@ def over_rows(make: Callable[[int, int], Any]) -> Any:
         last_step: int,
         count: int,
         kind: int,
+        ahead: int,
     ) -> None:
         size, chunks = row_bytes(head_dim, kind), head_dim // CHUNK
         if kind == FP32:
-            floats(first, first_step, rows, size, chunks, last, last_step, count)
+            floats(first, first_step, rows, size, chunks, last, last_step, count, ahead)
         elif kind == BF16:
-            halves(first, first_step, rows, size, chunks, last, last_step, count)
+            halves(first, first_step, rows, size, chunks, last, last_step, count, ahead)
         else:
-            chars(first, first_step, rows, size, chunks, last, last_step, count)
+            chars(first, first_step, rows, size, chunks, last, last_step, count, ahead)
 
     return over
 
@@ -218,10 +221,14 @@ def _loop(many: Any, one: Any) -> Any:
         last: int,
         last_step: int,
         count: int,
+        ahead: int,
     ) -> None:
         row = 0
         while row + MANY <= count:
-            many(first + row * first_step, rows + row * size, size, chunks, last + row * last_step)
+            own = rows + row * size
+            for offset in range(ahead, ahead + MANY * size, LINE):
+                prefetch(own + offset)
+            many(first + row * first_step, own, size, chunks, last + row * last_step)
             row += MANY
         while row < count:
             one(first + row * first_step, rows + row * size, size, chunks, last + row * last_step)
