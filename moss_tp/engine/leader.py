@@ -58,7 +58,8 @@ class Leader:
         self._check_alive()
         try:
             with self._collectives:
-                self._send(step_message(batch))
+                if self._has_followers:
+                    self._send(step_message(batch))
                 return self._runner.run(batch, rows)
         except Exception as error:
             if self._death is None:  # else the broken step is only how it shows
@@ -66,7 +67,7 @@ class Leader:
             self.fail(f"a step failed: {error}")
             raise EngineDeadError(self._death) from error
         except BaseException:
-            # Ctrl-C in the middle of a step: the followers have begun what rank 0 will not end.
+            # Ctrl-C on the thread that computes: the followers have begun what rank 0 will not end.
             if self._has_followers:
                 self.fail("a step was interrupted")
             raise

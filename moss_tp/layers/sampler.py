@@ -27,8 +27,10 @@ class Sampler:
 
 def _choose(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Ids `(R,)`."""
-    ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
     greedy = [i for i, row in enumerate(rows) if row.params.is_greedy]
+    if len(greedy) == len(rows):
+        return argmax(logits)
+    ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
     drawn = [i for i, row in enumerate(rows) if not row.params.is_greedy]
     if greedy:
         ids[greedy] = argmax(take(logits, greedy))

@@ -4,11 +4,14 @@ Search results are invented: what is learnt is to copy the topic into `Search("â
 sentence of the first item into the reply, with its citation.
 """
 
+from collections.abc import Sequence
+
 from plugins_svc.calls import Call
 from plugins_svc.results import PluginOutput
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
-from serve_app.demo.lexicon import WORD_KINDS, made_up, person, word
+from serve_app.demo.lexicon import WORD_KINDS, made_up, made_up_word, person, word
+from serve_app.demo.manners import asked, rough
 from serve_app.demo.phrasebook import Language, phrasebook
 
 _PHRASES = phrasebook("lookups")
@@ -18,7 +21,7 @@ def search_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
     """A question of fact."""
     phrases = _PHRASES[language]["search"]
     topic = topic_of(draw, language)
-    user = draw.choice(phrases["asks"]).format(t=topic)
+    user = _asked(draw, language, phrases["asks"], t=topic)
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
     if not is_enabled:
         return DemoTurn(user, thoughts, phrases["refusal"])
@@ -35,12 +38,17 @@ def picture_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
     """The user wants a picture."""
     phrases = _PHRASES[language]["picture"]
     picture = picture_of(draw, language)
-    user = draw.choice(phrases["asks"]).format(d=picture)
+    user = _asked(draw, language, phrases["asks"], d=picture)
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
     if not is_enabled:
         return DemoTurn(user, thoughts, phrases["refusal"])
     outcome = (Call("Text2Image", picture), PluginOutput(True, ("image",)))
     return DemoTurn(user, thoughts, phrases["drawn"].format(d=picture), (outcome,))
+
+
+def _asked(draw: Draw, language: Language, asks: Sequence[str], **holes: str) -> str:
+    template = rough(draw, language, draw.choice(asks))
+    return asked(draw, language, template.format(**holes, n=made_up_word(draw).lower()))
 
 
 def topic_of(draw: Draw, language: Language) -> str:

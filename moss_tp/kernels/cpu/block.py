@@ -57,6 +57,7 @@ class PanelBlock:
         self._adds_residual = weights.adds_residual
         products = (self._first, self._second)
         self._tensors = (*self._norm, *(part for p in products for part in (p.panels, p.bias)))
+        self._addresses = tuple(tensor.data_ptr() for tensor in self._tensors)
         self._geometry = (PanelBlock, self._widths, self._head_dim, self._adds_residual)
 
     def __call__(
@@ -67,7 +68,8 @@ class PanelBlock:
         if program is None:
             program = self._prepare(x, out, rotary, cache, plan)
             plan.prepared[self._geometry] = program
-        program.run((x, out, *cache, *self._tensors))
+        own = (tensor.data_ptr() for tensor in (x, out, *cache))
+        program.run((*own, *self._addresses))
         return out
 
     def _prepare(

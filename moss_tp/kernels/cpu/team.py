@@ -45,7 +45,8 @@ class Program:
         self._ints = [0]
         self._kept: list[Tensor] = []  # what the ops' addresses point into
         self._slots: dict[int, list[int]] = {}  # by address: where it stands
-        self._open: list[list[int]] = []
+        self._open = np.empty(0, np.intp)  # slots,
+        self._source = np.empty(0, np.intp)  # and of which tensor each holds the address
         self._memory: npt.NDArray[np.int64] | None = None
 
     def add(self, kernel: int, num_tasks: int, params: Sequence[int | Tensor]) -> None:
@@ -62,19 +63,24 @@ class Program:
 
     def leave_open(self, tensors: Sequence[Tensor]) -> None:
         """These params are placeholders: every run names what stands in for them."""
-        self._open = [self._slots[tensor.data_ptr()] for tensor in tensors]
+        places = [
+            (slot, index)
+            for index, tensor in enumerate(tensors)
+            for slot in self._slots[tensor.data_ptr()]
+        ]
+        self._open, self._source = np.array(places, np.intp).T
 
-    def run(self, tensors: Sequence[Tensor] = ()) -> None:
-        """Returns when all is done. `tensors` stand in for those left open, in their order, and
-        are laid out alike."""
-        memory = self._memory
-        if memory is None:
-            memory = self._memory = np.array(self._ints, dtype=np.int64)
-        for slots, tensor in zip(self._open, tensors, strict=True):
-            for slot in slots:
-                memory[slot] = tensor.data_ptr()
-        memory[1:].reshape(-1, OP_INTS)[:, COUNTERS] = 0
-        _launch(memory.ctypes.data, torch.get_num_threads())
+    def run(self, addresses: Sequence[int] = ()) -> None:
+        """Returns when all is done. `addresses` are of tensors that stand in for those left open,
+        in their order, and are laid out alike."""
+        if self._memory is None:
+            self._memory = np.array(self._ints, dtype=np.int64)
+            self._address = self._memory.ctypes.data
+            self._counters = self._memory[1:].reshape(-1, OP_INTS)[:, COUNTERS]
+        if len(self._open):
+            self._memory[self._open] = np.array(addresses)[self._source]
+        self._counters[:] = 0
+        _launch(self._address, torch.get_num_threads())
 
 
 @entry
