@@ -19,7 +19,7 @@ RECOVERY_S = 120  # 6 s on an idle machine
 # In tokens, which are bytes here. A prompt takes about 450; half of the rest goes to the thoughts.
 SHORT = 600
 LONG = 3000
-WHOLE = 2000  # a reply that is not broken off is longer
+WHOLE = 2000  # a reply that is not broken off is longer; its first half is thoughts
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_client_that_leaves_gives_its_blocks_back(server: MossProcess) -> None
         next(lines)
         assert server.stats()["running"] == 1
     server.wait_idle(timeout_s=5)
-    assert server.stats()["output_tokens"] - before < WHOLE / 2
+    assert server.stats()["output_tokens"] - before < WHOLE
 
 
 def test_a_client_that_leaves_before_the_first_byte(server: MossProcess) -> None:

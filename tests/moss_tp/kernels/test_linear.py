@@ -30,7 +30,7 @@ LINEARS: dict[str, tuple[MakeLinear, torch.dtype]] = {
         for i, product in enumerate(PRODUCTS)
     },
 }
-# Around a panel's 16, a group's 64 columns, and one block of K more.
+# Around a panel's 16 columns, a group's, and one block of K more.
 SHAPES = [(1, 2), (15, 6), (64, 64), (65, 30), (130, 1100)]
 ROWS = [*range(14), 17, 25, MAX_TASK_ROWS + 1]
 
