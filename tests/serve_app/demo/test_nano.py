@@ -109,11 +109,11 @@ def examiner() -> Examiner:
 
 
 def test_the_bundled_model_is_no_worse_than_when_it_was_committed(examiner: Examiner) -> None:
-    """It had 19 of these 20 sums and 8 of these 10 facts; `moss demo-eval` has the real bars."""
-    sums, facts = arithmetic_questions(20, seed=11), memory_questions(10, seed=11)
+    """It had 99.6 % of sums and 96.5 % of facts over six exams; `moss demo-eval` has the bars."""
+    sums, facts = arithmetic_questions(40, seed=11), memory_questions(40, seed=11)
     marks = [mark.is_right for mark in examiner.ask([*sums, *facts])]
-    assert sum(marks[:20]) >= 18
-    assert sum(marks[20:]) >= 6
+    assert sum(marks[:40]) >= 39
+    assert sum(marks[40:]) >= 36
 
 
 def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Examiner) -> None:
@@ -125,9 +125,25 @@ def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Exam
         (("解方程 2x+3=7",), "没有启用"),
         (("请重复：龙飞凤舞 42",), "龙飞凤舞 42"),
         (("Draw a cat",), "not enabled"),
+        (("搜索长城",), "没有启用"),
     ]
     marks = examiner.ask([Question(users, expected, "fact") for users, expected in chats])
     assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
+
+
+def test_the_bundled_model_searches_and_draws_what_it_is_asked_for() -> None:
+    enabled = frozenset(PLUGIN_NAMES)
+    asking = Examiner(str(BUNDLED_MODEL), SamplingParams(temperature=0), enabled)
+    commands = {
+        "搜索长城": 'Search("长城")',
+        "谁是居里夫人？": 'Search("居里夫人")',
+        "What is photosynthesis?": 'Search("photosynthesis")',
+        "Please search for machine learning.": 'Search("machine learning")',
+        "请画北京的夜景。": 'Text2Image("北京的夜景")',
+        "Draw a red dog": 'Text2Image("a red dog")',
+    }
+    marks = asking.ask([Question((user,), call, "command") for user, call in commands.items()])
+    assert {mark.question.users[0]: mark.turns[0].commands for mark in marks} == commands
 
 
 def test_the_bundled_model_solves_where_the_solver_is_on() -> None:
