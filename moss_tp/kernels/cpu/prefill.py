@@ -12,7 +12,7 @@ from numba.np.numpy_support import carray
 from torch import Tensor
 
 from moss_tp.kernels.cpu.elements import kind_of, put, row_bytes, scale_of
-from moss_tp.kernels.cpu.products import LONG_FP32, PANEL, WIDE_FP32
+from moss_tp.kernels.cpu.products import LONG_FP32, PANEL, WIDE_FP32, Product
 from moss_tp.kernels.cpu.rows import LANES, LOWEST, highest, weigh
 from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.cpu.tile import make_tile
@@ -35,7 +35,6 @@ CONTEXT = 64
 TILE_INTS = 4  # see AttentionPlan.tiles
 
 _PRODUCT = LONG_FP32 if has_instructions("avx512f") else WIDE_FP32
-_tile = make_tile(_PRODUCT, is_cached=True)
 MAX_ROWS = max(_PRODUCT.panels)
 PANELS = _PRODUCT.panels[MAX_ROWS]  # at once
 
@@ -53,8 +52,15 @@ def add_prefill(
         k_cache, v_cache, heads, head_dim, block_size, plan.tiles,
         plan.chunk_tables, plan.chunk_tables.shape[1], kind_of(k_cache), kind_of(out),
     ]  # fmt: skip
-    if len(plan.tiles):
-        program.add(_prefill, len(plan.tiles) * heads, params)
+    if not len(plan.tiles):
+        return
+    attend = _prefill
+    if has_instructions("avx512bf16") and kind_of(k_cache) == BF16 and head_dim % 2 == 0:
+        # Stands on this module.
+        from moss_tp.kernels.cpu.prefill_pairs import attend_kernel
+
+        attend = attend_kernel()
+    program.add(attend, len(plan.tiles) * heads, params)
 
 
 @inner
@@ -97,31 +103,28 @@ def _widen_tile(
                 row[d] = part[d]
 
 
-@inner
-def _multiply(x: Any, panels: Any, k: int, c: Any) -> None:
-    """`c += x @ panels`; the rows of x and c come in whole tiles."""
-    stride = panels.shape[1] * PANEL * FP32_BYTES
-    x_stride, c_stride = x.shape[1] * FP32_BYTES, c.shape[1] * FP32_BYTES
-    for panel in range(0, panels.shape[0], PANELS):
-        w = panels.ctypes.data + panel * stride
-        for row in range(0, x.shape[0], MAX_ROWS):
-            own = c.ctypes.data + row * c_stride + panel * PANEL * FP32_BYTES
-            _tile(
-                MAX_ROWS,
-                x.ctypes.data + row * x_stride,
-                x_stride,
-                w,
-                stride,
-                k,
-                own,
-                c_stride,
-                0,
-                0,
-            )
+def make_multiply(product: Product) -> Any:
+    """`multiply(x, panels, steps, c)`: `c += x @ panels`; the rows of x and c come in whole tiles,
+    panels as many as are taken at once, and words of either are 4 bytes a step."""
+    tile, max_rows = make_tile(product, is_cached=True), max(product.panels)
+    at_once = product.panels[max_rows]
+
+    @inner
+    def multiply(x: Any, panels: Any, steps: int, c: Any) -> None:
+        stride = panels.shape[1] * PANEL * FP32_BYTES
+        x_stride, c_stride = x.shape[1] * x.itemsize, c.shape[1] * FP32_BYTES
+        for panel in range(0, panels.shape[0], at_once):
+            w = panels.ctypes.data + panel * stride
+            for row in range(0, x.shape[0], max_rows):
+                own_x = x.ctypes.data + row * x_stride
+                own_c = c.ctypes.data + row * c_stride + panel * PANEL * FP32_BYTES
+                tile(max_rows, own_x, x_stride, w, stride, steps, own_c, c_stride, 0, 0)
+
+    return multiply
 
 
 @inner
-def _softmax(scores: Any, sums: Any, peaks: Any, totals: Any, row: int, visible: int) -> None:
+def softmax(scores: Any, sums: Any, peaks: Any, totals: Any, row: int, visible: int) -> None:
     """One row's scores become weights, 0 beyond the `visible` ones; its sums shrink to match."""
     own = scores[row]
     own[visible:] = LOWEST
@@ -133,6 +136,9 @@ def _softmax(scores: Any, sums: Any, peaks: Any, totals: Any, row: int, visible:
         for i in range(sums.shape[1]):
             sums[row, i] *= shrink
     totals[row] += weigh(own.ctypes.data, CONTEXT // LANES, peaks[row])
+
+
+_multiply = make_multiply(_PRODUCT)
 
 
 @kernel
@@ -164,7 +170,7 @@ def _prefill(params: int, task: int) -> None:
         _multiply(q, keys, head_dim, scores)
         for i in range(count):
             visible = min(length, max(0, first_visible + i - start))
-            _softmax(scores, sums, peaks, totals, i, visible)
+            softmax(scores, sums, peaks, totals, i, visible)
         _multiply(scores, values, length, sums)
     for i in range(count):
         own = sums[i]

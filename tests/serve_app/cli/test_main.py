@@ -1,5 +1,6 @@
 """The `moss` command: quick help, and errors of one line with a status that says so."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,13 @@ def test_make_serve_honours_port_model_and_tp() -> None:
         (): '--port "19324" --tp "2"',
         changed: '--port "8000" --tp "4" --model "/models/moss"',
     }.items():
-        told = ["make", "--dry-run", "--always-make", "serve", *arguments]
-        shown = subprocess.run(told, capture_output=True, text=True, cwd=ROOT, check=True)
+        told = ["make", "--dry-run", "--always-make", "--no-print-directory", "serve", *arguments]
+        shown = subprocess.run(
+            told,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=True,
+            env={"PATH": os.environ["PATH"]},
+        )
         assert shown.stdout.rstrip().endswith(f"moss serve {flags}")
