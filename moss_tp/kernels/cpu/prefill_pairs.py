@@ -17,7 +17,7 @@ from moss_tp.kernels.cpu.elements import put, row_bytes
 from moss_tp.kernels.cpu.prefill import CONTEXT, NUM_PARAMS, TILE_INTS, make_multiply, softmax
 from moss_tp.kernels.cpu.products import DOT_BF16, PANEL
 from moss_tp.kernels.cpu.rows import LOWEST
-from moss_tp.kernels.cpu.vectors import BF16
+from moss_tp.kernels.cpu.vectors import BF16, LINE
 from moss_tp.native.compiled import inner, kernel
 from moss_tp.native.simd import (
     FP32_BYTES,
@@ -25,6 +25,7 @@ from moss_tp.native.simd import (
     floats_at,
     halves_at,
     ints_at,
+    prefetch,
     round_to_bf16,
     words_at,
 )
@@ -36,16 +37,22 @@ _multiply = make_multiply(DOT_BF16)
 
 @inner
 def _deal_tile(
-    keys: Any, values: Any, table: Any, start: int, count: int, geometry: tuple[int, ...]
+    keys: Any, values: Any, table: Any, start: int, stop: int, geometry: tuple[int, ...]
 ) -> None:
-    """`count` tokens' keys become the first columns of panels (CONTEXT / PANEL, D / 2, PANEL),
-    their values the first rows of panels (N, CONTEXT / 2, PANEL); in words, each a pair."""
+    """The keys of up to CONTEXT tokens before `stop` become the first columns of panels
+    (CONTEXT / PANEL, D / 2, PANEL), their values the first rows of panels (N, CONTEXT / 2,
+    PANEL); in words, each a pair. Memory is asked for the next tile's meanwhile."""
     k_cache, v_cache, heads, head, head_dim, block_size = geometry
     size = row_bytes(head_dim, BF16)
+    count = min(CONTEXT, stop - start)
     before = 0
     for i in range(count):
-        block, offset = table[(start + i) // block_size], (start + i) % block_size
-        own = ((block * heads + head) * block_size + offset) * size
+        own = _row(table, start + i, heads, head, block_size) * size
+        if start + i + CONTEXT < stop:
+            soon = _row(table, start + i + CONTEXT, heads, head, block_size) * size
+            for line in range(0, size, LINE):
+                prefetch(k_cache + soon + line)
+                prefetch(v_cache + soon + line)
         words = words_at(k_cache + own)
         panel = words_at(keys[i // PANEL].ctypes.data + i % PANEL * FP32_BYTES)
         for pair in range(head_dim // 2):
@@ -54,6 +61,13 @@ def _deal_tile(
             first = before if i % 2 == 1 else own  # a last one alone: its partner weighs nothing
             _interleave(values, i // 2, v_cache + first, v_cache + own, head_dim)
         before = own
+
+
+@inner
+def _row(table: Any, position: int, heads: int, head: int, block_size: int) -> int:
+    """Which row of the cache holds a token's head."""
+    block: int = table[position // block_size]
+    return (block * heads + head) * block_size + position % block_size
 
 
 @inner
@@ -94,7 +108,7 @@ def _attend(params: int, task: int) -> None:
     stop = first_visible + count - 1
     for start in range(0, stop, CONTEXT):
         length = min(CONTEXT, stop - start)
-        _deal_tile(keys, values, table, start, length, geometry)
+        _deal_tile(keys, values, table, start, stop, geometry)
         scores[:] = 0
         _multiply(q, keys, head_dim // 2, scores)
         for i in range(count):
