@@ -138,6 +138,17 @@ def softmax(scores: Any, sums: Any, peaks: Any, totals: Any, row: int, visible: 
     totals[row] += weigh(own.ctypes.data, CONTEXT // LANES, peaks[row])
 
 
+@inner
+def put_rows(sums: Any, totals: Any, p: Any, row: int, count: int, head: int) -> None:
+    """`count` rows' sums over their weights' sums into `out`, from `row` on."""
+    head_dim, kind = p[6], p[12]
+    for i in range(count):
+        own = sums[i]
+        for d in range(head_dim):
+            own[d] /= totals[i]
+        put(own, p[1] + (row + i) * p[2] + head * row_bytes(head_dim, kind), head_dim, kind)
+
+
 _multiply = make_multiply(_PRODUCT)
 
 
@@ -172,9 +183,4 @@ def _prefill(params: int, task: int) -> None:
             visible = min(length, max(0, first_visible + i - start))
             softmax(scores, sums, peaks, totals, i, visible)
         _multiply(scores, values, length, sums)
-    for i in range(count):
-        own = sums[i]
-        for d in range(head_dim):
-            own[d] /= totals[i]
-        out = p[1] + (row + i) * p[2] + head * row_bytes(head_dim, p[12])
-        put(own, out, head_dim, p[12])
+    put_rows(sums, totals, p, row, count, head)

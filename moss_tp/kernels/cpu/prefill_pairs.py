@@ -13,8 +13,15 @@ from typing import Any
 import numpy as np
 from numba.np.numpy_support import carray
 
-from moss_tp.kernels.cpu.elements import put, row_bytes
-from moss_tp.kernels.cpu.prefill import CONTEXT, NUM_PARAMS, TILE_INTS, make_multiply, softmax
+from moss_tp.kernels.cpu.elements import row_bytes
+from moss_tp.kernels.cpu.prefill import (
+    CONTEXT,
+    NUM_PARAMS,
+    TILE_INTS,
+    make_multiply,
+    put_rows,
+    softmax,
+)
 from moss_tp.kernels.cpu.products import DOT_BF16, PANEL
 from moss_tp.kernels.cpu.rows import LOWEST
 from moss_tp.kernels.cpu.vectors import BF16, LINE
@@ -116,12 +123,7 @@ def _attend(params: int, task: int) -> None:
             softmax(scores, sums, peaks, totals, i, visible)
             _round_row(floats_at(scores[i].ctypes.data), weights[i])
         _multiply(weights, values, (length + 1) // 2, sums)
-    for i in range(count):
-        own = sums[i]
-        for d in range(head_dim):
-            own[d] /= totals[i]
-        out = p[1] + (row + i) * p[2] + head * row_bytes(head_dim, p[12])
-        put(own, out, head_dim, p[12])
+    put_rows(sums, totals, p, row, count, head)
 
 
 @cache

@@ -85,33 +85,25 @@ class _Long:
 
     panels: Mapping[int, int]
     vector = LONG
+    loaded = LONG  # of x and of a panel: a step is 4 bytes of each column
     step_bytes = PANEL * FP32_BYTES
 
     def weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
-        pointer = pointer_to(builder, panel, step, self.step_bytes, LONG)
+        pointer = pointer_to(builder, panel, step, self.step_bytes, self.loaded)
         return (builder.load(pointer, align=4),)
 
     def x(self, builder: Any, row: Any, step: Any) -> Any:
-        return load_broadcast(builder, row, step, LONG)
+        return load_broadcast(builder, row, step, self.loaded)
 
     def add(self, builder: Any, x: Any, weights: Any, total: Any) -> Any:
         return fma(builder, x, weights, total)
 
 
 @dataclass(frozen=True)
-class _Dot:
-    """Two products a column and step, summed in fp32."""
+class _Dot(_Long):
+    """Two products a column and step, summed in fp32: what is loaded are pairs of bf16."""
 
-    panels: Mapping[int, int]
-    vector = LONG
-    step_bytes = PANEL * 2 * BF16_BYTES
-
-    def weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
-        pointer = pointer_to(builder, panel, step, self.step_bytes, _LONG_WORDS)
-        return (builder.load(pointer, align=4),)
-
-    def x(self, builder: Any, row: Any, step: Any) -> Any:
-        return load_broadcast(builder, row, step, _LONG_WORDS)
+    loaded = _LONG_WORDS
 
     def add(self, builder: Any, x: Any, weights: Any, total: Any) -> Any:
         pairs = _Bfloats(2 * PANEL)
