@@ -1,7 +1,6 @@
 """Ranks as actors: the same tokens as local ranks, and an honest end when one is lost."""
 
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,7 @@ from moss_tp.engine.config import EngineConfig
 from moss_tp.errors import CheckpointError, ConfigError, EngineDeadError
 from moss_tp.llm import LLM
 from moss_tp.sampling_params import SamplingParams
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_logs")
 
@@ -27,9 +27,11 @@ def config_of(model: Path, tp_size: int = 2) -> EngineConfig:
     return config.resolve(ModelConfig.from_dir(model))
 
 
-def free_cpus() -> float:
-    resources: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    return resources.get("CPU", 0)
+def is_every_cpu_free() -> bool:
+    """As Ray tells it: some time after the fact."""
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return free.get("CPU") == total["CPU"]
 
 
 def generate(model: Path, executor: str, tp_size: int) -> list[list[int]]:
@@ -43,16 +45,14 @@ def test_the_same_tokens_as_one_local_rank(tiny_model: Path, tp_size: int) -> No
 
 
 def test_closing_ends_the_ranks_and_gives_the_place_back(tiny_model: Path) -> None:
-    free = free_cpus()
+    assert wait_until(is_every_cpu_free, 30)  # whatever the test before this one held
     executor = RayExecutor(config_of(tiny_model))
+    assert wait_until(lambda: not is_every_cpu_free(), 10)
     ranks = [psutil.Process(pid) for pid in executor.rank_pids]
     executor.close()
     executor.close()
     assert psutil.wait_procs(ranks, timeout=10)[1] == []
-    deadline = time.monotonic() + 10
-    while free_cpus() != free:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert wait_until(is_every_cpu_free, 30)
 
 
 def test_a_killed_rank_is_told_at_once_and_to_everybody(tiny_model: Path) -> None:

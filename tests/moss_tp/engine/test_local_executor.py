@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from moss_tp.engine.local_executor import LocalExecutor
 from moss_tp.errors import CheckpointError, ConfigError, EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from tests.support.tiny_moss import make_checkpoint
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 LONG = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
@@ -64,13 +64,6 @@ def is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until(is_true: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not is_true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return is_true()
 
 
 def assert_gone(pids: list[int]) -> None:
