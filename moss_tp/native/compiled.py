@@ -36,6 +36,11 @@ def inner(function: Callable[..., Any]) -> Any:
     return numba.njit(fastmath=_FASTMATH, error_model="numpy")(function)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """`inner` for what takes many arguments and has one caller: they cost nothing then."""
+    return numba.njit(fastmath=_FASTMATH, error_model="numpy", forceinline=True)(function)
+
+
 def called(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """For what Python calls, without the GIL. Arithmetic is exact: every sum in its own order."""
     return _cached(numba.njit(list(signatures), nogil=True, cache=True))

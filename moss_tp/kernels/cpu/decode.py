@@ -18,7 +18,6 @@ from torch import Tensor
 from moss_tp.kernels.cpu.elements import element, kind_of, put, row_bytes, scale_of
 from moss_tp.kernels.cpu.rows import (
     CHUNK,
-    LANES,
     LOWEST,
     highest,
     make_accumulate,
@@ -28,7 +27,7 @@ from moss_tp.kernels.cpu.rows import (
     weigh,
 )
 from moss_tp.kernels.cpu.team import Program
-from moss_tp.kernels.cpu.vectors import INT8
+from moss_tp.kernels.cpu.vectors import INT8, LANES
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.native.compiled import inner, kernel
 from moss_tp.native.simd import FP32_BYTES, INT_BYTES, exp, floats_at, ints_at

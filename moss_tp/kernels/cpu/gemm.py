@@ -128,15 +128,19 @@ def add_gemm(program: Program, x: Tensor, packed: Packed, *targets: Target) -> N
     program.add(_kernel_of(packed.product), groups * row_blocks, params)
 
 
-def _make_sums(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[..., None]:
+def _make_sums(
+    product: Product, by_rows: tuple[int, ...], ahead_by_rows: tuple[int, ...]
+) -> Callable[..., None]:
     """`sums(rows, x, x_stride, w, stride, steps, c)`: all rows of a task against a group of
-    panels, `steps` of them; `ahead_by_rows` in bytes within a panel.
+    panels, `steps` of them. By the rows of a tile, 0 up to the most: panels at once, as many sums
+    as hide the latency of an instruction and fit the registers; and `ahead`, in bytes of a panel.
 
     Few rows wait for memory, which is asked a little ahead. Several tiles share a panel, and
     while they work each asks for its part of the next one.
     """
-    tile, max_rows, rate = make_tile(product), max(product.panels), product.step_bytes
-    by_rows = (0, *(product.panels[rows] for rows in sorted(product.panels)))
+    max_rows, rate = len(by_rows) - 1, product.step_bytes
+    shapes = {rows: (rows, by_rows[rows]) for rows in range(1, max_rows + 1)}
+    tile = make_tile(product, shapes, asks=True)
     most = by_rows[max_rows]
     # Rows are dealt out evenly: no tile of several is smaller, and all take as many panels.
     assert set(by_rows[(max_rows + 1) // 2 :]) == {most}
@@ -156,7 +160,7 @@ def _make_sums(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[...
                 to = c + (row * GROUP + panel * PANEL) * FP32_BYTES
                 own_x, own_w = x + row * x_stride, w + panel * stride
                 tile(
-                    count, own_x, x_stride, own_w, stride, steps, to, GROUP * FP32_BYTES,
+                    count, own_x, x_stride, X_BYTES, own_w, stride, steps, to, GROUP * FP32_BYTES,
                     ahead, own_rate,
                 )  # fmt: skip
                 row += count
@@ -193,8 +197,10 @@ def _put(sums: Any, bias: Any, target: int, row: int, column: int) -> None:
                 floats[j] = values[j]
 
 
-def _make_task(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[..., None]:
-    add_up, step_bytes = _make_sums(product, ahead_by_rows), product.step_bytes
+def _make_task(
+    product: Product, by_rows: tuple[int, ...], ahead_by_rows: tuple[int, ...]
+) -> Callable[..., None]:
+    add_up, step_bytes = _make_sums(product, by_rows, ahead_by_rows), product.step_bytes
     part = PART_BYTES // (GROUP_PANELS * step_bytes)
 
     @inner
@@ -222,8 +228,10 @@ def _make_task(product: Product, ahead_by_rows: tuple[int, ...]) -> Callable[...
     return run  # type: ignore[no-any-return]
 
 
-_wide_task = _make_task(WIDE_BF16, (0, 512, 1024, 2048, 8192, 8192, 8192))
-_dot_task = _make_task(DOT_BF16, (0, *[1024] * 5, *[2048] * 3, *[4096] * 4))
+_wide_task = _make_task(WIDE_BF16, (0, 4, 2, 1, 1, 1, 1), (0, 512, 1024, 2048, 8192, 8192, 8192))
+_dot_task = _make_task(
+    DOT_BF16, (0, *[4] * 5, *[2] * 7), (0, *[1024] * 5, *[2048] * 3, *[4096] * 4)
+)
 
 
 def _kernel_of(product: Product) -> int:

@@ -11,7 +11,6 @@
 It knows no loops.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +19,7 @@ from llvmlite import ir
 from moss_tp.kernels.cpu.vectors import (
     BF16,
     FP32,
+    Bfloats,
     fma,
     load_broadcast,
     load_halves,
@@ -38,11 +38,6 @@ class Product(Protocol):
     """The arithmetic of one step; vectors hold a panel's columns in their order."""
 
     @property
-    def panels(self) -> Mapping[int, int]:
-        """By number of rows, 1 up to the most: panels at once. As many sums as hide the latency
-        of an instruction and fit the registers."""
-
-    @property
     def step_bytes(self) -> int:
         """Of a panel, a step."""
 
@@ -52,7 +47,7 @@ class Product(Protocol):
 
     def weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]: ...
 
-    def x(self, builder: Any, row: Any, step: Any) -> Any: ...
+    def x(self, builder: Any, place: Any) -> Any: ...
 
     def add(self, builder: Any, x: Any, weights: Any, total: Any) -> Any: ...
 
@@ -62,7 +57,6 @@ class _Wide:
     """In fp32 arithmetic, by vectors of half a panel: 16 registers."""
 
     kind: int
-    panels: Mapping[int, int]
     vector = WIDE
 
     @property
@@ -72,8 +66,8 @@ class _Wide:
     def weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
         return load_halves(builder, panel, step, self.kind, WIDE.count)
 
-    def x(self, builder: Any, row: Any, step: Any) -> Any:
-        return load_broadcast(builder, row, step, WIDE)
+    def x(self, builder: Any, place: Any) -> Any:
+        return load_broadcast(builder, place, WIDE)
 
     def add(self, builder: Any, x: Any, weights: Any, total: Any) -> Any:
         return fma(builder, x, weights, total)
@@ -83,7 +77,6 @@ class _Wide:
 class _Long:
     """In fp32 arithmetic, by vectors of a whole panel: 32 registers."""
 
-    panels: Mapping[int, int]
     vector = LONG
     loaded = LONG  # of x and of a panel: a step is 4 bytes of each column
     step_bytes = PANEL * FP32_BYTES
@@ -92,8 +85,8 @@ class _Long:
         pointer = pointer_to(builder, panel, step, self.step_bytes, self.loaded)
         return (builder.load(pointer, align=4),)
 
-    def x(self, builder: Any, row: Any, step: Any) -> Any:
-        return load_broadcast(builder, row, step, self.loaded)
+    def x(self, builder: Any, place: Any) -> Any:
+        return load_broadcast(builder, place, self.loaded)
 
     def add(self, builder: Any, x: Any, weights: Any, total: Any) -> Any:
         return fma(builder, x, weights, total)
@@ -106,28 +99,10 @@ class _Dot(_Long):
     loaded = _LONG_WORDS
 
     def add(self, builder: Any, x: Any, weights: Any, total: Any) -> Any:
-        pairs = _Bfloats(2 * PANEL)
+        pairs = Bfloats(2 * PANEL)
         arguments = [total, builder.bitcast(x, pairs), builder.bitcast(weights, pairs)]
         return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", LONG, arguments)
 
 
-class _Bfloats(ir.Type):  # type: ignore[misc]
-    """LLVM's `<count x bfloat>`, which llvmlite has no name for."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def _to_string(self) -> str:
-        return f"<{self._count} x bfloat>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bfloats) and other._count == self._count
-
-    def __hash__(self) -> int:
-        return hash(self._to_string())
-
-
-WIDE_FP32 = _Wide(FP32, dict.fromkeys(range(1, 7), 1))
-WIDE_BF16 = _Wide(BF16, {1: 4, 2: 2, 3: 1, 4: 1, 5: 1, 6: 1})
-LONG_FP32 = _Long({rows: 2 if rows > 5 else 4 for rows in range(1, 13)})
-DOT_BF16 = _Dot({rows: 2 if rows > 5 else 4 for rows in range(1, 13)})
+WIDE_FP32, WIDE_BF16 = _Wide(FP32), _Wide(BF16)
+LONG_FP32, DOT_BF16 = _Long(), _Dot()

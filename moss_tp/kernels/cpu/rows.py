@@ -19,23 +19,22 @@ from moss_tp.kernels.cpu.vectors import (
     BF16,
     FP32,
     INT8,
+    LANES,
     LINE,
+    VECTOR,
     fma,
-    has_instructions,
     load_broadcast,
     load_halves,
     pointer_to,
     splat,
-    vector_of,
+    variable,
 )
 from moss_tp.native.compiled import inner
 from moss_tp.native.simd import F32, FP32_BYTES, I32, emit_exp, i64, intrinsic, prefetch
 
 LOWEST = np.float32(-1e30)  # below any score
-LANES = 16 if has_instructions("avx512f") else 8
 MANY = 4  # rows at once: each load of q or of the sums serves all of them
 CHUNK = 2 * LANES
-VECTOR = vector_of(LANES)
 _cgutils: Any = cgutils  # untyped
 
 
@@ -56,7 +55,7 @@ def make_score(rows: int, kind: int) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             q, keys, row_bytes, chunks, out = arguments
             zero = ir.Constant(VECTOR, [0.0] * LANES)
-            sums = [[_variable(builder, zero) for _ in range(2)] for _ in range(rows)]
+            sums = [[variable(builder, zero) for _ in range(2)] for _ in range(rows)]
             with _cgutils.for_range(builder, chunks) as loop:
                 factors = load_halves(builder, q, loop.index, FP32, LANES)
                 for row in range(rows):
@@ -85,7 +84,8 @@ def make_accumulate(rows: int, kind: int) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             weights, values, row_bytes, chunks, sums = arguments
-            factors = [load_broadcast(builder, weights, i64(row), VECTOR) for row in range(rows)]
+            places = (builder.add(weights, i64(row * FP32_BYTES)) for row in range(rows))
+            factors = [load_broadcast(builder, place, VECTOR) for place in places]
             with _cgutils.for_range(builder, chunks) as loop:
                 totals = list(load_halves(builder, sums, loop.index, FP32, LANES))
                 for row, factor in enumerate(factors):
@@ -112,7 +112,7 @@ def highest(context: Any, scores: Any, vectors: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         scores, vectors = arguments
-        found = _variable(builder, ir.Constant(VECTOR, [float(LOWEST)] * LANES))
+        found = variable(builder, ir.Constant(VECTOR, [float(LOWEST)] * LANES))
         with _cgutils.for_range(builder, vectors) as loop:
             own = builder.load(_scores_at(builder, scores, loop.index), align=4)
             builder.store(_greater(builder, own, builder.load(found)), found)
@@ -128,7 +128,7 @@ def weigh(context: Any, scores: Any, vectors: Any, highest: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         scores, vectors, highest = arguments
         zero, lowest = (ir.Constant(VECTOR, [value] * LANES) for value in (0.0, float(LOWEST)))
-        total = _variable(builder, zero)
+        total = variable(builder, zero)
         peak = splat(builder, highest, VECTOR)
         with _cgutils.for_range(builder, vectors) as loop:
             pointer = _scores_at(builder, scores, loop.index)
@@ -144,12 +144,6 @@ def weigh(context: Any, scores: Any, vectors: Any, highest: Any) -> Any:
 
 def _scores_at(builder: Any, scores: Any, index: Any) -> Any:
     return pointer_to(builder, scores, index, LANES * FP32_BYTES, VECTOR)
-
-
-def _variable(builder: Any, value: Any) -> Any:
-    pointer = _cgutils.alloca_once(builder, value.type)
-    builder.store(value, pointer)
-    return pointer
 
 
 def _sum(builder: Any, a: Any, b: Any) -> Any:

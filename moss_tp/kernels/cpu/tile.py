@@ -2,10 +2,11 @@
 
     c (rows, panels * 16) += x (rows, steps) @ panel (steps, 16)
 
-What a step is says the `Product`. Each sum runs over the steps in order, whatever the tile: a
-row's result does not depend on the rows beside it.
+What a step is says the `Product`; steps of x may lie any distance apart. Each sum runs over the
+steps in order, whatever the tile: a row's result does not depend on the rows beside it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from llvmlite import ir
@@ -20,19 +21,21 @@ UNROLL = 4
 Grid = list[list[Any]]  # vectors, by row and by panel or half of one
 
 
-def make_tile(product: Product, is_cached: bool = False) -> Any:
-    """`tile(rows, x, x_stride, w, panel_stride, steps, c, c_stride, ahead, ahead_rate)` for any
-    number of rows in `product.panels`, and for as many panels as stand there: addresses and
-    strides in bytes. Memory is meanwhile asked for what lies `ahead` bytes beyond each panel's
-    start, `ahead_rate` bytes a step. For what `is_cached` it is not, and `rows` are the most."""
-    counts = [max(product.panels)] if is_cached else list(product.panels)
+def make_tile(
+    product: Product, shapes: Mapping[int, tuple[int, int]], adds: bool = True, asks: bool = False
+) -> Any:
+    """`tile(shape, x, x_stride, x_step, w, panel_stride, steps, c, c_stride, ahead, ahead_rate)`:
+    `shape` is a key of `shapes`, which say how many rows and panels; then addresses, and strides in
+    bytes. It `adds` to c, or overwrites it. If it `asks`, memory is meanwhile asked for what lies
+    `ahead` bytes beyond each panel's start, `ahead_rate` bytes a step."""
 
     @intrinsic
     def tile(
         context: Any,
-        rows: Any,
+        shape: Any,
         x: Any,
         x_stride: Any,
+        x_step: Any,
         w: Any,
         stride: Any,
         steps: Any,
@@ -43,21 +46,21 @@ def make_tile(product: Product, is_cached: bool = False) -> Any:
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             """
-            switch on rows -> one tile each -> end
+            switch on shape -> one tile each -> end
             """
-            rows, *rest = arguments
+            key, *rest = arguments
             end = builder.append_basic_block("end")
-            switch = builder.switch(rows, end)
-            for count in counts:
-                block = builder.append_basic_block(f"rows_{count}")
-                switch.add_case(i64(count), block)
+            switch = builder.switch(key, end)
+            for key, shape in shapes.items():
+                block = builder.append_basic_block(f"shape_{key}")
+                switch.add_case(i64(key), block)
                 builder.position_at_end(block)
-                _Tile(builder, product, count, is_cached, *rest).emit()
+                _Tile(builder, product, shape, adds, asks, *rest).emit()
                 builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 10), codegen
+        return types.void(*[types.int64] * 11), codegen
 
     return tile
 
@@ -69,10 +72,12 @@ class _Tile:
         self,
         builder: Any,
         product: Product,
-        rows: int,
-        is_cached: bool,
+        shape: tuple[int, int],
+        adds: bool,
+        asks: bool,
         x: Any,
         x_stride: Any,
+        x_step: Any,
         w: Any,
         panel_stride: Any,
         steps: Any,
@@ -81,10 +86,11 @@ class _Tile:
         ahead: Any,
         rate: Any,
     ) -> None:
-        self._asks, self._ahead, self._rate = not is_cached, ahead, rate
+        rows, panels = shape
+        self._adds, self._asks, self._ahead, self._rate = adds, asks, ahead, rate
         self._builder, self._product, self._steps = builder, product, steps
-        self._x = self._strided(x, x_stride, rows)
-        self._w = self._strided(w, panel_stride, product.panels[rows])
+        self._x, self._x_step = self._strided(x, x_stride, rows), x_step
+        self._w = self._strided(w, panel_stride, panels)
         self._c = self._strided(c, c_stride, rows)
 
     def emit(self) -> None:
@@ -97,7 +103,7 @@ class _Tile:
             builder.append_basic_block(name) for name in ("unrolled", "rest", "single", "end")
         )
         many = builder.and_(self._steps, i64(-UNROLL))
-        sums = [[builder.load(place, align=4) for place in row] for row in self._places()]
+        sums = [[self._start(place) for place in row] for row in self._places()]
         builder.cbranch(builder.icmp_signed(">", many, i64(0)), unrolled, rest)
         after = self._loop(unrolled, rest, (i64(0), many), UNROLL, (entry, sums))
         builder.position_at_end(rest)
@@ -109,6 +115,10 @@ class _Tile:
         for row, places in zip(sums, self._places(), strict=True):
             for value, place in zip(row, places, strict=True):
                 builder.store(value, place, align=4)
+
+    def _start(self, place: Any) -> Any:
+        zero = ir.Constant(self._product.vector, [0.0] * self._product.vector.count)
+        return self._builder.load(place, align=4) if self._adds else zero
 
     def _loop(
         self, body: Any, after: Any, span: tuple[Any, Any], step: int, before: tuple[Any, Grid]
@@ -135,8 +145,9 @@ class _Tile:
     def _step(self, step: Any, sums: Grid) -> None:
         builder, product = self._builder, self._product
         weights = [vector for w in self._w for vector in product.weights(builder, w, step)]
+        offset = builder.mul(step, self._x_step)
         for own, x in zip(sums, self._x, strict=True):
-            value = product.x(builder, x, step)
+            value = product.x(builder, builder.add(x, offset))
             for i, vector in enumerate(weights):
                 own[i] = product.add(builder, value, vector, own[i])
 

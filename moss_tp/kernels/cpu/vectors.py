@@ -10,13 +10,31 @@ from typing import Any
 
 import numba
 from llvmlite import ir
+from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 
-from moss_tp.native.simd import BF16_BYTES, F32, FP32_BYTES, I8, I32, call, i64
+from moss_tp.native.simd import BF16_BYTES, F32, FP32_BYTES, I8, I16, I32, call, i64
 
 # What elements are; `elements` says how a row of the cache is made of them.
 FP32, BF16, INT8 = 0, 1, 2
+_cgutils: Any = cgutils  # untyped
 LINE = 64  # bytes that memory hands over at once
+
+
+class Bfloats(ir.Type):  # type: ignore[misc]
+    """LLVM's `<count x bfloat>`, which llvmlite has no name for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def _to_string(self) -> str:
+        return f"<{self._count} x bfloat>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bfloats) and other._count == self._count
+
+    def __hash__(self) -> int:
+        return hash(self._to_string())
 
 
 @cache
@@ -32,6 +50,17 @@ def has_instructions(feature: str) -> bool:
 
 def vector_of(lanes: int) -> Any:
     return ir.VectorType(F32, lanes)
+
+
+LANES = 16 if has_instructions("avx512f") else 8
+VECTOR = vector_of(LANES)
+
+
+def variable(builder: Any, value: Any) -> Any:
+    """A pointer to a place that holds `value` first."""
+    pointer = _cgutils.alloca_once(builder, value.type)
+    builder.store(value, pointer)
+    return pointer
 
 
 def pointer_to(builder: Any, base: Any, index: Any, size: int, kind: Any) -> Any:
@@ -60,10 +89,23 @@ def load_halves(builder: Any, base: Any, index: Any, kind: int, lanes: int) -> t
     return builder.bitcast(even, vector), builder.bitcast(odd, vector)
 
 
-def load_broadcast(builder: Any, base: Any, index: Any, vector: Any) -> Any:
-    """The `index`th four bytes from the address `base` on, in every lane of a `vector`."""
-    value = builder.load(pointer_to(builder, base, index, FP32_BYTES, vector.element), align=4)
-    return splat(builder, value, vector)
+def load_broadcast(builder: Any, place: Any, vector: Any) -> Any:
+    """The four bytes at the address `place`, in every lane of a `vector`."""
+    pointer = builder.inttoptr(place, vector.element.as_pointer())
+    return splat(builder, builder.load(pointer, align=4), vector)
+
+
+def pair_up(builder: Any, low: Any, high: Any) -> Any:
+    """Two vectors of 16 fp32 as 16 words, each of two bf16. AVX-512 BF16."""
+    halves = ir.VectorType(I16, 2 * low.type.count)
+    rounded = call(
+        builder, "llvm.x86.avx512bf16.cvtne2ps2bf16.512", Bfloats(halves.count), [high, low]
+    )
+    order = [lane + part * low.type.count for lane in range(low.type.count) for part in (0, 1)]
+    plain = builder.bitcast(rounded, halves)
+    mask = ir.Constant(ir.VectorType(I32, halves.count), order)
+    dealt = builder.shuffle_vector(plain, ir.Constant(halves, ir.Undefined), mask)
+    return builder.bitcast(dealt, ir.VectorType(I32, low.type.count))
 
 
 def splat(builder: Any, value: Any, vector: Any) -> Any:

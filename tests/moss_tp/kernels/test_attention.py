@@ -7,6 +7,7 @@ with its own values; a last bit of a turned K may round another way: 2e-2.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from moss_tp.errors import ConfigError
 from moss_tp.kernels import choose_kernels, reference
 from moss_tp.kernels.block import Attend
 from moss_tp.kernels.cpu import attention as numba_attention
+from moss_tp.kernels.cpu.attention import add_attention
+from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.plan import MAX_TILE_QUERIES, AttentionPlan
 from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
 
@@ -94,6 +97,17 @@ def test_a_cache_in_int8(attend: Attend, shape: str, dtype: torch.dtype) -> None
     torch.testing.assert_close(out.float(), case.expected, atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_cache_in_int8_of_a_model_in_bf16(shape: str) -> None:
+    """What a block of such a model computes: its attention goes out in bf16."""
+    case = make_case(BATCHES["mixed"], torch.bfloat16, SHAPES[shape], in_int8=True)
+    out = torch.empty(case.expected.shape, dtype=torch.bfloat16)
+    program, qkv = Program(), case.qkv.float()
+    add_attention(program, qkv, out, case.rotary, case.cache, case.plan, case.scale)
+    program.run()
+    torch.testing.assert_close(out.float(), case.expected, atol=2e-2, rtol=2e-2)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_int8_rows_are_what_quantize_makes(kernel: str) -> None:
     """Values are not turned: to the bit."""
@@ -139,6 +153,27 @@ def test_pieces_of_a_context_do_not_depend_on_company() -> None:
         )
         alone = replace(case, qkv=case.qkv[row : row + 1], plan=plan)
         assert torch.equal(result(numba_attention.attend, alone)[0], together[row])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cuts", [(0, 205), (0, 16, 64, 205), (0, 9, 100, 117, 205)])
+def test_queries_do_not_depend_on_how_a_prompt_is_cut(
+    dtype: torch.dtype, cuts: tuple[int, ...]
+) -> None:
+    """To the bit, whichever step each is in and wherever in it."""
+    case = make_case([(205, 281)], dtype, SHAPES["MOSS"])
+    whole = result(numba_attention.attend, case)
+    for start, stop in pairwise(cuts):
+        plan = AttentionPlan.make(
+            case.plan.positions[start:stop],
+            case.plan.slot_mapping[start:stop],
+            [stop - start],
+            [76 + stop],
+            case.plan.chunk_tables,
+            case.plan.block_size,
+        )
+        part = replace(case, qkv=case.qkv[start:stop], plan=plan)
+        assert torch.equal(result(numba_attention.attend, part), whole[start:stop])
 
 
 def test_rows_do_not_depend_on_their_company() -> None:
