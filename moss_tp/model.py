@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
 from moss_tp.kernels import Kernels, choose_kernels
-from moss_tp.kernels.block import BlockKernel, BlockWeights
+from moss_tp.kernels.block import BlockKernel, BlockWeights, ChainKernel
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.attention import Attention, BatchTensors, KVCache
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
@@ -44,7 +44,7 @@ class MossBlock(nn.Module):
         super().__init__()
         self._group = group
         self._head_dim = config.head_dim
-        self._kernel: BlockKernel | None = None
+        self.kernel: BlockKernel | None = None
         self.ln_1 = _layer_norm(config, group, dtype)
         self.attn = Attention(config, group, dtype)
         self.mlp = MossMLP(config, group, dtype)
@@ -52,7 +52,7 @@ class MossBlock(nn.Module):
     def pack(self, kernels: Kernels) -> None:
         """Hands the loaded weights over to the block's kernel."""
         attn, mlp = self.attn, self.mlp
-        self._kernel = kernels.block(
+        self.kernel = kernels.block(
             BlockWeights(
                 norm=(self.ln_1.weight, self.ln_1.bias),
                 eps=self.ln_1.eps,
@@ -69,9 +69,9 @@ class MossBlock(nn.Module):
     def forward(
         self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
     ) -> Tensor:
-        if self._kernel is None:
+        if self.kernel is None:
             raise RuntimeError("the block is not packed")
-        return self._group.all_reduce(self._kernel(x, rotary, cache, plan))
+        return self._group.all_reduce(self.kernel(x, rotary, cache, plan))
 
 
 class MossModel(nn.Module):
@@ -84,12 +84,16 @@ class MossModel(nn.Module):
         self.ln_f = _layer_norm(config, group, dtype)
         self._rotary = Rotary.make(config.rotary_dim, config.max_position_embeddings, group.device)
         self._activations = dtype
+        self._is_single = group.size == 1
+        self._chain: ChainKernel | None = None
 
     def pack(self, kernels: Kernels) -> None:
         for block in self.h:
             cast(MossBlock, block).pack(kernels)
         self._activations = kernels.activations
         self.ln_f.to(kernels.activations)
+        if self._is_single:
+            self._chain = kernels.chain([block.kernel for block in self.h])
 
     def forward(self, batch: BatchTensors, kv: KVCache) -> Tensor:
         plan = AttentionPlan.make(
@@ -101,8 +105,11 @@ class MossModel(nn.Module):
             kv.block_size,
         )
         x: Tensor = self.wte(batch.token_ids).to(self._activations)
-        for block, cache in zip(self.h, kv.layers, strict=True):
-            x = block(x, self._rotary, cache, plan)
+        if self._chain is not None:
+            x = self._chain(x, self._rotary, kv.layers, plan)
+        else:
+            for block, cache in zip(self.h, kv.layers, strict=True):
+                x = block(x, self._rotary, cache, plan)
         normed: Tensor = self.ln_f(x[batch.logit_rows])
         return normed
 

@@ -11,15 +11,16 @@ Every attention has the signature of `reference.attend`, which is its oracle in 
 linear equals `F.linear`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from moss_tp.errors import ConfigError
 from moss_tp.kernels import reference
-from moss_tp.kernels.block import Attend, BlockKernel, BlockWeights, MakeLinear
-from moss_tp.kernels.eager import EagerBlock, PlainLinear
+from moss_tp.kernels.block import Attend, BlockKernel, BlockWeights, ChainKernel, MakeLinear
+from moss_tp.kernels.eager import EagerBlock, EagerChain, PlainLinear
 
 DEVICES = ("cpu", "cuda")
 
@@ -32,6 +33,7 @@ class Kernels:
     linear: MakeLinear
     attend: Attend
     block: Callable[[BlockWeights], BlockKernel]
+    chain: Callable[[Sequence[Any]], ChainKernel]  # of what `block` makes
 
 
 def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernels:
@@ -52,7 +54,9 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> K
         return _eager(dtype, PlainLinear, attention.attend)
     from moss_tp.kernels.cpu import block
 
-    return Kernels(torch.float32, block.PanelLinear, attention.attend, block.PanelBlock)
+    return Kernels(
+        torch.float32, block.PanelLinear, attention.attend, block.PanelBlock, block.PanelChain.of
+    )
 
 
 def _numba_attends(dtype: torch.dtype, head_dim: int) -> bool:
@@ -61,4 +65,7 @@ def _numba_attends(dtype: torch.dtype, head_dim: int) -> bool:
 
 
 def _eager(dtype: torch.dtype, linear: MakeLinear, attend: Attend) -> Kernels:
-    return Kernels(dtype, linear, attend, lambda weights: EagerBlock(weights, linear, attend))
+    def block(weights: BlockWeights) -> BlockKernel:
+        return EagerBlock(weights, linear, attend)
+
+    return Kernels(dtype, linear, attend, block, EagerChain)

@@ -5,7 +5,7 @@
 The weights are one rank's, after loading; kernels pack them as they like.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +41,19 @@ class BlockKernel(Protocol):
         self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
     ) -> Tensor:
         """`x (T, hidden) -> (T, hidden)`, a partial sum; fills the plan's slots of `cache`."""
+        ...
+
+
+class ChainKernel(Protocol):
+    def __call__(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        layers: Sequence[tuple[Tensor, Tensor]],
+        plan: AttentionPlan,
+    ) -> Tensor:
+        """Blocks one after the other, each on its own cache of `layers`: for a single rank, which
+        has nothing to exchange between them."""
         ...
 
 

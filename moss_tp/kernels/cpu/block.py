@@ -5,10 +5,16 @@
     mixed         = [attention(qkv) | gelu(fc_in)]
     partial       = mixed @ [out_proj | fc_out] (+ x)
 
-So each weight is read once, in two products, and Python is entered once a block. What is read by
+So each weight is read once, in two products, and Python is entered once a block, or once for all
+blocks where nothing is to be done between them. What is read by
 a product of bf16 pairs (see `products`) is rounded to bf16.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,37 +48,40 @@ class PanelLinear:
         return out
 
 
-class PanelBlock:
-    """Blocks of one model share a step's program: only addresses differ."""
+@dataclass(frozen=True)
+class PackedBlock:
+    """A block's weights as its program reads them."""
 
-    def __init__(self, weights: BlockWeights, product: Product | None = None) -> None:
+    norm: tuple[Tensor, Tensor, Tensor]  # weight, bias and epsilon, in fp32
+    first: Packed  # qkv_proj and fc_in
+    second: Packed  # out_proj and fc_out
+    widths: tuple[int, int]  # of the first's outputs
+    head_dim: int
+    cache_dtype: torch.dtype
+    adds_residual: bool
+
+    @classmethod
+    def pack(cls, weights: BlockWeights, product: Product | None = None) -> Self:
         norm, eps = weights.norm, torch.tensor([weights.eps])
         parts = (Packed.pack(weights.qkv, None, product), Packed.pack(*weights.fc_in, product))
         second, bias = weights.fc_out
-        self._widths = (parts[0].outputs, parts[1].outputs)
-        self._norm = (norm[0].float(), norm[1].float(), eps)
-        self._first = Packed.stack(parts)
-        self._second = Packed.pack(torch.cat((weights.out, second), dim=1), bias, product)
-        self._head_dim, self._cache_dtype = weights.head_dim, weights.qkv.dtype
-        self._adds_residual = weights.adds_residual
-        products = (self._first, self._second)
-        self._tensors = (*self._norm, *(part for p in products for part in (p.panels, p.bias)))
-        self._addresses = tuple(tensor.data_ptr() for tensor in self._tensors)
-        self._geometry = (PanelBlock, self._widths, self._head_dim, self._adds_residual)
+        return cls(
+            (norm[0].float(), norm[1].float(), eps),
+            Packed.stack(parts),
+            Packed.pack(torch.cat((weights.out, second), dim=1), bias, product),
+            (parts[0].outputs, parts[1].outputs),
+            weights.head_dim,
+            weights.qkv.dtype,
+            weights.adds_residual,
+        )
 
-    def __call__(
-        self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
-    ) -> Tensor:
-        out = torch.empty_like(x)
-        program = plan.prepared.get(self._geometry)
-        if program is None:
-            program = self._prepare(x, out, rotary, cache, plan)
-            plan.prepared[self._geometry] = program
-        own = (tensor.data_ptr() for tensor in (x, out, *cache))
-        program.run((*own, *self._addresses))
-        return out
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What differs from block to block."""
+        products = (self.first, self.second)
+        return (*self.norm, *(part for p in products for part in (p.panels, p.bias)))
 
-    def _prepare(
+    def prepare(
         self,
         x: Tensor,
         out: Tensor,
@@ -80,18 +89,63 @@ class PanelBlock:
         cache: tuple[Tensor, Tensor],
         plan: AttentionPlan,
     ) -> Program:
-        rows, (qkv_width, inner) = len(x), self._widths
+        """`x`, `out`, the cache and `tensors` are left open, in this order."""
+        rows, (qkv_width, inner) = len(x), self.widths
         width = qkv_width // 3
-        normed = torch.empty_like(x, dtype=self._first.takes)
-        mixed = torch.empty(rows, width + inner, dtype=self._second.takes)
-        qkv = torch.empty(rows, 3, width // self._head_dim, self._head_dim)
-        check_attention(qkv, cache, plan, self._cache_dtype)
+        normed = torch.empty_like(x, dtype=self.first.takes)
+        mixed = torch.empty(rows, width + inner, dtype=self.second.takes)
+        qkv = torch.empty(rows, 3, width // self.head_dim, self.head_dim)
+        check_attention(qkv, cache, plan, self.cache_dtype)
         program = Program()
-        add_norm(program, x, *self._norm, normed)
+        add_norm(program, x, *self.norm, normed)
         targets = (Target(qkv.view(rows, -1)), Target(mixed[:, width:], has_gelu=True))
-        add_gemm(program, normed, self._first, *targets)
-        add_attention(program, qkv, mixed, rotary, cache, plan, self._head_dim**-0.5)
-        residual = x if self._adds_residual else None
-        add_gemm(program, mixed, self._second, Target(out, residual=residual))
-        program.leave_open((x, out, *cache, *self._tensors))
+        add_gemm(program, normed, self.first, *targets)
+        add_attention(program, qkv, mixed, rotary, cache, plan, self.head_dim**-0.5)
+        residual = x if self.adds_residual else None
+        add_gemm(program, mixed, self.second, Target(out, residual=residual))
+        program.leave_open((x, out, *cache, *self.tensors))
         return program
+
+
+class PanelChain:
+    """Blocks one after the other, all laid out alike: Python is entered once for all of them."""
+
+    def __init__(self, blocks: Sequence[PackedBlock]) -> None:
+        self._blocks = tuple(blocks)
+        self._weights = np.array([[t.data_ptr() for t in block.tensors] for block in blocks])
+
+    @classmethod
+    def of(cls, blocks: "Sequence[PanelBlock]") -> Self:
+        return cls([block.packed for block in blocks])
+
+    def __call__(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        layers: Sequence[tuple[Tensor, Tensor]],
+        plan: AttentionPlan,
+    ) -> Tensor:
+        first, count = self._blocks[0], len(self._blocks)
+        outs = [torch.empty_like(x) for _ in range(min(2, count))]  # in turns
+        key = (PanelChain, first.widths, first.head_dim, first.adds_residual)
+        program = plan.prepared.get(key)
+        if program is None:
+            program = first.prepare(x, outs[0], rotary, layers[0], plan)
+            plan.prepared[key] = program
+        places = [x.data_ptr(), *(outs[i % 2].data_ptr() for i in range(count))]
+        caches = [(keys.data_ptr(), values.data_ptr()) for keys, values in layers]
+        program.run(np.column_stack((places[:-1], places[1:], caches, self._weights)))
+        return outs[(count - 1) % 2]
+
+
+class PanelBlock:
+    """Blocks of one model share a step's program: only addresses differ."""
+
+    def __init__(self, weights: BlockWeights, product: Product | None = None) -> None:
+        self.packed = PackedBlock.pack(weights, product)
+        self._chain = PanelChain((self.packed,))
+
+    def __call__(
+        self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
+    ) -> Tensor:
+        return self._chain(x, rotary, (cache,), plan)

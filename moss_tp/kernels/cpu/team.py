@@ -1,6 +1,6 @@
 """Runs kernels on this process's threads: torch's own pool, and as many of it as torch would use.
 
-    program:  | op | op | op |        each op: OP_INTS int64
+    program:  | number of ops | op | op | op |        each op: OP_INTS int64
     op:       | kernel | num_tasks | next | done | 4 unused | params ... |
 
 Every thread takes tasks of the first op until none is left, waits until all of them are done,
@@ -36,30 +36,32 @@ HEAD_INTS = 8
 COUNTERS = slice(2, 4)
 SPINS = 2000
 
+Ints = npt.NDArray[np.int64]
+NONE: Ints = np.empty((1, 0), np.int64)
+
 
 class Program:
     """Ops to run one after the other, each on all threads; as often as wanted, on other tensors
     each time. By one thread at a time."""
 
     def __init__(self) -> None:
-        self._ints = [0]
+        self._ops: list[int] = []
         self._kept: list[Tensor] = []  # what the ops' addresses point into
         self._slots: dict[int, list[int]] = {}  # by address: where it stands
         self._open = np.empty(0, np.intp)  # slots,
         self._source = np.empty(0, np.intp)  # and of which tensor each holds the address
-        self._memory: npt.NDArray[np.int64] | None = None
+        self._rounds: Ints = np.empty((0, 0), np.int64)  # the ops, as often as they ran last
 
     def add(self, kernel: int, num_tasks: int, params: Sequence[int | Tensor]) -> None:
         """An op of `num_tasks`; a tensor among its params stands for its address."""
-        self._ints[0] += 1
-        self._ints += (kernel, num_tasks, 0, 0, 0, 0, 0, 0)
+        self._ops += (kernel, num_tasks, 0, 0, 0, 0, 0, 0)
         for param in params:
             if isinstance(param, Tensor):
                 self._kept.append(param)
                 param = param.data_ptr()
-                self._slots.setdefault(param, []).append(len(self._ints))
-            self._ints.append(param)
-        self._ints += [0] * (OP_INTS - HEAD_INTS - len(params))
+                self._slots.setdefault(param, []).append(len(self._ops))
+            self._ops.append(param)
+        self._ops += [0] * (OP_INTS - HEAD_INTS - len(params))
 
     def leave_open(self, tensors: Sequence[Tensor]) -> None:
         """These params are placeholders: every run names what stands in for them."""
@@ -70,17 +72,25 @@ class Program:
         ]
         self._open, self._source = np.array(places, np.intp).T
 
-    def run(self, addresses: Sequence[int] = ()) -> None:
-        """Returns when all is done. `addresses` are of tensors that stand in for those left open,
-        in their order, and are laid out alike."""
-        if self._memory is None:
-            self._memory = np.array(self._ints, dtype=np.int64)
-            self._address = self._memory.ctypes.data
-            self._counters = self._memory[1:].reshape(-1, OP_INTS)[:, COUNTERS]
+    def run(self, addresses: Ints = NONE) -> None:
+        """Returns when all is done, `len(addresses)` times one after the other. A row of
+        `addresses` is of tensors that stand in for those left open, in their order, and are laid
+        out alike."""
+        if len(self._rounds) != len(addresses):
+            self._write(len(addresses))
         if len(self._open):
-            self._memory[self._open] = np.array(addresses)[self._source]
+            self._rounds[:, self._open] = addresses[:, self._source]
         self._counters[:] = 0
         _launch(self._address, torch.get_num_threads())
+
+    def _write(self, times: int) -> None:
+        """The ops, `times` over, as the threads read them."""
+        memory = np.empty(1 + times * len(self._ops), np.int64)
+        memory[0] = times * (len(self._ops) // OP_INTS)
+        self._address = memory.ctypes.data
+        self._rounds = memory[1:].reshape(times, -1)
+        self._rounds[:] = self._ops
+        self._counters = memory[1:].reshape(-1, OP_INTS)[:, COUNTERS]
 
 
 @entry
