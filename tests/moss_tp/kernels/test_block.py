@@ -5,6 +5,7 @@ up to 2**-9 of itself, and what a product takes in bf16 too: 2e-2.
 """
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor
 from moss_tp.kernels import reference
 from moss_tp.kernels.block import BlockWeights
 from moss_tp.kernels.cpu import attention
-from moss_tp.kernels.cpu.block import PanelBlock
+from moss_tp.kernels.cpu.block import PanelBlock, PanelChain
 from moss_tp.kernels.cpu.onednn import OneDnnLinear
 from moss_tp.kernels.cpu.products import Product
-from moss_tp.kernels.eager import EagerBlock, PlainLinear
+from moss_tp.kernels.eager import EagerBlock, EagerChain, PlainLinear
 from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
 from tests.moss_tp.kernels.test_linear import PRODUCTS
 
@@ -85,6 +86,24 @@ def test_onednn(adds_residual: bool) -> None:
     block = EagerBlock(own, OneDnnLinear, attention.attend)
     out = block(x, case.rotary, case.cache, case.plan)
     torch.testing.assert_close(out, reference_out, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_chain_is_its_blocks_in_turn(count: int) -> None:
+    """Each with weights and a cache of its own, to the bit; a chain can be run again."""
+    shape = Shape()
+    cases = [make_case(LENS, torch.bfloat16, shape) for _ in range(count)]
+    own = weights(shape, torch.bfloat16)
+    blocks = [PanelBlock(replace(own, qkv=own.qkv * (i + 1))) for i in range(count)]
+    x, rotary, plan = input_of(cases[0]), cases[0].rotary, cases[0].plan
+    layers = [case.cache for case in cases]
+    chain = PanelChain.of(blocks)
+    outs = [chain(x, rotary, layers, plan) for _ in range(2)]
+    expected_out = EagerChain(blocks)(x, rotary, layers, plan)
+    assert torch.equal(outs[0], expected_out)
+    assert torch.equal(outs[1], expected_out)
+    backwards = EagerChain(blocks[::-1])(x, rotary, layers, plan)
+    assert torch.equal(backwards, expected_out) == (count == 1)
 
 
 def test_two_engines_in_one_process() -> None:
