@@ -140,9 +140,10 @@ def prefetch(context: Any, address: Any) -> Any:
     return types.void(types.int64), codegen
 
 
-def emit_prefetch(builder: Any, address: Any) -> None:
+def emit_prefetch(builder: Any, address: Any, stays: bool = True) -> None:
+    """`stays`: worth a place in every cache, as it is read more than once."""
     pointer = builder.inttoptr(address, I8.as_pointer())
-    to_read = [ir.Constant(I32, flag) for flag in (0, 3, 1)]
+    to_read = [ir.Constant(I32, flag) for flag in (0, 3 if stays else 0, 1)]
     call(builder, "llvm.prefetch.p0i8", ir.VoidType(), [pointer, *to_read])
 
 

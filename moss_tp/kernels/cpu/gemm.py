@@ -23,7 +23,7 @@ from moss_tp.kernels.cpu.products import (
     Product,
 )
 from moss_tp.kernels.cpu.team import Program
-from moss_tp.kernels.cpu.tile import make_tile
+from moss_tp.kernels.cpu.tile import Shape, make_tile
 from moss_tp.kernels.cpu.vectors import has_instructions
 from moss_tp.native.compiled import inner, kernel
 from moss_tp.native.simd import (
@@ -138,12 +138,11 @@ def _make_sums(
     Few rows wait for memory, which is asked a little ahead. Several tiles share a panel, and
     while they work each asks for its part of the next one.
     """
-    max_rows, rate = len(by_rows) - 1, product.step_bytes
-    shapes = {rows: (rows, by_rows[rows]) for rows in range(1, max_rows + 1)}
-    tile = make_tile(product, shapes, asks=True)
-    most = by_rows[max_rows]
-    # Rows are dealt out evenly: no tile of several is smaller, and all take as many panels.
-    assert set(by_rows[(max_rows + 1) // 2 :]) == {most}
+    max_rows, rate, most = len(by_rows) - 1, product.step_bytes, by_rows[-1]
+    alone = {rows: Shape(rows, by_rows[rows], True, True) for rows in range(1, max_rows + 1)}
+    # Rows are dealt out evenly: no tile of several is smaller.
+    shared = {-rows: Shape(rows, most, True) for rows in range((max_rows + 1) // 2, max_rows + 1)}
+    tile = make_tile(product, alone | shared)
 
     @inner
     def sums(rows: int, x: int, x_stride: int, w: int, stride: int, steps: int, c: int) -> None:
@@ -153,14 +152,14 @@ def _make_sums(
             row = 0
             for index in range(tiles):
                 count = -(-(rows - row) // (tiles - index))
-                ahead, own_rate = ahead_by_rows[count], rate
+                shape, ahead, own_rate = count, ahead_by_rows[count], rate
                 if tiles > 1:
-                    own_rate = rate // tiles
+                    shape, own_rate = -count, rate // tiles
                     ahead = panels * stride + index * steps * own_rate
                 to = c + (row * GROUP + panel * PANEL) * FP32_BYTES
                 own_x, own_w = x + row * x_stride, w + panel * stride
                 tile(
-                    count, own_x, x_stride, X_BYTES, own_w, stride, steps, to, GROUP * FP32_BYTES,
+                    shape, own_x, x_stride, X_BYTES, own_w, stride, steps, to, GROUP * FP32_BYTES,
                     ahead, own_rate,
                 )  # fmt: skip
                 row += count

@@ -17,7 +17,7 @@ from moss_tp.kernels.cpu.elements import put, row_bytes
 from moss_tp.kernels.cpu.operands import Operands
 from moss_tp.kernels.cpu.products import PANEL, X_BYTES
 from moss_tp.kernels.cpu.rows import LOWEST
-from moss_tp.kernels.cpu.tile import make_tile
+from moss_tp.kernels.cpu.tile import Shape, make_tile
 from moss_tp.kernels.cpu.vectors import LANES
 from moss_tp.native.compiled import inlined
 from moss_tp.native.simd import FP32_BYTES
@@ -96,7 +96,7 @@ def make_multiply(operands: Operands, adds: bool) -> Any:
     for the rows of c (rows, queries) of one tile, the first of which is `row`; x, of `row` too,
     and its strides in bytes."""
     rows, most = operands.rows, operands.panels
-    shapes = {panels: (rows, panels) for panels in range(1, most + 1)}
+    shapes = {panels: Shape(rows, panels) for panels in range(1, most + 1)}
     tile = make_tile(operands.product, shapes, adds)
 
     @inlined

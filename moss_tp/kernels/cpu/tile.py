@@ -7,7 +7,7 @@ steps in order, whatever the tile: a row's result does not depend on the rows be
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -21,13 +21,17 @@ UNROLL = 4
 Grid = list[list[Any]]  # vectors, by row and by panel or half of one
 
 
-def make_tile(
-    product: Product, shapes: Mapping[int, tuple[int, int]], adds: bool = True, asks: bool = False
-) -> Any:
+class Shape(NamedTuple):
+    rows: int
+    panels: int
+    asks: bool = False  # memory, meanwhile, for what lies ahead
+    is_last: bool = False  # to read its panels
+
+
+def make_tile(product: Product, shapes: Mapping[int, Shape], adds: bool = True) -> Any:
     """`tile(shape, x, x_stride, x_step, w, panel_stride, steps, c, c_stride, ahead, ahead_rate)`:
-    `shape` is a key of `shapes`, which say how many rows and panels; then addresses, and strides in
-    bytes. It `adds` to c, or overwrites it. If it `asks`, memory is meanwhile asked for what lies
-    `ahead` bytes beyond each panel's start, `ahead_rate` bytes a step."""
+    a key of `shapes`, then addresses, and strides in bytes. It `adds` to c, or overwrites it. What
+    it asks memory for lies `ahead` bytes beyond each panel's start, `ahead_rate` bytes a step."""
 
     @intrinsic
     def tile(
@@ -55,7 +59,7 @@ def make_tile(
                 block = builder.append_basic_block(f"shape_{key}")
                 switch.add_case(i64(key), block)
                 builder.position_at_end(block)
-                _Tile(builder, product, shape, adds, asks, *rest).emit()
+                _Tile(builder, product, shape, adds, *rest).emit()
                 builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()
@@ -72,9 +76,8 @@ class _Tile:
         self,
         builder: Any,
         product: Product,
-        shape: tuple[int, int],
+        shape: Shape,
         adds: bool,
-        asks: bool,
         x: Any,
         x_stride: Any,
         x_step: Any,
@@ -86,12 +89,11 @@ class _Tile:
         ahead: Any,
         rate: Any,
     ) -> None:
-        rows, panels = shape
-        self._adds, self._asks, self._ahead, self._rate = adds, asks, ahead, rate
+        self._shape, self._adds, self._ahead, self._rate = shape, adds, ahead, rate
         self._builder, self._product, self._steps = builder, product, steps
-        self._x, self._x_step = self._strided(x, x_stride, rows), x_step
-        self._w = self._strided(w, panel_stride, panels)
-        self._c = self._strided(c, c_stride, rows)
+        self._x, self._x_step = self._strided(x, x_stride, shape.rows), x_step
+        self._w = self._strided(w, panel_stride, shape.panels)
+        self._c = self._strided(c, c_stride, shape.rows)
 
     def emit(self) -> None:
         """
@@ -130,7 +132,7 @@ class _Tile:
         position.add_incoming(span[0], before[0])
         carried = self._join(before)
         sums = [list(row) for row in carried]
-        if step == UNROLL and self._asks:
+        if step == UNROLL and self._shape.asks:
             self._prefetch(position)
         for offset in range(step):
             self._step(builder.add(position, i64(offset)), sums)
@@ -157,7 +159,7 @@ class _Tile:
         for panel in self._w:
             for line in range(0, UNROLL * self._product.step_bytes, LINE):
                 place = builder.add(builder.add(panel, offset), i64(line))
-                emit_prefetch(builder, place)
+                emit_prefetch(builder, place, stays=not self._shape.is_last)
 
     def _places(self) -> Grid:
         """Where the sums live in c."""
