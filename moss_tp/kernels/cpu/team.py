@@ -1,13 +1,14 @@
 """Runs kernels on this process's threads: torch's own pool, and as many of it as torch would use.
 
-    program:  | number of ops | op | op | op |        each op: OP_INTS int64
-    op:       | kernel | num_tasks | next | done | 4 unused | params ... |
+    program:  | num_ops | num_threads | arrived | op | op | op | taken | taken | taken |
+    op:       | kernel | num_tasks | done | unused | params ... |      OP_INTS int64
+    taken:    how many tasks of each share are taken                   num_threads int64
 
-Every thread takes tasks of the first op until none is left, waits until all of them are done,
-then goes on with the second. So a program has no fixed share for a thread: one that comes late,
-or lost its core to another process, holds up nobody for long. Using the pool that torch spins
-anyway (GOMP_parallel of the libgomp it loaded) avoids a second one in its way. Several programs
-may run at once, from different threads.
+Every thread has a share of an op's tasks, side by side, so that it reads memory on and on. When
+none of them is left it helps the others with theirs, waits until all are done, then goes on with
+the next op: one that comes late, or lost its core to another process, holds up nobody for long.
+Using the pool that torch spins anyway (GOMP_parallel of the libgomp it loaded) avoids a second
+one in its way. Several programs may run at once, from different threads.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.native.compiled import entry
+from moss_tp.native.compiled import entry, inner
 from moss_tp.native.simd import (
     INT_BYTES,
     call_kernel,
@@ -31,9 +32,10 @@ from moss_tp.native.simd import (
     yield_core,
 )
 
+PROGRAM_INTS = 3
 OP_INTS = 40
-HEAD_INTS = 8
-COUNTERS = slice(2, 4)
+HEAD_INTS = 4
+ARRIVED, DONE = 2, 2  # of the program's ints, of an op's
 SPINS = 2000
 
 Ints = npt.NDArray[np.int64]
@@ -50,11 +52,11 @@ class Program:
         self._slots: dict[int, list[int]] = {}  # by address: where it stands
         self._open = np.empty(0, np.intp)  # slots,
         self._source = np.empty(0, np.intp)  # and of which tensor each holds the address
-        self._rounds: Ints = np.empty((0, 0), np.int64)  # the ops, as often as they ran last
+        self._written = (0, 0)  # for how many rounds and threads
 
     def add(self, kernel: int, num_tasks: int, params: Sequence[int | Tensor]) -> None:
         """An op of `num_tasks`; a tensor among its params stands for its address."""
-        self._ops += (kernel, num_tasks, 0, 0, 0, 0, 0, 0)
+        self._ops += (kernel, num_tasks, 0, 0)
         for param in params:
             if isinstance(param, Tensor):
                 self._kept.append(param)
@@ -76,43 +78,69 @@ class Program:
         """Returns when all is done, `len(addresses)` times one after the other. A row of
         `addresses` is of tensors that stand in for those left open, in their order, and are laid
         out alike."""
-        if len(self._rounds) != len(addresses):
-            self._write(len(addresses))
+        num_threads = torch.get_num_threads()
+        if self._written != (len(addresses), num_threads):
+            self._write(len(addresses), num_threads)
         if len(self._open):
             self._rounds[:, self._open] = addresses[:, self._source]
-        self._counters[:] = 0
-        _launch(self._address, torch.get_num_threads())
+        self._memory[ARRIVED] = 0
+        self._done[:] = 0
+        self._taken[:] = 0
+        _launch(self._address, num_threads)
 
-    def _write(self, times: int) -> None:
-        """The ops, `times` over, as the threads read them."""
-        memory = np.empty(1 + times * len(self._ops), np.int64)
-        memory[0] = times * (len(self._ops) // OP_INTS)
-        self._address = memory.ctypes.data
-        self._rounds = memory[1:].reshape(times, -1)
+    def _write(self, rounds: int, num_threads: int) -> None:
+        """The ops, `rounds` times over, as the threads read them."""
+        num_ops = rounds * (len(self._ops) // OP_INTS)
+        end = PROGRAM_INTS + num_ops * OP_INTS
+        self._memory = np.empty(end + num_ops * num_threads, np.int64)
+        self._memory[:ARRIVED] = num_ops, num_threads
+        self._rounds = self._memory[PROGRAM_INTS:end].reshape(rounds, -1)
         self._rounds[:] = self._ops
-        self._counters = memory[1:].reshape(-1, OP_INTS)[:, COUNTERS]
+        self._done = self._memory[PROGRAM_INTS:end].reshape(-1, OP_INTS)[:, DONE]
+        self._taken = self._memory[end:]
+        self._address = self._memory.ctypes.data
+        self._written = (rounds, num_threads)
+
+
+@inner
+def _do_share(op: int, taken: int, share: int, num_shares: int) -> None:
+    """What is left of it."""
+    head = carray(ints_at(op), HEAD_INTS)
+    kernel, num_tasks = head[0], head[1]
+    first, stop = num_tasks * share // num_shares, num_tasks * (share + 1) // num_shares
+    while True:
+        task = first + fetch_add(taken + share * INT_BYTES, 1)
+        if task >= stop:
+            break
+        call_kernel(kernel, op + HEAD_INTS * INT_BYTES, task)
+        fetch_add(op + DONE * INT_BYTES, 1)
+
+
+@inner
+def _await(op: int) -> None:
+    """Until all of its tasks are done, whoever does them."""
+    num_tasks, spins = ints_at(op)[1], 0
+    while load_acquire(op + DONE * INT_BYTES) < num_tasks:
+        spins += 1
+        if spins < SPINS:
+            relax()
+        else:
+            yield_core()
 
 
 @entry
 def _work(program: int) -> None:
-    num_ops = carray(ints_at(program), 1)[0]
-    for index in range(num_ops):
-        head = program + INT_BYTES * (1 + index * OP_INTS)
-        one = carray(ints_at(head), 2)
-        kernel, num_tasks = one[0], one[1]
-        while True:
-            task = fetch_add(head + 2 * INT_BYTES, 1)
-            if task >= num_tasks:
-                break
-            call_kernel(kernel, head + HEAD_INTS * INT_BYTES, task)
-            fetch_add(head + 3 * INT_BYTES, 1)
-        spins = 0
-        while load_acquire(head + 3 * INT_BYTES) < num_tasks:
-            spins += 1
-            if spins < SPINS:
-                relax()
-            else:
-                yield_core()
+    head = carray(ints_at(program), PROGRAM_INTS)
+    num_ops, num_threads = head[0], head[1]
+    own = fetch_add(program + ARRIVED * INT_BYTES, 1)
+    op = program + PROGRAM_INTS * INT_BYTES
+    taken = op + num_ops * OP_INTS * INT_BYTES
+    for _ in range(num_ops):
+        for i in range(num_threads):
+            _do_share(op, taken, (own + i) % num_threads, num_threads)
+        _await(op)
+        op += OP_INTS * INT_BYTES
+        taken += num_threads * INT_BYTES
 
 
 _work_here = ctypes.CFUNCTYPE(None, ctypes.c_int64)(_work)
