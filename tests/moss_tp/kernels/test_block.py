@@ -90,7 +90,8 @@ def test_onednn(adds_residual: bool) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_chain_is_its_blocks_in_turn(count: int) -> None:
-    """Each with weights and a cache of its own, to the bit; a chain can be run again."""
+    """Each with weights and a cache of its own, to the bit; on any number of threads, one after the
+    other, and on more than there are tasks."""
     shape = Shape()
     cases = [make_case(LENS, torch.bfloat16, shape) for _ in range(count)]
     own = weights(shape, torch.bfloat16)
@@ -98,10 +99,13 @@ def test_a_chain_is_its_blocks_in_turn(count: int) -> None:
     x, rotary, plan = input_of(cases[0]), cases[0].rotary, cases[0].plan
     layers = [case.cache for case in cases]
     chain = PanelChain.of(blocks)
-    outs = [chain(x, rotary, layers, plan) for _ in range(2)]
     expected_out = EagerChain(blocks)(x, rotary, layers, plan)
-    assert torch.equal(outs[0], expected_out)
-    assert torch.equal(outs[1], expected_out)
+    before = torch.get_num_threads()
+    for num_threads in (1, 3, 3, 40):
+        torch.set_num_threads(num_threads)
+        out = chain(x, rotary, layers, plan)
+        torch.set_num_threads(before)
+        assert torch.equal(out, expected_out)
     backwards = EagerChain(blocks[::-1])(x, rotary, layers, plan)
     assert torch.equal(backwards, expected_out) == (count == 1)
 
