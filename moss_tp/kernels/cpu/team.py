@@ -49,30 +49,20 @@ class Program:
     def __init__(self) -> None:
         self._ops: list[int] = []
         self._kept: list[Tensor] = []  # what the ops' addresses point into
-        self._slots: dict[int, list[int]] = {}  # by address: where it stands
-        self._open = np.empty(0, np.intp)  # slots,
+        self._open = np.empty(0, np.intp)  # which of the ops' ints,
         self._source = np.empty(0, np.intp)  # and of which tensor each holds the address
         self._written = (0, 0)  # for how many rounds and threads
 
     def add(self, kernel: int, num_tasks: int, params: Sequence[int | Tensor]) -> None:
         """An op of `num_tasks`; a tensor among its params stands for its address."""
-        self._ops += (kernel, num_tasks, 0, 0)
-        for param in params:
-            if isinstance(param, Tensor):
-                self._kept.append(param)
-                param = param.data_ptr()
-                self._slots.setdefault(param, []).append(len(self._ops))
-            self._ops.append(param)
-        self._ops += [0] * (OP_INTS - HEAD_INTS - len(params))
+        self._kept += [param for param in params if isinstance(param, Tensor)]
+        ints = [param.data_ptr() if isinstance(param, Tensor) else param for param in params]
+        self._ops += (kernel, num_tasks, 0, 0, *ints, *[0] * (OP_INTS - HEAD_INTS - len(ints)))
 
     def leave_open(self, tensors: Sequence[Tensor]) -> None:
         """These params are placeholders: every run names what stands in for them."""
-        places = [
-            (slot, index)
-            for index, tensor in enumerate(tensors)
-            for slot in self._slots[tensor.data_ptr()]
-        ]
-        self._open, self._source = np.array(places, np.intp).T
+        addresses = np.array([tensor.data_ptr() for tensor in tensors])
+        self._open, self._source = np.nonzero(np.array(self._ops)[:, None] == addresses)
 
     def run(self, addresses: Ints = NONE) -> None:
         """Returns when all is done, `len(addresses)` times one after the other. A row of

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moss_tp.engine import llm_engine
 from moss_tp.engine.batch import Batch
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
@@ -33,6 +34,18 @@ class GatedFake(PagedFake):
         return super().execute(batch, rows)
 
 
+class ThreadsFake(PagedFake):
+    """Notes who computes."""
+
+    def __init__(self) -> None:
+        super().__init__(num_blocks=16, block_size=4)
+        self.threads: list[int] = []
+
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
+        self.threads.append(threading.get_ident())
+        return super().execute(batch, rows)
+
+
 def overlapped(engine: LLMEngine) -> dict[str, list[TokenDelta]]:
     deltas: dict[str, list[TokenDelta]] = {}
     while engine.has_work:
@@ -43,6 +56,24 @@ def overlapped(engine: LLMEngine) -> dict[str, list[TokenDelta]]:
         engine.finish_step()
         engine.check_integrity()
     return deltas
+
+
+@pytest.fixture(autouse=True)
+def any_text_is_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm_engine, "MANY_TEXTS", 0)
+
+
+def test_few_texts_take_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm_engine, "MANY_TEXTS", 2)
+    executor = ThreadsFake()
+    engine = fake_engine(executor)
+    for name, max_tokens in (("a", 4), ("b", 6)):
+        engine.add_request(name, [1, 2, 3], SamplingParams(max_tokens=max_tokens))
+    overlapped(engine)
+    here, others = threading.get_ident(), executor.threads[1:-1]
+    assert {executor.threads[0], executor.threads[-1]} == {here}, "nobody advanced, then one"
+    assert others
+    assert here not in others
 
 
 def test_a_steps_text_is_there_before_the_next_one_is_computed() -> None:
