@@ -28,8 +28,8 @@ KINDS = {torch.float32: FP32, torch.bfloat16: BF16, torch.float16: FP16}
 # Up to here every rank adds up everything; above, each its share, and one more wait.
 ALL_ADD_BYTES = 1 << 16
 
-# About 0.2 ms: a peer that does its part of the step comes within it, and a wake-up takes as long.
-SPIN_CYCLES = 500_000
+# About 2 ms: rank 0 samples and schedules the next step within it; a wake-up takes 0.2 to 0.4.
+SPIN_CYCLES = 5_000_000
 NAP_NS = 100_000_000  # until the next look whether the peer lives
 INT_BYTES = 8
 

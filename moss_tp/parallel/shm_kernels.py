@@ -28,6 +28,7 @@ from moss_tp.native.simd import (
     relax,
     round_to_bf16,
     widen,
+    yield_core,
 )
 
 types: Any = numba_types  # Numba's own annotations say too little
@@ -36,6 +37,7 @@ FP32, BF16, FP16 = 0, 1, 2  # kinds of elements
 
 LINE = 128  # bytes: two cache lines, which the hardware fetches as a pair
 POSTED, SLEEPERS = 0, 8
+LONG_CYCLES = 500_000  # about 0.2 ms: a peer that does its part of the step comes within it
 
 _SYS_FUTEX, _WAIT, _WAKE, _ALL = 202, 0, 1, 2**31 - 1
 _syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
@@ -81,13 +83,17 @@ def first_missing(flags: int, start: int, stop: int, count: int, spin: int, nap:
     """Waits until flags `start:stop` have posted `count`; the first that has not, or -1.
 
     Spins for `spin` cycles, then sleeps once, for the timespec at `nap` at most (0: not at all).
+    Who spins for long offers its core to others all the time.
     """
     begin = read_cycles()
     for index in range(start, stop):
         flag = flags + index * LINE
         while load_acquire(flag + POSTED) < count:
-            if read_cycles() - begin < spin:
+            waited = read_cycles() - begin
+            if waited < min(spin, LONG_CYCLES):
                 relax()
+            elif waited < spin:
+                yield_core()
             elif nap == 0 or not _sleep(flag, count, nap):
                 return index
     return -1

@@ -147,6 +147,28 @@ def chat(turns: int, user: int, reply: int, http: bool, url: str | None, **flags
     shared.show(chat_sections(chats, title))
 
 
+@command.command()
+@click.option("--tp", type=click.IntRange(2), default=2, show_default=True, help="Ranks.")
+@click.option("--bytes", "num_bytes", type=Numbers(), default="8192,1048576", show_default=True)
+@click.option("--pauses", type=Numbers(), default="1,10", show_default=True, help="ms.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=200, show_default=True)
+def collectives(
+    tp: int, num_bytes: tuple[int, ...], pauses: tuple[int, ...], repeats: int, rounds: int
+) -> None:
+    """Measure what ranks on this machine pay for meeting, by shared memory and over gloo."""
+    from serve_app.bench.collectives import (
+        CollectivesSpec,
+        collectives_sections,
+        measure_collectives,
+    )
+    from serve_app.bench.report import as_text
+
+    found = measure_collectives(CollectivesSpec(tp, num_bytes, (0, *pauses), rounds), repeats)
+    for section in collectives_sections(found, tp):
+        click.echo(f"\n{as_text(section)}")
+
+
 def _variants(shared: Shared, compare: str | None) -> "list[EngineSpec]":
     """The engines to measure, in turns."""
     if compare is None:

@@ -66,6 +66,21 @@ def test_chat_is_served_from_cache(model: Path, tmp_path: Path) -> None:
     assert [row["cached"] for row in found["turns"]] == [0, 28, 60, 92]
 
 
+def test_collectives() -> None:
+    few = ("--repeats", "1", "--rounds", "5")
+    result = bench("collectives", "--bytes", "64", "--pauses", "1", *few)
+    assert result.exit_code == 0, result.output
+    rows = [line.split("|")[1:-1] for line in result.output.splitlines() if "memory |" in line]
+    shown = {what.strip(): float(p50) for _, what, p50, *_ in rows}
+    assert list(shown) == [
+        "all-reduce of 64 bytes",
+        "broadcast of a step, 0 ms after the last",
+        "broadcast of a step, 1 ms after the last",
+        "1.0",
+    ]
+    assert all(0 <= number < 1e6 for number in shown.values())
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
