@@ -20,7 +20,13 @@ MAY_IMPORT = {
 }
 # A library, and the paths (prefixes) that may import it; the longest name that fits is asked.
 HOMES = {
-    "torch": ("moss_tp/", "cluster/", "serve_app/cli/preflight.py", "serve_app/bench/machine.py"),
+    "torch": (
+        "moss_tp/",
+        "cluster/",
+        "serve_app/cli/preflight.py",
+        "serve_app/bench/machine.py",
+        "serve_app/bench/collectives.py",
+    ),
     "torch.distributed": ("moss_tp/parallel/",),
     "numba": ("moss_tp/native/", "moss_tp/kernels/cpu/", "moss_tp/parallel/shm_kernels.py"),
     "llvmlite": ("moss_tp/native/", "moss_tp/kernels/cpu/"),

@@ -6,8 +6,8 @@
     finish_step    waits for what was sampled, or computes it now, and books it
 
 A reply that its text ends (a stop string, its time) has one more step under way by then, which
-nobody sees. One thread at a time may use it; the thread that computes takes over torch's number
-of threads at the first step.
+nobody sees. One thread at a time may use it; a thread that computes takes over torch's number of
+threads at its first step.
 """
 
 import time
@@ -141,7 +141,8 @@ class LLMEngine:
             raise InvalidRequestError("n: the engine takes single requests; split() makes them")
         vocab_size = self._model.vocab_size
         biased_ids = [token_id for token_id, _ in params.logit_bias]
-        for token_id in (*prompt_ids, *params.stop_token_ids, *biased_ids):
+        ids = (*prompt_ids, *params.stop_token_ids, *biased_ids)
+        for token_id in (min(ids), max(ids)):
             if not 0 <= token_id < vocab_size:
                 raise InvalidRequestError(
                     f"token id {token_id} is outside the vocabulary of {vocab_size}"
@@ -177,7 +178,8 @@ class LLMEngine:
         if self._is_closed:
             raise EngineDeadError("the engine is closed")
         sample: Callable[[], list[SampledToken]] = partial(self.executor.execute, batch, rows)
-        if len(self._advanced) >= MANY_TEXTS:
+        # Ranks that follow have begun what rank 0 must end: Ctrl-C may not come between.
+        if len(self._advanced) >= MANY_TEXTS or self.config.tp_size > 1:
             sample = self._thread.submit(sample).result
         self._under_way = chunks, sample
 
@@ -213,7 +215,7 @@ class LLMEngine:
         assert num_known == num_scheduled + num_untold, f"{num_known} requests are known"
 
     def close(self) -> None:
-        """Ends every rank, after the step that is under way."""
+        """Ends every rank, after the step that is being computed."""
         self._is_closed = True
         self._thread.shutdown()
         self.executor.close()

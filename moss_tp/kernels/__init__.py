@@ -46,8 +46,9 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> K
     if device.type == "cuda" or not _numba_attends(dtype, head_dim):
         return _eager(dtype, PlainLinear, reference.attend)
     # Numba and the compiling of kernels take seconds: only for those who compute with them.
-    from moss_tp.kernels.cpu import attention, onednn
+    from moss_tp.kernels.cpu import attention, onednn, prefill
 
+    prefill.kernel_for(dtype == torch.bfloat16, head_dim)
     if onednn.has_fast(dtype):
         return _eager(dtype, onednn.OneDnnLinear, attention.attend)
     if dtype == torch.float32:

@@ -37,7 +37,7 @@ def inner(function: Callable[..., Any]) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """`inner` for what takes many arguments and has one caller: they cost nothing then."""
+    """`inner` for what has one caller and many arguments, which cost nothing then."""
     return numba.njit(fastmath=_FASTMATH, error_model="numpy", forceinline=True)(function)
 
 

@@ -13,6 +13,7 @@ from statistics import median
 
 import torch
 
+from moss_tp.errors import ConfigError
 from moss_tp.parallel.tp_group import TPGroup
 from serve_app.bench.figures import Section, quantile
 
@@ -85,14 +86,18 @@ def _on_all_ranks(spec: CollectivesSpec, share_memory: bool) -> list[Found]:
 
 
 def _rank(rank: int, port: int, spec: CollectivesSpec, share_memory: bool) -> Found:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     group = TPGroup.join(rank, spec.tp, (HOST, port), "cpu", TIMEOUT_S, share_memory=share_memory)
     try:
+        if group.shares_memory != share_memory:
+            raise ConfigError("ranks cannot share memory on this machine")
         latencies = [_all_reduces(group, size, spec.rounds) for size in spec.num_bytes]
         latencies += [_broadcasts(group, pause, spec.rounds) for pause in spec.pauses_ms]
         return Found(tuple(latencies), _idle_cpu(group))
     finally:
         group.close()
+        torch.set_num_threads(before)
 
 
 def _all_reduces(group: TPGroup, num_bytes: int, rounds: int) -> Latencies:

@@ -1,6 +1,6 @@
 """What this machine can do: the two numbers that a roofline needs, measured and not looked up.
 
-Also sets how many threads torch uses, being the one place here that imports it. It knows no model.
+Also sets how many threads torch uses. It knows no model.
 """
 
 import os

@@ -6,8 +6,8 @@
     partial       = mixed @ [out_proj | fc_out] (+ x)
 
 So each weight is read once, in two products, and Python is entered once a block, or once for all
-blocks where nothing is to be done between them. What is read by
-a product of bf16 pairs (see `products`) is rounded to bf16.
+blocks where nothing is to be done between them. What is read by a product of bf16 pairs (see
+`products`) is rounded to bf16.
 """
 
 from collections.abc import Sequence
@@ -112,6 +112,8 @@ class PanelChain:
 
     def __init__(self, blocks: Sequence[PackedBlock]) -> None:
         self._blocks = tuple(blocks)
+        layouts = {(b.widths, b.head_dim, b.adds_residual, b.first.product) for b in blocks}
+        assert len(layouts) == 1, layouts
         self._weights = np.array([[t.data_ptr() for t in block.tensors] for block in blocks])
 
     @classmethod

@@ -27,7 +27,7 @@ _WORDS = ir.VectorType(I32, LANES)
 def raise_peaks(
     context: Any, scores: Any, stride: Any, tokens: Any, limits: Any, peaks: Any, shrinks: Any
 ) -> Any:
-    """Over `tokens`, taken AT_ONCE at a time and to the end; writes `peaks`, and to `shrinks` what
+    """Over `tokens`, and as many more rows as make AT_ONCE; writes `peaks`, and to `shrinks` what
     sums shrink by. Whether any do."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

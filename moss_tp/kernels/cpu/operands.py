@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moss_tp.kernels.cpu.columns import make_weigh
-from moss_tp.kernels.cpu.elements import row_bytes, scale_of
+from moss_tp.kernels.cpu.elements import scale_of
 from moss_tp.kernels.cpu.products import (
     DOT_BF16,
     LONG_FP32,
@@ -23,7 +23,6 @@ from moss_tp.kernels.cpu.products import (
 from moss_tp.kernels.cpu.vectors import BF16, FP32, has_instructions
 from moss_tp.native.compiled import inner
 from moss_tp.native.simd import (
-    BF16_BYTES,
     chars_at,
     floats_at,
     halves_at,
@@ -78,13 +77,13 @@ def _put_values_singles(first: int, last: int, head_dim: int, kind: int, to: int
 
 @inner
 def _put_query_pairs(query: int, head_dim: int, panel: int, column: int) -> None:
-    rounded = np.empty(head_dim, np.uint16)
     values, out = floats_at(query), words_at(panel)
+    rounded = np.empty(head_dim, np.uint16)
     for d in range(head_dim):
         rounded[d] = round_to_bf16(values[d])
-    words = words_at(rounded.ctypes.data)
+    pairs = rounded.view(np.uint32)  # not by address: an array lives as long as it is used
     for pair in range(head_dim // 2):
-        out[pair * PANEL + column] = words[pair]
+        out[pair * PANEL + column] = pairs[pair]
 
 
 @inner
@@ -103,20 +102,17 @@ def _put_key_pairs(row: int, head_dim: int, kind: int, to: int) -> None:
 
 @inner
 def _put_values_pairs(first: int, last: int, head_dim: int, kind: int, to: int) -> None:
-    if kind != BF16:
-        rounded = np.empty((2, head_dim), np.uint16)
-        _put_key_pairs(first, head_dim, kind, rounded.ctypes.data)
-        _put_key_pairs(last, head_dim, kind, rounded.ctypes.data + head_dim * BF16_BYTES)
-        _interleave(rounded.ctypes.data, row_bytes(head_dim, BF16), head_dim, to)
+    out = words_at(to)
+    if kind == BF16:
+        low, high = halves_at(first), halves_at(last)
+        for d in range(head_dim):
+            out[d] = np.uint32(low[d]) | np.uint32(high[d]) << np.uint32(16)
     else:
-        _interleave(first, last - first, head_dim, to)
-
-
-@inner
-def _interleave(first: int, distance: int, head_dim: int, to: int) -> None:
-    low, high, out = halves_at(first), halves_at(first + distance), words_at(to)
-    for d in range(head_dim):
-        out[d] = np.uint32(low[d]) | np.uint32(high[d]) << np.uint32(16)
+        rounded = np.empty((2, head_dim), np.uint16)
+        _put_key_pairs(first, head_dim, kind, rounded[0].ctypes.data)
+        _put_key_pairs(last, head_dim, kind, rounded[1].ctypes.data)
+        for d in range(head_dim):
+            out[d] = np.uint32(rounded[0, d]) | np.uint32(rounded[1, d]) << np.uint32(16)
 
 
 def _make_singles() -> Operands:

@@ -46,11 +46,14 @@ def add_prefill(
         k_cache, v_cache, heads, head_dim, block_size, plan.tiles,
         plan.chunk_tables, plan.chunk_tables.shape[1], *kinds,
     ]  # fmt: skip
-    if not len(plan.tiles):
-        return
+    if len(plan.tiles):
+        program.add(kernel_for(BF16 in kinds, head_dim), len(plan.tiles) * heads, params)
+
+
+def kernel_for(is_bf16: bool, head_dim: int) -> int:
+    """Compiled, if it never was; for a cache or what goes out in bf16."""
     has_pairs = has_instructions("avx512bf16") and head_dim % PAIRS.per_step == 0
-    attend = _pairs_kernel() if has_pairs and BF16 in kinds else _singles_kernel()
-    program.add(attend, len(plan.tiles) * heads, params)
+    return _pairs_kernel() if is_bf16 and has_pairs else _singles_kernel()
 
 
 def _make_attend(operands: Operands) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moss_tp.kernels.cpu.columns import raise_peaks, shrink
+from moss_tp.kernels.cpu.columns import AT_ONCE, raise_peaks, shrink
 from moss_tp.kernels.cpu.context import Head, find_run
 from moss_tp.kernels.cpu.elements import put, row_bytes
 from moss_tp.kernels.cpu.operands import Operands
@@ -119,6 +119,8 @@ def make_multiply(operands: Operands, adds: bool) -> Any:
 def make_soften(operands: Operands) -> Any:
     """`soften(work, tokens)`: their scores become weights, and older sums shrink to match."""
     per_step, weigh = operands.per_step, operands.weigh
+    # Of the scores, those up to a whole tile are there to be read.
+    assert CONTEXT % operands.rows == operands.rows % AT_ONCE == PANEL % LANES == 0
 
     @inlined
     def soften(work: Work, tokens: int) -> None:

@@ -55,6 +55,7 @@ class Program:
 
     def add(self, kernel: int, num_tasks: int, params: Sequence[int | Tensor]) -> None:
         """An op of `num_tasks`; a tensor among its params stands for its address."""
+        assert len(params) <= OP_INTS - HEAD_INTS
         self._kept += [param for param in params if isinstance(param, Tensor)]
         ints = [param.data_ptr() if isinstance(param, Tensor) else param for param in params]
         self._ops += (kernel, num_tasks, 0, 0, *ints, *[0] * (OP_INTS - HEAD_INTS - len(ints)))

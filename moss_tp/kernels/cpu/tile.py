@@ -52,14 +52,14 @@ def make_tile(product: Product, shapes: Mapping[int, Shape], adds: bool = True) 
             """
             switch on shape -> one tile each -> end
             """
-            key, *rest = arguments
+            wanted, *rest = arguments
             end = builder.append_basic_block("end")
-            switch = builder.switch(key, end)
-            for key, shape in shapes.items():
+            switch = builder.switch(wanted, end)
+            for key, emitted in shapes.items():
                 block = builder.append_basic_block(f"shape_{key}")
                 switch.add_case(i64(key), block)
                 builder.position_at_end(block)
-                _Tile(builder, product, shape, adds, *rest).emit()
+                _Tile(builder, product, emitted, adds, *rest).emit()
                 builder.branch(end)
             builder.position_at_end(end)
             return context.get_dummy_value()

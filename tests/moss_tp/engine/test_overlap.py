@@ -58,9 +58,11 @@ def overlapped(engine: LLMEngine) -> dict[str, list[TokenDelta]]:
     return deltas
 
 
-@pytest.fixture(autouse=True)
-def any_text_is_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llm_engine, "MANY_TEXTS", 0)
+@pytest.fixture(autouse=True, params=[0, 10**9], ids=["thread", "direct"])
+def any_number_is_many_or_few(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_engine, "MANY_TEXTS", request.param)
 
 
 def test_few_texts_take_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +78,21 @@ def test_few_texts_take_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     assert here not in others
 
 
-def test_a_steps_text_is_there_before_the_next_one_is_computed() -> None:
+def test_ranks_that_follow_are_never_led_by_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C there would leave them alone with a step."""
+    monkeypatch.setattr(llm_engine, "MANY_TEXTS", 10**9)
+    executor = ThreadsFake()
+    engine = fake_engine(executor, tp_size=2)
+    engine.add_request("a", [1, 2, 3], SamplingParams(max_tokens=3))
+    overlapped(engine)
+    assert executor.threads
+    assert threading.get_ident() not in executor.threads
+
+
+def test_a_steps_text_is_there_before_the_next_one_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(llm_engine, "MANY_TEXTS", 0)
     executor = GatedFake()
     engine = fake_engine(executor)
     engine.add_request("a", [1, 2, 3], SamplingParams(temperature=0, max_tokens=3))

@@ -89,6 +89,12 @@ def test_shapes(attend: Attend, shape: str, dtype: torch.dtype) -> None:
     assert_equal(result(attend, case), case)
 
 
+def test_an_odd_head_in_fp32(attend: Attend) -> None:
+    shape = Shape(heads=2, head_dim=13, rotary_dim=4, block_size=8)
+    case = make_case(BATCHES["mixed"], torch.float32, shape)
+    assert_equal(result(attend, case), case)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_cache_in_int8(attend: Attend, shape: str, dtype: torch.dtype) -> None:
@@ -156,7 +162,7 @@ def test_pieces_of_a_context_do_not_depend_on_company() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("cuts", [(0, 205), (0, 16, 64, 205), (0, 9, 100, 117, 205)])
+@pytest.mark.parametrize("cuts", [(0, 60, 76, 205), (0, 16, 64, 205), (0, 9, 100, 117, 205)])
 def test_queries_do_not_depend_on_how_a_prompt_is_cut(
     dtype: torch.dtype, cuts: tuple[int, ...]
 ) -> None:

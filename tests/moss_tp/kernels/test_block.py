@@ -17,7 +17,7 @@ from moss_tp.kernels.cpu import attention
 from moss_tp.kernels.cpu.block import PanelBlock, PanelChain
 from moss_tp.kernels.cpu.onednn import OneDnnLinear
 from moss_tp.kernels.cpu.products import Product
-from moss_tp.kernels.eager import EagerBlock, EagerChain, PlainLinear
+from moss_tp.kernels.eager import EagerBlock, PlainLinear
 from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
 from tests.moss_tp.kernels.test_linear import PRODUCTS
 
@@ -25,8 +25,10 @@ HIDDEN, INNER = 70, 90
 LENS = [(1, 7), (12, 30), (2, 9)]
 
 
-def weights(shape: Shape, dtype: torch.dtype, adds_residual: bool = True) -> BlockWeights:
-    random = torch.Generator().manual_seed(2)
+def weights(
+    shape: Shape, dtype: torch.dtype, adds_residual: bool = True, seed: int = 2
+) -> BlockWeights:
+    random = torch.Generator().manual_seed(seed)
 
     def draw(*size: int) -> Tensor:
         return (torch.randn(size, generator=random) * float(size[-1] ** -0.5)).to(dtype)
@@ -94,20 +96,26 @@ def test_a_chain_is_its_blocks_in_turn(count: int) -> None:
     other, and on more than there are tasks."""
     shape = Shape()
     cases = [make_case(LENS, torch.bfloat16, shape) for _ in range(count)]
-    own = weights(shape, torch.bfloat16)
-    blocks = [PanelBlock(replace(own, qkv=own.qkv * (i + 1))) for i in range(count)]
+    blocks = [PanelBlock(weights(shape, torch.bfloat16, seed=i)) for i in range(count)]
     x, rotary, plan = input_of(cases[0]), cases[0].rotary, cases[0].plan
     layers = [case.cache for case in cases]
+
+    def in_turn(blocks: list[PanelBlock]) -> Tensor:
+        """Each by a program of its own."""
+        out = x
+        for block, cache in zip(blocks, layers, strict=True):
+            out = block(out, rotary, cache, replace(plan, prepared={}))
+        return out
+
+    expected_out, before = in_turn(blocks), torch.get_num_threads()
     chain = PanelChain.of(blocks)
-    expected_out = EagerChain(blocks)(x, rotary, layers, plan)
-    before = torch.get_num_threads()
-    for num_threads in (1, 3, 3, 40):
-        torch.set_num_threads(num_threads)
-        out = chain(x, rotary, layers, plan)
+    try:
+        for num_threads in (1, 3, 3, 40):
+            torch.set_num_threads(num_threads)
+            assert torch.equal(chain(x, rotary, layers, plan), expected_out)
+    finally:
         torch.set_num_threads(before)
-        assert torch.equal(out, expected_out)
-    backwards = EagerChain(blocks[::-1])(x, rotary, layers, plan)
-    assert torch.equal(backwards, expected_out) == (count == 1)
+    assert torch.equal(in_turn(blocks[::-1]), expected_out) == (count == 1)
 
 
 def test_two_engines_in_one_process() -> None:
