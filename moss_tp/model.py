@@ -92,7 +92,7 @@ class MossModel(nn.Module):
             cast(MossBlock, block).pack(kernels)
         self._activations = kernels.activations
         self.ln_f.to(kernels.activations)
-        if self._is_single:
+        if self._is_single and kernels.chain is not None:
             self._chain = kernels.chain([block.kernel for block in self.h])
 
     def forward(self, batch: BatchTensors, kv: KVCache) -> Tensor:

@@ -113,9 +113,8 @@ class Leader:
             raise EngineDeadError("the engine is closed")
 
     def _send(self, message: list[int]) -> None:
-        if self._has_followers:
-            self._runner.group.broadcast_ints(message)
-            self._last_message = time.monotonic()
+        self._runner.group.broadcast_ints(message)
+        self._last_message = time.monotonic()
 
     def _beat(self) -> None:
         """While a step runs it holds the lock, and counts as a message itself."""

@@ -1,7 +1,7 @@
 """Requests in, one step at a time, deltas out. Joins Scheduler, Executor and the replies' texts.
 
-    start_step     schedules; with many texts to work out, has the executor compute on a thread of
-                   its own meanwhile
+    start_step     schedules; with many texts to work out, or ranks that follow, has the executor
+                   compute on a thread of its own meanwhile
     take_deltas    the texts of the step before
     finish_step    waits for what was sampled, or computes it now, and books it
 

@@ -20,7 +20,7 @@ import torch
 from moss_tp.errors import ConfigError
 from moss_tp.kernels import reference
 from moss_tp.kernels.block import Attend, BlockKernel, BlockWeights, ChainKernel, MakeLinear
-from moss_tp.kernels.eager import EagerBlock, EagerChain, PlainLinear
+from moss_tp.kernels.eager import EagerBlock, PlainLinear
 
 DEVICES = ("cpu", "cuda")
 
@@ -33,7 +33,8 @@ class Kernels:
     linear: MakeLinear
     attend: Attend
     block: Callable[[BlockWeights], BlockKernel]
-    chain: Callable[[Sequence[Any]], ChainKernel]  # of what `block` makes
+    # Of what `block` makes; None where a chain is no more than one block after the other.
+    chain: Callable[[Sequence[Any]], ChainKernel] | None = None
 
 
 def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernels:
@@ -66,7 +67,4 @@ def _numba_attends(dtype: torch.dtype, head_dim: int) -> bool:
 
 
 def _eager(dtype: torch.dtype, linear: MakeLinear, attend: Attend) -> Kernels:
-    def block(weights: BlockWeights) -> BlockKernel:
-        return EagerBlock(weights, linear, attend)
-
-    return Kernels(dtype, linear, attend, block, EagerChain)
+    return Kernels(dtype, linear, attend, lambda weights: EagerBlock(weights, linear, attend))

@@ -1,11 +1,9 @@
 """A block as a row of separate operations, on whatever device its linears and attention are."""
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from moss_tp.kernels.block import Attend, BlockKernel, BlockWeights, MakeLinear
+from moss_tp.kernels.block import Attend, BlockWeights, MakeLinear
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.rotary import Rotary
 
@@ -42,19 +40,3 @@ class EagerBlock:
         attended = self._attend(qkv, rotary, cache, plan, self._head_dim**-0.5)
         partial = self._out(attended, x if self._adds_residual else None)
         return self._fc_out(self._fc_in(normed), partial)
-
-
-class EagerChain:
-    def __init__(self, blocks: Sequence[BlockKernel]) -> None:
-        self._blocks = tuple(blocks)
-
-    def __call__(
-        self,
-        x: Tensor,
-        rotary: Rotary,
-        layers: Sequence[tuple[Tensor, Tensor]],
-        plan: AttentionPlan,
-    ) -> Tensor:
-        for block, cache in zip(self._blocks, layers, strict=True):
-            x = block(x, rotary, cache, plan)
-        return x

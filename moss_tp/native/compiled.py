@@ -26,6 +26,11 @@ def kernel(function: Callable[[int, int], None]) -> int:
     return _compile(function, "void(int64, int64)")
 
 
+def kernel_on_demand(function: Callable[[int, int], None]) -> Callable[[], int]:
+    """`kernel` for what not every machine computes with: compiled when it is first asked for."""
+    return cache(lambda: kernel(function))
+
+
 def entry(function: Callable[[int], None]) -> int:
     """The address of `function(data)`, as a thread pool calls it."""
     return _compile(function, "void(int64)")

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from statistics import median
 
 import torch
 
 from moss_tp.errors import ConfigError
 from moss_tp.parallel.tp_group import TPGroup
-from serve_app.bench.figures import Section, quantile
+from serve_app.bench.figures import Section, middle, quantile
 
 HOST, TIMEOUT_S = "127.0.0.1", 60
 WARM_UP = 20
@@ -65,9 +64,9 @@ def collectives_sections(found: dict[str, list[list[Found]]], tp: int) -> list[S
         followers = [rank for run in runs for rank in run[1:]]
         for index, named in enumerate(followers[0].latencies):
             seconds = [s for rank in followers for s in rank.latencies[index].seconds]
-            middle, late = (round(quantile(seconds, share) * 1e6, 1) for share in (0.5, 0.99))
-            latencies.append({"way": way, "what": named.what, "p50_us": middle, "p99_us": late})
-        cpu = median(rank.idle_cpu for rank in followers)
+            half, late = (round(quantile(seconds, share) * 1e6, 1) for share in (0.5, 0.99))
+            latencies.append({"way": way, "what": named.what, "p50_us": half, "p99_us": late})
+        cpu = middle([rank.idle_cpu for rank in followers])
         waiting.append({"way": way, "seconds": IDLE_S, "of_a_core": round(cpu, 4)})
     return [
         Section("collectives", f"collectives of {tp} ranks", latencies),

@@ -14,6 +14,7 @@ from redis import Redis
 from serve_app.embedded_store import EmbeddedStore
 from tests.e2e.endless_model import make_endless_model
 from tests.e2e.moss_process import MossProcess, still_alive
+from tests.support.waiting import wait_until
 
 RECOVERY_S = 120  # 6 s on an idle machine
 # In tokens, which are bytes here. A prompt takes about 450; half of the rest goes to the thoughts.
@@ -40,10 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, store: str) -> Iterator[Mos
 
 
 def wait_healthy(server: MossProcess) -> None:
-    deadline = time.monotonic() + RECOVERY_S
-    while server.health() != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert wait_until(lambda: server.health() == 200, RECOVERY_S)
 
 
 def test_a_store_of_ones_own(server: MossProcess, store: str) -> None:

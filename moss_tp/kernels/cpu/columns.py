@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 
 from moss_tp.kernels.cpu.products import PANEL
-from moss_tp.kernels.cpu.vectors import LANES, VECTOR, pair_up, pointer_to, splat, variable
+from moss_tp.kernels.cpu.vectors import LANES, VECTOR, greater, pair_up, pointer_to, splat, variable
 from moss_tp.native.simd import FP32_BYTES, I32, I64, emit_exp, i64, intrinsic
 
 AT_ONCE = 4  # tokens: so many comparisons do not wait for each other
@@ -44,8 +44,7 @@ def raise_peaks(
                 builder.store(builder.select(is_higher, score, highest), peak)
         after = builder.load(found[0])
         for peak in found[1:]:
-            other = builder.load(peak)
-            after = builder.select(builder.fcmp_ordered(">", other, after), other, after)
+            after = greater(builder, builder.load(peak), after)
         _store(builder, after, peaks)
         _store(builder, emit_exp(builder, builder.fsub(before, after)), shrinks)
         has_risen = builder.fcmp_ordered(">", after, before)

@@ -73,6 +73,24 @@ def put(values: Any, row: int, head_dim: int, kind: int) -> None:
 
 
 @inner
+def widen_row(row: int, head_dim: int, kind: int, to: int) -> None:
+    """The inverse of `put`: a row becomes `head_dim` fp32 at the address `to`."""
+    out = floats_at(to)
+    if kind == FP32:
+        floats = floats_at(row)
+        for i in range(head_dim):
+            out[i] = floats[i]
+    elif kind == BF16:
+        halves = halves_at(row)
+        for i in range(head_dim):
+            out[i] = widen(halves[i])
+    else:
+        chars, scale = chars_at(row), scale_of(row, head_dim)
+        for i in range(head_dim):
+            out[i] = np.float32(chars[i]) * scale
+
+
+@inner
 def _quantize(values: Any, row: int, head_dim: int) -> None:
     largest = np.float32(0)
     for i in range(head_dim):

@@ -7,7 +7,6 @@ weights that share an input are one op: `Packed.stack`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +24,7 @@ from moss_tp.kernels.cpu.products import (
 from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.cpu.tile import Shape, make_tile
 from moss_tp.kernels.cpu.vectors import has_instructions
-from moss_tp.native.compiled import inner, kernel
+from moss_tp.native.compiled import inner, kernel_on_demand
 from moss_tp.native.simd import (
     BF16_BYTES,
     FP32_BYTES,
@@ -139,9 +138,13 @@ def _make_sums(
     while they work each asks for its part of the next one.
     """
     max_rows, rate, most = len(by_rows) - 1, product.step_bytes, by_rows[-1]
-    alone = {rows: Shape(rows, by_rows[rows], True, True) for rows in range(1, max_rows + 1)}
+    alone = {
+        rows: Shape(rows, by_rows[rows], asks=True, is_last=True) for rows in range(1, max_rows + 1)
+    }
     # Rows are dealt out evenly: no tile of several is smaller.
-    shared = {-rows: Shape(rows, most, True) for rows in range((max_rows + 1) // 2, max_rows + 1)}
+    shared = {
+        -rows: Shape(rows, most, asks=True) for rows in range((max_rows + 1) // 2, max_rows + 1)
+    }
     tile = make_tile(product, alone | shared)
 
     @inner
@@ -237,20 +240,11 @@ def _kernel_of(product: Product) -> int:
     return _dot_kernel() if product is DOT_BF16 else _wide_kernel()
 
 
-# Compiled only where they are used.
-@cache
-def _wide_kernel() -> int:
-    @kernel
-    def multiply(params: int, task: int) -> None:
-        _wide_task(params, task)
-
-    return multiply
+@kernel_on_demand
+def _wide_kernel(params: int, task: int) -> None:
+    _wide_task(params, task)
 
 
-@cache
-def _dot_kernel() -> int:
-    @kernel
-    def multiply(params: int, task: int) -> None:
-        _dot_task(params, task)
-
-    return multiply
+@kernel_on_demand
+def _dot_kernel(params: int, task: int) -> None:
+    _dot_task(params, task)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from moss_tp.kernels.cpu.columns import make_weigh
-from moss_tp.kernels.cpu.elements import scale_of
+from moss_tp.kernels.cpu.elements import put, widen_row
 from moss_tp.kernels.cpu.products import (
     DOT_BF16,
     LONG_FP32,
@@ -20,14 +20,11 @@ from moss_tp.kernels.cpu.products import (
     WIDE_FP32,
     Product,
 )
-from moss_tp.kernels.cpu.vectors import BF16, FP32, has_instructions
+from moss_tp.kernels.cpu.vectors import BF16, has_instructions
 from moss_tp.native.compiled import inner
 from moss_tp.native.simd import (
-    chars_at,
     floats_at,
     halves_at,
-    round_to_bf16,
-    widen,
     words_at,
 )
 
@@ -54,69 +51,53 @@ def _put_query_singles(query: int, head_dim: int, panel: int, column: int) -> No
 
 
 @inner
-def _put_key_singles(row: int, head_dim: int, kind: int, to: int) -> None:
-    out = floats_at(to)
-    if kind == FP32:
-        floats = floats_at(row)
-        for d in range(head_dim):
-            out[d] = floats[d]
-    elif kind == BF16:
-        halves = halves_at(row)
-        for d in range(head_dim):
-            out[d] = widen(halves[d])
-    else:
-        chars, scale = chars_at(row), scale_of(row, head_dim)
-        for d in range(head_dim):
-            out[d] = np.float32(chars[d]) * scale
-
-
-@inner
 def _put_values_singles(first: int, last: int, head_dim: int, kind: int, to: int) -> None:
-    _put_key_singles(first, head_dim, kind, to)
+    widen_row(first, head_dim, kind, to)
 
 
 @inner
 def _put_query_pairs(query: int, head_dim: int, panel: int, column: int) -> None:
-    values, out = floats_at(query), words_at(panel)
     rounded = np.empty(head_dim, np.uint16)
-    for d in range(head_dim):
-        rounded[d] = round_to_bf16(values[d])
+    put(floats_at(query), rounded.ctypes.data, head_dim, BF16)
     pairs = rounded.view(np.uint32)  # not by address: an array lives as long as it is used
+    out = words_at(panel)
     for pair in range(head_dim // 2):
         out[pair * PANEL + column] = pairs[pair]
 
 
 @inner
 def _put_key_pairs(row: int, head_dim: int, kind: int, to: int) -> None:
-    out = halves_at(to)
     if kind == BF16:
-        halves = halves_at(row)
+        halves, out = halves_at(row), halves_at(to)
         for d in range(head_dim):
             out[d] = halves[d]
     else:
         wide = np.empty(head_dim, np.float32)
-        _put_key_singles(row, head_dim, kind, wide.ctypes.data)
-        for d in range(head_dim):
-            out[d] = round_to_bf16(wide[d])
+        widen_row(row, head_dim, kind, wide.ctypes.data)
+        put(wide, to, head_dim, BF16)
 
 
 @inner
 def _put_values_pairs(first: int, last: int, head_dim: int, kind: int, to: int) -> None:
-    out = words_at(to)
     if kind == BF16:
-        low, high = halves_at(first), halves_at(last)
-        for d in range(head_dim):
-            out[d] = np.uint32(low[d]) | np.uint32(high[d]) << np.uint32(16)
+        _interleave(halves_at(first), halves_at(last), head_dim, to)
     else:
         rounded = np.empty((2, head_dim), np.uint16)
         _put_key_pairs(first, head_dim, kind, rounded[0].ctypes.data)
         _put_key_pairs(last, head_dim, kind, rounded[1].ctypes.data)
-        for d in range(head_dim):
-            out[d] = np.uint32(rounded[0, d]) | np.uint32(rounded[1, d]) << np.uint32(16)
+        _interleave(rounded[0], rounded[1], head_dim, to)
+
+
+@inner
+def _interleave(low: Any, high: Any, head_dim: int, to: int) -> None:
+    """Two rows of bf16, arrays or pointers, as words."""
+    out = words_at(to)
+    for d in range(head_dim):
+        out[d] = np.uint32(low[d]) | np.uint32(high[d]) << np.uint32(16)
 
 
 def _make_singles() -> Operands:
-    dealt = (_put_query_singles, _put_key_singles, _put_values_singles, make_weigh(1))
+    dealt = (_put_query_singles, widen_row, _put_values_singles, make_weigh(1))
     if has_instructions("avx512f"):
         return Operands(LONG_FP32, 1, 8, 3, *dealt)
     return Operands(WIDE_FP32, 1, 4, 1, *dealt)

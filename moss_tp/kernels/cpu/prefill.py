@@ -4,7 +4,6 @@ One task is one head of some rows of one sequence. Tiles begin at fixed places, 
 wholly in the rows' future are never looked at. Softmax is online, in fp32.
 """
 
-from functools import cache
 from typing import Any
 
 from numba.np.numpy_support import carray
@@ -25,7 +24,7 @@ from moss_tp.kernels.cpu.products import PANEL, X_BYTES
 from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.cpu.vectors import BF16, has_instructions
 from moss_tp.kernels.plan import AttentionPlan
-from moss_tp.native.compiled import inlined, kernel
+from moss_tp.native.compiled import inlined, kernel_on_demand
 from moss_tp.native.simd import FP32_BYTES, INT_BYTES, ints_at
 
 NUM_PARAMS = 13
@@ -37,6 +36,8 @@ def add_prefill(
 ) -> None:
     """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` fp32 or bf16,
     with any row stride."""
+    if not len(plan.tiles):
+        return
     k_cache, v_cache = cache
     _, heads, block_size, _ = k_cache.shape
     head_dim = qkv.shape[-1]
@@ -46,8 +47,7 @@ def add_prefill(
         k_cache, v_cache, heads, head_dim, block_size, plan.tiles,
         plan.chunk_tables, plan.chunk_tables.shape[1], *kinds,
     ]  # fmt: skip
-    if len(plan.tiles):
-        program.add(kernel_for(BF16 in kinds, head_dim), len(plan.tiles) * heads, params)
+    program.add(kernel_for(BF16 in kinds, head_dim), len(plan.tiles) * heads, params)
 
 
 def kernel_for(is_bf16: bool, head_dim: int) -> int:
@@ -75,23 +75,22 @@ def _make_attend(operands: Operands) -> Any:
             query = p[0] + ((row + i) * 3 * heads + head.number) * head_dim * FP32_BYTES
             put_query(query, head_dim, work.q[i // PANEL].ctypes.data, i % PANEL)
         stop = first_visible + count - 1
+        key_bytes, value_bytes = work.keys.shape[1] * X_BYTES, work.values.shape[1] * X_BYTES
         for start in range(0, stop, CONTEXT):
             length = min(CONTEXT, stop - start)
             deal(work, head, table, start, length)
             for i in range(0, length, rows):
                 soon = start + CONTEXT + i
                 ask(head, table, soon, min(rows, stop - soon))
-                keys, stride = work.keys.ctypes.data, work.keys.shape[1] * X_BYTES
-                multiply(
-                    keys + i * stride, stride, X_BYTES, work.q, work.q.shape[1], work.scores, i
-                )
+                keys = work.keys.ctypes.data + i * key_bytes
+                multiply(keys, key_bytes, X_BYTES, work.q, work.q.shape[1], work.scores, i)
             for i in range(count):
                 work.limits[i] = first_visible + i - start
             soften(work, length)
+            steps = -(-length // per_step)
             for d in range(0, len(work.sums), rows):
-                values, step = work.values.ctypes.data + d * X_BYTES, work.values.shape[1] * X_BYTES
-                steps = -(-length // per_step)
-                add_product(values, X_BYTES, step, work.weights, steps, work.sums, d)
+                values = work.values.ctypes.data + d * X_BYTES
+                add_product(values, X_BYTES, value_bytes, work.weights, steps, work.sums, d)
         out = p[1] + row * p[2] + head.number * row_bytes(head_dim, p[12])
         put_out(work, out, p[2], count, head_dim, p[12])
 
@@ -101,20 +100,11 @@ def _make_attend(operands: Operands) -> Any:
 _attend_singles, _attend_pairs = _make_attend(SINGLES), _make_attend(PAIRS)
 
 
-# Compiled only where they are used.
-@cache
-def _singles_kernel() -> int:
-    @kernel
-    def attend(params: int, task: int) -> None:
-        _attend_singles(params, task)
-
-    return attend
+@kernel_on_demand
+def _singles_kernel(params: int, task: int) -> None:
+    _attend_singles(params, task)
 
 
-@cache
-def _pairs_kernel() -> int:
-    @kernel
-    def attend(params: int, task: int) -> None:
-        _attend_pairs(params, task)
-
-    return attend
+@kernel_on_demand
+def _pairs_kernel(params: int, task: int) -> None:
+    _attend_pairs(params, task)

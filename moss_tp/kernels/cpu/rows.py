@@ -23,6 +23,7 @@ from moss_tp.kernels.cpu.vectors import (
     LINE,
     VECTOR,
     fma,
+    greater,
     load_broadcast,
     load_halves,
     pointer_to,
@@ -115,8 +116,8 @@ def highest(context: Any, scores: Any, vectors: Any) -> Any:
         found = variable(builder, ir.Constant(VECTOR, [float(LOWEST)] * LANES))
         with _cgutils.for_range(builder, vectors) as loop:
             own = builder.load(_scores_at(builder, scores, loop.index), align=4)
-            builder.store(_greater(builder, own, builder.load(found)), found)
-        return _fold(builder, builder.load(found), _greater)
+            builder.store(greater(builder, own, builder.load(found)), found)
+        return _fold(builder, builder.load(found), greater)
 
     return types.float32(types.int64, types.int64), codegen
 
@@ -148,10 +149,6 @@ def _scores_at(builder: Any, scores: Any, index: Any) -> Any:
 
 def _sum(builder: Any, a: Any, b: Any) -> Any:
     return builder.fadd(a, b)
-
-
-def _greater(builder: Any, a: Any, b: Any) -> Any:
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
 def _fold(builder: Any, vector: Any, join: Callable[[Any, Any, Any], Any]) -> Any:

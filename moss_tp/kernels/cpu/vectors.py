@@ -115,5 +115,10 @@ def splat(builder: Any, value: Any, vector: Any) -> Any:
     return builder.shuffle_vector(single, undefined, first)
 
 
+def greater(builder: Any, a: Any, b: Any) -> Any:
+    """Lane by lane; b where either is NaN."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
 def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return call(builder, f"llvm.fma.v{c.type.count}f32", c.type, [a, b, c])
