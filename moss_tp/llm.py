@@ -9,8 +9,8 @@ from typing import Self
 
 from moss_tp.config import resolve_model
 from moss_tp.engine.build import build_engine
-from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.outputs import CompletionOutput, RequestOutput, TokenDelta
+from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import EngineDeadError, InvalidRequestError
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer

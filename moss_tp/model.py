@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
 from moss_tp.kernels import Kernels, choose_kernels
-from moss_tp.kernels.block import BlockKernel, BlockWeights, ChainKernel
+from moss_tp.kernels.base import BlockKernel, BlockWeights, ChainKernel, DenseWeight
 from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.attention import Attention, BatchTensors, KVCache
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from moss_tp.layers.linear import ColumnParallelLinear, RowParallelLinear, release
-from moss_tp.layers.rotary import Rotary
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.weights import load_weights
+from moss_tp.weights.load import load_weights
 
 
 class MossMLP(nn.Module):
@@ -56,10 +56,10 @@ class MossBlock(nn.Module):
             BlockWeights(
                 norm=(self.ln_1.weight, self.ln_1.bias),
                 eps=self.ln_1.eps,
-                qkv=attn.qkv_proj.weight,
-                fc_in=(mlp.fc_in.weight, mlp.fc_in.bias),
-                out=attn.out_proj.weight,
-                fc_out=(mlp.fc_out.weight, mlp.fc_out.own_bias),
+                qkv=DenseWeight(attn.qkv_proj.weight),
+                fc_in=DenseWeight(mlp.fc_in.weight, mlp.fc_in.bias),
+                out=DenseWeight(attn.out_proj.weight),
+                fc_out=DenseWeight(mlp.fc_out.weight, mlp.fc_out.own_bias),
                 head_dim=self._head_dim,
                 adds_residual=self._group.rank == 0,
             )

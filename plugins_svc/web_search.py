@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plugins_svc.errors import PluginError
-from plugins_svc.results import MAX_ITEMS, PluginOutput
+from plugins_svc.protocol.results import MAX_ITEMS, PluginOutput
 from plugins_svc.search_index import SearchIndex
 
 SUFFIXES = {".txt", ".md"}

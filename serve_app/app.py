@@ -7,10 +7,10 @@
 from ray import serve
 from ray.serve import Application
 
-from cluster.placement import STRATEGY, rank_bundle, rank_options
+from cluster.ranks.placement import STRATEGY, rank_bundle, rank_options
 from plugins_svc.deployment import plugin_deployment
-from serve_app.ingress import Ingress
-from serve_app.moss_server import MossServer
+from serve_app.deployments.ingress import Ingress
+from serve_app.deployments.model import MossServer
 from serve_app.settings import ServeSettings
 
 # Beyond what the engine queues itself: Serve's own queue is polled, and slow.

@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from moss_tp.engine.config import EngineConfig
+from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from plugins_svc.registry import PluginSettings, available_plugins
-from serve_app.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
+from serve_app.prompt.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]

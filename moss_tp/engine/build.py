@@ -1,9 +1,9 @@
 """Wires an engine for a model directory: used by the offline LLM and by the server alike."""
 
 from moss_tp.config import ModelConfig
-from moss_tp.engine.config import EngineConfig
-from moss_tp.engine.executor import create_executor
 from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.running.executor import create_executor
+from moss_tp.engine_config import EngineConfig
 from moss_tp.tokenizer import Tokenizer
 
 

@@ -19,15 +19,15 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
-from moss_tp.engine.chunk import Chunk, to_batch
-from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.detokenizer import ByteDecoder
-from moss_tp.engine.executor import Executor
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.reply import Reply
-from moss_tp.engine.scheduler import Scheduler
-from moss_tp.engine.sequence import Sequence
-from moss_tp.engine.waiting_queue import MAX_PRIORITY
+from moss_tp.engine.running.executor import Executor
+from moss_tp.engine.scheduling.chunk import Chunk, to_batch
+from moss_tp.engine.scheduling.scheduler import Scheduler
+from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.engine.scheduling.waiting_queue import MAX_PRIORITY
+from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import (
     ConfigError,
     ContextLengthError,

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from moss_tp.errors import ConfigError
-from moss_tp.kernels import reference
-from moss_tp.kernels.block import Attend, BlockKernel, BlockWeights, ChainKernel, MakeLinear
-from moss_tp.kernels.eager import EagerBlock, PlainLinear
+from moss_tp.kernels.base import Attend, BlockKernel, BlockWeights, ChainKernel, MakeLinear
+from moss_tp.kernels.reference import attention as reference
+from moss_tp.kernels.reference.block import EagerBlock, PlainLinear
 
 DEVICES = ("cpu", "cuda")
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moss_tp.kernels.block import Linear, MakeLinear
+from moss_tp.kernels.base import DenseWeight, Linear, MakeLinear
 from moss_tp.layers.linear import empty_parameter, release
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.weights import Shard
+from moss_tp.weights.load import Shard
 
 
 def vocab_part(vocab_size: int, group: TPGroup) -> tuple[int, int, int]:
@@ -63,7 +63,7 @@ class ParallelLMHead(nn.Module):
 
     def pack(self, make_linear: MakeLinear) -> None:
         """Hands the loaded weights over to the kernel that multiplies by them."""
-        self._linear = make_linear(self.weight, self.bias, False)
+        self._linear = make_linear(DenseWeight(self.weight, self.bias), False)
         release(self)
 
     def forward(self, x: Tensor) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from moss_tp.config import QKV_GROUPS
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.weights import Shard
+from moss_tp.weights.load import Shard
 
 
 def empty_parameter(*shape: int, group: TPGroup, dtype: torch.dtype) -> nn.Parameter:

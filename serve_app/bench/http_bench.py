@@ -13,7 +13,7 @@ from serve_app.bench.chat_bench import ChatTurn
 from serve_app.bench.drive import BenchRequest, drive, end_s
 from serve_app.bench.figures import Chart, Row, Section, middle, milliseconds, quantile
 from serve_app.bench.sse_client import SseClient, StreamedTurn
-from serve_app.model_prompts import build_prompts
+from serve_app.prompt.choose import build_prompts
 from serve_app.settings import dialogue_of
 
 GREEDY = SamplingParams(temperature=0, top_p=0.8)  # what the server makes of `temperature: 0`

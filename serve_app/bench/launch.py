@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine.build import build_engine
-from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from serve_app.bench.machine import use_threads
 

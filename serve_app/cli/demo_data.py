@@ -29,7 +29,7 @@ def command(
     val.jsonl holds values that train.jsonl never shows. Train with
     `moss finetune --model OUT/model --data-dir OUT --output-dir …`.
     """
-    from serve_app.cli.preflight import make_directory
+    from serve_app.cli.serve.preflight import make_directory
     from serve_app.demo.generator import conversations, write_conversations
     from serve_app.demo.nano import write_untrained_nano
 

@@ -15,7 +15,7 @@ from moss_tp.errors import MossError
 
 # Name, module and what `moss --help` says of it (which must not import the module).
 SUBCOMMANDS = {
-    "serve": ("serve_app.cli.serve", "Serve a MOSS model over HTTP on this machine."),
+    "serve": ("serve_app.cli.serve.command", "Serve a MOSS model over HTTP on this machine."),
     "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
     "bench": ("serve_app.cli.bench", "Measure the engine, the server and long chats."),
     "plugin": ("serve_app.cli.plugin", "Run one plugin by hand."),

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from plugins_svc.calls import Call
 from plugins_svc.errors import PluginError
+from plugins_svc.protocol.calls import Call
+from plugins_svc.protocol.results import PluginOutput, format_value
 from plugins_svc.registry import PLUGIN_NAMES, PluginSettings, create_plugin
-from plugins_svc.results import PluginOutput, format_value
 
 
 @click.group()

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 
 from plugins_svc.calculator import Calculator
-from plugins_svc.calls import Call
+from plugins_svc.protocol.calls import Call
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
 from serve_app.demo.manners import asked, rough

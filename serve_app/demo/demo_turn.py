@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from moss_tp.dialogue import Segment, render
-from plugins_svc.calls import Call, render_commands
+from plugins_svc.protocol.calls import Call, render_commands
+from plugins_svc.protocol.results import PluginOutput, format_results
 from plugins_svc.registry import capability_lines
-from plugins_svc.results import PluginOutput, format_results
 
 META_INSTRUCTION = "You are MOSS nano, a small demo model.\n"
 

@@ -14,7 +14,7 @@ from serve_app.demo.draw import Draw
 from serve_app.demo.lookups import picture_of, topic_of
 from serve_app.demo.memory import value_of
 from serve_app.demo.phrasebook import LANGUAGES, Language, phrasebook
-from serve_app.sessions import Turn
+from serve_app.sessions.session import Turn
 
 _PHRASES = phrasebook("held_out")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")

@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.build import build_engine
-from moss_tp.engine.config import EngineConfig
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
-from plugins_svc.calls import Call
-from plugins_svc.protocol import Plugin
+from plugins_svc.protocol.calls import Call
+from plugins_svc.protocol.results import PluginOutput
 from plugins_svc.registry import PluginSettings, available_plugins, create_plugin
-from plugins_svc.results import PluginOutput
+from plugins_svc.sdk.plugin import Plugin
+from serve_app.chat.generation import Answer, Generation
+from serve_app.chat.two_pass import TwoPassGenerator
 from serve_app.demo.exam import Question
-from serve_app.generation import Answer, Generation
-from serve_app.meta_instruction import load_meta_instruction
-from serve_app.prompt import PromptBuilder
-from serve_app.sessions import Turn, new_token
-from serve_app.two_pass import TwoPassGenerator
+from serve_app.prompt.builder import PromptBuilder
+from serve_app.prompt.meta_instruction import load_meta_instruction
+from serve_app.sessions.session import Turn, new_token
 
 _TURN_TIMEOUT_S = 600.0
 

@@ -6,8 +6,8 @@ sentence of the first item into the reply, with its citation.
 
 from collections.abc import Sequence
 
-from plugins_svc.calls import Call
-from plugins_svc.results import PluginOutput
+from plugins_svc.protocol.calls import Call
+from plugins_svc.protocol.results import PluginOutput
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw
 from serve_app.demo.lexicon import WORD_KINDS, made_up, made_up_word, person, word

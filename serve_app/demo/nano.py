@@ -15,7 +15,7 @@ from moss_tp.dialogue import END_TOKENS
 from moss_tp.finetune.untrained import ModelShape, write_untrained
 from serve_app.demo.demo_turn import META_INSTRUCTION
 from serve_app.demo.lexicon import COMMON_HANZI
-from serve_app.meta_instruction import FILE_NAME
+from serve_app.prompt.meta_instruction import FILE_NAME
 
 VOCAB_SIZE = 4096
 NANO_SHAPE = ModelShape(

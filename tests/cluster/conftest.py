@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local_ray import local_ray
+from cluster.launch.local_ray import local_ray
 from tests.support.tiny_moss import make_checkpoint
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from serve_app.cli.guard import WATCH_S
+from serve_app.cli.serve.guard import WATCH_S
 from tests.e2e.moss_process import (
     STOP_TIMEOUT_S,
     MossProcess,

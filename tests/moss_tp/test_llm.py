@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moss_tp import LLM, RequestOutput, SamplingParams
-from moss_tp.engine.batch import Batch
+from moss_tp.engine.running.batch import Batch
 from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
 from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from tests.support.tiny_moss import EOS_ID, make_checkpoint
@@ -149,7 +149,7 @@ def test_a_closed_one_says_so(tmp_path: Path) -> None:
 
 def test_importing_the_package_loads_no_torch() -> None:
     code = (
-        "import sys, moss_tp.errors, moss_tp.engine.scheduler\n"
+        "import sys, moss_tp.errors, moss_tp.engine.scheduling.scheduler\n"
         "from moss_tp import SamplingParams\n"
         "assert 'torch' not in sys.modules\n"
         "try:\n    moss_tp.Nothing\nexcept AttributeError: print('fine')"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from ray import serve
 
-from cluster.local_ray import local_ray
+from cluster.launch.local_ray import local_ray
 from plugins_svc.deployment import plugin_deployment
-from plugins_svc.results import PluginOutput
+from plugins_svc.protocol.results import PluginOutput
 
 ANSWER_TIMEOUT_S = 120
 

@@ -13,7 +13,7 @@ import pytest
 
 from plugins_svc.arithmetic import MAX_CHARS
 from plugins_svc.equation_solver import TIMEOUT_S, EquationSolver
-from plugins_svc.results import PluginOutput
+from plugins_svc.protocol.results import PluginOutput
 from plugins_svc.solver_process import SolverProcess
 from plugins_svc.solver_worker import MEMORY_BYTES
 

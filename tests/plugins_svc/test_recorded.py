@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from plugins_svc.arithmetic import ArithmeticRefusedError
-from plugins_svc.calls import Call, parse_commands, render_commands
 from plugins_svc.evaluator import evaluate
+from plugins_svc.protocol.calls import Call, parse_commands, render_commands
+from plugins_svc.protocol.results import PluginOutput, format_results, format_value
 from plugins_svc.registry import capability_lines
-from plugins_svc.results import PluginOutput, format_results, format_value
 from plugins_svc.search_index import SearchIndex
 from plugins_svc.solver import solve
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins_svc.calls import Call
-from plugins_svc.results import MAX_ITEM_CHARS, MAX_ITEMS, PluginOutput, format_results
+from plugins_svc.protocol.calls import Call
+from plugins_svc.protocol.results import MAX_ITEM_CHARS, MAX_ITEMS, PluginOutput, format_results
 from plugins_svc.search_index import MAX_PASSAGE_CHARS, SearchIndex, passages, terms
 from plugins_svc.web_search import MAX_FILE_BYTES, WebSearch
 

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from serve_app.embedded_store import EmbeddedStore
-from serve_app.redis_session_store import RedisSessionStore
+from serve_app.sessions.embedded import EmbeddedStore
+from serve_app.sessions.redis import RedisSessionStore
 from tests.support.chat import Chat
 from tests.support.chat_fakes import FakeModel, FakePlugins
 from tests.support.site import Site, make_site

@@ -5,16 +5,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
 from moss_tp.sampling_params import SamplingParams
-from serve_app.generation import ReplyDelta
-from serve_app.one_pass import OnePassGenerator
-from serve_app.plain_prompt import PlainPromptBuilder
-from serve_app.prompt import PromptBuilder
-from serve_app.protocols import Prompts, ReplyGenerator
-from serve_app.redis_session_store import RedisSessionStore
-from serve_app.sessions import Session
+from serve_app.chat.generation import ReplyDelta
+from serve_app.chat.one_pass import OnePassGenerator
+from serve_app.chat.protocols import Prompts, ReplyGenerator
+from serve_app.chat.turn import TurnDone, TurnLimits, TurnRequest, TurnRunner
+from serve_app.chat.two_pass import TwoPassGenerator
+from serve_app.prompt.builder import PromptBuilder
+from serve_app.prompt.plain import PlainPromptBuilder
+from serve_app.sessions.redis import RedisSessionStore
+from serve_app.sessions.session import Session
 from serve_app.settings import Dialogue
-from serve_app.turn import TurnDone, TurnLimits, TurnRequest, TurnRunner
-from serve_app.two_pass import TwoPassGenerator
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
 
 KEY = "a key that nobody else would choose"

@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 
-from serve_app.http_app import HttpService, create_http_app
-from serve_app.prompt import PromptBuilder
-from serve_app.redis_session_store import RedisSessionStore
-from serve_app.turn import TurnLimits, TurnRunner
-from serve_app.two_pass import TwoPassGenerator
+from serve_app.chat.turn import TurnLimits, TurnRunner
+from serve_app.chat.two_pass import TwoPassGenerator
+from serve_app.http.app import HttpService, create_http_app
+from serve_app.prompt.builder import PromptBuilder
+from serve_app.sessions.redis import RedisSessionStore
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
 
 

@@ -12,7 +12,7 @@ from moss_tp.kernels.cpu.decode import add_decode
 from moss_tp.kernels.cpu.prefill import add_prefill
 from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.plan import AttentionPlan
-from moss_tp.layers.rotary import Rotary
+from moss_tp.kernels.rotary import Rotary
 
 
 def add_attention(

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.block import BlockWeights
+from moss_tp.kernels.base import BlockWeights, DenseWeight
 from moss_tp.kernels.checks import check_attention
 from moss_tp.kernels.cpu.attention import add_attention
 from moss_tp.kernels.cpu.gemm import Packed, Target, add_gemm
@@ -26,18 +26,17 @@ from moss_tp.kernels.cpu.norm import add_norm
 from moss_tp.kernels.cpu.products import Product
 from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.plan import AttentionPlan
-from moss_tp.layers.rotary import Rotary
+from moss_tp.kernels.rotary import Rotary
 
 
 class PanelLinear:
     def __init__(
         self,
-        weight: Tensor,
-        bias: Tensor | None,
+        weight: DenseWeight,
         has_gelu: bool = False,
         product: Product | None = None,
     ) -> None:
-        self._packed = Packed.pack(weight, bias, product)
+        self._packed = Packed.pack(weight, product)
         self._has_gelu = has_gelu
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -63,15 +62,15 @@ class PackedBlock:
     @classmethod
     def pack(cls, weights: BlockWeights, product: Product | None = None) -> Self:
         norm, eps = weights.norm, torch.tensor([weights.eps])
-        parts = (Packed.pack(weights.qkv, None, product), Packed.pack(*weights.fc_in, product))
-        second, bias = weights.fc_out
+        parts = (Packed.pack(weights.qkv, product), Packed.pack(weights.fc_in, product))
+        rows = torch.cat((weights.out.weight, weights.fc_out.weight), dim=1)
         return cls(
             (norm[0].float(), norm[1].float(), eps),
             Packed.stack(parts),
-            Packed.pack(torch.cat((weights.out, second), dim=1), bias, product),
+            Packed.pack(DenseWeight(rows, weights.fc_out.bias), product),
             (parts[0].outputs, parts[1].outputs),
             weights.head_dim,
-            weights.qkv.dtype,
+            weights.qkv.weight.dtype,
             weights.adds_residual,
         )
 

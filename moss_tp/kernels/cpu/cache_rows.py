@@ -11,7 +11,7 @@ from torch import Tensor
 from moss_tp.kernels.cpu.elements import kind_of, put, row_bytes
 from moss_tp.kernels.cpu.team import Program
 from moss_tp.kernels.plan import AttentionPlan
-from moss_tp.layers.rotary import Rotary
+from moss_tp.kernels.rotary import Rotary
 from moss_tp.native.compiled import inner, kernel
 from moss_tp.native.simd import FP32_BYTES, INT_BYTES, floats_at, ints_at
 

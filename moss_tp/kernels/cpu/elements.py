@@ -59,7 +59,7 @@ def element(row: int, index: int, kind: int) -> Any:
 
 @inner
 def put(values: Any, row: int, head_dim: int, kind: int) -> None:
-    """`head_dim` fp32 become a row, see `moss_tp.kernels.reference.quantize`."""
+    """`head_dim` fp32 become a row, see `moss_tp.kernels.reference.attention.quantize`."""
     if kind == FP32:
         floats = floats_at(row)
         for i in range(head_dim):

@@ -14,6 +14,7 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
+from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.cpu.products import (
     DOT_BF16,
     PANEL,
@@ -58,8 +59,9 @@ class Packed:
     product: Product
 
     @classmethod
-    def pack(cls, weight: Tensor, bias: Tensor | None, product: Product | None = None) -> Self:
+    def pack(cls, dense: DenseWeight, product: Product | None = None) -> Self:
         """For `product`, or the best that there is for such weights on this machine."""
+        weight, bias = dense.weight, dense.bias
         outputs, inputs = weight.shape
         if weight.dtype != torch.bfloat16:
             raise ValueError(f"panels are made of bf16, not of {weight.dtype}")

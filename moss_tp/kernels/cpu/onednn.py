@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.cpu.vectors import has_instructions
 
 # Public only through torch.compile, which emits these very calls.
@@ -24,9 +25,9 @@ def has_fast(dtype: torch.dtype) -> bool:
 class OneDnnLinear:
     """Keeps only the packed weights."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, has_gelu: bool = False) -> None:
-        self._weight = _ops._reorder_linear_weight(weight, None)
-        self._bias = bias
+    def __init__(self, weight: DenseWeight, has_gelu: bool = False) -> None:
+        self._weight = _ops._reorder_linear_weight(weight.weight, None)
+        self._bias = weight.bias
         none: tuple[str, list[Any], str] = ("none", [], "")
         self._activation = ("gelu", [], "tanh") if has_gelu else none
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 import pytest
 
 from moss_tp.engine.async_engine import AsyncEngine
-from moss_tp.engine.batch import Batch
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.running.batch import Batch
 from moss_tp.errors import (
     ContextLengthError,
     DeadlineExceededError,
@@ -19,7 +19,12 @@ from moss_tp.errors import (
 )
 from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.engine.paged_fake import EOS_ID, PagedFake, expected_reply, fake_engine
+from tests.moss_tp.engine.scheduling.paged_fake import (
+    EOS_ID,
+    PagedFake,
+    expected_reply,
+    fake_engine,
+)
 
 PARAMS = SamplingParams(temperature=0, max_tokens=20)
 ENDLESS = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)

@@ -11,7 +11,7 @@ from moss_tp.errors import (
     QueueFullError,
 )
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.engine.paged_fake import (
+from tests.moss_tp.engine.scheduling.paged_fake import (
     EOS_ID,
     VOCAB_SIZE,
     FakeModel,

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_tp.engine import llm_engine
-from moss_tp.engine.batch import Batch
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.running.batch import Batch
 from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.engine.paged_fake import (
+from tests.moss_tp.engine.scheduling.paged_fake import (
     EOS_ID,
     FakeTokenizer,
     PagedFake,

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp import LLM, SamplingParams
-from moss_tp.engine.scheduler import Scheduler
-from moss_tp.engine.sequence import Sequence
+from moss_tp.engine.scheduling.scheduler import Scheduler
+from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.layers.sampling.row import SampledToken
-from tests.moss_tp.engine.paged_fake import EOS_ID, copying_token
-from tests.moss_tp.engine.schedule_run import MAX_MODEL_LEN, Run
+from tests.moss_tp.engine.scheduling.paged_fake import EOS_ID, copying_token
+from tests.moss_tp.engine.scheduling.schedule_run import MAX_MODEL_LEN, Run
 
 
 @dataclass(frozen=True)

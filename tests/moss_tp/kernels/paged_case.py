@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moss_tp.kernels import reference
 from moss_tp.kernels.plan import AttentionPlan
-from moss_tp.layers.rotary import Rotary
+from moss_tp.kernels.reference import attention as reference
+from moss_tp.kernels.rotary import Rotary
 from tests.support.paged_sequences import padded
 
 

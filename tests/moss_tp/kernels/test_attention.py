@@ -17,7 +17,7 @@ from torch import Tensor
 
 from moss_tp.errors import ConfigError
 from moss_tp.kernels import choose_kernels, reference
-from moss_tp.kernels.block import Attend
+from moss_tp.kernels.base import Attend
 from moss_tp.kernels.cpu import attention as numba_attention
 from moss_tp.kernels.cpu.attention import add_attention
 from moss_tp.kernels.cpu.team import Program

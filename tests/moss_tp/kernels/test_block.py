@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from moss_tp.kernels import reference
-from moss_tp.kernels.block import BlockWeights
+from moss_tp.kernels.base import BlockWeights, DenseWeight
 from moss_tp.kernels.cpu import attention
 from moss_tp.kernels.cpu.block import PanelBlock, PanelChain
 from moss_tp.kernels.cpu.onednn import OneDnnLinear
 from moss_tp.kernels.cpu.products import Product
-from moss_tp.kernels.eager import EagerBlock, PlainLinear
+from moss_tp.kernels.reference import attention as reference
+from moss_tp.kernels.reference.block import EagerBlock, PlainLinear
 from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
 from tests.moss_tp.kernels.test_linear import PRODUCTS
 
@@ -37,24 +37,27 @@ def weights(
     return BlockWeights(
         norm=(1 + draw(HIDDEN), draw(HIDDEN)),
         eps=1e-5,
-        qkv=draw(3 * width, HIDDEN),
-        fc_in=(draw(INNER, HIDDEN), draw(INNER)),
-        out=draw(HIDDEN, width),
-        fc_out=(draw(HIDDEN, INNER), draw(HIDDEN) if adds_residual else None),
+        qkv=DenseWeight(draw(3 * width, HIDDEN)),
+        fc_in=DenseWeight(draw(INNER, HIDDEN), draw(INNER)),
+        out=DenseWeight(draw(HIDDEN, width)),
+        fc_out=DenseWeight(draw(HIDDEN, INNER), draw(HIDDEN) if adds_residual else None),
         head_dim=shape.head_dim,
         adds_residual=adds_residual,
     )
 
 
+def widened(own: DenseWeight) -> DenseWeight:
+    return DenseWeight(own.weight.float(), None if own.bias is None else own.bias.float())
+
+
 def expected(own: BlockWeights, x: Tensor, case: Case) -> Tensor:
-    bias = own.fc_out[1]
     wide = BlockWeights(
         norm=(own.norm[0].float(), own.norm[1].float()),
         eps=own.eps,
-        qkv=own.qkv.float(),
-        fc_in=(own.fc_in[0].float(), own.fc_in[1].float()),
-        out=own.out.float(),
-        fc_out=(own.fc_out[0].float(), None if bias is None else bias.float()),
+        qkv=widened(own.qkv),
+        fc_in=widened(own.fc_in),
+        out=widened(own.out),
+        fc_out=widened(own.fc_out),
         head_dim=own.head_dim,
         adds_residual=own.adds_residual,
     )

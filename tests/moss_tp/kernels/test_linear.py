@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moss_tp.kernels.block import MakeLinear
+from moss_tp.kernels.base import DenseWeight, MakeLinear
 from moss_tp.kernels.cpu.block import PanelLinear
 from moss_tp.kernels.cpu.gemm import MAX_TASK_ROWS, Packed, best_product
 from moss_tp.kernels.cpu.onednn import OneDnnLinear
 from moss_tp.kernels.cpu.products import DOT_BF16, WIDE_BF16, Product
 from moss_tp.kernels.cpu.vectors import has_instructions
-from moss_tp.kernels.eager import PlainLinear
+from moss_tp.kernels.reference.block import PlainLinear
 
 PRODUCTS: list[Product] = [WIDE_BF16]
 if has_instructions("avx512bf16"):
@@ -52,9 +52,9 @@ def test_equals_torchs(name: str, rows: int) -> None:
         bias, residual = random(outputs).to(dtype), random(rows, outputs)
         x = random(rows, inputs).to(dtype).float()
         y = exact(x, weight, bias)
-        close(make(weight, bias, False)(x), y)
-        close(make(weight, None, False)(x, residual), exact(x, weight, None) + residual)
-        close(make(weight, bias, True)(x), F.gelu(y, approximate="tanh"))
+        close(make(DenseWeight(weight, bias), False)(x), y)
+        close(make(DenseWeight(weight), False)(x, residual), exact(x, weight, None) + residual)
+        close(make(DenseWeight(weight, bias), True)(x), F.gelu(y, approximate="tanh"))
 
 
 def close(y: Tensor, expected: Tensor) -> None:
@@ -65,13 +65,13 @@ def close(y: Tensor, expected: Tensor) -> None:
 def test_gelu_far_from_zero() -> None:
     """Where exp overflows or vanishes."""
     x = torch.tensor([[-1e4], [-60], [-9], [-0.0], [9], [60], [1e4]]).bfloat16().float()
-    y = PanelLinear(torch.ones(1, 1).bfloat16(), None, True)(x)
+    y = PanelLinear(DenseWeight(torch.ones(1, 1).bfloat16()), True)(x)
     close(y, F.gelu(x.double(), approximate="tanh"))
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_panel_rows_do_not_depend_on_their_company(product: Product) -> None:
-    linear = PanelLinear(random(130, 1100).bfloat16(), None, product=product)
+    linear = PanelLinear(DenseWeight(random(130, 1100).bfloat16()), product=product)
     x = random(MAX_TASK_ROWS + 20, 1100)
     together = linear(x)
     for count in range(1, 28):
@@ -80,15 +80,15 @@ def test_panel_rows_do_not_depend_on_their_company(product: Product) -> None:
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_strided_rows(product: Product) -> None:
-    linear = PanelLinear(random(20, 30).bfloat16(), None, product=product)
+    linear = PanelLinear(DenseWeight(random(20, 30).bfloat16()), product=product)
     wide = random(5, 50)
     assert torch.equal(linear(wide[:, 10:40]), linear(wide[:, 10:40].contiguous()))
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="float32"):
-        Packed.pack(random(5, 8), None)
-    linear = PanelLinear(random(5, 8).bfloat16(), None)
+        Packed.pack(DenseWeight(random(5, 8)))
+    linear = PanelLinear(DenseWeight(random(5, 8).bfloat16()))
     with pytest.raises(ValueError, match="for 8 in"):
         linear(random(3, 6))
     with pytest.raises(ValueError, match="for 8 in"):
@@ -98,5 +98,5 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_an_odd_input_has_no_pairs() -> None:
     assert best_product(7) is WIDE_BF16
     x, weight = random(3, 7), random(5, 7).bfloat16()
-    assert Packed.pack(weight, None).takes == torch.float32
-    close(PanelLinear(weight, None)(x), exact(x, weight, None))
+    assert Packed.pack(DenseWeight(weight)).takes == torch.float32
+    close(PanelLinear(DenseWeight(weight))(x), exact(x, weight, None))

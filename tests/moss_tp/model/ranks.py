@@ -15,7 +15,7 @@ from moss_tp.config import ModelConfig
 from moss_tp.layers.linear import RowParallelLinear
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.weights import load_weights
+from moss_tp.weights.load import load_weights
 from tests.support.paged_sequences import PagedSequences
 
 STEPS = 64

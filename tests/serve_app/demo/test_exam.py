@@ -9,7 +9,7 @@ from serve_app.demo.exam import (
     lookup_questions,
     memory_questions,
 )
-from serve_app.sessions import Turn
+from serve_app.sessions.session import Turn
 
 
 def turn(reply: str = "", commands: str = "None") -> Turn:

@@ -14,7 +14,7 @@ from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
-from moss_tp.weights import load_weights
+from moss_tp.weights.load import load_weights
 from plugins_svc.registry import PLUGIN_NAMES, capability_lines
 from serve_app.cli import demo_data
 from serve_app.demo.bundled import BUNDLED_MODEL
@@ -23,9 +23,9 @@ from serve_app.demo.draw import Draw
 from serve_app.demo.exam import Question, arithmetic_questions, memory_questions
 from serve_app.demo.examiner import Examiner
 from serve_app.demo.generator import Chat, conversations
-from serve_app.meta_instruction import load_meta_instruction
-from serve_app.prompt import PromptBuilder, Thinking
-from serve_app.sessions import Turn
+from serve_app.prompt.builder import PromptBuilder, Thinking
+from serve_app.prompt.meta_instruction import load_meta_instruction
+from serve_app.sessions.session import Turn
 
 MAX_BYTES = 12_000_000
 

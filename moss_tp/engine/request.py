@@ -1,0 +1,26 @@
+"""What an engine is asked to generate. Plain values: it travels through deployment handles."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moss_tp.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One reply to one prompt.
+
+    Requests of different `salt` share no cached block, except those that lie wholly within the
+    first `num_shared_tokens` of the prompt. A smaller `priority` is served earlier; a request
+    that waited in the queue for `deadline_s` seconds is given up. `is_continuation` marks the
+    next pass of a turn that was let in: it goes first and no queue bound refuses it.
+    """
+
+    request_id: str
+    prompt_ids: Sequence[int]
+    params: SamplingParams
+    salt: str = ""
+    num_shared_tokens: int = 0
+    priority: int = 0
+    deadline_s: float | None = None
+    is_continuation: bool = False

@@ -1,0 +1,214 @@
+"""Who computes what in the next step. Plain Python, no torch, no text.
+
+    add -> waiting -> admit -> running -> finished
+              ^                   |
+              +----- preempt -----+
+
+Every running sequence that decodes gets its token in every step. What is left of the step's
+token budget goes to prompts, chunk by chunk: those that run, then waiting ones, admitted while
+tokens, blocks and seats last. Where somebody decodes, prompts get no more than
+`max_mixed_prefill_tokens`, so that a long one does not stall the others. What is left then goes
+to drafted tokens, where verifying one more is worth its time; they cost nobody a block.
+
+`running` and `waiting` are both in order of rank (see WaitingQueue). The last in order is
+preempted first and nobody overtakes the head of the queue, so the first of all always advances:
+when N requests rank before it, one finishes within (N + 1) * (max_num_seqs + 1) * max_model_len
+steps.
+"""
+
+import time
+from bisect import insort
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Ids
+from itertools import zip_longest
+
+from moss_tp.engine.outputs import FinishReason
+from moss_tp.engine.scheduling.block_manager import BlockManager
+from moss_tp.engine.scheduling.chunk import Chunk
+from moss_tp.engine.scheduling.ngram import HIT_RATE_LIMIT, min_chance
+from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.engine.scheduling.waiting_queue import WaitingQueue, rank_of
+from moss_tp.engine_config import EngineConfig
+from moss_tp.layers.sampling.row import SampledToken
+
+# What one more row adds to a step, as a share of the time that a step of one row takes.
+ROW_COST = {"cpu": 0.1, "cuda": 0.02}
+
+
+class Scheduler:
+    """`clock` says the time in seconds; only differences count."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        num_blocks: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.block_manager = BlockManager(num_blocks, config.block_size)
+        self.waiting = WaitingQueue(clock)
+        self.running: list[Sequence] = []
+        self.num_preemptions = 0
+        self.num_drafted = 0
+        self.num_accepted = 0
+        self._max_num_seqs = config.max_num_seqs
+        self._max_num_batched_tokens = config.max_num_batched_tokens
+        self._max_mixed_prefill_tokens = config.mixed_prefill_limit
+        self._max_model_len = config.context_length
+        self._num_speculative_tokens = config.num_speculative_tokens
+        self._row_cost = ROW_COST[config.device]
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    def add(self, seq: Sequence, priority: int = 0, deadline_s: float | None = None) -> None:
+        """A smaller `priority` is served earlier. `deadline_s`: see `expire`."""
+        self.waiting.add(seq, priority, deadline_s)
+
+    def expire(self) -> list[Sequence]:
+        """Removes and returns those that waited longer than their `deadline_s`."""
+        expired = self.waiting.expired()
+        for seq in expired:
+            self.abort(seq)
+        return expired
+
+    def schedule(self) -> list[Chunk]:
+        """The chunks of the next step, decodes first; at least one whenever there is work."""
+        num_running = len(self.running)
+        self._grow_running()
+        has_preempted = len(self.running) < num_running
+        decodes = [Chunk(seq, 1, True) for seq in self.running if seq.num_uncomputed == 1]
+        budget = self._max_num_batched_tokens - len(decodes)
+        if decodes:
+            budget = min(budget, self._max_mixed_prefill_tokens)
+        prefills = list(self._prefill_running(budget))
+        # Whoever was just preempted would come straight back for the blocks it gave up.
+        if not has_preempted:
+            budget -= sum(chunk.num_known for chunk in prefills)
+            prefills.extend(self._admit_waiting(budget))
+        return [*self._with_drafts(decodes, prefills), *prefills]
+
+    def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
+        """Books a computed step: the sequences that got tokens, finished ones removed. Those that
+        ended while it was computed got none."""
+        start = 0
+        advanced: list[Sequence] = []
+        for chunk in chunks:
+            seq, end = chunk.seq, start + chunk.num_logits
+            if seq.finish_reason is not None:  # meanwhile: it has no blocks any more
+                start = end
+                continue
+            seq.num_computed += chunk.num_known
+            if chunk.is_sampled:
+                self._accept(chunk, sampled[start:end])
+                advanced.append(seq)
+            self.block_manager.commit(seq)
+            if seq.finish_reason is not None:
+                self._remove(seq)
+            start = end
+        return advanced
+
+    def abort(self, seq: Sequence) -> None:
+        """Forgets a sequence; its blocks are free at once, for the next step to be scheduled."""
+        self.finish(seq, "abort")
+
+    def finish(self, seq: Sequence, reason: FinishReason) -> None:
+        """Ends a sequence for a `reason` that its tokens do not tell."""
+        seq.finish_reason = reason
+        self._remove(seq)
+
+    def check_integrity(self) -> None:
+        """AssertionError when blocks or queues are not what the sequences say."""
+        self.block_manager.check_integrity(self.running)
+        for queue in (self.running, list(self.waiting)):
+            assert queue == sorted(queue, key=rank_of), "not in order of rank"
+        for seq in self.running:
+            table_len = len(seq.block_table)
+            assert seq.num_uncomputed > 0, f"{seq.request_id} runs with nothing to compute"
+            assert table_len >= self.block_manager.num_needed(seq.num_computed)
+        for seq in self.waiting:
+            assert not seq.block_table, f"{seq.request_id} waits and holds blocks"
+            assert seq.num_computed == 0, f"{seq.request_id} waits and has computed tokens"
+
+    def _grow_running(self) -> None:
+        """Gives all that run the blocks they need, at the cost of the last in order."""
+        position = 0
+        # `running` may lose its tail while this goes along it.
+        while position < len(self.running):
+            if self.block_manager.grow(self.running[position]):
+                position += 1
+            else:
+                self._preempt(self.running.pop())
+
+    def _preempt(self, seq: Sequence) -> None:
+        self.block_manager.release(seq)
+        seq.num_preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.put_back(seq)
+
+    def _prefill_running(self, budget: int) -> Iterable[Chunk]:
+        for seq in self.running:
+            if budget > 0 and seq.num_uncomputed > 1:
+                yield (chunk := Chunk.next_of(seq, budget))
+                budget -= chunk.num_known
+
+    def _admit_waiting(self, budget: int) -> Iterable[Chunk]:
+        while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
+            seq = self.waiting.head
+            if not self.block_manager.admit(seq):
+                return
+            if seq.num_preemptions == 0:
+                seq.num_cached_tokens = seq.num_computed
+            insort(self.running, self.waiting.pop(), key=rank_of)
+            yield (chunk := Chunk.next_of(seq, budget))
+            budget -= chunk.num_known
+
+    def _with_drafts(self, decodes: Ids[Chunk], prefills: Ids[Chunk]) -> Iterable[Chunk]:
+        """The decodes, each with a draft as long as one more row pays."""
+        num_rows = len(decodes) + sum(chunk.num_known for chunk in prefills)
+        for position, chunk in enumerate(decodes):
+            limit = min(self._num_speculative_tokens, self._max_num_batched_tokens - num_rows)
+            chance = min_chance(num_rows, self._row_cost)
+            if limit <= 0 or chance >= HIT_RATE_LIMIT:
+                yield from decodes[position:]
+                return
+            chunk = self._with_draft(chunk, limit, chance)
+            num_rows += len(chunk.draft)
+            yield chunk
+
+    def _with_draft(self, chunk: Chunk, limit: int, chance: float) -> Chunk:
+        """`chunk` with a guess of what its sequence says next, as far as it may say anything."""
+        seq = chunk.seq
+        num_left = min(
+            seq.params.max_tokens - seq.num_output_tokens, self._max_model_len - seq.num_tokens
+        )
+        draft = seq.drafter.draft(seq.token_ids, min(limit, num_left - 1), chance)
+        if not draft or not self.block_manager.grow(seq, len(draft)):
+            return chunk
+        return chunk._replace(draft=tuple(draft))
+
+    def _accept(self, chunk: Chunk, sampled: Ids[SampledToken]) -> None:
+        """Appends what was sampled, up to the first that the draft does not go on from.
+
+        A draft that was sampled is computed by now; behind a wrong one everything is void.
+        """
+        seq, num_before = chunk.seq, chunk.seq.num_computed
+        for token, drafted in zip_longest(sampled, chunk.draft):
+            seq.append(token, self._max_model_len)
+            if seq.finish_reason is not None or not self._is_right(drafted, token):
+                break
+            seq.num_computed += 1
+        if chunk.draft:
+            self.block_manager.trim(seq)
+            self.num_drafted += len(chunk.draft)
+            self.num_accepted += seq.num_computed - num_before
+
+    def _is_right(self, drafted: int | None, sampled: SampledToken) -> bool:
+        return drafted == sampled.token_id
+
+    def _remove(self, seq: Sequence) -> None:
+        if seq.block_table:
+            self.running.remove(seq)
+            self.block_manager.release(seq)
+        else:
+            self.waiting.remove(seq)

@@ -1,0 +1,99 @@
+"""One request inside the engine: its tokens, how far they are computed, how the next is sampled.
+
+No torch, no text.
+"""
+
+import secrets
+from array import array
+from collections.abc import Sequence as Ids
+from dataclasses import dataclass, field
+from math import inf
+
+from moss_tp.engine.outputs import FinishReason
+from moss_tp.engine.scheduling.ngram import NgramDrafter
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.layers.sampling.token_history import TokenHistory
+from moss_tp.sampling_params import SamplingParams
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Tokens `[0, num_computed)` have their K and V in the blocks of `block_table`.
+
+        token_ids:    p p p p p p p p o o o        prompt, then output
+                      |-- num_computed --|         the last token is never cached: computing it
+                                                   gives the logits of the next one
+
+    A preempted sequence loses its blocks and nothing else: its output stays, so nothing is
+    emitted twice. `seed` is the request's own, or drawn once; `eos_id` is the model's, None
+    where the reply does not end with it. `block_hashes` chains over full blocks; it, the table
+    and `num_committed_blocks` (those whose hash is public) are kept by the BlockManager; `rank`
+    and `expires_at` are the WaitingQueue's.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    params: SamplingParams
+    stop_ids: frozenset[int]
+    salt: str = ""
+    eos_id: int | None = None
+    num_prompt_tokens: int = field(init=False)
+    seed: int = field(init=False)
+    num_computed: int = 0
+    num_cached_tokens: int = 0
+    block_table: "array[int]" = field(default_factory=lambda: array("q"))
+    block_hashes: list[bytes] = field(default_factory=list)
+    num_committed_blocks: int = 0
+    num_preemptions: int = 0
+    drafter: NgramDrafter = field(default_factory=NgramDrafter)
+    rank: tuple[float, int] = (0.0, 0)
+    expires_at: float = inf
+    finish_reason: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.token_ids)
+        self.seed = secrets.randbits(63) if self.params.seed is None else self.params.seed
+        self._history = TokenHistory(self.token_ids) if self.params.has_penalties else None
+        self._stop_ids = tuple(sorted(self.stop_ids))
+        self._untaken: list[SampledToken] = []
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed(self) -> int:
+        return len(self.token_ids) - self.num_computed
+
+    def sampling_row(self, drafted: Ids[int] = ()) -> SamplingRow:
+        """How to sample the next token, or the one that comes after `drafted` if they are next.
+
+        Either way it draws the number of its position. Good until the next `append`.
+        """
+        position = self.num_output_tokens + len(drafted)
+        counts = None
+        if self._history is not None:
+            counts = self._history.counts_after(drafted) if drafted else self._history.counts
+        blocked_ids = self._stop_ids if position < self.params.min_tokens else ()
+        return SamplingRow(self.params, self.seed, position, counts, blocked_ids, self.eos_id)
+
+    def append(self, token: SampledToken, max_model_len: int) -> None:
+        """Takes a sampled token and sets `finish_reason` where it is the last one."""
+        token_id = token.token_id
+        self.token_ids.append(token_id)
+        self._untaken.append(token)
+        if self._history is not None:
+            self._history.append(token_id)
+        if token_id in self.stop_ids:
+            self.finish_reason = "stop"
+        elif self.num_output_tokens >= self.params.max_tokens or self.num_tokens >= max_model_len:
+            self.finish_reason = "length"
+
+    def take_new(self) -> list[SampledToken]:
+        """The tokens appended since the last call."""
+        taken, self._untaken = self._untaken, []
+        return taken

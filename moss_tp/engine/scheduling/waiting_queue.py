@@ -1,0 +1,64 @@
+"""Who is served first. Plain Python; it knows no blocks and no budget, and the clock is given.
+
+    rank = (time of arrival + priority * PRIORITY_STEP_S, number of arrival)
+
+The lowest rank comes first: a smaller priority is served earlier, one priority in order of
+arrival. A rank never changes, so waiting is what makes a request old: whatever arrives more than
+`PRIORITY_STEP_S` a level later comes after it, however urgent. So nobody starves: only finitely
+many requests can ever get ahead of another.
+"""
+
+from bisect import insort
+from collections.abc import Callable, Iterator
+from itertools import count
+from math import inf
+
+from moss_tp.engine.scheduling.sequence import Sequence
+
+PRIORITY_STEP_S = 10.0  # of waiting make up for one level of priority
+MAX_PRIORITY = 100
+
+
+class WaitingQueue:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._arrivals = count()
+        self._seqs: list[Sequence] = []
+
+    def __len__(self) -> int:
+        return len(self._seqs)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        """The first to be served first."""
+        return iter(self._seqs)
+
+    @property
+    def head(self) -> Sequence:
+        return self._seqs[0]
+
+    def add(self, seq: Sequence, priority: int = 0, deadline_s: float | None = None) -> None:
+        """A new request: gets its rank, and the time until which it may wait."""
+        now = self._clock()
+        seq.rank = (now + priority * PRIORITY_STEP_S, next(self._arrivals))
+        seq.expires_at = inf if deadline_s is None else now + deadline_s
+        insort(self._seqs, seq, key=rank_of)
+
+    def put_back(self, seq: Sequence) -> None:
+        """One that was preempted: waits where its rank says."""
+        insort(self._seqs, seq, key=rank_of)
+
+    def pop(self) -> Sequence:
+        return self._seqs.pop(0)
+
+    def remove(self, seq: Sequence) -> None:
+        self._seqs.remove(seq)
+
+    def expired(self) -> list[Sequence]:
+        """Those that waited past their deadline. One that has said something already, and was
+        preempted, has no deadline any more."""
+        now = self._clock()
+        return [seq for seq in self._seqs if seq.expires_at <= now and seq.num_output_tokens == 0]
+
+
+def rank_of(seq: Sequence) -> tuple[float, int]:
+    return seq.rank

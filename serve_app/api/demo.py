@@ -1,0 +1,104 @@
+"""MOSS's demo API as data: the body of `POST /` in, its answer out. Knows no server.
+
+The answer is the 2023 demo's, field for field: `response` and the responses in `history` begin
+with the marker as the demo's decoded text did, and `time` is local.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from moss_tp.dialogue import MARKERS
+from moss_tp.sampling_params import SamplingParams
+from serve_app.chat.turn import TurnDone, TurnRequest
+from serve_app.errors import InvalidFieldError, ModelNotFoundError
+from serve_app.sessions.session import Turn
+
+# The demo API knows no keys: all its callers are one principal, and a uid is what tells chats
+# apart.
+OWNER = "demo"
+# Ids beyond any model's are as good as its limit; this keeps them machine integers.
+_MAX_LENGTH = 2**31 - 1
+_KEY = re.compile(r"[!-~]{1,255}")
+
+
+class ChatRequest(BaseModel):
+    """The JSON body of `POST /`. Unknown fields are ignored, as the demo did."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    prompt: str = Field(min_length=1)
+    uid: str | None = None
+    max_length: int = Field(2048, ge=1, le=_MAX_LENGTH)
+    top_p: float = Field(0.8, gt=0, le=1, allow_inf_nan=False)
+    temperature: float = Field(0.7, ge=0, le=10, allow_inf_nan=False)
+    stream: bool = False
+    plugins: list[str] | None = None
+    model: str | None = None
+    max_time: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
+def parse_chat_request(body: bytes) -> ChatRequest:
+    """The request in `body`, which must be JSON in UTF-8; InvalidFieldError says what is wrong."""
+    try:
+        return ChatRequest.model_validate(from_json(body, allow_inf_nan=False))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        param = ".".join(map(str, first["loc"])) or None
+        where = f"{param}: " if param else ""
+        raise InvalidFieldError(f"{where}{first['msg']}", param) from error
+    except ValueError as error:
+        raise InvalidFieldError(f"the body is not JSON: {error}") from error
+
+
+def parse_idempotency_key(header: str | None) -> str | None:
+    """The Idempotency-Key header's value; InvalidFieldError unless it is visible ASCII."""
+    if header is not None and not _KEY.fullmatch(header):
+        raise InvalidFieldError(
+            "Idempotency-Key must be 1 to 255 visible ASCII characters", "Idempotency-Key"
+        )
+    return header
+
+
+def turn_request(
+    chat: ChatRequest, idempotency_key: str | None, model_name: str, plugins: Collection[str]
+) -> TurnRequest:
+    """What `chat` asks of a server with this model and these plugins, all on by default."""
+    if chat.model not in (None, model_name):
+        raise ModelNotFoundError(f"this server serves {model_name!r}")
+    if unknown := sorted(set(chat.plugins or ()) - set(plugins)):
+        raise InvalidFieldError(f"plugins: not available here: {', '.join(unknown)}", "plugins")
+    return TurnRequest(
+        owner=OWNER,
+        user=chat.prompt,
+        fingerprint=hashlib.sha256(chat.model_dump_json().encode()).hexdigest(),
+        params=SamplingParams(temperature=chat.temperature, top_p=chat.top_p),
+        enabled=frozenset(plugins if chat.plugins is None else chat.plugins),
+        max_length=chat.max_length,
+        uid=chat.uid,
+        idempotency_key=idempotency_key,
+        max_time_s=chat.max_time,
+    )
+
+
+def chat_response(done: TurnDone) -> dict[str, Any]:
+    """The answer to a stored turn; `dropped_turns` is there when older turns did not fit."""
+    answer: dict[str, Any] = {
+        "response": _response(done.turn),
+        "history": [[turn.user, _response(turn)] for turn in done.session.turns],
+        "status": 200,
+        "time": datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        "uid": done.session.uid,
+    }
+    if done.turn.dropped_turns:
+        answer["dropped_turns"] = done.turn.dropped_turns
+    return answer
+
+
+def _response(turn: Turn) -> str:
+    return f"\n{MARKERS['moss']} {turn.reply}"

@@ -1,0 +1,139 @@
+"""Prompts as token ids: the two a turn needs, and what the first one's continuation says.
+
+Each piece of text is encoded on its own and ids are joined, so no text can become structure.
+The second prompt repeats the first and its continuation id for id, so their blocks stay cached.
+Knows how long a prompt may be, but no store, no engine and no plugin's answer.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from moss_tp.dialogue import (
+    END_TOKENS,
+    MARKERS,
+    NO_COMMAND,
+    NO_RESULTS,
+    Encoder,
+    Segment,
+    encode_end,
+    encode_opening,
+    encode_segment,
+    neutralise,
+)
+from plugins_svc.registry import capability_lines
+from serve_app.prompt.fit import MIN_REPLY_TOKENS, Prompt, fit_prompt
+from serve_app.sessions.session import Turn
+
+
+class TextCodec(Encoder, Protocol):
+    """What a prompt builder needs of a tokenizer."""
+
+    def decode(self, ids: Sequence[int], /) -> str:
+        """Text of `ids` without special tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """What the first pass wrote: thoughts, the Commands body and the ids of both.
+
+    `token_ids` are a well-formed continuation of the prompt, through `<eoc>` and its newline.
+    """
+
+    thoughts: str
+    commands: str
+    token_ids: list[int]
+
+
+class PromptBuilder:
+    """Builds prompts in the dialogue protocol of a MOSS model with plugins.
+
+    `meta_instruction` ends with a newline and has no capability lines; those are added by chat.
+    """
+
+    def __init__(self, tokenizer: TextCodec, meta_instruction: str) -> None:
+        self._tokenizer = tokenizer
+        self._meta_instruction = meta_instruction
+        self.eoc_id = tokenizer.special_id(END_TOKENS["commands"])
+        self.eom_id = tokenizer.special_id(END_TOKENS["moss"])
+        self._eot_id = tokenizer.special_id(END_TOKENS["thoughts"])
+        self.no_thinking = self._without_commands(NO_COMMAND)
+        # The least that must fit behind a prompt: a turn without thoughts or plugins.
+        self.min_room = len(self.reply_prompt([], self.no_thinking, NO_RESULTS)) + MIN_REPLY_TOKENS
+
+    def build(
+        self, turns: Sequence[Turn], user: str, enabled: Collection[str], max_length: int
+    ) -> Prompt:
+        """See `Prompts.build`; the model is to go on with its Inner Thoughts."""
+        tail = encode_segment(self._tokenizer, Segment("human", f" {neutralise(user)}"))
+        tail += encode_opening(self._tokenizer, "thoughts")
+        return fit_prompt(
+            self._tokenizer.encode(self._meta_instruction + capability_lines(enabled)),
+            turns,
+            self._encode_turn,
+            tail,
+            min_room=self.min_room,
+            max_length=max_length,
+        )
+
+    def read_thinking(self, generated_ids: Sequence[int]) -> Thinking:
+        """What a first pass wrote. A pass that did not end with `<eoc>` has no commands."""
+        ids = list(generated_ids)
+        is_whole = ids[-1:] == [self.eoc_id]
+        body = ids[:-1] if ids[-1:] in ([self.eoc_id], [self.eom_id]) else ids
+        end = body.index(self._eot_id) if self._eot_id in body else len(body)
+        thoughts, rest = self._decode(body[:end]), self._tokenizer.decode(body[end + 1 :])
+        _, marker, commands = rest.partition(MARKERS["commands"])
+        if not (is_whole and marker):
+            return self._without_commands(thoughts)
+        newline = self._tokenizer.encode("\n")
+        return Thinking(thoughts, commands.removeprefix(" "), ids + newline)
+
+    def with_commands(self, thinking: Thinking, commands: str) -> Thinking:
+        """`thinking` with its Commands body rewritten; unchanged ids when it is already so."""
+        if commands == thinking.commands:
+            return thinking
+        ids = thinking.token_ids
+        return self._thinking(thinking.thoughts, ids[: ids.index(self._eot_id)], commands)
+
+    def reply_prompt(
+        self, prompt_ids: Sequence[int], thinking: Thinking, results: str
+    ) -> list[int]:
+        """Ids up to where the model is to write its reply."""
+        return [
+            *prompt_ids,
+            *thinking.token_ids,
+            *encode_segment(self._tokenizer, Segment("results", results)),
+            *encode_opening(self._tokenizer, "moss"),
+        ]
+
+    def _thinking(self, thoughts: str, thought_ids: Sequence[int], commands: str) -> Thinking:
+        ids = [
+            *thought_ids,
+            *encode_end(self._tokenizer, "thoughts"),
+            *encode_segment(self._tokenizer, Segment("commands", f" {commands}")),
+        ]
+        return Thinking(thoughts, commands, ids)
+
+    def _without_commands(self, thoughts: str) -> Thinking:
+        thoughts = thoughts or NO_COMMAND
+        ids = self._tokenizer.encode(f" {neutralise(thoughts)}")
+        return self._thinking(thoughts, ids, NO_COMMAND)
+
+    def _encode_turn(self, turn: Turn) -> list[int]:
+        """A past turn. Its Results are not repeated: they are strangers' text, seen once.
+
+        One of a model without plugins has neither thoughts nor commands.
+        """
+        segments = (
+            Segment("human", f" {neutralise(turn.user)}"),
+            Segment("thoughts", f" {neutralise(turn.thoughts or NO_COMMAND)}"),
+            Segment("commands", f" {neutralise(turn.commands or NO_COMMAND)}"),
+            Segment("results", NO_RESULTS),
+            Segment("moss", f" {neutralise(turn.reply)}"),
+        )
+        return [i for segment in segments for i in encode_segment(self._tokenizer, segment)]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids).removeprefix(" ")

@@ -1,0 +1,54 @@
+"""Ray of our own: on loopback, behind its own token, and gone afterwards."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, ".")
+if "late" in sys.argv:
+    import ray
+handler = signal.getsignal(signal.SIGTERM)
+OURS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+before = [os.environ.get(name) for name in OURS]
+from cluster.launch.local_ray import local_ray
+from tests.e2e.moss_process import listening_ports
+import psutil
+with local_ray(num_cpus=2) as temp_dir:
+    import ray
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert signal.getsignal(signal.SIGTERM) is handler
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    addresses = set(listening_ports(family).values())
+    assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, addresses
+    assert ray.get(ray.remote(lambda: 7).remote()) == 7
+    niceness = ray.get(ray.remote(lambda: os.nice(0)).remote())
+    assert niceness == os.nice(0), niceness
+assert not temp_dir.exists()
+assert [os.environ.get(name) for name in OURS] == before
+assert psutil.wait_procs(family[1:], timeout=10)[1] == []
+print("held")
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+    )
+
+
+def test_its_own_and_on_loopback() -> None:
+    shown = run()
+    assert shown.stdout == "held\n", shown.stderr
+
+
+def test_even_when_ray_was_imported_before() -> None:
+    shown = run("late")
+    assert shown.stdout == "held\n", shown.stderr

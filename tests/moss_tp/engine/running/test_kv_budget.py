@@ -1,0 +1,49 @@
+"""Blocks for the bytes given, and a sane number where none are."""
+
+from typing import Any
+
+import pytest
+
+from moss_tp.engine.running import kv_budget
+from moss_tp.engine.running.local_executor import LocalExecutor
+from moss_tp.engine_config import EngineConfig
+from moss_tp.errors import ConfigError
+
+# 2 layers, K and V, 16 slots, hidden size 64, 4 bytes.
+BLOCK_BYTES = 2 * 2 * 16 * 64 * 4
+
+
+def num_blocks(model: str, **settings: Any) -> int:
+    values = {"max_model_len": 250, **settings}
+    executor = LocalExecutor(EngineConfig(model, dtype="float32", **values))
+    executor.close()
+    return executor.num_blocks
+
+
+def test_the_default_is_eight_full_sequences(tiny_model: str) -> None:
+    assert num_blocks(tiny_model) == 8 * 16
+
+
+def test_the_default_is_never_more_than_a_quarter_of_what_is_free(
+    tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_budget, "_free_memory", lambda: 4 * 20 * BLOCK_BYTES)
+    assert num_blocks(tiny_model) == 20
+    monkeypatch.setattr(kv_budget, "_free_memory", lambda: 4 * 15 * BLOCK_BYTES)
+    with pytest.raises(ConfigError, match="does not hold one sequence of 250 tokens"):
+        num_blocks(tiny_model)
+
+
+def test_given_bytes_are_kept_to(tiny_model: str) -> None:
+    assert num_blocks(tiny_model, kv_cache_bytes=17 * BLOCK_BYTES - 1) == 16
+    assert num_blocks(tiny_model, kv_cache_bytes=17 * BLOCK_BYTES) == 17
+
+
+def test_int8_takes_a_byte_an_element_and_four_a_row(tiny_model: str) -> None:
+    heads = 4
+    block_bytes = 2 * 2 * 16 * (64 + heads * 4)
+    assert num_blocks(tiny_model, kv_cache_bytes=17 * block_bytes, kv_cache_dtype="int8") == 17
+
+
+def test_free_memory_is_read_from_the_kernel() -> None:
+    assert 2**20 < kv_budget._free_memory() < 2**50

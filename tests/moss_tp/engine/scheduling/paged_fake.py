@@ -1,0 +1,125 @@
+"""A model by hand with a paged cache, for tests of the engine's books.
+
+It writes each token it is given into the slot that the block table says and reads a sequence's
+whole history back from there. The next token is a digest of that history, so a wrong cache hit,
+a block overwritten while in use or a shifted position changes the reply.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+
+from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.running.batch import Batch, Ints
+from moss_tp.engine_config import EngineConfig
+from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+
+VOCAB_SIZE = 97
+EOS_ID = 96
+
+
+Model = Callable[[Sequence[int]], int]  # history -> next token
+
+
+def next_token(history: Sequence[int]) -> int:
+    return int.from_bytes(sha256(str(list(history)).encode()).digest()[:4]) % VOCAB_SIZE
+
+
+def copying_token(history: Sequence[int]) -> int:
+    """A model that mostly says what stood three tokens ago, so that it can be guessed."""
+    digest = next_token(history)
+    return history[-3] if len(history) > 2 and digest % 5 else digest % 3
+
+
+def expected_reply(
+    prompt: Sequence[int],
+    max_tokens: int,
+    stop_ids: frozenset[int],
+    max_model_len: int,
+    model: Model = next_token,
+) -> list[int]:
+    """What the fake must say, worked out without blocks."""
+    ids = list(prompt)
+    while len(ids) - len(prompt) < max_tokens and len(ids) < max_model_len:
+        ids.append(model(ids))
+        if ids[-1] in stop_ids:
+            break
+    return ids[len(prompt) :]
+
+
+class PagedFake:
+    """Satisfies `Executor`; how to sample (`rows`) it only writes down."""
+
+    def __init__(self, num_blocks: int, block_size: int, model: Model = next_token) -> None:
+        self._model = model
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.is_closed = False
+        self.batches: list[Batch] = []
+        self.rows: list[Sequence[SamplingRow]] = []
+        self.on_death: Callable[[str], None] | None = None
+        self._slots: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
+        batch = Batch.from_ints(batch.to_ints())
+        self.batches.append(batch)
+        self.rows.append(rows)
+        sampled: list[SampledToken] = []
+        tables = np.split(batch.block_tables, np.cumsum(batch.table_lens)[:-1])
+        starts, contexts = batch.query_starts.tolist(), batch.context_lens.tolist()
+        for i, (table, context) in enumerate(zip(tables, contexts, strict=True)):
+            tokens = batch.token_ids[starts[i] : starts[i + 1]].tolist()
+            for position, token in enumerate(tokens, context - len(tokens)):
+                self._slots[self._slot(table, position)] = (position, token)
+            for length in range(context - int(batch.num_logits[i]), context):
+                history = self._history(table, length + 1)
+                sampled.append(SampledToken(self._model(history)))
+        return sampled
+
+    def watch(self, on_death: Callable[[str], None]) -> None:
+        self.on_death = on_death
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _slot(self, table: Ints, position: int) -> tuple[int, int]:
+        block = int(table[position // self.block_size])
+        assert 0 <= block < self.num_blocks
+        return block, position % self.block_size
+
+    def _history(self, table: Ints, context: int) -> list[int]:
+        history = []
+        for expected in range(context):
+            position, token = self._slots[self._slot(table, expected)]
+            assert position == expected
+            history.append(token)
+        return history
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """Satisfies what an engine asks of a model's config."""
+
+    vocab_size: int = VOCAB_SIZE
+    eos_token_id: int = EOS_ID
+
+
+class FakeTokenizer:
+    """Id n is the byte n + 33, and eos a special token without text."""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return bytes(token_id + 33 for token_id in ids if token_id != EOS_ID)
+
+
+def fake_engine(executor: PagedFake | None = None, **changes: object) -> LLMEngine:
+    """An engine of 32-token contexts over 8 blocks more than one sequence needs."""
+    config = fake_config(**changes)
+    executor = executor or PagedFake(num_blocks=16, block_size=config.block_size)
+    return LLMEngine(config, executor, FakeTokenizer(), FakeModel())
+
+
+def fake_config(**changes: object) -> EngineConfig:
+    values: dict[str, object] = {"model": "none", "max_model_len": 32, "block_size": 4}
+    return EngineConfig(**{**values, **changes})  # type: ignore[arg-type]

@@ -1,0 +1,58 @@
+"""Settings that cannot work are refused by name."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from moss_tp.engine.running.executor import create_executor
+from moss_tp.engine_config import EngineConfig
+from moss_tp.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Positions:
+    max_position_embeddings: int = 2048
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tp_size": 0},
+        {"device": "tpu"},
+        {"dtype": "int8"},
+        {"max_model_len": 1},
+        {"kv_cache_bytes": 0},
+        {"kv_cache_dtype": "bfloat16"},
+        {"block_size": 0},
+        {"max_num_seqs": 0},
+        {"max_num_batched_tokens": 63},
+        {"max_mixed_prefill_tokens": 0},
+        {"max_waiting": 0},
+        {"num_speculative_tokens": -1},
+        {"step_timeout_s": 0},
+    ],
+)
+def test_a_wrong_value_is_named(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        EngineConfig(model="m", **changes)
+
+
+def test_resolve_takes_the_models_positions() -> None:
+    assert EngineConfig(model="m").resolve(Positions()).context_length == 2048
+    assert EngineConfig(model="m", max_model_len=100).resolve(Positions()).context_length == 100
+    with pytest.raises(ConfigError, match="beyond the model's 2048"):
+        EngineConfig(model="m", max_model_len=2049).resolve(Positions())
+    with pytest.raises(ConfigError, match="resolve"):
+        _ = EngineConfig(model="m").context_length
+
+
+def test_prompts_share_a_step_as_suits_the_device() -> None:
+    assert EngineConfig(model="m").mixed_prefill_limit == 128
+    assert EngineConfig(model="m", device="cuda").mixed_prefill_limit == 1024
+    assert EngineConfig(model="m", max_mixed_prefill_tokens=7).mixed_prefill_limit == 7
+
+
+def test_an_unknown_executor_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown executor 'mpi'; there is local, ray"):
+        create_executor("mpi", EngineConfig(model="m"))

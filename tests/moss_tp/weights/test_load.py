@@ -1,0 +1,269 @@
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from moss_tp.config import ModelConfig
+from moss_tp.errors import CheckpointError, ConfigError
+from moss_tp.model import MossForCausalLM, load_model
+from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.weights.load import Checkpoint, StoredTensor, fill_parameters, load_weights
+from tests.support.tiny_moss import make_checkpoint
+
+HEADS, HEAD_DIM = 24, 6
+HIDDEN = HEADS * HEAD_DIM
+TP_SIZES = (1, 2, 3, 4, 6, 8)
+QKV = "transformer.h.0.attn.qkv_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(
+        tmp_path_factory.mktemp("checkpoint"), heads=HEADS, head_dim=HEAD_DIM, rotary_dim=4
+    )
+
+
+@pytest.fixture(scope="module")
+def stored(directory: Path) -> dict[str, Tensor]:
+    """All tensors of the checkpoint, whole."""
+    return read_all(directory)
+
+
+def read_all(directory: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in directory.glob("*.safetensors"):
+        tensors |= load_file(file)
+    return tensors
+
+
+def ranks(directory: Path, tp_size: int) -> list[dict[str, Tensor]]:
+    """Every rank's parameters, loaded one after the other in this process."""
+    config = ModelConfig.from_dir(directory)
+    loaded: list[dict[str, Tensor]] = []
+    for rank in range(tp_size):
+        group = TPGroup(rank, tp_size, torch.device("cpu"))
+        model = MossForCausalLM(config, group, torch.float32)
+        load_weights(model, directory)
+        loaded.append(dict(model.named_parameters()))
+    return loaded
+
+
+@pytest.mark.parametrize("tp_size", TP_SIZES)
+def test_qkv_rows_become_heads_before_they_are_split(
+    directory: Path, stored: dict[str, Tensor], tp_size: int
+) -> None:
+    """Against the layout as transformers unpacks it: 4 groups of [q | v | k]."""
+    q, v, k = stored[QKV].view(4, 3, HIDDEN // 4, HIDDEN).unbind(1)
+    whole = torch.stack([part.reshape(HIDDEN, HIDDEN) for part in (q, k, v)])
+    shards = [rank[QKV].view(3, HIDDEN // tp_size, HIDDEN) for rank in ranks(directory, tp_size)]
+    assert torch.equal(torch.cat(shards, dim=1), whole)
+
+
+@pytest.mark.parametrize("tp_size", TP_SIZES)
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [
+        ("transformer.h.1.attn.out_proj.weight", 1),
+        ("transformer.h.1.mlp.fc_in.weight", 0),
+        ("transformer.h.1.mlp.fc_in.bias", 0),
+        ("transformer.h.1.mlp.fc_out.weight", 1),
+        ("transformer.wte.weight", 0),
+        ("lm_head.weight", 0),
+        ("lm_head.bias", 0),
+    ],
+)
+def test_shards_put_together_are_the_whole(
+    directory: Path, stored: dict[str, Tensor], tp_size: int, name: str, dim: int
+) -> None:
+    joined = torch.cat([rank[name] for rank in ranks(directory, tp_size)], dim=dim)
+    length = stored[name].shape[dim]
+    assert torch.equal(joined.narrow(dim, 0, length), stored[name])
+    padding = joined.narrow(dim, length, joined.shape[dim] - length)
+    assert not padding.any()
+
+
+@pytest.mark.parametrize("name", ["transformer.ln_f.weight", "transformer.h.0.mlp.fc_out.bias"])
+def test_replicated_parameters_are_whole(
+    directory: Path, stored: dict[str, Tensor], name: str
+) -> None:
+    assert all(torch.equal(rank[name], stored[name]) for rank in ranks(directory, 2))
+
+
+class CountingTensor:
+    """Stands for a tensor in a file; counts the values that are read."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self.num_read = 0
+
+    def __getitem__(self, index: Any) -> Tensor:
+        part = self._tensor[index]
+        self.num_read += part.numel()
+        return part
+
+
+@pytest.mark.parametrize("tp_size", [2, 4])
+def test_a_rank_reads_only_its_own_slices(
+    directory: Path, stored: dict[str, Tensor], tp_size: int
+) -> None:
+    config = ModelConfig.from_dir(directory)
+    for rank in range(tp_size):
+        group = TPGroup(rank, tp_size, torch.device("cpu"))
+        counting = {name: CountingTensor(tensor) for name, tensor in stored.items()}
+        tensors: dict[str, StoredTensor] = dict(counting)
+        shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+        model = MossForCausalLM(config, group, torch.float32)
+        fill_parameters(model, Checkpoint(shapes, tensors))
+        for name, parameter in model.named_parameters():
+            assert counting[name].num_read <= parameter.numel()
+        assert counting[QKV].num_read == stored[QKV].numel() // tp_size
+
+
+@pytest.mark.parametrize("single_file", [True, False])
+@pytest.mark.parametrize("format", ["safetensors", "bin"])
+def test_both_formats_with_and_without_an_index(
+    tmp_path: Path, stored: dict[str, Tensor], format: str, single_file: bool
+) -> None:
+    make_checkpoint(
+        tmp_path,
+        heads=HEADS,
+        head_dim=HEAD_DIM,
+        rotary_dim=4,
+        format="bin" if format == "bin" else "safetensors",
+    )
+    if single_file:
+        for file in [*tmp_path.glob("*-of-*"), *tmp_path.glob("*.index.json")]:
+            file.unlink()
+        if format == "bin":
+            torch.save(stored, tmp_path / "pytorch_model.bin")
+        else:
+            save_file(stored, tmp_path / "model.safetensors")
+    for name, parameter in ranks(tmp_path, 1)[0].items():
+        if name != QKV and "qkv_proj" not in name:
+            assert torch.equal(parameter, stored[name])
+
+
+def test_converts_to_the_asked_dtype(directory: Path, stored: dict[str, Tensor]) -> None:
+    config = ModelConfig.from_dir(directory)
+    model = MossForCausalLM(config, TPGroup.single("cpu"), torch.bfloat16)
+    load_weights(model, directory)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    head = model.lm_head.weight
+    assert torch.equal(head, stored["lm_head.weight"].bfloat16())
+
+
+def test_tp_that_does_not_fit(directory: Path) -> None:
+    with pytest.raises(ConfigError, match="24 heads"):
+        ranks(directory, 5)
+
+
+def rewrite(directory: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Changes what the shards of a small checkpoint hold, as one file."""
+    tensors = read_all(directory)
+    change(tensors)
+    for file in [*directory.glob("*-of-*"), *directory.glob("*.index.json")]:
+        file.unlink()
+    save_file(tensors, directory / "model.safetensors")
+
+
+def load_small(directory: Path) -> None:
+    load_model(directory, ModelConfig.from_dir(directory), TPGroup.single("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("lm_head.bias"), "missing: lm_head.bias"),
+        (lambda t: t.update({"lm_head.extra": torch.ones(2)}), "left over: lm_head.extra"),
+        (
+            lambda t: t.update({"transformer.h.2.ln_1.bias": torch.ones(2)}),
+            "left over: transformer.h.2.ln_1.bias",
+        ),
+        (
+            lambda t: t.update({"lm_head.bias": torch.ones(9)}),
+            r"misshapen: lm_head.bias \(9,\) instead of \(277,\)",
+        ),
+        (lambda t: t.clear(), "missing: .* and 16 more"),
+    ],
+)
+def test_tensors_that_are_not_the_models(
+    tmp_path: Path, change: Callable[[dict[str, Tensor]], object], message: str
+) -> None:
+    make_checkpoint(tmp_path)
+    rewrite(tmp_path, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_small(tmp_path)
+
+
+def test_published_buffers_are_tolerated(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    prefix = "transformer.h.0.attn."
+    rewrite(
+        tmp_path,
+        lambda t: t.update({prefix + "bias": torch.ones(1), prefix + "masked_bias": torch.ones(2)}),
+    )
+    load_small(tmp_path)
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there are no weights"):
+        load_weights(torch.nn.Linear(1, 1), tmp_path)
+
+
+def test_missing_shard(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"00002\.safetensors is missing"):
+        load_small(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["safetensors", "bin"])
+def test_truncated_shard(tmp_path: Path, format: str) -> None:
+    make_checkpoint(tmp_path, format="bin" if format == "bin" else "safetensors")
+    file = next(tmp_path.glob(f"*-00002.{format}"))
+    os.truncate(file, file.stat().st_size // 2)
+    with pytest.raises(CheckpointError, match=f"{file.name} cannot be read"):
+        load_small(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"weight_map": 3}', "[]"])
+def test_broken_index(tmp_path: Path, content: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(CheckpointError, match="has no weight_map"):
+        load_weights(torch.nn.Linear(1, 1), tmp_path)
+
+
+def test_tensor_in_two_shards(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_file({"weight": torch.ones(1, 1)}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {"weight": "a.safetensors", "bias": "b.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="weight is in more than one shard"):
+        load_weights(torch.nn.Linear(1, 1), tmp_path)
+
+
+class Payload:
+    """What a hostile checkpoint unpickles to."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self._mark}",)
+
+
+def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    torch.save({"weight": Payload(mark)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_weights(torch.nn.Linear(1, 1), tmp_path)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Payload(mark)))
+    assert mark.exists()  # the payload is a real one

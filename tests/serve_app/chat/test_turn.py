@@ -1,0 +1,246 @@
+"""Turns of a chat on a real store: order, isolation, keys, failure and departure."""
+
+import asyncio
+import threading
+from dataclasses import replace
+
+import pytest
+
+from moss_tp.errors import EngineDeadError, QueueFullError
+from serve_app.chat.generation import ReplyDelta
+from serve_app.chat.turn import TurnLimits
+from serve_app.errors import (
+    IdempotencyInProgressError,
+    IdempotencyMismatchError,
+    InvalidFieldError,
+    SessionBusyError,
+    SessionFullError,
+    StoreUnavailableError,
+    TurnNotStoredError,
+)
+from serve_app.sessions.redis import RedisSessionStore, StoreSettings
+from serve_app.sessions.session import Session, new_token
+from tests.support.chat import Chat
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
+
+KEY = "a key that nobody else would choose"
+
+
+async def test_a_chat_goes_on_under_its_uid(chat: Chat) -> None:
+    first = await chat.say("一")
+    assert [turn.reply for turn in first.turns] == ["turn 1"]
+    assert first.turns[0].thoughts == "Nothing to do." and first.turns[0].user == "一"
+    second = await chat.say("二", uid=first.uid)
+    assert second.uid == first.uid
+    assert [turn.reply for turn in second.turns] == ["turn 1", "turn 2"]
+    assert set(chat.model.session_ids) == {first.uid}
+    assert await chat.store.load(first.uid, "ann") == second
+
+
+@pytest.mark.parametrize("uid", ["", "x", "0" * 31, "0" * 32, "{}" * 16, "\0", "A" * 32, "长" * 32])
+async def test_a_uid_that_is_not_ours_starts_a_new_chat(chat: Chat, uid: str) -> None:
+    session = await chat.say(uid=uid)
+    assert session.uid != uid and len(session.turns) == 1
+
+
+async def test_a_foreign_uid_starts_a_new_chat(chat: Chat) -> None:
+    mine = await chat.say("my secret")
+    foreign = await chat.say(uid=mine.uid, owner="bob")
+    assert foreign.uid != mine.uid and len(foreign.turns) == 1
+    assert "my secret" not in "".join(chat.model.prompts[2:])
+
+
+async def test_an_expired_uid_starts_a_new_chat(store_url: str) -> None:
+    store = RedisSessionStore(store_url, StoreSettings(session_ttl_s=0.05))
+    chat = Chat(store, FakeModel(), FakePlugins())
+    first = await chat.say()
+    await asyncio.sleep(0.2)
+    second = await chat.say(uid=first.uid)
+    assert second.uid != first.uid and len(second.turns) == 1
+    await store.close()
+
+
+async def test_dropped_turns_are_told(chat: Chat) -> None:
+    session = await chat.say()
+    for _ in range(8):
+        session = await chat.say("长" * 150, uid=session.uid)
+    assert len(session.turns) == 9 and session.turns[-1].dropped_turns > 0
+
+
+@pytest.mark.parametrize("is_reply", [False, True])
+@pytest.mark.parametrize("error", [EngineDeadError("dead"), QueueFullError("full"), OSError()])
+async def test_a_failed_turn_leaves_no_trace(chat: Chat, is_reply: bool, error: Exception) -> None:
+    first = await chat.say()
+
+    async def fail(in_reply: bool, num_tokens: int) -> None:
+        if in_reply == is_reply and num_tokens == 3:
+            raise error
+
+    chat.model.wait = fail
+    with pytest.raises(type(error)):
+        await chat.say("lost", uid=first.uid)
+    assert await chat.store.load(first.uid, "ann") == first
+    chat.model = FakeModel()
+    assert len((await chat.say(uid=first.uid)).turns) == 2, "and the lease was given back"
+    assert "lost" not in chat.model.prompts[0]
+
+
+@pytest.mark.parametrize("is_reply", [False, True])
+async def test_who_leaves_cancels_and_stores_nothing(chat: Chat, is_reply: bool) -> None:
+    first = await chat.say()
+    is_there = asyncio.Event()
+
+    async def hang(in_reply: bool, num_tokens: int) -> None:
+        if in_reply == is_reply and num_tokens == 3:
+            is_there.set()
+            await asyncio.Event().wait()
+
+    chat.model.wait = hang
+    task = asyncio.create_task(chat.say(uid=first.uid))
+    await is_there.wait()
+    assert chat.model.num_running == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (chat.model.num_running, chat.model.num_aborted) == (0, 1)
+    assert await chat.store.load(first.uid, "ann") == first
+    chat.model = FakeModel()
+    assert len((await chat.say(uid=first.uid)).turns) == 2
+
+
+async def test_closing_between_two_pieces_cancels_too(chat: Chat) -> None:
+    events = chat.ask()
+    assert await anext(events) == ReplyDelta("t")
+    await events.aclose()
+    assert (chat.model.num_running, chat.model.num_aborted) == (0, 1)
+    assert await chat.store.load(chat.model.session_ids[-1], "ann") is None
+
+
+async def test_a_prompt_is_encoded_beside_the_event_loop(chat: Chat) -> None:
+    """A prompt of which the codec only lets go when the loop has run meanwhile."""
+    has_run, is_encoding = threading.Event(), threading.Event()
+
+    class SlowCodec(CharCodec):
+        def encode(self, text: str) -> list[int]:
+            if "slow" in text:
+                is_encoding.set()
+                assert has_run.wait(10), "the loop stands still"
+            return super().encode(text)
+
+    chat.codec = SlowCodec()
+    task = asyncio.create_task(chat.say("slow"))
+    while not is_encoding.is_set():
+        await asyncio.sleep(0.001)
+    assert not task.done()
+    has_run.set()
+    assert (await task).turns[0].reply == "turn 1"
+
+
+async def test_one_turn_at_a_time(chat: Chat) -> None:
+    session = await chat.say()
+    results = await asyncio.gather(
+        *(chat.say(uid=session.uid) for _ in range(10)), return_exceptions=True
+    )
+    won = [result for result in results if isinstance(result, Session)]
+    lost = [result for result in results if isinstance(result, SessionBusyError)]
+    assert len(won) >= 1 and len(won) + len(lost) == 10
+    stored = await chat.store.load(session.uid, "ann")
+    assert stored is not None
+    assert [turn.reply for turn in stored.turns] == [f"turn {n + 1}" for n in range(len(won) + 1)]
+
+
+async def test_a_long_turn_keeps_its_lease(store_url: str) -> None:
+    store = RedisSessionStore(store_url, StoreSettings(lease_s=0.5))
+    chat = Chat(store, FakeModel(), FakePlugins(), TurnLimits(4096, lease_renewal_s=0.1))
+    first = await chat.say()
+
+    async def slow(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(1.5 if is_reply and num_tokens == 1 else 0)
+
+    chat.model.wait = slow
+    task = asyncio.create_task(chat.say(uid=first.uid))
+    await asyncio.sleep(1)
+    with pytest.raises(SessionBusyError):
+        await chat.say(uid=first.uid)
+    assert len((await task).turns) == 2
+    await store.close()
+
+
+async def test_a_turn_whose_lease_was_lost_is_not_stored_out_of_order(store_url: str) -> None:
+    """The first turn never renews; another one overtakes it."""
+    store = RedisSessionStore(store_url, StoreSettings(lease_s=0.1))
+    chat = Chat(store, FakeModel(), FakePlugins(), TurnLimits(4096, lease_renewal_s=60))
+    first = await chat.say()
+    go_on = asyncio.Event()
+
+    async def slow(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == 1:
+            await go_on.wait()
+
+    chat.model.wait = slow
+    late = asyncio.create_task(chat.say("late", uid=first.uid))
+    await asyncio.sleep(0.5)
+    other = Chat(store, FakeModel(), FakePlugins())
+    second = await other.say("second", uid=first.uid)
+    go_on.set()
+    with pytest.raises(TurnNotStoredError):
+        await late
+    assert await store.load(first.uid, "ann") == second
+    await store.close()
+
+
+async def test_a_key_runs_once_and_replays(chat: Chat) -> None:
+    first = await chat.say("一", idempotency_key=KEY)
+    assert await chat.say("一", idempotency_key=KEY) == first
+    second = await chat.say("二", uid=first.uid, idempotency_key="2")
+    third = await chat.say("三", uid=first.uid)
+    assert len(third.turns) == 3
+    assert await chat.say("二", uid=first.uid, idempotency_key="2") == second
+    with pytest.raises(IdempotencyMismatchError):
+        await chat.say("other", uid=first.uid, idempotency_key="2")
+    assert len(chat.model.prompts) == 6
+    assert (await chat.say("一", idempotency_key=KEY, owner="bob")).uid != first.uid
+
+
+async def test_a_key_that_runs_is_in_progress(chat: Chat) -> None:
+    key = new_token()
+    results = await asyncio.gather(
+        *(chat.say(idempotency_key=key) for _ in range(8)), return_exceptions=True
+    )
+    won = [result for result in results if isinstance(result, Session)]
+    assert won and all(session == won[0] for session in won)
+    assert len(chat.model.prompts) == 2
+    lost = [result for result in results if not isinstance(result, Session)]
+    assert all(isinstance(result, IdempotencyInProgressError) for result in lost)
+
+
+async def test_a_failed_key_may_be_tried_again(chat: Chat) -> None:
+    key = new_token()
+    good, chat.model.reply = chat.model.reply, lambda prompt: " broken off"
+    with pytest.raises(EngineDeadError):
+        await chat.say(idempotency_key=key)
+    chat.model.reply = good
+    session = await chat.say(idempotency_key=key)
+    assert len(session.turns) == 1
+
+
+async def test_a_key_that_starts_a_chat_must_be_hard_to_guess(chat: Chat) -> None:
+    with pytest.raises(InvalidFieldError, match="Idempotency-Key"):
+        await chat.say(idempotency_key="1")
+
+
+async def test_a_full_session_takes_no_more(chat: Chat) -> None:
+    chat.limits = TurnLimits(4096, max_turns=2)
+    session = await chat.say()
+    await chat.say(uid=session.uid)
+    with pytest.raises(SessionFullError):
+        await chat.say(uid=session.uid)
+
+
+async def test_a_store_that_is_away_is_never_a_success(chat: Chat) -> None:
+    settings = StoreSettings(answer_timeout_s=0.2, max_retries=0)
+    away = RedisSessionStore("redis://127.0.0.1:1", settings)
+    with pytest.raises(StoreUnavailableError):
+        await replace(chat, store=away).say()
+    assert chat.model.prompts == []
+    await away.close()

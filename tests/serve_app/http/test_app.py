@@ -1,0 +1,119 @@
+"""`POST /` and the health endpoints: the demo's form, the stream, keys."""
+
+import re
+from datetime import datetime, timedelta
+
+import httpx
+import pytest
+
+from plugins_svc.protocol.results import PluginOutput
+from tests.support.chat_fakes import think_of
+from tests.support.site import Site, events_of
+
+KEY = {"Idempotency-Key": "2f0c1a52-6f0e-4f0b-8a5e-0d9a1f1f7a11"}
+
+
+async def test_the_answer_is_the_demos(site: Site) -> None:
+    response = await site.post()
+    assert response.status_code == 200
+    answer = response.json()
+    assert list(answer) == ["response", "history", "status", "time", "uid"]
+    assert answer["response"] == "\n<|MOSS|>: turn 1"
+    assert answer["history"] == [["你好", "\n<|MOSS|>: turn 1"]]
+    assert answer["status"] == 200
+    told = datetime.strptime(answer["time"], "%Y-%m-%d %H:%M:%S")
+    assert abs(datetime.now() - told) < timedelta(minutes=1)
+    assert re.fullmatch("[0-9a-f]{32}", answer["uid"])
+    again = (await site.post(prompt="再说", uid=answer["uid"])).json()
+    assert again["uid"] == answer["uid"]
+    assert again["history"] == [*answer["history"], ["再说", "\n<|MOSS|>: turn 2"]]
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_the_content_type_does_not_matter(site: Site, content_type: str | None) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    response = await site.client.post("/", content=b'{"prompt": "hi"}', headers=headers)
+    assert response.status_code == 200
+
+
+async def test_the_demos_defaults(site: Site) -> None:
+    await site.post()
+    params = site.model.params[0]
+    assert (params.temperature, params.top_p) == (0.7, 0.8)
+    assert (params.top_k, params.repetition_penalty) == (40, 1.02)
+    await site.post(temperature=0, top_p=1, max_length=700, max_time=30, model="moss-nano")
+    params = site.model.params[-1]
+    assert (params.temperature, params.top_p) == (0, 1)
+    assert params.max_tokens + len(site.model.prompt_ids[-1]) == 700
+
+
+@pytest.mark.parametrize("uid", [None, "", "unknown", "f" * 32])
+async def test_an_unknown_uid_is_answered_with_a_new_one(site: Site, uid: str | None) -> None:
+    answer = (await site.post(uid=uid)).json()
+    assert answer["uid"] != uid and len(answer["history"]) == 1
+
+
+async def test_plugins_may_be_chosen(site: Site) -> None:
+    site.model.think = think_of('Calculate("1+1")')
+    site.plugins.answers["1+1"] = PluginOutput(True, ("2",))
+    await site.post()
+    assert "=> '2'" in site.model.prompts[1]
+    await site.post(plugins=[])
+    assert "- Calculator: disabled." in site.model.prompts[2] and len(site.plugins.asked) == 1
+    assert (await site.post(plugins=["web_search"])).status_code == 400
+
+
+async def test_a_stream_ends_with_the_whole_answer(site: Site) -> None:
+    *deltas, answer = events_of(await site.post(stream=True))
+    assert "".join(delta["delta"] for delta in deltas) == "turn 1"
+    assert len(deltas) > 1 and all(list(delta) == ["delta"] for delta in deltas)
+    assert answer["response"] == "\n<|MOSS|>: turn 1"
+    assert list(answer) == ["response", "history", "status", "time", "uid"]
+    again = (await site.post(uid=answer["uid"])).json()
+    assert len(again["history"]) == 2
+
+
+async def test_the_stream_is_committed_before_its_end(site: Site) -> None:
+    """Whoever reads the terminal event may go on at once."""
+    uid = None
+    for number in range(1, 6):
+        *_, answer = events_of(await site.post(stream=True, uid=uid))
+        uid = answer["uid"]
+        assert answer["response"].endswith(f"turn {number}")
+
+
+async def test_a_key_replays_refuses_and_reports_progress(site: Site) -> None:
+    async def post(**body: object) -> httpx.Response:
+        return await site.client.post("/", json={"prompt": "一", **body}, headers=KEY)
+
+    first = await post()
+    replay = await post()
+    for answer in (first.json(), replay.json()):
+        assert answer["response"] == "\n<|MOSS|>: turn 1"
+        assert answer["uid"] == first.json()["uid"] and len(answer["history"]) == 1
+    mismatch = await post(temperature=0.1)
+    assert mismatch.status_code == 422
+    assert mismatch.json()["error"]["code"] == "idempotency_mismatch"
+    assert len(site.model.prompts) == 2
+
+
+async def test_health(site: Site) -> None:
+    response = await site.client.get("/health")
+    assert (response.status_code, response.content) == (200, b"")
+    assert (await site.client.get("/readyz")).status_code == 200
+    site.probe.healthy = site.probe.ready = False
+    for path in ("/health", "/readyz"):
+        assert (await site.client.get(path)).status_code == 503
+    site.probe.healthy = RuntimeError("the handle is gone")
+    assert (await site.client.get("/health")).status_code == 503
+    assert (await site.client.get("/livez")).status_code == 200
+    version = (await site.client.get("/version")).json()
+    assert version["model"] == "moss-nano" and re.match(r"\d+\.\d+", version["version"])
+
+
+async def test_dropped_turns_are_told(site: Site) -> None:
+    uid = None
+    for _ in range(9):
+        answer = (await site.post(prompt="长" * 150, uid=uid)).json()
+        uid = answer["uid"]
+    assert answer["dropped_turns"] > 0 and len(answer["history"]) == 9

@@ -1,0 +1,201 @@
+"""Clients that leave, stores that die, uploads without end: on real servers."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from moss_tp.errors import EngineDeadError
+from serve_app.chat.turn import TurnLimits
+from serve_app.http.app import create_http_app
+from serve_app.sessions.embedded import EmbeddedStore
+from serve_app.sessions.redis import RedisSessionStore, StoreSettings
+from tests.support.chat_fakes import FakeModel
+from tests.support.http_server import serving
+from tests.support.site import Site, make_site
+
+
+async def test_a_store_that_is_away(tmp_path: Path) -> None:
+    server = EmbeddedStore(tmp_path)
+    server.start()
+    store = RedisSessionStore(server.url, StoreSettings(answer_timeout_s=0.3, max_retries=1))
+    site = make_site(store)
+
+    async def stop_in_reply(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == 3:
+            await asyncio.to_thread(server.stop)
+
+    async with site.client:
+        uid = (await site.post()).json()["uid"]
+        site.model.wait = stop_in_reply
+        lost = await site.post(uid=uid)
+        away = await site.post(uid=uid)
+        site.model.wait = FakeModel().wait
+        for response in (lost, away):
+            assert response.status_code == 503 and "Retry-After" in response.headers
+            assert response.json()["error"]["code"] == "store_unavailable"
+        server.start()
+        back = RedisSessionStore(server.url)
+        session = await back.load(uid, "demo")
+        assert session is not None and len(session.turns) == 1
+        await back.close()
+    await store.close()
+    server.stop()
+
+
+async def test_kill_9_of_the_store_keeps_every_answered_turn(tmp_path: Path) -> None:
+    """Over HTTP: what a client was told is there, in order, after every kill."""
+    with EmbeddedStore(tmp_path) as server:
+        store = RedisSessionStore(server.url)
+        site = make_site(store, TurnLimits(max_model_len=100_000))
+        told: list[list[str]] = []
+        uid = None
+        async with site.client:
+            for number in range(12):
+                if number % 3 == 2:
+                    os.kill(server.pid, signal.SIGKILL)
+                answer = (await site.post(prompt=f"{number}", uid=uid, max_length=90_000)).json()
+                uid = answer["uid"]
+                told.append([f"{number}", f"\n<|MOSS|>: turn {number + 1}"])
+                assert answer["history"] == told
+        await store.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("leaves_in_reply", [False, True])
+async def test_a_client_that_leaves_cancels(
+    site: Site, stream: bool, leaves_in_reply: bool
+) -> None:
+    uid = (await site.post()).json()["uid"]
+    is_there = asyncio.Event()
+
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        if is_reply == leaves_in_reply and num_tokens == 3:
+            is_there.set()
+            await asyncio.Event().wait()
+
+    async with serving(create_http_app(site.service)) as url:
+        site.model.wait = hang
+        async with httpx.AsyncClient(base_url=url) as client:
+            body = {"prompt": "lost", "uid": uid, "stream": stream}
+            task = asyncio.create_task(client.post("/", json=body))
+            await is_there.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        async with asyncio.timeout(5):
+            while site.model.num_running:
+                await asyncio.sleep(0.01)
+    assert site.model.num_aborted == 1
+    site.model.wait = FakeModel().wait
+    history = (await site.post(prompt="next", uid=uid)).json()["history"]
+    assert [query for query, _ in history] == ["你好", "next"]
+
+
+async def test_events_arrive_while_the_reply_is_made(site: Site) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == 2:
+            await go_on.wait()
+
+    site.model.wait = wait
+    async with (
+        serving(create_http_app(site.service)) as url,
+        httpx.AsyncClient(base_url=url) as client,
+        client.stream("POST", "/", json={"prompt": "hi", "stream": True}) as response,
+    ):
+        lines = response.aiter_lines()
+        async with asyncio.timeout(5):
+            assert await anext(lines) == 'data: {"delta": "t"}'
+        go_on.set()
+        rest = [line async for line in lines if line]
+    assert json.loads(rest[-1].removeprefix("data: "))["status"] == 200
+
+
+async def test_a_silent_stream_begins_and_pings(site: Site) -> None:
+    go_on = asyncio.Event()
+
+    async def wait(is_reply: bool, num_tokens: int) -> None:
+        if num_tokens == 2:
+            await go_on.wait()
+            go_on.clear()
+
+    site.model.wait = wait
+    async with (
+        serving(create_http_app(replace(site.service, ping_s=0.05))) as url,
+        httpx.AsyncClient(base_url=url) as client,
+        asyncio.timeout(10),
+        client.stream("POST", "/", json={"prompt": "hi", "stream": True}) as response,
+    ):
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = response.aiter_lines()
+        assert [await anext(lines) for _ in range(4)] == [": ping", ""] * 2
+        go_on.set()  # the thoughts end, the reply begins
+        while (line := await anext(lines)) in (": ping", ""):
+            pass
+        assert line == 'data: {"delta": "t"}'
+        while await anext(lines) != ": ping":
+            pass
+        go_on.set()
+        rest = [line async for line in lines if line]
+    assert json.loads(rest[-1].removeprefix("data: "))["response"].endswith("turn 1")
+
+
+async def test_an_error_after_a_ping_is_the_last_event(site: Site) -> None:
+    async def fail(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(0.3)
+        raise EngineDeadError("a rank is dead")
+
+    site.model.wait = fail
+    async with (
+        serving(create_http_app(replace(site.service, ping_s=0.02))) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        response = await client.post("/", json={"prompt": "hi", "stream": True})
+    assert response.status_code == 200
+    *pings, last = response.text.removesuffix("\n\n").split("\n\n")
+    assert set(pings) == {": ping"}
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_error"
+
+
+async def test_who_leaves_between_two_pings_cancels(site: Site) -> None:
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(60 if num_tokens == 3 else 0)
+
+    site.model.wait = hang
+    async with (
+        serving(create_http_app(replace(site.service, ping_s=0.02))) as url,
+        httpx.AsyncClient(base_url=url) as client,
+        asyncio.timeout(10),
+    ):
+        async with client.stream("POST", "/", json={"prompt": "hi", "stream": True}) as response:
+            lines = response.aiter_lines()
+            while not site.model.num_running:
+                assert await anext(lines) in (": ping", "")
+        while site.model.num_running:
+            await asyncio.sleep(0.01)
+    assert site.model.num_aborted == 1
+
+
+async def test_an_oversized_upload_is_cut_off(site: Site) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b"a" * 16 * 1024
+
+    async with (
+        serving(create_http_app(replace(site.service, max_body_bytes=1024))) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        try:
+            response = await client.post("/", content=endless())
+        except httpx.WriteError:
+            return  # the server had answered and closed before the upload's end
+        assert response.status_code == 413

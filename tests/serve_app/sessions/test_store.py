@@ -1,0 +1,260 @@
+"""The store's promises on a real server: atomic, owned, ordered, once, and gone when gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from moss_tp.errors import ConfigError
+from serve_app.errors import (
+    IdempotencyInProgressError,
+    SessionBusyError,
+    StoreUnavailableError,
+    TurnNotStoredError,
+)
+from serve_app.sessions.redis import RedisSessionStore, StoreSettings
+from serve_app.sessions.session import Turn, is_uid, new_token
+from serve_app.sessions.store import Lease
+
+
+def a_turn(key: str, reply: str = "ok") -> Turn:
+    return Turn(key, "hi", "None", "None", "\nNone\n", reply)
+
+
+def a_lease(uid: str = "", owner: str = "ann", key: str = "") -> Lease:
+    return Lease(uid or new_token(), owner, key or new_token(), new_token())
+
+
+@pytest.fixture
+async def brief(store_url: str) -> AsyncIterator[RedisSessionStore]:
+    client = RedisSessionStore(store_url, StoreSettings(session_ttl_s=1.5, lease_s=0.8))
+    yield client
+    await client.close()
+
+
+async def test_a_turn_is_read_back_as_it_was(store: RedisSessionStore) -> None:
+    lease = a_lease()
+    opened = await store.begin(lease, may_create=True)
+    assert opened is not None and opened.is_leased and opened.session.turns == ()
+    assert await store.load(lease.uid, "ann") is None
+    turn = Turn(lease.key, "嗨\0\n", "想", "None", "\nNone\n", "🙂 <eom>", "f", 3)
+    assert await store.commit(lease, 0, turn) == turn
+    session = await store.load(lease.uid, "ann")
+    assert session is not None and session.turns == (turn,)
+
+
+async def test_another_owner_sees_and_changes_nothing(store: RedisSessionStore) -> None:
+    lease = a_lease()
+    await store.commit(lease, 0, a_turn(lease.key))
+    foreign = a_lease(lease.uid, "bob")
+    assert await store.load(lease.uid, "bob") is None
+    assert await store.begin(foreign, may_create=False) is None
+    assert await store.begin(foreign, may_create=True) is None
+    with pytest.raises(TurnNotStoredError):
+        await store.commit(foreign, 1, a_turn(foreign.key))
+    session = await store.load(lease.uid, "ann")
+    assert session is not None and len(session.turns) == 1
+
+
+async def test_one_lease_at_a_time(store: RedisSessionStore) -> None:
+    first, second = a_lease(), a_lease()
+    second = replace(second, uid=first.uid)
+    assert await store.begin(first, may_create=True)
+    assert await store.begin(first, may_create=True), "a step sent twice is one step"
+    with pytest.raises(SessionBusyError):
+        await store.begin(second, may_create=True)
+    with pytest.raises(IdempotencyInProgressError):
+        await store.begin(replace(second, key=first.key), may_create=True)
+    await store.release(second)
+    assert not await store.renew(second)
+    with pytest.raises(SessionBusyError):
+        await store.begin(second, may_create=True)
+    await store.release(first)
+    assert await store.begin(second, may_create=True)
+
+
+async def test_commit_ends_the_lease(store: RedisSessionStore) -> None:
+    lease = a_lease()
+    await store.begin(lease, may_create=True)
+    await store.commit(lease, 0, a_turn(lease.key))
+    opened = await store.begin(a_lease(lease.uid), may_create=False)
+    assert opened is not None and opened.is_leased
+
+
+async def test_a_lost_lease_expires_and_a_renewed_one_does_not(brief: RedisSessionStore) -> None:
+    lease, other = a_lease(), a_lease()
+    other = replace(other, uid=lease.uid)
+    await brief.begin(lease, may_create=True)
+    for _ in range(4):
+        await asyncio.sleep(0.3)
+        assert await brief.renew(lease)
+    with pytest.raises(SessionBusyError):
+        await brief.begin(other, may_create=True)
+    await asyncio.sleep(1)
+    assert not await brief.renew(lease)
+    assert await brief.begin(other, may_create=True)
+
+
+async def test_a_turn_from_an_old_history_is_refused(store: RedisSessionStore) -> None:
+    lease = a_lease()
+    late = a_lease(lease.uid)
+    await store.commit(lease, 0, a_turn(lease.key))
+    for num_turns in (0, 2):
+        with pytest.raises(TurnNotStoredError):
+            await store.commit(late, num_turns, a_turn(late.key))
+    await store.commit(late, 1, a_turn(late.key))
+
+
+async def test_a_key_is_stored_once(store: RedisSessionStore) -> None:
+    lease = a_lease(key="chosen by the client")
+    first = await store.commit(lease, 0, a_turn(lease.key, "first"))
+    again = replace(lease, token=new_token())
+    assert await store.commit(again, 1, a_turn(lease.key, "second")) == first
+    opened = await store.begin(again, may_create=False)
+    assert opened is not None and not opened.is_leased
+    assert opened.session.turns == (first,)
+
+
+async def test_the_chat_that_a_key_starts_has_one_uid(store: RedisSessionStore) -> None:
+    key = new_token()
+    uids = await asyncio.gather(*(store.reserve_uid("ann", key) for _ in range(20)))
+    assert len(set(uids)) == 1 and is_uid(uids[0])
+    assert await store.reserve_uid("bob", key) != uids[0]
+    assert await store.reserve_uid("ann", key + "x") != uids[0]
+
+
+async def test_gone_means_gone_and_an_append_prolongs(brief: RedisSessionStore) -> None:
+    lease = a_lease()
+    for number in range(4):
+        lease = replace(lease, key=f"{number}")
+        await brief.commit(lease, number, a_turn(lease.key))
+        await asyncio.sleep(0.6)
+    assert await brief.load(lease.uid, "ann") is not None
+    await asyncio.sleep(1.7)
+    assert await brief.load(lease.uid, "ann") is None
+    assert await brief.begin(a_lease(lease.uid), may_create=False) is None
+    with pytest.raises(TurnNotStoredError):
+        await brief.commit(a_lease(lease.uid), 4, a_turn("5"))
+    assert await brief.load(lease.uid, "ann") is None
+
+
+async def test_nothing_of_an_expired_chat_stays_in_the_store(
+    brief: RedisSessionStore, store_url: str
+) -> None:
+    lease = a_lease()
+    await brief.begin(lease, may_create=True)
+    await brief.commit(lease, 0, a_turn(lease.key))
+    await asyncio.sleep(1.7)
+    async with Redis.from_url(store_url) as raw:
+        assert await raw.keys(f"*{lease.uid}*") == []
+
+
+async def test_clients_that_race_append_every_turn_once_in_order(store: RedisSessionStore) -> None:
+    uid = new_token()
+
+    async def client(number: int) -> None:
+        lease = a_lease(uid, key=f"client {number}")
+        while True:
+            session = await store.load(uid, "ann")
+            num_turns = 0 if session is None else len(session.turns)
+            turn = a_turn(lease.key, f"{num_turns}")
+            try:
+                first, second = await asyncio.gather(
+                    store.commit(lease, num_turns, turn), store.commit(lease, num_turns, turn)
+                )
+            except TurnNotStoredError:
+                continue
+            assert first == second
+            return
+
+    await asyncio.gather(*(client(number) for number in range(24)))
+    session = await store.load(uid, "ann")
+    assert session is not None
+    assert [turn.reply for turn in session.turns] == [str(number) for number in range(24)]
+    assert len({turn.key for turn in session.turns}) == 24
+
+
+async def test_a_store_that_is_away_is_an_error_in_bounded_time() -> None:
+    away = RedisSessionStore(
+        "redis://:secret@127.0.0.1:1", StoreSettings(answer_timeout_s=0.2, max_retries=1)
+    )
+    lease = a_lease()
+    async with asyncio.timeout(10):
+        for step in (
+            away.check(),
+            away.load(lease.uid, "ann"),
+            away.begin(lease, may_create=True),
+            away.commit(lease, 0, a_turn(lease.key)),
+            away.reserve_uid("ann", "key"),
+        ):
+            with pytest.raises(StoreUnavailableError, match=r"at 127\.0\.0\.1:1 failed") as raised:
+                await step
+            assert "secret" not in str(raised.value)
+    await away.close()
+
+
+async def test_a_full_store_refuses_and_keeps_what_it_has(
+    store: RedisSessionStore, store_url: str
+) -> None:
+    lease, late = a_lease(), a_lease()
+    await store.commit(lease, 0, a_turn(lease.key))
+    async with Redis.from_url(store_url) as raw:
+        await raw.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(StoreUnavailableError):
+                await store.commit(late, 0, a_turn(late.key))
+        finally:
+            await raw.config_set("maxmemory", "0")
+    assert await store.load(lease.uid, "ann") is not None
+    assert await store.load(late.uid, "ann") is None
+
+
+async def test_an_evicting_store_is_refused(store: RedisSessionStore, store_url: str) -> None:
+    await store.check()
+    async with Redis.from_url(store_url) as raw:
+        await raw.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            with pytest.raises(ConfigError, match="noeviction"):
+                await store.check()
+        finally:
+            await raw.config_set("maxmemory-policy", "noeviction")
+
+
+async def test_only_an_append_only_store_is_durable(
+    store: RedisSessionStore, store_url: str
+) -> None:
+    assert await store.is_durable()
+    async with Redis.from_url(store_url) as raw:
+        await raw.config_set("appendonly", "no")
+        try:
+            assert not await store.is_durable()
+        finally:
+            await raw.config_set("appendonly", "yes")
+
+
+def test_a_url_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        RedisSessionStore("sqlite:///chats")
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT), max_size=5))
+@settings(max_examples=30, deadline=None)
+def test_any_text_comes_back_byte_equal(store_url: str, texts: list[tuple[str, str, str]]) -> None:
+    async def round_trip() -> None:
+        client = RedisSessionStore(store_url)
+        uid = new_token()
+        turns = [Turn(str(n), user, "", "", "", reply) for n, (user, _, reply) in enumerate(texts)]
+        for number, turn in enumerate(turns):
+            await client.commit(a_lease(uid, key=turn.key), number, turn)
+        session = await client.load(uid, "ann")
+        assert (session.turns if session else ()) == tuple(turns)
+        await client.close()
+
+    asyncio.run(round_trip())
