@@ -13,6 +13,7 @@ from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import EngineDeadError
 from moss_tp.sampling_params import SamplingParams
@@ -52,7 +53,8 @@ class _LocalModel:
     async def generate(
         self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
     ) -> AsyncGenerator[TokenDelta]:
-        async with aclosing(self._engine.generate(request_id, list(prompt_ids), params)) as deltas:
+        request = EngineRequest(request_id, list(prompt_ids), params)
+        async with aclosing(self._engine.generate(request)) as deltas:
             async for delta in deltas:
                 yield delta
 

@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from cluster.errors import unwrapped
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.errors import PluginError, UnknownPluginError
@@ -36,12 +37,11 @@ class RemoteModel:
 
         A replica that dies before its first delta has told nothing: another starts over, once.
         """
+        request = EngineRequest(request_id, list(prompt_ids), params)
         for may_start_over in (True, False):
             has_begun = False
             try:
-                async with aclosing(
-                    self._stream(request_id, prompt_ids, params, session_id)
-                ) as deltas:
+                async with aclosing(self._stream(request, session_id)) as deltas:
                     async for delta in deltas:
                         has_begun = True
                         yield delta
@@ -69,14 +69,12 @@ class RemoteModel:
             raise EngineDeadError("no replica of the model answers") from error
         return stats
 
-    async def _stream(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
-    ) -> AsyncGenerator[TokenDelta]:
+    async def _stream(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         """One replica's deltas, with its errors as themselves."""
         handle = self._handle.options(stream=True, session_id=session_id)
         deltas = cast(
             DeploymentResponseGenerator[TokenDelta],
-            handle.generate.remote(request_id, list(prompt_ids), params),
+            handle.generate.remote(request),
         )
         try:
             async for delta in deltas:

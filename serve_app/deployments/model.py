@@ -8,15 +8,15 @@ It knows token ids and deltas, no chats.
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, NoReturn
 
 from cluster.ranks.group import WorkerGroup
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError
-from moss_tp.sampling_params import SamplingParams
 from serve_app.deployments.coalesce import coalesce
 from serve_app.deployments.step_watch import StepWatch
 from serve_app.settings import ServeSettings
@@ -35,16 +35,12 @@ class MossServer:
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
         self._watch = StepWatch(settings.engine_config(settings.model).step_timeout_s)
 
-    async def generate(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
-    ) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
         """Deltas of one request, coalesced; a caller that leaves aborts it within one step.
 
         Raises what `AsyncEngine.generate` raises.
         """
-        async with aclosing(
-            coalesce(self._engine.generate(request_id, prompt_ids, params))
-        ) as deltas:
+        async with aclosing(coalesce(self._engine.generate(request))) as deltas:
             async for delta in deltas:
                 yield delta
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from cluster.launch.local_ray import local_ray
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import (
     ContextLengthError,
     EngineDeadError,
@@ -46,10 +47,9 @@ class FakeServer:
         self.num_aborted = 0
         self.is_healthy = True
 
-    async def generate(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
-    ) -> AsyncIterator[TokenDelta]:
-        assert params == PARAMS
+    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+        request_id, prompt_ids = request.request_id, request.prompt_ids
+        assert request.params == PARAMS
         if (marker := Path(request_id)).is_absolute() and not marker.exists():
             marker.touch()
             os._exit(1)
