@@ -31,8 +31,10 @@ END_TOKENS: dict[Role, str] = {
 NO_COMMAND = "None"
 NO_RESULTS = f"\n{NO_COMMAND}\n"  # the body of Results when nothing ran
 
-# `<|1|>` numbers a search result and must survive; any other `<|` could open a forged marker.
+# `<|1|>` numbers a search result, and a chat may cite it; any other `<|` could open a marker.
 _MARKER_OPENING = re.compile(r"<\|(?!\d+\|>)")
+# A plugin's text may not number items or spell end tokens either.
+_STRUCTURE = re.compile(rf"<(?=\||(?:{'|'.join(t[1:] for t in END_TOKENS.values())}))")
 
 
 class Encoder(Protocol):
@@ -58,6 +60,14 @@ class Segment:
 def neutralise(text: str) -> str:
     """Untrusted text with every `<|` that could open a role marker broken up (`< |`)."""
     return _MARKER_OPENING.sub("< |", text)
+
+
+def neutralise_output(text: str) -> str:
+    """A plugin's text with every `<|` and every end token broken up (`< |`, `< eom>`).
+
+    Stricter than `neutralise`: only the server numbers items, so `<|1|>` is broken up too.
+    """
+    return _STRUCTURE.sub("< ", text)
 
 
 def encode_segment(encoder: Encoder, segment: Segment) -> list[int]:

@@ -5,7 +5,7 @@ Values read as Python prints them (`60/6` is `10.0`, `8*8` is `64`), as in MOSS'
 
 from plugins_svc.arithmetic import ArithmeticRefusedError
 from plugins_svc.evaluator import evaluate
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 
 
 class Calculator:

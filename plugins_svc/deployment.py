@@ -7,8 +7,8 @@ caller's business. Errors of a back end travel to the caller, who turns them int
 from ray import serve
 from ray.serve import Application
 
-from plugins_svc.protocol.results import PluginOutput
 from plugins_svc.registry import PluginSettings, create_plugin
+from plugins_svc.sdk.output import PluginOutput
 
 # Callers bound their turns; this only keeps Serve's own polled queue out of the way.
 MAX_ONGOING_REQUESTS = 256

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 from plugins_svc.arithmetic import MAX_CHARS
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.solver_process import SolverProcess
 
 NUM_PROCESSES = 2

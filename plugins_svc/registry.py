@@ -7,7 +7,7 @@ from pathlib import Path
 from plugins_svc.calculator import Calculator
 from plugins_svc.equation_solver import EquationSolver
 from plugins_svc.errors import UnknownPluginError
-from plugins_svc.sdk.plugin import Plugin
+from plugins_svc.sdk.spec import Plugin
 from plugins_svc.web_search import WebSearch
 
 

@@ -8,6 +8,9 @@ import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from plugins_svc.sdk.output import Item
 
 MAX_PASSAGE_CHARS = 360  # with its quotes and escapes still one whole search item
 MAX_QUERY_TERMS = 64
@@ -17,33 +20,43 @@ _RUN = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
 _SENTENCE = re.compile(r"[^。！？!?.\n]*(?:[。！？!?.]+|\n|$)")
 
 
+@dataclass(frozen=True)
+class Document:
+    """A document to be searched. `url` is where a person finds it, or empty."""
+
+    title: str
+    url: str
+    text: str
+
+
 class SearchIndex:
     """Passages and what finds them. Reading it from several threads is safe."""
 
-    def __init__(self, documents: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, documents: Iterable[Document]) -> None:
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
             "CREATE VIRTUAL TABLE passages USING fts5"
-            "(title, terms, passage UNINDEXED, tokenize='porter unicode61')"
+            "(title_terms, terms, title UNINDEXED, url UNINDEXED, passage UNINDEXED,"
+            " tokenize='porter unicode61')"
         )
         rows = (
-            (" ".join(terms(title)), " ".join(terms(passage)), passage)
-            for title, text in documents
-            for passage in passages(text)
+            (" ".join(terms(d.title)), " ".join(terms(passage)), d.title, d.url, passage)
+            for d in documents
+            for passage in passages(d.text)
         )
-        self._database.executemany("INSERT INTO passages VALUES (?, ?, ?)", rows)
+        self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", rows)
 
-    def search(self, query: str, max_items: int) -> list[str]:
+    def search(self, query: str, max_items: int) -> list[Item]:
         """The passages that match any term of `query`, best first by BM25."""
         wanted = list(dict.fromkeys(terms(query)))[:MAX_QUERY_TERMS]
         if not wanted:
             return []
         match = " OR ".join(f'"{term}"{"*" if len(term) == 1 else ""}' for term in wanted)
         rows = self._database.execute(
-            "SELECT passage FROM passages WHERE passages MATCH ? ORDER BY rank LIMIT ?",
+            "SELECT title, url, passage FROM passages WHERE passages MATCH ? ORDER BY rank LIMIT ?",
             (match, max_items),
         )
-        return [str(passage) for (passage,) in rows]
+        return [Item(title, url, passage) for title, url, passage in rows]
 
     def close(self) -> None:
         """Free the index."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from plugins_svc.errors import PluginError
-from plugins_svc.protocol.results import MAX_ITEMS, PluginOutput
-from plugins_svc.search_index import SearchIndex
+from plugins_svc.protocol.results import MAX_ITEMS
+from plugins_svc.sdk.output import PluginOutput
+from plugins_svc.search_index import Document, SearchIndex
 
 SUFFIXES = {".txt", ".md"}
 MAX_FILE_BYTES = 4 * 2**20
@@ -32,19 +33,20 @@ class WebSearch:
         """At most MAX_ITEMS passages; no result when nothing matches."""
         query = argument[:MAX_QUERY_CHARS]
         found = await asyncio.to_thread(self._index.search, query, MAX_ITEMS)
-        return PluginOutput(True, tuple(found)) if found else PluginOutput.no_result()
+        return PluginOutput(True, items=tuple(found)) if found else PluginOutput.no_result()
 
     def close(self) -> None:
         """Free the index."""
         self._index.close()
 
 
-def read_documents(directory: Path) -> Iterator[tuple[str, str]]:
-    """Title and text of every document below `directory`, at most MAX_FILE_BYTES of each.
+def read_documents(directory: Path) -> Iterator[Document]:
+    """Every document below `directory`, at most MAX_FILE_BYTES of each.
 
     Symbolic links are left out: they could lead out of what the user meant to share.
     """
     for path in sorted(directory.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
-                yield path.stem, file.read(MAX_FILE_BYTES).decode("utf-8", errors="replace")
+                text = file.read(MAX_FILE_BYTES).decode("utf-8", errors="replace")
+            yield Document(path.stem, path.relative_to(directory).as_posix(), text)

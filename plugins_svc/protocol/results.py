@@ -5,31 +5,16 @@ call byte for byte. Search items are text that strangers wrote: each stays on on
 and cannot spell a marker or an end token, so none can forge another item, segment or turn.
 """
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from plugins_svc.protocol.calls import NO_CALLS, PLUGIN_OF_CALL, Call
+from plugins_svc.sdk.output import Item, PluginOutput
 
 NO_RESULT = "No result."
 MAX_ITEMS = 3  # of one search
 MAX_ITEM_CHARS = 400
 _IMAGE_DONE = "Image generated successfully."
 _KINDS = list(PLUGIN_OF_CALL)
-_STRUCTURE = re.compile(r"<(?=\||eo[htcrm]>)")
-
-
-@dataclass(frozen=True)
-class PluginOutput:
-    """A plugin's answer: the number, the roots as `x = 1`, or the snippets; empty when not ok."""
-
-    ok: bool
-    values: tuple[str, ...]
-
-    @classmethod
-    def no_result(cls) -> "PluginOutput":
-        """The one form of every failure: refused, empty, timed out or broken."""
-        return cls(False, ())
 
 
 def items_per_search(num_searches: int) -> int:
@@ -41,24 +26,28 @@ def format_value(
     call: Call, output: PluginOutput, first_item: int = 1, max_items: int = MAX_ITEMS
 ) -> str:
     """What stands after `=>` in a call's block: `'125'`, or lines of roots or numbered items."""
-    has_values = bool(output.ok and output.values)
+    has_values = output.ok and bool(output.items if call.name == "Search" else output.lines)
     if call.name == "Calculate":
-        return f"'{output.values[0] if has_values else NO_RESULT}'"
+        return f"'{output.lines[0] if has_values else NO_RESULT}'"
     if not has_values:
         return NO_RESULT
     if call.name == "Text2Image":
         return _IMAGE_DONE
     if call.name == "Solve":
-        return "\n".join(output.values)
+        return "\n".join(output.lines)
     items = enumerate(_shown(output, max_items), first_item)
-    return "\n".join(f"<|{number}|>: {_item(snippet)}" for number, snippet in items)
+    return "\n".join(f"<|{number}|>: {_item(item)}" for number, item in items)
 
 
-def format_results(outcomes: Sequence[tuple[Call, PluginOutput]]) -> str:
+def format_results(
+    outcomes: Sequence[tuple[Call, PluginOutput]], neutralise: Callable[[str], str]
+) -> str:
     """The body between `<|Results|>:` and `<eor>`, its own leading and trailing newline included.
 
-    Items are numbered from 1 over all of the turn's searches.
+    Items are numbered from 1 over all of the turn's searches. `neutralise` breaks up the markers
+    of the dialogue in each text that a plugin returned.
     """
+    outcomes = [(call, output.map_text(neutralise)) for call, output in outcomes]
     if not outcomes:
         return f"\n{NO_CALLS}\n"
     if all(call.name == "Text2Image" and output.ok for call, output in outcomes):
@@ -83,8 +72,8 @@ def _max_items(outcomes: Sequence[tuple[Call, PluginOutput]]) -> int:
     return items_per_search(sum(call.name == "Search" for call, _ in outcomes))
 
 
-def _shown(output: PluginOutput, max_items: int) -> tuple[str, ...]:
-    return output.values[:max_items] if output.ok else ()
+def _shown(output: PluginOutput, max_items: int) -> tuple[Item, ...]:
+    return output.items[:max_items] if output.ok else ()
 
 
 def _block(call: Call, value: str) -> str:
@@ -93,5 +82,5 @@ def _block(call: Call, value: str) -> str:
     return f"{call} =>{' ' if call.name == 'Calculate' else chr(10)}{value}"
 
 
-def _item(snippet: str) -> str:
-    return repr(_STRUCTURE.sub("< ", snippet))[:MAX_ITEM_CHARS]
+def _item(item: Item) -> str:
+    return repr(item.snippet)[:MAX_ITEM_CHARS]

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 
+from moss_tp.dialogue import neutralise_output
 from plugins_svc.errors import PluginError
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import PluginOutput, format_value
+from plugins_svc.protocol.results import format_value
 from plugins_svc.registry import PLUGIN_NAMES, PluginSettings, create_plugin
+from plugins_svc.sdk.output import PluginOutput
 
 
 @click.group()
@@ -27,7 +29,7 @@ def command() -> None:
 def run(name: str, argument: str, documents: Path | None) -> None:
     """Answer ARGUMENT as plugin NAME would in a chat; status 1 when there is no result."""
     call, output = asyncio.run(_run(name, argument, PluginSettings(documents)))
-    click.echo(format_value(call, output))
+    click.echo(format_value(call, output.map_text(neutralise_output)))
     if not output.ok:
         raise SystemExit(1)
 

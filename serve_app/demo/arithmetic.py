@@ -51,7 +51,7 @@ def calculator_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTur
     reply = phrases["no_value"]
     if output.ok:
         template = draw.choice(phrases["answers"])
-        reply = template.format(x=problem.expression, v=output.values[0])
+        reply = template.format(x=problem.expression, v=output.lines[0])
     call = Call("Calculate", problem.expression)
     return DemoTurn(problem.question, thoughts, reply, ((call, output),))
 

@@ -11,7 +11,7 @@ import plugins_svc
 from plugins_svc.arithmetic import MAX_BITS, MAX_CHARS, MAX_DEPTH, ArithmeticRefusedError
 from plugins_svc.calculator import Calculator
 from plugins_svc.evaluator import MAX_NODES, evaluate
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 
 
 @pytest.mark.parametrize(

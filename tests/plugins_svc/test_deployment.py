@@ -7,7 +7,7 @@ from ray import serve
 
 from cluster.launch.local_ray import local_ray
 from plugins_svc.deployment import plugin_deployment
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 
 ANSWER_TIMEOUT_S = 120
 

@@ -13,7 +13,7 @@ import pytest
 
 from plugins_svc.arithmetic import MAX_CHARS
 from plugins_svc.equation_solver import TIMEOUT_S, EquationSolver
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.solver_process import SolverProcess
 from plugins_svc.solver_worker import MEMORY_BYTES
 
@@ -45,7 +45,7 @@ async def test_concurrent_calls_keep_their_answers_apart() -> None:
     solver = EquationSolver(num_processes=2, timeout_s=60)
     answers = await asyncio.gather(*(solver.run(f"x+1={n}") for n in range(8)))
     solver.close()
-    assert [answer.values for answer in answers] == [(f"x = {n - 1}",) for n in range(8)]
+    assert [answer.lines for answer in answers] == [(f"x = {n - 1}",) for n in range(8)]
 
 
 def test_defence_the_process_is_limited(process: SolverProcess) -> None:

@@ -11,9 +11,10 @@ import pytest
 from plugins_svc.arithmetic import ArithmeticRefusedError
 from plugins_svc.evaluator import evaluate
 from plugins_svc.protocol.calls import Call, parse_commands, render_commands
-from plugins_svc.protocol.results import PluginOutput, format_results, format_value
+from plugins_svc.protocol.results import format_results, format_value
 from plugins_svc.registry import capability_lines
-from plugins_svc.search_index import SearchIndex
+from plugins_svc.sdk.output import PluginOutput
+from plugins_svc.search_index import Document, SearchIndex
 from plugins_svc.solver import solve
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "sft_samples"
@@ -80,16 +81,16 @@ def test_recorded_results_are_rendered_byte_for_byte() -> None:
             failed = value == "No result."
             values = () if failed else (value,) if value else tuple(lines.splitlines())
             outcomes.append((Call(name, argument), PluginOutput(not failed, values)))
-        assert format_results(outcomes) == results
+        assert format_results(outcomes, str) == results
         num_turns += 1
     assert num_turns > 80
 
 
 def test_no_command_and_image_results() -> None:
     bodies = [body(turn["Tool Responses"]) for turn in turns()]
-    assert bodies.count(format_results([])) == 30
+    assert bodies.count(format_results([], str)) == 30
     image = (Call("Text2Image", "x"), PluginOutput(True, ("id",)))
-    assert bodies.count(format_results([image])) == 50
+    assert bodies.count(format_results([image], str)) == 50
 
 
 def test_recorded_capability_lines() -> None:
@@ -112,8 +113,8 @@ def test_search_finds_what_was_recorded() -> None:
             elif searches and (item := re.match(r"<\|\d+\|>: .(.{1,350})", line)):
                 items.append(" ".join(item[1].split()))
                 searches[-1][1].add(items[-1])
-    index = SearchIndex(("", item) for item in items)
+    index = SearchIndex(Document("", "", item) for item in items)
     found = [(own, index.search(query, 3)) for query, own in searches if own]
-    hits = sum(any(f in item for f in top for item in own) for own, top in found)
+    hits = sum(any(f.snippet in item for f in top for item in own) for own, top in found)
     index.close()
     assert hits / len(found) >= 0.72

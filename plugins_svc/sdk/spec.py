@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 
 
 class Plugin(Protocol):
