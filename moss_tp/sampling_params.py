@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from moss_tp.errors import InvalidRequestError
 
@@ -92,9 +93,9 @@ class SamplingParams:
         )
 
     def split(self) -> Iterator["SamplingParams"]:
-        """The `n` requests of one reply each that these ask for: seeds count on from `seed`."""
-        for index in range(self.n):
-            seed = None if self.seed is None else (self.seed + index) % 2**63
+        """The `n` requests of one choice each, with seeds derived from `seed` if there is one."""
+        for choice in range(self.n):
+            seed = None if self.seed is None else derive_seed(self.seed, choice, 1)
             yield replace(self, n=1, seed=seed)
 
     def _check_numbers(self) -> Iterator[tuple[str, bool]]:
@@ -116,6 +117,18 @@ class SamplingParams:
         yield "stop_token_ids", len(self.stop_token_ids) <= MAX_STOP_TOKEN_IDS
         yield "logprobs", self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS
         yield "n", 1 <= self.n <= MAX_N
+
+
+def derive_seed(seed: int, choice: int, pass_number: int) -> int:
+    """The seed with which a pass of a choice draws: 63 bits of a hash of all three numbers.
+
+    The first 8 bytes of SHA-256 over `"{seed}/{choice}/{pass_number}"` in ASCII, big-endian,
+    shifted right by one. It is stable across processes and versions, and no two choices or
+    passes draw the same numbers, also not those of neighbouring seeds. Choices count from 0,
+    passes from 1.
+    """
+    digest = sha256(f"{seed}/{choice}/{pass_number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _is_stop_strings(stop: tuple[str, ...]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from moss_tp.errors import InvalidRequestError
-from moss_tp.sampling_params import SamplingParams
+from moss_tp.sampling_params import SamplingParams, derive_seed
 
 BAD: list[tuple[str, list[Any]]] = [
     ("temperature", [-0.1, 11, math.nan, math.inf]),
@@ -60,11 +60,20 @@ def test_the_ends_of_every_range_are_in_it() -> None:
     )
 
 
-def test_split_counts_seeds_on_and_leaves_the_rest() -> None:
-    first, second = SamplingParams(n=2, seed=2**63 - 1, top_k=7, stop=("a",)).split()
-    assert first == SamplingParams(seed=2**63 - 1, top_k=7, stop=("a",))
-    assert second == SamplingParams(seed=0, top_k=7, stop=("a",))
+def test_split_derives_a_seed_per_choice_and_leaves_the_rest() -> None:
+    first, second = SamplingParams(n=2, seed=5, top_k=7, stop=("a",)).split()
+    assert first == SamplingParams(seed=derive_seed(5, 0, 1), top_k=7, stop=("a",))
+    assert second == SamplingParams(seed=derive_seed(5, 1, 1), top_k=7, stop=("a",))
     assert [one.seed for one in SamplingParams(n=3).split()] == [None] * 3
+
+
+def test_derived_seeds_are_stable_valid_and_all_different() -> None:
+    assert derive_seed(5, 0, 1) == 844_928_334_793_840_160
+    seeds = (0, 5, 6, 2**63 - 1)
+    derived = [derive_seed(s, c, p) for s in seeds for c in range(128) for p in (1, 2)]
+    assert len(set(derived)) == len(derived)
+    for seed in derived:
+        SamplingParams(seed=seed)
 
 
 def test_they_can_be_hashed() -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import CheckpointError
+from moss_tp.layers.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
@@ -73,19 +75,24 @@ class FakeModel:
     wait: Callable[[bool, int], Awaitable[None]] = _no_wait
     codec: CharCodec = field(default_factory=CharCodec)
     prompts: list[str] = field(default_factory=list)
-    prompt_ids: list[list[int]] = field(default_factory=list)
-    params: list[SamplingParams] = field(default_factory=list)
+    requests: list[EngineRequest] = field(default_factory=list)
     session_ids: list[str] = field(default_factory=list)
+    num_cached_tokens: int = 0
     num_running: int = 0
     num_aborted: int = 0
 
-    async def generate(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
-    ) -> AsyncIterator[TokenDelta]:
-        prompt = self.codec.show(prompt_ids)
+    @property
+    def prompt_ids(self) -> list[list[int]]:
+        return [list(request.prompt_ids) for request in self.requests]
+
+    @property
+    def params(self) -> list[SamplingParams]:
+        return [request.params for request in self.requests]
+
+    async def generate(self, request: EngineRequest, session_id: str) -> AsyncIterator[TokenDelta]:
+        params, prompt = request.params, self.codec.show(request.prompt_ids)
         self.prompts.append(prompt)
-        self.prompt_ids.append(list(prompt_ids))
-        self.params.append(params)
+        self.requests.append(request)
         self.session_ids.append(session_id)
         is_reply = prompt.endswith(MARKERS["moss"])
         ids = self.codec.spell(self.reply(prompt) if is_reply else self.think(prompt))
@@ -100,8 +107,11 @@ class FakeModel:
                     (token_id,),
                     self.codec.decode([token_id]),
                     "stop" if is_stop else "length" if is_whole else None,
-                    len(prompt_ids),
-                    0,
+                    len(request.prompt_ids),
+                    self.num_cached_tokens,
+                    tuple(
+                        SampledToken(i, -0.5) for i in (token_id,) if params.logprobs is not None
+                    ),
                 )
                 if is_stop:
                     return

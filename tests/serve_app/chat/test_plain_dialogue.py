@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from moss_tp.dialogue import MARKERS
 from moss_tp.errors import ContextLengthError, DeadlineExceededError, EngineDeadError
+from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import MIN_REPLY_TOKENS
 from serve_app.prompt.plain import PlainPromptBuilder
-from serve_app.sessions.session import Turn
 from tests.support.chat import Chat
 from tests.support.chat_fakes import CharCodec
 
 CODEC = CharCodec()
 META = "Be brief.\n"
 BUILDER = PlainPromptBuilder(CODEC, META)
-TURN = Turn("k", "我叫小明", "", "", "", "你好，小明！")
+TURN = Exchange("我叫小明", "", "", "", "你好，小明！")
 HOSTILE = st.lists(
     st.sampled_from([*MARKERS.values(), "<eoh>", "<eom>\n", "<|", "|>", "<", "\n", "你a "])
 ).map("".join)
@@ -44,7 +44,7 @@ def test_the_prompt_is_the_published_form() -> None:
 
 @given(HOSTILE, HOSTILE)
 def test_no_text_becomes_structure(user: str, reply: str) -> None:
-    turn = Turn("k", user, "", "", "", reply)
+    turn = Exchange(user, "", "", "", reply)
     prompt = BUILDER.build([turn], user, (), 100_000)
     specials = [token_id for token_id in prompt.token_ids if token_id < 100]
     assert specials == CODEC.spell("<eoh><eom><eoh>")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from moss_tp.errors import EngineDeadError, QueueFullError
-from serve_app.chat.generation import ReplyDelta
+from serve_app.chat.events import Delta, Thoughts
 from serve_app.chat.turn import TurnLimits
 from serve_app.errors import (
     IdempotencyInProgressError,
@@ -110,7 +110,9 @@ async def test_who_leaves_cancels_and_stores_nothing(chat: Chat, is_reply: bool)
 
 async def test_closing_between_two_pieces_cancels_too(chat: Chat) -> None:
     events = chat.ask()
-    assert await anext(events) == ReplyDelta("t")
+    assert isinstance(await anext(events), Thoughts)
+    assert await anext(events) == Delta(0, "", (132,), ())
+    assert await anext(events) == Delta(0, "t", (216,), ())
     await events.aclose()
     assert (chat.model.num_running, chat.model.num_aborted) == (0, 1)
     assert await chat.store.load(chat.model.session_ids[-1], "ann") is None

@@ -38,7 +38,7 @@ def is_running(pid: int) -> bool:
 
 async def append(store: RedisSessionStore, uid: str, number: int) -> Turn:
     lease = Lease(uid, "ann", f"key {number}", new_token())
-    return await store.commit(lease, number, Turn(lease.key, "u", "t", "c", "r", new_token()))
+    return await store.commit(lease, number, Turn("u", "t", "c", "r", new_token(), lease.key))
 
 
 async def read(url: str, uid: str) -> tuple[Turn, ...]:

@@ -22,7 +22,7 @@ from serve_app.sessions.store import Lease
 
 
 def a_turn(key: str, reply: str = "ok") -> Turn:
-    return Turn(key, "hi", "None", "None", "\nNone\n", reply)
+    return Turn("hi", "None", "None", "\nNone\n", reply, key)
 
 
 def a_lease(uid: str = "", owner: str = "ann", key: str = "") -> Lease:
@@ -41,7 +41,7 @@ async def test_a_turn_is_read_back_as_it_was(store: RedisSessionStore) -> None:
     opened = await store.begin(lease, may_create=True)
     assert opened is not None and opened.is_leased and opened.session.turns == ()
     assert await store.load(lease.uid, "ann") is None
-    turn = Turn(lease.key, "嗨\0\n", "想", "None", "\nNone\n", "🙂 <eom>", "f", 3)
+    turn = Turn("嗨\0\n", "想", "None", "\nNone\n", "🙂 <eom>", lease.key, "f", 3, "length")
     assert await store.commit(lease, 0, turn) == turn
     session = await store.load(lease.uid, "ann")
     assert session is not None and session.turns == (turn,)
@@ -250,7 +250,7 @@ def test_any_text_comes_back_byte_equal(store_url: str, texts: list[tuple[str, s
     async def round_trip() -> None:
         client = RedisSessionStore(store_url)
         uid = new_token()
-        turns = [Turn(str(n), user, "", "", "", reply) for n, (user, _, reply) in enumerate(texts)]
+        turns = [Turn(user, "", "", "", reply, str(n)) for n, (user, _, reply) in enumerate(texts)]
         for number, turn in enumerate(turns):
             await client.commit(a_lease(uid, key=turn.key), number, turn)
         session = await client.load(uid, "ann")

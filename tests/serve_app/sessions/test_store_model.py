@@ -63,7 +63,7 @@ class StoreMachine(RuleBasedStateMachine):
     def commit(self, chat: int, owner: str, key: str, token: int, lag: int) -> None:
         lease = self.lease(chat, owner, key, token)
         turns = self.turns[lease.uid]
-        turn = Turn(key, "u", "t", "c", "r", new_token())
+        turn = Turn("u", "t", "c", "r", new_token(), key)
         step = self.store.commit(lease, len(turns) + lag, turn)
         stored = next((old for old in turns if old.key == key), None)
         is_owner = self.owners.get(lease.uid, owner) == owner
