@@ -1,4 +1,4 @@
-"""Prompts against MOSS's published form, and against text that tries to be structure."""
+"""Prompts have MOSS's published form, also for text that imitates its structure."""
 
 import json
 import os
@@ -41,7 +41,7 @@ HOSTILE = st.lists(
 ).map("".join)
 
 
-def test_first_prompt_is_the_published_form() -> None:
+def test_the_first_prompt_has_the_published_form() -> None:
     prompt = BUILDER.build([TURN], "5^3 等于多少？", {"calculator"}, 2048)
     assert prompt.dropped_turns == 0
     assert CODEC.show(prompt.token_ids) == (
@@ -56,7 +56,7 @@ def test_first_prompt_is_the_published_form() -> None:
     )
 
 
-def test_second_prompt_repeats_the_first_and_its_continuation() -> None:
+def test_the_second_prompt_repeats_the_first_and_its_continuation() -> None:
     generated = CODEC.spell(' 要计算<eot>\n<|Commands|>: Calculate("5^3")<eoc>')
     thinking = BUILDER.read_thinking(generated)
     assert (thinking.thoughts, thinking.commands) == ("要计算", 'Calculate("5^3")')
@@ -69,7 +69,7 @@ def test_second_prompt_repeats_the_first_and_its_continuation() -> None:
     )
 
 
-def test_rewritten_commands_keep_the_thoughts_ids() -> None:
+def test_rewritten_commands_keep_the_ids_of_the_thoughts() -> None:
     generated = CODEC.spell(" 想<eot>\n<|Commands|>: None.<eoc>")
     thinking = BUILDER.with_commands(BUILDER.read_thinking(generated), "None")
     assert CODEC.show(thinking.token_ids) == " 想<eot>\n<|Commands|>: None<eoc>\n"
@@ -89,7 +89,7 @@ def test_rewritten_commands_keep_the_thoughts_ids() -> None:
         ("", "None"),
     ],
 )
-def test_a_first_pass_gone_wrong_has_no_commands(written: str, thoughts: str) -> None:
+def test_a_malformed_first_pass_has_no_commands(written: str, thoughts: str) -> None:
     thinking = BUILDER.read_thinking(CODEC.spell(written))
     assert (thinking.thoughts, thinking.commands) == (thoughts, "None")
     assert CODEC.show(thinking.token_ids) == f" {thoughts}<eot>\n<|Commands|>: None<eoc>\n"
@@ -108,13 +108,13 @@ def test_no_text_becomes_structure(user: str, thoughts: str, reply: str) -> None
 
 
 @given(HOSTILE.map(CODEC.spell))
-def test_whatever_was_generated_is_continued_well_formed(generated: list[int]) -> None:
+def test_any_output_of_the_first_pass_is_continued_well_formed(generated: list[int]) -> None:
     thinking = BUILDER.with_commands(BUILDER.read_thinking(generated), "None")
     shown = CODEC.show(thinking.token_ids)
     assert re.search(r"<eot>(.|\n)*<\|Commands\|>: None<eoc>\n$", shown)
 
 
-def test_search_numbers_survive() -> None:
+def test_citations_are_kept() -> None:
     prompt = BUILDER.build([replace(TURN, reply="见<sup><|1|></sup>")], "<|2|>", (), 2048)
     shown = CODEC.show(prompt.token_ids)
     assert "<sup><|1|></sup>" in shown and "<|2|>" in shown
@@ -155,7 +155,7 @@ def test_meta_instruction_of_a_model_directory(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="MOSS's sample conversations are not here")
 def test_published_turns_are_rendered_byte_for_byte() -> None:
-    """Every turn of every sample, behind its earlier turns as they are told again."""
+    """Every turn of every sample, after its earlier turns as they appear in a later prompt."""
     num_checked = 0
     for path in sorted(SAMPLES.glob("*/*.json")):
         sample = json.loads(path.read_text("utf-8"))
