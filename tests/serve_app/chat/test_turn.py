@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from moss_tp.errors import EngineDeadError, QueueFullError
-from serve_app.chat.events import Delta, Thoughts
-from serve_app.chat.turn import TurnLimits
+from moss_tp.errors import EngineDeadError, InvalidRequestError, QueueFullError
+from moss_tp.sampling_params import SamplingParams
+from serve_app.chat.events import Delta, Done, Thoughts, Usage
+from serve_app.chat.turn import TurnDone, TurnLimits
 from serve_app.errors import (
     IdempotencyInProgressError,
     IdempotencyMismatchError,
@@ -202,6 +203,34 @@ async def test_a_key_runs_once_and_is_then_replayed(chat: Chat) -> None:
         await chat.say("other", uid=first.uid, idempotency_key="2")
     assert len(chat.model.prompts) == 6
     assert (await chat.say("一", idempotency_key=KEY, owner="bob")).uid != first.uid
+
+
+async def test_a_replay_has_one_event_and_no_usage(chat: Chat) -> None:
+    params = SamplingParams(max_tokens=3)
+    *_, first = await chat.events(idempotency_key=KEY, params=params)
+    (replay,) = await chat.events(idempotency_key=KEY, params=params)
+    assert isinstance(first, TurnDone) and isinstance(replay, TurnDone)
+    assert first.done.finish_reason == "length" and first.done.usage != Usage()
+    assert replay == replace(first, done=replace(first.done, usage=Usage()))
+
+
+async def test_the_terminal_event_is_the_only_one_that_knows_the_session(chat: Chat) -> None:
+    *events, done = await chat.events()
+    assert isinstance(done, TurnDone) and not any(isinstance(e, TurnDone | Done) for e in events)
+    assert (done.turn.reply, done.turn.finish_reason) == ("turn 1", "stop")
+    stored = await chat.store.load(done.session.uid, "ann")
+    assert stored == done.session, "it was committed before its end was reported"
+
+
+async def test_the_owner_and_the_priority_reach_the_engine(chat: Chat) -> None:
+    await chat.say(owner="bob", priority=2)
+    assert [(r.salt, r.priority) for r in chat.model.requests] == [("bob", 2)] * 2
+
+
+async def test_a_turn_has_one_choice(chat: Chat) -> None:
+    with pytest.raises(InvalidRequestError, match="n:"):
+        await chat.say(params=SamplingParams(n=2))
+    assert chat.model.requests == []
 
 
 async def test_a_running_key_is_in_progress(chat: Chat) -> None:

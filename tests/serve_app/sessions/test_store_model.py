@@ -1,4 +1,4 @@
-"""The store against a model of it that is a dictionary: any order of steps, same answers."""
+"""The store and a dictionary give the same results, in any order of steps."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ OWNERS, KEYS, TOKENS = st.sampled_from(["ann", "bob"]), st.sampled_from("abcd"),
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Two chats, two owners, few keys and leases, so that they collide."""
+    """Two sessions, two owners, few keys and leases, so that they collide."""
 
     url = ""
 
@@ -106,7 +106,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.runner.close()
 
 
-def test_the_store_behaves_as_a_dictionary(store_url: str) -> None:
+def test_the_store_behaves_like_a_dictionary(store_url: str) -> None:
     StoreMachine.url = store_url
     limits = settings(max_examples=40, stateful_step_count=40, deadline=None)
     run_state_machine_as_test(StoreMachine, settings=limits)
