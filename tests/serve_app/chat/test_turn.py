@@ -206,9 +206,9 @@ async def test_a_key_runs_once_and_is_then_replayed(chat: Chat) -> None:
 
 
 async def test_a_replay_has_one_event_and_no_usage(chat: Chat) -> None:
-    params = SamplingParams(max_tokens=3)
-    *_, first = await chat.events(idempotency_key=KEY, params=params)
-    (replay,) = await chat.events(idempotency_key=KEY, params=params)
+    key, params = new_token(), SamplingParams(max_tokens=3)
+    *_, first = await chat.events(idempotency_key=key, params=params)
+    (replay,) = await chat.events(idempotency_key=key, params=params)
     assert isinstance(first, TurnDone) and isinstance(replay, TurnDone)
     assert first.done.finish_reason == "length" and first.done.usage != Usage()
     assert replay == replace(first, done=replace(first.done, usage=Usage()))
