@@ -8,7 +8,7 @@ import cmath
 
 import sympy  # type: ignore[import-untyped]
 
-from plugins_svc.equations import EquationError, parse_equations
+from plugins_svc.equation_solver.equations import EquationError, parse_equations
 
 MAX_UNKNOWNS = 8
 MAX_OUTPUT_CHARS = 500

@@ -8,7 +8,7 @@ knows no variable except the ones that the expression itself assigns.
 import ast
 import re
 
-from plugins_svc.arithmetic import (
+from plugins_svc.expressions.arithmetic import (
     CONSTANTS,
     FUNCTION_NAMES,
     MAX_CHARS,
@@ -18,7 +18,7 @@ from plugins_svc.arithmetic import (
     apply,
     checked,
 )
-from plugins_svc.lexer import tokens_of
+from plugins_svc.expressions.lexer import tokens_of
 
 MAX_NODES = 200
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import sympy  # type: ignore[import-untyped]
 
-from plugins_svc.arithmetic import (
+from plugins_svc.expressions.arithmetic import (
     CONSTANTS,
     FUNCTION_NAMES,
     MAX_CHARS,
@@ -21,7 +21,7 @@ from plugins_svc.arithmetic import (
     apply,
     checked,
 )
-from plugins_svc.lexer import tokens_of
+from plugins_svc.expressions.lexer import tokens_of
 
 MAX_TOKENS = 400
 MAX_EXPONENT = 12

@@ -1,12 +1,12 @@
-"""Text into tokens by a pattern of all that is allowed; expressions and equations share it."""
+"""Splits expressions and equations into tokens by a pattern of all that is allowed in them."""
 
 import re
 
-from plugins_svc.arithmetic import ArithmeticRefusedError
+from plugins_svc.expressions.arithmetic import ArithmeticRefusedError
 
 
 def tokens_of(text: str, pattern: re.Pattern[str]) -> list[str]:
-    """Matches of `pattern`, one after the other, without those that are white space.
+    """The matches of `pattern` in `text`, end to end, without those that are white space.
 
     ArithmeticRefusedError for the first character at which nothing matches.
     """

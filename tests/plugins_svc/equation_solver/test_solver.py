@@ -1,10 +1,10 @@
-"""Equations and their roots, in process; the limits that need a process are tested with it."""
+"""Equations and their roots, in this process. Limits that need a worker are tested with it."""
 
 import pytest
 
-from plugins_svc.arithmetic import MAX_CHARS, ArithmeticRefusedError
-from plugins_svc.equations import MAX_EXPONENT, EquationError, parse_equations
-from plugins_svc.solver import MAX_OUTPUT_CHARS, MAX_UNKNOWNS, solve
+from plugins_svc.equation_solver.equations import MAX_EXPONENT, EquationError, parse_equations
+from plugins_svc.equation_solver.solver import MAX_OUTPUT_CHARS, MAX_UNKNOWNS, solve
+from plugins_svc.expressions.arithmetic import MAX_CHARS, ArithmeticRefusedError
 
 REFUSED = (EquationError, ArithmeticRefusedError)
 
@@ -82,7 +82,7 @@ def test_long_exact_roots_are_given_in_digits() -> None:
         "x!=y!=1",
     ],
 )
-def test_defence_only_own_grammar(attack: str) -> None:
+def test_defence_only_our_grammar_is_read(attack: str) -> None:
     with pytest.raises(REFUSED):
         solve(attack)
 

@@ -1,18 +1,18 @@
-"""A full-text index over passages of the user's own documents: SQLite FTS5 in memory.
+"""A full-text index over passages of the user's documents: SQLite FTS5 in memory.
 
-FTS5 splits on spaces, which Chinese has none of: so texts and queries are turned into words and
-bigrams of CJK characters before SQLite sees them. It knows files only as (title, text).
+FTS5 splits text at spaces, which Chinese does not use, so texts and queries are turned into words
+and bigrams of CJK characters first. Knows documents, not files.
 """
 
 import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from plugins_svc.sdk.output import Item
+from plugins_svc.web_search.documents import Document
 
-MAX_PASSAGE_CHARS = 360  # with its quotes and escapes still one whole search item
+MAX_PASSAGE_CHARS = 360  # quotes and escapes included, a passage then fits one item
 MAX_QUERY_TERMS = 64
 
 _CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -20,17 +20,8 @@ _RUN = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
 _SENTENCE = re.compile(r"[^。！？!?.\n]*(?:[。！？!?.]+|\n|$)")
 
 
-@dataclass(frozen=True)
-class Document:
-    """A document to be searched. `url` is where a person finds it, or empty."""
-
-    title: str
-    url: str
-    text: str
-
-
 class SearchIndex:
-    """Passages and what finds them. Reading it from several threads is safe."""
+    """Searchable passages. Several threads may search at a time."""
 
     def __init__(self, documents: Iterable[Document]) -> None:
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
@@ -64,7 +55,7 @@ class SearchIndex:
 
 
 def terms(text: str) -> Iterator[str]:
-    """Words and CJK bigrams (a lone CJK character stands for itself), letters and digits only."""
+    """Words and CJK bigrams of `text` (a single CJK character is a term), folded to lower case."""
     for run in _RUN.findall(unicodedata.normalize("NFKC", text).casefold()):
         if re.match(f"[{_CJK}]", run) and len(run) > 1:
             yield from (run[i : i + 2] for i in range(len(run) - 1))
@@ -73,7 +64,7 @@ def terms(text: str) -> Iterator[str]:
 
 
 def passages(text: str) -> Iterator[str]:
-    """Pieces of at most MAX_PASSAGE_CHARS, cut between sentences where there are any."""
+    """Passages of at most MAX_PASSAGE_CHARS, cut between sentences where possible."""
     passage = ""
     for piece in _pieces(text):
         if len(passage) + len(piece) > MAX_PASSAGE_CHARS:
@@ -84,13 +75,13 @@ def passages(text: str) -> Iterator[str]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Sentences; one that is too long for a passage comes in parts that are not."""
+    """Sentences; one that is too long for a passage is split."""
     for sentence in _SENTENCE.finditer(text):
         for start in range(sentence.start(), sentence.end(), MAX_PASSAGE_CHARS):
             yield text[start : min(start + MAX_PASSAGE_CHARS, sentence.end())]
 
 
 def _stripped(passage: str) -> list[str]:
-    """`passage` with its white space folded; nothing when that was all."""
+    """`passage` with white space collapsed, as a list; empty when it holds nothing else."""
     folded = " ".join(passage.split())
     return [folded] if folded else []

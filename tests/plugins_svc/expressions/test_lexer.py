@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from plugins_svc.arithmetic import ArithmeticRefusedError
-from plugins_svc.lexer import tokens_of
+from plugins_svc.expressions.arithmetic import ArithmeticRefusedError
+from plugins_svc.expressions.lexer import tokens_of
 
 PATTERN = re.compile(r"\s+|[0-9]+|[-+*/]")
 

@@ -1,5 +1,7 @@
-"""One warm worker process that runs sympy: started at once, asked one call at a time, killed and
-replaced when it does not answer in time. It knows the worker's lines, not what they mean.
+"""The parent's side of a worker process that runs sympy.
+
+The process starts at once and answers one call at a time; when it fails to answer in time it is
+killed and replaced. This module knows the format of the worker's lines, not their meaning.
 """
 
 import json
@@ -9,12 +11,12 @@ import sys
 from pathlib import Path
 
 START_TIMEOUT_S = 60.0
-_COMMAND = [sys.executable, "-P", "-s", "-m", "plugins_svc.solver_worker"]
-_ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[1])}  # and nothing of ours to steal
+_COMMAND = [sys.executable, "-P", "-s", "-m", "plugins_svc.equation_solver.worker"]
+_ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[2])}  # nothing else: no secrets to leak
 
 
-class SolverProcess:
-    """Not thread-safe. Its stdin closes with this process, which ends the worker too."""
+class WorkerProcess:
+    """Not thread-safe. When this process ends, the worker's stdin closes and the worker exits."""
 
     def __init__(self) -> None:
         self._process = _start()
@@ -22,11 +24,11 @@ class SolverProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the worker as it is now."""
+        """Process id of the current worker; it changes when the worker is replaced."""
         return self._process.pid
 
-    def ask(self, text: str, timeout_s: float) -> list[str]:
-        """The worker's lines; none when it broke or did not answer within `timeout_s`."""
+    def solve(self, text: str, timeout_s: float) -> list[str]:
+        """The worker's answer; no lines when it crashed or took longer than `timeout_s`."""
         lines = self._call(text, timeout_s)
         if lines is None:
             self.close()
@@ -34,7 +36,7 @@ class SolverProcess:
         return lines or []
 
     def close(self) -> None:
-        """Kill the worker and reap it."""
+        """Kill the worker and reap it. May be called again."""
         with self._process:
             self._process.kill()
 
@@ -51,7 +53,10 @@ class SolverProcess:
         return self._read_line(timeout_s)
 
     def _read_line(self, timeout_s: float) -> list[str] | None:
-        """The next line, at most a pipe's atomic write long; None on silence or the end."""
+        """The next line; None on a timeout or end of file.
+
+        A line is shorter than a pipe's atomic write, so once there is input, it is whole.
+        """
         stdout = self._process.stdout
         if stdout is None or not select.select([stdout], [], [], timeout_s)[0]:
             return None
@@ -67,5 +72,5 @@ def _start() -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         bufsize=0,
         env=_ENVIRONMENT,
-        start_new_session=True,  # Ctrl-C in a terminal is not for it
+        start_new_session=True,  # Ctrl-C in a terminal must not reach it
     )
