@@ -1,8 +1,8 @@
 """A restricted evaluator of expressions: numbers, + - * / // **, a few functions, nothing else.
 
-Python's grammar reads the expression into a tree that is only walked, never compiled or
-executed. Length and depth are checked before parsing, the tree's shape before walking it. It
-knows no variable except the ones that the expression itself assigns.
+Python's parser turns the expression into a tree, which is walked but never compiled or executed.
+Length and nesting are checked before parsing, depth and size of the tree before walking it. The
+only variables are those that the expression itself assigns.
 """
 
 import ast
@@ -38,9 +38,9 @@ _BINARY: dict[type[ast.operator], str] = {
 
 
 def evaluate(text: str) -> Number:
-    """Value of an expression, or of the last one after `;`-separated assignments.
+    """The value of an expression, or of the last one after assignments separated by `;`.
 
-    `^` is a power. ArithmeticRefusedError for anything that has no value.
+    `^` is a power. ArithmeticRefusedError for any text without a value.
     """
     *assignments, last = _parse(text)
     names = dict(CONSTANTS)
@@ -52,7 +52,7 @@ def evaluate(text: str) -> Number:
 
 
 def _parse(text: str) -> list[ast.stmt]:
-    """The statements of `text`, at least one, within every limit on shape."""
+    """The statements of `text`, at least one, within every limit."""
     if len(text) > MAX_CHARS:
         raise ArithmeticRefusedError("expression too long")
     tokens = tokens_of(text, _TOKEN)
@@ -62,7 +62,7 @@ def _parse(text: str) -> list[ast.stmt]:
         tree = ast.parse(" ".join("**" if token == "^" else token for token in tokens))
     except (SyntaxError, MemoryError, RecursionError) as error:
         raise ArithmeticRefusedError("not an expression") from error
-    _check_shape(tree)
+    _check_size(tree)
     if not tree.body:
         raise ArithmeticRefusedError("nothing to evaluate")
     return tree.body
@@ -76,11 +76,11 @@ def _nesting(tokens: list[str]) -> int:
     return deepest
 
 
-def _check_shape(tree: ast.AST) -> None:
-    """Bound the tree before anything recurses into it."""
+def _check_size(tree: ast.AST) -> None:
+    """Bound depth and number of nodes, before anything recurses into the tree."""
     num_nodes = 0
     level: list[ast.AST] = [tree]
-    for _ in range(MAX_DEPTH + 2):  # the module and its statement stand above the expression
+    for _ in range(MAX_DEPTH + 2):  # two levels more: module and statement
         num_nodes += len(level)
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         level = [node for node in level if isinstance(node, ast.expr | ast.stmt)]

@@ -1,77 +1,46 @@
-"""Equations as MOSS writes them: from text to sympy objects by an own tokenizer and parser.
+"""Parses equations as MOSS writes them into sympy expressions, with our own tokenizer and parser.
 
-The text never reaches sympify, parse_expr, lambdify or eval; only numbers and Symbols with plain
-names are ever built from it. Two numbers are combined as the calculator does (`160/3` is a
-float), anything with an unknown stays exact. Runs inside the solver's limited worker process.
+The text never reaches sympify, parse_expr, lambdify or eval; it is only turned into numbers and
+Symbols with plain names. Runs inside the solver's limited worker process.
 """
 
-import operator
 import re
-from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import sympy  # type: ignore[import-untyped]
 
+from plugins_svc.equation_solver.algebra import EquationError, Value, call, combine, raise_to
 from plugins_svc.expressions.arithmetic import (
     CONSTANTS,
     FUNCTION_NAMES,
     MAX_CHARS,
     MAX_DEPTH,
-    Number,
-    apply,
     checked,
 )
 from plugins_svc.expressions.lexer import tokens_of
 
 MAX_TOKENS = 400
-MAX_EXPONENT = 12
-
-Value: TypeAlias = Number | sympy.Expr
 
 _TOKEN = re.compile(
     r"\s+|(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d+)?|[A-Za-z][A-Za-z0-9_]*|\*\*|[-+*/^()]", re.ASCII
 )
-_OPERATORS: dict[str, Callable[[Any, Any], sympy.Expr]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-}
-_FUNCTIONS: dict[str, Callable[[sympy.Expr], sympy.Expr]] = {
-    "sqrt": sympy.sqrt,
-    "sin": sympy.sin,
-    "cos": sympy.cos,
-    "tan": sympy.tan,
-    "asin": sympy.asin,
-    "acos": sympy.acos,
-    "atan": sympy.atan,
-    "log": sympy.log,
-    "ln": sympy.log,
-    "exp": sympy.exp,
-    "abs": sympy.Abs,
-}
-
-
-class EquationError(ValueError):
-    """Not an equation, or over a limit."""
 
 
 def parse_equations(text: str) -> list[Value]:
-    """`left - right` of every piece that has an `=`; pieces are separated by `;` or `,`.
+    """`left - right` of every piece of `text` with an `=`; `;` and `,` separate pieces.
 
-    Raises EquationError, or ArithmeticRefusedError for characters that are in no equation and
-    numbers that cannot be computed.
+    Raises EquationError, or ArithmeticRefusedError for an unexpected character and for numbers
+    that cannot be computed.
     """
     if len(text) > MAX_CHARS:
         raise EquationError("text too long")
     pieces = [piece.split("=") for piece in re.split("[;,]", text) if "=" in piece]
     if any(len(sides) != 2 for sides in pieces):
-        raise EquationError("one = an equation")
+        raise EquationError("more than one = in an equation")
     return [combine("-", Side(left).parse(), Side(right).parse()) for left, right in pieces]
 
 
 class Side:
-    """Recursive descent over one side of an equation.
+    """A recursive-descent parser for one side of an equation.
 
     sum := product (("+" | "-") product)*      product := factor (("*" | "/")? factor)*
     factor := ("+" | "-")* power               power := atom (("^" | "**") factor)?
@@ -85,7 +54,7 @@ class Side:
         self._depth = 0
 
     def parse(self) -> Value:
-        """Value of the whole side."""
+        """The value of the whole side."""
         value = self._sum()
         if self._peek():
             raise EquationError(f"unexpected {self._peek()!r}")
@@ -149,45 +118,3 @@ class Side:
         if not self._accept(")"):
             raise EquationError("missing )")
         return value
-
-
-def combine(sign: str, left: Value, right: Value) -> Value:
-    """left + - * / right: exact as soon as an unknown is involved."""
-    if isinstance(left, sympy.Expr) or isinstance(right, sympy.Expr):
-        return _bounded(_OPERATORS[sign](left, right))
-    return apply(sign, left, right)
-
-
-def raise_to(base: Value, exponent: Value) -> Value:
-    """base ** exponent; what is not all numbers is raised to at most MAX_EXPONENT."""
-    if not isinstance(base, sympy.Expr) and not isinstance(exponent, sympy.Expr):
-        return apply("**", base, exponent)
-    _check_exponent(exponent)
-    return _bounded(operator.pow(base, exponent))
-
-
-def call(name: str, argument: Value) -> Value:
-    """A function of a number is a float; of an unknown, exact, where sympy has it."""
-    if not isinstance(argument, sympy.Expr):
-        return apply(name, argument)
-    if name not in _FUNCTIONS:
-        raise EquationError(f"{name} of an unknown")
-    return _bounded(_FUNCTIONS[name](argument))
-
-
-def _check_exponent(exponent: Value) -> None:
-    is_number = not isinstance(exponent, sympy.Expr) or exponent.is_number
-    if is_number and abs(exponent) > MAX_EXPONENT:
-        raise EquationError("exponent too large")
-
-
-def _bounded(value: sympy.Expr) -> sympy.Expr:
-    """`value` within every limit, also on what sympy made of it (`(x^12)^12` is `x^144`)."""
-    if value.has(sympy.nan, sympy.zoo, sympy.oo, -sympy.oo):
-        raise EquationError("not finite")
-    for power in value.atoms(sympy.Pow):
-        _check_exponent(power.exp)
-    if value.is_Rational:
-        checked(int(value.p))
-        checked(int(value.q))
-    return value

@@ -1,14 +1,15 @@
-"""Roots of an equation or the one solution of a system, as the lines that MOSS reads.
+"""Solves one equation for its roots, or a system for its unique solution, as lines for MOSS.
 
-One root is `x = 26`, several are `x_0 = …`; a system gives its unknowns in the order of their
-names, and only when it has exactly one solution. Runs inside the solver's limited worker process.
+One root reads `x = 26`, several read `x_0 = …`. A system needs exactly one solution; its unknowns
+are sorted by name. Runs inside the solver's limited worker process.
 """
 
 import cmath
 
 import sympy  # type: ignore[import-untyped]
 
-from plugins_svc.equation_solver.equations import EquationError, parse_equations
+from plugins_svc.equation_solver.algebra import EquationError
+from plugins_svc.equation_solver.equations import parse_equations
 
 MAX_UNKNOWNS = 8
 MAX_OUTPUT_CHARS = 500
@@ -18,8 +19,8 @@ DIGITS = 15
 def solve(text: str) -> list[str]:
     """The lines of the answer, at least one.
 
-    Raises EquationError or ArithmeticRefusedError for what is no equation, and whatever sympy
-    raises for what it cannot solve.
+    Raises EquationError or ArithmeticRefusedError for text without an answer, and any error of
+    sympy's when it fails to solve.
     """
     differences = parse_equations(text)
     equations = [d for d in differences if isinstance(d, sympy.Expr) and d.free_symbols]
@@ -56,7 +57,7 @@ def _unique_solution(
 
 
 def _lines(names: list[str], values: list[sympy.Expr]) -> list[str]:
-    """`name = value` each; in digits where the exact form is too long to be of use."""
+    """A line `name = value` for each; in decimals when the exact form is too long."""
     if not values or not all(_is_finite_number(value) for value in values):
         raise EquationError("no finite solution")
     exact = [f"{name} = {value}" for name, value in zip(names, values, strict=True)]

@@ -1,7 +1,7 @@
-"""Bounded arithmetic on numbers: what the calculator and the equation solver may compute.
+"""Bounded arithmetic on numbers, shared by the calculator and the equation solver.
 
-Integers of at most MAX_BITS bits and finite floats, nothing else; the size of a power is checked
-before it is computed. Every failure is one error, ArithmeticRefusedError.
+Values are integers of at most MAX_BITS bits and finite floats. The size of a power is checked
+before it is computed. Every failure raises ArithmeticRefusedError.
 """
 
 import math
@@ -18,12 +18,12 @@ CONSTANTS: dict[str, Number] = {"pi": math.pi, "e": math.e}
 
 
 class ArithmeticRefusedError(ValueError):
-    """Not arithmetic, or over a limit, or without a finite real value."""
+    """The text is not arithmetic, exceeds a limit, or has no finite real value."""
 
 
 def _power(base: Number, exponent: Number) -> Number | complex:
-    whole = isinstance(base, int) and isinstance(exponent, int)
-    if whole and int(base).bit_length() * abs(int(exponent)) > MAX_BITS:
+    are_ints = isinstance(base, int) and isinstance(exponent, int)
+    if are_ints and int(base).bit_length() * abs(int(exponent)) > MAX_BITS:
         raise ArithmeticRefusedError("power too large")
     value: Number | complex = base**exponent
     return value
@@ -59,7 +59,7 @@ FUNCTION_NAMES = frozenset(_FUNCTIONS)
 
 
 def checked(value: Any) -> Number:
-    """`value` if it is an int of allowed size or a finite float."""
+    """`value`, if it is an int of allowed size or a finite float; ArithmeticRefusedError if not."""
     if type(value) is int and value.bit_length() <= MAX_BITS:
         return value
     if type(value) is float and math.isfinite(value):
@@ -68,7 +68,10 @@ def checked(value: Any) -> Number:
 
 
 def apply(name: str, *operands: Number) -> Number:
-    """The operator or function called `name` on its operands. Angles are radians."""
+    """The value of the operator or function `name`. Angles are in radians.
+
+    ArithmeticRefusedError when there is no such name or no allowed value.
+    """
     function = _FUNCTIONS.get(name) or _OPERATORS.get(name)
     if function is None:
         raise ArithmeticRefusedError(f"no operator or function {name!r}")

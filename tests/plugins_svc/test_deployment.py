@@ -1,7 +1,5 @@
 """The plugin deployments on a small, real Ray cluster."""
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from plugins_svc.sdk.output import PluginOutput
 from tests.support.waiting import wait_until
 
 ANSWER_TIMEOUT_S = 120
+CLOSE_TIMEOUT_S = 30
 ROOT = Path(__file__).parents[2]
 WORKER = b"plugins_svc.equation_solver.worker"
 
@@ -26,6 +25,26 @@ def own_serve() -> Iterator[None]:
         serve.start(proxy_location="Disabled")  # no HTTP, so no port
         yield
         serve.shutdown()  # type: ignore[no-untyped-call]
+
+
+class ClosingLog:
+    """A plugin that only writes down that it was closed."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    async def run(self, argument: str) -> PluginOutput:
+        return PluginOutput.no_result()
+
+    def close(self) -> None:
+        self._log.write_text("closed", "utf-8")
+
+
+class LoggingReplica(PluginReplica):
+    """The replica of the product over a ClosingLog."""
+
+    def __init__(self, log: Path) -> None:
+        self._plugin = ClosingLog(log)
 
 
 def solver_workers() -> set[int]:
@@ -61,17 +80,24 @@ def test_each_plugin_answers_in_its_own_deployment(own_serve: None) -> None:
         assert handles[name].run.remote(argument).result(timeout_s=ANSWER_TIMEOUT_S) == expected
 
 
-def test_a_replica_closes_its_plugin_when_it_ends(own_serve: None) -> None:
+def test_a_replica_closes_its_plugin_when_it_ends(own_serve: None, tmp_path: Path) -> None:
+    log = tmp_path / "closed"
+    application = serve.deployment(name="logging")(LoggingReplica).bind(log)
+    serve.run(application, name="logging", route_prefix=None)
+    assert not log.exists()
+    serve.delete("logging")
+    assert log.read_text("utf-8") == "closed"
+
+
+def test_no_solver_worker_survives_its_replica(own_serve: None) -> None:
     before = solver_workers()
-    application = plugin_deployment("equation_solver", {}, {"graceful_shutdown_timeout_s": 30})
+    application = plugin_deployment("equation_solver", {}, {})
     handle = serve.run(application, name="solver", route_prefix=None)
     assert handle.run.remote("2x=6").result(timeout_s=ANSWER_TIMEOUT_S).ok
     workers = solver_workers() - before
     assert len(workers) == NUM_PROCESSES
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)  # it cannot read end of file: only close() ends it
     serve.delete("solver")
-    assert wait_until(lambda: not workers & solver_workers(), 30)
+    assert wait_until(lambda: not workers & solver_workers(), CLOSE_TIMEOUT_S)
 
 
 def test_a_plugin_that_cannot_start_is_an_error_of_the_replica() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from plugins_svc.equation_solver.equations import MAX_EXPONENT, EquationError, parse_equations
+from plugins_svc.equation_solver.algebra import MAX_EXPONENT, EquationError
+from plugins_svc.equation_solver.equations import parse_equations
 from plugins_svc.equation_solver.solver import MAX_OUTPUT_CHARS, MAX_UNKNOWNS, solve
 from plugins_svc.expressions.arithmetic import MAX_CHARS, ArithmeticRefusedError
 
@@ -57,12 +58,12 @@ def test_no_answer(text: str) -> None:
         solve(text)
 
 
-def test_long_exact_roots_are_given_in_digits() -> None:
+def test_long_exact_roots_are_given_in_decimals() -> None:
     lines = solve("x^4+x^3+3x+7=0")
     assert len(lines) == 4
     assert lines[0].startswith("x_0 = ")
     assert all("sqrt" not in line and "**" not in line for line in lines)
-    # Real roots by way of complex radicals, and roots without radicals, are digits too.
+    # So are real roots that need complex radicals, and roots that have no radicals.
     assert solve("x^5-x-1=0")[0] == "x_0 = 1.16730397826142"
 
 
@@ -87,7 +88,7 @@ def test_defence_only_our_grammar_is_read(attack: str) -> None:
         solve(attack)
 
 
-def test_defence_names_of_sympy_and_python_are_plain_unknowns() -> None:
+def test_defence_names_of_sympy_and_python_are_ordinary_unknowns() -> None:
     assert solve("I=1;eval=2;S=3;oo=4") == ["I = 1", "S = 3", "eval = 2", "oo = 4"]
     assert solve("E(1)=2") == ["E = 2"]  # implied multiplication, not a call
 

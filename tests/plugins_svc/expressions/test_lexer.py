@@ -16,6 +16,6 @@ def test_tokens_without_white_space() -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "1+x", "1 $"])
-def test_a_character_of_no_token_is_refused_by_name(text: str) -> None:
+def test_an_unexpected_character_is_named(text: str) -> None:
     with pytest.raises(ArithmeticRefusedError, match=f"unexpected '{re.escape(text[-1])}'"):
         tokens_of(text, PATTERN)
