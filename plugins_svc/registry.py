@@ -46,7 +46,7 @@ def create_plugin(name: str, settings: PluginSettings) -> Plugin:
 
 
 def capability_lines(enabled: Collection[str]) -> str:
-    """The seven lines that end a plugin model's meta instruction, each with its newline.
+    """The lines that end a plugin model's meta instruction, each with its newline.
 
     A plugin outside `enabled` reads `disabled.`; UnknownPluginError for an unknown name.
     """
