@@ -44,11 +44,16 @@ def check_output(answer: object) -> PluginOutput:
 
     Callers check what a plugin in another process sent before they format it.
     """
-    if not isinstance(answer, PluginOutput) or not isinstance(answer.ok, bool):
-        raise TypeError(f"a plugin answered with {type(answer).__name__}")
-    texts = [*answer.lines]
-    for item in answer.items:
-        texts += [item.title, item.url, item.snippet]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError("a plugin answered with something that is not text")
+    if not (
+        isinstance(answer, PluginOutput)
+        and isinstance(answer.ok, bool)
+        and _is_tuple_of(answer.lines, str)
+        and _is_tuple_of(answer.items, Item)
+        and all(_is_tuple_of((i.title, i.url, i.snippet), str) for i in answer.items)
+    ):
+        raise TypeError(f"a plugin answered with a malformed {type(answer).__name__}")
     return answer
+
+
+def _is_tuple_of(values: object, kind: type) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)

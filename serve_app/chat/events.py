@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moss_tp.engine.outputs import FinishReason
-from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken
 from serve_app.prompt.exchange import Exchange
 
 

@@ -1,7 +1,7 @@
-"""Runs the plugin calls of a choice at once, and reports them as events.
+"""Runs the plugin calls of a choice concurrently, and reports them as events.
 
-A call that fails, hangs or answers nonsense has no result; it never fails the turn. What the
-answers look like to the model is decided elsewhere.
+A call that fails, hangs or returns a malformed output has no result; it never fails the turn. How
+the model sees the outputs is decided elsewhere.
 """
 
 import asyncio
@@ -11,19 +11,18 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import items_per_search
+from plugins_svc.protocol.results import Outcome, item_numbers
+from plugins_svc.registry import SPECS
 from plugins_svc.sdk.output import PluginOutput, check_output
 from serve_app.chat.events import PluginCall, SearchItem
 from serve_app.chat.protocols import PluginClient
-from serve_app.chat.request import Choice
+from serve_app.chat.request import Choice, TimedOutput
 
 logger = logging.getLogger(__name__)
 
-Outcome = tuple[Call, PluginOutput]
-
 
 class PluginCalls:
-    """The calls of one choice. `outcomes` is complete when `run` has ended."""
+    """The calls of one choice. `outcomes` has one entry per call, complete when `run` has ended."""
 
     def __init__(
         self, client: PluginClient, timeout_s: float, choice: Choice, calls: Sequence[Call]
@@ -31,30 +30,38 @@ class PluginCalls:
         self._client = client
         self._timeout_s = timeout_s
         self._choice = choice
-        self._calls = calls
-        self._num_items = 0
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[Outcome] = [(call, PluginOutput.no_result()) for call in calls]
 
     async def run(self) -> AsyncGenerator[PluginCall]:
-        """All calls as started, then each as done or failed, in their order.
+        """All calls as started, then each as done or failed. Closing it cancels what still runs.
 
-        The order fixes the numbers of the search items. Closing it cancels what still runs.
+        They end in the order of the blocks in Results, which fixes the numbers of search items.
         """
-        started = [self._started(index, call) for index, call in enumerate(self._calls)]
-        tasks = [asyncio.create_task(self._timed_answer(call)) for call in self._calls]
+        calls = [call for call, _ in self.outcomes]
+        started = [self._started(index, call) for index, call in enumerate(calls)]
+        tasks = [self._start(call) for call in calls]
         try:
             for event in started:
                 yield event
-            for event, call, task in zip(started, self._calls, tasks, strict=True):
-                output, ms = await task
-                self.outcomes.append((call, output))
-                yield self._ended(event, output, ms)
+            for index in sorted(range(len(calls)), key=lambda i: SPECS.index(calls[i].spec)):
+                output, ms = await tasks[index]
+                self.outcomes[index] = (calls[index], output)
+                numbers = item_numbers(self.outcomes)[index]
+                yield _ended(started[index], output, numbers, ms)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _timed_answer(self, call: Call) -> tuple[PluginOutput, int]:
+    def _start(self, call: Call) -> "asyncio.Task[TimedOutput]":
+        """A task for `call`. Equal calls of a request share one, unless they have effects."""
+        running = self._choice.answers.get(call)
+        if running is None or call.spec.has_effects:
+            running = asyncio.create_task(self._timed_answer(call))
+            self._choice.answers[call] = running
+        return running
+
+    async def _timed_answer(self, call: Call) -> TimedOutput:
         start = time.monotonic()
         output = await self._answer(call)
         return output, round((time.monotonic() - start) * 1000)
@@ -72,18 +79,13 @@ class PluginCalls:
         call_id = f"{self._choice.request.request_id}-{choice}-{index}"
         return PluginCall(choice, call_id, call.name, call.argument, "started")
 
-    def _ended(self, event: PluginCall, output: PluginOutput, ms: int) -> PluginCall:
-        shown = self._numbered(output) or "\n".join(output.lines)
-        if not (output.ok and shown):
-            return replace(event, state="failed", ms=ms)
-        return replace(event, state="done", output=shown, ms=ms)
 
-    def _numbered(self, output: PluginOutput) -> tuple[SearchItem, ...]:
-        """The items that the Results may show, numbered over all searches of the choice."""
-        num_searches = sum(call.name == "Search" for call in self._calls)
-        items = output.items[: items_per_search(num_searches)] if output.ok else ()
-        first = self._num_items + 1
-        self._num_items += len(items)
-        return tuple(
-            SearchItem(n, item.title, item.url, item.snippet) for n, item in enumerate(items, first)
-        )
+def _ended(event: PluginCall, output: PluginOutput, numbers: range, ms: int) -> PluginCall:
+    items = tuple(
+        SearchItem(n, item.title, item.url, item.snippet)
+        for n, item in zip(numbers, output.items, strict=False)  # not all items may be shown
+    )
+    shown = items or "\n".join(output.lines)
+    if not (output.ok and shown):
+        return replace(event, state="failed", ms=ms)
+    return replace(event, state="done", output=shown, ms=ms)

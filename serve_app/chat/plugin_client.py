@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from plugins_svc.errors import UnknownPluginError
 from plugins_svc.protocol.calls import Call
+from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
 
 RunPlugin = Callable[[str], Awaitable[PluginOutput]]

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from moss_tp.errors import DeadlineExceededError
 from serve_app.chat.events import Done, Event, Usage
@@ -54,11 +55,8 @@ class Replier:
             request.max_length,
         )
         seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
-        has_begun = asyncio.Event()
-        choices = [
-            self._events(Choice(request, prompt, index, seed, has_begun))
-            for index in range(request.params.n)
-        ]
+        first = Choice(request, prompt, 0, seed, asyncio.Event(), {})
+        choices = [self._events(replace(first, index=index)) for index in range(request.params.n)]
         async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
             async for event in events:
                 yield event

@@ -1,14 +1,18 @@
-"""A request for a reply, and one choice of it while it is generated. Plain data."""
+"""A request for a reply, and one choice of it while it is generated."""
 
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
+from plugins_svc.protocol.calls import Call
+from plugins_svc.sdk.output import PluginOutput
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
+
+TimedOutput = tuple[PluginOutput, int]  # and how many milliseconds the call took
 
 
 @dataclass(frozen=True)
@@ -35,17 +39,18 @@ class ReplyRequest:
 
 @dataclass(frozen=True)
 class Choice:
-    """Choice number `index` of a request. `seed` and `has_begun` are shared by its choices.
+    """Choice number `index` of a request. Its choices share `seed`, `has_begun` and `answers`.
 
     `has_begun` is set when the first choice has computed the prompt, which the others then find
-    in the prefix cache.
+    in the prefix cache. `answers` holds the plugin calls that equal calls of other choices reuse.
     """
 
     request: ReplyRequest
     prompt: Prompt
     index: int
     seed: int
-    has_begun: asyncio.Event = field(default_factory=asyncio.Event)
+    has_begun: asyncio.Event
+    answers: dict[Call, asyncio.Task[TimedOutput]]
 
     @property
     def time_left_s(self) -> float:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from moss_tp.dialogue import neutralise_output
 from moss_tp.errors import ContextLengthError
 from plugins_svc.protocol.calls import parse_commands, render_commands
-from plugins_svc.protocol.results import format_results, num_items
+from plugins_svc.protocol.results import Outcome, format_results, num_items
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.events import PluginCall, Thoughts
 from serve_app.chat.pass_params import thoughts_params
 from serve_app.chat.passes import run_pass
-from serve_app.chat.plugin_calls import Outcome, PluginCalls
+from serve_app.chat.plugin_calls import PluginCalls
 from serve_app.chat.protocols import ChatModel, PluginClient
 from serve_app.chat.request import Choice
 from serve_app.prompt.builder import PromptBuilder, Thinking

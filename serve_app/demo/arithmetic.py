@@ -7,7 +7,7 @@ its reply; with it off, it says so plainly.
 import asyncio
 from dataclasses import dataclass
 
-from plugins_svc.calculator import Calculator
+from plugins_svc.calculator.plugin import Calculator
 from plugins_svc.protocol.calls import Call
 from serve_app.demo.demo_turn import DemoTurn
 from serve_app.demo.draw import Draw

@@ -17,7 +17,7 @@ from moss_tp.engine.request import EngineRequest
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
-from plugins_svc.registry import PluginSettings, available_plugins, create_plugin
+from plugins_svc.registry import available_plugins, create_plugin
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.events import Done
 from serve_app.chat.plugin_client import PluginsByName
@@ -93,8 +93,7 @@ class _LocalModel:
 @contextmanager
 def _local_plugins(names: Collection[str]) -> Iterator[PluginsByName]:
     """Plugins in this process; those without a back end have no result."""
-    available = available_plugins(PluginSettings())
-    plugins = {name: create_plugin(name) for name in names if name in available}
+    plugins = {name: create_plugin(name, {}) for name in available_plugins({}) if name in names}
     try:
         functions = {name: plugin.run for name, plugin in plugins.items()}
         yield PluginsByName(dict.fromkeys(names, _no_back_end) | functions)

@@ -16,7 +16,7 @@ from cluster.errors import unwrapped
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError, QueueFullError
-from plugins_svc.errors import PluginError
+from plugins_svc.sdk.errors import PluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.plugin_client import PluginsByName, RunPlugin
 

@@ -1,4 +1,4 @@
-"""MOSS's published sample conversations, where a copy is at hand: what was recorded comes out."""
+"""MOSS's published sample conversations, where there is a copy: we reproduce what they record."""
 
 import json
 import os
@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from plugins_svc.arithmetic import ArithmeticRefusedError
-from plugins_svc.evaluator import evaluate
+from plugins_svc.calculator.evaluator import evaluate
+from plugins_svc.equation_solver.solver import solve
+from plugins_svc.expressions.arithmetic import ArithmeticRefusedError
 from plugins_svc.protocol.calls import Call, parse_commands, render_commands
 from plugins_svc.protocol.results import format_results, format_value
-from plugins_svc.registry import capability_lines
+from plugins_svc.registry import PLUGIN_NAMES, capability_lines
 from plugins_svc.sdk.output import PluginOutput
-from plugins_svc.search_index import Document, SearchIndex
-from plugins_svc.solver import solve
+from plugins_svc.web_search.documents import Document
+from plugins_svc.web_search.search_index import SearchIndex
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "sft_samples"
 SAMPLES = Path(os.environ.get("MOSS_SFT_SAMPLES", DEFAULT))
@@ -39,7 +40,7 @@ def test_strict_commands_parse_and_render_to_themselves() -> None:
     strict = [text for text in texts if STRICT.fullmatch(text) and text.count('("') <= 4]
     assert len(strict) > 300
     same = [render_commands(parse_commands(text)) == text for text in strict]
-    assert same.count(False) <= 1  # one names a plugin that never was
+    assert same.count(False) <= 1  # one names a plugin that does not exist
 
 
 def test_recorded_calculations() -> None:
@@ -53,9 +54,9 @@ def test_recorded_calculations() -> None:
 def calculated(argument: str) -> str:
     call = Call("Calculate", argument)
     try:
-        return format_value(call, PluginOutput(True, (str(evaluate(argument)),)))
+        return format_value(call, PluginOutput(True, (str(evaluate(argument)),)), str)
     except ArithmeticRefusedError:
-        return format_value(call, PluginOutput.no_result())
+        return format_value(call, PluginOutput.no_result(), str)
 
 
 def test_recorded_solutions() -> None:
@@ -98,8 +99,7 @@ def test_recorded_capability_lines() -> None:
     for path in SAMPLES.glob("*/*.json"):
         meta = json.loads(path.read_text("utf-8"))["meta_instruction"]
         recorded.add(meta[meta.index("- Inner thoughts") :])
-    singles = ["web_search", "calculator", "equation_solver", "text_to_image"]
-    assert {capability_lines([name]) for name in singles} < recorded
+    assert {capability_lines([name]) for name in PLUGIN_NAMES} < recorded
 
 
 def test_search_finds_what_was_recorded() -> None:

@@ -9,7 +9,7 @@ from moss_tp.dialogue import END_TOKENS, MARKERS
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import CheckpointError
-from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from itertools import pairwise
@@ -78,12 +79,11 @@ async def test_thoughts_calls_deltas_and_done_come_in_this_order(
     }
     thoughts, *calls = (await events_of(model, a_request(), plugins))[:7]
     assert thoughts == Thoughts(0, "Use it.")
-    ended = [
-        PluginCall(0, "r-0-0", "Search", "a", "done", _numbered(found[:2], 1)),
-        PluginCall(0, "r-0-1", "Calculate", "1+1", "done", "2"),
-        PluginCall(0, "r-0-2", "Search", "b", "done", _numbered(found[3:5], 3)),
-    ]
-    assert calls[:3] == [replace(call, state="started", output=None) for call in ended]
+    a = PluginCall(0, "r-0-0", "Search", "a", "done", _numbered(found[:2], 1))
+    one = PluginCall(0, "r-0-1", "Calculate", "1+1", "done", "2")
+    b = PluginCall(0, "r-0-2", "Search", "b", "done", _numbered(found[3:5], 3))
+    ended = [a, b, one]  # in the order of the Results
+    assert calls[:3] == [replace(call, state="started", output=None) for call in (a, one, b)]
     assert [isinstance(call, PluginCall) and replace(call, ms=None) for call in calls[3:]] == ended
     assert all(isinstance(call, PluginCall) and call.ms is not None for call in calls[3:])
     assert "<|4|>: 'text 4'" in model.prompts[1] and "<|5|>" not in model.prompts[1]
@@ -95,13 +95,31 @@ def _numbered(items: list[Item], first: int) -> tuple[SearchItem, ...]:
     )
 
 
+async def test_equal_calls_of_several_choices_run_once_unless_they_have_effects(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    model.think = think_of('Calculate("1+1"), Text2Image("cat")')
+    plugins.answers["1+1"] = PluginOutput(True, ("2",))
+    request = replace(
+        a_request(replace(PARAMS, n=3)), enabled=frozenset({"calculator", "text_to_image"})
+    )
+    events = await events_of(model, request, plugins)
+    assert Counter(map(str, plugins.asked)) == {'Calculate("1+1")': 1, 'Text2Image("cat")': 3}
+    outputs = [e.output for e in events if isinstance(e, PluginCall) and e.name == "Calculate"]
+    assert outputs.count("2") == 3
+    plugins.asked.clear()
+    await events_of(model, a_request(), plugins)
+    assert len(plugins.asked) == 1, "another request runs its own calls"
+
+
 async def test_a_call_without_a_result_fails(model: FakeModel, plugins: FakePlugins) -> None:
     model.think = think_of('Calculate("bad"), Search("none"), Calculate("slow")')
     plugins.answers = {"bad": ValueError(), "none": PluginOutput(True), "slow": 60.0}
     events = await events_of(model, a_request(), plugins)
     ended = [e for e in events if isinstance(e, PluginCall) and e.state != "started"]
     assert [(call.state, call.output) for call in ended] == [("failed", None)] * 3
-    assert ended[2].ms is not None and 250 < ended[2].ms < 3000
+    (slow,) = [call for call in ended if call.argument == "slow"]
+    assert slow.ms is not None and 250 < slow.ms < 3000
 
 
 async def test_deltas_hold_every_token_of_the_reply(model: FakeModel, plugins: FakePlugins) -> None:

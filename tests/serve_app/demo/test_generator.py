@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from moss_tp.finetune.conversation import parse_conversation
-from plugins_svc.equation_solver import EquationSolver
-from plugins_svc.evaluator import evaluate
+from plugins_svc.calculator.evaluator import evaluate
+from plugins_svc.equation_solver.plugin import EquationSolver
 from plugins_svc.protocol.calls import parse_commands
 from plugins_svc.registry import PLUGIN_NAMES, capability_lines
 from serve_app.demo.draw import Draw, is_held_out
