@@ -5,14 +5,12 @@ the role marker, as the demo's decoded text did, and `time` is local. It knows n
 """
 
 import hashlib
-import re
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field
 
 from moss_tp.dialogue import MARKERS
 from moss_tp.sampling_params import SamplingParams
@@ -25,7 +23,6 @@ from serve_app.sessions.session import Turn
 OWNER = "demo"
 # Larger than any model's context, and still a machine integer.
 _MAX_LENGTH = 2**31 - 1
-_KEY = re.compile(r"[!-~]{1,255}")
 
 
 class ChatRequest(BaseModel):
@@ -42,28 +39,6 @@ class ChatRequest(BaseModel):
     plugins: list[str] | None = None
     model: str | None = None
     max_time: float | None = Field(None, gt=0, allow_inf_nan=False)
-
-
-def parse_chat_request(body: bytes) -> ChatRequest:
-    """The request in `body`. Raises InvalidFieldError unless it is valid JSON in UTF-8."""
-    try:
-        return ChatRequest.model_validate(from_json(body, allow_inf_nan=False))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        param = ".".join(map(str, first["loc"])) or None
-        where = f"{param}: " if param else ""
-        raise InvalidFieldError(f"{where}{first['msg']}", param) from error
-    except ValueError as error:
-        raise InvalidFieldError(f"the body is not JSON: {error}") from error
-
-
-def parse_idempotency_key(header: str | None) -> str | None:
-    """The value of an Idempotency-Key header; InvalidFieldError unless it is visible ASCII."""
-    if header is not None and not _KEY.fullmatch(header):
-        raise InvalidFieldError(
-            "Idempotency-Key must be 1 to 255 visible ASCII characters", "Idempotency-Key"
-        )
-    return header
 
 
 def turn_request(

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serve_app.api import demo
+from serve_app.api.parsing import parse_body, parse_idempotency_key
 from serve_app.chat.turn import TurnRunner
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.exchange import EventStream, read_body, run_until_disconnect
@@ -36,8 +37,9 @@ def create_http_app(service: HttpService) -> Starlette:
     """An application for any ASGI server and any path prefix."""
 
     async def demo_chat(request: Request) -> Response:
-        key = demo.parse_idempotency_key(request.headers.get("Idempotency-Key"))
-        body = demo.parse_chat_request(await read_body(request, service.max_body_bytes))
+        key = parse_idempotency_key(request.headers.get("Idempotency-Key"))
+        raw_body = await read_body(request, service.max_body_bytes)
+        body = parse_body(raw_body, demo.ChatRequest)
         turn = demo.turn_request(body, key, service.model_name, service.plugins)
         events = service.runner.run(turn)
         if body.stream:
