@@ -4,7 +4,6 @@ The terminal event comes after the turn is durable, a turn that fails or is canc
 trace, and the lease is released in any case. It knows no HTTP.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -15,19 +14,11 @@ from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
 from serve_app.chat.reply import Replier
 from serve_app.chat.request import ReplyRequest
-from serve_app.errors import (
-    IdempotencyMismatchError,
-    InvalidFieldError,
-    SessionFullError,
-    TurnNotStoredError,
-)
-from serve_app.prompt.exchange import Exchange
+from serve_app.errors import IdempotencyMismatchError, SessionFullError
 from serve_app.sessions.lease import HeldLease
-from serve_app.sessions.session import Session, Turn, is_uid, new_token
-from serve_app.sessions.store import Lease, Opened, SessionStore
-
-# A key that starts a chat also identifies it, so nobody else may be likely to choose the same.
-MIN_STARTING_KEY_CHARS = 16
+from serve_app.sessions.opening import open_session
+from serve_app.sessions.session import Session, Turn, new_token
+from serve_app.sessions.store import SessionStore
 
 
 @dataclass(frozen=True)
@@ -55,11 +46,17 @@ class TurnDone:
     """The turn is stored and is the last one of `session`. A replayed turn has no usage."""
 
     session: Session
-    done: Done
+    usage: Usage
 
     @property
     def turn(self) -> Turn:
         return self.session.turns[-1]
+
+    @property
+    def done(self) -> Done:
+        """The end of the reply, as a stateless request gets it."""
+        turn = self.turn
+        return Done(0, turn.finish_reason, self.usage, turn.dropped_turns, turn)
 
 
 TurnEvent = Thoughts | PluginCall | Delta | TurnDone
@@ -94,7 +91,9 @@ class TurnRunner:
             raise InvalidRequestError("n: a turn of a session has one reply")
         max_time_s = min(request.max_time_s or self.limits.max_time_s, self.limits.max_time_s)
         deadline = time.monotonic() + max_time_s
-        lease, opened = await self._open(request)
+        lease, opened = await open_session(
+            self.store, request.owner, request.uid, request.idempotency_key
+        )
         session = opened.session
         if not opened.is_leased:
             yield _replay(request, lease.key, session)
@@ -114,7 +113,7 @@ class TurnRunner:
             turn = _turn(request, lease.key, done)
             stored = await self.store.commit(lease, len(session.turns), turn)
             held.is_spent = True
-        yield TurnDone(replace(session, turns=(*session.turns, stored)), done)
+        yield TurnDone(replace(session, turns=(*session.turns, stored)), done.usage)
 
     def _reply_request(
         self, request: TurnRequest, session: Session, deadline: float
@@ -132,39 +131,6 @@ class TurnRunner:
             priority=request.priority,
         )
 
-    async def _open(self, request: TurnRequest) -> tuple[Lease, Opened]:
-        """The session to continue; a new one unless `uid` is a session of this owner."""
-        key = request.idempotency_key or new_token()
-        if request.uid is not None and is_uid(request.uid):
-            lease = Lease(request.uid, request.owner, key, new_token())
-            if (opened := await self._begin(lease, may_create=False)) is not None:
-                return lease, opened
-        uid = await self._new_uid(request)
-        lease = Lease(uid, request.owner, key, new_token())
-        if (opened := await self._begin(lease, may_create=True)) is None:
-            raise TurnNotStoredError("the new chat could not be started; ask again")
-        return lease, opened
-
-    async def _new_uid(self, request: TurnRequest) -> str:
-        """The uid of a new chat; an Idempotency-Key always gets the same one."""
-        key = request.idempotency_key
-        if key is None:
-            return new_token()
-        if len(key) < MIN_STARTING_KEY_CHARS:
-            raise InvalidFieldError(
-                "an Idempotency-Key that starts a chat needs at least"
-                f" {MIN_STARTING_KEY_CHARS} characters, e.g. a random UUID",
-                "Idempotency-Key",
-            )
-        return await self.store.reserve_uid(request.owner, key)
-
-    async def _begin(self, lease: Lease, *, may_create: bool) -> Opened | None:
-        try:
-            return await self.store.begin(lease, may_create=may_create)
-        except asyncio.CancelledError:
-            await self.store.release(lease)  # the store may have granted it already
-            raise
-
 
 def _turn(request: TurnRequest, key: str, done: Done) -> Turn:
     return Turn(
@@ -179,9 +145,6 @@ def _turn(request: TurnRequest, key: str, done: Done) -> Turn:
 def _replay(request: TurnRequest, key: str, session: Session) -> TurnDone:
     """The stored turn of `key` with the turns before it, as it ended then."""
     index = next(i for i, turn in enumerate(session.turns) if turn.key == key)
-    turn = session.turns[index]
-    if turn.fingerprint != request.fingerprint:
+    if session.turns[index].fingerprint != request.fingerprint:
         raise IdempotencyMismatchError("this Idempotency-Key was used with another body")
-    exchange = Exchange(turn.user, turn.thoughts, turn.commands, turn.results, turn.reply)
-    done = Done(0, turn.finish_reason, Usage(), turn.dropped_turns, exchange)
-    return TurnDone(replace(session, turns=session.turns[: index + 1]), done)
+    return TurnDone(replace(session, turns=session.turns[: index + 1]), Usage())

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from serve_app.api.demo import encode_answer, encode_stream
-from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
+from serve_app.chat.events import Delta, PluginCall, Thoughts, Usage
 from serve_app.chat.turn import TurnDone, TurnEvent
 from serve_app.sessions.session import Session, Turn
 
@@ -18,8 +18,7 @@ TIME = r'"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"'
 def done(dropped_turns: int = 0) -> TurnDone:
     first = Turn("一", "t", "None", "\nNone\n", "r1", "k1")
     last = Turn("二", "t", "None", "\nNone\n", "ab", "k2", dropped_turns=dropped_turns)
-    session = Session(UID, "demo", (first, last))
-    return TurnDone(session, Done(0, "stop", Usage(7, 0, 5, 3), dropped_turns, last))
+    return TurnDone(Session(UID, "demo", (first, last)), Usage(7, 0, 5, 3))
 
 
 class Turned:
