@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.config import ModelConfig
-from moss_tp.layers.linear import RowParallelLinear
+from moss_tp.layers.parallel_weight import DenseParallelWeight
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.load import load_weights
@@ -153,7 +153,7 @@ def _with_bias_everywhere(path: Path, group: TPGroup) -> MossForCausalLM:
     model = MossForCausalLM(ModelConfig.from_dir(path), group, torch.float32)
     load_weights(model, path)
     for module in model.modules():
-        if isinstance(module, RowParallelLinear):
+        if isinstance(module, DenseParallelWeight):
             module.adds_bias = module.bias is not None
     model.pack()
     return model

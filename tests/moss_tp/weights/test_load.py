@@ -14,7 +14,8 @@ from moss_tp.config import ModelConfig
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.weights.load import Checkpoint, StoredTensor, fill_parameters, load_weights
+from moss_tp.weights.checkpoint import Checkpoint, StoredTensor
+from moss_tp.weights.load import fill_parameters, load_weights
 from tests.support.tiny_moss import make_checkpoint
 
 HEADS, HEAD_DIM = 24, 6
@@ -117,10 +118,12 @@ def test_a_rank_reads_only_its_own_slices(
     for rank in range(tp_size):
         group = TPGroup(rank, tp_size, torch.device("cpu"))
         counting = {name: CountingTensor(tensor) for name, tensor in stored.items()}
-        tensors: dict[str, StoredTensor] = dict(counting)
-        shapes = {name: tuple(tensor.shape) for name, tensor in stored.items()}
+        tensors = {
+            name: StoredTensor(tuple(tensor.shape), counting[name])
+            for name, tensor in stored.items()
+        }
         model = MossForCausalLM(config, group, torch.float32)
-        fill_parameters(model, Checkpoint(shapes, tensors))
+        fill_parameters(model, Checkpoint(tensors))
         for name, parameter in model.named_parameters():
             assert counting[name].num_read <= parameter.numel()
         assert counting[QKV].num_read == stored[QKV].numel() // tp_size
@@ -245,7 +248,7 @@ def test_tensor_in_two_shards(tmp_path: Path) -> None:
         save_file({"weight": torch.ones(1, 1)}, tmp_path / f"{name}.safetensors")
     index = {"weight_map": {"weight": "a.safetensors", "bias": "b.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="weight is in more than one shard"):
+    with pytest.raises(CheckpointError, match="weight is in more than one file"):
         load_weights(torch.nn.Linear(1, 1), tmp_path)
 
 
