@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from moss_tp.sampling.top import argmax, sorted_values, top
+from moss_tp.sampling.topk import argmax, sorted_values, topk
 
 SIZES = [1, 127, 256, 300, 4096, 5003, 20_011]
 
@@ -24,7 +24,7 @@ def test_argmax_is_the_lowest_of_the_best(vocab_size: int) -> None:
 def test_top_is_topk(vocab_size: int, k: int) -> None:
     for values in (logits(vocab_size), logits(vocab_size).round()):
         expected = values.topk(min(k, vocab_size), dim=-1).values
-        best, ids = top(values, k)
+        best, ids = topk(values, k)
         assert torch.equal(best, expected)
         assert torch.equal(values.gather(1, ids), expected)
         assert all(len(set(row)) == len(row) for row in ids.tolist())
@@ -36,7 +36,7 @@ def test_the_last_ids_are_found() -> None:
     values = torch.zeros(2, 5003)
     values[0, 5002], values[1, 4992] = 1, 1
     assert argmax(values).tolist() == [5002, 4992]
-    assert top(values, 4)[1][:, 0].tolist() == [5002, 4992]
+    assert topk(values, 4)[1][:, 0].tolist() == [5002, 4992]
 
 
 def test_sorted_values_descend() -> None:
