@@ -75,7 +75,9 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--gradient-checkpointing", is_flag=True)
 @click.option("--mask-human", is_flag=True, help="No loss on user messages (MOSS trains on them).")
 @click.option(
-    "--served-history", is_flag=True, help="Empty the Results of earlier turns, as serving does."
+    "--served-history",
+    is_flag=True,
+    help="Set the Results of earlier turns to None, as serving does.",
 )
 @click.option("--resume", is_flag=True, help="Continue from OUTPUT_DIR/state.")
 def command(model: str, **options: Any) -> None:

@@ -1,3 +1,5 @@
+"""The ranges of sampling parameters, and their split into single replies."""
+
 import math
 from dataclasses import replace
 from typing import Any
@@ -86,7 +88,7 @@ def test_params_can_be_hashed() -> None:
 
 
 @pytest.mark.parametrize("field", ["repetition_penalty", "presence_penalty", "frequency_penalty"])
-def test_each_penalty_needs_the_history(field: str) -> None:
+def test_each_penalty_needs_token_counts(field: str) -> None:
     off = SamplingParams(repetition_penalty=1)
     assert not off.has_penalties
     changes: dict[str, Any] = {field: 1.5}
