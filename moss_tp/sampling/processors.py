@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from moss_tp.sampling.row import SamplingRow
@@ -19,10 +20,11 @@ def process_logits(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
     biases = [(i, *pair) for i, row in enumerate(rows) for pair in _biases(row)]
     if biases:
         indices, ids, values = zip(*biases, strict=True)
-        logits[_index(logits, indices, ids)] += logits.new_tensor(values)
+        logits.put_(_entries(logits, indices, ids), logits.new_tensor(values), accumulate=True)
     blocked = [(i, token_id) for i, row in enumerate(rows) for token_id in row.blocked_ids]
     if blocked:
-        logits[_index(logits, *zip(*blocked, strict=True))] = -torch.inf
+        entries = _entries(logits, *zip(*blocked, strict=True))
+        logits.put_(entries, logits.new_full(entries.shape, -torch.inf))
 
 
 def _biases(row: SamplingRow) -> Iterable[tuple[int, float]]:
@@ -44,25 +46,21 @@ def _apply_penalties(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
         return torch.from_numpy(np.repeat(np.array(values, np.float32), lens)).to(logits.device)
 
     indices = np.repeat([i for i, _, _ in counted], lens)
-    entries = _index(logits, indices, np.concatenate([counts.ids for _, _, counts in counted]))
+    entries = _entries(logits, indices, np.concatenate([counts.ids for _, _, counts in counted]))
     repetition = per_entry([params.repetition_penalty for _, params, _ in counted])
-    scores = logits[entries]
+    scores = logits.take(entries)
     scores = torch.where(scores < 0, scores * repetition, scores / repetition)
     if any(params.presence_penalty or params.frequency_penalty for _, params, _ in counted):
+        frequency = per_entry([params.frequency_penalty for _, params, _ in counted])
+        presence = per_entry([params.presence_penalty for _, params, _ in counted])
         in_output = np.concatenate([counts.num_output for _, _, counts in counted])
         num_output = torch.from_numpy(in_output).to(logits.device)
-        scores -= per_entry([params.frequency_penalty for _, params, _ in counted]) * num_output
-        scores -= per_entry([params.presence_penalty for _, params, _ in counted]) * (
-            num_output > 0
-        )
-    logits[entries] = scores
+        scores -= frequency * num_output
+        scores -= presence * (num_output > 0)
+    logits.put_(entries, scores)
 
 
-def _index(
-    logits: Tensor, indices: Sequence[int] | np.ndarray, ids: Sequence[int] | np.ndarray
-) -> tuple[Tensor, Tensor]:
-    """An index into `logits`: the entries `(indices[i], ids[i])`."""
-    return (
-        torch.as_tensor(indices, dtype=torch.int64, device=logits.device),
-        torch.as_tensor(ids, dtype=torch.int64, device=logits.device),
-    )
+def _entries(logits: Tensor, indices: ArrayLike, ids: ArrayLike) -> Tensor:
+    """The entries `(indices[i], ids[i])` of `logits`, by their place in the flattened tensor."""
+    flat = np.asarray(indices) * logits.shape[1] + np.asarray(ids)
+    return torch.from_numpy(flat).to(logits.device)
