@@ -1,6 +1,6 @@
 """A model's sizes, read from the published `config.json` of its directory.
 
-Also resolves a hub id to a directory. It reads no weights and knows no tokenizer.
+Also resolves a hub id to a directory. It reads neither weights nor tokenizer files.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The project's errors. They know no HTTP: serve_app maps them to status codes in one table."""
+"""The project's errors. They are independent of HTTP: serve_app maps them to status codes."""
 
 
 class MossError(Exception):

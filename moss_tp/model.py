@@ -6,7 +6,8 @@
 
 Parameters are loaded first, then packed: kernels take them over and do the arithmetic. A block's
 mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` (plain torch) and
-`kernels/cpu/block.py` (one Numba program). It knows no sequence and no sampling.
+`kernels/cpu/block.py` (one Numba program). It is independent of sequences
+and sampling.
 """
 
 from collections.abc import Sequence

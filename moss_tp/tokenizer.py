@@ -2,8 +2,8 @@
 
 Owns the split between text and structure. Added tokens such as `<eom>` are special: `encode` never
 returns one, even for text that spells it, and it decodes to no bytes; `special_id` gives its id.
-MOSS's other added tokens are runs of white space, which are text. It knows no dialogue and never
-runs code from a checkpoint.
+MOSS's other added tokens are runs of white space, which are text. It is independent of the dialogue
+protocol and never runs code from a checkpoint.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The fine-tuning command line: one flag a setting, MOSS's own flag names included."""
+"""The fine-tuning command line: one flag per setting; MOSS's flag names work too."""
 
 import logging
 from pathlib import Path

@@ -1,7 +1,8 @@
 """Reads conversations in MOSS's published JSON format into segments of the dialogue protocol.
 
 `chat` holds `turn_1`, `turn_2`, …, each with `Human`, `Inner Thoughts`, `Commands`, `Tool
-Responses` and `MOSS`, or only `Human` and `MOSS` for models without plugins. It knows no tokenizer.
+Responses` and `MOSS`, or only `Human` and `MOSS` for models without plugins. Nothing is tokenized
+here.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A rank's paged KV cache.
 
-The keys and values of a sequence are in blocks of `block_size` slots, which its block table names
-in order. Which sequence owns which block is the BlockManager's business, not known here.
+The keys and values of a sequence are in blocks of `block_size` slots, which its block table lists
+in order. The BlockManager assigns blocks to sequences.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from moss_tp.parallel.tp_group import TPGroup
 class KVCache:
     """K and V of every layer for this rank's heads, `(num_blocks, heads, block_size, width)`.
 
-    So what a head reads of a block is contiguous. `width` is the head size; in int8 each row
-    ends with the bytes of its scale as well.
+    A head's part of a block is contiguous. `width` is the head size; in int8 each row also ends
+    with the four bytes of its scale.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]

@@ -4,9 +4,9 @@
     row parallel      a rank holds some of the inputs: columns of the stored weight; its result is
                       a partial sum over the ranks
 
-A column-parallel layer feeds a row-parallel one with no exchange between ranks. The functions say
-which part of a stored weight is a rank's, the module holds that part for the loader to fill. It
-computes nothing: a kernel takes the weight over. A quantized weight is one more such module.
+A column-parallel layer feeds a row-parallel one with no exchange between ranks. The functions give
+a rank's shard of a stored weight; the module holds that shard for the loader to fill, then hands
+it to a kernel, which computes. A quantized weight is one more such module.
 """
 
 from collections.abc import Iterator, Mapping

@@ -5,7 +5,7 @@
 
 A group is an object, never a global: a process may be in several. Tensors on CUDA go over NCCL.
 Tensors on CPU and control messages (ints) go through shared memory when all ranks are on one
-host, else over gloo. It does not know what it reduces.
+host, else over gloo.
 """
 
 import platform

@@ -1,8 +1,8 @@
 """Random sampling with temperature, top-k, top-p and min-p, in transformers' order.
 
-Most rows can only take one of their best few tokens: these are sorted and sampled from. A row that
-keeps more tokens samples from the whole vocabulary, in the order of ids. Which of the two depends
-on a row's own settings and logits alone.
+Most rows keep only their best few tokens: these are sorted and sampled from. A row that keeps more
+samples from the whole vocabulary, in the order of ids. The choice between the two depends only on
+the row's settings and logits, so batching does not change a reply.
 """
 
 import math
@@ -25,10 +25,10 @@ MAX_VOCAB_ROWS = 8
 
 
 class Method(NamedTuple):
-    """How a row is sampled: from its `num_best` tokens, or from the vocabulary where that is 0.
+    """How a row is sampled: from its `num_best` best tokens, or from the whole vocabulary if 0.
 
-    Without top-k, the best tokens are enough only if top-p and min-p keep none beyond them, which
-    `has_tail` says must be checked.
+    `has_tail` is set without top-k: then the best tokens are enough only if top-p and min-p keep
+    no other, which is checked.
     """
 
     num_best: int
@@ -114,15 +114,13 @@ def _draw_from_best(
     values, ids = topk(logits, method.num_best)
     columns = _Columns.make(logits, rows)
     log_weights = (values - values[:, :1]).double() / columns.temperature  # (R, num_best)
-    if method.has_tail:
-        total = total_weight(_log_weights(logits, values[:, :1], columns).exp_())
-    else:
-        rank = torch.arange(values.shape[1], device=values.device)
-        log_weights.masked_fill_(rank >= columns.top_k, -math.inf)
-        total = None
+    rank = torch.arange(values.shape[1], device=values.device)
+    log_weights.masked_fill_(rank >= columns.top_k, -math.inf)
     weights = log_weights.exp()
     cumulative = weights.cumsum(dim=-1)
-    total = cumulative[:, -1:] if total is None else total
+    total = cumulative[:, -1:]
+    if method.has_tail:
+        total = total_weight(_log_weights(logits, values[:, :1], columns).exp_())
     is_cut = cumulative - weights >= columns.top_p * total
     is_cut |= log_weights < columns.min_log_weight
     is_cut[:, 0] = False

@@ -1,7 +1,7 @@
 """Logits processors: penalties, `logit_bias` and blocked ids, in this order.
 
 They handle all rows at once and touch only the entries that change: a pass over the vocabulary
-would cost more than the rest. Each entry depends on its own row alone.
+would cost more than the rest. No operation mixes rows.
 """
 
 from collections.abc import Iterable, Sequence

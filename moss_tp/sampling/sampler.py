@@ -1,9 +1,9 @@
 """Samples one token a row of logits. Runs on rank 0 only.
 
-Logits are processed first (penalties, biases, blocked ids), then a row takes the argmax or a
-random draw. Every operation acts on one row alone, and a row's random number depends only on its
-seed and position, so a reply does not depend on what it is batched with. The sampler is
-stateless; it knows no sequence and no stop condition.
+Logits are processed first (penalties, biases, blocked ids), then each row takes the argmax or a
+random draw. No operation mixes rows, and a row's random number depends only on its seed and
+position, so a reply does not depend on what it is batched with. The sampler is stateless, and
+independent of sequences and stop conditions.
 """
 
 from collections.abc import Sequence

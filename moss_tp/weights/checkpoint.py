@@ -1,7 +1,7 @@
 """The tensors of a model directory, by their published names, read lazily.
 
 Owns the file formats: safetensors, and `pytorch_model*.bin` unpickled with `weights_only`; in one
-file, or in several with an index. It knows no model.
+file, or in several with an index. It is independent of the model's code.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""Fills a model's parameters from a checkpoint, strictly: each rank reads only its own shards.
+"""Fills a model's parameters from a checkpoint, each rank reading only its shards.
 
-A name that is missing, left over or has another shape is an error that says which. It knows no
-layer and no file format.
+It is strict: a name that is missing, left over or has another shape is an error that says which.
+It depends on no layer and no file format.
 """
 
 import re

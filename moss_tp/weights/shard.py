@@ -1,8 +1,8 @@
 """Which part of a stored tensor one rank holds.
 
-A layer describes its parameters by `Shard`s and knows nothing of files; the loader reads the
-shards and knows nothing of layers. A weight that is stored as several tensors (GPTQ: qweight,
-qzeros, scales, g_idx) has one `Shard` for each of them.
+A layer describes its parameters by `Shard`s and the loader reads them, so layers do not depend on
+files and the loader does not depend on layers. A weight that is stored as several tensors (GPTQ:
+qweight, qzeros, scales, g_idx) has one `Shard` for each.
 """
 
 from collections.abc import Mapping, Sequence

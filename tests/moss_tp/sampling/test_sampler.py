@@ -188,13 +188,13 @@ def test_logprobs_are_of_the_models_distribution() -> None:
         temperature=0.2, logprobs=4, logit_bias=((9, 50.0),), repetition_penalty=2
     )
     logits = random_logits(6, rows=3)
-    own = logits.log_softmax(-1)
+    expected = logits.log_softmax(-1)
     rows = [make_row(params, [1, 2]), make_row(GREEDY), make_row(params, seed=1)]
     first, second, third = Sampler().sample(logits.clone(), rows)
-    for token, expected in ((first, own[0]), (third, own[2])):
+    for token, logprobs in ((first, expected[0]), (third, expected[2])):
         assert token.token_id == 9
-        assert token.logprob == pytest.approx(expected[9].item())
-        best = expected.topk(4)
+        assert token.logprob == pytest.approx(logprobs[9].item())
+        best = logprobs.topk(4)
         ids, values = zip(*token.top_logprobs, strict=True)
         assert list(ids) == best.indices.tolist()
         assert values == pytest.approx(best.values.tolist())
