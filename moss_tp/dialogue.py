@@ -2,8 +2,8 @@
 
 A turn is a sequence of segments, each `marker + body + end`. The marker is ordinary text, the end
 is one added token and a newline. Bodies are encoded on their own with special tokens off, and ids
-are concatenated, so text from a user or a web page cannot become structure. It depends on no session
-and no tokenizer class: the caller passes an encoder.
+are concatenated, so text from a user or a web page cannot become structure. It depends on no
+session and no tokenizer class: the caller passes an encoder.
 """
 
 import re
