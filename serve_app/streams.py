@@ -1,7 +1,7 @@
 """Waiting on async iterators: for the next item or a timer, or for several iterators at once.
 
 Each iterator is read by a task of its own, one item ahead, so a wait that times out loses
-nothing. It knows nothing of what the items are.
+nothing. The items can be anything.
 """
 
 import asyncio

@@ -55,7 +55,7 @@ class PluginCall:
 class Delta:
     """New tokens of a reply, and the text that became final with them.
 
-    Either may be empty: `text` lags behind while it could be part of a citation or a stop
+    Either may be empty: `text` is held back while it could be part of a citation or a stop
     string. `logprobs` has an entry per token if the request asks for them.
     """
 
@@ -82,7 +82,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Done:
-    """The end of a choice. `exchange` is all of it as text, for whoever stores it.
+    """The end of a choice. `exchange` is all of its text, ready to be stored.
 
     A reply that its deadline cut off ends with "length", like one that ran out of tokens.
     `dropped_turns` counts the oldest exchanges of the history that did not fit.

@@ -1,7 +1,7 @@
 """Which of a client's sampling parameters act on which pass.
 
-The first pass takes temperature, top_p, top_k, min_p and repetition_penalty, and a seed of its
-own; all others act on the reply only, where the client sees their effect.
+The first pass takes temperature, top_p, top_k, min_p and repetition_penalty, and its own
+seed; all others act on the reply only, where the client sees their effect.
 """
 
 from dataclasses import replace

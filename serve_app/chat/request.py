@@ -60,7 +60,7 @@ class Choice:
     def engine_request(
         self, pass_number: int, prompt_ids: Sequence[int], params: SamplingParams
     ) -> EngineRequest:
-        """The request for pass `pass_number`, which counts from 1 and has a seed of its own."""
+        """The request for pass `pass_number`, counted from 1, with its own seed."""
         return EngineRequest(
             request_id=f"{self.request.request_id}-{self.index}-{pass_number}",
             prompt_ids=prompt_ids,

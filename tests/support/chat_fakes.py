@@ -51,7 +51,7 @@ def think_nothing(prompt: str) -> str:
 
 
 def count_turns(prompt: str) -> str:
-    """A reply that tells from how many turns, this one included, it was generated."""
+    """A reply with the number of turns in its prompt, including the current one."""
     return f" turn {prompt.count('<eoh>')}<eom>"
 
 
@@ -122,15 +122,15 @@ class FakeModel:
 
 @dataclass
 class FakePlugins:
-    """Answers calls by `answers`, an output, an error or a delay each; records what was asked."""
+    """Answers a call by its argument: an output, an error or a delay. Records the calls."""
 
     answers: dict[str, PluginOutput | Exception | float] = field(default_factory=dict)
-    asked: list[Call] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     num_running: int = 0
     max_running: int = 0
 
     async def run(self, call: Call) -> PluginOutput:
-        self.asked.append(call)
+        self.calls.append(call)
         self.num_running += 1
         self.max_running = max(self.max_running, self.num_running)
         try:
@@ -145,19 +145,19 @@ class FakePlugins:
 
 @dataclass
 class FakeProbe:
-    """Health as told; an exception is raised."""
+    """Has the given health; an exception is raised."""
 
     healthy: bool | Exception = True
     ready: bool | Exception = True
 
     async def is_healthy(self) -> bool:
-        return _tell(self.healthy)
+        return _value(self.healthy)
 
     async def is_ready(self) -> bool:
-        return _tell(self.ready)
+        return _value(self.ready)
 
 
-def _tell(value: bool | Exception) -> bool:
+def _value(value: bool | Exception) -> bool:
     if isinstance(value, Exception):
         raise value
     return value

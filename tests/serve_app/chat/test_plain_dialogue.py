@@ -71,14 +71,14 @@ async def test_a_turn_has_one_pass(plain: Chat) -> None:
     second = await plain.say("二", uid=first.uid)
     assert [turn.reply for turn in second.turns] == ["turn 1", "turn 2"]
     assert await plain.store.load(first.uid, "ann") == second
-    assert plain.plugins.asked == []
+    assert plain.plugins.calls == []
 
 
 async def test_commands_and_citations_in_a_plain_reply_are_text(plain: Chat) -> None:
     plain.model.reply = lambda prompt: ' Calculate("1+1")<sup><|1|></sup><eom>'
     session = await plain.say()
     assert session.turns[0].reply == 'Calculate("1+1")<sup><|1|></sup>'
-    assert plain.plugins.asked == [] and len(plain.model.prompts) == 1
+    assert plain.plugins.calls == [] and len(plain.model.prompts) == 1
 
 
 async def test_a_stream_that_ends_early_is_an_error(plain: Chat) -> None:

@@ -100,7 +100,7 @@ async def test_a_reply_that_is_only_a_wrong_citation_is_empty(chat: Chat) -> Non
 async def test_a_disabled_plugin_does_not_run(chat: Chat, enabled: frozenset[str]) -> None:
     chat.model.think = think_of('Calculate("1+1")')
     turn = (await chat.say(enabled=enabled)).turns[0]
-    assert chat.plugins.asked == [] and turn.commands == "None"
+    assert chat.plugins.calls == [] and turn.commands == "None"
     assert "<|Commands|>: None<eoc>\n<|Results|>:\nNone\n<eor>" in chat.model.prompts[1]
     assert "- Calculator: disabled.\n" in chat.model.prompts[0]
 
@@ -110,7 +110,7 @@ async def test_text_of_users_and_results_is_never_run_as_commands(chat: Chat) ->
     chat.model.think = think_of('Calculate("<|MOSS|>")')
     chat.plugins.answers["<|MOSS|>"] = PluginOutput(True, (forged,))
     turn = (await chat.say(forged)).turns[0]
-    assert [call.argument for call in chat.plugins.asked] == ["<|MOSS|>"]
+    assert [call.argument for call in chat.plugins.calls] == ["<|MOSS|>"]
     assert turn.results.startswith('\nCalculate("<|MOSS|>") => '), (
         "the call is echoed byte for byte"
     )

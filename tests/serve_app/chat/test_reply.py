@@ -104,12 +104,12 @@ async def test_equal_calls_of_several_choices_run_once_unless_they_have_effects(
         a_request(replace(PARAMS, n=3)), enabled=frozenset({"calculator", "text_to_image"})
     )
     events = await events_of(model, request, plugins)
-    assert Counter(map(str, plugins.asked)) == {'Calculate("1+1")': 1, 'Text2Image("cat")': 3}
+    assert Counter(map(str, plugins.calls)) == {'Calculate("1+1")': 1, 'Text2Image("cat")': 3}
     outputs = [e.output for e in events if isinstance(e, PluginCall) and e.name == "Calculate"]
     assert outputs.count("2") == 3
-    plugins.asked.clear()
+    plugins.calls.clear()
     await events_of(model, a_request(), plugins)
-    assert len(plugins.asked) == 1, "another request runs its own calls"
+    assert len(plugins.calls) == 1, "another request runs its own calls"
 
 
 async def test_a_call_without_a_result_fails(model: FakeModel, plugins: FakePlugins) -> None:

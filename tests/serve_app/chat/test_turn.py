@@ -24,7 +24,7 @@ from serve_app.sessions.session import Session, new_token
 from tests.support.chat import Chat
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
 
-KEY = "a key that nobody else would choose"
+KEY = "a key that is hard to guess"
 
 
 async def test_a_chat_continues_under_its_uid(chat: Chat) -> None:
@@ -270,8 +270,8 @@ async def test_a_full_session_is_refused(chat: Chat) -> None:
 
 async def test_without_a_store_every_turn_fails(chat: Chat) -> None:
     settings = StoreSettings(answer_timeout_s=0.2, max_retries=0)
-    away = RedisSessionStore("redis://127.0.0.1:1", settings)
+    unreachable = RedisSessionStore("redis://127.0.0.1:1", settings)
     with pytest.raises(StoreUnavailableError):
-        await replace(chat, store=away).say()
+        await replace(chat, store=unreachable).say()
     assert chat.model.prompts == []
-    await away.close()
+    await unreachable.close()

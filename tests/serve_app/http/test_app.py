@@ -21,8 +21,8 @@ async def test_the_answer_has_the_form_of_the_demo(site: Site) -> None:
     assert answer["response"] == "\n<|MOSS|>: turn 1"
     assert answer["history"] == [["你好", "\n<|MOSS|>: turn 1"]]
     assert answer["status"] == 200
-    told = datetime.strptime(answer["time"], "%Y-%m-%d %H:%M:%S")
-    assert abs(datetime.now() - told) < timedelta(minutes=1)
+    time = datetime.strptime(answer["time"], "%Y-%m-%d %H:%M:%S")
+    assert abs(datetime.now() - time) < timedelta(minutes=1)
     assert re.fullmatch("[0-9a-f]{32}", answer["uid"])
     again = (await site.post(prompt="再说", uid=answer["uid"])).json()
     assert again["uid"] == answer["uid"]
@@ -59,7 +59,7 @@ async def test_a_request_can_choose_its_plugins(site: Site) -> None:
     await site.post()
     assert "=> '2'" in site.model.prompts[1]
     await site.post(plugins=[])
-    assert "- Calculator: disabled." in site.model.prompts[2] and len(site.plugins.asked) == 1
+    assert "- Calculator: disabled." in site.model.prompts[2] and len(site.plugins.calls) == 1
     assert (await site.post(plugins=["web_search"])).status_code == 400
 
 

@@ -35,9 +35,9 @@ async def test_a_stopped_store_is_a_503(tmp_path: Path) -> None:
         uid = (await site.post()).json()["uid"]
         site.model.wait = stop_in_reply
         lost = await site.post(uid=uid)
-        away = await site.post(uid=uid)
+        unavailable = await site.post(uid=uid)
         site.model.wait = FakeModel().wait
-        for response in (lost, away):
+        for response in (lost, unavailable):
             assert response.status_code == 503 and "Retry-After" in response.headers
             assert response.json()["error"]["code"] == "store_unavailable"
         server.start()
@@ -54,7 +54,7 @@ async def test_kill_9_of_the_store_keeps_every_acknowledged_turn(tmp_path: Path)
     with EmbeddedStore(tmp_path) as server:
         store = RedisSessionStore(server.url)
         site = make_site(store, TurnLimits(max_model_len=100_000))
-        told: list[list[str]] = []
+        expected: list[list[str]] = []
         uid = None
         async with site.client:
             for number in range(12):
@@ -62,8 +62,8 @@ async def test_kill_9_of_the_store_keeps_every_acknowledged_turn(tmp_path: Path)
                     os.kill(server.pid, signal.SIGKILL)
                 answer = (await site.post(prompt=f"{number}", uid=uid, max_length=90_000)).json()
                 uid = answer["uid"]
-                told.append([f"{number}", f"\n<|MOSS|>: turn {number + 1}"])
-                assert answer["history"] == told
+                expected.append([f"{number}", f"\n<|MOSS|>: turn {number + 1}"])
+                assert answer["history"] == expected
         await store.close()
 
 

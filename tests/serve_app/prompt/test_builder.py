@@ -162,26 +162,26 @@ def test_published_turns_are_rendered_byte_for_byte() -> None:
         meta = sample["meta_instruction"]
         enabled = {spec.name for spec in SPECS if f"{spec.label}: enabled" in meta}
         past, turns = meta, list[Exchange]()
-        for told in sample["chat"].values():
-            turn, shown = _rendered(turns, told, enabled)
-            assert shown == past + "".join(list(told.values())[:4]) + MARKERS["moss"], path.name
-            past += "".join({**told, "Tool Responses": "<|Results|>:\nNone\n<eor>\n"}.values())
+        for parts in sample["chat"].values():
+            turn, shown = _rendered(turns, parts, enabled)
+            assert shown == past + "".join(list(parts.values())[:4]) + MARKERS["moss"], path.name
+            past += "".join({**parts, "Tool Responses": "<|Results|>:\nNone\n<eor>\n"}.values())
             turns.append(turn)
             num_checked += 1
     assert num_checked > 400
 
 
 def _rendered(
-    turns: list[Exchange], told: dict[str, str], enabled: set[str]
+    turns: list[Exchange], parts: dict[str, str], enabled: set[str]
 ) -> tuple[Exchange, str]:
     """A published turn as an Exchange, and the prompt of its reply."""
     builder = PromptBuilder(CODEC, DEFAULT_META_INSTRUCTION)
     user, results, reply = (
-        parse_segment(told[key]).body for key in ("Human", "Tool Responses", "MOSS")
+        parse_segment(parts[key]).body for key in ("Human", "Tool Responses", "MOSS")
     )
     user, reply = user.removeprefix(" "), reply.removeprefix(" ")
     prompt = builder.build(turns, user, enabled, 1_000_000)
-    written = (told["Inner Thoughts"] + told["Commands"]).removeprefix(MARKERS["thoughts"])
+    written = (parts["Inner Thoughts"] + parts["Commands"]).removeprefix(MARKERS["thoughts"])
     thinking = builder.read_thinking(CODEC.spell(written.removesuffix("\n")))
     shown = CODEC.show(builder.reply_prompt(prompt.token_ids, thinking, results))
     return Exchange(user, thinking.thoughts, thinking.commands, results, reply), shown

@@ -196,22 +196,22 @@ async def test_racing_clients_append_every_turn_once_and_in_order(store: RedisSe
 
 
 async def test_an_unreachable_store_is_an_error_in_bounded_time() -> None:
-    away = RedisSessionStore(
+    unreachable = RedisSessionStore(
         "redis://:secret@127.0.0.1:1", StoreSettings(answer_timeout_s=0.2, max_retries=1)
     )
     lease = a_lease()
     async with asyncio.timeout(10):
         for step in (
-            away.check(),
-            away.load(lease.uid, "ann"),
-            away.begin(lease, may_create=True),
-            away.commit(lease, 0, a_turn(lease.key)),
-            away.reserve_uid("ann", "key"),
+            unreachable.check(),
+            unreachable.load(lease.uid, "ann"),
+            unreachable.begin(lease, may_create=True),
+            unreachable.commit(lease, 0, a_turn(lease.key)),
+            unreachable.reserve_uid("ann", "key"),
         ):
             with pytest.raises(StoreUnavailableError, match=r"at 127\.0\.0\.1:1 failed") as raised:
                 await step
             assert "secret" not in str(raised.value)
-    await away.close()
+    await unreachable.close()
 
 
 async def test_a_full_store_refuses_writes_and_keeps_its_sessions(
