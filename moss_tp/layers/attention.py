@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
-from moss_tp.kernels.checks import row_width
+from moss_tp.kernels.kv_cache import row_width
 from moss_tp.layers.linear import QKVParallelLinear, RowParallelLinear
 from moss_tp.parallel.tp_group import TPGroup
 
