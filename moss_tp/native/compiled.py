@@ -2,7 +2,7 @@
 
 A kernel is a C function `(params, task)`: it does the `task`-th part of the work that the int64s
 at the address `params` describe, see `params`. Besides kernels there are functions that Python
-calls, which release the GIL. It knows no threads.
+calls, which release the GIL.
 """
 
 from collections.abc import Callable

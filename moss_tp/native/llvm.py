@@ -1,7 +1,6 @@
 """LLVM types, constants and calls that intrinsics are built from.
 
-An intrinsic is a function that Numba replaces by LLVM instructions. It knows no vectors and no
-kernels.
+An intrinsic is a function that Numba replaces by LLVM instructions.
 """
 
 from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 Numba itself notices only a change in the file of the compiled function, not in what that function
 calls. So a package that compiles kernels registers itself; its code is kept in a directory named
-after a digest of all its files and of `moss_tp.native`. A kernel must call nothing outside those
-two. The digest does not depend on what else is imported, or in which order.
+after a digest of all its files and of `moss_tp.native`. Kernels call only functions of those two.
+The digest does not depend on what else is imported, or in which order.
 """
 
 import hashlib

@@ -1,11 +1,11 @@
 """A shared-memory segment for the ranks of one host, and the proof that they are on one host.
 
-    | flag of rank 0 | ... | flag of rank n-1 | slots of even turns | slots of odd turns |
+    | flag of rank 0 | ... | flag of rank n-1 | slots of even epochs | slots of odd epochs |
     flag:  | posted, sleepers: see shm_kernels | closed | pid |       FLAG_BYTES each
     slots: | rank 0 | ... | rank n-1 |                                SLOT_BYTES each
 
 The memory is an anonymous file (memfd). It lives while a process maps it, so nothing is left
-behind when ranks are killed. It knows no protocol and no tensors.
+behind when ranks are killed. The protocol is in `shm`.
 """
 
 import mmap
@@ -63,12 +63,12 @@ class Segment:
         """Address of a rank's flag."""
         return self._address + rank * FLAG_BYTES
 
-    def slot(self, rank: int, turn: int) -> int:
-        """Address of a rank's slot in a turn."""
-        return self._address + self.slot_offset(rank, turn)
+    def slot(self, rank: int, epoch: int) -> int:
+        """Address of a rank's slot in a epoch."""
+        return self._address + self.slot_offset(rank, epoch)
 
-    def slot_offset(self, rank: int, turn: int) -> int:
-        return _slots_offset(self._size) + (turn % 2 * self._size + rank) * SLOT_BYTES
+    def slot_offset(self, rank: int, epoch: int) -> int:
+        return _slots_offset(self._size) + (epoch % 2 * self._size + rank) * SLOT_BYTES
 
     def pid(self, rank: int) -> int:
         return int(self._ints[self._int_index(rank, _PID)])

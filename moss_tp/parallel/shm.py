@@ -1,14 +1,14 @@
 """Collectives between the ranks of one host, through shared memory.
 
-Collectives are numbered: turn 1, 2, ... A rank posts turn k once its own part is in its slot and
-it has read everything that it needs from earlier turns:
+Collectives are numbered: epoch 1, 2, ... A rank posts epoch k once its own part is in its slot and
+it has read everything that it needs from earlier epochs:
 
     write own slot k % 2 ── post k ── wait for the posts of k that it needs ── read their slots
-      └─ only after all ranks posted k - 1: then no rank reads turn k - 2, which used this slot
+      └─ only after all ranks posted k - 1: then no rank reads epoch k - 2, which used this slot
 
-So two slots a rank and one wait a turn are enough. Sums are taken in fp32 in rank order, so all
+So two slots a rank and one wait an epoch are enough. Sums are taken in fp32 in rank order, so all
 ranks get the same bits. A wait spins for a while, then sleeps on a futex and regularly checks that
-the rank it waits for is alive. It knows neither gloo nor NCCL.
+the rank it waits for is alive.
 """
 
 import os
@@ -48,8 +48,8 @@ class SharedMemory:
         self._rank = rank
         self._size = size
         self._timeout_s = timeout_s
-        self._turn = 0
-        self._last_met = 0  # the last turn that all ranks are known to have posted
+        self._epoch = 0
+        self._last_met = 0  # the last epoch that all ranks are known to have posted
         self._sleep = np.array([0, SLEEP_NS])  # a timespec
         # Ranks that share a core would only keep each other from running by spinning.
         self._spin = SPIN_CYCLES if size <= len(os.sched_getaffinity(0)) else 0
@@ -84,8 +84,8 @@ class SharedMemory:
                 continue
             self._post()
             for rank, part in zip(others, parts, strict=True):
-                self._wait(rank, rank + 1, self._turn)
-                copy(part.data_ptr() + start, self._segment.slot(rank, self._turn), num_bytes)
+                self._wait(rank, rank + 1, self._epoch)
+                copy(part.data_ptr() + start, self._segment.slot(rank, self._epoch), num_bytes)
         return [x, *parts] if self._rank == 0 else None
 
     def broadcast_ints(self, values: list[int] | None) -> list[int]:
@@ -101,7 +101,7 @@ class SharedMemory:
     def barrier(self) -> None:
         """Returns when every rank has called it."""
         self._post()
-        self._wait(0, self._size, self._turn)
+        self._wait(0, self._size, self._epoch)
 
     def close(self) -> None:
         """Leaves the group: ranks that wait for this one fail. Idempotent."""
@@ -117,29 +117,29 @@ class SharedMemory:
         """`count` elements of `width` bytes at the address `x`, which fit into a slot."""
         segment, size = self._segment, self._size
         self._post(x, count * width)
-        self._wait(0, size, self._turn)
+        self._wait(0, size, self._epoch)
         if count * width <= MAX_ONE_SHOT_BYTES:
-            sum_parts(x, segment.slot(0, self._turn), SLOT_BYTES, size, count, dtype)
+            sum_parts(x, segment.slot(0, self._epoch), SLOT_BYTES, size, count, dtype)
             return
         share = -(-count // size)
         bounds = [min(rank * share, count) * width for rank in range(size + 1)]
         start, stop = bounds[self._rank : self._rank + 2]
-        first = segment.slot(0, self._turn) + start
+        first = segment.slot(0, self._epoch) + start
         sum_parts(x + start, first, SLOT_BYTES, size, (stop - start) // width, dtype)
         self._post(x + start, stop - start)
         others = (rank for rank in range(size) if rank != self._rank)
         for rank in others:
-            self._wait(rank, rank + 1, self._turn)
+            self._wait(rank, rank + 1, self._epoch)
             num_bytes = bounds[rank + 1] - bounds[rank]
-            copy(x + bounds[rank], segment.slot(rank, self._turn), num_bytes)
+            copy(x + bounds[rank], segment.slot(rank, self._epoch), num_bytes)
 
     def _receive(self) -> list[int]:
         received = bytearray()
         total = INT_BYTES
         while len(received) < total:
             self._post()
-            self._wait(0, 1, self._turn)
-            slot = self._segment.slot_offset(0, self._turn)
+            self._wait(0, 1, self._epoch)
+            slot = self._segment.slot_offset(0, self._epoch)
             if not received:
                 length_bytes = self._segment.bytes[slot : slot + INT_BYTES]
                 total += INT_BYTES * int(length_bytes.view(np.int64)[0])
@@ -150,29 +150,29 @@ class SharedMemory:
         return values.tolist()[1:]
 
     def _post(self, source: int = 0, num_bytes: int = 0) -> None:
-        """Starts the next turn: puts `num_bytes` from `source` into the own slot and posts."""
-        if num_bytes and self._last_met < self._turn:
-            self._wait(0, self._size, self._turn)
-        self._turn += 1
-        slot = self._segment.slot(self._rank, self._turn)
-        publish(slot, source, num_bytes, self._segment.flag(self._rank), self._turn)
+        """Starts the next epoch: puts `num_bytes` from `source` into the own slot and posts."""
+        if num_bytes and self._last_met < self._epoch:
+            self._wait(0, self._size, self._epoch)
+        self._epoch += 1
+        slot = self._segment.slot(self._rank, self._epoch)
+        publish(slot, source, num_bytes, self._segment.flag(self._rank), self._epoch)
 
-    def _wait(self, start: int, stop: int, turn: int) -> None:
-        """Returns when ranks `start:stop` have posted `turn`; raises RuntimeError."""
+    def _wait(self, start: int, stop: int, epoch: int) -> None:
+        """Returns when ranks `start:stop` have posted `epoch`; raises RuntimeError."""
         flags = self._segment.flag(0)
-        missing = first_missing(flags, start, stop, turn, self._spin, 0)
+        missing = first_missing(flags, start, stop, epoch, self._spin, 0)
         deadline = time.monotonic() + self._timeout_s
         while missing >= 0:
-            missing = first_missing(flags, start, stop, turn, 0, self._sleep.ctypes.data)
+            missing = first_missing(flags, start, stop, epoch, 0, self._sleep.ctypes.data)
             if missing >= 0:
-                missing = self._check_missing(missing, start, stop, turn, deadline)
+                missing = self._check_missing(missing, start, stop, epoch, deadline)
         if stop - start == self._size:
-            self._last_met = turn
+            self._last_met = epoch
 
-    def _check_missing(self, rank: int, start: int, stop: int, turn: int, deadline: float) -> int:
+    def _check_missing(self, rank: int, start: int, stop: int, epoch: int, deadline: float) -> int:
         """The first rank still missing. Raises RuntimeError if it is `rank`, and gone for good."""
         reason = self._failure(rank, deadline)
-        missing = first_missing(self._segment.flag(0), start, stop, turn, 0, 0)
+        missing = first_missing(self._segment.flag(0), start, stop, epoch, 0, 0)
         if reason is not None and missing == rank:
             raise RuntimeError(reason)
         return int(missing)

@@ -3,8 +3,8 @@
     a flag, alone on its cache line:  | posted: int64 | sleepers: int64 | ...
 
 A rank increments `posted` of its own flag; others wait until it reaches a count. They spin for a
-while, then sleep on it as a futex. Addresses are int64 throughout. It knows no tensors and no
-protocol, and is correct on x86-64 Linux only.
+while, then sleep on it as a futex. Addresses are int64 throughout. Correct on x86-64
+Linux only. The protocol is in `shm`.
 """
 
 from typing import Any

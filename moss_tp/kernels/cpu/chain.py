@@ -1,7 +1,7 @@
 """Runs blocks as programs: one by one, or all of a model's blocks with a single call from Python.
 
 All blocks of a model have one layout, so they share a program and differ only in addresses. The
-program of a step is kept for the next step of the same kind.
+program of a step is kept, and run again when a later step has the same layout.
 """
 
 from collections.abc import Hashable, Sequence

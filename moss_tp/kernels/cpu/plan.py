@@ -72,7 +72,7 @@ class CpuPlan:
 
 @lru_cache(maxsize=8)
 def cpu_plan(plan: AttentionPlan) -> CpuPlan:
-    """Made for a step's first layer and used by all; plans are told apart by identity."""
+    """Cached, so that all layers of a step share it; keyed by the plan's identity."""
     return CpuPlan.make(plan)
 
 

@@ -62,7 +62,7 @@ class ReferencePlan:
 
 @lru_cache(maxsize=8)
 def reference_plan(plan: AttentionPlan, device: torch.device) -> ReferencePlan:
-    """Made for a step's first layer and used by all; plans are told apart by identity."""
+    """Cached, so that all layers of a step share it; keyed by the plan's identity."""
     return ReferencePlan.make(plan, device)
 
 

@@ -129,3 +129,14 @@ def test_concatenated_inputs_add_up() -> None:
     twice = first.concat_inputs(DenseWeight(second.weight, first.bias))
     assert twice.bias is not None and first.bias is not None
     assert torch.equal(twice.bias, 2 * first.bias)
+
+
+def test_a_kept_program_takes_other_tensors() -> None:
+    """Calls of one shape share a program: also where x was its own residual at first."""
+    linear = PanelLinear(DenseWeight(random(20, 20).bfloat16()), mul_add=FMA_X8_BF16)
+    x, other = random(3, 20), random(3, 20) * 2
+    plain = linear(x)
+    assert torch.equal(linear(other), plain * 2)
+    assert torch.equal(linear(x, x), plain + x)
+    assert torch.equal(linear(x, other), plain + other)
+    assert torch.equal(linear(x), plain)

@@ -71,7 +71,7 @@ def exp_and_sum(context: Any, scores: Any, vectors: Any, running_max: Any) -> An
 
 
 def reduce_lanes(builder: Any, vector: Any, combine: Callable[[Any, Any, Any], Any]) -> Any:
-    """All lanes into one, by halves, always in the same order."""
+    """Combines all lanes pairwise, always in the same order."""
     width = LANES
     while width > 1:
         width //= 2

@@ -1,7 +1,7 @@
-"""Prefill attention: tiles of queries, 64 tokens of context at a time, straight from the cache.
+"""Prefill attention: tiles of queries over the context, read straight from the paged cache.
 
-One task is one head of one of the plan's tiles. Blocks of context begin at fixed places, and those
-that lie wholly in the future of a tile's rows are skipped. The softmax is online, in fp32.
+One task is one head of one of the plan's tiles. Context is read in steps of CONTEXT tokens from
+its start, as far as the tile's last row sees. The softmax is online, in fp32.
 """
 
 from typing import Any, NamedTuple

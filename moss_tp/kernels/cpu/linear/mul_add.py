@@ -8,7 +8,7 @@
     FMA_X16_FP32   one fp32     fp32                                              AVX-512
     DOT_X16_BF16   two bf16     two bf16 of each column; the products are exact   AVX-512 BF16
 
-X8 and X16 are the lanes of a vector. It knows no loops.
+X8 and X16 are the lanes of a vector. The loops are in `tile`.
 """
 
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Runs kernels on this process's threads; knows nothing of what they compute."""
+"""Runs kernels on this process's threads, whatever they compute."""

@@ -2,7 +2,7 @@
 
 Built once from Python, run as often as wanted: each run takes the addresses of the tensors that
 are declared as inputs. Several programs may run at the same time, from different Python threads.
-It does not know how threads share the tasks, see `threads`.
+How threads share the tasks is in `threads`.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,8 @@ class Program:
         self._ops += op + [0] * (OP_INTS - len(op))
 
     def declare_inputs(self, tensors: Sequence[Tensor]) -> None:
-        """Every run replaces these, in this order, by others of the same layout."""
+        """Every run replaces these, in this order, by others of the same layout. Those that are one
+        tensor now must be one in every run."""
         numbers = {tensor.data_ptr(): number for number, tensor in enumerate(tensors)}
         found = [
             (place, numbers[address])
