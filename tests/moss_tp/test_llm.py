@@ -11,7 +11,7 @@ import pytest
 from moss_tp import LLM, RequestOutput, SamplingParams
 from moss_tp.engine.running.batch import Batch
 from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SampledToken, SamplingRow
 from tests.support.tiny_moss import EOS_ID, make_checkpoint
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)

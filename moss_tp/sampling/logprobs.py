@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from moss_tp.layers.sampling.draw import take
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
-from moss_tp.layers.sampling.top import top
+from moss_tp.sampling.draw import take
+from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.top import top
 from moss_tp.sampling_params import MAX_LOGPROBS
 
 # More than are wanted, so that equals at the cut are told apart by their ids as well.

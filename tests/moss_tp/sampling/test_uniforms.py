@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_tp.layers.sampling.uniforms import uniforms
+from moss_tp.sampling.uniforms import uniforms
 
 MASK = 2**64 - 1
 pairs = st.lists(st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**40)), min_size=1)

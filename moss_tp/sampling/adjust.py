@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moss_tp.layers.sampling.row import SamplingRow
+from moss_tp.sampling.row import SamplingRow
 
 
 def adjust(logits: Tensor, rows: Sequence[SamplingRow]) -> None:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moss_tp.layers.sampling.inversion import invert, invert_whole, mass_of
-from moss_tp.layers.sampling.row import SamplingRow
-from moss_tp.layers.sampling.top import sorted_values, top
-from moss_tp.layers.sampling.uniforms import uniforms
+from moss_tp.sampling.inversion import invert, invert_whole, mass_of
+from moss_tp.sampling.row import SamplingRow
+from moss_tp.sampling.top import sorted_values, top
+from moss_tp.sampling.uniforms import uniforms
 
 MIN_TEMPERATURE = 1e-30  # fp32 divides by it; a lower one is no greedier
 # Of those that need memory of the vocabulary's size: fresh pages cost more than the arithmetic.

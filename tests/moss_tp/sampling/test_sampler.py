@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from moss_tp.layers.sampler import Sampler
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.sampler import Sampler
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.layers.sampling.oracle import PLAIN, make_row, probabilities, scores
+from tests.moss_tp.sampling.oracle import PLAIN, make_row, probabilities, scores
 
 VOCAB = 50
 # Long enough for every shortcut, and divisible by none of their parts.

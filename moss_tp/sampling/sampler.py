@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from moss_tp.layers.sampling.adjust import adjust
-from moss_tp.layers.sampling.draw import draw, take
-from moss_tp.layers.sampling.logprobs import Logprobs
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
-from moss_tp.layers.sampling.top import argmax
+from moss_tp.sampling.adjust import adjust
+from moss_tp.sampling.draw import draw, take
+from moss_tp.sampling.logprobs import Logprobs
+from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.top import argmax
 
 
 class Sampler:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from moss_tp.layers.sampling.top import argmax, sorted_values, top
+from moss_tp.sampling.top import argmax, sorted_values, top
 
 SIZES = [1, 127, 256, 300, 4096, 5003, 20_011]
 

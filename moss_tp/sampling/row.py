@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from moss_tp.layers.sampling.token_history import TokenCounts
+from moss_tp.sampling.token_history import TokenCounts
 from moss_tp.sampling_params import SamplingParams
 
 

@@ -15,8 +15,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from moss_tp.layers.sampling.row import SamplingRow
-from moss_tp.layers.sampling.token_history import TokenHistory
+from moss_tp.sampling.row import SamplingRow
+from moss_tp.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
 PLAIN: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}

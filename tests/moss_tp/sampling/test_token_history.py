@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_tp.layers.sampling.token_history import TokenCounts, TokenHistory
+from moss_tp.sampling.token_history import TokenCounts, TokenHistory
 
 ids = st.lists(st.integers(0, 9), max_size=60)
 
