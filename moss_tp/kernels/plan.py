@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 MAX_SINGLE_QUERIES = 8
 MAX_TILE_QUERIES = 96
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class AttentionPlan:
         cls,
         positions: Tensor,
         slot_mapping: Tensor,
-        query_lens: Sequence[int],
-        context_lens: Sequence[int],
+        query_lens: Sequence[int] | Ints,
+        context_lens: Sequence[int] | Ints,
         block_tables: Tensor,
         block_size: int,
     ) -> Self:
@@ -66,7 +70,9 @@ class AttentionPlan:
         chunks: list[Chunk] = []
         row_seqs: list[int] = []
         chunk_seqs: list[int] = []
-        for seq, (query, context) in enumerate(zip(query_lens, context_lens, strict=True)):
+        for seq, (query, context) in enumerate(
+            zip(*(np.asarray(lens).tolist() for lens in (query_lens, context_lens)), strict=True)
+        ):
             if query > MAX_SINGLE_QUERIES:
                 chunks.append(Chunk(slice(row, row + query), context, len(chunks)))
                 chunk_seqs.append(seq)

@@ -4,17 +4,20 @@ A sequence's keys and values lie in blocks of `block_size` slots; its block tabl
 order. Which sequence owns which block is the BlockManager's, not known here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
 from moss_tp.kernels.checks import row_width
 from moss_tp.layers.linear import QKVParallelLinear, RowParallelLinear
 from moss_tp.parallel.tp_group import TPGroup
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class BatchTensors:
     token_ids: Tensor  # (T,) int64
     positions: Tensor  # (T,) int64
     slot_mapping: Tensor  # (T,) int64
-    query_lens: Sequence[int]  # S
-    context_lens: Sequence[int]  # S
+    query_lens: Ints  # (S,)
+    context_lens: Ints  # (S,)
     block_tables: Tensor  # (S, max_blocks) int64, each long enough for its context
     logit_rows: Tensor  # (R,) int64: flat rows whose logits are wanted
 

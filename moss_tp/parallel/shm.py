@@ -15,10 +15,10 @@ import os
 import select
 import threading
 import time
-from array import array
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moss_tp.parallel.segment import SLOT_BYTES, Segment
@@ -32,6 +32,8 @@ ALL_ADD_BYTES = 1 << 16
 SPIN_CYCLES = 5_000_000
 NAP_NS = 100_000_000  # until the next look whether the peer lives
 INT_BYTES = 8
+
+Ints = NDArray[np.int64]
 
 
 class SharedMemory:
@@ -86,11 +88,11 @@ class SharedMemory:
                 copy(part.data_ptr() + start, self._segment.slot(rank, self._turn), num_bytes)
         return [x, *parts] if self._rank == 0 else None
 
-    def broadcast_ints(self, values: list[int] | None) -> list[int]:
+    def broadcast_ints(self, values: Ints | None) -> Ints:
         """Rank 0's `values`, on every rank; the others pass None."""
         if values is None:
             return self._receive()
-        message = np.frombuffer(array("q", [len(values), *values]), np.uint8)
+        message = np.concatenate(([len(values)], values)).view(np.uint8)
         for start in range(0, len(message), SLOT_BYTES):
             piece = message[start : start + SLOT_BYTES]
             self._post(piece.ctypes.data, len(piece))
@@ -130,7 +132,7 @@ class SharedMemory:
             num_bytes = bounds[rank + 1] - bounds[rank]
             copy(x + bounds[rank], segment.slot(rank, self._turn), num_bytes)
 
-    def _receive(self) -> list[int]:
+    def _receive(self) -> Ints:
         received = bytearray()
         total = INT_BYTES
         while len(received) < total:
@@ -142,9 +144,7 @@ class SharedMemory:
                 total += INT_BYTES * int(head.view(np.int64)[0])
             length = min(SLOT_BYTES, total - len(received))
             received += self._segment.bytes[slot : slot + length].data
-        values = array("q")
-        values.frombytes(received)
-        return values.tolist()[1:]
+        return np.frombuffer(received, np.int64)[1:]
 
     def _post(self, source: int = 0, num_bytes: int = 0) -> None:
         """Takes the next turn, with what is at the address `source`."""
