@@ -19,6 +19,12 @@ HEALTH_CHECK_PERIOD_S = 2
 HEALTH_CHECK_TIMEOUT_S = 10
 DRAIN_POLL_S = 0.2
 INGRESS_CPUS = 0.1
+PLUGIN_OPTIONS = {
+    "max_ongoing_requests": 256,
+    "health_check_period_s": HEALTH_CHECK_PERIOD_S,
+    "graceful_shutdown_timeout_s": 5,
+    "graceful_shutdown_wait_loop_s": DRAIN_POLL_S,
+}
 
 
 def build_app(settings: ServeSettings) -> Application:
@@ -26,7 +32,8 @@ def build_app(settings: ServeSettings) -> Application:
     # Decided here, so that it holds for every replica.
     settings = settings.model_copy(update={"dialogue": settings.spoken_dialogue})
     plugins = {
-        name: plugin_deployment(name, settings.plugin_settings) for name in settings.plugin_names
+        name: plugin_deployment(name, settings.plugin_settings, PLUGIN_OPTIONS)
+        for name in settings.plugin_names
     }
     ingress = serve.deployment(
         name="Ingress",

@@ -1,4 +1,4 @@
-"""What goes into the sampler and what comes out, one a row of logits. No torch, no tensors."""
+"""The sampler's input and output for one row of logits. No torch, no tensors."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from moss_tp.sampling_params import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class SamplingRow:
-    """How to sample the output token number `position` of one request.
+    """How to sample output token number `position` of one request.
 
-    `seed` and `position` alone fix the random number. `counts` is None where no penalty asks for
-    it; `blocked_ids` (stop ids, below `min_tokens`) cannot be sampled; `eos_id` is the id that
-    `length_penalty` acts on, None where it ends nothing.
+    `seed` and `position` alone determine the random number. `counts` is None when no penalty
+    needs them. `blocked_ids` (stop ids, below `min_tokens`) cannot be sampled. `eos_id` is the id
+    that `length_penalty` acts on, None when no eos ends the reply.
     """
 
     params: SamplingParams
@@ -25,7 +25,7 @@ class SamplingRow:
 
     @property
     def eos_bonus(self) -> float:
-        """What regulation adds to the logarithm of eos's probability."""
+        """What `length_penalty` adds to eos's log probability at this position."""
         num_regulated = self.position - self.params.regulation_start
         if self.eos_id is None or num_regulated <= 0:
             return 0.0
@@ -34,11 +34,11 @@ class SamplingRow:
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """One token, and how probable the model found it where the request asks for logprobs.
+    """One sampled token, with logprobs where the request wants them.
 
-    Those are natural logarithms of the model's own distribution, before temperature, penalties
-    and whatever else shapes the draw. `top_logprobs` holds ids with theirs, the best first; the
-    sampled token need not be among them.
+    Logprobs are natural logarithms under the model's own distribution, before penalties, biases,
+    temperature and truncation. `top_logprobs` holds `(id, logprob)` pairs in descending order;
+    the sampled token is not necessarily among them.
     """
 
     token_id: int

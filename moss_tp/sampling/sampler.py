@@ -1,8 +1,9 @@
-"""Turns logits into one token a row. Runs on rank 0 only.
+"""Samples one token a row of logits. Runs on rank 0 only.
 
-First what changes logits (`adjust`), then the best id or a draw. Every operation is a row's own,
-and a row's random number depends on its seed and position only, so a reply does not depend on
-what it is batched with. It knows no sequence, holds no state and decides no stop.
+Logits are processed first (penalties, biases, blocked ids), then each row takes the argmax or a
+random draw. No operation mixes rows, and a row's random number depends only on its seed and
+position, so a reply does not depend on what it is batched with. The sampler is stateless, and
+independent of sequences and stop conditions.
 """
 
 from collections.abc import Sequence
@@ -10,30 +11,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from moss_tp.sampling.adjust import adjust
-from moss_tp.sampling.draw import draw, take
+from moss_tp.sampling.draw import draw, select_rows
 from moss_tp.sampling.logprobs import Logprobs
+from moss_tp.sampling.processors import process_logits
 from moss_tp.sampling.row import SampledToken, SamplingRow
-from moss_tp.sampling.top import argmax
+from moss_tp.sampling.topk import argmax
 
 
 class Sampler:
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        """One token a row of fp32 `logits (R, vocab_size)`, which are changed in place."""
+        """One token for each row of fp32 `logits (R, vocab_size)`, which it changes in place."""
         logprobs = Logprobs(logits, rows)
-        adjust(logits, rows)
-        return logprobs.attach(_choose(logits, rows).tolist())
+        process_logits(logits, rows)
+        return logprobs.attach(_sample_ids(logits, rows).tolist())
 
 
-def _choose(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+def _sample_ids(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Ids `(R,)`."""
-    greedy = [i for i, row in enumerate(rows) if row.params.is_greedy]
-    if len(greedy) == len(rows):
+    random = [i for i, row in enumerate(rows) if not row.params.is_greedy]
+    if not random:
         return argmax(logits)
+    if len(random) == len(rows):
+        return draw(logits, rows)
+    greedy = [i for i, row in enumerate(rows) if row.params.is_greedy]
     ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
-    drawn = [i for i, row in enumerate(rows) if not row.params.is_greedy]
-    if greedy:
-        ids[greedy] = argmax(take(logits, greedy))
-    if drawn:
-        ids[drawn] = draw(take(logits, drawn), [rows[i] for i in drawn])
+    ids[greedy] = argmax(select_rows(logits, greedy))
+    ids[random] = draw(select_rows(logits, random), [rows[i] for i in random])
     return ids

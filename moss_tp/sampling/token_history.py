@@ -1,6 +1,6 @@
-"""Which ids a request has seen, and how often it said each: what penalties depend on.
+"""The ids in a request's prompt and output, counted: the input of the penalties.
 
-Kept up to date token by token, since a step has no time to go through whole prompts. No torch.
+Updated token by token, since a step has no time to scan whole prompts. No torch.
 """
 
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 
 class TokenCounts(NamedTuple):
-    """`ids (N,)`, each once: those of the prompt and the output so far. `num_output (N,)` says
-    how often each is in the output."""
+    """Distinct `ids (N,)` of the prompt and the output so far, and how often each is in the
+    output, `num_output (N,)`."""
 
     ids: NDArray[np.int64]
     num_output: NDArray[np.int64]
 
 
 class TokenHistory:
-    """Counts of one request. A `counts` that was handed out is good until the next `append`."""
+    """The counts of one request. Arrays from `counts` are valid until the next `append`."""
 
     def __init__(self, prompt_ids: Iterable[int]) -> None:
         self._index = {token_id: i for i, token_id in enumerate(dict.fromkeys(prompt_ids))}
@@ -32,7 +32,7 @@ class TokenHistory:
         return TokenCounts(self._ids[:size], self._num_output[:size])
 
     def append(self, token_id: int) -> None:
-        """Counts one more token of the output."""
+        """Counts one more output token."""
         size = len(self._index)
         index = self._index.setdefault(token_id, size)
         if index == len(self._ids):
@@ -42,12 +42,12 @@ class TokenHistory:
             self._ids[index] = token_id
         self._num_output[index] += 1
 
-    def counts_after(self, drafted: Iterable[int]) -> TokenCounts:
-        """The counts as they will be if `drafted` is what comes next; changes nothing."""
+    def counts_after(self, draft_ids: Iterable[int]) -> TokenCounts:
+        """The counts if `draft_ids` were appended; appends nothing."""
         size = len(self._index)
         new: dict[int, int] = {}
         num_output = self._num_output[:size].copy()
-        for token_id in drafted:
+        for token_id in draft_ids:
             if token_id in self._index:
                 num_output[self._index[token_id]] += 1
             else:

@@ -1,8 +1,8 @@
-"""Random numbers without a state: a draw is a function of the request's seed and the position.
+"""Stateless random numbers: each is a function of the request's seed and the token's position.
 
-So batching, preemption and the verification of several drafted tokens in one step all draw the
-same numbers, on any device. It is the stream of SplitMix64 (Steele, Lea, Flood 2014) with random
-access; the seed is mixed first, so that neighbouring seeds do not share a stretch of it.
+So batching, preemption and the verification of several draft tokens in one step draw the same
+numbers on every device. It is SplitMix64 (Steele, Lea, Flood 2014) with random access. The seed
+is mixed first, so that neighbouring seeds do not share a stretch of the stream.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def uniforms(seeds: Sequence[int], positions: Sequence[int]) -> NDArray[np.float64]:
-    """Numbers in [0, 1), one for each pair of a seed and an output token's index: `(R,)`."""
+    """Numbers in [0, 1), `(R,)`, one for each pair of a seed and an output token's position."""
     state = _mix(np.array(seeds, np.uint64) + _GOLDEN)
     state += np.array(positions, np.uint64) * _GOLDEN
     return (_mix(state) >> np.uint64(11)).astype(np.float64) * np.float64(2.0**-53)

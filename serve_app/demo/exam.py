@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from plugins_svc.evaluator import evaluate
+from plugins_svc.calculator.evaluator import evaluate
 from serve_app.demo.arithmetic import OPERATORS, Expression, spoken
 from serve_app.demo.draw import Draw
 from serve_app.demo.lookups import picture_of, topic_of

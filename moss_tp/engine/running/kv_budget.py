@@ -4,7 +4,7 @@ from moss_tp.device import free_memory
 from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
-from moss_tp.layers.attention import KVCache
+from moss_tp.layers.kv_cache import KVCache
 
 
 def choose_num_blocks(runner: ModelRunner, config: EngineConfig) -> int:

@@ -1,4 +1,4 @@
-"""What a row must be sampled from, by transformers' own processors, one row at a time, slowly."""
+"""The expected scores and probabilities of one row, from transformers' logits processors."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def make_row(
 def scores(
     logits: Tensor, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]
 ) -> Tensor:
-    """`logits (vocab_size,)` with penalties and biases."""
+    """`logits (vocab_size,)` after penalties and biases."""
     ids = torch.tensor([[*prompt, *output]], dtype=torch.int64)
     result = logits[None].clone()
     if ids.numel():
@@ -55,7 +55,7 @@ def scores(
 
 
 def probabilities(adjusted: Tensor, params: SamplingParams, bonus: dict[int, float]) -> Tensor:
-    """`(vocab_size,)` from `scores`; `bonus` says what some probabilities are multiplied by."""
+    """Probabilities `(vocab_size,)` from `scores`; `bonus` holds factors for some of them."""
     warpers = LogitsProcessorList([TemperatureLogitsWarper(float(params.temperature))])
     if params.top_k:
         warpers.append(TopKLogitsWarper(params.top_k))

@@ -1,4 +1,4 @@
-"""The sampler against transformers' processors, and rows against themselves alone."""
+"""The sampler against transformers' processors, and batched rows against single ones."""
 
 import math
 from collections import Counter
@@ -17,7 +17,7 @@ from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.sampling.oracle import PLAIN, make_row, probabilities, scores
 
 VOCAB = 50
-# Long enough for every shortcut, and divisible by none of their parts.
+# Large enough for every shortcut, and not divisible by the sizes of their parts.
 LARGE = 5003
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1)
 EOS = 3
@@ -25,7 +25,7 @@ EOS = 3
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """For many small operations, which threads only hold up where other processes run."""
+    """Threads only slow many small operations down when other processes run."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,15 +41,15 @@ def sample(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
     return [token.token_id for token in Sampler().sample(logits.clone(), rows)]
 
 
-def test_greedy_is_the_argmax() -> None:
+def test_greedy_is_argmax() -> None:
     logits = random_logits(1, rows=4)
     assert sample(logits, [make_row(GREEDY)] * 4) == logits.argmax(-1).tolist()
 
 
-# What is drawn from, how flat the logits are and how many ids there are: each way of drawing.
+# Vocabulary size, scale of the logits and settings: cases for every sampling method.
 CASES: dict[str, tuple[int, float, dict[str, Any]]] = {
-    "everything, few ids": (VOCAB, 3, {}),
-    "everything": (LARGE, 1.5, {}),
+    "no truncation, few ids": (VOCAB, 3, {}),
+    "no truncation": (LARGE, 1.5, {}),
     "top-k": (LARGE, 3, {"top_k": 5}),
     "top-k, more ids": (LARGE, 1.5, {"top_k": 200, "top_p": 0.9}),
     "top-k, most ids": (LARGE, 1.5, {"top_k": 1000, "top_p": 0.9}),
@@ -59,19 +59,19 @@ CASES: dict[str, tuple[int, float, dict[str, Any]]] = {
     "min-p": (LARGE, 2, {"min_p": 0.03}),
     "min-p and top-p": (LARGE, 2, {"min_p": 0.02, "top_p": 0.8, "temperature": 1.5}),
     "MOSS": (LARGE, 3, {"temperature": 0.7, "top_p": 0.8, "top_k": 40}),
-    "eos, whole": (LARGE, 1.5, {"length_penalty": 1.5, "regulation_start": 10}),
-    "eos, best": (LARGE, 3, {"length_penalty": 0.8, "top_k": 40, "regulation_start": 10}),
+    "eos, whole vocabulary": (LARGE, 1.5, {"length_penalty": 1.5, "regulation_start": 10}),
+    "eos, top-k": (LARGE, 3, {"length_penalty": 0.8, "top_k": 40, "regulation_start": 10}),
     "eos, top-p": (LARGE, 2, {"length_penalty": 1.5, "top_p": 0.9, "regulation_start": 10}),
 }
 
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("vocab_size", "scale", "changes"), CASES.values(), ids=CASES.keys())
-def test_the_distribution_is_transformers(
+def test_distribution_is_that_of_transformers(
     vocab_size: int, scale: float, changes: dict[str, Any]
 ) -> None:
-    """2,000 draws, of as many seeds, fit transformers' probabilities by the chi-square test, and
-    are never what those rule out."""
+    """2,000 draws with distinct seeds pass the chi-square test against transformers' probabilities
+    and never yield an id of probability 0."""
     num_draws, num_batches, position = 2000, 4, 14
     params = SamplingParams(**{**PLAIN, **changes})
     logits = random_logits(7, vocab_size=vocab_size, scale=scale)
@@ -88,13 +88,13 @@ def test_the_distribution_is_transformers(
 
 
 def chi_square(drawn: Counter[int], probs: Tensor, num_draws: int) -> float:
-    """The statistic as standard deviations (Wilson and Hilferty), ids of few draws put together."""
+    """The statistic in standard deviations (Wilson and Hilferty), rare ids in one cell."""
     expected = {token_id: p * num_draws for token_id, p in enumerate(probs.tolist())}
-    often = [token_id for token_id, count in expected.items() if count >= 5]
-    cells = [(drawn[token_id], expected[token_id]) for token_id in often]
+    common = [token_id for token_id, count in expected.items() if count >= 5]
+    cells = [(drawn[token_id], expected[token_id]) for token_id in common]
     rare = num_draws - sum(count for _, count in cells)
     if rare > 5:
-        cells.append((num_draws - sum(drawn[token_id] for token_id in often), rare))
+        cells.append((num_draws - sum(drawn[token_id] for token_id in common), rare))
     freedom = len(cells) - 1
     statistic = sum((count - mean) ** 2 / mean for count, mean in cells)
     spread = 2 / (9 * freedom)
@@ -132,20 +132,20 @@ def requests(draw: st.DrawFn, vocab_size: int) -> SamplingRow:
 @pytest.mark.usefixtures("one_thread")
 @given(st.data(), st.sampled_from([VOCAB, LARGE]), st.sampled_from([0.5, 3.0]))
 @settings(deadline=None, max_examples=60)
-def test_a_row_does_not_depend_on_its_batch(
+def test_row_does_not_depend_on_its_batch(
     data: st.DataObject, vocab_size: int, scale: float
 ) -> None:
     rows = data.draw(st.lists(requests(vocab_size), min_size=2, max_size=6))
     logits = random_logits(data.draw(st.integers(0, 99)), len(rows), vocab_size, scale)
-    if data.draw(st.booleans()):  # ties, at the cut of top-k too
+    if data.draw(st.booleans()):  # ties, also at the cut of top-k
         logits = logits.round()
-    together = Sampler().sample(logits.clone(), rows)
+    batched = Sampler().sample(logits.clone(), rows)
     alone = [Sampler().sample(logits[i : i + 1].clone(), [row])[0] for i, row in enumerate(rows)]
-    assert together == alone
+    assert batched == alone
 
 
-def test_a_real_vocabulary_is_no_different_alone() -> None:
-    """107,008 ids are enough for torch to share one row out among threads."""
+def test_row_of_a_full_vocabulary_does_not_depend_on_its_batch() -> None:
+    """torch splits a single row of 107,008 ids among threads."""
     settings_: list[dict[str, Any]] = [
         {},
         {"top_p": 0.9},
@@ -156,14 +156,14 @@ def test_a_real_vocabulary_is_no_different_alone() -> None:
     params = [SamplingParams(**{**PLAIN, **one}, logprobs=2) for one in settings_]
     rows = [make_row(one, seed=5) for one in params]
     logits = random_logits(8, len(rows), 107_008, scale=2)
-    together = Sampler().sample(logits.clone(), rows)
+    batched = Sampler().sample(logits.clone(), rows)
     alone = [Sampler().sample(logits[i : i + 1].clone(), [row])[0] for i, row in enumerate(rows)]
-    assert together == alone
+    assert batched == alone
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=50)
-def test_greedy_takes_the_best_of_transformers_scores(data: st.DataObject) -> None:
+def test_greedy_is_argmax_of_transformers_scores(data: st.DataObject) -> None:
     ids = st.lists(st.integers(0, VOCAB - 1), max_size=20)
     prompt, output = data.draw(ids), data.draw(ids)
     params = SamplingParams(
@@ -183,18 +183,18 @@ def test_greedy_takes_the_best_of_transformers_scores(data: st.DataObject) -> No
     assert token.token_id == expected.argmax().item()
 
 
-def test_logprobs_are_the_models_own() -> None:
+def test_logprobs_are_of_the_models_distribution() -> None:
     params = SamplingParams(
         temperature=0.2, logprobs=4, logit_bias=((9, 50.0),), repetition_penalty=2
     )
     logits = random_logits(6, rows=3)
-    own = logits.log_softmax(-1)
+    expected = logits.log_softmax(-1)
     rows = [make_row(params, [1, 2]), make_row(GREEDY), make_row(params, seed=1)]
     first, second, third = Sampler().sample(logits.clone(), rows)
-    for token, expected in ((first, own[0]), (third, own[2])):
+    for token, logprobs in ((first, expected[0]), (third, expected[2])):
         assert token.token_id == 9
-        assert token.logprob == pytest.approx(expected[9].item())
-        best = expected.topk(4)
+        assert token.logprob == pytest.approx(logprobs[9].item())
+        best = logprobs.topk(4)
         ids, values = zip(*token.top_logprobs, strict=True)
         assert list(ids) == best.indices.tolist()
         assert values == pytest.approx(best.values.tolist())
@@ -209,14 +209,14 @@ def test_logprobs_of_the_whole_vocabulary_sum_to_one() -> None:
     assert values.exp().sum().item() == pytest.approx(1)
 
 
-def test_no_top_logprobs_still_gives_the_tokens_own() -> None:
+def test_zero_top_logprobs_still_gives_the_sampled_tokens_logprob() -> None:
     params = SamplingParams(temperature=0, logprobs=0, repetition_penalty=1)
     (token,) = Sampler().sample(random_logits(6), [make_row(params)])
     assert token.logprob == pytest.approx(random_logits(6).log_softmax(-1).max().item())
     assert token.top_logprobs == ()
 
 
-def test_a_seed_repeats_the_draws() -> None:
+def test_seed_reproduces_the_draws() -> None:
     params = SamplingParams(temperature=2, top_k=0, top_p=1)
     logits = random_logits(3)
 
@@ -237,8 +237,8 @@ def test_blocked_ids_are_never_sampled(params: SamplingParams) -> None:
     assert sample(logits, [make_row(params)])[0] in (4, 9)
 
 
-def test_regulation_ends_a_greedy_reply_in_time() -> None:
-    """A hundredth as probable as the best, eos needs eight doublings."""
+def test_length_penalty_ends_a_greedy_reply() -> None:
+    """eos starts at 0.01 times the best probability, so it needs seven doublings to pass it."""
     logits = torch.full((1, VOCAB), -20.0)
     logits[0, 8], logits[0, EOS] = 0, torch.tensor(0.01).log()
     params = SamplingParams(
@@ -251,7 +251,7 @@ def test_regulation_ends_a_greedy_reply_in_time() -> None:
 
 
 @pytest.mark.parametrize("top_k", [0, 40])
-def test_what_min_tokens_blocks_regulation_does_not_bring_back(top_k: int) -> None:
+def test_length_penalty_does_not_unblock_eos(top_k: int) -> None:
     params = SamplingParams(temperature=1, top_k=top_k, length_penalty=10, regulation_start=0)
     row = make_row(params, position=5000, eos_id=EOS, blocked_ids=(EOS,))
     assert sample(random_logits(2), [row]) != [EOS]
@@ -264,13 +264,13 @@ def test_what_min_tokens_blocks_regulation_does_not_bring_back(top_k: int) -> No
 @pytest.mark.parametrize("temperature", [1e-4, 1e-12, 5e-324])
 @pytest.mark.parametrize("vocab_size", [VOCAB, LARGE])
 @pytest.mark.parametrize("top_p", [1, 0.9])
-def test_a_tiny_temperature_is_greedy(temperature: float, vocab_size: int, top_p: float) -> None:
+def test_tiny_temperature_is_greedy(temperature: float, vocab_size: int, top_p: float) -> None:
     params = SamplingParams(temperature=temperature, repetition_penalty=1, top_k=0, top_p=top_p)
     logits = random_logits(2, vocab_size=vocab_size)
     assert sample(logits, [make_row(params)]) == logits.argmax(-1).tolist()
 
 
-def test_top_k_1_and_a_tiny_top_p_are_greedy() -> None:
+def test_strongest_truncations_are_greedy() -> None:
     logits = random_logits(4)
     for params in (
         SamplingParams(temperature=9, top_k=1, top_p=1, repetition_penalty=1),

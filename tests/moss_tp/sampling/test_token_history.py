@@ -1,3 +1,5 @@
+"""Counts kept token by token against a count of the whole reply."""
+
 from collections import Counter
 
 from hypothesis import given
@@ -18,12 +20,10 @@ def expected(prompt: list[int], output: list[int]) -> dict[int, int]:
 
 
 @given(ids, ids, ids)
-def test_counts_are_those_of_the_whole_reply(
-    prompt: list[int], output: list[int], drafted: list[int]
-) -> None:
+def test_counts_equal_a_recount(prompt: list[int], output: list[int], draft_ids: list[int]) -> None:
     history = TokenHistory(prompt)
     for i, token_id in enumerate(output):
         assert as_dict(history.counts) == expected(prompt, output[:i])
         history.append(token_id)
-    assert as_dict(history.counts_after(drafted)) == expected(prompt, output + drafted)
-    assert as_dict(history.counts) == expected(prompt, output), "drafting changes nothing"
+    assert as_dict(history.counts_after(draft_ids)) == expected(prompt, output + draft_ids)
+    assert as_dict(history.counts) == expected(prompt, output), "counts_after appends nothing"

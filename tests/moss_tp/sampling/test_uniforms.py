@@ -1,4 +1,4 @@
-"""The draws are uniform, independent of their neighbours, and functions of seed and position."""
+"""The numbers are uniform, uncorrelated, and functions of seed and position."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ pairs = st.lists(st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 2**40)), mi
 
 
 def one(seed: int, position: int) -> float:
-    """The definition in whole numbers, with no array and no overflow."""
+    """SplitMix64 in Python ints, without arrays and overflow."""
 
     def mix(x: int) -> int:
         x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK
@@ -25,10 +25,10 @@ def one(seed: int, position: int) -> float:
 
 
 @given(pairs)
-def test_a_draw_depends_on_its_own_pair_only(drawn: list[tuple[int, int]]) -> None:
-    seeds, positions = zip(*drawn, strict=True)
+def test_number_depends_on_seed_and_position_only(seed_positions: list[tuple[int, int]]) -> None:
+    seeds, positions = zip(*seed_positions, strict=True)
     numbers = uniforms(seeds, positions).tolist()
-    assert numbers == [one(seed, position) for seed, position in drawn]
+    assert numbers == [one(seed, position) for seed, position in seed_positions]
     assert all(0 <= number < 1 for number in numbers)
 
 
@@ -37,12 +37,12 @@ def test_a_draw_depends_on_its_own_pair_only(drawn: list[tuple[int, int]]) -> No
     [(np.zeros(100_000), np.arange(100_000)), (np.arange(100_000), np.zeros(100_000))],
     ids=["along a reply", "across neighbouring seeds"],
 )
-def test_draws_are_uniform_and_uncorrelated(seeds: np.ndarray, positions: np.ndarray) -> None:
+def test_numbers_are_uniform_and_uncorrelated(seeds: np.ndarray, positions: np.ndarray) -> None:
     numbers = uniforms(seeds.tolist(), positions.tolist())
     num_bins = 100
     counts = np.histogram(numbers, bins=num_bins, range=(0, 1))[0]
     expected = len(numbers) / num_bins
-    # 99 degrees of freedom: mean 99, and 161 is exceeded once in ten thousand.
+    # Chi-square, 99 degrees of freedom: exceeds 161 once in ten thousand.
     assert ((counts - expected) ** 2 / expected).sum() < 161
     for lag in (1, 2, 7):
         correlation = np.corrcoef(numbers[:-lag], numbers[lag:])[0, 1]
