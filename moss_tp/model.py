@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
-from moss_tp.kernels import Kernels, choose_kernels
-from moss_tp.kernels.base import ChainKernel
+from moss_tp.kernels import choose_kernels
+from moss_tp.kernels.base import ChainKernel, Kernels
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.block import MossBlock, layer_norm

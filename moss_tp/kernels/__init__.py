@@ -1,70 +1,44 @@
-"""Kernels by device and dtype. This is the one checked place through which layers reach them.
+"""Chooses a rank's kernels by device, dtype and head size. `base` has their interface.
 
-    cuda, fp16, odd shapes     torch's own operations; attention is `reference`
-    cpu, fp32                  oneDNN on packed weights (torch's own, without oneDNN), attention in
-                               Numba
-    cpu, bf16, AMX             the same
-    cpu, bf16                  all in Numba: a block is one program; products by AVX-512 BF16, or
-                               without it in fp32 arithmetic over bf16 weights and cache
+    reference/    torch operations, on any device; the oracle of all others
+    cpu/          Numba and oneDNN
 
-Every attention has the signature of `reference.attend`, which is its oracle in tests; every
-linear equals `F.linear`.
+A back end is imported only when it is chosen, since that may compile kernels. A further one is a
+package here and an entry in BACK_ENDS.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
 from moss_tp.errors import ConfigError
-from moss_tp.kernels.base import Attend, BlockKernel, BlockWeights, ChainKernel, MakeLinear
-from moss_tp.kernels.reference import attention as reference
-from moss_tp.kernels.reference.block import EagerBlock, PlainLinear
-
-DEVICES = ("cpu", "cuda")
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """What one rank computes with. `activations` is the dtype of what goes between blocks."""
-
-    activations: torch.dtype
-    linear: MakeLinear
-    attend: Attend
-    block: Callable[[BlockWeights], BlockKernel]
-    # Of what `block` makes; None where a chain is no more than one block after the other.
-    chain: Callable[[Sequence[Any]], ChainKernel] | None = None
+from moss_tp.kernels.base import Kernels
+from moss_tp.kernels.reference.block import reference_kernels
 
 
 def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernels:
-    """Kernels for weights of `dtype`; compiles them where this machine never did.
+    """The fastest kernels for weights of `dtype`; compiles them if this machine never has.
 
-    Raises ConfigError for a device without any.
+    Raises ConfigError for a device that has none.
     """
-    if device.type not in DEVICES:
+    choose = BACK_ENDS.get(device.type)
+    if choose is None:
         raise ConfigError(f"there are no kernels for {device}")
-    if device.type == "cuda" or not _numba_attends(dtype, head_dim):
-        return _eager(dtype, PlainLinear, reference.attend)
-    # Numba and the compiling of kernels take seconds: only for those who compute with them.
-    from moss_tp.kernels.cpu import attention, onednn, prefill
-
-    prefill.kernel_for(dtype == torch.bfloat16, head_dim)
-    if onednn.has_fast(dtype):
-        return _eager(dtype, onednn.OneDnnLinear, attention.attend)
-    if dtype == torch.float32:
-        return _eager(dtype, PlainLinear, attention.attend)
-    from moss_tp.kernels.cpu import block
-
-    return Kernels(
-        torch.float32, block.PanelLinear, attention.attend, block.PanelBlock, block.PanelChain.of
-    )
+    return choose(dtype, head_dim)
 
 
-def _numba_attends(dtype: torch.dtype, head_dim: int) -> bool:
-    """In bf16 two neighbours are read at once."""
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and head_dim % 2 == 0)
+def _cpu(dtype: torch.dtype, head_dim: int) -> Kernels:
+    # In bf16, attention loads two neighbours at a time.
+    is_supported = dtype == torch.float32 or (dtype == torch.bfloat16 and head_dim % 2 == 0)
+    if not is_supported:
+        return reference_kernels(dtype)
+    from moss_tp.kernels.cpu.choose import cpu_kernels
+
+    return cpu_kernels(dtype, head_dim)
 
 
-def _eager(dtype: torch.dtype, linear: MakeLinear, attend: Attend) -> Kernels:
-    return Kernels(dtype, linear, attend, lambda weights: EagerBlock(weights, linear, attend))
+def _cuda(dtype: torch.dtype, head_dim: int) -> Kernels:
+    return reference_kernels(dtype)
+
+
+BACK_ENDS: dict[str, Callable[[torch.dtype, int], Kernels]] = {"cpu": _cpu, "cuda": _cuda}

@@ -1,39 +1,71 @@
-"""What a transformer block asks of its kernels, and the weights it hands over to them.
+"""Weight types, and what the model calls: linears, attention and whole transformer blocks.
 
     partial = (x +) out_proj(attention(qkv)) + fc_out(gelu(fc_in(n)))     qkv, n of layer_norm(x)
 
-The weights are one rank's, after loading; kernels pack them as they like.
+The weights are one rank's, after loading; a back end packs them as it likes. A further weight type
+is a class like DenseWeight, in a file of its own, with a line in the tables of the back ends that
+compute with it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from moss_tp.errors import ConfigError
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.rotary import Rotary
 
 
+class Weight(Protocol):
+    """A linear layer's weight on one rank, in any format."""
+
+    @property
+    def outputs(self) -> int: ...
+
+    @property
+    def inputs(self) -> int: ...
+
+    def concat_inputs(self, other: Any) -> "Weight":
+        """The weight whose product with `[x | y]` is the sum of both products, `self` times x and
+        `other`, of the same type, times y. Biases are added."""
+        ...
+
+
 @dataclass(frozen=True)
 class DenseWeight:
-    """A linear layer's weights on one rank: `y = x @ weight.T + bias`."""
+    """`y = x @ weight.T + bias`."""
 
     weight: Tensor  # (outputs, inputs)
     bias: Tensor | None = None  # (outputs,)
 
+    @property
+    def outputs(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        return self.weight.shape[1]
+
+    def concat_inputs(self, other: "DenseWeight") -> "DenseWeight":
+        biases = [bias for bias in (self.bias, other.bias) if bias is not None]
+        bias = biases[0] + biases[1] if len(biases) == 2 else next(iter(biases), None)
+        return DenseWeight(torch.cat((self.weight, other.weight), dim=1), bias)
+
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """`H` heads of `D` and `inner` columns are this rank's. Only one rank adds the residual x
-    and `fc_out`'s bias, as the ranks' results are summed."""
+    """`H` heads of `D` and `inner` columns are this rank's. The ranks' results are summed, so only
+    one rank adds the residual x and has `fc_out`'s bias."""
 
     norm: tuple[Tensor, Tensor]  # (hidden,) weight and bias
     eps: float
-    qkv: DenseWeight  # (3 * H * D, hidden), rows [q | k | v]
-    fc_in: DenseWeight  # (inner, hidden)
-    out: DenseWeight  # (hidden, H * D)
-    fc_out: DenseWeight  # (hidden, inner)
+    qkv: Weight  # (3 * H * D, hidden), rows [q | k | v]
+    fc_in: Weight  # (inner, hidden)
+    out: Weight  # (hidden, H * D)
+    fc_out: Weight  # (hidden, inner)
     head_dim: int
     adds_residual: bool
 
@@ -48,7 +80,7 @@ class BlockKernel(Protocol):
     def __call__(
         self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
     ) -> Tensor:
-        """`x (T, hidden) -> (T, hidden)`, a partial sum; fills the plan's slots of `cache`."""
+        """`x (T, hidden) -> (T, hidden)`, a partial sum; writes the step's K and V to `cache`."""
         ...
 
 
@@ -60,10 +92,33 @@ class ChainKernel(Protocol):
         layers: Sequence[tuple[Tensor, Tensor]],
         plan: AttentionPlan,
     ) -> Tensor:
-        """Blocks one after the other, each on its own cache of `layers`: for a single rank, which
-        has nothing to exchange between them."""
+        """All blocks in sequence, each with its cache in `layers`. For a single rank, which has
+        no all-reduce between blocks."""
         ...
 
 
-MakeLinear = Callable[[DenseWeight, bool], Linear]  # weight, has_gelu
+MakeLinear = Callable[[Any, bool], Linear]  # of a Weight and has_gelu
 Attend = Callable[[Tensor, Rotary, tuple[Tensor, Tensor], AttentionPlan, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What one rank computes with. Activations between blocks are of dtype `activations`."""
+
+    activations: torch.dtype
+    linear: MakeLinear
+    block: Callable[[BlockWeights], BlockKernel]
+    # Takes what `block` made; None if a chain would only call the blocks one after the other.
+    chain: Callable[[Sequence[Any]], ChainKernel] | None = None
+
+
+def linear_by_type(table: Mapping[type, MakeLinear]) -> MakeLinear:
+    """Makes the linear that `table` has for the type of a weight; ConfigError if it has none."""
+
+    def make(weight: Weight, has_gelu: bool) -> Linear:
+        make_linear = table.get(type(weight))
+        if make_linear is None:
+            raise ConfigError(f"no kernel here for weights of type {type(weight).__name__}")
+        return make_linear(weight, has_gelu)
+
+    return make

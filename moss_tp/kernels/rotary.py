@@ -1,4 +1,4 @@
-"""Rotary positions in GPT-J's form: interleaved pairs of a head's leading dimensions."""
+"""Rotary position embedding in GPT-J's form: interleaved pairs of a head's first dimensions."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,8 +11,8 @@ BASE = 10000
 
 @dataclass(frozen=True)
 class Rotary:
-    """cos and sin of every position's angles, in fp32. Su et al. 2021, eq. 34: pair i of
-    `rotary_dim`/2 turns by `position / BASE**(2i / rotary_dim)`."""
+    """fp32 cos and sin of every position's angles. Su et al. 2021, eq. 34: pair i of
+    `rotary_dim`/2 is rotated by `position / BASE**(2i / rotary_dim)`."""
 
     cos: Tensor  # (max_positions, rotary_dim / 2)
     sin: Tensor

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
-from moss_tp.kernels import Kernels
-from moss_tp.kernels.base import BlockKernel, BlockWeights
+from moss_tp.kernels.base import BlockKernel, BlockWeights, Kernels
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.parallel_weight import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.config import ModelConfig
-from moss_tp.kernels.checks import row_width
+from moss_tp.kernels.kv_cache import row_width
 from moss_tp.parallel.tp_group import TPGroup
 
 

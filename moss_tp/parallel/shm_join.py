@@ -1,4 +1,4 @@
-"""How the ranks find out whether they share a host, and agree on it: all of them or none."""
+"""How ranks find out whether they share a host. All of them use shared memory, or none does."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from torch.distributed.distributed_c10d import Store
 from moss_tp.parallel.segment import Segment
 from moss_tp.parallel.shm import SharedMemory
 
-_WHERE = "where"
+_LOCATION_KEY = "location"
 
 
 def join_shared_memory(
@@ -18,18 +18,18 @@ def join_shared_memory(
     timeout_s: float,
     all_agree: Callable[[bool], bool],
 ) -> SharedMemory | None:
-    """None, on every rank, where one cannot reach rank 0's memory.
+    """None on every rank if any rank cannot open rank 0's segment.
 
-    `all_agree` tells every rank whether all of them said True.
+    `all_agree` returns, on every rank, whether all ranks passed True.
     """
     file = None
     try:
         if rank == 0:
-            file, where = _create(size)
-            store.set(_WHERE, where)
+            file, location = _create(size)
+            store.set(_LOCATION_KEY, location)
         else:
-            where = store.get(_WHERE).decode()
-        segment = Segment.open(where, rank, size) if _can_watch() else None
+            location = store.get(_LOCATION_KEY).decode()
+        segment = Segment.open(location, rank, size) if _has_pidfd() else None
         if not all_agree(segment is not None) or segment is None:
             return None
         return SharedMemory(segment, rank, size, timeout_s)
@@ -45,8 +45,8 @@ def _create(size: int) -> tuple[int | None, str]:
         return None, ""
 
 
-def _can_watch() -> bool:
-    """Whether this kernel tells of the end of processes: Linux 5.3, where it is not forbidden."""
+def _has_pidfd() -> bool:
+    """Whether a process can watch for another's end: Linux 5.3 or later, where it is allowed."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except OSError:

@@ -1,30 +1,46 @@
-"""LayerNorm of fp32 rows, to fp32 or bf16; the weight and bias in fp32. One task is one row."""
+"""LayerNorm of fp32 rows, to fp32 or bf16, with weight and bias in fp32. One task is one row."""
+
+from typing import NamedTuple
 
 import numpy as np
-from numba.np.numpy_support import carray
 from torch import Tensor
 
-from moss_tp.kernels.cpu.elements import kind_of, put, row_bytes
-from moss_tp.kernels.cpu.team import Program
+from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, store_row
+from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.native.compiled import kernel
-from moss_tp.native.simd import FP32_BYTES, floats_at, ints_at
+from moss_tp.native.dtypes import dtype_code
+from moss_tp.native.llvm import FP32_BYTES
+from moss_tp.native.memory import fp32_at
+from moss_tp.native.params import Address, params_reader
 
-NUM_PARAMS = 7
+
+class NormParams(NamedTuple):
+    x: Address  # (T, hidden) fp32, contiguous
+    weight: Address  # (hidden,) fp32
+    bias: Address
+    eps: Address  # one fp32
+    out: Address  # (T, hidden), contiguous
+    hidden: int
+    out_dtype: int
+
+
+_read_params = params_reader(NormParams)
 
 
 def add_norm(
     program: Program, x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, out: Tensor
 ) -> None:
-    """`out (T, hidden) = layer_norm(x)`; both contiguous. `eps` is a tensor of one fp32."""
-    program.add(_norm, len(x), [x, weight, bias, eps, out, x.shape[1], kind_of(out)])
+    """`out (T, hidden) = layer_norm(x)`; see NormParams."""
+    params = NormParams(x, weight, bias, eps, out, x.shape[1], dtype_code(out.dtype))
+    program.add(_norm, len(x), params)
 
 
 @kernel
 def _norm(params: int, row: int) -> None:
-    p = carray(ints_at(params), NUM_PARAMS)
-    hidden, kind = p[5], p[6]
-    x = floats_at(p[0] + row * hidden * FP32_BYTES)
-    weight, bias, eps = floats_at(p[1]), floats_at(p[2]), floats_at(p[3])[0]
+    p = _read_params(params)
+    hidden = p.hidden
+    x = fp32_at(p.x + row * hidden * FP32_BYTES)
+    weight, bias, eps = fp32_at(p.weight), fp32_at(p.bias), fp32_at(p.eps)[0]
     normed = np.empty(hidden, np.float32)
     total = np.float32(0)
     for i in range(hidden):
@@ -36,4 +52,4 @@ def _norm(params: int, row: int) -> None:
     scale = np.float32(1) / np.sqrt(squares / np.float32(hidden) + eps)
     for i in range(hidden):
         normed[i] = (x[i] - mean) * scale * weight[i] + bias[i]
-    put(normed, p[4] + row * row_bytes(hidden, kind), hidden, kind)
+    store_row(normed, p.out + row * row_bytes(hidden, p.out_dtype), hidden, p.out_dtype)

@@ -1,27 +1,19 @@
-"""A block as a row of separate operations, on whatever device its linears and attention are."""
+"""A transformer block as separate operations, with any linears and any attention."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moss_tp.kernels.base import Attend, BlockWeights, DenseWeight, MakeLinear
+from moss_tp.kernels.base import Attend, BlockWeights, Kernels, MakeLinear
 from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.kernels.reference.attention import attend as reference_attend
+from moss_tp.kernels.reference.linear import reference_linear
 from moss_tp.kernels.rotary import Rotary
 
 
-class PlainLinear:
-    """torch's own; keeps the weights as they are."""
-
-    def __init__(self, weight: DenseWeight, has_gelu: bool = False) -> None:
-        self._weight, self._bias, self._has_gelu = weight.weight, weight.bias, has_gelu
-
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        y = F.linear(x, self._weight, self._bias)
-        if self._has_gelu:
-            y = F.gelu(y, approximate="tanh")
-        return y if residual is None else y.add_(residual)
-
-
 class EagerBlock:
+    """See `base` for what a block computes."""
+
     def __init__(self, weights: BlockWeights, linear: MakeLinear, attend: Attend) -> None:
         self._norm, self._eps = weights.norm, weights.eps
         self._qkv = linear(weights.qkv, False)
@@ -40,3 +32,12 @@ class EagerBlock:
         attended = self._attend(qkv, rotary, cache, plan, self._head_dim**-0.5)
         partial = self._out(attended, x if self._adds_residual else None)
         return self._fc_out(self._fc_in(normed), partial)
+
+
+def eager_kernels(dtype: torch.dtype, linear: MakeLinear, attend: Attend) -> Kernels:
+    """Kernels whose blocks are EagerBlocks, with activations of the weights' dtype."""
+    return Kernels(dtype, linear, lambda weights: EagerBlock(weights, linear, attend))
+
+
+def reference_kernels(dtype: torch.dtype) -> Kernels:
+    return eager_kernels(dtype, reference_linear, reference_attend)

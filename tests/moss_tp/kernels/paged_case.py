@@ -1,10 +1,11 @@
-"""Random sequences over a paged cache, and attention written out on each one's dense K and V."""
+"""Random sequences over a paged cache, and their attention computed from dense K and V."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.kv_cache import dequantize, quantize
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.reference import attention as reference
 from moss_tp.kernels.rotary import Rotary
@@ -31,48 +32,48 @@ class Case:
     plan: AttentionPlan
     scale: float
     expected: Tensor  # (T, H * D) fp32
-    keys: Tensor  # (T, H, D) fp32, turned: what the cache must hold
+    keys: Tensor  # (T, H, D) fp32, rotated: what the cache must hold
 
 
 def make_case(
     lens: list[tuple[int, int]],
     dtype: torch.dtype,
     shape: Shape | None = None,
-    in_int8: bool = False,
+    is_int8: bool = False,
 ) -> Case:
-    """Sequences of `(query_len, context_len)` whose history lies in the cache already, in blocks
-    in no order. A cache in int8 is expected to be attended as it is, rounding and all."""
+    """Sequences of `(query_len, context_len)` whose history is in the cache already, in shuffled
+    blocks. For an int8 cache the expected result is that of its rounded values."""
     shape = shape or Shape()
     random = torch.Generator().manual_seed(5)
     num_blocks = sum(-(-context // shape.block_size) for _, context in lens) + 2
     size = (num_blocks, shape.heads, shape.block_size, shape.head_dim)
 
     def stored(rows: Tensor) -> Tensor:
-        return reference.quantize(rows) if in_int8 else rows.to(dtype)
+        return quantize(rows) if is_int8 else rows.to(dtype)
 
-    # What is not written stays large: it must not leak into the result.
+    # Unwritten slots hold large values: they must not leak into the result.
     cache = (stored(torch.full(size, 1e3)), stored(torch.full(size, 1e3)))
-    free = torch.randperm(num_blocks, generator=random).tolist()
+    free_blocks = torch.randperm(num_blocks, generator=random).tolist()
     longest = max(context for _, context in lens)
     rotary = Rotary.make(shape.rotary_dim, longest, torch.device("cpu"))
     slots, positions, tables, rows, keys, expected = [], [], [], [], [], []
     for query, context in lens:
         dense = torch.randn(context, 3, shape.heads, shape.head_dim, generator=random).to(dtype)
-        own = torch.arange(context)
-        table = [free.pop() for _ in range(-(-context // shape.block_size))]
-        blocks, offsets = torch.tensor(table)[own // shape.block_size], own % shape.block_size
+        tokens = torch.arange(context)
+        table = [free_blocks.pop() for _ in range(-(-context // shape.block_size))]
+        blocks, offsets = torch.tensor(table)[tokens // shape.block_size], tokens % shape.block_size
         history = context - query
-        q, k = (reference.rotate(dense[:, i].float(), rotary, own) for i in (0, 1))
+        q, k = (reference.rotate(dense[:, i].float(), rotary, tokens) for i in (0, 1))
         for part, value in zip(cache, (k, dense[:, 2]), strict=True):
             part[blocks[:history], :, offsets[:history]] = stored(value[:history])
         slots.append((blocks * shape.block_size + offsets)[history:])
-        positions.append(own[history:])
+        positions.append(tokens[history:])
         tables.append(table)
         rows.append(dense[history:])
         keys.append(k[history:])
         v = dense[:, 2].float()
-        if in_int8:
-            k, v = (reference.dequantize(reference.quantize(part)) for part in (k, v))
+        if is_int8:
+            k, v = (dequantize(quantize(part)) for part in (k, v))
         expected.append(dense_attention(q[history:], k, v, shape.scale))
     plan = AttentionPlan.make(
         torch.cat(positions),
@@ -87,7 +88,7 @@ def make_case(
 
 
 def dense_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """One sequence, written out in fp32: `q` are its last rows. `(queries, H * D)`."""
+    """One sequence in fp32, where `q` are its last rows. `(queries, H * D)`."""
     scores = torch.einsum("qhd,khd->hqk", q, k) * scale
     queries, context = scores.shape[1:]
     for query in range(queries):

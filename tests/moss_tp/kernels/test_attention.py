@@ -1,8 +1,8 @@
-"""Every attention kernel against attention written out on each sequence's own dense K and V.
+"""Every attention kernel against attention computed from each sequence's dense K and V.
 
 Tolerances: in fp32 only the order of sums differs, 1e-5 for values of size 1. In bf16 and fp16
-inputs are rounded to 8 bits and K once more after it is turned: 2e-2. A cache in int8 is compared
-with its own values; a last bit of a turned K may round another way: 2e-2.
+inputs are rounded to 8 bits, and K once more after it is rotated: 2e-2. An int8 cache is compared
+with its own values; the last bit of a rotated K may round differently: 2e-2.
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moss_tp.errors import ConfigError
-from moss_tp.kernels import choose_kernels, reference
+from moss_tp.kernels import choose_kernels
 from moss_tp.kernels.base import Attend
-from moss_tp.kernels.cpu import attention as numba_attention
-from moss_tp.kernels.cpu.attention import add_attention
-from moss_tp.kernels.cpu.team import Program
-from moss_tp.kernels.plan import MAX_TILE_QUERIES, AttentionPlan
+from moss_tp.kernels.cpu.attention.attend import add_attention
+from moss_tp.kernels.cpu.attention.attend import attend as cpu_attend
+from moss_tp.kernels.cpu.plan import MAX_TILE_QUERIES, cpu_plan
+from moss_tp.kernels.cpu.runtime.program import Program
+from moss_tp.kernels.kv_cache import dequantize, quantize
+from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.kernels.reference import attention as reference
 from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
 
-KERNELS = {"reference": reference.attend, "numba": numba_attention.attend}
-HALF_DTYPES = {"reference": (torch.bfloat16, torch.float16), "numba": (torch.bfloat16,)}
+KERNELS = {"reference": reference.attend, "cpu": cpu_attend}
+HALF_DTYPES = {"reference": (torch.bfloat16, torch.float16), "cpu": (torch.bfloat16,)}
 
 # (query_len, context_len) a sequence: decodes alone, prefills alone, and mixed.
 BATCHES = {
@@ -59,6 +62,28 @@ def four_threads() -> Iterator[None]:
 
 def result(attend: Attend, case: Case) -> Tensor:
     return attend(case.qkv.clone(), case.rotary, case.cache, case.plan, case.scale)
+
+
+def written_rows(case: Case) -> tuple[Tensor, Tensor]:
+    """The step's K and V as the cache holds them."""
+    slots = torch.from_numpy(case.plan.slot_mapping)
+    blocks, offsets = slots // case.plan.block_size, slots % case.plan.block_size
+    k_cache, v_cache = case.cache
+    return k_cache[blocks, :, offsets], v_cache[blocks, :, offsets]
+
+
+def rows_alone(case: Case, rows: slice, context: int, seq: int) -> Case:
+    """A step that has only these rows, of one sequence with `context` tokens up to the last."""
+    plan = case.plan
+    alone = AttentionPlan.make(
+        plan.positions[rows],
+        plan.slot_mapping[rows],
+        [rows.stop - rows.start],
+        [context],
+        plan.block_tables[seq : seq + 1],
+        plan.block_size,
+    )
+    return replace(case, qkv=case.qkv[rows], plan=alone)
 
 
 def assert_equal(out: Tensor, case: Case) -> None:
@@ -97,37 +122,36 @@ def test_an_odd_head_in_fp32(attend: Attend) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_cache_in_int8(attend: Attend, shape: str, dtype: torch.dtype) -> None:
-    case = make_case(BATCHES["mixed"], dtype, SHAPES[shape], in_int8=True)
+def test_a_cache_is_int8(attend: Attend, shape: str, dtype: torch.dtype) -> None:
+    case = make_case(BATCHES["mixed"], dtype, SHAPES[shape], is_int8=True)
     out = result(attend, case)
     torch.testing.assert_close(out.float(), case.expected, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_cache_in_int8_of_a_model_in_bf16(shape: str) -> None:
-    """What a block of such a model computes: its attention goes out in bf16."""
-    case = make_case(BATCHES["mixed"], torch.bfloat16, SHAPES[shape], in_int8=True)
+def test_a_cache_is_int8_of_a_model_in_bf16(shape: str) -> None:
+    """As in a block of such a model, whose attention output is bf16."""
+    case = make_case(BATCHES["mixed"], torch.bfloat16, SHAPES[shape], is_int8=True)
     out = torch.empty(case.expected.shape, dtype=torch.bfloat16)
     program, qkv = Program(), case.qkv.float()
-    add_attention(program, qkv, out, case.rotary, case.cache, case.plan, case.scale)
+    add_attention(program, qkv, out, case.rotary, case.cache, cpu_plan(case.plan), case.scale)
     program.run()
     torch.testing.assert_close(out.float(), case.expected, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_int8_rows_are_what_quantize_makes(kernel: str) -> None:
-    """Values are not turned: to the bit."""
-    case = make_case(BATCHES["mixed"], torch.float32, in_int8=True)
+def test_int8_rows_equal_quantize(kernel: str) -> None:
+    """To the bit for values, which are not rotated."""
+    case = make_case(BATCHES["mixed"], torch.float32, is_int8=True)
     result(KERNELS[kernel], case)
-    blocks, offsets = case.plan.slot_mapping // 4, case.plan.slot_mapping % 4
-    values = case.cache[1][blocks, :, offsets]
-    assert torch.equal(values, reference.quantize(case.qkv[:, 2]))
+    values = written_rows(case)[1]
+    assert torch.equal(values, quantize(case.qkv[:, 2]))
 
 
 @given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=40))
 def test_int8_is_within_half_a_step(row: list[float]) -> None:
     wide = torch.tensor([row])
-    back = reference.dequantize(reference.quantize(wide))
+    back = dequantize(quantize(wide))
     step = wide.abs().max() / 127
     # Below the smallest normal number a scale may be flushed to zero.
     assert (back - wide).abs().max() <= step * 0.501 + 127 * torch.finfo().tiny
@@ -137,28 +161,20 @@ def test_int8_is_within_half_a_step(row: list[float]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("context", [256, 511, 700, 1025])
 def test_a_long_context_is_split(context: int, dtype: torch.dtype) -> None:
-    """One head for four threads: pieces of the context, then merged."""
+    """One head for four threads: splits of the context, then merged."""
     shape = Shape(heads=1, head_dim=16, block_size=16)
     case = make_case([(1, context), (1, 3)], dtype, shape)
-    assert_equal(result(numba_attention.attend, case), case)
+    assert_equal(result(cpu_attend, case), case)
 
 
-def test_pieces_of_a_context_do_not_depend_on_company() -> None:
+def test_splits_do_not_depend_on_the_rows_beside() -> None:
     """A row is split at fixed places and merged the same way, whatever the rows beside it."""
     shape = Shape(heads=4, head_dim=32, block_size=16)
     case = make_case([(1, 30), (1, 700), (1, 1100)], torch.bfloat16, shape)
-    together = result(numba_attention.attend, case)
+    together = result(cpu_attend, case)
     for row, context in enumerate((30, 700, 1100)):
-        plan = AttentionPlan.make(
-            case.plan.positions[row : row + 1],
-            case.plan.slot_mapping[row : row + 1],
-            [1],
-            [context],
-            case.plan.row_tables[row : row + 1],
-            shape.block_size,
-        )
-        alone = replace(case, qkv=case.qkv[row : row + 1], plan=plan)
-        assert torch.equal(result(numba_attention.attend, alone)[0], together[row])
+        alone = rows_alone(case, slice(row, row + 1), context, seq=row)
+        assert torch.equal(result(cpu_attend, alone)[0], together[row])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -166,48 +182,28 @@ def test_pieces_of_a_context_do_not_depend_on_company() -> None:
 def test_queries_do_not_depend_on_how_a_prompt_is_cut(
     dtype: torch.dtype, cuts: tuple[int, ...]
 ) -> None:
-    """To the bit, whichever step each is in and wherever in it."""
+    """To the bit, whichever step each is in, and wherever in it."""
     case = make_case([(205, 281)], dtype, SHAPES["MOSS"])
-    whole = result(numba_attention.attend, case)
+    whole = result(cpu_attend, case)
     for start, stop in pairwise(cuts):
-        plan = AttentionPlan.make(
-            case.plan.positions[start:stop],
-            case.plan.slot_mapping[start:stop],
-            [stop - start],
-            [76 + stop],
-            case.plan.chunk_tables,
-            case.plan.block_size,
-        )
-        part = replace(case, qkv=case.qkv[start:stop], plan=plan)
-        assert torch.equal(result(numba_attention.attend, part), whole[start:stop])
+        part = rows_alone(case, slice(start, stop), 76 + stop, seq=0)
+        assert torch.equal(result(cpu_attend, part), whole[start:stop])
 
 
-def test_rows_do_not_depend_on_their_company() -> None:
-    """Speculated tokens are verified to the bit as they would have been decoded."""
-    together = make_case([(4, 44), (1, 7)], torch.bfloat16)
-    out = result(numba_attention.attend, together)
+def test_drafted_rows_equal_decoded_rows() -> None:
+    """Drafted tokens are verified to the bit as they would have been decoded."""
+    case = make_case([(4, 44), (1, 7)], torch.bfloat16)
+    out = result(cpu_attend, case)
     for row in range(4):
-        context = 41 + row
-        alone = make_case([(1, context)], torch.bfloat16)
-        for part, whole in zip(alone.cache, together.cache, strict=True):
-            dense = reference._gather(whole, together.plan.row_tables[3:4])[0]
-            own = reference._gather(part, alone.plan.row_tables)[0]
-            own[:, :context] = dense[:, :context]
-            table = alone.plan.row_tables[0]
-            part[table] = own.view(len(own), len(table), -1, own.shape[-1]).transpose(0, 1)
-        single = Case(
-            together.qkv[row : row + 1], together.rotary, alone.cache, alone.plan,
-            together.scale, alone.expected, alone.keys,
-        )  # fmt: skip
-        assert torch.equal(result(numba_attention.attend, single)[0], out[row])
+        alone = rows_alone(case, slice(row, row + 1), 41 + row, seq=0)
+        assert torch.equal(result(cpu_attend, alone)[0], out[row])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_cache_holds_the_steps_rows(attend: Attend, dtype: torch.dtype) -> None:
     case = make_case(BATCHES["mixed"], dtype)
     result(attend, case)
-    blocks, offsets = case.plan.slot_mapping // 4, case.plan.slot_mapping % 4
-    keys, values = (part[blocks, :, offsets] for part in case.cache)
+    keys, values = written_rows(case)
     torch.testing.assert_close(keys, case.keys.to(dtype))
     assert torch.equal(values, case.qkv[:, 2])
     written = sum(context for _, context in BATCHES["mixed"])
@@ -215,7 +211,7 @@ def test_the_cache_holds_the_steps_rows(attend: Attend, dtype: torch.dtype) -> N
         assert int((part != 1e3).any(-1).any(1).sum()) == written
 
 
-def test_what_does_not_fit_together(attend: Attend) -> None:
+def test_mismatches_are_refused(attend: Attend) -> None:
     case = make_case(BATCHES["mixed"], torch.float32)
     half = (case.cache[0].half(), case.cache[1].half())
     arguments = (case.plan, case.scale)

@@ -1,25 +1,25 @@
 """Whole blocks: packed ones against the eager one, on the same weights in fp32.
 
-Tolerance: outputs of size ~3. In fp32 2e-5. Over a bf16 cache each stored key and value is off by
-up to 2**-9 of itself, and what a product takes in bf16 too: 2e-2.
+Tolerance: outputs of size ~3. In fp32 2e-5. With a bf16 cache each stored key and value is off by
+up to 2**-9 of itself, and so are bf16 inputs of a product: 2e-2.
 """
 
 import threading
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.base import BlockWeights, DenseWeight
-from moss_tp.kernels.cpu import attention
-from moss_tp.kernels.cpu.block import PanelBlock, PanelChain
-from moss_tp.kernels.cpu.onednn import OneDnnLinear
-from moss_tp.kernels.cpu.products import Product
-from moss_tp.kernels.reference import attention as reference
-from moss_tp.kernels.reference.block import EagerBlock, PlainLinear
+from moss_tp.kernels.base import BlockWeights, DenseWeight, Weight
+from moss_tp.kernels.cpu.attention.attend import attend as cpu_attend
+from moss_tp.kernels.cpu.chain import BlockFactory, PanelBlock, PanelChain
+from moss_tp.kernels.cpu.linear.mul_add import MulAdd
+from moss_tp.kernels.cpu.linear.onednn import OneDnnLinear
+from moss_tp.kernels.reference.attention import attend as reference_attend
+from moss_tp.kernels.reference.block import EagerBlock
+from moss_tp.kernels.reference.linear import PlainLinear
 from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
-from tests.moss_tp.kernels.test_linear import PRODUCTS
+from tests.moss_tp.kernels.test_linear import MUL_ADDS
 
 HIDDEN, INNER = 70, 90
 LENS = [(1, 7), (12, 30), (2, 9)]
@@ -46,7 +46,8 @@ def weights(
     )
 
 
-def widened(own: DenseWeight) -> DenseWeight:
+def widened(own: Weight) -> DenseWeight:
+    assert isinstance(own, DenseWeight)
     return DenseWeight(own.weight.float(), None if own.bias is None else own.bias.float())
 
 
@@ -62,7 +63,7 @@ def expected(own: BlockWeights, x: Tensor, case: Case) -> Tensor:
         adds_residual=own.adds_residual,
     )
     cache = (case.cache[0].float(), case.cache[1].float())
-    block = EagerBlock(wide, PlainLinear, reference.attend)
+    block = EagerBlock(wide, PlainLinear, reference_attend)
     return block(x, case.rotary, cache, case.plan)
 
 
@@ -71,14 +72,14 @@ def input_of(case: Case) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("mul_add", MUL_ADDS)
 @pytest.mark.parametrize("adds_residual", [True, False])
-def test_panels(adds_residual: bool, product: Product) -> None:
+def test_panels(adds_residual: bool, mul_add: MulAdd) -> None:
     shape = Shape()
     case = make_case(LENS, torch.bfloat16, shape)
     own, x = weights(shape, torch.bfloat16, adds_residual), input_of(case)
     reference_out = expected(own, x, case)
-    out = PanelBlock(own, product)(x, case.rotary, case.cache, case.plan)
+    out = PanelBlock(own, mul_add)(x, case.rotary, case.cache, case.plan)
     torch.testing.assert_close(out, reference_out, atol=2e-2, rtol=2e-2)
 
 
@@ -88,29 +89,28 @@ def test_onednn(adds_residual: bool) -> None:
     case = make_case(LENS, torch.float32, shape)
     own, x = weights(shape, torch.float32, adds_residual), input_of(case)
     reference_out = expected(own, x, case)
-    block = EagerBlock(own, OneDnnLinear, attention.attend)
+    block = EagerBlock(own, OneDnnLinear, cpu_attend)
     out = block(x, case.rotary, case.cache, case.plan)
     torch.testing.assert_close(out, reference_out, atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_a_chain_is_its_blocks_in_turn(count: int) -> None:
-    """Each with weights and a cache of its own, to the bit; on any number of threads, one after the
-    other, and on more than there are tasks."""
+def test_a_chain_equals_its_blocks_in_sequence(count: int) -> None:
+    """To the bit, each block with its own weights and cache; on any number of threads, even more
+    than there are tasks."""
     shape = Shape()
     cases = [make_case(LENS, torch.bfloat16, shape) for _ in range(count)]
     blocks = [PanelBlock(weights(shape, torch.bfloat16, seed=i)) for i in range(count)]
     x, rotary, plan = input_of(cases[0]), cases[0].rotary, cases[0].plan
-    layers = [case.cache for case in cases]
+    layers = tuple(case.cache for case in cases)
 
-    def in_turn(blocks: list[PanelBlock]) -> Tensor:
-        """Each by a program of its own."""
+    def in_sequence(blocks: list[PanelBlock]) -> Tensor:
         out = x
         for block, cache in zip(blocks, layers, strict=True):
-            out = block(out, rotary, cache, replace(plan, prepared={}))
+            out = block(out, rotary, cache, plan)
         return out
 
-    expected_out, before = in_turn(blocks), torch.get_num_threads()
+    expected_out, before = in_sequence(blocks), torch.get_num_threads()
     chain = PanelChain.of(blocks)
     try:
         for num_threads in (1, 3, 3, 40):
@@ -118,11 +118,73 @@ def test_a_chain_is_its_blocks_in_turn(count: int) -> None:
             assert torch.equal(chain(x, rotary, layers, plan), expected_out)
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(in_turn(blocks[::-1]), expected_out) == (count == 1)
+    assert torch.equal(in_sequence(blocks[::-1]), expected_out) == (count == 1)
+
+
+def test_blocks_that_share_programs_equal_blocks_that_do_not() -> None:
+    """A program is built for one block and run for another, with other weights and another
+    cache."""
+    shape, make = Shape(), BlockFactory()
+    drawn = [weights(shape, torch.bfloat16, seed=i) for i in range(3)]
+    sharing = [make(own) for own in drawn]
+    for _ in range(2):
+        for own, block in zip(drawn, sharing, strict=True):
+            case, alone = (make_case(LENS, torch.bfloat16, shape) for _ in range(2))
+            x = input_of(case)
+            out = block(x, case.rotary, case.cache, case.plan)
+            assert torch.equal(out, PanelBlock(own)(x, alone.rotary, alone.cache, alone.plan))
+            assert torch.equal(case.cache[0], alone.cache[0])
+
+
+# Two steps each, the second of which runs the first's program where the two are of one kind.
+STEPS = {
+    "decodes": ([(1, 7), (1, 20)], [(1, 30), (1, 2)]),
+    "longer tables": ([(1, 7), (1, 20)], [(1, 90), (1, 2)]),
+    "more splits": ([(1, 7), (1, 20)], [(1, 700), (1, 2)]),
+    "as many rows, drafted": ([(1, 7), (1, 20)], [(2, 30)]),
+    "prefills": ([(12, 30), (1, 7)], [(12, 55), (1, 5)]),
+    "another cut": ([(12, 30), (1, 7)], [(2, 5), (11, 55)]),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_kept_program_computes_the_next_step(name: str) -> None:
+    """With another input, other positions, slots and tables, and another cache, to the bit."""
+    shape = Shape()
+    own = weights(shape, torch.bfloat16)
+    block = PanelBlock(own)
+    for lens in (*STEPS[name], STEPS[name][0]):
+        case, alone = (make_case(lens, torch.bfloat16, shape) for _ in range(2))
+        x = input_of(case)
+        out = block(x, case.rotary, case.cache, case.plan)
+        assert torch.equal(out, PanelBlock(own)(x, alone.rotary, alone.cache, alone.plan))
+        assert torch.equal(case.cache[1], alone.cache[1])
+
+
+def test_a_result_survives_the_next_step() -> None:
+    case = make_case([(1, 7)], torch.bfloat16)
+    chain = PanelChain.of([PanelBlock(weights(Shape(), torch.bfloat16)) for _ in range(2)])
+    layers = (case.cache, make_case([(1, 7)], torch.bfloat16).cache)
+    x = input_of(case)
+    first = chain(x, case.rotary, layers, case.plan)
+    kept = first.clone()
+    assert not torch.equal(chain(x + 1, case.rotary, layers, case.plan), kept)
+    assert torch.equal(first, kept)
+
+
+def test_a_cache_that_does_not_fit_is_refused() -> None:
+    case = make_case([(1, 7)], torch.bfloat16)
+    block = PanelBlock(weights(Shape(), torch.bfloat16))
+    x = input_of(case)
+    block(x, case.rotary, case.cache, case.plan)
+    k_cache, v_cache = case.cache
+    for cache in ((k_cache.float(), v_cache.float()), (k_cache[:, 1:], v_cache[:, 1:])):
+        with pytest.raises(ValueError, match="cache"):
+            block(x, case.rotary, cache, case.plan)
 
 
 def test_two_engines_in_one_process() -> None:
-    """Blocks that run at the same time, each from a thread of its own, do not meet."""
+    """Blocks that run at the same time, on different threads, do not interfere."""
     shape = Shape()
     block = PanelBlock(weights(shape, torch.bfloat16))
     cases = [make_case(LENS[: n + 1], torch.bfloat16, shape) for n in range(3)]

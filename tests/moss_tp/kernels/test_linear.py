@@ -1,36 +1,39 @@
 """Packed linear layers against F.linear in fp64.
 
-Tolerance: sums of up to 1100 products of size ~1/33 in fp32, in another order: 1e-5. The weights
-are what they are, in bf16 too, and so is x where a product takes it in bf16: nothing is rounded.
+Tolerance: sums of up to 1100 products of size ~1/33 in fp32, in another order: 1e-5. Weights, and
+x where a bf16 dot product takes it, are drawn as bf16, so nothing is rounded.
 """
 
 from functools import partial
+from typing import cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moss_tp.kernels.base import DenseWeight, MakeLinear
-from moss_tp.kernels.cpu.block import PanelLinear
-from moss_tp.kernels.cpu.gemm import MAX_TASK_ROWS, Packed, best_product
-from moss_tp.kernels.cpu.onednn import OneDnnLinear
-from moss_tp.kernels.cpu.products import DOT_BF16, WIDE_BF16, Product
-from moss_tp.kernels.cpu.vectors import has_instructions
-from moss_tp.kernels.reference.block import PlainLinear
+from moss_tp.errors import ConfigError
+from moss_tp.kernels.base import DenseWeight, MakeLinear, Weight
+from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS
+from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_BF16, MulAdd
+from moss_tp.kernels.cpu.linear.onednn import OneDnnLinear
+from moss_tp.kernels.cpu.linear.pack import best_mul_add, pack
+from moss_tp.kernels.cpu.linear.panel import PanelLinear
+from moss_tp.kernels.reference.linear import PlainLinear, reference_linear
+from moss_tp.native.vectors import has_cpu_feature
 
-PRODUCTS: list[Product] = [WIDE_BF16]
-if has_instructions("avx512bf16"):
-    PRODUCTS.append(DOT_BF16)
+MUL_ADDS: list[MulAdd] = [FMA_X8_BF16]
+if has_cpu_feature("avx512bf16"):
+    MUL_ADDS.append(DOT_X16_BF16)
 LINEARS: dict[str, tuple[MakeLinear, torch.dtype]] = {
     "plain": (PlainLinear, torch.float32),
     "onednn": (OneDnnLinear, torch.float32),
     **{
-        f"panels-{i}": (partial(PanelLinear, product=product), torch.bfloat16)
-        for i, product in enumerate(PRODUCTS)
+        f"panels-{i}": (partial(PanelLinear, mul_add=mul_add), torch.bfloat16)
+        for i, mul_add in enumerate(MUL_ADDS)
     },
 }
-# Around a panel's 16 columns, a group's, and one block of K more.
+# Around a panel's 16 columns, a group's 64, and one K block more.
 SHAPES = [(1, 2), (15, 6), (64, 64), (65, 30), (130, 1100)]
 ROWS = [*range(14), 17, 25, MAX_TASK_ROWS + 1]
 
@@ -39,55 +42,57 @@ def random(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def exact(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def expected(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x.double(), weight.double(), None if bias is None else bias.double())
 
 
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", LINEARS)
-def test_equals_torchs(name: str, rows: int) -> None:
+def test_equals_torch(name: str, rows: int) -> None:
     make, dtype = LINEARS[name]
     for outputs, inputs in SHAPES:
         weight = (random(outputs, inputs) / inputs**0.5).to(dtype)
         bias, residual = random(outputs).to(dtype), random(rows, outputs)
         x = random(rows, inputs).to(dtype).float()
-        y = exact(x, weight, bias)
-        close(make(DenseWeight(weight, bias), False)(x), y)
-        close(make(DenseWeight(weight), False)(x, residual), exact(x, weight, None) + residual)
-        close(make(DenseWeight(weight, bias), True)(x), F.gelu(y, approximate="tanh"))
+        y = expected(x, weight, bias)
+        assert_close(make(DenseWeight(weight, bias), False)(x), y)
+        assert_close(
+            make(DenseWeight(weight), False)(x, residual), expected(x, weight, None) + residual
+        )
+        assert_close(make(DenseWeight(weight, bias), True)(x), F.gelu(y, approximate="tanh"))
 
 
-def close(y: Tensor, expected: Tensor) -> None:
+def assert_close(y: Tensor, exact: Tensor) -> None:
     assert y.dtype == torch.float32
-    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(y.double(), exact, atol=1e-5, rtol=1e-5)
 
 
 def test_gelu_far_from_zero() -> None:
     """Where exp overflows or vanishes."""
     x = torch.tensor([[-1e4], [-60], [-9], [-0.0], [9], [60], [1e4]]).bfloat16().float()
     y = PanelLinear(DenseWeight(torch.ones(1, 1).bfloat16()), True)(x)
-    close(y, F.gelu(x.double(), approximate="tanh"))
+    assert_close(y, F.gelu(x.double(), approximate="tanh"))
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
-def test_panel_rows_do_not_depend_on_their_company(product: Product) -> None:
-    linear = PanelLinear(DenseWeight(random(130, 1100).bfloat16()), product=product)
+@pytest.mark.parametrize("mul_add", MUL_ADDS)
+def test_a_row_does_not_depend_on_the_rows_beside_it(mul_add: MulAdd) -> None:
+    linear = PanelLinear(DenseWeight(random(130, 1100).bfloat16()), mul_add=mul_add)
     x = random(MAX_TASK_ROWS + 20, 1100)
     together = linear(x)
     for count in range(1, 28):
         assert torch.equal(linear(x[:count]), together[:count])
 
 
-@pytest.mark.parametrize("product", PRODUCTS)
-def test_strided_rows(product: Product) -> None:
-    linear = PanelLinear(DenseWeight(random(20, 30).bfloat16()), product=product)
+@pytest.mark.parametrize("mul_add", MUL_ADDS)
+def test_strided_rows(mul_add: MulAdd) -> None:
+    linear = PanelLinear(DenseWeight(random(20, 30).bfloat16()), mul_add=mul_add)
     wide = random(5, 50)
     assert torch.equal(linear(wide[:, 10:40]), linear(wide[:, 10:40].contiguous()))
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_mismatches_are_refused() -> None:
     with pytest.raises(ValueError, match="float32"):
-        Packed.pack(DenseWeight(random(5, 8)))
+        pack(DenseWeight(random(5, 8)))
     linear = PanelLinear(DenseWeight(random(5, 8).bfloat16()))
     with pytest.raises(ValueError, match="for 8 in"):
         linear(random(3, 6))
@@ -95,8 +100,43 @@ def test_what_does_not_fit_is_refused() -> None:
         linear(random(8, 3).T)
 
 
-def test_an_odd_input_has_no_pairs() -> None:
-    assert best_product(7) is WIDE_BF16
+def test_an_odd_input_needs_no_bf16_pairs() -> None:
+    assert best_mul_add(7) is FMA_X8_BF16
     x, weight = random(3, 7), random(5, 7).bfloat16()
-    assert Packed.pack(DenseWeight(weight)).takes == torch.float32
-    close(PanelLinear(DenseWeight(weight))(x), exact(x, weight, None))
+    assert pack(DenseWeight(weight)).x_dtype == torch.float32
+    assert_close(PanelLinear(DenseWeight(weight))(x), expected(x, weight, None))
+
+
+class OtherWeight:
+    """A weight type without kernels."""
+
+    outputs, inputs = 5, 8
+
+
+def test_a_weight_type_without_kernels() -> None:
+    with pytest.raises(ConfigError, match="OtherWeight"):
+        reference_linear(OtherWeight(), False)
+    with pytest.raises(ValueError, match="OtherWeight"):
+        pack(cast(Weight, OtherWeight()))
+
+
+def test_concatenated_inputs_add_up() -> None:
+    x, y = random(3, 6), random(3, 8)
+    first, second = DenseWeight(random(5, 6), random(5)), DenseWeight(random(5, 8))
+    total = PlainLinear(first)(x) + PlainLinear(second)(y)
+    both = torch.cat((x, y), dim=1)
+    assert_close(PlainLinear(first.concat_inputs(second))(both), total.double())
+    twice = first.concat_inputs(DenseWeight(second.weight, first.bias))
+    assert twice.bias is not None and first.bias is not None
+    assert torch.equal(twice.bias, 2 * first.bias)
+
+
+def test_a_kept_program_takes_other_tensors() -> None:
+    """Calls of one shape share a program: also where x was its own residual at first."""
+    linear = PanelLinear(DenseWeight(random(20, 20).bfloat16()), mul_add=FMA_X8_BF16)
+    x, other = random(3, 20), random(3, 20) * 2
+    plain = linear(x)
+    assert torch.equal(linear(other), plain * 2)
+    assert torch.equal(linear(x, x), plain + x)
+    assert torch.equal(linear(x, other), plain + other)
+    assert torch.equal(linear(x), plain)

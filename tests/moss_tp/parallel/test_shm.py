@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from moss_tp.native.llvm import INT_BYTES
 from moss_tp.parallel.segment import SLOT_BYTES, Segment
-from moss_tp.parallel.shm import ALL_ADD_BYTES, INT_BYTES, SharedMemory
+from moss_tp.parallel.shm import MAX_ONE_SHOT_BYTES, SharedMemory
 from tests.moss_tp.parallel.shared_ranks import assert_same_bits, expected_sum, on_ranks
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -22,7 +23,7 @@ SLOT_INTS = SLOT_BYTES // INT_BYTES
 
 def lengths(dtype: torch.dtype) -> list[int]:
     """In elements: around every place where the way of adding changes."""
-    all_add, slot = ALL_ADD_BYTES // dtype.itemsize, SLOT_BYTES // dtype.itemsize
+    all_add, slot = MAX_ONE_SHOT_BYTES // dtype.itemsize, SLOT_BYTES // dtype.itemsize
     return [0, 1, 7, 1025, all_add, all_add + 1, slot - 1, slot, slot + 3, 2 * slot + 5]
 
 

@@ -1,6 +1,6 @@
 """Linear layers by oneDNN, on weights that it has packed for itself.
 
-For what nothing of ours multiplies faster: fp32, and bf16 where there are AMX tiles for it.
+Used where our own kernels are not faster: in fp32, and in bf16 on machines with AMX.
 """
 
 from typing import Any
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
-from moss_tp.kernels.cpu.vectors import has_instructions
+from moss_tp.native.vectors import has_cpu_feature
 
-# Public only through torch.compile, which emits these very calls.
+# torch exposes them only through torch.compile, which emits these calls.
 _ops = torch.ops.mkldnn
 
 
-def has_fast(dtype: torch.dtype) -> bool:
-    """Whether it is the fastest for `dtype` on this machine."""
+def is_fastest(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is the fastest choice for `dtype` on this machine."""
     if not torch._C._has_mkldnn:
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_instructions("amx-bf16"))
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and has_cpu_feature("amx-bf16"))
 
 
 class OneDnnLinear:
-    """Keeps only the packed weights."""
+    """Keeps only the packed weight."""
 
     def __init__(self, weight: DenseWeight, has_gelu: bool = False) -> None:
         self._weight = _ops._reorder_linear_weight(weight.weight, None)

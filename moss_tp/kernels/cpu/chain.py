@@ -1,0 +1,142 @@
+"""Runs blocks as programs: one by one, or all of a model's blocks with a single call from Python.
+
+All blocks of a model have one layout, so they share a program and differ only in addresses. The
+program of a step is kept, and run again when a later step has the same layout.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moss_tp.kernels.base import BlockWeights
+from moss_tp.kernels.cpu.block import PackedBlock
+from moss_tp.kernels.cpu.linear.mul_add import MulAdd
+from moss_tp.kernels.cpu.plan import CpuPlan, cpu_plan
+from moss_tp.kernels.cpu.runtime.pool import ProgramPool
+from moss_tp.kernels.cpu.runtime.program import Ints, Program
+from moss_tp.kernels.kv_cache import check_attention
+from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.kernels.rotary import Rotary
+
+Layers = tuple[tuple[Tensor, Tensor], ...]  # K and V cache of each block
+
+# Columns of a program's inputs; the block's tensors follow.
+_X, _OUT, _K_CACHE, _V_CACHE, _TENSORS = range(5)
+
+
+class BlockProgram:
+    """The ops of a block for a number of rows, with scratch memory, to run for `num_blocks`
+    blocks in sequence."""
+
+    def __init__(
+        self,
+        block: PackedBlock,
+        num_blocks: int,
+        x: Tensor,
+        rotary: Rotary,
+        cache: tuple[Tensor, Tensor],
+        plan: CpuPlan,
+    ) -> None:
+        self._step = plan.step.copy()
+        self._program, out = Program(), torch.empty_like(x)
+        block.add_ops(self._program, x, out, rotary, cache, replace(plan, step=self._step))
+        self._program.declare_inputs((x, out, *cache, *block.tensors))
+        # Activations between blocks alternate between two buffers.
+        self._buffers = [torch.empty_like(x) for _ in range(min(2, num_blocks - 1))]
+        between = [self._buffers[i % 2].data_ptr() for i in range(num_blocks - 1)]
+        self._inputs = np.empty((num_blocks, _TENSORS + len(block.tensors)), np.int64)
+        self._inputs[1:, _X] = self._inputs[:-1, _OUT] = between
+        self._layers: Layers = ()
+
+    def run(self, x: Tensor, out: Tensor, layers: Layers, tensors: Ints, plan: CpuPlan) -> None:
+        """`tensors`: the addresses of each block's tensors, (num_blocks, count)."""
+        self._step[:] = plan.step
+        self._inputs[0, _X], self._inputs[-1, _OUT] = x.data_ptr(), out.data_ptr()
+        self._inputs[:, _TENSORS:] = tensors
+        if layers is not self._layers:
+            caches = [(k_cache.data_ptr(), v_cache.data_ptr()) for k_cache, v_cache in layers]
+            self._inputs[:, _K_CACHE:_TENSORS] = caches
+            self._layers = layers
+        self._program.run(self._inputs)
+
+
+class PanelChain:
+    """Blocks in sequence. Its programs are kept in `pool`, which chains of one model may share."""
+
+    def __init__(
+        self, blocks: Sequence[PackedBlock], pool: ProgramPool[BlockProgram] | None = None
+    ) -> None:
+        self._blocks = tuple(blocks)
+        self._layout = self._blocks[0].layout
+        assert all(block.layout == self._layout for block in blocks), "blocks differ in layout"
+        self._tensors = np.array([[t.data_ptr() for t in block.tensors] for block in blocks])
+        self._pool = ProgramPool[BlockProgram]() if pool is None else pool
+
+    @classmethod
+    def of(cls, blocks: "Sequence[PanelBlock]") -> Self:
+        return cls([block.packed for block in blocks])
+
+    def __call__(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        layers: Sequence[tuple[Tensor, Tensor]],
+        plan: AttentionPlan,
+    ) -> Tensor:
+        """See `base.ChainKernel`. Raises ValueError for a cache that does not fit."""
+        own_plan, caches = cpu_plan(plan), tuple(layers)
+        key = self._key(x, rotary, caches[0][0], own_plan)
+        program = self._pool.take(key)
+        if program is None:
+            block = self._blocks[0]
+            check_attention(block.empty_qkv(len(x)), caches[0], plan, torch.bfloat16)
+            program = BlockProgram(block, len(self._blocks), x, rotary, caches[0], own_plan)
+        out = torch.empty_like(x)
+        program.run(x, out, caches, self._tensors, own_plan)
+        self._pool.put(key, program, len(x))
+        return out
+
+    def _key(self, x: Tensor, rotary: Rotary, k_cache: Tensor, plan: CpuPlan) -> Hashable:
+        """Everything that a program depends on, except for its inputs."""
+        return (
+            self._layout,
+            len(self._blocks),
+            len(x),
+            plan.layout,
+            rotary.cos.data_ptr(),
+            k_cache.dtype,
+            k_cache.shape[1:],
+            torch.get_num_threads(),
+        )
+
+
+class PanelBlock:
+    """A single block, for ranks that exchange activations between blocks."""
+
+    def __init__(
+        self,
+        weights: BlockWeights,
+        mul_add: MulAdd | None = None,
+        pool: ProgramPool[BlockProgram] | None = None,
+    ) -> None:
+        self.packed = PackedBlock.pack(weights, mul_add)
+        self._chain = PanelChain((self.packed,), pool)
+
+    def __call__(
+        self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
+    ) -> Tensor:
+        return self._chain(x, rotary, (cache,), plan)
+
+
+class BlockFactory:
+    """Makes the blocks of one model, which share their programs."""
+
+    def __init__(self) -> None:
+        self._pool = ProgramPool[BlockProgram]()
+
+    def __call__(self, weights: BlockWeights) -> PanelBlock:
+        return PanelBlock(weights, pool=self._pool)

@@ -1,0 +1,186 @@
+"""The GEMM's kernels: blocks of rows times a group of panels, then bias, GELU and residual.
+
+One task is a group of columns for up to MAX_TASK_ROWS rows: few rows read each weight once from
+memory, many rows find it in the cache. Compiled for every `MulAdd` that packed weights use.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.np.numpy_support import carray
+
+from moss_tp.kernels.cpu.linear.mul_add import (
+    DOT_X16_BF16,
+    FMA_X8_BF16,
+    PANEL,
+    X_STEP_BYTES,
+    MulAdd,
+)
+from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
+from moss_tp.kernels.cpu.linear.tile import TileShape, make_tile
+from moss_tp.native.bf16 import fp32_to_bf16
+from moss_tp.native.compiled import inner, kernel_on_demand
+from moss_tp.native.exp import exp
+from moss_tp.native.llvm import BF16_BYTES, FP32_BYTES
+from moss_tp.native.memory import fp32_at, uint16_at
+from moss_tp.native.params import Address, num_bytes, params_reader
+
+MAX_TASK_ROWS = 96
+K_BLOCK_BYTES = 128 * 2**10  # of a group's panels at a time: they stay in the L2 cache
+
+# sqrt(8 / pi): gelu_tanh(x) = x * sigmoid(GELU_SCALE * (x + GELU_CUBIC * x**3))
+GELU_SCALE, GELU_CUBIC, ONE = map(np.float32, (1.5957691216057308, 0.044715, 1))
+
+
+class GemmParams(NamedTuple):
+    """Followed by one OutputParams, or by two for stacked weights."""
+
+    x: Address
+    x_stride: int  # bytes
+    num_rows: int
+    steps: int  # K steps
+    panels: Address
+    bias: Address
+    row_blocks: int  # of MAX_TASK_ROWS
+    first_groups: int  # groups that belong to the first output
+
+
+class OutputParams(NamedTuple):
+    out: Address  # (T, columns)
+    stride: int  # bytes
+    columns: int
+    has_gelu: int
+    residual: Address  # (T, columns) fp32, contiguous; 0 for none
+    is_bf16: int
+
+
+_read_gemm, _read_output = params_reader(GemmParams), params_reader(OutputParams)
+_GEMM_BYTES, _OUTPUT_BYTES = num_bytes(GemmParams), num_bytes(OutputParams)
+
+
+def _make_multiply(
+    mul_add: MulAdd, panels_by_rows: tuple[int, ...], prefetch_by_rows: tuple[int, ...]
+) -> Callable[..., None]:
+    """`multiply(rows, x, x_stride, w, stride, steps, c)`: adds all rows of a task times a group
+    of panels, over `steps` K steps, to c.
+
+    Indexed by the rows of a tile: how many panels it takes at once, so that its sums hide the
+    latency of an instruction and still fit the registers; and how far ahead it prefetches, in
+    bytes of a panel. A single tile waits for memory, so it prefetches its own panels a little
+    ahead. Several tiles share a panel, and each prefetches its part of the next one.
+    """
+    max_rows, rate, shared_panels = (
+        len(panels_by_rows) - 1,
+        mul_add.panel_step_bytes,
+        panels_by_rows[-1],
+    )
+    alone = {
+        rows: TileShape(rows, panels_by_rows[rows], prefetches=True, is_last_reader=True)
+        for rows in range(1, max_rows + 1)
+    }
+    # Rows are split evenly: no tile of several has fewer than half the most.
+    shared = {
+        -rows: TileShape(rows, shared_panels, prefetches=True)
+        for rows in range((max_rows + 1) // 2, max_rows + 1)
+    }
+    tile = make_tile(mul_add, alone | shared)
+
+    @inner
+    def multiply(rows: int, x: int, x_stride: int, w: int, stride: int, steps: int, c: int) -> None:
+        tiles = -(-rows // max_rows)
+        panels = panels_by_rows[rows] if tiles == 1 else shared_panels
+        for panel in range(0, GROUP_PANELS, panels):
+            row = 0
+            for index in range(tiles):
+                count = -(-(rows - row) // (tiles - index))
+                shape, prefetch, prefetch_rate = count, prefetch_by_rows[count], rate
+                if tiles > 1:
+                    shape, prefetch_rate = -count, rate // tiles
+                    prefetch = panels * stride + index * steps * prefetch_rate
+                tile_c = c + (row * GROUP + panel * PANEL) * FP32_BYTES
+                tile_x, tile_w = x + row * x_stride, w + panel * stride
+                tile(
+                    shape, tile_x, x_stride, X_STEP_BYTES, tile_w, stride, steps, tile_c,
+                    GROUP * FP32_BYTES, prefetch, prefetch_rate,
+                )  # fmt: skip
+                row += count
+
+    return multiply  # type: ignore[no-any-return]
+
+
+@inner
+def _epilogue(sums: Any, bias: Any, output: int, row: int, column: int) -> None:
+    """Bias, GELU and residual on a task's sums; stores them from `row` and `column` on."""
+    p = _read_output(output)
+    width = min(GROUP, p.columns - column)
+    for i in range(len(sums)):
+        values = sums[i]
+        for j in range(GROUP):
+            values[j] += bias[j]
+        if p.has_gelu:
+            for j in range(GROUP):
+                x = values[j]
+                values[j] = x / (ONE + exp(-GELU_SCALE * (x + GELU_CUBIC * x * x * x)))
+        if p.residual:
+            residual = fp32_at(p.residual + ((row + i) * p.columns + column) * FP32_BYTES)
+            for j in range(width):
+                values[j] += residual[j]
+        start = p.out + (row + i) * p.stride
+        if p.is_bf16:
+            out_bf16 = uint16_at(start + column * BF16_BYTES)
+            for j in range(width):
+                out_bf16[j] = fp32_to_bf16(values[j])
+        else:
+            out_fp32 = fp32_at(start + column * FP32_BYTES)
+            for j in range(width):
+                out_fp32[j] = values[j]
+
+
+def _make_task(
+    mul_add: MulAdd, panels_by_rows: tuple[int, ...], prefetch_by_rows: tuple[int, ...]
+) -> Callable[..., None]:
+    multiply = _make_multiply(mul_add, panels_by_rows, prefetch_by_rows)
+    step_bytes = mul_add.panel_step_bytes
+    k_block = K_BLOCK_BYTES // (GROUP_PANELS * step_bytes)
+
+    @inner
+    def run_task(params: int, task: int) -> None:
+        p = _read_gemm(params)
+        group, row_block = task // p.row_blocks, task % p.row_blocks
+        start = row_block * MAX_TASK_ROWS
+        rows = min(MAX_TASK_ROWS, p.num_rows - start)
+        x = p.x + start * p.x_stride
+        panel_bytes = p.steps * step_bytes
+        panels = p.panels + group * GROUP_PANELS * panel_bytes
+        sums = np.zeros((rows, GROUP), np.float32)
+        for first in range(0, p.steps, k_block):
+            block_x, block_w = x + first * X_STEP_BYTES, panels + first * step_bytes
+            length = min(k_block, p.steps - first)
+            multiply(rows, block_x, p.x_stride, block_w, panel_bytes, length, sums.ctypes.data)
+        is_second = group >= p.first_groups
+        output = params + _GEMM_BYTES + is_second * _OUTPUT_BYTES
+        column = (group - is_second * p.first_groups) * GROUP
+        bias = carray(fp32_at(p.bias + group * GROUP * FP32_BYTES), GROUP)
+        _epilogue(sums, bias, output, start, column)
+
+    return run_task  # type: ignore[no-any-return]
+
+
+_fma_task = _make_task(FMA_X8_BF16, (0, 4, 2, 1, 1, 1, 1), (0, 512, 1024, 2048, 8192, 8192, 8192))
+_dot_task = _make_task(
+    DOT_X16_BF16, (0, *[4] * 5, *[2] * 7), (0, *[1024] * 5, *[2048] * 3, *[4096] * 4)
+)
+
+
+@kernel_on_demand
+def _fma_kernel(params: int, task: int) -> None:
+    _fma_task(params, task)
+
+
+@kernel_on_demand
+def _dot_kernel(params: int, task: int) -> None:
+    _dot_task(params, task)
+
+
+KERNELS: dict[MulAdd, Callable[[], int]] = {FMA_X8_BF16: _fma_kernel, DOT_X16_BF16: _dot_kernel}

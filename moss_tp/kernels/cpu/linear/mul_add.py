@@ -1,0 +1,106 @@
+"""The multiply-add of a tile: what one K step takes from x and from a weight panel.
+
+    K step:   4 bytes of a row of x  times  PANEL columns of a panel,  added to PANEL fp32 sums
+
+                   x            panel, the columns of a K step side by side
+    FMA_X8_FP32    one fp32     fp32
+    FMA_X8_BF16    one fp32     bf16; column i next to column i + 8, see `native.vectors`
+    FMA_X16_FP32   one fp32     fp32                                              AVX-512
+    DOT_X16_BF16   two bf16     two bf16 of each column; the products are exact   AVX-512 BF16
+
+X8 and X16 are the lanes of a vector. The loops are in `tile`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llvmlite import ir
+
+from moss_tp.native.dtypes import BF16, FP32
+from moss_tp.native.llvm import BF16_BYTES, FP32_BYTES, I32, call
+from moss_tp.native.vectors import (
+    BFloatVector,
+    element_pointer,
+    fma,
+    fp32_vector,
+    load_broadcast,
+    load_vector_pair,
+)
+
+PANEL = 16  # columns
+X_STEP_BYTES = 4  # of a row of x, in a K step
+_X8, _X16 = fp32_vector(PANEL // 2), fp32_vector(PANEL)
+
+
+class MulAdd(Protocol):
+    """The arithmetic of one K step. Vectors hold a panel's columns in their order."""
+
+    @property
+    def panel_step_bytes(self) -> int:
+        """Of a panel, in a K step."""
+
+    @property
+    def vector(self) -> Any:
+        """The LLVM type of sums; PANEL sums are one or two vectors."""
+
+    def load_weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]: ...
+
+    def load_x(self, builder: Any, address: Any) -> Any: ...
+
+    def mul_add(self, builder: Any, x: Any, weights: Any, sums: Any) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _FmaX8:
+    """fp32 FMAs on half a panel at a time: for machines with 16 registers."""
+
+    dtype: int  # of the panel
+    vector = _X8
+
+    @property
+    def panel_step_bytes(self) -> int:
+        return PANEL * (BF16_BYTES if self.dtype == BF16 else FP32_BYTES)
+
+    def load_weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
+        return load_vector_pair(builder, panel, step, self.dtype, _X8.count)
+
+    def load_x(self, builder: Any, address: Any) -> Any:
+        return load_broadcast(builder, address, _X8)
+
+    def mul_add(self, builder: Any, x: Any, weights: Any, sums: Any) -> Any:
+        return fma(builder, x, weights, sums)
+
+
+@dataclass(frozen=True, eq=False)
+class _FmaX16:
+    """fp32 FMAs on a whole panel at a time: for machines with 32 registers."""
+
+    vector = _X16
+    loaded = _X16  # the LLVM type of x and of a panel's K step
+    panel_step_bytes = PANEL * FP32_BYTES
+
+    def load_weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
+        pointer = element_pointer(builder, panel, step, self.panel_step_bytes, self.loaded)
+        return (builder.load(pointer, align=4),)
+
+    def load_x(self, builder: Any, address: Any) -> Any:
+        return load_broadcast(builder, address, self.loaded)
+
+    def mul_add(self, builder: Any, x: Any, weights: Any, sums: Any) -> Any:
+        return fma(builder, x, weights, sums)
+
+
+@dataclass(frozen=True, eq=False)
+class _DotX16(_FmaX16):
+    """vdpbf16ps: two products a column and K step, summed in fp32."""
+
+    loaded = ir.VectorType(I32, PANEL)  # pairs of bf16
+
+    def mul_add(self, builder: Any, x: Any, weights: Any, sums: Any) -> Any:
+        pairs = BFloatVector(2 * PANEL)
+        arguments = [sums, builder.bitcast(x, pairs), builder.bitcast(weights, pairs)]
+        return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", _X16, arguments)
+
+
+FMA_X8_FP32, FMA_X8_BF16 = _FmaX8(FP32), _FmaX8(BF16)
+FMA_X16_FP32, DOT_X16_BF16 = _FmaX16(), _DotX16()

@@ -1,0 +1,1 @@
+"""Runs kernels on this process's threads, whatever they compute."""

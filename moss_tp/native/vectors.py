@@ -1,0 +1,128 @@
+"""fp32 vectors as LLVM values: how micro-kernels load, combine and round them.
+
+Elements in memory are FP32, BF16 or INT8 and are loaded 2 * lanes at a time, as two fp32 vectors:
+
+    FP32, INT8    the first half of the elements, and the second half
+    BF16          the even elements, and the odd ones: two neighbours share a 32-bit word, so one
+                  load, a shift and a mask yield both vectors
+"""
+
+from functools import cache
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core.codegen import get_host_cpu_features
+
+from moss_tp.native.dtypes import FP32, INT8
+from moss_tp.native.llvm import BF16_BYTES, F32, FP32_BYTES, I8, I16, I32, call, i64
+
+CACHE_LINE = 64  # bytes
+
+
+class BFloatVector(ir.Type):  # type: ignore[misc]
+    """LLVM's `<count x bfloat>`, which llvmlite lacks."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def _to_string(self) -> str:
+        return f"<{self._count} x bfloat>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloatVector) and other._count == self._count
+
+    def __hash__(self) -> int:
+        return hash(self._to_string())
+
+
+@cache
+def has_cpu_feature(feature: str) -> bool:
+    """Whether kernels are compiled for the LLVM feature: this processor's features, unless
+    NUMBA_CPU_FEATURES says otherwise."""
+    config: Any = numba.config
+    features: str = config.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features()
+    return f"+{feature}" in features.split(",")
+
+
+def fp32_vector(lanes: int) -> Any:
+    return ir.VectorType(F32, lanes)
+
+
+LANES = 16 if has_cpu_feature("avx512f") else 8
+VECTOR = fp32_vector(LANES)
+
+
+def element_pointer(builder: Any, base: Any, index: Any, size: int, type_: Any) -> Any:
+    """To the `index`-th element of `size` bytes from the address `base` on."""
+    address = builder.add(base, builder.mul(index, i64(size)))
+    return builder.inttoptr(address, type_.as_pointer())
+
+
+def load_vector(builder: Any, address: Any, type_: Any) -> Any:
+    return builder.load(builder.inttoptr(address, type_.as_pointer()), align=4)
+
+
+def store_vector(builder: Any, value: Any, address: Any) -> None:
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+
+
+def load_vector_pair(
+    builder: Any, base: Any, index: Any, dtype: int, lanes: int
+) -> tuple[Any, Any]:
+    """The `index`-th 2 * lanes elements of `dtype` from the address `base` on, as fp32; see the
+    module for their order."""
+    vector, words = fp32_vector(lanes), ir.VectorType(I32, lanes)
+    if dtype == INT8:
+        int8s = ir.VectorType(I8, lanes)
+        low = element_pointer(builder, base, index, 2 * lanes, int8s)
+        pointers = (low, builder.gep(low, [ir.Constant(I32, 1)]))
+        loaded = [builder.sext(builder.load(pointer, align=1), words) for pointer in pointers]
+        return builder.sitofp(loaded[0], vector), builder.sitofp(loaded[1], vector)
+    if dtype == FP32:
+        low = element_pointer(builder, base, index, 2 * lanes * FP32_BYTES, vector)
+        high = builder.gep(low, [ir.Constant(I32, 1)])
+        return builder.load(low, align=4), builder.load(high, align=4)
+    pointer = element_pointer(builder, base, index, 2 * lanes * BF16_BYTES, words)
+    pairs = builder.load(pointer, align=4)
+    even = builder.shl(pairs, ir.Constant(words, [16] * lanes))
+    odd = builder.and_(pairs, ir.Constant(words, [0xFFFF0000] * lanes))
+    return builder.bitcast(even, vector), builder.bitcast(odd, vector)
+
+
+def load_broadcast(builder: Any, address: Any, vector: Any) -> Any:
+    """The four bytes at `address`, in every lane of the type `vector`."""
+    pointer = builder.inttoptr(address, vector.element.as_pointer())
+    return splat(builder, builder.load(pointer, align=4), vector)
+
+
+def to_bf16_pairs(builder: Any, low: Any, high: Any) -> Any:
+    """Two vectors of 16 fp32 as 16 words: lane i holds the bf16 of low[i] and of high[i]. Needs
+    AVX-512 BF16."""
+    lanes = low.type.count
+    bf16s = ir.VectorType(I16, 2 * lanes)
+    name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
+    rounded = call(builder, name, BFloatVector(2 * lanes), [high, low])
+    order = [lane + part * lanes for lane in range(lanes) for part in (0, 1)]
+    mask = ir.Constant(ir.VectorType(I32, 2 * lanes), order)
+    undefined = ir.Constant(bf16s, ir.Undefined)
+    interleaved = builder.shuffle_vector(builder.bitcast(rounded, bf16s), undefined, mask)
+    return builder.bitcast(interleaved, ir.VectorType(I32, lanes))
+
+
+def splat(builder: Any, value: Any, vector: Any) -> Any:
+    undefined = ir.Constant(vector, ir.Undefined)
+    single = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    first = ir.Constant(ir.VectorType(I32, vector.count), [0] * vector.count)
+    return builder.shuffle_vector(single, undefined, first)
+
+
+def maximum(builder: Any, a: Any, b: Any) -> Any:
+    """Lane by lane; b where either is NaN."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return call(builder, f"llvm.fma.v{c.type.count}f32", c.type, [a, b, c])
