@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from types import TracebackType
 from typing import Self
@@ -10,12 +9,14 @@ from typing import Self
 from moss_tp.config import resolve_model
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.outputs import CompletionOutput, RequestOutput, TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import EngineDeadError, InvalidRequestError
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
+_Deltas = dict[str, list[TokenDelta]]  # by request id
 
 
 class LLM:
@@ -77,18 +78,19 @@ class LLM:
         if isinstance(prompts, str):
             raise InvalidRequestError("prompts is a list: put a single prompt into one")
         groups = [
-            self._pending(self._encode(prompt), one)
+            self._requests(self._encode(prompt), one)
             for prompt, one in zip(prompts, _one_each(params, len(prompts)), strict=True)
         ]
         requests = [request for group in groups for request in group]
         for request in requests:
-            self.engine.check_request(request.prompt_ids, request.params)
+            self.engine.check_request(request)
+        deltas: _Deltas = {request.request_id: [] for request in requests}
         try:
-            self._run(groups)
+            self._run(groups, deltas)
         finally:
             for request in requests:
                 self.engine.abort(request.request_id)
-        return [_output(group) for group in groups]
+        return [_output(group, deltas) for group in groups]
 
     def close(self) -> None:
         """Ends every rank. Idempotent."""
@@ -108,57 +110,48 @@ class LLM:
     def _encode(self, prompt: Prompt) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
 
-    def _pending(self, prompt_ids: list[int], params: SamplingParams) -> list["_Pending"]:
+    def _requests(self, prompt_ids: list[int], params: SamplingParams) -> list[EngineRequest]:
+        """One request for each of the `n` replies."""
         name = next(self._request_ids)
-        return [_Pending(f"{name}.{i}", prompt_ids, one) for i, one in enumerate(params.split())]
+        return [
+            EngineRequest(f"{name}.{i}", prompt_ids, one) for i, one in enumerate(params.split())
+        ]
 
-    def _run(self, groups: Sequence[Sequence["_Pending"]]) -> None:
-        """The other replies to a prompt come once its first has computed it: they find it in the
-        cache."""
-        by_id = {request.request_id: request for group in groups for request in group}
+    def _run(self, groups: Sequence[Sequence[EngineRequest]], deltas: "_Deltas") -> None:
+        """Runs all requests to their end. The other replies to a prompt are added once the first
+        has computed it, so that they find it in the prefix cache."""
         queue = deque(group[0] for group in groups)
         others = {group[0].request_id: group[1:] for group in groups}
         while queue or self.engine.has_work:
             while queue and self.engine.can_add:
-                request = queue.popleft()
-                self.engine.add_request(request.request_id, request.prompt_ids, request.params)
+                self.engine.add_request(queue.popleft())
             self.engine.start_step()
             for request_id, delta in self.engine.take_deltas():
-                by_id[request_id].deltas.append(delta)
+                deltas[request_id].append(delta)
                 queue.extend(others.pop(request_id, ()))
             self.engine.finish_step()
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """One reply on its way, and what came of it so far."""
-
-    request_id: str
-    prompt_ids: list[int]
-    params: SamplingParams
-    deltas: list[TokenDelta] = field(default_factory=list)
-
-    def output(self) -> CompletionOutput:
-        last = self.deltas[-1]
-        if last.finish_reason is None:
-            raise EngineDeadError("the engine stopped before the request was finished")
-        logprobs = [token for delta in self.deltas for token in delta.logprobs]
-        return CompletionOutput(
-            token_ids=[token_id for delta in self.deltas for token_id in delta.token_ids],
-            text="".join(delta.text for delta in self.deltas),
-            finish_reason=last.finish_reason,
-            logprobs=None if self.params.logprobs is None else logprobs,
-        )
-
-
-def _output(group: Sequence[_Pending]) -> RequestOutput:
-    outputs = tuple(request.output() for request in group)
-    first = group[0].deltas[-1]
+def _output(group: Sequence[EngineRequest], deltas: _Deltas) -> RequestOutput:
+    first = deltas[group[0].request_id][-1]
     return RequestOutput(
         request_id=group[0].request_id.split(".")[0],
         num_prompt_tokens=first.num_prompt_tokens,
         num_cached_tokens=first.num_cached_tokens,
-        outputs=outputs,
+        outputs=tuple(_completion(request, deltas[request.request_id]) for request in group),
+    )
+
+
+def _completion(request: EngineRequest, deltas: Sequence[TokenDelta]) -> CompletionOutput:
+    finish_reason = deltas[-1].finish_reason
+    if finish_reason is None:
+        raise EngineDeadError("the engine stopped before the request was finished")
+    logprobs = [token for delta in deltas for token in delta.logprobs]
+    return CompletionOutput(
+        token_ids=[token_id for delta in deltas for token_id in delta.token_ids],
+        text="".join(delta.text for delta in deltas),
+        finish_reason=finish_reason,
+        logprobs=None if request.params.logprobs is None else logprobs,
     )
 
 

@@ -13,11 +13,11 @@ from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from plugins_svc.registry import available_plugins
 from plugins_svc.sdk.spec import PluginSettings
+from serve_app.prompt.choose import Dialogue
 from serve_app.prompt.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Dialogue = Literal["plugin", "plain"]
 
 # On a CPU weights in bf16 take half the memory and half the time to read, and our kernels do the
 # arithmetic in fp32 where the CPU has no better; on CUDA it is what published checkpoints hold.

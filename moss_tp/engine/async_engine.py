@@ -11,13 +11,12 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.stream import Stream, deliver
 from moss_tp.errors import DeadlineExceededError, EngineDeadError, MossError
-from moss_tp.sampling_params import SamplingParams
 
 logger = logging.getLogger(__name__)
 
@@ -74,27 +73,16 @@ class AsyncEngine:
             output_tokens=self._num_output_tokens,
         )
 
-    async def generate(
-        self,
-        request_id: str,
-        prompt_ids: Sequence[int],
-        params: SamplingParams,
-        salt: str = "",
-        priority: int = 0,
-        deadline_s: float | None = None,
-    ) -> AsyncGenerator[TokenDelta, None]:
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         """Deltas of one request; closing or cancelling the iterator aborts it within one step.
 
         Raises InvalidRequestError, ContextLengthError, QueueFullError and, when it waited in the
         queue for `deadline_s`, DeadlineExceededError at the first `anext`, and EngineDeadError
         whenever the engine dies.
         """
-        add = partial(
-            self._engine.add_request, request_id, prompt_ids, params, salt, priority, deadline_s
-        )
         stream = Stream()
         is_done = False
-        self._post(lambda: self._add(request_id, add, stream))
+        self._post(lambda: self._add(request, stream))
         try:
             while not is_done:
                 delta = await stream.get()
@@ -102,7 +90,7 @@ class AsyncEngine:
                 yield delta
         finally:
             if not is_done:  # after an error there is nothing to abort, which is harmless
-                self._post(lambda: self._abort(request_id, stream))
+                self._post(lambda: self._abort(request.request_id, stream))
 
     def close(self) -> None:
         """Ends the thread after the step it is in, and every rank. Idempotent."""
@@ -158,16 +146,16 @@ class AsyncEngine:
                 if not self._inbox:
                     self._changed.wait()
 
-    def _add(self, request_id: str, add: Callable[[], None], stream: Stream) -> None:
+    def _add(self, request: EngineRequest, stream: Stream) -> None:
         if self._death is not None:
             deliver([(stream, EngineDeadError(self._death))])
             return
         try:
-            add()
+            self._engine.add_request(request)
         except MossError as error:
             deliver([(stream, error)])
         else:
-            self._streams[request_id] = stream
+            self._streams[request.request_id] = stream
 
     def _abort(self, request_id: str, stream: Stream) -> None:
         """The id may belong to another request by now, hence the stream."""

@@ -12,7 +12,6 @@ threads at its first step.
 
 import time
 from collections.abc import Callable
-from collections.abc import Sequence as Ids
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from typing import Protocol
 from moss_tp.engine.detokenizer import ByteDecoder
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.reply import Reply
+from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.chunk import Chunk, to_batch
 from moss_tp.engine.scheduling.scheduler import Scheduler
@@ -36,7 +36,6 @@ from moss_tp.errors import (
     QueueFullError,
 )
 from moss_tp.sampling.row import SampledToken
-from moss_tp.sampling_params import SamplingParams
 
 # So many texts take as long as handing a step to its thread and back: 0.2 ms.
 MANY_TEXTS = 16
@@ -97,45 +96,52 @@ class LLMEngine:
         """False while the queue is full."""
         return len(self.scheduler.waiting) < self.config.max_waiting
 
-    def add_request(
-        self,
-        request_id: str,
-        prompt_ids: Ids[int],
-        params: SamplingParams,
-        salt: str = "",
-        priority: int = 0,
-        deadline_s: float | None = None,
-    ) -> None:
-        """Queues a request. Requests of different `salt` never share cached blocks.
+    def add_request(self, request: EngineRequest) -> None:
+        """Queues a request; `expire` gives it up once it waited for `deadline_s` seconds.
 
-        A smaller `priority` is served earlier (see WaitingQueue); after `deadline_s` seconds in
-        the queue `expire` gives the request up.
-
-        Raises InvalidRequestError for ids the model has not, ContextLengthError for a prompt
-        that leaves no room for a reply, QueueFullError.
+        Raises InvalidRequestError for values out of range and for an id that is running,
+        ContextLengthError for a prompt that leaves no room for a reply, and QueueFullError,
+        which a continuation never gets.
         """
-        self.check_request(prompt_ids, params)
-        if request_id in self._requests:
-            raise InvalidRequestError(f"request {request_id!r} is running already")
-        if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
-            raise InvalidRequestError(f"priority is out of range: {priority}")
-        if not self.can_add:
+        self.check_request(request)
+        if request.request_id in self._requests:
+            raise InvalidRequestError(f"request {request.request_id!r} is running already")
+        if not (self.can_add or request.is_continuation):
             raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
-        eos_id = None if params.ignore_eos else self._model.eos_token_id
-        stop_ids = frozenset((*params.stop_token_ids, *(() if eos_id is None else (eos_id,))))
-        seq = Sequence(request_id, list(prompt_ids), params, stop_ids, salt, eos_id)
+        params = request.params
+        seq = self._sequence(request)
         ends_at = inf if params.max_time is None else self._clock() + params.max_time
-        self._requests[request_id] = _Request(seq, Reply(params, self._tokenizer), ends_at)
-        self.scheduler.add(seq, priority, deadline_s)
+        self._requests[seq.request_id] = _Request(seq, Reply(params, self._tokenizer), ends_at)
+        self.scheduler.add(seq, request.priority, request.deadline_s, request.is_continuation)
 
-    def check_request(self, prompt_ids: Ids[int], params: SamplingParams) -> None:
-        """What `add_request` raises about the request itself."""
+    def _sequence(self, request: EngineRequest) -> Sequence:
+        params = request.params
+        eos_id = None if params.ignore_eos else self._model.eos_token_id
+        return Sequence(
+            request.request_id,
+            list(request.prompt_ids),
+            params,
+            stop_ids=frozenset((*params.stop_token_ids, *(() if eos_id is None else (eos_id,)))),
+            salt=request.salt,
+            num_shared_tokens=request.num_shared_tokens,
+            eos_id=eos_id,
+        )
+
+    def check_request(self, request: EngineRequest) -> None:
+        """Raises what `add_request` raises about the request itself."""
+        prompt_ids, params = request.prompt_ids, request.params
         if not prompt_ids:
             raise InvalidRequestError("the prompt is empty")
         if len(prompt_ids) >= self.config.context_length:
             raise ContextLengthError(
                 f"the prompt has {len(prompt_ids)} tokens; with room for a reply at most "
                 f"{self.config.context_length - 1} are possible"
+            )
+        if not -MAX_PRIORITY <= request.priority <= MAX_PRIORITY:
+            raise InvalidRequestError(f"priority is out of range: {request.priority}")
+        if not 0 <= request.num_shared_tokens <= len(prompt_ids):
+            raise InvalidRequestError(
+                f"num_shared_tokens is out of range: {request.num_shared_tokens}"
             )
         if params.n != 1:
             raise InvalidRequestError("n: the engine takes single requests; split() makes them")

@@ -1,4 +1,4 @@
-"""What an engine is asked to generate. Plain values: it travels through deployment handles."""
+"""A request to the engine. Plain values: it travels through deployment handles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ class EngineRequest:
 
     Requests of different `salt` share no cached block, except those that lie wholly within the
     first `num_shared_tokens` of the prompt. A smaller `priority` is served earlier; a request
-    that waited in the queue for `deadline_s` seconds is given up. `is_continuation` marks the
-    next pass of a turn that was let in: it goes first and no queue bound refuses it.
+    that waited in the queue for `deadline_s` seconds is dropped. `is_continuation` marks the
+    next pass of a turn whose earlier pass was served: it goes ahead of every request that is not
+    a continuation, and the bound of the queue does not apply to it.
     """
 
     request_id: str

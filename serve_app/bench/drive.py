@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Protocol
 
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams
 
 
@@ -21,9 +22,7 @@ class StepEngine(Protocol):
     def has_work(self) -> bool: ...
     @property
     def can_add(self) -> bool: ...
-    def add_request(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
-    ) -> None: ...
+    def add_request(self, request: EngineRequest) -> None: ...
     def start_step(self) -> None: ...
     def take_deltas(self) -> Sequence[tuple[str, TokenDelta]]: ...
     def finish_step(self) -> None: ...
@@ -88,7 +87,8 @@ def drive(
     while queue or engine.has_work:
         while queue and engine.can_add and requests[queue[0]].arrival_s <= now() - start:
             index = queue.popleft()
-            engine.add_request(str(index), requests[index].prompt_ids, requests[index].params)
+            request = requests[index]
+            engine.add_request(EngineRequest(str(index), request.prompt_ids, request.params))
         if not engine.has_work:
             sleep(max(0.0, requests[queue[0]].arrival_s - (now() - start)))
             continue

@@ -76,7 +76,7 @@ def _grade(
     click.echo(f"{name}: {right} of {count} right ({right / count:.1%}) in {seconds:.0f} s")
     for mark in marks:
         if show_wrong and not mark.is_right:
-            for turn in mark.turns:
+            for turn in mark.exchanges:
                 click.echo(f"  {turn.user} -> {turn.commands}{turn.results!r} -> {turn.reply}")
             click.echo(f"  expected {mark.question.expected}")
     return right / count

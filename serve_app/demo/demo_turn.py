@@ -1,7 +1,7 @@
-"""One turn of a demo conversation, and conversations in MOSS's published JSON.
+"""One turn of a demo conversation, and whole conversations in MOSS's published JSON.
 
-It spells no marker: moss_tp.dialogue does, and plugins_svc writes Commands, Results and
-capability lines, exactly as when serving.
+Markers come from `moss_tp.dialogue`; Commands, Results and capability lines from `plugins_svc`,
+exactly as in the server.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ META_INSTRUCTION = "You are MOSS nano, a small demo model.\n"
 
 @dataclass(frozen=True)
 class DemoTurn:
-    """What the user says and what the model should think, run and reply."""
+    """What the user says, and what the model should think, run and reply."""
 
     user: str
     thoughts: str
@@ -27,7 +27,7 @@ class DemoTurn:
     outcomes: tuple[tuple[Call, PluginOutput], ...] = ()
 
     def segments(self) -> dict[str, Segment]:
-        """The turn's five segments under the keys of the published JSON."""
+        """The turn's five segments, by their keys in the published JSON."""
         calls = [call for call, _ in self.outcomes]
         return {
             "Human": Segment("human", f" {self.user}"),
@@ -39,7 +39,7 @@ class DemoTurn:
 
 
 def published(number: int, turns: Sequence[DemoTurn], enabled: Collection[str]) -> dict[str, Any]:
-    """The conversation as MOSS's fine-tuning reads it."""
+    """The conversation in the JSON form that MOSS's fine-tuning reads."""
     chat = {
         f"turn_{index}": {key: render([part]) for key, part in turn.segments().items()}
         for index, turn in enumerate(turns, 1)

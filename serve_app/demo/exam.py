@@ -14,7 +14,7 @@ from serve_app.demo.draw import Draw
 from serve_app.demo.lookups import picture_of, topic_of
 from serve_app.demo.memory import value_of
 from serve_app.demo.phrasebook import LANGUAGES, Language, phrasebook
-from serve_app.sessions.session import Turn
+from serve_app.prompt.exchange import Exchange
 
 _PHRASES = phrasebook("held_out")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -29,7 +29,7 @@ class Question:
     expected: str
     kind: Literal["number", "fact", "command"]
 
-    def is_answered_by(self, turn: Turn) -> bool:
+    def is_answered_by(self, turn: Exchange) -> bool:
         """A number must be the reply's last one; a fact must stand in the reply; a command must
         be the turn's own."""
         if self.kind == "command":

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from moss_tp.errors import ConfigError
 from serve_app.demo.bundled import BUNDLED_MODEL
-from serve_app.settings import Dialogue, ServeSettings
+from serve_app.prompt.choose import Dialogue
+from serve_app.settings import ServeSettings
 
 PLUGIN_MODEL = "fnlp/moss-moon-003-sft-plugin"
 STORE = "redis://localhost:6379/0"

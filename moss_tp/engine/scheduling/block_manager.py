@@ -3,10 +3,15 @@
     a block is    held:  ref_count > 0, in one block table or, a shared prefix, in several
                   free:  ref_count = 0, in `_free`; its content may still be known by its hash
 
-A full block is known by the hash of its tokens chained to its predecessor's hash, the first one
-chained to the salt, so equal hashes mean equal salt, prefix and positions. Freed blocks wait in
-`_free` in the order they are evicted: least recently used first, tails before heads. Nothing is
-ever pinned. It knows no requests, only Sequences' tokens and tables.
+A full block is known by the hash of its tokens chained to its predecessor's hash. The salt enters
+the chain at the first block that is not wholly within the sequence's shared tokens:
+
+    block        0      1      2      3      block_size 4, num_shared_tokens 10
+                 shared shared salted ...    two blocks for every salt, the rest for one
+
+so equal hashes mean equal prefix and positions, and beyond the shared tokens equal salt. Freed
+blocks wait in `_free` in the order they are evicted: least recently used first, tails before
+heads. Nothing is ever pinned. It knows no requests, only Sequences' tokens and tables.
 """
 
 from array import array
@@ -118,9 +123,11 @@ class BlockManager:
     def _extend_hashes(self, seq: Sequence, num_tokens: int) -> None:
         size, hashes = self.block_size, seq.block_hashes
         for i in range(len(hashes), num_tokens // size):
-            parent = hashes[-1] if hashes else sha256(seq.salt.encode()).digest()
-            tokens = array("q", seq.token_ids[i * size : (i + 1) * size])
-            hashes.append(sha256(parent + tokens.tobytes()).digest())
+            digest = sha256(hashes[-1] if hashes else b"")
+            if i == seq.num_shared_tokens // size:
+                digest.update(sha256(seq.salt.encode()).digest())
+            digest.update(array("q", seq.token_ids[i * size : (i + 1) * size]).tobytes())
+            hashes.append(digest.digest())
 
     def _register(self, block: int, digest: bytes) -> None:
         """A hash that is known already keeps its first block: both hold the same content."""

@@ -61,9 +61,15 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.running or self.waiting)
 
-    def add(self, seq: Sequence, priority: int = 0, deadline_s: float | None = None) -> None:
-        """A smaller `priority` is served earlier. `deadline_s`: see `expire`."""
-        self.waiting.add(seq, priority, deadline_s)
+    def add(
+        self,
+        seq: Sequence,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        is_continuation: bool = False,
+    ) -> None:
+        """Queues a sequence; see WaitingQueue for its place, `expire` for `deadline_s`."""
+        self.waiting.add(seq, priority, deadline_s, is_continuation)
 
     def expire(self) -> list[Sequence]:
         """Removes and returns those that waited longer than their `deadline_s`."""

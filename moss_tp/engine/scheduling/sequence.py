@@ -15,6 +15,8 @@ from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
+Rank = tuple[bool, float, int]
+
 
 @dataclass(eq=False)
 class Sequence:
@@ -36,6 +38,7 @@ class Sequence:
     params: SamplingParams
     stop_ids: frozenset[int]
     salt: str = ""
+    num_shared_tokens: int = 0
     eos_id: int | None = None
     num_prompt_tokens: int = field(init=False)
     seed: int = field(init=False)
@@ -46,7 +49,7 @@ class Sequence:
     num_committed_blocks: int = 0
     num_preemptions: int = 0
     drafter: NgramDrafter = field(default_factory=NgramDrafter)
-    rank: tuple[float, int] = (0.0, 0)
+    rank: Rank = (True, 0.0, 0)
     expires_at: float = inf
     finish_reason: FinishReason | None = None
 

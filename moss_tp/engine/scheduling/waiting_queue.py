@@ -1,11 +1,12 @@
 """Who is served first. Plain Python; it knows no blocks and no budget, and the clock is given.
 
-    rank = (time of arrival + priority * PRIORITY_STEP_S, number of arrival)
+    rank = (is no continuation, time of arrival + priority * PRIORITY_STEP_S, number of arrival)
 
-The lowest rank comes first: a smaller priority is served earlier, one priority in order of
-arrival. A rank never changes, so waiting is what makes a request old: whatever arrives more than
-`PRIORITY_STEP_S` a level later comes after it, however urgent. So nobody starves: only finitely
-many requests can ever get ahead of another.
+The lowest rank comes first: continuations before everything else, then smaller priorities, then
+earlier arrivals. A rank never changes: a request that arrives more than `PRIORITY_STEP_S` per
+priority level later is served later, however urgent it is. So only finitely many new requests can
+get ahead of a waiting one. The same holds for continuations, since each is the next pass of a
+turn whose earlier pass was served first: a turn of two passes counts twice, and nobody starves.
 """
 
 from bisect import insort
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from math import inf
 
-from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.engine.scheduling.sequence import Rank, Sequence
 
 PRIORITY_STEP_S = 10.0  # of waiting make up for one level of priority
 MAX_PRIORITY = 100
@@ -36,10 +37,17 @@ class WaitingQueue:
     def head(self) -> Sequence:
         return self._seqs[0]
 
-    def add(self, seq: Sequence, priority: int = 0, deadline_s: float | None = None) -> None:
-        """A new request: gets its rank, and the time until which it may wait."""
+    def add(
+        self,
+        seq: Sequence,
+        priority: int = 0,
+        deadline_s: float | None = None,
+        is_continuation: bool = False,
+    ) -> None:
+        """A new request: sets its rank and the time until which it may wait."""
         now = self._clock()
-        seq.rank = (now + priority * PRIORITY_STEP_S, next(self._arrivals))
+        arrival = now + priority * PRIORITY_STEP_S
+        seq.rank = (not is_continuation, arrival, next(self._arrivals))
         seq.expires_at = inf if deadline_s is None else now + deadline_s
         insort(self._seqs, seq, key=rank_of)
 
@@ -60,5 +68,5 @@ class WaitingQueue:
         return [seq for seq in self._seqs if seq.expires_at <= now and seq.num_output_tokens == 0]
 
 
-def rank_of(seq: Sequence) -> tuple[float, int]:
+def rank_of(seq: Sequence) -> Rank:
     return seq.rank

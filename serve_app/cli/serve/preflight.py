@@ -10,9 +10,9 @@ from pathlib import Path
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
-from serve_app.prompt.choose import build_prompts
+from serve_app.prompt.choose import Dialogue, build_prompts
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
-from serve_app.settings import Dialogue, ServeSettings
+from serve_app.settings import ServeSettings
 
 EMBEDDED = "embedded"
 NOT_DURABLE = "warning: the store keeps no append-only file, so its crash may lose turns"

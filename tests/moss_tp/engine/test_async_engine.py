@@ -9,6 +9,7 @@ import pytest
 
 from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.batch import Batch
 from moss_tp.errors import (
     ContextLengthError,
@@ -74,7 +75,7 @@ async def until(is_true: Callable[[], bool]) -> None:
 async def test_streams_side_by_side(free_running: AsyncEngine) -> None:
     prompts = [[i, 2, 3] for i in range(20)]
     replies = await asyncio.gather(
-        *(collect(free_running.generate(str(p), p, PARAMS)) for p in prompts)
+        *(collect(free_running.generate(EngineRequest(str(p), p, PARAMS))) for p in prompts)
     )
     assert replies == [expected_reply(p, 20, frozenset([EOS_ID]), 32) for p in prompts]
     stats = free_running.stats()
@@ -88,7 +89,7 @@ async def test_closing_a_stream_aborts_within_one_step(
     stepped: tuple[AsyncEngine, SteppedFake],
 ) -> None:
     engine, executor = stepped
-    stream = engine.generate("a", [1, 2, 3], ENDLESS)
+    stream = engine.generate(EngineRequest("a", [1, 2, 3], ENDLESS))
     executor.allowed.release()
     await anext(stream)
     assert engine.stats().free_blocks < 32
@@ -101,7 +102,7 @@ async def test_closing_a_stream_aborts_within_one_step(
 
 async def test_cancelling_the_reader_aborts(stepped: tuple[AsyncEngine, SteppedFake]) -> None:
     engine, executor = stepped
-    task = asyncio.create_task(collect(engine.generate("a", [1, 2, 3], ENDLESS)))
+    task = asyncio.create_task(collect(engine.generate(EngineRequest("a", [1, 2, 3], ENDLESS))))
     executor.allowed.release(2)
     await until(lambda: engine.stats().steps == 2)
     task.cancel()
@@ -114,8 +115,8 @@ async def test_cancelling_the_reader_aborts(stepped: tuple[AsyncEngine, SteppedF
 
 async def test_aborting_one_leaves_the_other(stepped: tuple[AsyncEngine, SteppedFake]) -> None:
     engine, executor = stepped
-    gone = engine.generate("gone", [1, 2, 3], ENDLESS)
-    kept = asyncio.create_task(collect(engine.generate("kept", [4, 5], PARAMS)))
+    gone = engine.generate(EngineRequest("gone", [1, 2, 3], ENDLESS))
+    kept = asyncio.create_task(collect(engine.generate(EngineRequest("kept", [4, 5], PARAMS))))
     executor.allowed.release(2)
     await anext(gone)
     await gone.aclose()
@@ -124,10 +125,10 @@ async def test_aborting_one_leaves_the_other(stepped: tuple[AsyncEngine, Stepped
 
 
 async def test_an_id_is_free_again_after_an_abort(free_running: AsyncEngine) -> None:
-    stream = free_running.generate("a", [1, 2, 3], ENDLESS)
+    stream = free_running.generate(EngineRequest("a", [1, 2, 3], ENDLESS))
     await anext(stream)
     await stream.aclose()
-    assert await collect(free_running.generate("a", [7], PARAMS)) == expected_reply(
+    assert await collect(free_running.generate(EngineRequest("a", [7], PARAMS))) == expected_reply(
         [7], 20, frozenset([EOS_ID]), 32
     )
 
@@ -136,12 +137,12 @@ async def test_a_refused_request_raises_and_harms_nobody(
     stepped: tuple[AsyncEngine, SteppedFake],
 ) -> None:
     engine, executor = stepped
-    running = asyncio.create_task(collect(engine.generate("a", [1], PARAMS)))
+    running = asyncio.create_task(collect(engine.generate(EngineRequest("a", [1], PARAMS))))
     executor.allowed.release(1000)
     with pytest.raises(ContextLengthError):
-        await collect(engine.generate("b", [1] * 32, PARAMS))
+        await collect(engine.generate(EngineRequest("b", [1] * 32, PARAMS)))
     with pytest.raises(InvalidRequestError):
-        await collect(engine.generate("c", [], PARAMS))
+        await collect(engine.generate(EngineRequest("c", [], PARAMS)))
     assert await running == expected_reply([1], 20, frozenset([EOS_ID]), 32)
 
 
@@ -149,9 +150,9 @@ async def test_a_refused_duplicate_does_not_abort_the_first(
     stepped: tuple[AsyncEngine, SteppedFake],
 ) -> None:
     engine, executor = stepped
-    first = asyncio.create_task(collect(engine.generate("a", [1], PARAMS)))
+    first = asyncio.create_task(collect(engine.generate(EngineRequest("a", [1], PARAMS))))
     await until(lambda: engine.stats().running == 1)
-    second = asyncio.create_task(collect(engine.generate("a", [1], PARAMS)))
+    second = asyncio.create_task(collect(engine.generate(EngineRequest("a", [1], PARAMS))))
     await asyncio.sleep(0)  # it has asked now, while the first is in its first step
     executor.allowed.release(1000)
     assert await first == expected_reply([1], 20, frozenset([EOS_ID]), 32)
@@ -162,7 +163,10 @@ async def test_a_refused_duplicate_does_not_abort_the_first(
 async def test_a_full_queue_refuses() -> None:
     executor = SteppedFake()
     engine = AsyncEngine(fake_engine(executor, max_waiting=1, max_num_seqs=1))
-    tasks = [asyncio.create_task(collect(engine.generate(str(i), [i], PARAMS))) for i in range(4)]
+    tasks = [
+        asyncio.create_task(collect(engine.generate(EngineRequest(str(i), [i], PARAMS))))
+        for i in range(4)
+    ]
     executor.allowed.release(1000)
     replies = await asyncio.gather(*tasks, return_exceptions=True)
     assert any(isinstance(reply, QueueFullError) for reply in replies)
@@ -173,9 +177,13 @@ async def test_a_full_queue_refuses() -> None:
 async def test_a_deadline_in_the_queue_is_told_to_its_request_alone() -> None:
     executor = SteppedFake()
     engine = AsyncEngine(fake_engine(executor, max_num_seqs=1))
-    running = asyncio.create_task(collect(engine.generate("a", [1], PARAMS, deadline_s=60)))
+    running = asyncio.create_task(
+        collect(engine.generate(EngineRequest("a", [1], PARAMS, deadline_s=60)))
+    )
     await until(lambda: engine.stats().running == 1)
-    late = asyncio.create_task(collect(engine.generate("b", [2], PARAMS, deadline_s=0)))
+    late = asyncio.create_task(
+        collect(engine.generate(EngineRequest("b", [2], PARAMS, deadline_s=0)))
+    )
     await asyncio.sleep(0)  # it has asked now, while the first is in its first step
     executor.allowed.release(1000)
     with pytest.raises(DeadlineExceededError):
@@ -187,7 +195,10 @@ async def test_a_deadline_in_the_queue_is_told_to_its_request_alone() -> None:
 async def test_a_broken_step_is_told_to_everybody() -> None:
     executor, reasons = SteppedFake(), list[str]()
     engine = AsyncEngine(fake_engine(executor, max_num_seqs=1), reasons.append)
-    tasks = [asyncio.create_task(collect(engine.generate(str(i), [i], PARAMS))) for i in range(3)]
+    tasks = [
+        asyncio.create_task(collect(engine.generate(EngineRequest(str(i), [i], PARAMS))))
+        for i in range(3)
+    ]
     await until(lambda: engine.stats().running == 1)
     executor.is_broken = True
     executor.allowed.release()
@@ -196,7 +207,7 @@ async def test_a_broken_step_is_told_to_everybody() -> None:
     await until(lambda: reasons == ["rank 1 ended"])
     assert not engine.is_alive
     with pytest.raises(EngineDeadError, match="rank 1 ended"):
-        await collect(engine.generate("late", [1], PARAMS))
+        await collect(engine.generate(EngineRequest("late", [1], PARAMS)))
     engine.close()
     assert executor.is_closed
     assert reasons == ["rank 1 ended"]
@@ -217,7 +228,7 @@ async def test_closing_ends_the_thread_and_tells_who_waits(
     stepped: tuple[AsyncEngine, SteppedFake],
 ) -> None:
     engine, executor = stepped
-    task = asyncio.create_task(collect(engine.generate("a", [1], ENDLESS)))
+    task = asyncio.create_task(collect(engine.generate(EngineRequest("a", [1], ENDLESS))))
     await until(lambda: engine.stats().running == 1)
     closing = asyncio.create_task(asyncio.to_thread(engine.close))
     await until(lambda: not engine.is_alive)
@@ -236,7 +247,7 @@ async def test_a_reply_that_was_whole_before_the_end_is_heard(end: str) -> None:
     executor = SteppedFake()
     engine = AsyncEngine(fake_engine(executor))
     last = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
-    task = asyncio.create_task(collect(engine.generate("a", [1], last)))
+    task = asyncio.create_task(collect(engine.generate(EngineRequest("a", [1], last))))
     await until(lambda: engine.stats().running == 1)
     if end == "close":
         closing = asyncio.create_task(asyncio.to_thread(engine.close))
@@ -253,7 +264,7 @@ async def test_a_reply_that_was_whole_before_the_end_is_heard(end: str) -> None:
 
 
 async def test_an_idle_engine_burns_no_cpu(free_running: AsyncEngine) -> None:
-    await collect(free_running.generate("a", [1], PARAMS))
+    await collect(free_running.generate(EngineRequest("a", [1], PARAMS)))
     steps, before = free_running.stats().steps, time.process_time()
     await asyncio.sleep(0.5)
     assert time.process_time() - before < 0.1
@@ -264,7 +275,7 @@ def test_a_reader_whose_loop_is_gone_is_aborted() -> None:
     executor = SteppedFake()
     engine = AsyncEngine(fake_engine(executor))
     loop = asyncio.new_event_loop()
-    stream = engine.generate("a", [1, 2], ENDLESS)
+    stream = engine.generate(EngineRequest("a", [1, 2], ENDLESS))
     executor.allowed.release()
     loop.run_until_complete(anext(stream))
     loop.close()

@@ -4,6 +4,7 @@ import pytest
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import (
     ConfigError,
     ContextLengthError,
@@ -40,7 +41,7 @@ def tokens(deltas: list[TokenDelta]) -> list[int]:
 
 def test_deltas_are_the_reply_and_only_the_last_is_final() -> None:
     engine = fake_engine()
-    engine.add_request("a", [1, 2, 3], GREEDY)
+    engine.add_request(EngineRequest("a", [1, 2, 3], GREEDY))
     deltas = run(engine)["a"]
     expected = expected_reply([1, 2, 3], 20, frozenset([EOS_ID]), 32)
     assert tokens(deltas) == expected
@@ -52,7 +53,9 @@ def test_deltas_are_the_reply_and_only_the_last_is_final() -> None:
 def test_a_stop_id_ends_the_reply_and_is_not_shown() -> None:
     reply = expected_reply([1, 2, 3], 20, frozenset(), 32)
     engine = fake_engine()
-    engine.add_request("a", [1, 2, 3], SamplingParams(stop_token_ids=(reply[4],), max_tokens=20))
+    engine.add_request(
+        EngineRequest("a", [1, 2, 3], SamplingParams(stop_token_ids=(reply[4],), max_tokens=20))
+    )
     deltas = run(engine)["a"]
     assert tokens(deltas) == reply[:5]
     assert deltas[-1].finish_reason == "stop"
@@ -62,8 +65,12 @@ def test_a_stop_id_ends_the_reply_and_is_not_shown() -> None:
 def test_stops_are_blocked_below_min_tokens_and_eos_only_where_it_stops() -> None:
     executor = PagedFake(16, 4)
     engine = fake_engine(executor)
-    engine.add_request("a", [1], SamplingParams(min_tokens=2, max_tokens=4, stop_token_ids=(95,)))
-    engine.add_request("b", [1], SamplingParams(min_tokens=2, max_tokens=4, ignore_eos=True))
+    engine.add_request(
+        EngineRequest("a", [1], SamplingParams(min_tokens=2, max_tokens=4, stop_token_ids=(95,)))
+    )
+    engine.add_request(
+        EngineRequest("b", [1], SamplingParams(min_tokens=2, max_tokens=4, ignore_eos=True))
+    )
     run(engine)
     blocked = [[row.blocked_ids for row in rows] for rows in executor.rows]
     assert blocked == [[(95, EOS_ID), ()], [(95, EOS_ID), ()], [(), ()], [(), ()]]
@@ -74,7 +81,7 @@ def test_every_token_has_its_own_number_and_a_preempted_one_none_twice() -> None
     engine = fake_engine(executor)
     for name in ("old", "young"):
         params = SamplingParams(seed=len(name), max_tokens=18, ignore_eos=True)
-        engine.add_request(name, [len(name)] * 12, params)
+        engine.add_request(EngineRequest(name, [len(name)] * 12, params))
     _, young = engine.scheduler.waiting
     replies = run(engine)
     assert young.num_preemptions > 0
@@ -87,7 +94,9 @@ def test_a_seed_is_the_requests_own_or_drawn_once() -> None:
     executor = PagedFake(16, 4)
     engine = fake_engine(executor)
     for name, seed in {"a": 7, "b": 7, "c": None, "d": None}.items():
-        engine.add_request(name, [1], SamplingParams(seed=seed, max_tokens=3, ignore_eos=True))
+        engine.add_request(
+            EngineRequest(name, [1], SamplingParams(seed=seed, max_tokens=3, ignore_eos=True))
+        )
     run(engine)
     seeds = {tuple(row.seed for row in rows) for rows in executor.rows}
     ((a, b, c, d),) = seeds
@@ -100,7 +109,9 @@ def test_a_stop_string_ends_a_reply_and_frees_its_blocks() -> None:
     reply = expected_reply([1, 2, 3], 20, frozenset([EOS_ID]), 32)
     text = FakeTokenizer().decode_bytes(reply).decode()
     engine = fake_engine()
-    engine.add_request("a", [1, 2, 3], SamplingParams(stop=(text[3:6],), max_tokens=20))
+    engine.add_request(
+        EngineRequest("a", [1, 2, 3], SamplingParams(stop=(text[3:6],), max_tokens=20))
+    )
     deltas = run(engine)["a"]
     assert tokens(deltas) == reply[:6]
     assert "".join(delta.text for delta in deltas) == text[:3]
@@ -116,7 +127,7 @@ def test_max_time_ends_a_reply_at_the_next_token() -> None:
     held = FakeTokenizer().decode_bytes(reply[1:3]).decode() + "?"
     for name, max_time in {"timed": 10, "free": None}.items():
         params = SamplingParams(max_time=max_time, max_tokens=20, stop=(held,))
-        engine.add_request(name, [1], params)
+        engine.add_request(EngineRequest(name, [1], params))
     engine.step()
     engine.step()
     now[0] += 10
@@ -131,27 +142,31 @@ def test_regulation_acts_on_eos_where_it_ends_the_reply() -> None:
     engine = fake_engine(executor)
     for name, ignore_eos in {"a": False, "b": True}.items():
         params = SamplingParams(ignore_eos=ignore_eos, max_tokens=1, length_penalty=2)
-        engine.add_request(name, [1], params)
+        engine.add_request(EngineRequest(name, [1], params))
     run(engine)
     assert [row.eos_id for row in executor.rows[0]] == [EOS_ID, None]
 
 
 def test_several_replies_are_several_requests() -> None:
     with pytest.raises(InvalidRequestError, match=r"^n: "):
-        fake_engine().add_request("a", [1], SamplingParams(n=2))
+        fake_engine().add_request(EngineRequest("a", [1], SamplingParams(n=2)))
 
 
 def test_a_bias_on_an_id_that_is_not_there_is_refused() -> None:
     engine = fake_engine()
-    engine.check_request([1], SamplingParams(logit_bias=((VOCAB_SIZE - 1, 1.0),)))
+    engine.check_request(
+        EngineRequest("a", [1], SamplingParams(logit_bias=((VOCAB_SIZE - 1, 1.0),)))
+    )
     with pytest.raises(InvalidRequestError, match="outside the vocabulary"):
-        engine.check_request([1], SamplingParams(logit_bias=((VOCAB_SIZE, 1.0),)))
+        engine.check_request(
+            EngineRequest("a", [1], SamplingParams(logit_bias=((VOCAB_SIZE, 1.0),)))
+        )
 
 
 def test_the_second_turn_reports_its_cached_prefix_unless_the_salt_differs() -> None:
     engine = fake_engine()
     for name, salt in {"first": "x", "again": "x", "other": "y"}.items():
-        engine.add_request(name, [4] * 17, SamplingParams(max_tokens=1), salt)
+        engine.add_request(EngineRequest(name, [4] * 17, SamplingParams(max_tokens=1), salt))
         assert run(engine)[name][0].num_cached_tokens == (16 if name == "again" else 0)
 
 
@@ -170,42 +185,81 @@ def test_a_request_that_cannot_run_is_refused(
 ) -> None:
     engine = fake_engine()
     with pytest.raises(error):
-        engine.add_request("a", prompt, SamplingParams(stop_token_ids=stop_ids))
+        engine.add_request(EngineRequest("a", prompt, SamplingParams(stop_token_ids=stop_ids)))
     assert not engine.has_work
     engine.check_integrity()
 
 
 def test_a_prompt_that_leaves_room_for_one_token_runs() -> None:
     engine = fake_engine()
-    engine.add_request("a", [1] * 31, GREEDY)
+    engine.add_request(EngineRequest("a", [1] * 31, GREEDY))
     assert [d.finish_reason for d in run(engine)["a"]] == ["length"]
 
 
 def test_the_queue_is_bounded_and_ids_are_unique() -> None:
     engine = fake_engine(max_waiting=2)
-    engine.add_request("a", [1], GREEDY)
+    engine.add_request(EngineRequest("a", [1], GREEDY))
     with pytest.raises(InvalidRequestError, match="running already"):
-        engine.add_request("a", [1], GREEDY)
-    engine.add_request("b", [1], GREEDY)
+        engine.add_request(EngineRequest("a", [1], GREEDY))
+    engine.add_request(EngineRequest("b", [1], GREEDY))
     with pytest.raises(QueueFullError):
-        engine.add_request("c", [1], GREEDY)
+        engine.add_request(EngineRequest("c", [1], GREEDY))
     engine.step()
-    engine.add_request("c", [1], GREEDY)
+    engine.add_request(EngineRequest("c", [1], GREEDY))
 
 
 def test_a_smaller_priority_is_served_earlier_within_the_range() -> None:
     engine = fake_engine(max_num_seqs=1)
     for name, priority in {"a": 0, "b": 5, "c": -5}.items():
-        engine.add_request(name, [1], GREEDY, priority=priority)
+        engine.add_request(EngineRequest(name, [1], GREEDY, priority=priority))
     assert list(run(engine)) == ["c", "a", "b"]
     with pytest.raises(InvalidRequestError, match="priority"):
-        engine.add_request("d", [1], GREEDY, priority=101)
+        engine.add_request(EngineRequest("d", [1], GREEDY, priority=101))
+
+
+def test_a_continuation_is_never_refused_and_goes_first() -> None:
+    engine = fake_engine(max_waiting=1, max_num_seqs=1)
+    engine.add_request(EngineRequest("running", [1], GREEDY))
+    engine.step()
+    engine.add_request(EngineRequest("waiting", [1], GREEDY, priority=-100))
+    with pytest.raises(QueueFullError):
+        engine.add_request(EngineRequest("refused", [1], GREEDY, priority=-100))
+    for name in ("second pass", "another"):
+        engine.add_request(EngineRequest(name, [1], GREEDY, is_continuation=True))
+    assert list(run(engine)) == ["running", "second pass", "another", "waiting"]
+
+
+def test_waiting_continuations_count_toward_the_bound_of_the_queue() -> None:
+    engine = fake_engine(max_waiting=1, max_num_seqs=1)
+    for name in ("a", "b"):
+        engine.add_request(EngineRequest(name, [1], GREEDY, is_continuation=True))
+    with pytest.raises(QueueFullError):
+        engine.add_request(EngineRequest("c", [1], GREEDY))
+
+
+def test_salts_share_what_lies_wholly_within_the_shared_tokens() -> None:
+    engine = fake_engine()
+    one = SamplingParams(max_tokens=1)
+    for name, salt in {"first": "x", "other": "y", "again": "x"}.items():
+        engine.add_request(EngineRequest(name, [4] * 17, one, salt, num_shared_tokens=11))
+        cached = {"first": 0, "other": 8, "again": 16}[name]
+        assert run(engine)[name][0].num_cached_tokens == cached
+
+
+@pytest.mark.parametrize("num_shared_tokens", [-1, 4])
+def test_shared_tokens_are_tokens_of_the_prompt(num_shared_tokens: int) -> None:
+    engine = fake_engine()
+    with pytest.raises(InvalidRequestError, match="num_shared_tokens"):
+        engine.add_request(
+            EngineRequest("a", [1, 2, 3], GREEDY, num_shared_tokens=num_shared_tokens)
+        )
+    engine.add_request(EngineRequest("a", [1, 2, 3], GREEDY, num_shared_tokens=3))
 
 
 def test_what_expires_is_forgotten() -> None:
     engine = fake_engine()
-    engine.add_request("a", [1], GREEDY, deadline_s=0)
-    engine.add_request("b", [1], GREEDY, deadline_s=60)
+    engine.add_request(EngineRequest("a", [1], GREEDY, deadline_s=0))
+    engine.add_request(EngineRequest("b", [1], GREEDY, deadline_s=60))
     assert engine.expire() == ["a"]
     engine.check_integrity()
     assert list(run(engine)) == ["b"]
@@ -213,7 +267,7 @@ def test_what_expires_is_forgotten() -> None:
 
 def test_abort_gives_the_blocks_back_and_may_come_late() -> None:
     engine = fake_engine()
-    engine.add_request("a", [1] * 9, GREEDY)
+    engine.add_request(EngineRequest("a", [1] * 9, GREEDY))
     engine.step()
     engine.abort("a")
     assert engine.scheduler.block_manager.num_free == 16

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from moss_tp.engine import llm_engine
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.batch import Batch
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
@@ -70,7 +71,7 @@ def test_few_texts_take_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     executor = ThreadsFake()
     engine = fake_engine(executor)
     for name, max_tokens in (("a", 4), ("b", 6)):
-        engine.add_request(name, [1, 2, 3], SamplingParams(max_tokens=max_tokens))
+        engine.add_request(EngineRequest(name, [1, 2, 3], SamplingParams(max_tokens=max_tokens)))
     overlapped(engine)
     here, others = threading.get_ident(), executor.threads[1:-1]
     assert {executor.threads[0], executor.threads[-1]} == {here}, "nobody advanced, then one"
@@ -83,7 +84,7 @@ def test_ranks_that_follow_are_never_led_by_the_caller(monkeypatch: pytest.Monke
     monkeypatch.setattr(llm_engine, "MANY_TEXTS", 10**9)
     executor = ThreadsFake()
     engine = fake_engine(executor, tp_size=2)
-    engine.add_request("a", [1, 2, 3], SamplingParams(max_tokens=3))
+    engine.add_request(EngineRequest("a", [1, 2, 3], SamplingParams(max_tokens=3)))
     overlapped(engine)
     assert executor.threads
     assert threading.get_ident() not in executor.threads
@@ -95,7 +96,7 @@ def test_a_steps_text_is_there_before_the_next_one_is_computed(
     monkeypatch.setattr(llm_engine, "MANY_TEXTS", 0)
     executor = GatedFake()
     engine = fake_engine(executor)
-    engine.add_request("a", [1, 2, 3], SamplingParams(temperature=0, max_tokens=3))
+    engine.add_request(EngineRequest("a", [1, 2, 3], SamplingParams(temperature=0, max_tokens=3)))
     executor.gate.release()
     engine.start_step()
     assert engine.take_deltas() == []
@@ -114,7 +115,9 @@ def test_a_reply_that_its_text_ends_gets_nothing_of_the_step_under_way() -> None
     text = FakeTokenizer().decode_bytes(reply).decode()
     executor = PagedFake(num_blocks=16, block_size=4)
     engine = fake_engine(executor)
-    engine.add_request("a", [1, 2, 3], SamplingParams(stop=(text[3:6],), max_tokens=20))
+    engine.add_request(
+        EngineRequest("a", [1, 2, 3], SamplingParams(stop=(text[3:6],), max_tokens=20))
+    )
     deltas = overlapped(engine)["a"]
     assert [token for delta in deltas for token in delta.token_ids] == reply[:6]
     assert "".join(delta.text for delta in deltas) == text[:3]
@@ -125,12 +128,14 @@ def test_a_reply_that_its_text_ends_gets_nothing_of_the_step_under_way() -> None
 
 def test_an_abort_while_a_step_is_under_way() -> None:
     engine = fake_engine()
-    engine.add_request("a", [1, 2, 3], SamplingParams(max_tokens=20))
-    engine.add_request("b", [1, 2, 3], SamplingParams(max_tokens=2, temperature=0))
+    engine.add_request(EngineRequest("a", [1, 2, 3], SamplingParams(max_tokens=20)))
+    engine.add_request(EngineRequest("b", [1, 2, 3], SamplingParams(max_tokens=2, temperature=0)))
     engine.step()
     engine.start_step()
     engine.abort("a")
-    engine.add_request("a", [7, 7], SamplingParams(max_tokens=2, temperature=0, ignore_eos=True))
+    engine.add_request(
+        EngineRequest("a", [7, 7], SamplingParams(max_tokens=2, temperature=0, ignore_eos=True))
+    )
     deltas = overlapped(engine)
     again = [token for delta in deltas["a"] for token in delta.token_ids]
     assert again == expected_reply([7, 7], 2, frozenset(), 32)
@@ -138,7 +143,7 @@ def test_an_abort_while_a_step_is_under_way() -> None:
 
 def test_a_request_that_ended_and_is_not_heard_of_yet_can_be_aborted() -> None:
     engine = fake_engine()
-    engine.add_request("a", [1], SamplingParams(max_tokens=1))
+    engine.add_request(EngineRequest("a", [1], SamplingParams(max_tokens=1)))
     engine.start_step()
     engine.finish_step()
     engine.check_integrity()
@@ -150,7 +155,7 @@ def test_a_request_that_ended_and_is_not_heard_of_yet_can_be_aborted() -> None:
 
 def test_a_request_that_is_lost_is_noticed() -> None:
     engine = fake_engine()
-    engine.add_request("a", [1], SamplingParams(max_tokens=1))
+    engine.add_request(EngineRequest("a", [1], SamplingParams(max_tokens=1)))
     engine.start_step()
     engine.finish_step()
     engine._advanced.clear()
@@ -181,7 +186,7 @@ def test_overlapped_is_what_one_step_at_a_time_is(
             text = FakeTokenizer().decode_bytes(reply).decode(errors="replace")
             stops = (text[stop[0] : sum(stop)],) if stop and text[stop[0] : sum(stop)] else ()
             params = SamplingParams(temperature=0, max_tokens=max_tokens, stop=stops)
-            engine.add_request(str(index), prompt, params)
+            engine.add_request(EngineRequest(str(index), prompt, params))
         deltas = run(engine)
         replies.append(
             {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.sampling_params import SamplingParams
+from moss_tp.engine.request import EngineRequest
 
 STEP_S = 1.0
 
@@ -28,13 +28,12 @@ class FakeEngine:
     def can_add(self) -> bool:
         return len(self._left) < self._seats
 
-    def add_request(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams
-    ) -> None:
+    def add_request(self, request: EngineRequest) -> None:
+        request_id, prompt_ids = request.request_id, request.prompt_ids
         assert request_id not in self._left
         cached = max((_common(prompt_ids, prompt) for prompt in self.prompts), default=0)
         self.prompts.append(list(prompt_ids))
-        self._left[request_id] = (params.max_tokens, len(prompt_ids), cached)
+        self._left[request_id] = (request.params.max_tokens, len(prompt_ids), cached)
 
     def start_step(self) -> None:
         assert not self._is_under_way

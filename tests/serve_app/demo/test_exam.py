@@ -9,11 +9,11 @@ from serve_app.demo.exam import (
     lookup_questions,
     memory_questions,
 )
-from serve_app.sessions.session import Turn
+from serve_app.prompt.exchange import Exchange
 
 
-def turn(reply: str = "", commands: str = "None") -> Turn:
-    return Turn("k", "user", "thoughts", commands, "results", reply)
+def turn(reply: str = "", commands: str = "None") -> Exchange:
+    return Exchange("user", "thoughts", commands, "results", reply)
 
 
 @pytest.mark.parametrize(

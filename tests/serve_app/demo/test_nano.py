@@ -24,8 +24,8 @@ from serve_app.demo.exam import Question, arithmetic_questions, memory_questions
 from serve_app.demo.examiner import Examiner
 from serve_app.demo.generator import Chat, conversations
 from serve_app.prompt.builder import PromptBuilder, Thinking
+from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.meta_instruction import load_meta_instruction
-from serve_app.sessions.session import Turn
 
 MAX_BYTES = 12_000_000
 
@@ -80,7 +80,7 @@ def _served_ids(tokenizer: Tokenizer, prompts: PromptBuilder, chat: Chat) -> lis
         for turn in chat.turns
     ]
     *past, last = [
-        Turn("k", b["human"], b["thoughts"], b["commands"], b["results"], b["moss"]) for b in bodies
+        Exchange(b["human"], b["thoughts"], b["commands"], b["results"], b["moss"]) for b in bodies
     ]
     first = prompts.build(past, last.user, chat.enabled, 4096)
     encode, special = tokenizer.encode, tokenizer.special_id
@@ -128,7 +128,7 @@ def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Exam
         (("搜索长城",), "没有启用"),
     ]
     marks = examiner.ask([Question(users, expected, "fact") for users, expected in chats])
-    assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
+    assert [mark.exchanges[-1].reply for mark in marks if not mark.is_right] == []
 
 
 def test_the_bundled_model_searches_and_draws_what_it_is_asked_for() -> None:
@@ -143,7 +143,7 @@ def test_the_bundled_model_searches_and_draws_what_it_is_asked_for() -> None:
         "Draw a red dog": 'Text2Image("a red dog")',
     }
     marks = asking.ask([Question((user,), call, "command") for user, call in commands.items()])
-    assert {mark.question.users[0]: mark.turns[0].commands for mark in marks} == commands
+    assert {mark.question.users[0]: mark.exchanges[0].commands for mark in marks} == commands
 
 
 def test_the_bundled_model_solves_where_the_solver_is_on() -> None:
@@ -151,7 +151,7 @@ def test_the_bundled_model_solves_where_the_solver_is_on() -> None:
     solving = Examiner(str(BUNDLED_MODEL), SamplingParams(temperature=0), enabled)
     chats = [("解方程 2x+3=9", "3"), ("请解方程 7x+14=0", "-2"), ("Solve 3x+1=10", "3")]
     marks = solving.ask([Question((user,), root, "number") for user, root in chats])
-    assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
+    assert [mark.exchanges[-1].reply for mark in marks if not mark.is_right] == []
 
 
 def test_demo_data_writes_what_finetune_needs(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.build import build_engine
+from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.local_executor import LocalExecutor
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import CheckpointError, ConfigError, EngineDeadError
@@ -38,7 +39,7 @@ class Ranks:
         self.engine = AsyncEngine(llm_engine, self.reasons.append)
 
     async def tokens(self, name: str, params: SamplingParams) -> int:
-        return len([d async for d in self.engine.generate(name, [1, 2, 3], params)])
+        return len([d async for d in self.engine.generate(EngineRequest(name, [1, 2, 3], params))])
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_a_step_costs_one_control_message(tiny_model: str) -> None:
     engine = build_engine(config)
     assert isinstance(engine.executor, LocalExecutor)
     counts = engine.executor._leader._runner.group.counts
-    engine.add_request("a", [1, 2, 3], LONG)
+    engine.add_request(EngineRequest("a", [1, 2, 3], LONG))
     engine.step()
     counts.clear()
     engine.step()

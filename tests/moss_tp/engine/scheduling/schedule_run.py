@@ -50,13 +50,14 @@ class Run:
         salt: str = "",
         priority: int = 0,
         deadline_s: float | None = None,
+        is_continuation: bool = False,
         stop_ids: frozenset[int] = frozenset([EOS_ID]),
     ) -> Sequence:
         params = SamplingParams(max_tokens=max_tokens)
         name = str(len(self.arrivals))
         seq = Sequence(name, list(prompt), params, stop_ids, salt)
         self.arrivals.append(seq)
-        self.scheduler.add(seq, priority, deadline_s)
+        self.scheduler.add(seq, priority, deadline_s, is_continuation)
         return seq
 
     def step(self) -> list[Sequence]:

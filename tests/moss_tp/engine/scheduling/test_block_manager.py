@@ -1,6 +1,10 @@
 """Blocks: counted, shared by equal prefixes of one salt, evicted oldest first."""
 
+from itertools import takewhile
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moss_tp.engine.scheduling.block_manager import BlockManager
 from moss_tp.engine.scheduling.sequence import Sequence
@@ -9,8 +13,8 @@ from moss_tp.sampling_params import SamplingParams
 SIZE = 4
 
 
-def sequence(ids: list[int], salt: str = "") -> Sequence:
-    return Sequence("r", ids, SamplingParams(), frozenset(), salt)
+def sequence(ids: list[int], salt: str = "", num_shared_tokens: int = 0) -> Sequence:
+    return Sequence("r", ids, SamplingParams(), frozenset(), salt, num_shared_tokens)
 
 
 def compute_all(manager: BlockManager, seq: Sequence) -> None:
@@ -97,6 +101,58 @@ def test_salts_share_nothing() -> None:
     assert manager.admit(second)
     assert second.num_computed == 0
     manager.check_integrity([first, second])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    prefix=st.lists(st.integers(0, 3), min_size=1, max_size=40),
+    tails=st.tuples(*[st.lists(st.integers(0, 3), max_size=12)] * 2),
+    share=st.floats(0, 1),
+    block_size=st.integers(1, 6),
+    has_same_salt=st.booleans(),
+)
+def test_salts_share_exactly_the_blocks_of_the_shared_tokens(
+    prefix: list[int],
+    tails: tuple[list[int], list[int]],
+    share: float,
+    block_size: int,
+    has_same_salt: bool,
+) -> None:
+    """The last token is never taken from the cache, so each prompt gets one more than it needs."""
+    manager = BlockManager(64 * 2, block_size)
+    num_shared = round(share * len(prefix))
+    first, second = [9, *tails[0]], [9, *tails[1]]
+    old = Sequence("old", [*prefix, *first], SamplingParams(), frozenset(), "a", num_shared)
+    assert manager.admit(old)
+    compute_all(manager, old)
+    salt = "a" if has_same_salt else "b"
+    new = Sequence("new", [*prefix, *second], SamplingParams(), frozenset(), salt, num_shared)
+    assert manager.admit(new)
+    pairs = zip(old.token_ids, new.token_ids, strict=False)
+    num_equal = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    num_reusable = min(num_equal, new.num_tokens - 1, old.num_tokens) // block_size
+    expected = num_reusable if has_same_salt else num_shared // block_size
+    assert new.num_computed == expected * block_size
+    assert new.block_table[:expected] == old.block_table[:expected]
+    assert not set(new.block_table[expected:]) & set(old.block_table)
+    compute_all(manager, new)
+    manager.check_integrity([old, new])
+
+
+def test_a_later_sequence_of_the_other_salt_finds_its_own_blocks_behind_the_shared_ones() -> None:
+    manager = BlockManager(16, SIZE)
+    ids = list(range(13))
+    for salt in ("alice", "bob"):
+        seq = sequence(ids, salt, num_shared_tokens=6)
+        assert manager.admit(seq)
+        assert seq.num_computed == (0 if salt == "alice" else 4)
+        compute_all(manager, seq)
+        manager.release(seq)
+    for salt in ("alice", "bob"):
+        again = sequence(ids, salt, num_shared_tokens=6)
+        assert manager.admit(again)
+        assert again.num_computed == 12
+        manager.release(again)
 
 
 def test_equal_blocks_behind_different_prefixes_are_different() -> None:

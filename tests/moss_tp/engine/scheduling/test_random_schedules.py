@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp import LLM, SamplingParams
+from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.scheduling.block_manager import BlockManager
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from tests.moss_tp.engine.test_invariance import engine
@@ -82,7 +83,9 @@ def run(llm: LLM, wanted: list[Request]) -> list[list[int] | None]:
         for name, request in own.items():
             if request.arrives == step:
                 prompt = PROMPTS[request.prompt]
-                llm.engine.add_request(name, prompt, GREEDY, priority=request.priority)
+                llm.engine.add_request(
+                    EngineRequest(name, prompt, GREEDY, priority=request.priority)
+                )
             if request.leaves is not None and request.arrives + request.leaves == step:
                 llm.engine.abort(name)
         for name, delta in llm.engine.step():

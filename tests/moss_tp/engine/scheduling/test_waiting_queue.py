@@ -23,6 +23,10 @@ def sequence(name: str, output: int = 0) -> Sequence:
     return seq
 
 
+def is_continuation(seq: Sequence) -> bool:
+    return not seq.rank[0]
+
+
 def names(queue: WaitingQueue) -> str:
     return "".join(seq.request_id for seq in queue)
 
@@ -44,6 +48,17 @@ def test_waiting_makes_up_for_priority() -> None:
     clock.now += 2
     queue.add(sequence("c"), priority=0)
     assert names(queue) == "bac"
+
+
+def test_continuations_come_first_and_keep_their_order() -> None:
+    clock = Clock()
+    queue = WaitingQueue(clock)
+    queue.add(sequence("a"), priority=-100)
+    queue.add(sequence("b"), is_continuation=True)
+    clock.now += 1000 * PRIORITY_STEP_S
+    queue.add(sequence("c"), priority=-100, is_continuation=True)
+    queue.add(sequence("d"), is_continuation=True)
+    assert names(queue) == "bcda"
 
 
 def test_a_preempted_one_comes_back_to_its_place() -> None:
@@ -86,6 +101,7 @@ def test_an_expired_request_leaves_the_queue_and_a_running_one_stays() -> None:
     num_spare_blocks=st.integers(0, 6),
     max_seqs=st.integers(1, 4),
     max_tokens=st.integers(1, 16),
+    has_second_pass=st.booleans(),
 )
 def test_every_request_ends_under_an_endless_stream_of_urgent_ones(
     lengths: list[int],
@@ -95,8 +111,12 @@ def test_every_request_ends_under_an_endless_stream_of_urgent_ones(
     num_spare_blocks: int,
     max_seqs: int,
     max_tokens: int,
+    has_second_pass: bool,
 ) -> None:
-    """The scheduler's bound, with the most requests that can arrive in time to rank before."""
+    """The scheduler's bound, with the most requests that can arrive in time to rank before.
+
+    With second passes, every request that ends is followed by one that goes first.
+    """
     run = Run(4, num_spare_blocks, max_seqs, max_tokens)
     # Waits behind what is there already, as every request does.
     for _ in range(max_seqs):
@@ -106,11 +126,15 @@ def test_every_request_ends_under_an_endless_stream_of_urgent_ones(
         num_seconds = max(0, priority - stream_priority) * int(PRIORITY_STEP_S) + 1
         num_before = max_seqs + len(lengths) + max(stream) * num_seconds
         seq = run.add([5] * length, 4, priority=priority)
+        num_before *= 2 if has_second_pass else 1
         bounds[seq] = (num_before + 1) * (max_seqs + 1) * MAX_MODEL_LEN
     while any(seq.finish_reason is None for seq in bounds):
         for _ in range(stream[run.now % len(stream)]):
             run.add([1, 2, 3], max_tokens=6, priority=stream_priority)
-        run.step()
+        ended = [seq for seq in run.step() if seq.finish_reason is not None]
+        for seq in ended if has_second_pass else ():
+            if not is_continuation(seq):
+                run.add([1, 2, 3, 4], max_tokens=6, is_continuation=True)
         for seq, bound in bounds.items():
             assert seq.finish_reason is not None or run.now < bound
     for seq in bounds:
