@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from serve_app.bench.drive import BenchRequest, StepEngine, drive, greedy
-from serve_app.bench.figures import Chart, Row, Section, middle, milliseconds
-from serve_app.bench.workload import random_prompt
+from serve_app.bench.load.drive import BenchRequest, StepEngine, drive, greedy
+from serve_app.bench.load.workload import random_prompt
+from serve_app.bench.reporting.figures import Chart, Row, Section, middle, milliseconds
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 
 from moss_tp.errors import ConfigError
 from moss_tp.parallel.tp_group import TPGroup
-from serve_app.bench.figures import Section, middle, quantile
+from serve_app.bench.reporting.figures import Section, middle, quantile
 
 HOST, TIMEOUT_S = "127.0.0.1", 60
 WARM_UP = 20

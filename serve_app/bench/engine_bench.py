@@ -11,11 +11,11 @@ from itertools import pairwise
 from random import Random
 
 from moss_tp.config import ModelConfig
-from serve_app.bench.drive import StepEngine, Trace, drive, end_s
-from serve_app.bench.figures import Chart, Row, Section, middle, milliseconds
-from serve_app.bench.machine import Machine
-from serve_app.bench.roofline import ITEM_BYTES, decode_work, prefill_work
-from serve_app.bench.workload import same_requests
+from serve_app.bench.hardware.machine import Machine
+from serve_app.bench.hardware.roofline import ITEM_BYTES, decode_work, prefill_work
+from serve_app.bench.load.drive import StepEngine, Trace, drive, end_s
+from serve_app.bench.load.workload import same_requests
+from serve_app.bench.reporting.figures import Chart, Row, Section, middle, milliseconds
 
 WARM_PROMPT, WARM_NEW = 16, 4
 

@@ -10,9 +10,9 @@ from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
 from serve_app.bench.chat_bench import ChatTurn
-from serve_app.bench.drive import BenchRequest, drive, end_s
-from serve_app.bench.figures import Chart, Row, Section, middle, milliseconds, quantile
-from serve_app.bench.sse_client import SseClient, StreamedTurn
+from serve_app.bench.load.drive import BenchRequest, drive, end_s
+from serve_app.bench.load.sse_client import SseClient, StreamedTurn
+from serve_app.bench.reporting.figures import Chart, Row, Section, middle, milliseconds, quantile
 from serve_app.prompt.choose import build_prompts
 from serve_app.settings import dialogue_of
 

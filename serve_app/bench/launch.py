@@ -11,7 +11,7 @@ from moss_tp.engine.build import build_engine
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
-from serve_app.bench.machine import use_threads
+from serve_app.bench.hardware.machine import use_threads
 
 T = TypeVar("T")
 

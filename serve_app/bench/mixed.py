@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from serve_app.bench.drive import StepEngine, Trace, drive, end_s
 from serve_app.bench.engine_bench import WARM_NEW, WARM_PROMPT
-from serve_app.bench.figures import Chart, Row, Section, middle, milliseconds, quantile
-from serve_app.bench.workload import MixedSpec, mixed_requests, same_requests
+from serve_app.bench.load.drive import StepEngine, Trace, drive, end_s
+from serve_app.bench.load.workload import MixedSpec, mixed_requests, same_requests
+from serve_app.bench.reporting.figures import Chart, Row, Section, middle, milliseconds, quantile
 
 WARM_BATCH = 8
 

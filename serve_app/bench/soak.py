@@ -7,9 +7,9 @@ from typing import Protocol
 
 import psutil
 
-from serve_app.bench.drive import StepEngine, drive
-from serve_app.bench.figures import Chart, Section
-from serve_app.bench.workload import same_requests
+from serve_app.bench.load.drive import StepEngine, drive
+from serve_app.bench.load.workload import same_requests
+from serve_app.bench.reporting.figures import Chart, Section
 
 PROMPT, NEW = 16, 4
 WAVE = 64

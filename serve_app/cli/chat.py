@@ -3,7 +3,7 @@
 import click
 
 from moss_tp.dialogue import MARKERS
-from serve_app.cli.chat_client import ChatClient, ChatError
+from serve_app.client.chat_client import ChatClient, ChatError
 
 HUMAN, MOSS = f"{MARKERS['human']} ", f"{MARKERS['moss']} "
 GREETING = "Chat with MOSS. `clear` starts anew, `stop` quits; Ctrl-C breaks off a reply."

@@ -30,7 +30,7 @@ def command(
     `moss finetune --model OUT/model --data-dir OUT --output-dir …`.
     """
     from serve_app.cli.serve.preflight import make_directory
-    from serve_app.demo.generator import conversations, write_conversations
+    from serve_app.demo.conversations.generator import conversations, write_conversations
     from serve_app.demo.nano import write_untrained_nano
 
     make_directory(out)

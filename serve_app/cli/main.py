@@ -17,7 +17,7 @@ from moss_tp.errors import MossError
 SUBCOMMANDS = {
     "serve": ("serve_app.cli.serve.command", "Serve a MOSS model over HTTP on this machine."),
     "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
-    "bench": ("serve_app.cli.bench", "Measure the engine, the server and long chats."),
+    "bench": ("serve_app.cli.bench.command", "Measure the engine, the server and long chats."),
     "plugin": ("serve_app.cli.plugin", "Run one plugin by hand."),
     "finetune": ("serve_app.cli.finetune", "Fine-tune a MOSS model on conversations."),
     "demo-data": ("serve_app.cli.demo_data", "Write the demo model's training conversations."),

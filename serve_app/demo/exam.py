@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plugins_svc.evaluator import evaluate
-from serve_app.demo.arithmetic import OPERATORS, Expression, spoken
-from serve_app.demo.draw import Draw
-from serve_app.demo.lookups import picture_of, topic_of
-from serve_app.demo.memory import value_of
-from serve_app.demo.phrasebook import LANGUAGES, Language, phrasebook
+from serve_app.demo.conversations.arithmetic import OPERATORS, Expression, spoken
+from serve_app.demo.conversations.draw import Draw
+from serve_app.demo.conversations.lookups import picture_of, topic_of
+from serve_app.demo.conversations.memory import value_of
+from serve_app.demo.conversations.phrasebook import LANGUAGES, Language, phrasebook
 from serve_app.sessions.session import Turn
 
 _PHRASES = phrasebook("held_out")

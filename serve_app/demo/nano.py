@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from moss_tp.dialogue import END_TOKENS
 from moss_tp.finetune.untrained import ModelShape, write_untrained
-from serve_app.demo.demo_turn import META_INSTRUCTION
-from serve_app.demo.lexicon import COMMON_HANZI
+from serve_app.demo.conversations.demo_turn import META_INSTRUCTION
+from serve_app.demo.conversations.lexicon import COMMON_HANZI
 from serve_app.prompt.meta_instruction import FILE_NAME
 
 VOCAB_SIZE = 4096

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from serve_app.cli.bench import command
+from serve_app.cli.bench.command import command
 from tests.e2e.endless_model import make_endless_model
 
 

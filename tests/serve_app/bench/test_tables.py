@@ -6,15 +6,15 @@ import pytest
 
 from moss_tp.config import ModelConfig
 from serve_app.bench.chat_bench import ChatSpec, chat_sections, measure_chat
-from serve_app.bench.drive import drive
 from serve_app.bench.engine_bench import DecodeRun, TableRun, TableSpec, table_sections
-from serve_app.bench.figures import quantile
-from serve_app.bench.machine import Machine
+from serve_app.bench.hardware.machine import Machine
+from serve_app.bench.load.drive import drive
+from serve_app.bench.load.workload import MixedSpec, mixed_requests
 from serve_app.bench.mixed import mixed_section, summarize
+from serve_app.bench.reporting.figures import quantile
 from serve_app.bench.soak import Sample, slope_bytes, soak, soak_section
-from serve_app.bench.workload import MixedSpec, mixed_requests
 from tests.serve_app.bench.fake_engine import FakeEngine
-from tests.serve_app.bench.test_roofline import SHAPE
+from tests.serve_app.bench.hardware.test_roofline import SHAPE
 
 
 def test_decode_is_the_median_run_and_its_share_of_the_limit() -> None:
@@ -31,7 +31,7 @@ def test_decode_is_the_median_run_and_its_share_of_the_limit() -> None:
 
 
 def _decode_bytes() -> int:
-    from serve_app.bench.roofline import decode_work
+    from serve_app.bench.hardware.roofline import decode_work
 
     return decode_work(SHAPE, 2, 10, 4).bytes
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.demo.draw import is_held_out
+from serve_app.demo.conversations.draw import is_held_out
 from serve_app.demo.exam import (
     Question,
     arithmetic_questions,

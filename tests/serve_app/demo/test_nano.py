@@ -18,11 +18,11 @@ from moss_tp.weights.load import load_weights
 from plugins_svc.registry import PLUGIN_NAMES, capability_lines
 from serve_app.cli import demo_data
 from serve_app.demo.bundled import BUNDLED_MODEL
-from serve_app.demo.demo_turn import META_INSTRUCTION, published
-from serve_app.demo.draw import Draw
+from serve_app.demo.conversations.demo_turn import META_INSTRUCTION, published
+from serve_app.demo.conversations.draw import Draw
+from serve_app.demo.conversations.generator import Chat, conversations
 from serve_app.demo.exam import Question, arithmetic_questions, memory_questions
 from serve_app.demo.examiner import Examiner
-from serve_app.demo.generator import Chat, conversations
 from serve_app.prompt.builder import PromptBuilder, Thinking
 from serve_app.prompt.meta_instruction import load_meta_instruction
 from serve_app.sessions.session import Turn

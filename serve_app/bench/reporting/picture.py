@@ -1,0 +1,54 @@
+"""Sections as one PNG. matplotlib is an extra, so it is imported when a picture is wanted."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from moss_tp.errors import ConfigError
+from serve_app.bench.reporting.figures import Chart, Section
+
+WIDTH, HEIGHT, DPI = 6.0, 4.0, 120
+MISSING = "--png needs matplotlib, which is not installed: pip install 'moss-serve[bench]'"
+
+
+def check_matplotlib() -> None:
+    """ConfigError when no picture can be made; to be called before the work is done."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ConfigError(MISSING) from error
+    matplotlib.use("Agg")
+
+
+def write_png(file: Path, sections: Sequence[Section]) -> None:
+    """A panel for every chart, side by side."""
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    panels = [(section.title, chart) for section in sections for chart in section.charts]
+    figure = Figure(figsize=(WIDTH * max(1, len(panels)), HEIGHT), layout="constrained")
+    for number, (title, chart) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        axes.set_title(title, fontsize=9, wrap=True)
+        axes.set_xlabel(chart.x)
+        axes.set_ylabel(chart.y)
+        (_bars if chart.kind == "bar" else _lines)(axes, chart)
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize=8)
+    figure.savefig(file, format="png", dpi=DPI)
+
+
+def _lines(axes: Any, chart: Chart) -> None:
+    for name, points in chart.series.items():
+        axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=name)
+
+
+def _bars(axes: Any, chart: Chart) -> None:
+    """Groups of bars, one a label, in the order in which labels come up."""
+    labels = list(dict.fromkeys(x for points in chart.series.values() for x, _ in points))
+    width = 0.8 / len(chart.series)
+    for number, (name, points) in enumerate(chart.series.items()):
+        places = [labels.index(x) + number * width for x, _ in points]
+        axes.bar(places, [y for _, y in points], width, label=name)
+    middle = (len(chart.series) - 1) * width / 2
+    axes.set_xticks([i + middle for i in range(len(labels))], [str(label) for label in labels])

@@ -1,0 +1,155 @@
+"""The chat client against a server that is written by hand, with every way to go wrong."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from serve_app.client.chat_client import ChatClient, ChatError
+from tests.e2e.moss_process import free_port
+
+DONE = {"response": "\n<|MOSS|>: hi there", "history": [], "status": 200, "uid": "u1"}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as `replies` say, one after the other; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replies: list[tuple[int, str]] = []
+        self.asked: list[dict[str, Any]] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/livez" else 404)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.server.asked.append(json.loads(self.rfile.read(length)))
+        status, body = self.server.replies.pop(0)
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Tests are quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[ChatClient]:
+    client = ChatClient(f"http://127.0.0.1:{server.server_port}")
+    yield client
+    client.close()
+
+
+def stream(*events: dict[str, Any]) -> tuple[int, str]:
+    return 200, "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+
+
+def test_pieces_and_the_uid(server: Server, client: ChatClient) -> None:
+    server.replies += [
+        stream({"delta": "hi "}, {"delta": "there"}, DONE),
+        stream(DONE),
+        stream(DONE),
+    ]
+    assert list(client.ask("hello")) == ["hi ", "there"]
+    list(client.ask("again"))
+    client.clear()
+    list(client.ask("anew"))
+    assert server.asked == [
+        {"prompt": "hello", "stream": True},
+        {"prompt": "again", "stream": True, "uid": "u1"},
+        {"prompt": "anew", "stream": True},
+    ]
+
+
+def test_pings_are_no_events(server: Server, client: ChatClient) -> None:
+    status, events = stream({"delta": "hi"}, DONE)
+    server.replies.append((status, ": ping\n\n" + events.replace("\n\n", "\n\n: ping\n\n")))
+    assert list(client.ask("hello")) == ["hi"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        ((400, '{"error": {"message": "the prompt is too long"}}'), "the prompt is too long"),
+        ((502, "<html>bad gateway</html>"), "answered 502: <html>bad gateway"),
+        (stream({"error": {"message": "the model's process is gone"}}), "process is gone"),
+        (stream({"delta": "hi"}), "broke off"),
+        ((200, "data: {nonsense\n\n"), "does not speak MOSS's API"),
+        ((200, "data: {}\n\n"), "does not speak MOSS's API"),
+    ],
+)
+def test_what_went_wrong_is_said(
+    server: Server, client: ChatClient, reply: tuple[int, str], told: str
+) -> None:
+    server.replies += [reply, stream(DONE)]
+    with pytest.raises(ChatError, match=told):
+        list(client.ask("hello"))
+    list(client.ask("again"))
+    assert "uid" not in server.asked[1]
+
+
+def test_a_server_that_is_up(client: ChatClient) -> None:
+    client.check()
+
+
+def test_a_chat_with_nobody_does_not_begin() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    shown = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        input="hello\n",
+    )
+    assert shown.returncode == 1
+    assert shown.stdout == ""
+    assert "is `moss serve` running" in shown.stderr
+
+
+def test_nobody_there() -> None:
+    client = ChatClient(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ChatError, match="is `moss serve` running"):
+        list(client.ask("hello"))
+    client.close()
+
+
+def test_no_url() -> None:
+    client = ChatClient("nonsense")
+    with pytest.raises(ChatError, match="nonsense"):
+        list(client.ask("hello"))
+    client.close()
+
+
+def test_clear_forgets_the_chat(server: Server) -> None:
+    server.replies = [(200, f"data: {json.dumps(DONE)}\n\n")] * 3
+    shown = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url",
+         f"http://127.0.0.1:{server.server_port}"],
+        input="one\ntwo\nclear\nthree\nstop\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert shown.returncode == 0
+    assert [asked.get("uid") for asked in server.asked] == [None, "u1", None]
