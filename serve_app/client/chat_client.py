@@ -1,6 +1,5 @@
-"""A chat with a running server, over its HTTP API alone. Remembers the uid, prints nothing."""
+"""A chat with a running server over its HTTP API. It keeps the uid and prints nothing."""
 
-import json
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,63 +7,62 @@ from typing import Any
 import httpx
 
 from moss_tp.errors import MossError
+from serve_app.client.events import error_message, parse_event
 
 CONNECT_TIMEOUT_S = 5
 
 
 class ChatError(MossError):
-    """The server refused, failed or is not there; the message says which."""
+    """The server is unreachable, refused the request or failed; the message says which."""
 
 
 class ChatClient:
-    """One chat at `url`; `clear` starts another."""
+    """One chat at `url`; `clear` starts a new one."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._uid: str | None = None
-        # A reply may take as long as it likes; the server has its own deadline.
+        # No read timeout: the server enforces the deadline of a turn.
         self._http = httpx.Client(timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S))
 
     def clear(self) -> None:
-        """Forgets the chat; the next `ask` begins a new one."""
+        """Drops the uid, so that the next `ask` starts a new chat."""
         self._uid = None
 
     def close(self) -> None:
         self._http.close()
 
     def check(self) -> None:
-        """Raises ChatError when no server of ours answers."""
-        with self._told_plainly():
+        """Raises ChatError unless a MOSS server answers at `url`."""
+        with self._chat_errors():
             response = self._http.get(f"{self._url.rstrip('/')}/livez", timeout=CONNECT_TIMEOUT_S)
         if response.status_code != httpx.codes.OK:
-            raise ChatError(_refusal(response))
+            raise ChatError(error_message(response.status_code, response.content))
 
     def ask(self, prompt: str) -> Generator[str]:
-        """Pieces of the reply as they come. Leaving early ends the generation. Raises ChatError.
+        """Yields the reply piece by piece. Raises ChatError.
 
-        Only a reply that was told to its end is part of the chat.
+        Closing the generator aborts the reply; only a complete reply becomes part of the chat.
         """
         body: dict[str, Any] = {"prompt": prompt, "stream": True}
         if self._uid is not None:
             body["uid"] = self._uid
-        with (
-            self._told_plainly(),
-            self._http.stream("POST", self._url, json=body) as response,
-        ):
+        with self._chat_errors(), self._http.stream("POST", self._url, json=body) as response:
             if response.status_code != httpx.codes.OK:
-                raise ChatError(_refusal(response))
-            for event in _events(response):
+                raise ChatError(error_message(response.status_code, response.read()))
+            events = map(parse_event, response.iter_lines())
+            for event in (event for event in events if event is not None):
                 if "error" in event:
                     raise ChatError(event["error"]["message"])
-                if "delta" in event:
-                    yield event["delta"]
-                else:
+                if "delta" not in event:
                     self._uid = event["uid"]
                     return
-            raise ChatError("the server broke off its reply")
+                yield event["delta"]
+            raise ChatError("the connection closed before the reply was complete")
 
     @contextmanager
-    def _told_plainly(self) -> Iterator[None]:
+    def _chat_errors(self) -> Iterator[None]:
+        """Turns errors of httpx, and of reading what is not our API, into ChatError."""
         try:
             yield
         except httpx.ConnectError as error:
@@ -75,20 +73,3 @@ class ChatClient:
             raise ChatError(f"the connection to {self._url} failed: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ChatError(f"{self._url} does not speak MOSS's API") from error
-
-
-def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """The JSON values of a stream of server-sent events."""
-    for line in response.iter_lines():
-        if line.startswith("data:"):
-            yield json.loads(line.removeprefix("data:"))
-
-
-def _refusal(response: httpx.Response) -> str:
-    """What an error response says, in whatever form it comes."""
-    text = response.read().decode(errors="replace")
-    try:
-        message: str = json.loads(text)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {response.status_code}: {text[:200]}"
-    return message

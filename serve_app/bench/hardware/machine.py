@@ -1,26 +1,27 @@
-"""What this machine can do: the two numbers that a roofline needs, measured and not looked up.
+"""Measures what a roofline needs of this machine: memory bandwidth and GEMM throughput.
 
-Also sets how many threads torch uses. It knows no model.
+It knows no model.
 """
 
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-READ_BYTES = 256 * 2**20  # far beyond any cache
+READ_BYTES = 256 * 2**20  # far larger than any cache
 GEMM_ROWS, GEMM_INPUTS, GEMM_OUTPUTS = 1024, 1024, 4096
 MEASURE_S = 0.3
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`read_bytes_s` of memory, and `flops_s` of matrix products in the better of `dtype` and
-    fp32: who has no instructions for a dtype may compute in fp32."""
+    """`read_bytes_s` is the memory bandwidth. `flops_s` is the GEMM throughput in the faster of
+    `dtype` and fp32, since kernels may compute in fp32 where the CPU lacks `dtype`."""
 
     cpu: str
     cores: int
@@ -31,15 +32,24 @@ class Machine:
 
 
 def use_threads(num_threads: int) -> None:
-    """Threads of torch in this process."""
+    """Sets torch's intra-op threads in this process."""
     torch.set_num_threads(num_threads)
 
 
-def measure_machine(threads: int, dtype: str) -> Machine:
-    """Best of what MEASURE_S has room for, on `threads` threads; under two seconds in all."""
+@contextmanager
+def torch_threads(num_threads: int) -> Iterator[None]:
+    """Sets torch's intra-op threads for the length of the block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    use_threads(num_threads)
     try:
+        yield
+    finally:
+        use_threads(before)
+
+
+def measure_machine(threads: int, dtype: str) -> Machine:
+    """The best of the runs that fit into MEASURE_S, on `threads` threads. Takes under 2 s."""
+    with torch_threads(threads):
         return Machine(
             cpu=_cpu_name(),
             cores=len(os.sched_getaffinity(0)),
@@ -48,41 +58,40 @@ def measure_machine(threads: int, dtype: str) -> Machine:
             read_bytes_s=_read_bytes_s(),
             flops_s=max(_flops_s(torch.float32), _flops_s(getattr(torch, dtype))),
         )
-    finally:
-        torch.set_num_threads(before)
 
 
 def _read_bytes_s() -> float:
-    """The fastest of three ways to read a large array once."""
+    """Bandwidth of the fastest of three ways to read a large array once."""
     whole = torch.ones(READ_BYTES // 4)
     left, right = whole.chunk(2)
     matrix = whole.view(-1, 2**14)
     vector = torch.ones(2**14)
-    ways: tuple[Callable[[], object], ...] = (
+    reads: tuple[Callable[[], object], ...] = (
         whole.amax,
         lambda: torch.dot(left, right),
         lambda: torch.mv(matrix, vector),
     )
-    return READ_BYTES / min(_best_s(way) for way in ways)
+    return READ_BYTES / min(_best_s(read) for read in reads)
 
 
 def _flops_s(dtype: torch.dtype) -> float:
+    """Throughput of `x @ weight.T`; a multiply-add counts as two operations."""
     x = torch.ones(GEMM_ROWS, GEMM_INPUTS, dtype=dtype)
     weight = torch.ones(GEMM_OUTPUTS, GEMM_INPUTS, dtype=dtype)
     seconds = _best_s(lambda: torch.nn.functional.linear(x, weight))
     return 2 * GEMM_ROWS * GEMM_INPUTS * GEMM_OUTPUTS / seconds
 
 
-def _best_s(work: Callable[[], object]) -> float:
+def _best_s(run: Callable[[], object]) -> float:
     best, begin = float("inf"), time.perf_counter()
     while (start := time.perf_counter()) - begin < MEASURE_S:
-        work()
+        run()
         best = min(best, time.perf_counter() - start)
     return best
 
 
 def _cpu_name() -> str:
-    """As the kernel calls it, with the vector and bf16 instructions that decide most."""
+    """The model name from /proc/cpuinfo, with the vector and bf16 instruction sets it has."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     fields = dict(line.split(":", 1) for line in lines if ":" in line)

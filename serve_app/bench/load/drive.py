@@ -1,6 +1,6 @@
-"""Puts requests to an engine when they are due and notes when their tokens come.
+"""Feeds requests to an engine at their arrival times and records when their tokens come.
 
-Everything measured offline is measured by this. It knows no model, no table and no threads.
+All offline benchmarks run on it. It knows no model and no tables.
 """
 
 import time
@@ -15,7 +15,7 @@ from moss_tp.sampling_params import SamplingParams
 
 
 class StepEngine(Protocol):
-    """What of `moss_tp.engine.llm_engine.LLMEngine` is driven."""
+    """The part of `moss_tp.engine.llm_engine.LLMEngine` that `drive` uses."""
 
     @property
     def has_work(self) -> bool: ...
@@ -31,7 +31,7 @@ class StepEngine(Protocol):
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """`arrival_s` counts from the start of the drive."""
+    """`arrival_s` is in seconds after the start of the run."""
 
     prompt_ids: Sequence[int]
     params: SamplingParams
@@ -40,7 +40,8 @@ class BenchRequest:
 
 @dataclass
 class Trace:
-    """What became of a request. `token_times` has one entry a token, from the drive's start."""
+    """The output of one request. `token_times` has one entry per token, in seconds after the
+    start of the run; `num_cached` prompt tokens came from the prefix cache."""
 
     request: BenchRequest
     token_ids: list[int] = field(default_factory=list)
@@ -49,11 +50,12 @@ class Trace:
 
     @property
     def ttft_s(self) -> float:
+        """Time to first token."""
         return self.token_times[0] - self.request.arrival_s
 
     @property
     def gaps_s(self) -> list[float]:
-        """Between one token and the next."""
+        """Inter-token latencies."""
         return [after - before for before, after in pairwise(self.token_times)]
 
     def add(self, delta: TokenDelta, seconds: float) -> None:
@@ -63,7 +65,7 @@ class Trace:
 
 
 def greedy(max_tokens: int) -> SamplingParams:
-    """Exactly so many tokens, each the likeliest."""
+    """Greedy decoding of exactly `max_tokens` tokens."""
     return SamplingParams(
         temperature=0,
         top_p=1,
@@ -80,7 +82,7 @@ def drive(
     now: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Trace]:
-    """Runs all to their end; traces in the order of `requests`."""
+    """Runs all requests to completion; returns their traces in the order of `requests`."""
     traces = [Trace(request) for request in requests]
     by_arrival = sorted(range(len(requests)), key=lambda index: requests[index].arrival_s)
     queue = deque(by_arrival)
@@ -102,5 +104,5 @@ def drive(
 
 
 def end_s(traces: Sequence[Trace]) -> float:
-    """When the last token came."""
+    """When the last token came, in seconds after the start of the run."""
     return max(trace.token_times[-1] for trace in traces)

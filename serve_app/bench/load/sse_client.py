@@ -1,30 +1,28 @@
-"""Turns over HTTP, with the times at which their pieces come; and the server's token counts.
+"""Streams turns over HTTP and records when their pieces arrive; reads the server's token counts.
 
-It speaks MOSS's demo API and knows nothing of the model behind it.
+It speaks the demo API and knows nothing of the model behind it.
 """
 
 import asyncio
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import httpx
 
-from moss_tp.errors import MossError
+from serve_app.bench.load.errors import BenchError
+from serve_app.client.events import error_message, parse_event
 
 CONNECT_TIMEOUT_S = 10
 
 
-class BenchError(MossError):
-    """The server that is to be measured is not there, refuses or cannot be counted."""
-
-
 @dataclass(frozen=True)
 class StreamedTurn:
-    """`piece_times` count from the turn's own start; the last of them is its end."""
+    """`start` is on `time.perf_counter`'s clock; `piece_times` are seconds after it, the last of
+    them the end of the turn."""
 
     start: float
     piece_times: list[float]
@@ -32,6 +30,7 @@ class StreamedTurn:
 
     @property
     def first_s(self) -> float:
+        """Time to the first piece."""
         return self.piece_times[0]
 
     @property
@@ -40,12 +39,13 @@ class StreamedTurn:
 
     @property
     def gaps_s(self) -> list[float]:
+        """Times between consecutive pieces."""
         return [after - before for before, after in pairwise(self.piece_times)]
 
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """What a server's engine has done since it started."""
+    """Tokens that the server's engine has processed since it started."""
 
     prompt: int
     cached: int
@@ -60,14 +60,13 @@ class TokenCounts:
 
 
 class SseClient:
-    """Any number of turns at once on the server at `url`. Raises BenchError."""
+    """Runs any number of concurrent turns on the server at `url`. Raises BenchError."""
 
-    def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None),
-            transport=transport,
         )
 
     async def __aenter__(self) -> "SseClient":
@@ -77,30 +76,22 @@ class SseClient:
         await self._http.aclose()
 
     async def turn(self, prompt: str, **fields: Any) -> StreamedTurn:
-        """One streamed turn to its end."""
+        """Streams one turn to its end; `fields` are further fields of the request's body."""
         start = time.perf_counter()
         times: list[float] = []
-        body = {"prompt": prompt, "stream": True, **fields}
-        try:
-            async with self._http.stream("POST", self._url, json=body) as response:
-                if response.status_code != httpx.codes.OK:
-                    text = (await response.aread()).decode(errors="replace")
-                    raise BenchError(f"the server answered {response.status_code}: {text[:200]}")
-                async for line in response.aiter_lines():
-                    if line.startswith("data:"):
-                        event = json.loads(line.removeprefix("data:"))
-                        times.append(time.perf_counter() - start)
-                        if "delta" not in event:
-                            return StreamedTurn(start, times, _uid(event))
-        except httpx.HTTPError as error:
-            raise BenchError(f"the connection to {self._url} failed: {error!r}") from error
-        raise BenchError("the server broke off its reply")
+        async with self._stream({"prompt": prompt, "stream": True, **fields}) as events:
+            async for event in events:
+                times.append(time.perf_counter() - start)
+                if "delta" not in event:
+                    return StreamedTurn(start, times, _uid(event))
+        raise BenchError("the connection closed before the reply was complete")
 
     async def turns(self, prompts: Sequence[str], **fields: Any) -> list[StreamedTurn]:
-        """As many chats at once."""
+        """One concurrent turn for each prompt, each in a new chat."""
         return await asyncio.gather(*(self.turn(prompt, **fields) for prompt in prompts))
 
     async def counts(self) -> TokenCounts:
+        """The counters of `/stats`."""
         try:
             stats = (await self._http.get(f"{self._url}/stats")).json()
             names = ("prompt_tokens", "cached_tokens", "output_tokens")
@@ -108,9 +99,26 @@ class SseClient:
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise BenchError(f"{self._url}/stats does not count tokens: {error!r}") from error
 
+    @asynccontextmanager
+    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """The events of the response to `body`."""
+        try:
+            async with self._http.stream("POST", self._url, json=body) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise BenchError(error_message(response.status_code, await response.aread()))
+                yield _events(response)
+        except httpx.HTTPError as error:
+            raise BenchError(f"the connection to {self._url} failed: {error!r}") from error
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async for line in response.aiter_lines():
+        if (event := parse_event(line)) is not None:
+            yield event
+
 
 def _uid(event: dict[str, Any]) -> str:
-    """Of a turn's last event."""
+    """The uid in the last event of a turn."""
     if "uid" not in event:
         raise BenchError(f"the server failed: {event.get('error', event)}")
     return str(event["uid"])

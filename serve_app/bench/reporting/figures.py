@@ -1,8 +1,8 @@
-"""What a benchmark found, before it is a table, a JSON file or a picture; and its statistics."""
+"""The results of a benchmark as data: tables, charts and the statistics they are made of."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, Literal
 
 Row = dict[str, Any]
@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Chart:
-    """`series` are `(x, y)` points by legend; in a "bar" chart x is a label."""
+    """`series` maps a legend to `(x, y)` points; in a "bar" chart x is a label."""
 
     kind: Literal["bar", "line"]
     x: str
@@ -20,7 +20,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """One table. All its rows have the same columns."""
+    """One table and its charts. All rows have the same columns."""
 
     name: str
     title: str
@@ -28,18 +28,19 @@ class Section:
     charts: list[Chart] = field(default_factory=list)
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of all reach or stay under; 0.0 of none."""
+def quantile(values: Sequence[float], q: float) -> float:
+    """The smallest value such that at least a share `q` of all is no larger; 0.0 if empty."""
     if not values:
         return 0.0
     ordered = sorted(values)
-    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]
+    return ordered[max(0, -int(-q * len(ordered) // 1) - 1)]
 
 
-def middle(values: Sequence[float]) -> float:
-    """The median; 0.0 of none."""
-    return median(values) if values else 0.0
+def median(values: Sequence[float]) -> float:
+    """The median; 0.0 if empty."""
+    return statistics.median(values) if values else 0.0
 
 
 def milliseconds(seconds: float) -> float:
+    """Rounded to a microsecond."""
     return round(seconds * 1e3, 3)

@@ -1,4 +1,4 @@
-"""Sections as text and as JSON; the picture is `picture`'s."""
+"""Formats sections as text tables and as JSON."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from serve_app.bench.reporting.figures import Section
 
 
 def describe(machine: Machine) -> str:
+    """One line about the machine and its measured limits."""
     dtypes = " or ".join(dict.fromkeys((machine.dtype, "float32")))
     return (
         f"{machine.cpu}, {machine.cores} cores; on {machine.threads} threads it reads "
@@ -22,7 +23,7 @@ def describe(machine: Machine) -> str:
 
 
 def as_text(section: Section) -> str:
-    """The title and a table that is Markdown too."""
+    """The title and a Markdown table."""
     columns = list(section.rows[0])
     cells = [columns, *([str(row[column]) for column in columns] for row in section.rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -32,7 +33,7 @@ def as_text(section: Section) -> str:
 
 
 def as_json(sections: Sequence[Section], machine: Machine | None, command: Sequence[str]) -> str:
-    """Everything there is to know of a run, for other programs."""
+    """The whole report of a run, for other programs."""
     report: dict[str, Any] = {
         "moss_serve": version("moss-serve"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -46,6 +47,7 @@ def as_json(sections: Sequence[Section], machine: Machine | None, command: Seque
 def write_json(
     file: Path, sections: Sequence[Section], machine: Machine | None, command: Sequence[str]
 ) -> None:
+    """Writes `as_json` to `file`."""
     file.write_text(as_json(sections, machine, command), encoding="utf-8")
 
 

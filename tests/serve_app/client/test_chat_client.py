@@ -1,4 +1,4 @@
-"""The chat client against a server that is written by hand, with every way to go wrong."""
+"""The chat client and `moss chat` against a scripted server, with every kind of failure."""
 
 import json
 import subprocess
@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
+from serve_app.bench.load.server_process import free_port
 from serve_app.client.chat_client import ChatClient, ChatError
-from tests.e2e.moss_process import free_port
 
 DONE = {"response": "\n<|MOSS|>: hi there", "history": [], "status": 200, "uid": "u1"}
 
 
 class Server(ThreadingHTTPServer):
-    """Answers as `replies` say, one after the other; keeps what it was asked."""
+    """Answers with `replies` in order; `bodies` are the requests it got."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.replies: list[tuple[int, str]] = []
-        self.asked: list[dict[str, Any]] = []
+        self.bodies: list[dict[str, Any]] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,14 +34,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
-        self.server.asked.append(json.loads(self.rfile.read(length)))
+        self.server.bodies.append(json.loads(self.rfile.read(length)))
         status, body = self.server.replies.pop(0)
         self.send_response(status)
         self.end_headers()
         self.wfile.write(body.encode())
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Tests are quiet."""
+        """Prints nothing."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def stream(*events: dict[str, Any]) -> tuple[int, str]:
     return 200, "".join(f"data: {json.dumps(event)}\n\n" for event in events)
 
 
-def test_pieces_and_the_uid(server: Server, client: ChatClient) -> None:
+def test_ask_yields_deltas_and_continues_the_uid(server: Server, client: ChatClient) -> None:
     server.replies += [
         stream({"delta": "hi "}, {"delta": "there"}, DONE),
         stream(DONE),
@@ -75,45 +75,45 @@ def test_pieces_and_the_uid(server: Server, client: ChatClient) -> None:
     list(client.ask("again"))
     client.clear()
     list(client.ask("anew"))
-    assert server.asked == [
+    assert server.bodies == [
         {"prompt": "hello", "stream": True},
         {"prompt": "again", "stream": True, "uid": "u1"},
         {"prompt": "anew", "stream": True},
     ]
 
 
-def test_pings_are_no_events(server: Server, client: ChatClient) -> None:
+def test_comments_in_a_stream_are_ignored(server: Server, client: ChatClient) -> None:
     status, events = stream({"delta": "hi"}, DONE)
     server.replies.append((status, ": ping\n\n" + events.replace("\n\n", "\n\n: ping\n\n")))
     assert list(client.ask("hello")) == ["hi"]
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "message"),
     [
         ((400, '{"error": {"message": "the prompt is too long"}}'), "the prompt is too long"),
         ((502, "<html>bad gateway</html>"), "answered 502: <html>bad gateway"),
         (stream({"error": {"message": "the model's process is gone"}}), "process is gone"),
-        (stream({"delta": "hi"}), "broke off"),
+        (stream({"delta": "hi"}), "before the reply was complete"),
         ((200, "data: {nonsense\n\n"), "does not speak MOSS's API"),
         ((200, "data: {}\n\n"), "does not speak MOSS's API"),
     ],
 )
-def test_what_went_wrong_is_said(
-    server: Server, client: ChatClient, reply: tuple[int, str], told: str
+def test_a_failure_is_a_chat_error_and_keeps_the_uid(
+    server: Server, client: ChatClient, reply: tuple[int, str], message: str
 ) -> None:
     server.replies += [reply, stream(DONE)]
-    with pytest.raises(ChatError, match=told):
+    with pytest.raises(ChatError, match=message):
         list(client.ask("hello"))
     list(client.ask("again"))
-    assert "uid" not in server.asked[1]
+    assert "uid" not in server.bodies[1]
 
 
-def test_a_server_that_is_up(client: ChatClient) -> None:
+def test_check_accepts_a_live_server(client: ChatClient) -> None:
     client.check()
 
 
-def test_a_chat_with_nobody_does_not_begin() -> None:
+def test_moss_chat_without_a_server_fails_before_the_prompt() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     shown = subprocess.run(
         [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", url],
@@ -127,21 +127,21 @@ def test_a_chat_with_nobody_does_not_begin() -> None:
     assert "is `moss serve` running" in shown.stderr
 
 
-def test_nobody_there() -> None:
+def test_an_unreachable_server_is_a_chat_error() -> None:
     client = ChatClient(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(ChatError, match="is `moss serve` running"):
         list(client.ask("hello"))
     client.close()
 
 
-def test_no_url() -> None:
+def test_an_invalid_url_is_a_chat_error() -> None:
     client = ChatClient("nonsense")
     with pytest.raises(ChatError, match="nonsense"):
         list(client.ask("hello"))
     client.close()
 
 
-def test_clear_forgets_the_chat(server: Server) -> None:
+def test_moss_chat_clear_starts_a_new_chat(server: Server) -> None:
     server.replies = [(200, f"data: {json.dumps(DONE)}\n\n")] * 3
     shown = subprocess.run(
         [sys.executable, "-m", "serve_app.cli.main", "chat", "--url",
@@ -152,4 +152,4 @@ def test_clear_forgets_the_chat(server: Server) -> None:
         timeout=60,
     )  # fmt: skip
     assert shown.returncode == 0
-    assert [asked.get("uid") for asked in server.asked] == [None, "u1", None]
+    assert [body.get("uid") for body in server.bodies] == [None, "u1", None]

@@ -1,4 +1,4 @@
-"""Text, JSON and picture of the same sections."""
+"""The same sections as text, JSON and a picture."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ SECTIONS = [
 ]
 
 
-def test_text_is_a_table() -> None:
+def test_text_is_a_markdown_table() -> None:
     assert as_text(SECTIONS[0]).split("\n") == [
         "decode",
         "",
@@ -35,7 +35,7 @@ def test_text_is_a_table() -> None:
     ]
 
 
-def test_json_has_it_all() -> None:
+def test_json_holds_rows_charts_machine_and_command() -> None:
     machine = Machine("cpu", 2, 1, "float32", 1e9, 2e9)
     report = json.loads(as_json(SECTIONS, machine, ["moss", "bench"]))
     assert report["machine"]["read_bytes_s"] == 1e9
@@ -44,7 +44,7 @@ def test_json_has_it_all() -> None:
     assert report["sections"]["chat"]["charts"][0]["series"] == {"a": [[1, 2.0]]}
 
 
-def test_a_picture_has_a_panel_a_chart(tmp_path: Path) -> None:
+def test_a_picture_has_one_panel_per_chart(tmp_path: Path) -> None:
     write_png(tmp_path / "two.png", SECTIONS)
     write_png(tmp_path / "one.png", SECTIONS[1:])
     two, one = ((tmp_path / name).read_bytes() for name in ("two.png", "one.png"))
@@ -56,7 +56,9 @@ def _width(png: bytes) -> int:
     return int.from_bytes(png[16:20])
 
 
-def test_without_matplotlib_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_matplotlib_the_error_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match=r"moss-serve\[bench\]"):
         write_png(tmp_path / "a.png", SECTIONS)
@@ -64,7 +66,7 @@ def test_without_matplotlib_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_a_machine_is_measured_and_described() -> None:
     machine = measure_machine(1, "float32")
-    # From a slow laptop to the fastest server there is.
+    # Wide enough for a slow laptop and for the fastest server.
     assert 1e8 < machine.read_bytes_s < 1e13
     assert 1e8 < machine.flops_s < 1e16
     assert "1 threads" in describe(machine)
