@@ -4,14 +4,14 @@ Knows Serve and the registry; which plugins a chat may use and how long they may
 caller's business. Errors of a back end travel to the caller, who turns them into no result.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from ray import serve
 from ray.serve import Application
 
 from plugins_svc.protocol.results import PluginOutput
 from plugins_svc.registry import PluginSettings, create_plugin
-
-# Callers bound their turns; this only keeps Serve's own polled queue out of the way.
-MAX_ONGOING_REQUESTS = 256
 
 
 class PluginReplica:
@@ -25,17 +25,14 @@ class PluginReplica:
         return await self._plugin.run(argument)
 
 
-def plugin_deployment(name: str, settings: PluginSettings | None = None) -> Application:
+def plugin_deployment(
+    name: str, settings: PluginSettings | None = None, options: Mapping[str, Any] | None = None
+) -> Application:
     """The bound deployment of the named plugin, called `plugin_<name>`.
 
     It claims no CPU: a plugin must never keep a model's placement group waiting.
     """
     deployment = serve.deployment(
-        name=f"plugin_{name}",
-        ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        health_check_period_s=2,
-        graceful_shutdown_timeout_s=5,
-        graceful_shutdown_wait_loop_s=0.2,
+        name=f"plugin_{name}", ray_actor_options={"num_cpus": 0}, **(options or {})
     )(PluginReplica)
     return deployment.bind(name, settings or PluginSettings())
