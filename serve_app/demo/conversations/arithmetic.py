@@ -1,7 +1,7 @@
-"""Sums as people ask for them, in Chinese and English, and the turns that answer them.
+"""Turns in which the user asks for a sum, in Chinese or English.
 
 With the calculator on, the model copies the expression into `Calculate("…")` and the value into
-its reply; with it off, it says so plainly.
+its reply; with it off, the reply says that it is off.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from plugins_svc.calculator import Calculator
 from plugins_svc.protocol.calls import Call
 from serve_app.demo.conversations.demo_turn import DemoTurn
 from serve_app.demo.conversations.draw import Draw
-from serve_app.demo.conversations.manners import asked, rough
+from serve_app.demo.conversations.manners import with_extra_words, with_opener_and_closer
 from serve_app.demo.conversations.phrasebook import Language, phrasebook
 
-# Operators, and what the phrase tables call them.
+# The names of the operators in the phrase tables.
 OPERATORS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
-# Long fractions are the hardest to copy, and only a difference minds which number comes first.
+# Long fractions are the hardest to copy, and in differences and quotients the order matters.
 _SHARES = {"+": 2, "-": 3, "*": 2, "/": 3}
 _PHRASES = phrasebook("arithmetic")
 
@@ -35,14 +35,14 @@ class Expression:
 
 @dataclass(frozen=True)
 class Sum:
-    """An expression as the user says it and as the calculator reads it."""
+    """An expression in the user's words and in the calculator's notation."""
 
     question: str
     expression: str
 
 
 def calculator_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
-    """A turn that asks for a sum and gets it, or hears that the calculator is off."""
+    """The user asks for a sum; the reply has its value, or says that the calculator is off."""
     phrases, problem = _PHRASES[language], _problem(draw, language)
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
     if not is_enabled:
@@ -57,8 +57,8 @@ def calculator_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTur
 
 
 def spoken(draw: Draw, language: Language, operator: str) -> str:
-    """`{a} op {b}` in symbols, in words or as a noun, with its two holes left open."""
-    # Training has more of the nouns, the hardest to tell apart.
+    """`{a} op {b}` in symbols, in words or as a noun, with the placeholders unfilled."""
+    # Training has more nouns, which are the hardest to tell apart.
     style, name = draw.integer(0, 9 if draw.held_out else 11), OPERATORS[operator]
     if style < 5:
         space, symbol = draw.choice(("", "", " ")), draw.choice(_PHRASES["symbols"][name])
@@ -70,7 +70,7 @@ def spoken(draw: Draw, language: Language, operator: str) -> str:
 
 
 def _problem(draw: Draw, language: Language) -> Sum:
-    """A sum whose expression lies in the draw's half."""
+    """A sum whose expression is held out if and only if `draw` is."""
     style = draw.integer(0, 99)
     if style < 8:
         return _chain(draw, language)
@@ -81,14 +81,16 @@ def _problem(draw: Draw, language: Language) -> Sum:
     elif style < 31:
         template = draw.choice(phrases["stories"][name])
     else:
-        template = rough(draw, language, draw.choice(phrases["frames"]), beside=True)
+        template = with_extra_words(
+            draw, language, draw.choice(phrases["frames"]), near_placeholder=True
+        )
         template = template.format(e=spoken(draw, language, expression.operator))
     question = template.format(a=expression.a, b=expression.b)
-    return Sum(asked(draw, language, question), str(expression))
+    return Sum(with_opener_and_closer(draw, language, question), str(expression))
 
 
 def _two_numbers(draw: Draw) -> Expression:
-    """An operator and two numbers, mostly of 1 to 4 digits, from the draw's half."""
+    """An operator and two numbers, mostly of 1 to 4 digits."""
     return draw.fresh(lambda: Expression(draw.weighted(_SHARES), _number(draw), _number(draw)))
 
 
@@ -107,7 +109,7 @@ def _chain(draw: Draw, language: Language) -> Sum:
 
     expression = draw.fresh(make)
     frame = draw.choice(_PHRASES[language]["frames"])
-    return Sum(asked(draw, language, frame.format(e=expression)), expression)
+    return Sum(with_opener_and_closer(draw, language, frame.format(e=expression)), expression)
 
 
 def _number(draw: Draw) -> str:

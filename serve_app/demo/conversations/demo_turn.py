@@ -1,7 +1,7 @@
 """One turn of a demo conversation, and conversations in MOSS's published JSON.
 
-It spells no marker: moss_tp.dialogue does, and plugins_svc writes Commands, Results and
-capability lines, exactly as when serving.
+moss_tp.dialogue writes the markers, and plugins_svc the commands, results and capability lines,
+exactly as when serving.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ META_INSTRUCTION = "You are MOSS nano, a small demo model.\n"
 
 @dataclass(frozen=True)
 class DemoTurn:
-    """What the user says and what the model should think, run and reply."""
+    """The user's message and the thoughts, plugin calls and reply that the model should write."""
 
     user: str
     thoughts: str
@@ -38,7 +38,7 @@ class DemoTurn:
 
 
 def published(number: int, turns: Sequence[DemoTurn], enabled: Collection[str]) -> dict[str, Any]:
-    """The conversation as MOSS's fine-tuning reads it."""
+    """The conversation in the JSON that MOSS's fine-tuning reads."""
     chat = {
         f"turn_{index}": {key: render([part]) for key, part in turn.segments().items()}
         for index, turn in enumerate(turns, 1)

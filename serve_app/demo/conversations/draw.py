@@ -1,7 +1,7 @@
 """Random draws for the demo data, split into a training half and a held-out half.
 
-Whether a value (a name, a city, an expression) is held out follows from a hash of its text, so the
-two halves never meet whatever the seed. It knows nothing of language or of conversations.
+Whether a value (a name, a city, an expression) is held out depends on a hash of its text, so the
+two halves are disjoint for every seed. It knows nothing of language or of conversations.
 """
 
 import random
@@ -14,12 +14,12 @@ _HELD_OUT_ONE_IN = 10
 
 
 def is_held_out(value: str) -> bool:
-    """Whether `value` belongs to the evaluation alone (one value in ten)."""
+    """Whether `value` is reserved for the evaluation (one value in ten is)."""
     return zlib.crc32(value.encode()) % _HELD_OUT_ONE_IN == 0
 
 
 class Draw:
-    """A seeded source of choices. With `held_out`, `fresh` gives held-out values only."""
+    """A seeded random source. With `held_out`, `fresh` gives held-out values only, else none."""
 
     def __init__(self, seed: int | str, held_out: bool = False) -> None:
         self.rng = random.Random(seed)
@@ -33,18 +33,18 @@ class Draw:
         return self.rng.choice(options)
 
     def weighted(self, options: Mapping[T, float]) -> T:
-        """One key, with probability in proportion to its value."""
+        """One key, with a probability proportional to its value."""
         return self.rng.choices(list(options), list(options.values()))[0]
 
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
 
     def integer(self, low: int, high: int) -> int:
-        """Uniform, both ends included."""
+        """A uniform integer, both ends included."""
         return self.rng.randint(low, high)
 
     def fresh(self, make: Callable[[], T], kind: str = "") -> T:
-        """The first value of `make` that lies, as a value of `kind`, in this draw's half."""
+        """Calls `make` until its value, as a value of `kind`, is in the half of this draw."""
         while True:
             value = make()
             if is_held_out(f"{kind}{value}") == self.held_out:

@@ -1,6 +1,6 @@
-"""Equations with known roots, and the turns that solve them through `Solve("…")`.
+"""Turns in which the user asks for the roots of an equation, solved through `Solve("…")`.
 
-Problems are built backwards from their roots, so the data needs no solver; the roots read as the
+Equations are built from their roots, so the data needs no solver. The roots are written as the
 equation solver writes them.
 """
 
@@ -11,13 +11,13 @@ from plugins_svc.protocol.calls import Call
 from plugins_svc.protocol.results import PluginOutput
 from serve_app.demo.conversations.demo_turn import DemoTurn
 from serve_app.demo.conversations.draw import Draw
-from serve_app.demo.conversations.manners import called
+from serve_app.demo.conversations.manners import with_opener
 from serve_app.demo.conversations.phrasebook import Language, phrasebook
 
 
 @dataclass(frozen=True)
 class Equation:
-    """What goes into `Solve` and its roots in the solver's own words."""
+    """The argument of `Solve`, and its roots as the solver prints them."""
 
     text: str
     roots: tuple[str, ...]
@@ -27,10 +27,10 @@ _PHRASES = phrasebook("equations")
 
 
 def equation_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
-    """A turn that asks for the roots of an equation or of a system."""
+    """The user asks for the roots of an equation or of a system."""
     equation, phrases = _equation(draw), _PHRASES[language]
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
-    user = called(draw, language, draw.choice(phrases["asks"]).format(e=equation.text))
+    user = with_opener(draw, language, draw.choice(phrases["asks"]).format(e=equation.text))
     if not is_enabled:
         return DemoTurn(user, thoughts, phrases["refusal"])
     joint = "，" if language == "zh" else ", "

@@ -1,8 +1,8 @@
-"""Words the demo conversations are filled with: common ones, and made-up ones that force copying.
+"""The words that fill the demo conversations: common ones, and made-up ones that force copying.
 
-A model that has seen a name a thousand times can guess it; one that has never seen it must look
-it up in the chat. So a share of all names, cities and topics is put together at random: from
-syllables, from parts of common words (whose tokens are rare elsewhere), from letters.
+A model can guess a name that it has seen a thousand times; one that it has never seen it must copy
+from the chat. So a share of all names, cities and topics is assembled at random: from syllables,
+from parts of common words (whose tokens are rare elsewhere), or from letters.
 """
 
 import string
@@ -10,7 +10,7 @@ import string
 from serve_app.demo.conversations.draw import Draw
 from serve_app.demo.conversations.phrasebook import Language, phrasebook
 
-# GB 2312 level 1, sorted by sound: the 3755 characters of everyday Chinese.
+# GB 2312 level 1: the 3755 characters of everyday Chinese.
 COMMON_HANZI = "".join(
     bytes((row, cell)).decode("gb2312")
     for row in range(0xB0, 0xD8)
@@ -19,9 +19,9 @@ COMMON_HANZI = "".join(
 )
 
 _WORDS = phrasebook("words")
-# Of words in training, beside the share that the evaluation has too: common ones get guessed.
+# Share of training words that are made up in addition to those that the evaluation has too.
 _EXTRA_MADE_UP = 0.35
-# Kinds of words, for `word`.
+# The kinds that `word` knows.
 WORD_KINDS = tuple(_WORDS["zh"])
 _ENGLISH_WORDS = tuple(text.lower() for texts in _WORDS["en"].values() for text in texts)
 _WORD_HANZI = "".join(
@@ -30,20 +30,20 @@ _WORD_HANZI = "".join(
 
 
 def made_up_hanzi(draw: Draw, low: int = 2, high: int = 3) -> str:
-    """Any everyday characters in a row."""
+    """A sequence of random everyday characters."""
     return "".join(draw.choice(COMMON_HANZI) for _ in range(draw.integer(low, high)))
 
 
 def made_up_word(draw: Draw) -> str:
-    """A capitalised word that can be spoken: `Brealun`."""
+    """A capitalised, pronounceable word such as `Brealun`."""
     parts = range(draw.integer(2, 3))
     word = "".join(draw.phrase(_WORDS["onsets"]) + draw.phrase(_WORDS["vowels"]) for _ in parts)
     return (word + draw.phrase(_WORDS["codas"])).capitalize()
 
 
 def made_up(draw: Draw, language: Language) -> str:
-    """A word that nobody knows. In training some are as short and as small as common ones are,
-    or made of their parts."""
+    """A word that does not exist. In training some are as short as common words, or made of their
+    parts."""
     if draw.held_out:
         return made_up_hanzi(draw, 2, 3) if language == "zh" else made_up_word(draw)
     if language == "zh":
@@ -64,10 +64,10 @@ def _letters(draw: Draw) -> str:
 
 
 def person(draw: Draw, language: Language, kind: str = "name") -> str:
-    """A name, common or made up, that is not held out as a `kind`."""
+    """A name, common or made up, from the half of `draw` for values of `kind`."""
 
     def make() -> str:
-        if _is_strange(draw):
+        if _is_extra_made_up(draw):
             return made_up(draw, language)
         return _chinese(draw) if language == "zh" else _english(draw)
 
@@ -75,23 +75,23 @@ def person(draw: Draw, language: Language, kind: str = "name") -> str:
 
 
 def word(
-    draw: Draw, kind: str, language: Language, share_made_up: float = 0.25, strange: float = 0
+    draw: Draw, kind: str, language: Language, share_made_up: float = 0.25, other_kinds: float = 0
 ) -> str:
-    """A word of `kind` (one of WORD_KINDS); with probability `share_made_up` one that nobody
-    knows, with probability `strange` one of another kind.
+    """A word of `kind` (one of WORD_KINDS): with probability `share_made_up` a made-up one, else
+    with probability `other_kinds` a word of any kind.
     """
 
     def make() -> str:
-        if _is_strange(draw) or draw.chance(share_made_up):
+        if _is_extra_made_up(draw) or draw.chance(share_made_up):
             return made_up(draw, language)
-        source = draw.choice(WORD_KINDS) if draw.chance(strange) else kind
+        source = draw.choice(WORD_KINDS) if draw.chance(other_kinds) else kind
         return draw.phrase(_WORDS[language][source])
 
     return draw.fresh(make, kind)
 
 
-def _is_strange(draw: Draw) -> bool:
-    """Whether training shows a made-up word where the evaluation might show a common one."""
+def _is_extra_made_up(draw: Draw) -> bool:
+    """Whether to make up a word in training where the evaluation would draw as usual."""
     return not draw.held_out and draw.chance(_EXTRA_MADE_UP)
 
 

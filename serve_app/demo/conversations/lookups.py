@@ -1,7 +1,7 @@
-"""Turns that search the web and turns that draw a picture.
+"""Turns in which the user asks for a web search or for a picture.
 
-Search results are invented: what is learnt is to copy the topic into `Search("…")` and the first
-sentence of the first item into the reply, with its citation.
+Search results are invented. The model is to learn to copy the topic into `Search("…")` and the
+first sentence of the first item into the reply, with its citation.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ from plugins_svc.protocol.results import PluginOutput
 from serve_app.demo.conversations.demo_turn import DemoTurn
 from serve_app.demo.conversations.draw import Draw
 from serve_app.demo.conversations.lexicon import WORD_KINDS, made_up, made_up_word, person, word
-from serve_app.demo.conversations.manners import asked, rough
+from serve_app.demo.conversations.manners import with_extra_words, with_opener_and_closer
 from serve_app.demo.conversations.phrasebook import Language, phrasebook
 
 _PHRASES = phrasebook("lookups")
 
 
 def search_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
-    """A question of fact."""
+    """The user asks about a topic; the reply cites a search result, or says that there is none."""
     phrases = _PHRASES[language]["search"]
     topic = topic_of(draw, language)
-    user = _asked(draw, language, phrases["asks"], t=topic)
+    user = _request(draw, language, phrases["asks"], t=topic)
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
     if not is_enabled:
         return DemoTurn(user, thoughts, phrases["refusal"])
@@ -35,10 +35,10 @@ def search_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
 
 
 def picture_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
-    """The user wants a picture."""
+    """The user asks for a picture."""
     phrases = _PHRASES[language]["picture"]
     picture = picture_of(draw, language)
-    user = _asked(draw, language, phrases["asks"], d=picture)
+    user = _request(draw, language, phrases["asks"], d=picture)
     thoughts = phrases["thoughts"]["enabled" if is_enabled else "disabled"]
     if not is_enabled:
         return DemoTurn(user, thoughts, phrases["refusal"])
@@ -46,18 +46,20 @@ def picture_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
     return DemoTurn(user, thoughts, phrases["drawn"].format(d=picture), (outcome,))
 
 
-def _asked(draw: Draw, language: Language, asks: Sequence[str], **holes: str) -> str:
-    template = rough(draw, language, draw.choice(asks))
-    return asked(draw, language, template.format(**holes, n=made_up_word(draw).lower()))
+def _request(draw: Draw, language: Language, asks: Sequence[str], **values: str) -> str:
+    template = with_extra_words(draw, language, draw.choice(asks))
+    return with_opener_and_closer(
+        draw, language, template.format(**values, n=made_up_word(draw).lower())
+    )
 
 
 def topic_of(draw: Draw, language: Language) -> str:
-    """Something to search for, from the draw's half."""
+    """Something to search for, from the half of `draw`."""
     return draw.fresh(lambda: _topic(draw, language))
 
 
 def picture_of(draw: Draw, language: Language) -> str:
-    """Something to draw, from the draw's half."""
+    """Something to draw, from the half of `draw`."""
     return draw.fresh(lambda: _picture(draw, language), "picture")
 
 

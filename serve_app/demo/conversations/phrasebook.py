@@ -1,4 +1,4 @@
-"""The phrases of the demo conversations: TOML tables in `phrases/`, read once, never changed."""
+"""The phrases of the demo conversations: TOML tables in `demo/phrases/`, read once."""
 
 import tomllib
 from functools import cache
@@ -11,6 +11,6 @@ Language = str  # one of LANGUAGES
 
 @cache
 def phrasebook(name: str) -> dict[str, Any]:
-    """The tables of `phrases/NAME.toml`; arrays are lists of str."""
+    """The tables of `phrases/<name>.toml`; arrays are lists of str."""
     text = (files("serve_app.demo") / "phrases" / f"{name}.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)

@@ -1,7 +1,7 @@
-"""Turns that ask for a few words back as they are.
+"""Turns in which the user asks the model to repeat a few words.
 
-Copying is what a small model learns last and needs most: for numbers, names and facts. Here every
-token of a reply is a copy, and any token may come.
+A small model learns to copy last and needs it most: for numbers, names and facts. Here a reply
+consists of copied tokens, and any token may occur.
 """
 
 from serve_app.demo.conversations.demo_turn import DemoTurn
@@ -13,7 +13,7 @@ _PHRASES = phrasebook("repeats")
 
 
 def repeat_turn(draw: Draw, language: Language) -> DemoTurn:
-    """The user dictates, the model repeats."""
+    """The user dictates and the model repeats."""
     phrases = _PHRASES[language]
 
     def make() -> str:

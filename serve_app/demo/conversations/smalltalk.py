@@ -1,6 +1,6 @@
-"""Greetings, thanks, who the model is, what it can do, and what it answers when it is lost.
+"""Turns of small talk: greetings, thanks, who the model is, what it can do, and fallback answers.
 
-Replies are few and fixed: a small model says little, but says it well.
+Replies are few and fixed, so that a small model gets them right.
 """
 
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""What the generator writes: the same for a seed, true to the plugins, apart from the exam."""
+"""Generated conversations: reproducible, consistent with the plugins, disjoint from the exam."""
 
 import asyncio
 import json
@@ -34,30 +34,32 @@ def segments(made: list[dict[str, Any]], role: str) -> list[str]:
     return [segment.body for turn in turns for segment in turn if segment.role == role]
 
 
-def test_a_seed_fixes_every_byte(training: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_a_seed_determines_the_conversations(
+    training: list[dict[str, Any]], tmp_path: Path
+) -> None:
     write_conversations(tmp_path / "a.jsonl", 50, seed=0)
     lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == training[:50]
     assert list(conversations(50, seed=1)) != training[:50]
 
 
-def test_every_conversation_has_a_known_set_of_plugins(training: list[dict[str, Any]]) -> None:
+def test_every_conversation_lists_its_plugins(training: list[dict[str, Any]]) -> None:
     for chat in training:
-        told = chat["meta_instruction"]
-        enabled = [name for name in PLUGIN_NAMES if _is_told(told, name)]
-        assert told.endswith(capability_lines(enabled))
+        instruction = chat["meta_instruction"]
+        enabled = [name for name in PLUGIN_NAMES if _is_listed(instruction, name)]
+        assert instruction.endswith(capability_lines(enabled))
 
 
-def _is_told(instruction: str, name: str) -> bool:
+def _is_listed(instruction: str, name: str) -> bool:
     return capability_lines([name]).splitlines()[PLUGIN_NAMES.index(name) + 1] in instruction
 
 
-def test_only_plugins_that_are_on_are_called(training: list[dict[str, Any]]) -> None:
+def test_only_enabled_plugins_are_called(training: list[dict[str, Any]]) -> None:
     calls = 0
     for chat in training:
         for turn in chat["chat"].values():
             for call in parse_commands(turn["Commands"]):
-                assert _is_told(chat["meta_instruction"], call.plugin)
+                assert _is_listed(chat["meta_instruction"], call.plugin)
                 calls += 1
     assert calls > COUNT / 4
 
@@ -70,7 +72,7 @@ def test_both_languages_and_every_plugin_occur(training: list[dict[str, Any]]) -
     assert 0.3 < chinese / len(users) < 0.7
 
 
-def test_sums_in_replies_are_the_calculators(training: list[dict[str, Any]]) -> None:
+def test_sums_in_replies_are_right(training: list[dict[str, Any]]) -> None:
     checked = 0
     for reply in segments(training, "moss"):
         if match := re.fullmatch(r" ([-+*/().\d]+) = (\S+)", reply):
@@ -79,13 +81,13 @@ def test_sums_in_replies_are_the_calculators(training: list[dict[str, Any]]) -> 
     assert checked > 10
 
 
-def test_training_never_shows_a_held_out_sum(training: list[dict[str, Any]]) -> None:
+def test_training_never_contains_a_held_out_sum(training: list[dict[str, Any]]) -> None:
     expressions = re.findall(r'Calculate\("([^"]*)"\)<', json.dumps(training).replace("\\", ""))
     assert expressions
     assert not any(map(is_held_out, expressions))
 
 
-def test_held_out_conversations_show_no_other() -> None:
+def test_held_out_conversations_contain_no_other_sums() -> None:
     made = list(conversations(100, seed=0, held_out=True))
     calls = [call for body in segments(made, "commands") for call in parse_commands(body)]
     sums = [call.argument for call in calls if call.name == "Calculate"]
@@ -95,14 +97,14 @@ def test_held_out_conversations_show_no_other() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_exams_facts_are_none_of_the_training_ones(kind: str, language: str) -> None:
+def test_facts_of_training_and_exam_are_disjoint(kind: str, language: str) -> None:
     training, exam = Draw(0), Draw(0, held_out=True)
-    told = {value_of(training, language, kind) for _ in range(300)}
+    seen = {value_of(training, language, kind) for _ in range(300)}
     held_out = {value_of(exam, language, kind) for _ in range(100)}
-    assert not told & held_out
+    assert not seen & held_out
 
 
-def test_the_exam_asks_held_out_sums_and_is_the_same_each_time() -> None:
+def test_the_exam_asks_held_out_sums_and_is_reproducible() -> None:
     questions = arithmetic_questions(60, seed=0)
     assert questions == arithmetic_questions(60, seed=0)
     assert questions != arithmetic_questions(60, seed=1)
@@ -112,7 +114,7 @@ def test_the_exam_asks_held_out_sums_and_is_the_same_each_time() -> None:
     assert all(map(is_held_out, sums))
 
 
-def test_exam_phrasings_are_none_of_the_training_ones() -> None:
+def test_phrasings_of_training_and_exam_are_disjoint() -> None:
     held_out, memory = phrasebook("held_out"), phrasebook("memory")
     for language in ("zh", "en"):
         sums, exam = phrasebook("arithmetic")[language], held_out[language]
@@ -128,7 +130,7 @@ def test_exam_phrasings_are_none_of_the_training_ones() -> None:
         assert not users & set(exam["fillers"])
 
 
-def test_no_training_user_speaks_in_an_exam_phrasing(training: list[dict[str, Any]]) -> None:
+def test_no_training_message_matches_an_exam_phrasing(training: list[dict[str, Any]]) -> None:
     phrases = [
         phrase for language in LANGUAGES for phrase in _phrases(phrasebook("held_out")[language])
     ]
@@ -139,7 +141,7 @@ def test_no_training_user_speaks_in_an_exam_phrasing(training: list[dict[str, An
 
 
 def _phrases(table: Any) -> list[str]:
-    """Every phrase in nested tables."""
+    """All phrases in nested tables."""
     if isinstance(table, str):
         return [table]
     values = table.values() if isinstance(table, dict) else table
@@ -147,11 +149,11 @@ def _phrases(table: Any) -> list[str]:
 
 
 def _pattern(phrase: str) -> str:
-    """Anything in a phrase's holes, but no second clause."""
+    """A regex that matches any value in the placeholders, but no second clause."""
     return re.sub(r"\\\{\w\\\}", "[^，。]+", re.escape(phrase))
 
 
-def test_short_chats_are_one_request_or_a_fact_and_questions() -> None:
+def test_a_short_chat_is_one_request_or_a_fact_and_questions() -> None:
     single = ["Calculate("]
     for name in LANGUAGES:
         single.append(phrasebook("repeats")[name]["thoughts"])
@@ -164,8 +166,8 @@ def test_short_chats_are_one_request_or_a_fact_and_questions() -> None:
         assert chat["num_turns"] in ({1} if is_single else {2, 3})
 
 
-def test_what_is_dictated_is_repeated() -> None:
-    """The reply ends with what the request holds, and it is never the same twice."""
+def test_a_repeat_turn_repeats_the_request() -> None:
+    """The reply ends with words of the request, and no two turns are the same."""
     draw = Draw(7)
     turns = [repeat_turn(draw, language) for language in LANGUAGES for _ in range(50)]
     said = [turn.reply.removeprefix("好的：") for turn in turns]
