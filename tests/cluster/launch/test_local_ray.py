@@ -14,7 +14,7 @@ handler = signal.getsignal(signal.SIGTERM)
 VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
 before = [os.environ.get(name) for name in VARIABLES]
 from cluster.launch.local_ray import local_ray
-from tests.e2e.moss_process import listening_ports
+from tests.support.processes import listening_ports
 import psutil
 with local_ray(num_cpus=2) as temp_dir:
     import ray
