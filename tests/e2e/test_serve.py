@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e.moss_process import MossProcess
+from tests.support.moss_command import run_moss
 from tests.support.processes import listening_ports
 
 ANSWER_START = "\n<|MOSS|>: "
@@ -132,26 +132,15 @@ def test_health_endpoints(server: MossProcess) -> None:
 
 
 def test_moss_chat_talks_to_the_server(server: MossProcess) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", server.url],
-        input="你好\nclear\nHello\nstop\nnever sent\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    lines = "你好\nclear\nHello\nstop\nnever sent\n"
+    shown = run_moss("chat", "--url", server.url, stdin=lines)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.count("<|MOSS|>: ") == 2
     assert "(a new chat)" in shown.stdout
 
 
 def test_a_second_server_on_the_port_is_refused(server: MossProcess, tmp_path: Path) -> None:
-    second = subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "serve", "--port", str(server.port)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-    )
+    second = run_moss("serve", "--port", str(server.port), directory=tmp_path)
     assert second.returncode == 1
     assert second.stderr.startswith(f"moss: port {server.port} of 127.0.0.1 is in use")
     assert second.stderr.count("\n") == 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moss_tp.engine_config import DTYPES
+from moss_tp.errors import ConfigError
 from serve_app.cli.bench.values import Setting
 from serve_app.cli.options import with_options
 from serve_app.demo.bundled import BUNDLED_MODEL
@@ -54,6 +55,9 @@ class Shared:
 
     def check(self) -> None:
         """Raises ConfigError for what would otherwise fail only after the measurement."""
+        for file in (self.json_file, self.png_file):
+            if file is not None and not file.absolute().parent.is_dir():
+                raise ConfigError(f"there is no directory for {file}")
         if self.png_file is not None:
             from serve_app.bench.reporting.picture import check_matplotlib
 

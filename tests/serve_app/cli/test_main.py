@@ -8,13 +8,9 @@ from pathlib import Path
 import pytest
 
 from serve_app.cli.main import SUBCOMMANDS, moss
+from tests.support.moss_command import run_moss
 
 ROOT = Path(__file__).parents[3]
-MOSS = [sys.executable, "-m", "serve_app.cli.main"]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MOSS, *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_help_lists_all_commands_and_imports_none() -> None:
@@ -37,7 +33,7 @@ def test_every_command_loads_and_has_help(name: str) -> None:
 
 
 def test_version() -> None:
-    shown = run("--version")
+    shown = run_moss("--version")
     assert shown.returncode == 0
     assert shown.stdout.startswith("moss, version 0.")
 
@@ -56,7 +52,7 @@ def test_version() -> None:
     ],
 )
 def test_a_usage_error_is_one_line(arguments: list[str], message: str) -> None:
-    shown = run(*arguments)
+    shown = run_moss(*arguments)
     assert shown.returncode == 2
     assert shown.stdout == ""
     assert shown.stderr.count("\n") == 1
@@ -65,29 +61,29 @@ def test_a_usage_error_is_one_line(arguments: list[str], message: str) -> None:
 
 
 def test_plugin_run_prints_the_result() -> None:
-    assert run("plugin", "run", "calculator", "5^3").stdout == "'125'\n"
+    assert run_moss("plugin", "run", "calculator", "5^3").stdout == "'125'\n"
 
 
 def test_plugin_run_fails_without_a_result() -> None:
-    shown = run("plugin", "run", "calculator", "__import__('os')")
+    shown = run_moss("plugin", "run", "calculator", "__import__('os')")
     assert (shown.stdout, shown.returncode) == ("'No result.'\n", 1)
 
 
 def test_plugin_run_without_a_back_end() -> None:
-    shown = run("plugin", "run", "text_to_image", "a cat")
+    shown = run_moss("plugin", "run", "text_to_image", "a cat")
     assert shown.returncode == 1
     assert shown.stderr == "moss: no back end for plugin 'text_to_image'\n"
 
 
 def test_plugin_run_names_the_missing_flag() -> None:
-    shown = run("plugin", "run", "web_search", "x")
+    shown = run_moss("plugin", "run", "web_search", "x")
     assert shown.returncode == 1
     assert "give --documents DIR" in shown.stderr
 
 
 def test_the_default_port_is_that_of_mosss_demo() -> None:
-    assert "[default: 19324;" in run("serve", "--help").stdout
-    assert "[default: http://localhost:19324]" in run("chat", "--help").stdout
+    assert "[default: 19324;" in run_moss("serve", "--help").stdout
+    assert "[default: http://localhost:19324]" in run_moss("chat", "--help").stdout
 
 
 def test_make_serve_passes_port_model_and_tp() -> None:

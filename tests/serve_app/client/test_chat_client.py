@@ -1,8 +1,6 @@
 """The chat client and `moss chat` against a scripted server, with every kind of failure."""
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +10,7 @@ import pytest
 
 from serve_app.bench.load.server_process import free_port
 from serve_app.client.chat_client import ChatClient, ChatError
+from tests.support.moss_command import run_moss
 
 DONE = {"response": "\n<|MOSS|>: hi there", "history": [], "status": 200, "uid": "u1"}
 
@@ -115,13 +114,7 @@ def test_check_accepts_a_live_server(client: ChatClient) -> None:
 
 def test_moss_chat_without_a_server_fails_before_the_prompt() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    shown = subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", url],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        input="hello\n",
-    )
+    shown = run_moss("chat", "--url", url, stdin="hello\n")
     assert shown.returncode == 1
     assert shown.stdout == ""
     assert "is `moss serve` running" in shown.stderr
@@ -143,13 +136,7 @@ def test_an_invalid_url_is_a_chat_error() -> None:
 
 def test_moss_chat_clear_starts_a_new_chat(server: Server) -> None:
     server.replies = [(200, f"data: {json.dumps(DONE)}\n\n")] * 3
-    shown = subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url",
-         f"http://127.0.0.1:{server.server_port}"],
-        input="one\ntwo\nclear\nthree\nstop\n",
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )  # fmt: skip
+    url = f"http://127.0.0.1:{server.server_port}"
+    shown = run_moss("chat", "--url", url, stdin="one\ntwo\nclear\nthree\nstop\n")
     assert shown.returncode == 0
     assert [body.get("uid") for body in server.bodies] == [None, "u1", None]

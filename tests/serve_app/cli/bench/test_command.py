@@ -101,3 +101,9 @@ def test_a_bad_flag_is_a_usage_error(flags: tuple[str, ...], message: str) -> No
 def test_an_unknown_engine_setting_is_an_error(model: Path) -> None:
     with pytest.raises(ConfigError, match="colour"):
         bench("engine", "--mixed", "--model", model, "--set", "colour=red")
+
+
+@pytest.mark.parametrize("flag", ["--json", "--png"])
+def test_a_file_without_a_directory_is_an_error_before_the_run(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(ConfigError, match="there is no directory for"):
+        bench("engine", flag, tmp_path / "missing" / "file")

@@ -2,28 +2,20 @@
 
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from serve_app.bench.load.server_process import free_port
-from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.sessions.embedded import EmbeddedStore
+from tests.support.moss_command import run_moss
 from tests.support.tiny_moss import make_checkpoint
 
 
 def error_of(directory: Path, *flags: str) -> str:
     """Runs a `moss serve` that must fail with status 1 and one line, and returns that line."""
-    shown = subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "serve", *flags],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=directory,
-    )
+    shown = run_moss("serve", *flags, directory=directory)
     assert shown.returncode == 1, shown.stderr
     assert shown.stdout == ""
     assert shown.stderr.startswith("moss: ")
@@ -107,15 +99,7 @@ def data_in_use(tmp_path: Path) -> Iterator[Path]:
 
 def test_data_directory_of_another_server(tmp_path: Path, data_in_use: Path) -> None:
     port = str(free_port())
-    shown = subprocess.run(
-        [
-            *(sys.executable, "-m", "serve_app.cli.main", "serve", "--model", str(BUNDLED_MODEL)),
-            *("--port", port, "--data-dir", str(data_in_use)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    shown = run_moss("serve", "--port", port, "--data-dir", str(data_in_use))
     assert shown.returncode == 1
     *progress, last = shown.stderr.splitlines()
     assert len(progress) == 1
