@@ -1,7 +1,7 @@
 """Two minutes of chats while processes are killed at random: no answered turn is ever lost.
 
 `make chaos` runs it. Each client keeps the history in its last answer; every later answer must
-begin with that history, unchanged (G1, G2, G4). A turn whose answer was lost may be stored or not.
+begin with that history, unchanged. A turn whose answer was lost may be stored or not.
 """
 
 import random

@@ -14,7 +14,7 @@ def still_alive(processes: list[psutil.Process], timeout_s: float) -> list[psuti
 
 
 def working_in(directory: Path) -> list[psutil.Process]:
-    """All processes whose working directory is in `directory`; that of the store is."""
+    """All processes with a working directory in `directory`, such as the embedded store."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

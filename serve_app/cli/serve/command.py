@@ -52,7 +52,7 @@ def _errors_in_one_line(terminal: Terminal, log: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Server:
-    """What the flags ask for."""
+    """A server with the settings and the address of the flags."""
 
     settings: ServeSettings
     host: str

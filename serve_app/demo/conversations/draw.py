@@ -1,7 +1,7 @@
-"""Random draws for the demo data, split into a training half and a held-out half.
+"""Random draws for the demo data, split into a training part and a held-out part.
 
 Whether a value (a name, a city, an expression) is held out depends on a hash of its text, so the
-two halves are disjoint for every seed. It knows nothing of language or of conversations.
+two parts are disjoint for every seed. It knows nothing of language or of conversations.
 """
 
 import random
@@ -44,7 +44,7 @@ class Draw:
         return self.rng.randint(low, high)
 
     def fresh(self, make: Callable[[], T], kind: str = "") -> T:
-        """Calls `make` until its value, as a value of `kind`, is in the half of this draw."""
+        """Calls `make` until its value, as one of `kind`, is held out if this draw is, else not."""
         while True:
             value = make()
             if is_held_out(f"{kind}{value}") == self.held_out:

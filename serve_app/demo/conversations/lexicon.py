@@ -64,7 +64,7 @@ def _letters(draw: Draw) -> str:
 
 
 def person(draw: Draw, language: Language, kind: str = "name") -> str:
-    """A name, common or made up, from the half of `draw` for values of `kind`."""
+    """A name, common or made up; held out as a `kind` if and only if `draw` is."""
 
     def make() -> str:
         if _is_extra_made_up(draw):

@@ -54,12 +54,12 @@ def _request(draw: Draw, language: Language, asks: Sequence[str], **values: str)
 
 
 def topic_of(draw: Draw, language: Language) -> str:
-    """Something to search for, from the half of `draw`."""
+    """Something to search for; held out if and only if `draw` is."""
     return draw.fresh(lambda: _topic(draw, language))
 
 
 def picture_of(draw: Draw, language: Language) -> str:
-    """Something to draw, from the half of `draw`."""
+    """Something to draw; held out if and only if `draw` is."""
     return draw.fresh(lambda: _picture(draw, language), "picture")
 
 

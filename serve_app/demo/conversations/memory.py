@@ -30,7 +30,7 @@ _PEOPLE = {"name", "pet_name", "friend", "sister"}
 
 
 def value_of(draw: Draw, language: Language, kind: str) -> str:
-    """A value of the attribute, from the half of `draw`."""
+    """A value of the attribute; held out if and only if `draw` is."""
     if kind in _PEOPLE:
         return person(draw, language, kind)
     if kind == "age":
