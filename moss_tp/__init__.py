@@ -1,6 +1,6 @@
 """MOSS on tensor-parallel ranks, as a library.
 
-Names are loaded when they are asked for, so that `import moss_tp.errors` does not load torch.
+Public names are imported lazily, so that `import moss_tp.errors` does not import torch.
 """
 
 from importlib import import_module
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LLM", "RequestOutput", "SamplingParams"]
 
-_HOMES = {
+_MODULES = {
     "LLM": "moss_tp.llm",
     "RequestOutput": "moss_tp.engine.outputs",
     "SamplingParams": "moss_tp.sampling_params",
@@ -21,6 +21,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,9 +1,8 @@
-"""Which model a directory holds: its shape, read from the published `config.json`.
+"""A model's sizes, read from the published `config.json` of its directory.
 
-Also turns a name into a directory. It reads no weights and knows no tokenizer.
+Also resolves a hub id to a directory. It reads neither weights nor tokenizer files.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,22 +10,23 @@ from typing import Any, Self
 from huggingface_hub import snapshot_download
 
 from moss_tp.errors import CheckpointError, ConfigError
+from moss_tp.json_file import read_json
 
-# MOSS is CodeGen by another name; see moss_tp/model.py.
+# MOSS has CodeGen's architecture; see moss_tp/model.py.
 ARCHITECTURES = ("MossForCausalLM", "CodeGenForCausalLM")
 ACTIVATION = "gelu_new"
-# Stored qkv rows come in this many groups, whatever the tensor-parallel size.
+# The rows of a stored qkv_proj come in this many groups, independent of the tensor-parallel size.
 QKV_GROUPS = 4
 NOT_QUANTIZED = 32
 
-# What a snapshot needs; never the Python files that a repository may carry.
+# Files of a hub snapshot to download: never the Python files that a repository may contain.
 _TEXT_FILES = ("*.json", "merges.txt", "meta_instruction.txt")
 _WEIGHT_FILES = ("*.safetensors", "*.bin")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A MOSS model's shape. `rotary_dim` leading dimensions of each head are rotated;
+    """A MOSS model's sizes. The first `rotary_dim` dimensions of each head are rotated.
     `wbits` 32 means that the weights are not quantized."""
 
     num_layers: int
@@ -47,11 +47,11 @@ class ModelConfig:
     def from_dir(cls, path: str | Path) -> Self:
         """The config of a model directory.
 
-        Raises CheckpointError, naming the file, when it is missing, of another architecture or
-        quantized, or when a field is missing or impossible.
+        Raises CheckpointError, naming the file, when it is missing, when the model has another
+        architecture or is quantized, or when a field is missing or impossible.
         """
         file = Path(path) / "config.json"
-        fields = _read_json(file)
+        fields = read_json(file)
         try:
             _check_architecture(fields)
             config = cls(**_translate(fields))
@@ -65,8 +65,8 @@ class ModelConfig:
     def check_tp(self, tp_size: int) -> None:
         """Raises ConfigError when the model cannot be split over `tp_size` ranks."""
         if tp_size < 1 or self.num_heads % tp_size:
-            fitting = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
-            choices = ", ".join(map(str, fitting))
+            divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
+            choices = ", ".join(map(str, divisors))
             raise ConfigError(
                 f"tp {tp_size} does not divide the model's {self.num_heads} heads: "
                 f"choose one of {choices}"
@@ -77,7 +77,7 @@ class ModelConfig:
             )
 
     def _check(self) -> None:
-        """Raises ValueError for a shape that no MOSS model has."""
+        """Raises ValueError for sizes that no MOSS model can have."""
         if self.wbits != NOT_QUANTIZED:
             raise ValueError(
                 f"quantized checkpoints are not served yet (wbits {self.wbits}); "
@@ -99,10 +99,10 @@ class ModelConfig:
 
 
 def resolve_model(name_or_path: str | Path, *, with_weights: bool = True) -> Path:
-    """The local directory of a model given as a directory or as a hub id.
+    """The local directory of a model that is given as a directory or a hub id.
 
-    A hub id is downloaded (or found in the hub's cache), where nobody needs them without the
-    weights. Raises CheckpointError.
+    A hub id is downloaded or found in the hub's cache. `with_weights=False` leaves the weights
+    out: config and tokenizer files are enough for the caller. Raises CheckpointError.
     """
     name = str(name_or_path)
     path = Path(name).expanduser()
@@ -113,28 +113,16 @@ def resolve_model(name_or_path: str | Path, *, with_weights: bool = True) -> Pat
     try:
         files = _TEXT_FILES + (_WEIGHT_FILES if with_weights else ())
         return Path(snapshot_download(name, allow_patterns=list(files)))
-    # The hub client raises errors of several unrelated trees (its own, httpx, OSError).
+    # The hub client raises unrelated errors: its own, httpx's, OSError.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(
-            f"{name} is neither a directory nor a model that the hub gives: {reason}"
+            f"{name} is neither a directory nor a model on the hub: {reason}"
         ) from error
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no {file}") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{file} is not a JSON object")
-    return fields
-
-
 def _check_architecture(fields: dict[str, Any]) -> None:
-    """Raises ValueError for a model whose weights mean something else."""
+    """Raises ValueError for a model that `moss_tp.model` does not compute."""
     names = fields.get("architectures") or []
     if not any(name in ARCHITECTURES for name in names):
         found = ", ".join(names) or "none"
@@ -147,7 +135,10 @@ def _check_architecture(fields: dict[str, Any]) -> None:
 
 
 def _translate(fields: dict[str, Any]) -> dict[str, Any]:
-    """The published names to ours. Raises KeyError for a missing one, ValueError, TypeError."""
+    """ModelConfig's fields from the published ones.
+
+    Raises KeyError for a missing one, ValueError or TypeError for one that is not a number.
+    """
     hidden, heads = int(fields["n_embd"]), int(fields["n_head"])
     inner = fields.get("n_inner")
     return {

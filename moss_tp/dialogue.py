@@ -1,9 +1,9 @@
-"""MOSS's dialogue protocol: the only place that spells its markers.
+"""MOSS's dialogue protocol: the only place that spells its markers and end tokens.
 
-A turn is a row of segments, each `marker + body + end`, where marker is ordinary text and end a
-single added token followed by a newline. Bodies are encoded on their own with special tokens off
-and ids are concatenated, so no text that a user or a web page wrote can become structure.
-It knows no tokenizer class and no session: whoever calls brings an encoder.
+A turn is a sequence of segments, each `marker + body + end`. The marker is ordinary text, the end
+is one added token and a newline. Bodies are encoded on their own with special tokens off, and ids
+are concatenated, so text from a user or a web page cannot become structure. It depends on no
+session and no tokenizer class: the caller passes an encoder.
 """
 
 import re
@@ -29,14 +29,16 @@ END_TOKENS: dict[Role, str] = {
     "moss": "<eom>",
 }
 NO_COMMAND = "None"
-NO_RESULTS = f"\n{NO_COMMAND}\n"  # the body of Results when nothing ran
+NO_RESULTS = f"\n{NO_COMMAND}\n"  # the body of Results when no command ran
 
-# `<|1|>` numbers a search result and must survive; any other `<|` could open a forged marker.
+# Any `<|` could open a forged marker, except in `<|1|>`, the number of a search result.
 _MARKER_OPENING = re.compile(r"<\|(?!\d+\|>)")
+# A plugin's text may not number items or spell end tokens either.
+_STRUCTURE = re.compile(rf"<(?=\||(?:{'|'.join(t[1:] for t in END_TOKENS.values())}))")
 
 
 class Encoder(Protocol):
-    """What this module needs of a tokenizer."""
+    """The part of a tokenizer that this module uses."""
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as ordinary text: an added token's spelling in it stays text."""
@@ -49,19 +51,27 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Segment:
-    """One part of a turn. `body` carries its own leading space or newline (`" 你好"`)."""
+    """One part of a turn. `body` includes its leading space or newline (`" 你好"`)."""
 
     role: Role
     body: str
 
 
 def neutralise(text: str) -> str:
-    """Untrusted text with every `<|` that could open a role marker broken up (`< |`)."""
+    """Untrusted `text` with every `<|` that could open a role marker changed to `< |`."""
     return _MARKER_OPENING.sub("< |", text)
 
 
+def neutralise_output(text: str) -> str:
+    """A plugin's text with every `<|` and every end token broken up (`< |`, `< eom>`).
+
+    Stricter than `neutralise`: only the server numbers items, so `<|1|>` is broken up too.
+    """
+    return _STRUCTURE.sub("< ", text)
+
+
 def encode_segment(encoder: Encoder, segment: Segment) -> list[int]:
-    """Ids of marker, body, end token and the newline after it."""
+    """Ids of the segment's marker, body, end token and newline."""
     return [
         *encode_opening(encoder, segment.role),
         *encoder.encode(segment.body),
@@ -70,24 +80,24 @@ def encode_segment(encoder: Encoder, segment: Segment) -> list[int]:
 
 
 def encode_opening(encoder: Encoder, role: Role) -> list[int]:
-    """Ids of a role's marker: what a prompt ends with when the model is to write that role."""
+    """Ids of a role's marker. A prompt ends with it to make the model write that role."""
     return encoder.encode(MARKERS[role])
 
 
 def encode_end(encoder: Encoder, role: Role) -> list[int]:
-    """Ids that close a segment: its end token and a newline."""
+    """Ids of a role's end token and the newline after it."""
     return [encoder.special_id(END_TOKENS[role]), *encoder.encode("\n")]
 
 
 def render(segments: Sequence[Segment], clean: Callable[[str], str] = str) -> str:
-    """The segments as one string, for logs and golden tests; never encoded as a whole."""
+    """The segments as one string, for logs and tests. Never encode it as a whole."""
     return "".join(f"{MARKERS[s.role]}{clean(s.body)}{END_TOKENS[s.role]}\n" for s in segments)
 
 
 def parse_segment(text: str) -> Segment:
-    """The segment a published conversation writes as one string.
+    """The inverse of `render` for one segment, as published conversations store it.
 
-    Raises ValueError for text that is not `marker body end newline`.
+    Raises ValueError for text that is not marker, body, end token, optional newline.
     """
     for role, marker in MARKERS.items():
         if text.startswith(marker):

@@ -1,33 +1,33 @@
-"""The errors this project raises. They know no HTTP: serve_app maps them to status codes once."""
+"""The project's errors. They are independent of HTTP: serve_app maps them to status codes."""
 
 
 class MossError(Exception):
-    """Root of every error that is meant to be read by a person."""
+    """Base of all errors. The message is written for the user."""
 
 
 class ConfigError(MossError):
-    """A flag or setting that cannot work; raised before anything is started."""
+    """A flag or setting that cannot work. Raised before anything is started."""
 
 
 class CheckpointError(MossError):
-    """A model directory that is missing, incomplete, misshapen or of another architecture."""
+    """A model directory that is missing, incomplete, broken or of another architecture."""
 
 
 class InvalidRequestError(MossError):
-    """A request whose own values are wrong; the client must change it."""
+    """A request with values that are wrong in themselves: a client error."""
 
 
 class ContextLengthError(InvalidRequestError):
-    """The prompt leaves no room for a reply within the model's context."""
+    """The prompt leaves no room for a reply in the model's context."""
 
 
 class EngineDeadError(MossError):
-    """The engine or one of its ranks is gone; every waiting request gets this."""
+    """The engine or one of its ranks has died. Every unfinished request gets this error."""
 
 
 class DeadlineExceededError(MossError):
-    """The deadline passed before the reply began."""
+    """The request's deadline passed before its first token."""
 
 
 class QueueFullError(MossError):
-    """The engine already holds as many requests as it may; try again later."""
+    """The engine holds its maximum of requests: try again later."""

@@ -1,14 +1,17 @@
-"""MOSS (CodeGen's architecture) over a TPGroup, in the published names.
+"""MOSS (CodeGen's architecture) over a TPGroup, under the published parameter names.
 
-    x = wte(ids)                                  all-reduce
-    x = x + attn(ln_1(x)) + mlp(ln_1(x))          one all-reduce a block: partial sums are added
-                                                  on the rank first
+    x = wte(token_ids)                            one all-reduce
+    x = x + attn(ln_1(x)) + mlp(ln_1(x))          one all-reduce a block
     logits = lm_head(ln_f(x[logit_rows]))         one gather
 
-Parameters are filled under their published names, then packed: kernels take them over and do all
-the arithmetic. It knows no sequence and no sampling.
+Parameters are loaded first, then packed: kernels take them over and do the arithmetic. A block's
+mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` (plain torch) and
+`kernels/cpu/block.py` (one Numba program). It is independent of sequences
+and sampling.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -17,61 +20,31 @@ from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
 from moss_tp.kernels import Kernels, choose_kernels
-from moss_tp.kernels.base import BlockKernel, BlockWeights, ChainKernel, DenseWeight
+from moss_tp.kernels.base import ChainKernel
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.rotary import Rotary
-from moss_tp.layers.attention import Attention, BatchTensors, KVCache
+from moss_tp.layers.block import MossBlock, layer_norm
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
-from moss_tp.layers.linear import ColumnParallelLinear, RowParallelLinear, release
+from moss_tp.layers.kv_cache import KVCache
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.load import load_weights
 
 
-class MossMLP(nn.Module):
-    """The MLP's parameters."""
+@dataclass(frozen=True)
+class BatchTensors:
+    """One step's input: S sequences of T tokens in all, the tokens of a sequence contiguous.
 
-    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
-        super().__init__()
-        hidden, inner = config.hidden_size, config.intermediate_size
-        self.fc_in = ColumnParallelLinear(hidden, inner, group, dtype)
-        self.fc_out = RowParallelLinear(inner, hidden, group, dtype, bias=True)
+    `context_lens` counts a sequence's tokens including this step's. A slot is
+    `block * block_size + offset`.
+    """
 
-
-class MossBlock(nn.Module):
-    """Attention and MLP side by side on one normed input. To be packed before its first use."""
-
-    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._group = group
-        self._head_dim = config.head_dim
-        self.kernel: BlockKernel | None = None
-        self.ln_1 = _layer_norm(config, group, dtype)
-        self.attn = Attention(config, group, dtype)
-        self.mlp = MossMLP(config, group, dtype)
-
-    def pack(self, kernels: Kernels) -> None:
-        """Hands the loaded weights over to the block's kernel."""
-        attn, mlp = self.attn, self.mlp
-        self.kernel = kernels.block(
-            BlockWeights(
-                norm=(self.ln_1.weight, self.ln_1.bias),
-                eps=self.ln_1.eps,
-                qkv=DenseWeight(attn.qkv_proj.weight),
-                fc_in=DenseWeight(mlp.fc_in.weight, mlp.fc_in.bias),
-                out=DenseWeight(attn.out_proj.weight),
-                fc_out=DenseWeight(mlp.fc_out.weight, mlp.fc_out.own_bias),
-                head_dim=self._head_dim,
-                adds_residual=self._group.rank == 0,
-            )
-        )
-        release(self)
-
-    def forward(
-        self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
-    ) -> Tensor:
-        if self.kernel is None:
-            raise RuntimeError("the block is not packed")
-        return self._group.all_reduce(self.kernel(x, rotary, cache, plan))
+    token_ids: Tensor  # (T,) int64
+    positions: Tensor  # (T,) int64
+    slot_mapping: Tensor  # (T,) int64
+    query_lens: Sequence[int]  # S
+    context_lens: Sequence[int]  # S
+    block_tables: Tensor  # (S, max_blocks) int64, each long enough for its context
+    logit_rows: Tensor  # (R,) int64: the tokens whose logits are wanted
 
 
 class MossModel(nn.Module):
@@ -81,13 +54,14 @@ class MossModel(nn.Module):
         super().__init__()
         self.wte = VocabParallelEmbedding(config.vocab_size, config.hidden_size, group, dtype)
         self.h = nn.ModuleList(MossBlock(config, group, dtype) for _ in range(config.num_layers))
-        self.ln_f = _layer_norm(config, group, dtype)
+        self.ln_f = layer_norm(config, group, dtype)
         self._rotary = Rotary.make(config.rotary_dim, config.max_position_embeddings, group.device)
         self._activations = dtype
         self._is_single = group.size == 1
         self._chain: ChainKernel | None = None
 
     def pack(self, kernels: Kernels) -> None:
+        """Packs every block; on a single rank also chains them, where the kernels can."""
         for block in self.h:
             cast(MossBlock, block).pack(kernels)
         self._activations = kernels.activations
@@ -115,8 +89,10 @@ class MossModel(nn.Module):
 
 
 class MossForCausalLM(nn.Module):
-    """One rank's shard; its weights are uninitialised until loaded. Raises ConfigError when the
-    model cannot be split over the group, or there are no kernels for its device."""
+    """One rank's shard. Its weights are uninitialised until loaded.
+
+    Raises ConfigError when the model cannot be split over the group or its device has no kernels.
+    """
 
     def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
@@ -127,7 +103,7 @@ class MossForCausalLM(nn.Module):
 
     @torch.inference_mode()
     def pack(self) -> None:
-        """To be called once, when the weights are loaded."""
+        """Hands the loaded weights over to the kernels. Call it once, before the first step."""
         self.transformer.pack(self._kernels)
         self.lm_head.pack(self._kernels.linear)
 
@@ -142,16 +118,12 @@ class MossForCausalLM(nn.Module):
 def load_model(
     path: str | Path, config: ModelConfig, group: TPGroup, dtype: torch.dtype
 ) -> MossForCausalLM:
-    """This rank's shard of the checkpoint in `path`.
+    """This rank's shard of the model directory `path`, ready to run.
 
-    Raises ConfigError when it cannot be split so, CheckpointError when it is not whole.
+    Raises ConfigError when it cannot be split this way, CheckpointError for missing, broken or
+    left-over tensors.
     """
     model = MossForCausalLM(config, group, dtype)
     load_weights(model, path)
     model.pack()
     return model.eval()
-
-
-def _layer_norm(config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> nn.LayerNorm:
-    norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, device=group.device, dtype=dtype)
-    return norm.requires_grad_(False)

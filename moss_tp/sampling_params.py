@@ -1,5 +1,6 @@
-"""What one request asks of the sampler. Validated on construction, immutable afterwards."""
+"""The sampling parameters of a request: validated on construction, immutable afterwards."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,30 +17,31 @@ MAX_N = 128
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """Sampling settings of one request, in the order in which they act on the logits.
+    """Sampling parameters of one request, in the order in which they act on the logits.
 
-    `repetition_penalty` divides positive and multiplies negative logits of every token already
-    in the prompt or the reply (Keskar et al. 2019, as in transformers). `presence_penalty` and
-    `frequency_penalty` are OpenAI's: subtracted once, and once for each time, from tokens of the
-    reply. `logit_bias` holds pairs of an id and what is added to its logit.
+    `repetition_penalty` divides positive and multiplies negative logits of every token in the
+    prompt or the reply so far (Keskar et al. 2019, as in transformers). `presence_penalty` and
+    `frequency_penalty` are OpenAI's: they are subtracted from tokens of the reply, once, and once
+    per occurrence. `logit_bias` holds pairs of a token id and what to add to its logit.
 
-    `temperature` 0 is greedy: the most probable token, whatever the next three say. `top_k` 0 is
-    off. `top_p` keeps the smallest set of tokens with that much probability, `min_p` those with
-    at least that share of the best one's.
+    `temperature` 0 is greedy: it takes the most probable token and ignores the next three.
+    `top_k` 0 is off. `top_p` keeps the smallest set of tokens whose probability adds up to it.
+    `min_p` keeps tokens with at least that fraction of the best token's probability.
 
-    From reply token number `regulation_start` on, the probability of the model's eos is
-    multiplied by `length_penalty`, once more each token (MOSS Vortex): above 1 it makes long
-    replies end, below 1 it makes them longer. What top-k, top-p or min-p took away stays away.
+    After `regulation_start` reply tokens, the probability of eos is multiplied by
+    `length_penalty`, once more for each further token (MOSS Vortex): above 1 it ends long
+    replies, below 1 it makes them longer. A token that top-k, top-p or min-p removed stays
+    removed.
 
-    `stop_token_ids` end the reply and are not part of its text; the model's own eos does too
-    unless `ignore_eos`. No stop id can be sampled before `min_tokens`. `stop` strings end it as
-    soon as its text contains one, in whatever tokens, and are cut off; they count only when they
-    end after `min_tokens`. `max_time` in seconds ends it, with reason "length", at the first
-    token that comes later than that after the request did.
+    `stop_token_ids` end the reply and are not part of its text; so does the model's eos unless
+    `ignore_eos`. No stop id can be sampled before `min_tokens`. A `stop` string ends the reply as
+    soon as the text contains it, and is cut off; it is ignored when it ends within `min_tokens`.
+    `max_time`, in seconds since the request arrived, ends the reply at the first token after it,
+    with finish reason "length".
 
-    `logprobs` asks for the logarithm of each token's probability and for so many of the most
-    probable ones (0: of none); they are the model's own, before all of the above. `n` asks for
-    independent replies. A `seed` fixes the reply whatever it is batched with.
+    `logprobs` returns the log probability of each token and of that many most probable tokens (0:
+    none), under the model's own distribution, before all of the above. `n` is the number of
+    independent replies. A `seed` makes the reply reproducible, whatever it is batched with.
 
     Raises InvalidRequestError, naming the field, for a value out of range.
     """
@@ -84,7 +86,7 @@ class SamplingParams:
 
     @property
     def has_penalties(self) -> bool:
-        """Whether the tokens so far change what is sampled next."""
+        """Whether any penalty is on, so that sampling needs the counts of the tokens so far."""
         return (
             self.repetition_penalty != 1
             or self.presence_penalty != 0
@@ -92,9 +94,9 @@ class SamplingParams:
         )
 
     def split(self) -> Iterator["SamplingParams"]:
-        """The `n` requests of one reply each that these ask for: seeds count on from `seed`."""
+        """`n` requests of one reply each. The first keeps `seed`, the others derive theirs."""
         for index in range(self.n):
-            seed = None if self.seed is None else (self.seed + index) % 2**63
+            seed = self.seed if self.seed is None or index == 0 else derive_seed(self.seed, index)
             yield replace(self, n=1, seed=seed)
 
     def _check_numbers(self) -> Iterator[tuple[str, bool]]:
@@ -116,6 +118,15 @@ class SamplingParams:
         yield "stop_token_ids", len(self.stop_token_ids) <= MAX_STOP_TOKEN_IDS
         yield "logprobs", self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS
         yield "n", 1 <= self.n <= MAX_N
+
+
+def derive_seed(seed: int, *path: int) -> int:
+    """A seed for one of several draws under `seed`, which `path` identifies (choice, pass, …).
+
+    It is a hash, so that no two seeds share the draws of different paths, as sums would.
+    """
+    data = ",".join(map(str, (seed, *path))).encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 
 def _is_stop_strings(stop: tuple[str, ...]) -> bool:

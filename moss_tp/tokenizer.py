@@ -1,9 +1,9 @@
 """MOSS's tokenizer: text to ids and ids to bytes.
 
-Owns the split between text and structure: an added token that is not white space (`<eom>`,
-`<|endoftext|>`) is structure. `encode` never yields one, whatever its text spells, and it has no
-bytes; whoever wants one asks for its `special_id`. (MOSS's other added tokens are runs of white
-space, which are text.) It knows no dialogue and never runs code that a checkpoint brings along.
+Owns the split between text and structure. Added tokens such as `<eom>` are special: `encode` never
+returns one, even for text that spells it, and it decodes to no bytes; `special_id` gives its id.
+MOSS's other added tokens are runs of white space, which are text. It is independent of the dialogue
+protocol and never runs code from a checkpoint.
 """
 
 import json
@@ -16,12 +16,13 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as RawTokenizer
 
 from moss_tp.errors import CheckpointError
+from moss_tp.json_file import read_json
 
 END_OF_MOSS = "<eom>"
 
 
 class Tokenizer:
-    """`raw` encodes text and knows no special token; `specials` are those, by name."""
+    """`raw` encodes text and has no special tokens; `specials` are their ids by name."""
 
     def __init__(self, raw: RawTokenizer, specials: dict[str, int], eos_id: int) -> None:
         self._raw = raw
@@ -33,7 +34,7 @@ class Tokenizer:
     def from_dir(cls, path: str | Path) -> Self:
         """Reads `tokenizer.json`, or `vocab.json`, `merges.txt` and `added_tokens.json`.
 
-        Raises CheckpointError for files that are missing or not a byte-level BPE's.
+        Raises CheckpointError when they are missing, broken or not a byte-level BPE.
         """
         directory = Path(path)
         try:
@@ -48,21 +49,19 @@ class Tokenizer:
             raise CheckpointError(
                 f"{directory} has neither a tokenizer.json nor {Path(error.filename).name}"
             ) from error
-        except CheckpointError:
-            raise
-        # The tokenizers library raises plain Exception for a file it cannot make sense of.
+        # The tokenizers library raises plain Exception for a file that it cannot parse.
         except Exception as error:
             raise CheckpointError(f"the tokenizer in {directory} is broken: {error}") from error
 
     @cached_property
     def vocab_size(self) -> int:
-        """One more than the highest id; a model's own vocabulary may be padded beyond it."""
+        """One more than the highest id. A model's vocabulary may be padded beyond it."""
         return 1 + max(*self._raw.get_vocab().values(), *self._special_names, 0)
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` as ordinary text: a special token's spelling in it stays text.
 
-        Other threads run meanwhile: of the library's calls, only those for a batch let them.
+        Releases the GIL, as only the library's batch calls do.
         """
         (encoded,) = self._raw.encode_batch_fast([text], add_special_tokens=False)
         return list(encoded.ids)
@@ -74,7 +73,7 @@ class Tokenizer:
         return self._specials[token]
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """Text of `ids`. Bytes that are not valid UTF-8 become U+FFFD."""
         pieces = (
             self._special_names[i].encode()
             if not skip_special and i in self._special_names
@@ -84,12 +83,12 @@ class Tokenizer:
         return b"".join(pieces).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The raw bytes of `ids`; a special or unknown id has none."""
+        """Raw bytes of `ids`. Special and unknown ids have none."""
         return b"".join([self._bytes_of.get(i, b"") for i in ids])
 
     @cached_property
     def _bytes_of(self) -> dict[int, bytes]:
-        """Bytes of every id that is text."""
+        """Bytes of every id that is not special."""
         text_ids = {token.content for token in self._raw.get_added_tokens_decoder().values()}
         return {
             token_id: token.encode() if token in text_ids else _token_bytes(token)
@@ -99,8 +98,8 @@ class Tokenizer:
 
 
 def _from_tokenizer_json(file: Path) -> tuple[RawTokenizer, dict[str, int]]:
-    """The tokenizer without its added tokens, and those by name."""
-    fields = json.loads(file.read_text(encoding="utf-8"))
+    """The tokenizer without its added tokens, and the ids of those by name."""
+    fields = read_json(file)
     added = {token["content"]: int(token["id"]) for token in fields.get("added_tokens") or ()}
     raw = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": [], "post_processor": None}))
     if not isinstance(raw.decoder, decoders.ByteLevel):
@@ -109,8 +108,9 @@ def _from_tokenizer_json(file: Path) -> tuple[RawTokenizer, dict[str, int]]:
 
 
 def _from_vocab_files(directory: Path) -> tuple[RawTokenizer, dict[str, int]]:
+    """The same from the files that MOSS was published with."""
     added_file = directory / "added_tokens.json"
-    added = _read_json(added_file) if added_file.exists() else {}
+    added = read_json(added_file) if added_file.exists() else {}
     for name in ("vocab.json", "merges.txt"):
         if not (directory / name).exists():
             raise FileNotFoundError(2, "missing", str(directory / name))
@@ -122,13 +122,14 @@ def _from_vocab_files(directory: Path) -> tuple[RawTokenizer, dict[str, int]]:
 
 
 def _specials(directory: Path, added: dict[str, int]) -> dict[str, int]:
-    """Added tokens that are structure, and those of the vocabulary that a map file names."""
+    """Ids of the special tokens: added ones that are not white space, and those in the vocabulary
+    that `special_tokens_map.json` names."""
     specials = {name: token_id for name, token_id in added.items() if name.strip()}
     vocab_file = directory / "vocab.json"
     map_file = directory / "special_tokens_map.json"
     if vocab_file.exists() and map_file.exists():
-        vocab = _read_json(vocab_file)
-        names = _names(list(_read_json(map_file).values()))
+        vocab = read_json(vocab_file)
+        names = _names(list(read_json(map_file).values()))
         specials |= {name: int(vocab[name]) for name in names if name in vocab}
     return specials
 
@@ -145,7 +146,7 @@ def _names(values: list[Any]) -> list[str]:
 
 
 def _add_text_tokens(raw: RawTokenizer, tokens: dict[str, int]) -> None:
-    """Adds the runs of white space. The library numbers them itself, so check that it agrees."""
+    """Adds the runs of white space. The library assigns ids itself: check that they agree."""
     for name, token_id in sorted(tokens.items(), key=lambda item: item[1]):
         raw.add_tokens([AddedToken(name, normalized=False)])
         if raw.token_to_id(name) != token_id:
@@ -155,26 +156,19 @@ def _add_text_tokens(raw: RawTokenizer, tokens: dict[str, int]) -> None:
 
 
 def _eos_id(directory: Path, specials: dict[str, int]) -> int:
-    """What ends a reply: the model's own word for it, else the protocol's."""
+    """The id that ends a reply: the model config's, else that of `<eom>`."""
     config_file = directory / "config.json"
-    configured = _read_json(config_file).get("eos_token_id") if config_file.exists() else None
+    configured = read_json(config_file).get("eos_token_id") if config_file.exists() else None
     if configured is not None:
         return int(configured)
     if END_OF_MOSS not in specials:
-        raise CheckpointError(f"the tokenizer in {directory} has no token {END_OF_MOSS}")
+        raise CheckpointError(f"no token {END_OF_MOSS}")
     return specials[END_OF_MOSS]
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    fields = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{file} is not a JSON object")
-    return fields
-
-
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte, inverted: bytes that do not print alone are
-    numbered on from U+0100."""
+    """The byte of each character in GPT-2's byte alphabet: printable bytes are themselves, the
+    others are numbered from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {
@@ -186,7 +180,7 @@ _BYTE_OF = _byte_alphabet()
 
 
 def _token_bytes(token: str) -> bytes:
-    """Bytes of a vocabulary entry; one that is not in the byte alphabet stands for itself."""
+    """Bytes of a vocabulary entry. One outside the byte alphabet is plain text."""
     if all(char in _BYTE_OF for char in token):
         return bytes(_BYTE_OF[char] for char in token)
     return token.encode()

@@ -1,7 +1,7 @@
-"""One Ray Serve deployment a plugin: a slow or broken plugin shares no process with another.
+"""One Ray Serve deployment a plugin, so that a slow or broken one shares no process with others.
 
-Knows Serve and the registry; which plugins a chat may use and how long they may take is the
-caller's business. Errors of a back end travel to the caller, who turns them into no result.
+Knows Serve and the registry. Which plugins a chat may use, and how long they may take, is up to
+the caller. An exception of a back end travels to the caller, who turns it into no result.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,13 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from plugins_svc.protocol.results import PluginOutput
-from plugins_svc.registry import PluginSettings, create_plugin
+from plugins_svc.registry import create_plugin
+from plugins_svc.sdk.output import PluginOutput
+from plugins_svc.sdk.spec import PluginSettings
 
 
 class PluginReplica:
-    """A replica: one plugin instance, created when the replica starts."""
+    """A replica: one plugin instance, created with the replica and closed with it."""
 
     def __init__(self, name: str, settings: PluginSettings) -> None:
         self._plugin = create_plugin(name, settings)
@@ -24,15 +25,21 @@ class PluginReplica:
         """Answer one call."""
         return await self._plugin.run(argument)
 
+    def __del__(self) -> None:
+        """Serve calls it when the replica ends, once its requests are answered."""
+        if hasattr(self, "_plugin"):
+            self._plugin.close()
+
 
 def plugin_deployment(
-    name: str, settings: PluginSettings | None = None, options: Mapping[str, Any] | None = None
+    name: str, settings: PluginSettings, options: Mapping[str, Any]
 ) -> Application:
     """The bound deployment of the named plugin, called `plugin_<name>`.
 
-    It claims no CPU: a plugin must never keep a model's placement group waiting.
+    `options` are Serve's deployment options. The replica claims no CPU: a plugin must not keep a
+    model's placement group waiting.
     """
     deployment = serve.deployment(
-        name=f"plugin_{name}", ray_actor_options={"num_cpus": 0}, **(options or {})
+        name=f"plugin_{name}", ray_actor_options={"num_cpus": 0}, **options
     )(PluginReplica)
-    return deployment.bind(name, settings or PluginSettings())
+    return deployment.bind(name, settings)

@@ -1,73 +1,62 @@
-"""Which plugins exist, in MOSS's order, what the model is told of them, and how each is made."""
+"""Every plugin's spec, in MOSS's order, and what follows from them. To add a plugin, add its spec.
+
+Knows no plugin beyond its spec.
+"""
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path
 
-from plugins_svc.calculator import Calculator
-from plugins_svc.equation_solver import EquationSolver
-from plugins_svc.errors import UnknownPluginError
-from plugins_svc.sdk.plugin import Plugin
-from plugins_svc.web_search import WebSearch
+from plugins_svc.calculator.spec import CALCULATOR
+from plugins_svc.equation_solver.spec import EQUATION_SOLVER
+from plugins_svc.sdk.errors import UnknownPluginError
+from plugins_svc.sdk.spec import Plugin, PluginSettings, PluginSpec
+from plugins_svc.text_to_image.spec import TEXT_TO_IMAGE
+from plugins_svc.web_search.spec import WEB_SEARCH
 
-
-@dataclass(frozen=True)
-class Capability:
-    """One capability line of the meta instruction. `plugin` is None for what is always off."""
-
-    plugin: str | None
-    label: str
-    api: str = ""
-
-
-CAPABILITIES = (
-    Capability("web_search", "Web search", "Search(query)"),
-    Capability("calculator", "Calculator", "Calculate(expression)"),
-    Capability("equation_solver", "Equation solver", "Solve(equation)"),
-    Capability("text_to_image", "Text-to-image", "Text2Image(description)"),
-    Capability(None, "Image edition"),
-    Capability(None, "Text-to-speech"),
+# One entry a capability line. A string is the label of a capability that no plugin offers.
+_CAPABILITIES: tuple[PluginSpec | str, ...] = (
+    WEB_SEARCH,
+    CALCULATOR,
+    EQUATION_SOLVER,
+    TEXT_TO_IMAGE,
+    "Image edition",
+    "Text-to-speech",
 )
-PLUGIN_NAMES = tuple(c.plugin for c in CAPABILITIES if c.plugin is not None)
+# Also the order in which Results list their blocks.
+SPECS = tuple(entry for entry in _CAPABILITIES if isinstance(entry, PluginSpec))
+PLUGIN_NAMES = tuple(spec.name for spec in SPECS)
+SPEC_OF_CALL = {spec.call_name: spec for spec in SPECS}
 
 
-@dataclass(frozen=True)
-class PluginSettings:
-    """What back ends need from the operator."""
-
-    documents_dir: Path | None = None
+def spec_of(name: str) -> PluginSpec:
+    """The spec of the plugin called `name`; UnknownPluginError when there is none."""
+    for spec in SPECS:
+        if spec.name == name:
+            return spec
+    raise UnknownPluginError(f"no plugin is called {name!r}")
 
 
 def available_plugins(settings: PluginSettings) -> tuple[str, ...]:
-    """Names of the plugins that have a back end under these settings, in MOSS's order."""
-    without = {"text_to_image"} | ({"web_search"} if settings.documents_dir is None else set())
-    return tuple(name for name in PLUGIN_NAMES if name not in without)
+    """Names of the plugins that can run with these settings, in MOSS's order."""
+    return tuple(spec.name for spec in SPECS if spec.why_unavailable(settings) is None)
 
 
-def create_plugin(name: str, settings: PluginSettings | None = None) -> Plugin:
-    """A new instance of the named plugin; UnknownPluginError when it has no back end."""
-    documents_dir = settings.documents_dir if settings else None
-    match name:
-        case "calculator":
-            return Calculator()
-        case "equation_solver":
-            return EquationSolver()
-        case "web_search" if documents_dir is not None:
-            return WebSearch(documents_dir)
-    hint = ": it searches documents, so give --documents DIR" if name == "web_search" else ""
-    raise UnknownPluginError(f"no back end for plugin {name!r}{hint}")
+def create_plugin(name: str, settings: PluginSettings) -> Plugin:
+    """A new instance of the named plugin; UnknownPluginError when it cannot run."""
+    return spec_of(name).start(settings)
 
 
 def capability_lines(enabled: Collection[str]) -> str:
-    """The seven lines that end a plugin model's meta instruction, each with its newline.
+    """The lines that end a plugin model's meta instruction, each with its newline.
 
-    A plugin outside `enabled` reads `disabled.`; UnknownPluginError for a name nobody has.
+    A plugin outside `enabled` reads `disabled.`; UnknownPluginError for an unknown name.
     """
     if unknown := set(enabled) - set(PLUGIN_NAMES):
         raise UnknownPluginError(f"unknown plugins: {', '.join(sorted(unknown))}")
-    lines = ["- Inner thoughts: enabled."]
-    for capability in CAPABILITIES:
-        on = capability.plugin in enabled
-        state = f"enabled. API: {capability.api}" if on else "disabled."
-        lines.append(f"- {capability.label}: {state}")
+    lines = ["- Inner thoughts: enabled.", *(_line(entry, enabled) for entry in _CAPABILITIES)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _line(entry: PluginSpec | str, enabled: Collection[str]) -> str:
+    if isinstance(entry, PluginSpec) and entry.name in enabled:
+        return entry.capability_line
+    return f"- {entry if isinstance(entry, str) else entry.label}: disabled."

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
-from plugins_svc.registry import PluginSettings, available_plugins
+from plugins_svc.registry import available_plugins
+from plugins_svc.sdk.spec import PluginSettings
 from serve_app.prompt.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
 
 Device = Literal["cpu", "cuda"]
@@ -66,7 +67,7 @@ class ServeSettings(BaseModel):
 
     @property
     def plugin_settings(self) -> PluginSettings:
-        return PluginSettings(documents_dir=self.documents_dir)
+        return {} if self.documents_dir is None else {"documents_dir": self.documents_dir}
 
     @property
     def plugin_names(self) -> tuple[str, ...]:

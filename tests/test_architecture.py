@@ -58,9 +58,9 @@ TORCH_FREE = (
     "moss_tp.engine.scheduling.scheduler",
     "moss_tp.engine.scheduling.sequence",
     "moss_tp.engine.stop_strings",
-    "moss_tp.layers.sampling.row",
-    "moss_tp.layers.sampling.token_history",
-    "moss_tp.layers.sampling.uniforms",
+    "moss_tp.sampling.row",
+    "moss_tp.sampling.token_history",
+    "moss_tp.sampling.uniforms",
     "moss_tp.engine.scheduling.waiting_queue",
 )
 

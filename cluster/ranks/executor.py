@@ -19,8 +19,8 @@ from moss_tp.engine.running.driver import Leader
 from moss_tp.engine.running.kv_budget import choose_num_blocks
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine_config import EngineConfig
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
 from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.sampling.row import SampledToken, SamplingRow
 
 HOST = "127.0.0.1"  # a group never leaves its node
 STOP_TIMEOUT_S = 5

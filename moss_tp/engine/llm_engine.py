@@ -35,7 +35,7 @@ from moss_tp.errors import (
     InvalidRequestError,
     QueueFullError,
 )
-from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 
 # So many texts take as long as handing a step to its thread and back: 0.2 ms.

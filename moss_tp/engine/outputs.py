@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken
 
 FinishReason = Literal["stop", "length", "abort"]
 

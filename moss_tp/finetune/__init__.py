@@ -1,1 +1,1 @@
-"""Supervised fine-tuning of MOSS on conversations in its published JSON, with accelerate."""
+"""Supervised fine-tuning of MOSS on conversations in its published JSON format."""

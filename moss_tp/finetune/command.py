@@ -1,4 +1,4 @@
-"""The fine-tuning command line: MOSS's flags, one setting each."""
+"""The fine-tuning command line: one flag per setting; MOSS's flag names work too."""
 
 import logging
 from pathlib import Path
@@ -28,29 +28,35 @@ _FOLDER = click.Path(path_type=Path)
     "--output_dir",
     required=True,
     type=_FOLDER,
-    help="The trained model goes to OUTPUT_DIR/model, what resume needs to state.",
+    help="The model is saved to OUTPUT_DIR/model, the state to resume from to OUTPUT_DIR/state.",
 )
-@click.option("--log-dir", "--log_dir", type=_FOLDER, help="Where train_log.jsonl goes.")
+@click.option(
+    "--log-dir", "--log_dir", type=_FOLDER, help="Folder of train_log.jsonl; by default OUTPUT_DIR."
+)
 @click.option("--epochs", "--n_epochs", default=2, show_default=True)
 @click.option(
     "--batch-size",
     "--train_bsz_per_gpu",
     default=4,
     show_default=True,
-    help="Conversations a step and process.",
+    help="Conversations per process and forward pass.",
 )
 @click.option("--eval-batch-size", "--eval_bsz_per_gpu", default=4, show_default=True)
 @click.option("--gradient-accumulation", default=1, show_default=True)
 @click.option("--learning-rate", "--learning_rate", default=9e-6, show_default=True)
 @click.option(
-    "--warmup-rate", "--warmup_rates", default=0.05, show_default=True, help="Share of all steps."
+    "--warmup-rate",
+    "--warmup_rates",
+    default=0.05,
+    show_default=True,
+    help="Fraction of all steps.",
 )
 @click.option("--weight-decay", "--weight_decay", default=0.1, show_default=True)
 @click.option("--adam-beta2", default=0.999, show_default=True)
 @click.option("--max-grad-norm", default=1.0, show_default=True)
 @click.option(
     "--max-seq-len", "--max_seq_len", default=2048, show_default=True,
-    help="Tokens of a conversation; never more than the model's positions.",
+    help="Maximum tokens per conversation, capped at the model's positions.",
 )  # fmt: skip
 @click.option("--max-steps", type=int, help="Stop after this many optimizer steps.")
 @click.option("--save-step", "--save_step", default=3000, show_default=True)
@@ -67,15 +73,18 @@ _FOLDER = click.Path(path_type=Path)
     type=click.Choice(["bfloat16", "float16", "float32"]),
 )
 @click.option("--gradient-checkpointing", is_flag=True)
-@click.option("--mask-human", is_flag=True, help="No loss on what users say (MOSS has it on).")
+@click.option("--mask-human", is_flag=True, help="No loss on user messages (MOSS trains on them).")
 @click.option(
-    "--served-history", is_flag=True, help="Earlier turns as when serving: their Results are None."
+    "--served-history",
+    is_flag=True,
+    help="Set the Results of earlier turns to None, as serving does.",
 )
-@click.option("--resume", is_flag=True, help="Go on from OUTPUT_DIR/state.")
+@click.option("--resume", is_flag=True, help="Continue from OUTPUT_DIR/state.")
 def command(model: str, **options: Any) -> None:
-    """Fine-tune MOSS on conversations in its published JSON (loss off on meta and Results).
+    """Fine-tune MOSS on conversations in its published JSON format.
 
-    Several GPUs: `accelerate launch -m moss_tp.finetune …` with the same flags.
+    The loss is off on the meta instruction and on Results. On several GPUs run `accelerate launch
+    -m moss_tp.finetune …` with the same flags.
     """
     from moss_tp.config import resolve_model
     from moss_tp.errors import MossError

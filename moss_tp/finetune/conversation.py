@@ -1,7 +1,8 @@
-"""Conversations in MOSS's published JSON, read into segments of the dialogue protocol.
+"""Reads conversations in MOSS's published JSON format into segments of the dialogue protocol.
 
-It accepts the published files (`turn_1` … with `Human`, `Inner Thoughts`, `Commands`, `Tool
-Responses`, `MOSS`; the plain models' have only `Human` and `MOSS`) and knows no tokenizer.
+`chat` holds `turn_1`, `turn_2`, …, each with `Human`, `Inner Thoughts`, `Commands`, `Tool
+Responses` and `MOSS`, or only `Human` and `MOSS` for models without plugins. Nothing is tokenized
+here.
 """
 
 import json
@@ -15,7 +16,7 @@ from moss_tp.errors import MossError
 
 
 class ConversationError(MossError):
-    """A conversation that is not in MOSS's published form."""
+    """A conversation that is not in MOSS's published format."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Conversation:
 
 
 def parse_conversation(published: Mapping[str, Any]) -> Conversation:
-    """The conversation in one published JSON object; ConversationError says what is wrong."""
+    """The conversation of one published JSON object. Raises ConversationError."""
     try:
         chat = published["chat"]
         turns = [chat[f"turn_{index}"] for index in range(1, int(published["num_turns"]) + 1)]
@@ -39,7 +40,7 @@ def parse_conversation(published: Mapping[str, Any]) -> Conversation:
 
 
 def read_conversations(path: Path) -> Iterator[Conversation]:
-    """Those of a .jsonl file (one a line), a .json file (one) or a folder of .json files."""
+    """Conversations of a .jsonl file (one a line), a .json file (one) or a folder of the latter."""
     if path.is_dir():
         for file in sorted(path.glob("*.json")):
             yield from read_conversations(file)

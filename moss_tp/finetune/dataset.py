@@ -1,7 +1,7 @@
-"""Examples in memory, batches of similar length, and padding.
+"""The training examples in memory, batches of similar length, and padding.
 
-Batches of an epoch follow from seed and epoch alone, so a resumed run sees what an unbroken one
-would have seen.
+The batches of an epoch depend only on seed and epoch, so a resumed run sees the same batches as an
+uninterrupted one.
 """
 
 import random
@@ -17,23 +17,23 @@ from moss_tp.dialogue import Encoder
 from moss_tp.finetune.conversation import read_conversations
 from moss_tp.finetune.example import MaskOptions, build_example
 
-IGNORED = -100
-_POOL_BATCHES = 50
+IGNORED = -100  # the label of a token without loss
+_POOL_BATCHES = 50  # as many batches at a time are sorted by length
 
 
 class _CachingEncoder:
-    """An encoder that remembers short texts: markers, newlines and stock phrases."""
+    """An encoder with a cache, which markers, newlines and stock phrases hit."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self._remembered = lru_cache(maxsize=100_000)(encoder.encode)
+        self._encode = lru_cache(maxsize=100_000)(encoder.encode)
         self.special_id = encoder.special_id
 
     def encode(self, text: str) -> list[int]:
-        return self._remembered(text)
+        return self._encode(text)
 
 
 class SFTDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Conversations as (ids, labels), both int64 (T,); labels are IGNORED where loss is off."""
+    """Conversations as `(ids, labels)`, both int64 `(T,)`. Labels are IGNORED without loss."""
 
     def __init__(
         self, path: Path, encoder: Encoder, max_seq_len: int, options: MaskOptions
@@ -56,14 +56,14 @@ class SFTDataset(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def lengths(self) -> list[int]:
-        """Number of ids of each example."""
+        """Number of tokens of each example."""
         return [len(ids) for ids in self._ids]
 
 
 def collate(examples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Right-padded (B, T) ids and labels.
+    """Right-padded ids and labels `(B, T)`.
 
-    Padding needs no attention mask: attention is causal, so nothing that has a loss sees it.
+    Padding needs no attention mask: attention is causal, so no token with a loss attends to it.
     """
     pad = torch.nn.utils.rnn.pad_sequence
     ids = pad([ids for ids, _ in examples], batch_first=True)
@@ -72,9 +72,9 @@ def collate(examples: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 class LengthGroupedBatches(Sampler[list[int]]):
-    """Full batches of similar length in random order, anew each epoch.
+    """Full batches of similar length, in another random order each epoch.
 
-    `batch_size` and `drop_last` are what accelerate reads to shard batches among processes.
+    accelerate reads `batch_size` and `drop_last` to shard batches over processes.
     """
 
     drop_last = True
@@ -88,7 +88,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
         return len(self.lengths) // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Batches of `epoch` after the first `num_skipped`."""
+        """Batches of `epoch`, without the first `num_skipped`."""
         rng = random.Random(f"{self.seed}/{self.epoch}")
         order = list(range(len(self.lengths)))
         rng.shuffle(order)

@@ -1,8 +1,8 @@
-"""One conversation as token ids and a loss mask.
+"""Builds the token ids and the loss mask of a conversation.
 
-The ids are those serving builds: meta instruction and bodies encoded on their own, ids joined.
-The published mask takes the loss off the meta instruction and off the bodies of Results; markers
-and end tokens keep theirs.
+The ids are built as in serving: meta instruction and bodies are encoded separately, ids
+concatenated. As in the published training, the loss is off on the meta instruction and on the
+bodies of Results; markers and end tokens have it.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from moss_tp.finetune.conversation import Conversation
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """Departures from the published training; see FinetuneSettings."""
+    """Options beyond the published training; see FinetuneSettings."""
 
     mask_human: bool = False
     served_history: bool = False
@@ -31,7 +31,7 @@ class MaskOptions:
 
 @dataclass
 class Example:
-    """Token ids, and for each whether the model is taught to predict it."""
+    """Token ids, and for each whether predicting it has a loss."""
 
     ids: list[int] = field(default_factory=list)
     has_loss: list[bool] = field(default_factory=list)
@@ -47,10 +47,10 @@ def build_example(
     max_seq_len: int,
     options: MaskOptions = MaskOptions(),
 ) -> Example | None:
-    """Ids and mask of as many whole turns as fit; None when not even the first does."""
+    """Ids and mask of as many whole turns as fit `max_seq_len`, None when the first does not."""
     example = Example()
     example.append(encoder.encode(conversation.meta_instruction), has_loss=False)
-    instruction_length = len(example.ids)
+    num_instruction_ids = len(example.ids)
     for index, turn in enumerate(conversation.turns):
         is_last = index == len(conversation.turns) - 1
         if options.served_history and not is_last:
@@ -61,7 +61,7 @@ def build_example(
             break
         example.ids += encoded.ids
         example.has_loss += encoded.has_loss
-    return example if len(example.ids) > instruction_length else None
+    return example if len(example.ids) > num_instruction_ids else None
 
 
 def _encode_turn(

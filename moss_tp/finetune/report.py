@@ -1,4 +1,4 @@
-"""Running loss and accuracy, the progress bar and the log file of a run."""
+"""Reports a run: loss and accuracy, the progress bar and the log file."""
 
 import json
 import time
@@ -12,24 +12,24 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 
 class Metric:
-    """Mean loss and accuracy over the labels seen since the last reading."""
+    """Mean loss and accuracy over the labels since the last `read`."""
 
     def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right, labels
+        self._sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, labels
 
-    def update(self, loss: Tensor, num_right: Tensor, num_labels: Tensor) -> None:
-        """Add one batch: its mean loss, right predictions and labels."""
-        self._sums += torch.stack([loss.detach() * num_labels, num_right, num_labels]).double()
+    def update(self, loss: Tensor, num_correct: Tensor, num_labels: Tensor) -> None:
+        """Adds a batch: its mean loss, its number of correct predictions and of labels."""
+        self._sums += torch.stack([loss.detach() * num_labels, num_correct, num_labels]).double()
 
     def read(self, accelerator: Accelerator) -> tuple[float, float]:
-        """(loss, accuracy) over all processes; starts afresh."""
-        loss, right, labels = accelerator.reduce(self._sums, "sum").tolist()
+        """Loss and accuracy over all processes. Resets both."""
+        loss, correct, labels = accelerator.reduce(self._sums, "sum").tolist()
         self._sums.zero_()
-        return loss / max(labels, 1), right / max(labels, 1)
+        return loss / max(labels, 1), correct / max(labels, 1)
 
 
 class Report:
-    """Progress bar and one JSON line a reading, on the main process only."""
+    """A progress bar and a log file of one JSON line per `log`, on the main process only."""
 
     def __init__(self, log_dir: Path, num_steps: int, start: int, is_main: bool) -> None:
         self._file = None
@@ -42,11 +42,11 @@ class Report:
         self._started = time.monotonic()
 
     def advance(self) -> None:
-        """One optimizer step is done."""
+        """Counts one optimizer step."""
         self._bar.update()
 
     def log(self, step: int, **values: float) -> None:
-        """Write values to the log and show them on the bar."""
+        """Writes `values` to the log file and shows them on the bar."""
         if self._file is None:
             return
         shown = {name: float(f"{value:.4g}") for name, value in values.items()}

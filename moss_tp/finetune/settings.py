@@ -1,19 +1,30 @@
-"""What a fine-tuning run is told: one frozen value, checked before anything is loaded."""
+"""The settings of a fine-tuning run, checked before anything is loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from moss_tp.errors import ConfigError
 
+_POSITIVE = (
+    "epochs",
+    "batch_size",
+    "eval_batch_size",
+    "gradient_accumulation",
+    "max_seq_len",
+    "save_step",
+    "eval_step",
+    "log_step",
+)
+
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """Settings of one run; the defaults are MOSS's own where it has them.
+    """Settings of one run. The defaults are MOSS's where it has them.
 
-    `batch_size` counts conversations a process. `warmup_rate` is a share of all steps. Steps are
-    optimizer steps. `mask_human` takes the loss off what users say, which MOSS leaves on.
-    `served_history` shows earlier turns as serving does: their Results are `None`, and a reply
-    that rested on them carries no loss.
+    `batch_size` is conversations per process. `warmup_rate` is a fraction of all steps. Steps are
+    optimizer steps. `mask_human` turns the loss on user messages off, which MOSS has on.
+    `served_history` presents earlier turns as serving does: their Results are `None`, and replies
+    that depended on them have no loss. Raises ConfigError for settings that cannot work.
     """
 
     model: Path
@@ -43,14 +54,7 @@ class FinetuneSettings:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        counts: tuple[str, ...] = (
-            "epochs",
-            "batch_size",
-            "eval_batch_size",
-            "gradient_accumulation",
-        )
-        counts += ("max_seq_len", "save_step", "eval_step", "log_step")
-        for name in counts:
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.learning_rate <= 0 or not 0 <= self.warmup_rate <= 1:

@@ -1,6 +1,6 @@
 """A CodeGen model with its training loss: the module that accelerate wraps.
 
-The head is applied only where the loss is on, which for short replies is half of all tokens.
+The LM head runs only on positions with a loss: with short replies, half of all tokens.
 """
 
 from pathlib import Path
@@ -21,21 +21,21 @@ class SFTModel(nn.Module):
         self.causal_lm = causal_lm
 
     def forward(self, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean loss, number of right predictions, number of labels of a (B, T) batch."""
+        """Mean loss, number of correct predictions and number of labels of a `(B, T)` batch."""
         hidden = self.causal_lm.transformer(input_ids=ids, use_cache=False).last_hidden_state
         targets = labels[:, 1:]
         is_labelled = targets != IGNORED  # (B, T - 1)
         logits = self.causal_lm.lm_head(hidden[:, :-1][is_labelled])  # (N, V)
         targets = targets[is_labelled]
         loss = F.cross_entropy(logits.float(), targets)
-        num_right = (logits.argmax(-1) == targets).sum()
-        return loss, num_right, torch.tensor(targets.numel(), device=ids.device)
+        num_correct = (logits.argmax(-1) == targets).sum()
+        return loss, num_correct, torch.tensor(targets.numel(), device=ids.device)
 
 
 def load_causal_lm(directory: Path, gradient_checkpointing: bool) -> CodeGenForCausalLM:
-    """The checkpoint in fp32, whatever model type its config names: MOSS's tensors are CodeGen's.
+    """The checkpoint in fp32 as CodeGen, whose tensors MOSS's are.
 
-    The repository's own code in a checkpoint is never run.
+    The model type in its config is ignored, and Python code in the directory is never run.
     """
     config = CodeGenConfig.from_pretrained(directory)
     config.architectures = ["CodeGenForCausalLM"]

@@ -1,8 +1,7 @@
-"""The fine-tuning loop: accelerate brings devices and processes, this brings MOSS's recipe.
+"""The fine-tuning loop, with accelerate for devices and processes.
 
-AdamW without decay on biases and norms, cosine schedule with warm-up, gradient clipping, eval
-loss, checkpoints that can be served and a state that can be resumed. Run it under `accelerate
-launch` for several GPUs.
+MOSS's recipe: AdamW without weight decay on biases and norms, cosine schedule with warm-up,
+gradient clipping, eval loss. It saves the model to serve and the state to resume from.
 """
 
 import torch
@@ -26,14 +25,13 @@ Batches = DataLoader[tuple[Tensor, Tensor]]
 
 
 def finetune(settings: FinetuneSettings) -> Progress:
-    """Train as told and return how far it came; the model is in `output_dir` afterwards."""
+    """Runs the training; the model is in `output_dir / "model"` afterwards."""
     set_seed(settings.seed)
-    trainer = Trainer(settings)
-    return trainer.run()
+    return Trainer(settings).run()
 
 
 class Trainer:
-    """One run, from loading to the last checkpoint."""
+    """One run: loads data and model when constructed, trains in `run`."""
 
     def __init__(self, settings: FinetuneSettings) -> None:
         self.settings = settings
@@ -41,15 +39,21 @@ class Trainer:
             mixed_precision=settings.mixed_precision,
             gradient_accumulation_steps=settings.gradient_accumulation,
         )
-        tokenizer = Tokenizer.from_dir(settings.model)
         positions = ModelConfig.from_dir(settings.model).max_position_embeddings
         self.max_seq_len = min(settings.max_seq_len, positions)
-        options = MaskOptions(settings.mask_human, settings.served_history)
-        train = self._dataset(tokenizer, "train", options)
+        self.tokenizer = Tokenizer.from_dir(settings.model)
+        train = self._dataset("train")
         self.batches = LengthGroupedBatches(train.lengths, settings.batch_size, settings.seed)
-        self.eval_loader = self._eval_loader(tokenizer, options)
-        loader: Batches = DataLoader(train, batch_sampler=self.batches, collate_fn=collate)
+        self.eval_loader = self._eval_loader()
         self.num_steps = self._count_steps()
+        self._prepare(DataLoader(train, batch_sampler=self.batches, collate_fn=collate))
+        self.metric = Metric(self.accelerator.device)
+        self.state_dir = settings.output_dir / "state"
+        self.progress = Progress()
+
+    def _prepare(self, loader: Batches) -> None:
+        """Loads the model, and has accelerate wrap it, its optimizer and `loader`."""
+        settings = self.settings
         model = SFTModel(load_causal_lm(settings.model, settings.gradient_checkpointing))
         optimizer = AdamW(
             _parameter_groups(model, settings.weight_decay),
@@ -61,12 +65,9 @@ class Trainer:
         )
         self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
         self.accelerator.register_for_checkpointing(self.schedule)
-        self.metric = Metric(self.accelerator.device)
-        self.state_dir = settings.output_dir / "state"
-        self.progress = Progress()
 
     def run(self) -> Progress:
-        """All remaining steps."""
+        """Takes all remaining steps and saves after the last one."""
         if self.settings.resume:
             self.progress = load_state(self.accelerator, self.state_dir)
         log_dir = self.settings.log_dir or self.settings.output_dir
@@ -98,8 +99,8 @@ class Trainer:
 
     def _train_batch(self, ids: Tensor, labels: Tensor) -> None:
         with self.accelerator.accumulate(self.model):
-            loss, num_right, num_labels = self.model(ids, labels)
-            self.metric.update(loss, num_right, num_labels)
+            loss, num_correct, num_labels = self.model(ids, labels)
+            self.metric.update(loss, num_correct, num_labels)
             self.accelerator.backward(loss)
             if self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(
@@ -142,16 +143,17 @@ class Trainer:
             dtype = getattr(torch, settings.export_dtype)
             export_model(weights, settings.model, settings.output_dir / "model", dtype)
 
-    def _dataset(self, tokenizer: Tokenizer, name: str, options: MaskOptions) -> SFTDataset:
+    def _dataset(self, name: str) -> SFTDataset:
         path = self.settings.data_dir / f"{name}.jsonl"
-        return SFTDataset(path, tokenizer, self.max_seq_len, options)
+        options = MaskOptions(self.settings.mask_human, self.settings.served_history)
+        return SFTDataset(path, self.tokenizer, self.max_seq_len, options)
 
-    def _eval_loader(self, tokenizer: Tokenizer, options: MaskOptions) -> Batches | None:
+    def _eval_loader(self) -> Batches | None:
         if not (self.settings.data_dir / "val.jsonl").is_file():
             return None
-        held_out = self._dataset(tokenizer, "val", options)
+        dataset = self._dataset("val")
         size = self.settings.eval_batch_size
-        loader: Batches = DataLoader(held_out, batch_size=size, collate_fn=collate)
+        loader: Batches = DataLoader(dataset, batch_size=size, collate_fn=collate)
         prepared: Batches = self.accelerator.prepare(loader)
         return prepared
 
@@ -165,10 +167,10 @@ class Trainer:
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Decay on matrices alone: not on biases and norms, whose tensors have one dimension."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    """Weight decay on matrices only: biases and norms, with one dimension, have none."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]

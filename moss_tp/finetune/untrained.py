@@ -1,4 +1,4 @@
-"""A model directory with random weights: where training from scratch starts."""
+"""Writes a model directory with random weights, to train from scratch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,12 @@ from transformers import CodeGenConfig, CodeGenForCausalLM, set_seed
 from moss_tp.tokenizer import Tokenizer
 
 _EMBEDDING_STD = 0.1
-_HEAD_SCALE = 0.2
+_HEAD_SCALE = 0.2  # of the LM head's weights, relative to the embeddings
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a MOSS model; `num_heads` must be a multiple of its four q-v-k groups."""
+    """Sizes of a MOSS model. `num_heads` must be a multiple of 4, the groups of stored qkv rows."""
 
     num_layers: int
     hidden_size: int
@@ -25,7 +25,7 @@ class ModelShape:
 
 
 def write_untrained(directory: Path, shape: ModelShape, seed: int) -> None:
-    """Adds config and random weights to a directory that holds a tokenizer already."""
+    """Adds config and random weights to a `directory` that has a tokenizer."""
     tokenizer = Tokenizer.from_dir(directory)
     config = CodeGenConfig(
         vocab_size=tokenizer.vocab_size,
@@ -51,10 +51,10 @@ def write_untrained(directory: Path, shape: ModelShape, seed: int) -> None:
 
 @torch.no_grad()
 def _initialise(model: CodeGenForCausalLM) -> None:
-    """Weights from which a narrow model learns to copy soon.
+    """Random weights from which a narrow model soon learns to copy.
 
-    Matrices keep the size of what they multiply; embeddings stand out in the residual stream, and
-    the head starts along them, so a block that moves a token's embedding already predicts it.
+    Matrices preserve the scale of their input. Embeddings are large in the residual stream and
+    the head starts parallel to them, so a block that copies a token's embedding predicts it.
     """
     depth = (2 * model.config.n_layer) ** -0.5
     for name, weight in model.named_parameters():

@@ -1,7 +1,7 @@
-"""The two ends of the model, split by vocabulary: token embedding and LM head.
+"""Token embedding and LM head, both split by vocabulary.
 
-A vocabulary that the ranks do not divide is padded with rows of zeros on the last ranks; they
-are cut off before anyone sees logits, so no padding is ever sampled.
+A vocabulary that the ranks do not divide is padded with rows of zeros on the last ranks. Their
+logits are cut off, so a padding id is never sampled.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moss_tp.kernels.base import DenseWeight, Linear, MakeLinear
-from moss_tp.layers.linear import empty_parameter, release
+from moss_tp.layers.parallel_weight import empty_parameter, release
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.weights.load import Shard
+from moss_tp.weights.shard import Shard
 
 
 def vocab_part(vocab_size: int, group: TPGroup) -> tuple[int, int, int]:
-    """This rank's share `(rows, start, stop)`: `rows` with padding, ids `start:stop` real."""
-    rows = -(-vocab_size // group.size)
-    start = min(group.rank * rows, vocab_size)
-    return rows, start, min(start + rows, vocab_size)
+    """This rank's `(num_rows, start, stop)`: its rows, padding included, and its ids."""
+    num_rows = -(-vocab_size // group.size)
+    start = min(group.rank * num_rows, vocab_size)
+    return num_rows, start, min(start + num_rows, vocab_size)
 
 
 class VocabParallelEmbedding(nn.Module):
@@ -29,32 +29,34 @@ class VocabParallelEmbedding(nn.Module):
     def __init__(self, vocab_size: int, hidden: int, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
         self._group = group
-        rows, self._start, self._stop = vocab_part(vocab_size, group)
-        self.weight = empty_parameter(rows, hidden, group=group, dtype=dtype)
+        num_rows, self._start, self._stop = vocab_part(vocab_size, group)
+        self.weight = empty_parameter(num_rows, hidden, group=group, dtype=dtype)
         span = (self._start, self._stop)
         self.shards: Mapping[str, Shard] = {"weight": Shard((vocab_size, hidden), 0, (span,))}
 
     def forward(self, token_ids: Tensor) -> Tensor:
         if self._group.size == 1:
             return F.embedding(token_ids, self.weight)
-        is_own = (token_ids >= self._start) & (token_ids < self._stop)
-        local = torch.where(is_own, token_ids - self._start, 0)
-        x = F.embedding(local, self.weight).masked_fill_(~is_own[:, None], 0)
+        is_local = (token_ids >= self._start) & (token_ids < self._stop)
+        local_ids = torch.where(is_local, token_ids - self._start, 0)
+        x = F.embedding(local_ids, self.weight).masked_fill_(~is_local[:, None], 0)
         return self._group.all_reduce(x)
 
 
 class ParallelLMHead(nn.Module):
-    """`x (R, hidden) -> fp32 logits (R, vocab_size)` on rank 0, None elsewhere. One gather,
-    or none at all where R is 0. To be packed before its first use."""
+    """`x (R, hidden) -> fp32 logits (R, vocab_size)` on rank 0, None elsewhere.
+
+    One gather, none when R is 0. Call `pack` before the first use.
+    """
 
     def __init__(self, vocab_size: int, hidden: int, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
         self._group = group
         self._is_root = group.rank == 0
         self._vocab_size = vocab_size
-        rows, start, stop = vocab_part(vocab_size, group)
-        self.weight = empty_parameter(rows, hidden, group=group, dtype=dtype)
-        self.bias = empty_parameter(rows, group=group, dtype=dtype)
+        num_rows, start, stop = vocab_part(vocab_size, group)
+        self.weight = empty_parameter(num_rows, hidden, group=group, dtype=dtype)
+        self.bias = empty_parameter(num_rows, group=group, dtype=dtype)
         self.shards: Mapping[str, Shard] = {
             "weight": Shard((vocab_size, hidden), 0, ((start, stop),)),
             "bias": Shard((vocab_size,), 0, ((start, stop),)),

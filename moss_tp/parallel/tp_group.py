@@ -1,11 +1,11 @@
-"""The tensor-parallel group: every collective there is, each counted.
+"""The tensor-parallel group: every collective of the project, each counted.
 
-    rank 0: store = TPGroup.listen(host)     (host, store.port) goes to the others
+    rank 0: store = TPGroup.listen(host)     (host, store.port) goes to the other ranks
     all:    TPGroup.join(rank, size, (host, port), device, timeout_s)   at the same time
 
-A group is an object, never a global: several live side by side in one process. Tensors go over
-NCCL on CUDA; on CPU, and control messages (ints) always, through shared memory where all ranks
-are on one host, else over gloo. It does not know what is being reduced.
+A group is an object, never a global: a process may be in several. Tensors on CUDA go over NCCL.
+Tensors on CPU and control messages (ints) go through shared memory when all ranks are on one
+host, else over gloo.
 """
 
 import platform
@@ -21,27 +21,25 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, unstubbed
-from torch.distributed.distributed_c10d import PrefixStore, ProcessGroupGloo, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+from moss_tp.parallel.backends import Backend, gloo_backend, indexed_device, nccl_backend
 
 if TYPE_CHECKING:
     from moss_tp.parallel.shm import SharedMemory
 
 R = TypeVar("R")
 
-# A process group of one backend, outside torch's global registry. (Any: torch's stubs know its
-# collectives only on the registered wrapper.)
-Backend = Any
-
-# Ints of a control message that go in gloo's first broadcast: its length, then as many of its
-# values as fit. Enough for a step of 64 decodes with short tables.
+# Ints in gloo's first broadcast of a control message: the message's length, then as many of its
+# values as fit. Enough for a step of 64 decodes with short block tables.
 CONTROL_INTS = 2048
 
 
 class TPGroup:
-    """`size` ranks, of which this is `rank`, with its tensors on `device`.
+    """This process's end, `rank`, of a group of `size` ranks, with its tensors on `device`.
 
-    `counts` counts collectives by name; a group of one has none. A collective that outlasts the
-    timeout, or whose peer is gone, raises RuntimeError and the group is of no more use.
+    `counts` counts collectives by name; a group of one makes none. A collective raises
+    RuntimeError when it times out or a peer is gone; the group is unusable afterwards.
     """
 
     def __init__(
@@ -60,12 +58,12 @@ class TPGroup:
         self.counts: Counter[str] = Counter()
         self._control = control
         self._data = data
-        self._store = store  # NCCL looks into it as long as the group lives
+        self._store = store  # NCCL reads it as long as the group lives
         self._shared = shared
 
     @property
     def shares_memory(self) -> bool:
-        """Whether what can go through shared memory does."""
+        """Whether all ranks are on one host and communicate through shared memory on CPU."""
         return self._shared is not None
 
     @classmethod
@@ -75,17 +73,18 @@ class TPGroup:
 
     @staticmethod
     def listen(host: str) -> TCPStore:
-        """Rank 0's meeting point on a free port of `host`, `.port`; keep it until all have joined.
+        """Rank 0's rendezvous store on a free port of `host`; the port is its `.port`.
 
-        Call it in the process that joins as rank 0."""
-        # Left to itself the store would listen on every interface, and it trusts all comers.
+        Call it in the process that joins as rank 0, and keep it until all ranks have joined.
+        """
+        # By default the store would listen on every interface, and it does not authenticate.
         listener = socket.create_server((host, 0))
         return TCPStore(
             host,
             listener.getsockname()[1],
             is_master=True,
             wait_for_workers=False,
-            multi_tenant=True,  # join() on rank 0 shares this server instead of binding again
+            multi_tenant=True,  # join() on rank 0 uses this server instead of binding again
             master_listen_fd=listener.detach(),
         )
 
@@ -100,12 +99,12 @@ class TPGroup:
         *,
         share_memory: bool = True,
     ) -> Self:
-        """Meets the other ranks at `address`; all must be here within `timeout_s`.
+        """Joins the ranks that meet at `address`.
 
-        Every later collective has the same timeout. Memory is shared where all ranks want it and
-        can. Raises RuntimeError.
+        `timeout_s` limits how long they may take, and every later collective. Memory is shared
+        when every rank has `share_memory` set and can. Raises RuntimeError.
         """
-        torch_device = own_device(device)
+        torch_device = indexed_device(device)
         timeout = timedelta(seconds=timeout_s)
         store = TCPStore(
             *address,
@@ -114,16 +113,16 @@ class TPGroup:
             wait_for_workers=False,
             multi_tenant=True,
         )
-        control = _gloo(PrefixStore("control", store), rank, size, address, timeout)
+        control = gloo_backend(PrefixStore("control", store), rank, size, address, timeout)
         data = control
         if torch_device.type == "cuda":
             torch.cuda.set_device(torch_device)
-            data = _nccl(PrefixStore("data", store), rank, size, timeout)
+            data = nccl_backend(PrefixStore("data", store), rank, size, timeout)
         shared = None
-        if _all_agree(control, share_memory and _orders_memory()):
+        if _all_agree(control, share_memory and _has_ordered_stores()):
             shared = _share(PrefixStore("memory", store), rank, size, timeout_s, control)
         group = cls(rank, size, torch_device, control, data, store, shared)
-        group.all_reduce(torch.zeros(1, device=torch_device))  # NCCL connects only now
+        group.all_reduce(torch.zeros(1, device=torch_device))  # NCCL connects lazily
         group.counts.clear()
         return group
 
@@ -138,7 +137,7 @@ class TPGroup:
         return x
 
     def gather(self, x: Tensor) -> list[Tensor] | None:
-        """Every rank's `x`, in rank order, on rank 0; None elsewhere. All have one shape."""
+        """Every rank's `x` in rank order on rank 0, None elsewhere. All have the same shape."""
         if self._data is None:
             return [x]
         if self._shared is not None and x.is_cpu:
@@ -151,7 +150,7 @@ class TPGroup:
         return parts
 
     def broadcast_ints(self, values: list[int] | None) -> list[int]:
-        """Rank 0's `values`, on every rank; the others pass None."""
+        """Rank 0's `values` on every rank. The other ranks pass None."""
         if self._control is None:
             return list(values or ())
         if self._shared is not None:
@@ -172,14 +171,14 @@ class TPGroup:
         return received + tail.tolist()
 
     def barrier(self) -> None:
-        """Returns when every rank is here."""
+        """Returns when every rank has called it."""
         if self._shared is not None:
             self._run("barrier", self._shared.barrier)
         elif self._control is not None:
             self._run_backend("barrier", self._control.barrier)
 
     def close(self) -> None:
-        """Leaves the group; the peers' next collective fails. Idempotent."""
+        """Leaves the group: the peers' next collective fails. Idempotent."""
         if self._shared is not None:
             self._shared.close()
         for backend in (self._control, self._data):
@@ -202,51 +201,23 @@ class TPGroup:
         self._run(name, collective, *args).wait()
 
 
-def own_device(device: str | torch.device) -> torch.device:
-    """Where Ray gives a process one GPU, "cuda" is that one; torch and NCCL want its number."""
-    named = torch.device(device)
-    return torch.device("cuda", 0) if named.type == "cuda" and named.index is None else named
-
-
-def _gloo(
-    store: Store, rank: int, size: int, address: tuple[str, int], timeout: timedelta
-) -> Backend:
-    """gloo bound to the interface that leads to rank 0: loopback stays on loopback."""
-    with socket.create_connection(address, timeout=timeout.total_seconds()) as connection:
-        own_ip = connection.getsockname()[0]
-    gloo: Any = ProcessGroupGloo
-    options = gloo._Options()
-    options._timeout = timeout
-    options._devices = [gloo.create_device(hostname=own_ip)]
-    return gloo(store, rank, size, options)
-
-
-def _nccl(store: Store, rank: int, size: int, timeout: timedelta) -> Backend:
-    # Not there in a torch that was built for CPU only.
-    from torch.distributed import ProcessGroupNCCL
-
-    options = ProcessGroupNCCL.Options()
-    options._timeout = timeout
-    return ProcessGroupNCCL(store, rank, size, options)
-
-
-def _orders_memory() -> bool:
-    """Whether other cores see a core's stores in their order, and sleepers are woken by futex."""
+def _has_ordered_stores() -> bool:
+    """Whether cores see each other's stores in order (x86) and futexes exist (Linux)."""
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 def _share(
     store: Store, rank: int, size: int, timeout_s: float, control: Backend
 ) -> "SharedMemory | None":
-    # Compiles, and for such machines only.
+    # Imported here, since it compiles kernels, and works on such machines only.
     from moss_tp.parallel.shm_join import join_shared_memory
 
     return join_shared_memory(store, rank, size, timeout_s, partial(_all_agree, control))
 
 
-def _all_agree(control: Backend, is_willing: bool) -> bool:
-    """Whether all ranks are: every rank gets the same answer."""
-    votes = torch.tensor([is_willing], dtype=torch.int32)
+def _all_agree(control: Backend, vote: bool) -> bool:
+    """Whether every rank votes True; the answer is the same on every rank."""
+    votes = torch.tensor([vote], dtype=torch.int32)
     options: Any = dist.AllreduceOptions()
     options.reduceOp = dist.ReduceOp.MIN
     control.allreduce([votes], options).wait()

@@ -1,38 +1,39 @@
-"""Plugin calls as MOSS writes them: reading its Commands, and rendering what is to run.
+"""Plugin calls as MOSS writes them: parsing its Commands, and rendering what is to run.
 
-The grammar is `None` or `NAME("ARG")` joined by `, `; an argument holds no `"` and no newline and
-there are no escapes. Models stray from it, so calls are extracted and everything else is ignored.
-Only text that the model generated may be parsed here: never Results, never a user's words.
+The grammar is `None` or `NAME("ARG")` joined by `, `; an argument holds no `"` and no newline, and
+there are no escapes. Models deviate from it, so calls are extracted and the rest is ignored. Parse
+only text that the model generated here: never Results, never a user's text.
 """
 
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-# Each call name and the plugin that answers it, in the order in which Results list them.
-PLUGIN_OF_CALL = {
-    "Search": "web_search",
-    "Calculate": "calculator",
-    "Solve": "equation_solver",
-    "Text2Image": "text_to_image",
-}
+from plugins_svc.registry import SPEC_OF_CALL
+from plugins_svc.sdk.spec import PluginSpec
+
 MAX_CALLS = 4
 NO_CALLS = "None"
 
-_CALL = re.compile(rf'\b({"|".join(PLUGIN_OF_CALL)})\("([^"\n]*)"\)')
+_CALL = re.compile(rf'\b({"|".join(map(re.escape, SPEC_OF_CALL))})\("([^"\n]*)"\)')
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call, `name("argument")`. `name` is one of PLUGIN_OF_CALL."""
+    """One call, `name("argument")`. `name` is the call name of a registered plugin."""
 
     name: str
     argument: str
 
     @property
+    def spec(self) -> PluginSpec:
+        """The spec of the plugin that answers this call; KeyError for an unknown call name."""
+        return SPEC_OF_CALL[self.name]
+
+    @property
     def plugin(self) -> str:
         """Name of the plugin that answers this call, e.g. `calculator`."""
-        return PLUGIN_OF_CALL[self.name]
+        return self.spec.name
 
     def __str__(self) -> str:
         return f'{self.name}("{self.argument}")'

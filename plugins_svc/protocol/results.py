@@ -1,97 +1,75 @@
-"""What a plugin answered, and the Results body that tells it to the model.
+"""The Results body, which tells the model what its calls returned.
 
-The forms are those of MOSS's training data: one block a call, sorted by kind, each echoing its
-call byte for byte. Search items are text that strangers wrote: each stays on one line (its repr)
-and cannot spell a marker or an end token, so none can forge another item, segment or turn.
+The form is that of MOSS's training data: one block a call, sorted by plugin, each in the format of
+its plugin's spec. Plugins return text that strangers may have written, so every string passes
+through the dialogue's neutraliser first; the caller brings it.
 """
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from plugins_svc.protocol.calls import NO_CALLS, PLUGIN_OF_CALL, Call
+from plugins_svc.protocol.calls import NO_CALLS, Call
+from plugins_svc.registry import SPECS
+from plugins_svc.sdk.output import PluginOutput
 
-NO_RESULT = "No result."
-MAX_ITEMS = 3  # of one search
-MAX_ITEM_CHARS = 400
-_IMAGE_DONE = "Image generated successfully."
-_KINDS = list(PLUGIN_OF_CALL)
-_STRUCTURE = re.compile(r"<(?=\||eo[htcrm]>)")
+Outcome: TypeAlias = tuple[Call, PluginOutput]
+Neutralise: TypeAlias = Callable[[str], str]
 
 
-@dataclass(frozen=True)
-class PluginOutput:
-    """A plugin's answer: the number, the roots as `x = 1`, or the snippets; empty when not ok."""
-
-    ok: bool
-    values: tuple[str, ...]
-
-    @classmethod
-    def no_result(cls) -> "PluginOutput":
-        """The one form of every failure: refused, empty, timed out or broken."""
-        return cls(False, ())
-
-
-def items_per_search(num_searches: int) -> int:
-    """How many items one search shows in a turn that makes `num_searches`."""
-    return max(1, MAX_ITEMS + 1 - num_searches)
-
-
-def format_value(
-    call: Call, output: PluginOutput, first_item: int = 1, max_items: int = MAX_ITEMS
-) -> str:
-    """What stands after `=>` in a call's block: `'125'`, or lines of roots or numbered items."""
-    has_values = bool(output.ok and output.values)
-    if call.name == "Calculate":
-        return f"'{output.values[0] if has_values else NO_RESULT}'"
-    if not has_values:
-        return NO_RESULT
-    if call.name == "Text2Image":
-        return _IMAGE_DONE
-    if call.name == "Solve":
-        return "\n".join(output.values)
-    items = enumerate(_shown(output, max_items), first_item)
-    return "\n".join(f"<|{number}|>: {_item(snippet)}" for number, snippet in items)
-
-
-def format_results(outcomes: Sequence[tuple[Call, PluginOutput]]) -> str:
+def format_results(outcomes: Sequence[Outcome], neutralise: Neutralise) -> str:
     """The body between `<|Results|>:` and `<eor>`, its own leading and trailing newline included.
 
-    Items are numbered from 1 over all of the turn's searches.
+    `neutralise` breaks up the dialogue's markers in each string that a plugin returned.
     """
     if not outcomes:
         return f"\n{NO_CALLS}\n"
-    if all(call.name == "Text2Image" and output.ok for call, output in outcomes):
-        return f" {_IMAGE_DONE}"
-    max_items = _max_items(outcomes)
-    blocks: list[str] = []
-    first_item = 1
-    for call, output in sorted(outcomes, key=lambda outcome: _KINDS.index(outcome[0].name)):
-        blocks.append(_block(call, format_value(call, output, first_item, max_items)))
-        if call.name == "Search":
-            first_item += len(_shown(output, max_items))
-    return "\n" + "\n".join(blocks) + "\n"
+    clean = [(call, output.map_text(neutralise)) for call, output in outcomes]
+    special = _special_body(clean)
+    return "\n".join(["", *_blocks(clean), ""]) if special is None else special
 
 
-def num_items(outcomes: Sequence[tuple[Call, PluginOutput]]) -> int:
+def format_value(call: Call, output: PluginOutput, neutralise: Neutralise) -> str:
+    """What a turn with this one call would show for it, without the echo of the call."""
+    (numbers,) = item_numbers([(call, output)])
+    return call.spec.result_format.value(output.map_text(neutralise), numbers)
+
+
+def item_numbers(outcomes: Sequence[Outcome]) -> list[range]:
+    """For each outcome, the numbers of its items in Results; they run from 1 over the turn."""
+    num_calls = Counter(call.name for call, _ in outcomes)
+    numbers = [range(0)] * len(outcomes)
+    first = 1
+    for index in _block_order(outcomes):
+        call, output = outcomes[index]
+        num_shown = call.spec.result_format.count_items(output, num_calls[call.name])
+        numbers[index] = range(first, first + num_shown)
+        first += num_shown
+    return numbers
+
+
+def num_items(outcomes: Sequence[Outcome]) -> int:
     """How many numbered items `format_results` shows: those that a reply may cite."""
-    max_items = _max_items(outcomes)
-    return sum(len(_shown(o, max_items)) for call, o in outcomes if call.name == "Search")
+    return sum(map(len, item_numbers(outcomes)))
 
 
-def _max_items(outcomes: Sequence[tuple[Call, PluginOutput]]) -> int:
-    return items_per_search(sum(call.name == "Search" for call, _ in outcomes))
+def _special_body(outcomes: Sequence[Outcome]) -> str | None:
+    """The whole body in its plugin's own form, when all calls are of a plugin that has one."""
+    first = outcomes[0][0]
+    if any(call.name != first.name for call, _ in outcomes):
+        return None
+    return first.spec.result_format.body([output for _, output in outcomes])
 
 
-def _shown(output: PluginOutput, max_items: int) -> tuple[str, ...]:
-    return output.values[:max_items] if output.ok else ()
+def _blocks(outcomes: Sequence[Outcome]) -> list[str]:
+    numbers = item_numbers(outcomes)
+    return [
+        call.spec.result_format.block(str(call), output, numbers[index])
+        for index in _block_order(outcomes)
+        for call, output in (outcomes[index],)
+    ]
 
 
-def _block(call: Call, value: str) -> str:
-    if value == _IMAGE_DONE:
-        return value
-    return f"{call} =>{' ' if call.name == 'Calculate' else chr(10)}{value}"
-
-
-def _item(snippet: str) -> str:
-    return repr(_STRUCTURE.sub("< ", snippet))[:MAX_ITEM_CHARS]
+def _block_order(outcomes: Sequence[Outcome]) -> list[int]:
+    """Indices of the outcomes sorted by plugin; calls of one plugin stay in order."""
+    return sorted(range(len(outcomes)), key=lambda index: SPECS.index(outcomes[index][0].spec))

@@ -8,7 +8,7 @@ from typing import Protocol
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.generation import Answer, Generation, ReplyDelta
 from serve_app.prompt.fit import Prompt
 from serve_app.sessions.session import Turn

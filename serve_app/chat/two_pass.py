@@ -11,11 +11,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from moss_tp.dialogue import neutralise
+from moss_tp.dialogue import neutralise_output
 from moss_tp.errors import ContextLengthError
 from plugins_svc.protocol.calls import Call, parse_commands, render_commands
 from plugins_svc.protocol.citations import CitationFilter
-from plugins_svc.protocol.results import PluginOutput, format_results, num_items
+from plugins_svc.protocol.results import format_results, num_items
+from plugins_svc.sdk.output import PluginOutput, check_output
 from serve_app.chat.generation import Answer, Generation, ReplyDelta
 from serve_app.chat.passes import stream_reply, stream_tokens
 from serve_app.chat.protocols import ChatModel, PluginClient
@@ -91,7 +92,7 @@ class TwoPassGenerator:
         for base, told in ((thinking, outcomes), (thinking, nothing), (none, ())):
             commands = render_commands([call for call, _ in told])
             thought = self._prompts.with_commands(base, commands)
-            results = format_results(told)
+            results = format_results(told, neutralise_output)
             ids = self._prompts.reply_prompt(generation.prompt.token_ids, thought, results)
             if len(ids) + MIN_REPLY_TOKENS <= generation.max_length:
                 return _ReplyPrompt(thought, results, num_items(told), ids)
@@ -117,8 +118,7 @@ class TwoPassGenerator:
         timeout = min(self._plugin_timeout_s, deadline - time.monotonic())
         try:
             async with asyncio.timeout(timeout):
-                output = await self._plugins.run(call)
-            return PluginOutput(bool(output.ok), tuple(map(neutralise, output.values)))
+                return check_output(await self._plugins.run(call))
         except Exception as error:  # a plugin's failure, of whatever kind, is not the turn's
             logger.warning("plugin %s gave no result: %s", call.plugin, type(error).__name__)
             return PluginOutput.no_result()

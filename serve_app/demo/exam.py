@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from plugins_svc.evaluator import evaluate
+from plugins_svc.calculator.evaluator import evaluate
 from serve_app.demo.conversations.arithmetic import OPERATORS, Expression, spoken
 from serve_app.demo.conversations.draw import Draw
 from serve_app.demo.conversations.lookups import picture_of, topic_of

@@ -18,9 +18,9 @@ from moss_tp.errors import EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import PluginOutput
-from plugins_svc.registry import PluginSettings, available_plugins, create_plugin
-from plugins_svc.sdk.plugin import Plugin
+from plugins_svc.registry import available_plugins, create_plugin
+from plugins_svc.sdk.output import PluginOutput
+from plugins_svc.sdk.spec import Plugin
 from serve_app.chat.generation import Answer, Generation
 from serve_app.chat.two_pass import TwoPassGenerator
 from serve_app.demo.exam import Question
@@ -61,8 +61,8 @@ class _LocalPlugins:
     """The plugins of this process, by name; what has no back end finds nothing."""
 
     def __init__(self, names: Collection[str]) -> None:
-        with_back_end = frozenset(names).intersection(available_plugins(PluginSettings()))
-        self._plugins: dict[str, Plugin] = {name: create_plugin(name) for name in with_back_end}
+        with_back_end = frozenset(names).intersection(available_plugins({}))
+        self._plugins: dict[str, Plugin] = {name: create_plugin(name, {}) for name in with_back_end}
 
     async def run(self, call: Call) -> PluginOutput:
         plugin = self._plugins.get(call.plugin)

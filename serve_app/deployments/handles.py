@@ -16,9 +16,9 @@ from cluster.errors import unwrapped
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import EngineDeadError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
-from plugins_svc.errors import PluginError, UnknownPluginError
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.errors import PluginError, UnknownPluginError
+from plugins_svc.sdk.output import PluginOutput
 
 HEALTH_TIMEOUT_S = 5
 

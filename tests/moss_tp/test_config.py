@@ -1,3 +1,5 @@
+"""Reading and checking config.json, and resolving a model name to a directory."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.errors import CheckpointError, ConfigError
 from tests.support.tiny_moss import make_checkpoint
 
-# The published config.json of moss-moon-003-sft, less what no code reads.
+# The published config.json of moss-moon-003-sft, without fields that no code reads.
 PUBLISHED = {
     "activation_function": "gelu_new",
     "architectures": ["MossForCausalLM"],
@@ -54,7 +56,7 @@ def test_published_config(tmp_path: Path) -> None:
     )
 
 
-def test_config_that_transformers_saved(tmp_path: Path) -> None:
+def test_config_saved_by_transformers(tmp_path: Path) -> None:
     config = CodeGenConfig(
         n_embd=64, n_head=4, n_layer=2, rotary_dim=8, architectures=["CodeGenForCausalLM"]
     )
@@ -106,32 +108,32 @@ def test_missing_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tp_size", [1, 2, 3, 4, 6, 8, 12, 24])
-def test_tp_that_divides_the_heads(tmp_path: Path, tp_size: int) -> None:
+def test_tp_size_that_divides_the_heads(tmp_path: Path, tp_size: int) -> None:
     ModelConfig.from_dir(write(tmp_path)).check_tp(tp_size)
 
 
 @pytest.mark.parametrize("tp_size", [-1, 0, 5, 7, 48])
-def test_tp_that_does_not_divide_the_heads(tmp_path: Path, tp_size: int) -> None:
+def test_tp_size_that_does_not_divide_the_heads(tmp_path: Path, tp_size: int) -> None:
     with pytest.raises(ConfigError, match=rf"tp {tp_size} .* 24 heads: choose one of 1, 2, 3"):
         ModelConfig.from_dir(write(tmp_path)).check_tp(tp_size)
 
 
-def test_tp_that_does_not_divide_the_mlp(tmp_path: Path) -> None:
+def test_tp_size_that_does_not_divide_the_mlp(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="100 columns"):
         ModelConfig.from_dir(write(tmp_path, n_inner=100)).check_tp(3)
 
 
-def test_resolve_directory(tmp_path: Path) -> None:
+def test_directory_resolves_to_itself(tmp_path: Path) -> None:
     assert resolve_model(str(make_checkpoint(tmp_path / "m"))) == tmp_path / "m"
 
 
 @pytest.mark.parametrize("name", ["/no/such/dir", "./nothing", "../x", "moss", "a/b/c", ""])
-def test_what_cannot_be_a_hub_id(name: str) -> None:
+def test_name_that_cannot_be_a_hub_id(name: str) -> None:
     with pytest.raises(CheckpointError, match="there is no model directory"):
         resolve_model(name)
 
 
-def test_hub_id_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_id_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(CheckpointError, match="nobody/no-such-model") as caught:

@@ -11,7 +11,8 @@ import pytest
 from moss_tp import LLM, RequestOutput, SamplingParams
 from moss_tp.engine.running.batch import Batch
 from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling_params import derive_seed
 from tests.support.tiny_moss import EOS_ID, make_checkpoint
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -79,10 +80,11 @@ def test_a_stop_id_ends_and_is_counted_but_not_shown(llm: LLM) -> None:
     assert output.text == llm.tokenizer.decode(free.token_ids[:first])
 
 
-def test_n_replies_are_those_of_the_seeds_that_follow(llm: LLM) -> None:
+def test_n_replies_are_those_of_the_derived_seeds(llm: LLM) -> None:
     params = SamplingParams(temperature=2, top_k=0, top_p=1, max_tokens=6, seed=7, n=3)
     outputs = llm.generate(["a", "b"], params)
-    single = [replace(params, n=1, seed=seed) for seed in (7, 8, 9)]
+    seeds = (7, derive_seed(7, 1), derive_seed(7, 2))
+    single = [replace(params, n=1, seed=seed) for seed in seeds]
     for prompt, output in zip("ab", outputs, strict=True):
         alone = llm.generate([prompt] * 3, single)
         assert [one.token_ids for one in output.outputs] == [one.token_ids for one in alone]

@@ -1,3 +1,5 @@
+"""Text to ids and back, special tokens, and both published file layouts."""
+
 import json
 import threading
 import time
@@ -44,7 +46,7 @@ def test_merges_and_special_ids(tokenizer: Tokenizer) -> None:
 
 
 @given(st.text())
-def test_text_survives(text: str) -> None:
+def test_text_round_trips(text: str) -> None:
     ids = _TOKENIZER.encode(text)
     assert _TOKENIZER.decode(ids) == text
     assert _TOKENIZER.decode_bytes(ids) == text.encode()
@@ -52,29 +54,29 @@ def test_text_survives(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from([*SPECIAL_TOKENS, " ", "a", "<|Human|>:"])).map("".join))
-def test_text_never_becomes_structure(text: str) -> None:
+def test_text_never_encodes_to_special_ids(text: str) -> None:
     assert max(_TOKENIZER.encode(text), default=0) < TEXT_TOKENS
 
 
-def test_other_threads_run_while_a_long_text_is_encoded() -> None:
-    """A thread that could not would count once or twice, before the call and after it."""
+def test_encode_releases_the_gil() -> None:
+    """With the GIL held, the thread would count once or twice, before and after the call."""
     is_encoding, is_done = threading.Event(), threading.Event()
-    counted = 0
+    count = 0
 
-    def count() -> None:
-        nonlocal counted
+    def count_wakeups() -> None:
+        nonlocal count
         while not is_done.is_set():
-            counted += is_encoding.is_set()
+            count += is_encoding.is_set()
             time.sleep(0.001)
 
-    thread = threading.Thread(target=count)
+    thread = threading.Thread(target=count_wakeups)
     thread.start()
     is_encoding.set()
     _TOKENIZER.encode("长" * 100_000)
     is_encoding.clear()
     is_done.set()
     thread.join()
-    assert counted >= 20
+    assert count >= 20
 
 
 def test_special_tokens_have_no_bytes(tokenizer: Tokenizer) -> None:
@@ -84,7 +86,7 @@ def test_special_tokens_have_no_bytes(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(ids, skip_special=False) == "hi<eom>"
 
 
-def test_cut_character_is_replaced(tokenizer: Tokenizer) -> None:
+def test_incomplete_character_is_replaced(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("漢")
     assert tokenizer.decode(ids[:-1]) == "�"
 
@@ -96,20 +98,20 @@ def test_unknown_special_token(tokenizer: Tokenizer) -> None:
         tokenizer.special_id("the")
 
 
-def test_encodes_a_segment_of_the_dialogue(tokenizer: Tokenizer) -> None:
+def test_dialogue_segment_has_one_end_token(tokenizer: Tokenizer) -> None:
     ids = encode_segment(tokenizer, Segment("human", " 你好<eoh>"))
     assert ids.count(tokenizer.special_id("<eoh>")) == 1
     assert tokenizer.decode(ids, skip_special=False) == "<|Human|>: 你好<eoh><eoh>\n"
 
 
-def test_eos_is_the_configs_where_there_is_one(tmp_path: Path) -> None:
+def test_config_overrides_the_eos_token(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     (tmp_path / "config.json").write_text('{"eos_token_id": 5}')
     assert Tokenizer.from_dir(tmp_path).eos_id == 5
 
 
 def test_added_white_space_is_text(tmp_path: Path) -> None:
-    """MOSS inherits CodeGen's runs of spaces and tabs as added tokens."""
+    """MOSS has CodeGen's runs of spaces and tabs as added tokens."""
     write_vocab_files(tmp_path)
     (tmp_path / "added_tokens.json").write_text(
         json.dumps({"<eom>": TEXT_TOKENS + 2, "\t\t": TEXT_TOKENS, "    ": TEXT_TOKENS + 1})
@@ -121,7 +123,7 @@ def test_added_white_space_is_text(tmp_path: Path) -> None:
     assert tokenizer.decode(ids) == "a    \t\t<eom>"
 
 
-def test_added_white_space_with_another_id(tmp_path: Path) -> None:
+def test_added_white_space_with_a_wrong_id(tmp_path: Path) -> None:
     write_vocab_files(tmp_path)
     (tmp_path / "added_tokens.json").write_text(json.dumps({"\t\t": 999, "<eom>": TEXT_TOKENS}))
     with pytest.raises(CheckpointError, match="should be 999"):
@@ -129,7 +131,7 @@ def test_added_white_space_with_another_id(tmp_path: Path) -> None:
 
 
 def test_special_token_inside_the_vocabulary(tmp_path: Path) -> None:
-    """MOSS's `<|endoftext|>` is an entry of vocab.json itself."""
+    """MOSS's `<|endoftext|>` is an entry of vocab.json."""
     write_vocab_files(tmp_path)
     vocab = json.loads((tmp_path / "vocab.json").read_text())
     (tmp_path / "vocab.json").write_text(json.dumps({**vocab, "<|endoftext|>": TEXT_TOKENS}))
@@ -142,7 +144,7 @@ def test_special_token_inside_the_vocabulary(tmp_path: Path) -> None:
     assert TEXT_TOKENS not in tokenizer.encode("<|endoftext|>")
 
 
-def test_no_tokenizer(tmp_path: Path) -> None:
+def test_missing_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neither a tokenizer\.json nor vocab\.json"):
         Tokenizer.from_dir(tmp_path)
 

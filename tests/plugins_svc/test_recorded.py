@@ -1,4 +1,4 @@
-"""MOSS's published sample conversations, where a copy is at hand: what was recorded comes out."""
+"""MOSS's published sample conversations, where there is a copy: we reproduce what they record."""
 
 import json
 import os
@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from plugins_svc.arithmetic import ArithmeticRefusedError
-from plugins_svc.evaluator import evaluate
+from plugins_svc.calculator.evaluator import evaluate
+from plugins_svc.equation_solver.solver import solve
+from plugins_svc.expressions.arithmetic import ArithmeticRefusedError
 from plugins_svc.protocol.calls import Call, parse_commands, render_commands
-from plugins_svc.protocol.results import PluginOutput, format_results, format_value
-from plugins_svc.registry import capability_lines
-from plugins_svc.search_index import SearchIndex
-from plugins_svc.solver import solve
+from plugins_svc.protocol.results import format_results, format_value
+from plugins_svc.registry import PLUGIN_NAMES, capability_lines
+from plugins_svc.sdk.output import PluginOutput
+from plugins_svc.web_search.documents import Document
+from plugins_svc.web_search.search_index import SearchIndex
 
 DEFAULT = Path(__file__).parents[3] / "shared" / "sft_samples"
 SAMPLES = Path(os.environ.get("MOSS_SFT_SAMPLES", DEFAULT))
@@ -38,7 +40,7 @@ def test_strict_commands_parse_and_render_to_themselves() -> None:
     strict = [text for text in texts if STRICT.fullmatch(text) and text.count('("') <= 4]
     assert len(strict) > 300
     same = [render_commands(parse_commands(text)) == text for text in strict]
-    assert same.count(False) <= 1  # one names a plugin that never was
+    assert same.count(False) <= 1  # one names a plugin that does not exist
 
 
 def test_recorded_calculations() -> None:
@@ -52,9 +54,9 @@ def test_recorded_calculations() -> None:
 def calculated(argument: str) -> str:
     call = Call("Calculate", argument)
     try:
-        return format_value(call, PluginOutput(True, (str(evaluate(argument)),)))
+        return format_value(call, PluginOutput(True, (str(evaluate(argument)),)), str)
     except ArithmeticRefusedError:
-        return format_value(call, PluginOutput.no_result())
+        return format_value(call, PluginOutput.no_result(), str)
 
 
 def test_recorded_solutions() -> None:
@@ -80,16 +82,16 @@ def test_recorded_results_are_rendered_byte_for_byte() -> None:
             failed = value == "No result."
             values = () if failed else (value,) if value else tuple(lines.splitlines())
             outcomes.append((Call(name, argument), PluginOutput(not failed, values)))
-        assert format_results(outcomes) == results
+        assert format_results(outcomes, str) == results
         num_turns += 1
     assert num_turns > 80
 
 
 def test_no_command_and_image_results() -> None:
     bodies = [body(turn["Tool Responses"]) for turn in turns()]
-    assert bodies.count(format_results([])) == 30
+    assert bodies.count(format_results([], str)) == 30
     image = (Call("Text2Image", "x"), PluginOutput(True, ("id",)))
-    assert bodies.count(format_results([image])) == 50
+    assert bodies.count(format_results([image], str)) == 50
 
 
 def test_recorded_capability_lines() -> None:
@@ -97,8 +99,7 @@ def test_recorded_capability_lines() -> None:
     for path in SAMPLES.glob("*/*.json"):
         meta = json.loads(path.read_text("utf-8"))["meta_instruction"]
         recorded.add(meta[meta.index("- Inner thoughts") :])
-    singles = ["web_search", "calculator", "equation_solver", "text_to_image"]
-    assert {capability_lines([name]) for name in singles} < recorded
+    assert {capability_lines([name]) for name in PLUGIN_NAMES} < recorded
 
 
 def test_search_finds_what_was_recorded() -> None:
@@ -112,8 +113,8 @@ def test_search_finds_what_was_recorded() -> None:
             elif searches and (item := re.match(r"<\|\d+\|>: .(.{1,350})", line)):
                 items.append(" ".join(item[1].split()))
                 searches[-1][1].add(items[-1])
-    index = SearchIndex(("", item) for item in items)
+    index = SearchIndex(Document("", "", item) for item in items)
     found = [(own, index.search(query, 3)) for query, own in searches if own]
-    hits = sum(any(f in item for f in top for item in own) for own, top in found)
+    hits = sum(any(f.snippet in item for f in top for item in own) for own, top in found)
     index.close()
     assert hits / len(found) >= 0.72

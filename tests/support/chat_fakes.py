@@ -10,7 +10,7 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import CheckpointError
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 
 _SPECIAL_IDS = {token: number for number, token in enumerate(END_TOKENS.values(), 1)}
 _SPECIALS = re.compile("(" + "|".join(_SPECIAL_IDS) + ")")

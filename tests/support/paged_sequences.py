@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from moss_tp.config import ModelConfig
-from moss_tp.layers.attention import BatchTensors, KVCache
-from moss_tp.model import MossForCausalLM
+from moss_tp.layers.kv_cache import KVCache
+from moss_tp.model import BatchTensors, MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 
 

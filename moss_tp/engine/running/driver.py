@@ -17,7 +17,7 @@ from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine.running.worker import Op, step_message
 from moss_tp.errors import EngineDeadError
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SampledToken, SamplingRow
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from moss_tp.engine.running.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SampledToken, SamplingRow
 
 ENTRY_POINTS = "moss_tp.executors"
 

@@ -8,7 +8,7 @@ import torch
 from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
-from moss_tp.layers.attention import KVCache
+from moss_tp.layers.kv_cache import KVCache
 
 # Left to activations and to whatever else lives on the GPU.
 CUDA_SHARE = 0.85

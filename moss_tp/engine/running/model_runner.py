@@ -10,11 +10,11 @@ import torch
 
 from moss_tp.config import ModelConfig
 from moss_tp.engine.running.batch import Batch, Ints
-from moss_tp.layers.attention import BatchTensors, KVCache
-from moss_tp.layers.sampler import Sampler
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
-from moss_tp.model import MossForCausalLM
+from moss_tp.layers.kv_cache import KVCache
+from moss_tp.model import BatchTensors, MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.sampler import Sampler
 
 
 class ModelRunner:

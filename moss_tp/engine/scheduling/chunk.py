@@ -8,7 +8,7 @@ import numpy as np
 
 from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.scheduling.sequence import Sequence
-from moss_tp.layers.sampling.row import SamplingRow
+from moss_tp.sampling.row import SamplingRow
 
 
 class Chunk(NamedTuple):

@@ -29,7 +29,7 @@ from moss_tp.engine.scheduling.ngram import HIT_RATE_LIMIT, min_chance
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue, rank_of
 from moss_tp.engine_config import EngineConfig
-from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken
 
 # What one more row adds to a step, as a share of the time that a step of one row takes.
 ROW_COST = {"cpu": 0.1, "cuda": 0.02}

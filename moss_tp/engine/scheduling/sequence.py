@@ -11,8 +11,8 @@ from math import inf
 
 from moss_tp.engine.outputs import FinishReason
 from moss_tp.engine.scheduling.ngram import NgramDrafter
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
-from moss_tp.layers.sampling.token_history import TokenHistory
+from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
 

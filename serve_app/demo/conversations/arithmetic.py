@@ -7,7 +7,7 @@ its reply; with it off, the reply says that it is off.
 import asyncio
 from dataclasses import dataclass
 
-from plugins_svc.calculator import Calculator
+from plugins_svc.calculator.plugin import Calculator
 from plugins_svc.protocol.calls import Call
 from serve_app.demo.conversations.demo_turn import DemoTurn
 from serve_app.demo.conversations.draw import Draw
@@ -51,7 +51,7 @@ def calculator_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTur
     reply = phrases["no_value"]
     if output.ok:
         template = draw.choice(phrases["answers"])
-        reply = template.format(x=problem.expression, v=output.values[0])
+        reply = template.format(x=problem.expression, v=output.lines[0])
     call = Call("Calculate", problem.expression)
     return DemoTurn(problem.question, thoughts, reply, ((call, output),))
 

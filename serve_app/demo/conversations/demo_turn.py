@@ -8,10 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moss_tp.dialogue import Segment, render
+from moss_tp.dialogue import Segment, neutralise_output, render
 from plugins_svc.protocol.calls import Call, render_commands
-from plugins_svc.protocol.results import PluginOutput, format_results
+from plugins_svc.protocol.results import format_results
 from plugins_svc.registry import capability_lines
+from plugins_svc.sdk.output import PluginOutput
 
 META_INSTRUCTION = "You are MOSS nano, a small demo model.\n"
 
@@ -32,7 +33,7 @@ class DemoTurn:
             "Human": Segment("human", f" {self.user}"),
             "Inner Thoughts": Segment("thoughts", f" {self.thoughts}"),
             "Commands": Segment("commands", f" {render_commands(calls)}"),
-            "Tool Responses": Segment("results", format_results(self.outcomes)),
+            "Tool Responses": Segment("results", format_results(self.outcomes, neutralise_output)),
             "MOSS": Segment("moss", f" {self.reply}"),
         }
 

@@ -7,7 +7,7 @@ first sentence of the first item into the reply, with its citation.
 from collections.abc import Sequence
 
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import Item, PluginOutput
 from serve_app.demo.conversations.demo_turn import DemoTurn
 from serve_app.demo.conversations.draw import Draw
 from serve_app.demo.conversations.lexicon import WORD_KINDS, made_up, made_up_word, person, word
@@ -30,8 +30,9 @@ def search_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:
         return DemoTurn(user, thoughts, phrases["nothing"], ((call, PluginOutput.no_result()),))
     items = [_snippet(draw, language, topic) for _ in range(draw.integer(1, 3))]
     reply = phrases["found"].format(s=items[0][0])
-    texts = tuple((" " if language == "en" else "").join(item) for item in items)
-    return DemoTurn(user, thoughts, reply, ((call, PluginOutput(True, texts)),))
+    joint = " " if language == "en" else ""
+    found = tuple(Item(topic, "", joint.join(item)) for item in items)
+    return DemoTurn(user, thoughts, reply, ((call, PluginOutput(True, items=found)),))
 
 
 def picture_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTurn:

@@ -17,7 +17,7 @@ from moss_tp.errors import (
     InvalidRequestError,
     QueueFullError,
 )
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.scheduling.paged_fake import (
     EOS_ID,

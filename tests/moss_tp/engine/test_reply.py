@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from moss_tp.engine.outputs import FinishReason
 from moss_tp.engine.reply import Piece, Reply
-from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 
 EOS = 256

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moss_tp import LLM, SamplingParams
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence
-from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken
 from tests.moss_tp.engine.scheduling.paged_fake import EOS_ID, copying_token
 from tests.moss_tp.engine.scheduling.schedule_run import MAX_MODEL_LEN, Run
 

@@ -1,4 +1,4 @@
-"""Published JSON in, segments out; what is not in that form is refused by name."""
+"""Reading the published JSON format, and errors that name the bad conversation."""
 
 import json
 import os
@@ -19,7 +19,7 @@ DEFAULT = Path(__file__).parents[4] / "shared" / "sft_samples"
 SAMPLES = Path(os.environ.get("MOSS_SFT_SAMPLES", DEFAULT))
 
 
-def test_segments_keep_their_bodies_to_the_byte() -> None:
+def test_bodies_are_kept_byte_for_byte() -> None:
     conversation = parse_conversation(published_chat())
     first, second = conversation.turns
     assert [segment.role for segment in first][:2] == [HUMAN, THOUGHTS]
@@ -28,7 +28,7 @@ def test_segments_keep_their_bodies_to_the_byte() -> None:
     assert second[-1] == Segment("moss", " You are Ann.")
 
 
-def test_a_plain_models_chat_has_two_segments_a_turn() -> None:
+def test_chat_without_plugins_has_two_segments_a_turn() -> None:
     chat = published_chat()
     for turn in chat["chat"].values():
         for key in ("Inner Thoughts", "Commands", "Tool Responses"):
@@ -55,14 +55,14 @@ def _no_marker(chat: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_without_chat, _missing_turn, _no_end, _no_marker])
-def test_another_form_is_an_error_that_names_the_conversation(spoil: Any) -> None:
+def test_bad_conversation_is_named(spoil: Any) -> None:
     chat = published_chat()
     spoil(chat)
     with pytest.raises(ConversationError, match="conversation 7"):
         parse_conversation(chat)
 
 
-def test_reads_lines_files_and_folders(tmp_path: Path) -> None:
+def test_reads_jsonl_json_and_folders(tmp_path: Path) -> None:
     text = json.dumps(published_chat(), ensure_ascii=False)
     (tmp_path / "train.jsonl").write_text(f"{text}\n{text}\n", encoding="utf-8")
     (tmp_path / "one.json").write_text(text, encoding="utf-8")
@@ -70,7 +70,7 @@ def test_reads_lines_files_and_folders(tmp_path: Path) -> None:
     assert len(list(read_conversations(tmp_path))) == 1
 
 
-def test_a_broken_line_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_broken_line_is_named(tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text(json.dumps(published_chat()) + '\n{"chat": \n', encoding="utf-8")
     with pytest.raises(ConversationError, match=r"train\.jsonl:2 is not JSON"):
@@ -78,13 +78,13 @@ def test_a_broken_line_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="no sample conversations")
-def test_every_sample_reads_back_to_its_own_text() -> None:
+def test_published_samples_round_trip() -> None:
     files = sorted(SAMPLES.glob("*/*.json"))
     assert files
     for file in files:
         published = json.loads(file.read_text(encoding="utf-8"))
         turns = parse_conversation(published).turns
-        told = [render([segment]) for turn in turns for segment in turn]
+        rendered = [render([segment]) for turn in turns for segment in turn]
         chat = published["chat"]
         numbers = range(1, published["num_turns"] + 1)
-        assert told == [text for n in numbers for text in chat[f"turn_{n}"].values()]
+        assert rendered == [text for n in numbers for text in chat[f"turn_{n}"].values()]

@@ -1,4 +1,4 @@
-"""Batches follow from seed and epoch, hold similar lengths, and pad where no loss is."""
+"""Length-grouped batches and padding."""
 
 import torch
 
@@ -13,28 +13,28 @@ def batches(epoch: int = 0, num_skipped: int = 0) -> list[list[int]]:
     return list(sampler)
 
 
-def test_an_epoch_shows_each_example_at_most_once_in_full_batches() -> None:
+def test_epoch_has_full_batches_of_distinct_examples() -> None:
     made = batches()
     seen = [index for batch in made for index in batch]
     assert {len(batch) for batch in made} == {5}
     assert len(seen) == len(set(seen)) == 100
 
 
-def test_epochs_differ_and_are_the_same_each_time() -> None:
+def test_epochs_differ_and_are_deterministic() -> None:
     assert batches(0) == batches(0)
     assert batches(0) != batches(1)
 
 
-def test_skipping_goes_on_where_the_run_stopped() -> None:
+def test_skipped_batches_come_from_the_front() -> None:
     assert batches(2, num_skipped=7) == batches(2)[7:]
 
 
-def test_a_batch_holds_similar_lengths() -> None:
+def test_batches_have_similar_lengths() -> None:
     spreads = [max(lens) - min(lens) for lens in ([LENGTHS[i] for i in b] for b in batches())]
     assert sum(spreads) / len(spreads) < 5
 
 
-def test_padding_has_no_loss() -> None:
+def test_padding_has_no_label() -> None:
     long, short = torch.tensor([4, 5, 6]), torch.tensor([7])
     ids, labels = collate([(long, long), (short, short)])
     assert ids.tolist() == [[4, 5, 6], [7, 0, 0]]

@@ -1,4 +1,4 @@
-"""Whole runs on a tiny model: it learns, resumes to the same weights, and leaves what serves."""
+"""Whole runs on a tiny model: loss, resumption, and an exported model that can be served."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def log(settings: FinetuneSettings) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def test_a_run_learns_logs_and_evaluates(settings: FinetuneSettings) -> None:
+def test_run_learns_logs_and_evaluates(settings: FinetuneSettings) -> None:
     progress = finetune(settings)
     assert progress.step == 8
     losses = [line["loss"] for line in log(settings) if "loss" in line]
@@ -67,8 +67,8 @@ def test_a_run_learns_logs_and_evaluates(settings: FinetuneSettings) -> None:
     assert [line["step"] for line in log(settings) if "eval_loss" in line] == [4, 8]
 
 
-def test_no_conversation_is_longer_than_the_models_positions(settings: FinetuneSettings) -> None:
-    """Of one that is, the turns that fit are learnt."""
+def test_conversations_are_cut_to_the_models_positions(settings: FinetuneSettings) -> None:
+    """The turns that fit are kept."""
     chat = published_chat()
     turn = chat["chat"]["turn_1"]
     chat["chat"] = {f"turn_{number}": turn for number in range(1, 21)}
@@ -78,7 +78,7 @@ def test_no_conversation_is_longer_than_the_models_positions(settings: FinetuneS
     assert finetune(replace(settings, max_seq_len=2048, epochs=1)).step == 1
 
 
-def test_the_schedule_warms_up_and_decays_as_a_cosine(settings: FinetuneSettings) -> None:
+def test_schedule_warms_up_and_decays_as_a_cosine(settings: FinetuneSettings) -> None:
     finetune(replace(settings, warmup_rate=0.25))
     rates = [line["lr"] for line in log(settings) if "lr" in line]
     assert rates[0] == pytest.approx(1.5e-3)
@@ -87,22 +87,21 @@ def test_the_schedule_warms_up_and_decays_as_a_cosine(settings: FinetuneSettings
     assert rates[-1] == 0
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     settings: FinetuneSettings, tmp_path: Path
 ) -> None:
     finetune(settings)
-    broken = replace(settings, output_dir=tmp_path / "broken")
-    interrupted = replace(broken, save_step=5, max_steps=None)
-    _run_and_die_at(interrupted, step=6)
-    progress = finetune(replace(broken, resume=True))
+    resumed = replace(settings, output_dir=tmp_path / "resumed")
+    _run_and_crash_at(replace(resumed, save_step=5, max_steps=None), step=6)
+    progress = finetune(replace(resumed, resume=True))
     assert progress.step == 8
-    unbroken = weights(settings)
-    assert all(torch.equal(tensor, unbroken[name]) for name, tensor in weights(broken).items())
-    assert [line["step"] for line in log(broken) if "loss" in line] == [1, 2, 3, 4, 5, 6, 6, 7, 8]
+    expected = weights(settings)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(resumed).items())
+    assert [line["step"] for line in log(resumed) if "loss" in line] == [1, 2, 3, 4, 5, 6, 6, 7, 8]
 
 
-def _run_and_die_at(settings: FinetuneSettings, step: int) -> None:
-    """A run whose log breaks after `step`, as a full disk would: a crash between two saves."""
+def _run_and_crash_at(settings: FinetuneSettings, step: int) -> None:
+    """A run that crashes after `step`, between two saves."""
     from moss_tp.finetune.trainer import Trainer
 
     class CrashError(Exception):
@@ -119,7 +118,7 @@ def _run_and_die_at(settings: FinetuneSettings, step: int) -> None:
         CrashingTrainer(settings).run()
 
 
-def test_the_exported_model_can_be_served(settings: FinetuneSettings) -> None:
+def test_exported_model_can_be_loaded_for_serving(settings: FinetuneSettings) -> None:
     from moss_tp.config import ModelConfig
     from moss_tp.parallel.tp_group import TPGroup
 
@@ -135,12 +134,12 @@ def test_the_exported_model_can_be_served(settings: FinetuneSettings) -> None:
     )
 
 
-def test_nothing_to_resume_is_an_error(settings: FinetuneSettings) -> None:
+def test_resume_without_a_state_is_an_error(settings: FinetuneSettings) -> None:
     with pytest.raises(CheckpointError, match="nothing to resume"):
         finetune(replace(settings, resume=True))
 
 
-def test_settings_that_cannot_work_are_refused(settings: FinetuneSettings) -> None:
+def test_impossible_settings_are_rejected(settings: FinetuneSettings) -> None:
     with pytest.raises(ConfigError, match="batch_size"):
         replace(settings, batch_size=0)
     with pytest.raises(ConfigError, match=r"train\.jsonl"):
@@ -149,11 +148,11 @@ def test_settings_that_cannot_work_are_refused(settings: FinetuneSettings) -> No
         finetune(replace(settings, batch_size=NUM_TRAIN + 1))
 
 
-def test_gradient_accumulation_takes_a_step_for_several_batches(settings: FinetuneSettings) -> None:
+def test_gradient_accumulation_steps_once_per_several_batches(settings: FinetuneSettings) -> None:
     assert finetune(replace(settings, gradient_accumulation=2)).step == 4
 
 
-def test_the_command_takes_mosss_flags(settings: FinetuneSettings) -> None:
+def test_command_accepts_the_published_flags(settings: FinetuneSettings) -> None:
     flags = ["--model_name_or_path", str(settings.model), "--data_dir", str(settings.data_dir)]
     flags += ["--output_dir", str(settings.output_dir), "--n_epochs", "1"]
     flags += ["--train_bsz_per_gpu", "6", "--learning_rate", "1e-3", "--save_step", "100"]
@@ -163,14 +162,14 @@ def test_the_command_takes_mosss_flags(settings: FinetuneSettings) -> None:
     assert (settings.output_dir / "model" / "model.safetensors").is_file()
 
 
-def test_the_command_says_in_one_line_what_is_missing(settings: FinetuneSettings) -> None:
+def test_command_reports_errors_in_one_line(settings: FinetuneSettings) -> None:
     flags = ["--model", str(settings.model), "--data-dir", str(settings.model)]
     result = CliRunner().invoke(command, [*flags, "--output-dir", str(settings.output_dir)])
     assert result.exit_code == 1
     assert result.output.startswith("Error: no train.jsonl")
 
 
-def test_two_processes_share_the_batches(settings: FinetuneSettings) -> None:
+def test_two_processes_split_the_batches(settings: FinetuneSettings) -> None:
     arguments = ["--model", str(settings.model), "--data-dir", str(settings.data_dir)]
     arguments += ["--output-dir", str(settings.output_dir), "--epochs", "1", "--batch-size", "3"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]

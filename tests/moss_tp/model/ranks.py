@@ -1,7 +1,7 @@
-"""What the parity tests run on every rank of a group: module-level, so that it can be spawned.
+"""Functions that the parity tests run on every rank: module-level, so that they can be spawned.
 
-Everything that is measured at one tensor-parallel size is measured by one call of `measure`,
-since starting ranks costs more than all of it.
+`measure` collects everything for one tensor-parallel size, since starting ranks costs more than
+all measurements.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.config import ModelConfig
-from moss_tp.layers.linear import RowParallelLinear
+from moss_tp.layers.parallel_weight import DenseParallelWeight
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.load import load_weights
@@ -36,7 +36,7 @@ class Measured:
     tp_size: int
     logits: Tensor | None
     step_counts: dict[str, int]
-    replies: dict[str, Replies]  # by the way of computing them
+    replies: dict[str, Replies]  # by schedule
 
 
 def measure(
@@ -52,7 +52,7 @@ def measure(
         counts = dict(group.counts)
         replies = {}
         if name in greedy:
-            replies = {way: run(model, config, group) for way, run in WAYS.items()}
+            replies = {name: run(model, config, group) for name, run in SCHEDULES.items()}
         measured[name] = Measured(group.size, logits, counts, replies)
     return measured
 
@@ -61,24 +61,24 @@ def logits_of(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Te
     return PagedSequences(model, config, group).step({"all": LOGIT_IDS}, every_row=True)
 
 
-def logits_by_way(
+def logits_by_schedule(
     group: TPGroup, path: Path, dtype: torch.dtype, cache_dtype: torch.dtype
 ) -> dict[str, Tensor | None]:
-    """Of LOGIT_IDS, prefilled in one chunk, and one by one in as many steps."""
+    """Logits of LOGIT_IDS from one prefill, and from one decode step per token."""
     config = ModelConfig.from_dir(path)
     model = load_model(path, config, group, dtype)
-    chunk = PagedSequences(model, config, group, dtype=cache_dtype)
-    singly = PagedSequences(model, config, group, dtype=cache_dtype)
-    steps = [singly.step({"all": [token]}) for token in LOGIT_IDS]
+    prefill = PagedSequences(model, config, group, dtype=cache_dtype)
+    decode = PagedSequences(model, config, group, dtype=cache_dtype)
+    steps = [decode.step({"all": [token]}) for token in LOGIT_IDS]
     rows = [step for step in steps if step is not None]
     return {
-        "chunk": chunk.step({"all": LOGIT_IDS}, every_row=True),
-        "singly": torch.cat(rows) if rows else None,
+        "prefill": prefill.step({"all": LOGIT_IDS}, every_row=True),
+        "decode": torch.cat(rows) if rows else None,
     }
 
 
 def alone(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
-    """Each prompt by itself: one prefill, then decodes."""
+    """Each prompt alone: one prefill, then decodes."""
     return {
         name: _decode(PagedSequences(model, config, group), {name: prompt})[name]
         for name, prompt in PROMPTS.items()
@@ -86,18 +86,18 @@ def alone(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replie
 
 
 def batched(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
-    """All prompts in one batch, of three lengths."""
+    """All prompts, of three lengths, in one batch."""
     return _decode(PagedSequences(model, config, group), PROMPTS)
 
 
 def chunked(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
-    """The long prompt in chunks of 10, in batches in which the others decode already."""
+    """The long prompt in chunks of 10, batched with decodes of the others."""
     sequences = PagedSequences(model, config, group)
     replies: Replies = {"short": [], "middle": []}
-    waiting = list(PROMPTS["long"])
+    remaining = list(PROMPTS["long"])
     pending: dict[str, Sequence[int]] = {name: PROMPTS[name] for name in replies}
-    while waiting:
-        chunk, waiting = waiting[:10], waiting[10:]
+    while remaining:
+        chunk, remaining = remaining[:10], remaining[10:]
         tokens = sequences.greedy({**pending, "long": chunk})
         last = tokens.pop("long")
         for name, token in tokens.items():
@@ -109,7 +109,7 @@ def chunked(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Repl
 
 
 def preempted(model: MossForCausalLM, config: ModelConfig, group: TPGroup) -> Replies:
-    """Halfway the middle one loses its blocks and is prefilled again with what it had said."""
+    """Halfway the middle one loses its blocks; prompt and output are prefilled again."""
     sequences = PagedSequences(model, config, group)
     replies = _decode(sequences, PROMPTS, steps=STEPS // 2)
     sequences.drop("middle")
@@ -124,50 +124,50 @@ def _decode(
     replies: Replies | None = None,
     steps: int = STEPS,
 ) -> Replies:
-    """`steps` greedy tokens for each, after `replies`."""
-    said = {name: list((replies or {}).get(name, ())) for name in pending}
+    """`replies` with `steps` more greedy tokens each."""
+    extended = {name: list((replies or {}).get(name, ())) for name in pending}
     for _ in range(steps):
         tokens = sequences.greedy(pending)
         for name, token in tokens.items():
-            said[name].append(token)
+            extended[name].append(token)
         pending = {name: [token] for name, token in tokens.items()}
-    return said
+    return extended
 
 
-WAYS = {"alone": alone, "batched": batched, "chunked": chunked, "preempted": preempted}
+SCHEDULES = {"alone": alone, "batched": batched, "chunked": chunked, "preempted": preempted}
 
 
 class DroppingGroup(TPGroup):
-    """A rank that forgets its `dropped`th all-reduce of a step."""
+    """A group that skips the `dropped`th all-reduce of a step."""
 
     dropped = 0
 
     def all_reduce(self, x: Tensor) -> Tensor:
-        self.counts["asked"] += 1
-        if self.counts["asked"] - 1 == self.dropped:
+        self.counts["attempted"] += 1
+        if self.counts["attempted"] - 1 == self.dropped:
             return x
         return super().all_reduce(x)
 
 
-def _with_bias_everywhere(path: Path, group: TPGroup) -> MossForCausalLM:
+def _with_bias_on_every_rank(path: Path, group: TPGroup) -> MossForCausalLM:
     model = MossForCausalLM(ModelConfig.from_dir(path), group, torch.float32)
     load_weights(model, path)
     for module in model.modules():
-        if isinstance(module, RowParallelLinear):
+        if isinstance(module, DenseParallelWeight):
             module.adds_bias = module.bias is not None
     model.pack()
     return model
 
 
 def broken_logits(group: TPGroup, path: Path) -> dict[str, Tensor | None]:
-    """Logits of models that are wrong in ways that the parity tests must notice."""
+    """Logits of one correct model and of broken ones that the parity tests must catch."""
     config = ModelConfig.from_dir(path)
     model = load_model(path, config, group, torch.float32)
-    logits = {"sound": logits_of(model, config, group)}
-    logits["bias on each rank"] = logits_of(_with_bias_everywhere(path, group), config, group)
+    logits = {"correct": logits_of(model, config, group)}
+    logits["bias on every rank"] = logits_of(_with_bias_on_every_rank(path, group), config, group)
     for dropped in range(config.num_layers + 1):
-        lossy = DroppingGroup(group.rank, group.size, group.device, group._control, group._data)
-        lossy.dropped = dropped
-        model = load_model(path, config, lossy, torch.float32)
-        logits[f"all-reduce {dropped} dropped"] = logits_of(model, config, lossy)
+        broken = DroppingGroup(group.rank, group.size, group.device, group._control, group._data)
+        broken.dropped = dropped
+        model = load_model(path, config, broken, torch.float32)
+        logits[f"all-reduce {dropped} dropped"] = logits_of(model, config, broken)
     return logits

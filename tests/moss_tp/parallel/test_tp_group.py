@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from moss_tp.parallel.tp_group import CONTROL_INTS, TPGroup, own_device
+from moss_tp.parallel.backends import indexed_device
+from moss_tp.parallel.tp_group import CONTROL_INTS, TPGroup
 from tests.support.run_distributed import HOST, TIMEOUT_S, run_distributed
 
 MESSAGES: tuple[list[int], ...] = (
@@ -21,7 +22,7 @@ MESSAGES: tuple[list[int], ...] = (
     list(range(CONTROL_INTS - 1)),
     list(range(CONTROL_INTS + 5)),
 )
-# int64 is summed by gloo even where memory is shared.
+# gloo sums int64 even when memory is shared.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64)
 
 
@@ -50,8 +51,8 @@ def collectives(group: TPGroup) -> dict[str, object]:
     }
 
 
-def both_ways(group: TPGroup) -> list[dict[str, object]]:
-    """Through shared memory, and without it, which one rank that does not want it decides."""
+def collectives_of_both_transports(group: TPGroup) -> list[dict[str, object]]:
+    """Through shared memory, and over gloo, since one rank of the second group refuses to share."""
     other = another(group, share_memory=group.rank != 1)
     results = [collectives(group), collectives(other)]
     other.close()
@@ -70,22 +71,22 @@ def another(group: TPGroup, share_memory: bool = True) -> TPGroup:
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_collectives(size: int) -> None:
-    by_rank = run_distributed(both_ways, size)
+    by_rank = run_distributed(collectives_of_both_transports, size)
     total = float(sum(range(1, size + 1)))
     for results in by_rank:
         assert [result["shares_memory"] for result in results] == [True, False]
-        # Over gloo the last one takes two.
+        # Over gloo the last message takes two broadcasts.
         assert [r["broadcasts"] for r in results] == [len(MESSAGES), len(MESSAGES) + 1]
         for result in results:
             assert result["sums"] == {dtype: [[total] * 3] * 2 for dtype in DTYPES}
             assert result["received"] == [list(values) for values in MESSAGES]
-    for way in range(2):
-        first, *others = [results[way]["gathered"] for results in by_rank]
+    for transport in range(2):
+        first, *others = [results[transport]["gathered"] for results in by_rank]
         assert first == [[[rank], [9]] for rank in range(size)]
         assert others == [None] * (size - 1)
 
 
-def test_a_group_of_one_talks_to_nobody() -> None:
+def test_group_of_one_makes_no_collective() -> None:
     group = TPGroup.single("cpu")
     x = torch.ones(2)
     assert group.all_reduce(x) is x
@@ -114,14 +115,14 @@ def two_groups(group: TPGroup) -> list[float]:
     return sums
 
 
-def test_the_meeting_point_is_on_its_host_only() -> None:
+def test_rendezvous_store_listens_on_its_host_only() -> None:
     store = TPGroup.listen(HOST)
     socket.create_connection((HOST, store.port), timeout=5).close()
     with pytest.raises(ConnectionRefusedError):  # another address of this machine
         socket.create_connection(("127.0.0.2", store.port), timeout=5)
 
 
-def test_a_rank_that_never_comes() -> None:
+def test_join_times_out_when_a_rank_never_joins() -> None:
     store = TPGroup.listen(HOST)
     start = time.monotonic()
     with pytest.raises(RuntimeError):
@@ -130,7 +131,7 @@ def test_a_rank_that_never_comes() -> None:
 
 
 def leaves_early(group: TPGroup) -> float:
-    """Seconds after which a rank notices that rank 1 is gone."""
+    """Seconds until rank 0's collective fails after rank 1 left."""
     if group.rank == 1:
         return 0
     start = time.monotonic()
@@ -139,11 +140,11 @@ def leaves_early(group: TPGroup) -> float:
     return time.monotonic() - start
 
 
-def test_a_rank_that_leaves_is_noticed() -> None:
+def test_rank_that_leaves_fails_the_others() -> None:
     assert run_distributed(leaves_early, 2)[0] < TIMEOUT_S / 2
 
 
-MEMORY = "moss-tp-"  # how the name of a group's memory begins
+MEMORY = "moss-tp-"  # prefix of the name of a group's memory
 
 
 def join_and_die(port: int) -> None:
@@ -161,7 +162,7 @@ def open_memory() -> list[Path]:
     return [link for link in links if MEMORY in str(link.readlink())]
 
 
-def test_a_killed_rank_is_noticed_and_leaves_nothing() -> None:
+def test_killed_rank_fails_the_others_and_leaks_no_memory() -> None:
     named = set(Path("/dev/shm").iterdir())
     store = TPGroup.listen(HOST)
     process = multiprocessing.get_context("spawn").Process(target=join_and_die, args=(store.port,))
@@ -173,7 +174,7 @@ def test_a_killed_rank_is_noticed_and_leaves_nothing() -> None:
     group.broadcast_ints([1])
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="rank 1 is gone"):
-        group.all_reduce(torch.ones(5))  # nobody has waited for the child: it is a zombie
+        group.all_reduce(torch.ones(5))  # the child is a zombie: nobody has waited for it
     assert time.monotonic() - start < TIMEOUT_S / 2
     process.join()
     group.close()
@@ -182,7 +183,7 @@ def test_a_killed_rank_is_noticed_and_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "own"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")]
+    ("device", "indexed"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")]
 )
-def test_a_gpu_has_a_number(named: str, own: str) -> None:
-    assert str(own_device(named)) == own
+def test_indexed_device(device: str, indexed: str) -> None:
+    assert str(indexed_device(device)) == indexed

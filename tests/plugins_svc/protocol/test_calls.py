@@ -1,4 +1,4 @@
-"""Reading Commands as models really write them. All examples are hand-written look-alikes."""
+"""Parsing Commands as models write them. All examples are hand-written look-alikes."""
 
 import pytest
 from hypothesis import given, settings
@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from plugins_svc.protocol.calls import (
     MAX_CALLS,
-    PLUGIN_OF_CALL,
     Call,
     parse_commands,
     render_commands,
 )
+from plugins_svc.registry import SPEC_OF_CALL, SPECS
 
 ARGUMENTS = st.text(st.characters(exclude_characters='"\n', exclude_categories=["Cs"]))
-CALLS = st.lists(st.builds(Call, st.sampled_from(sorted(PLUGIN_OF_CALL)), ARGUMENTS))
+CALLS = st.lists(st.builds(Call, st.sampled_from(sorted(SPEC_OF_CALL)), ARGUMENTS))
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,19 @@ def test_what_models_write(text: str, expected: list[Call]) -> None:
     assert parse_commands(text) == expected
 
 
+def test_the_grammar_accepts_the_call_of_every_spec() -> None:
+    for spec in SPECS:
+        (call,) = parse_commands(f'{spec.call_name}("x")')
+        assert (call.spec, call.plugin) == (spec, spec.name)
+
+
 def test_calls_of_plugins_that_are_off_are_dropped() -> None:
     text = 'Search("a"), Calculate("1"), Solve("x=1")'
     assert parse_commands(text, {"calculator"}) == [Call("Calculate", "1")]
     assert parse_commands(text, ()) == []
 
 
-def test_the_cap_counts_only_calls_that_would_run() -> None:
+def test_the_limit_counts_only_enabled_calls() -> None:
     text = ", ".join([*(f'Search("{i}")' for i in range(9)), 'Calculate("1")'])
     assert len(parse_commands(text)) == MAX_CALLS
     assert parse_commands(text, {"calculator"}) == [Call("Calculate", "1")]

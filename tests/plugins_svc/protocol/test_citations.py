@@ -1,4 +1,4 @@
-"""Citations of items that were shown stay, all others go, however the reply is cut."""
+"""Citations of shown items stay and all others are dropped, however the reply is split."""
 
 import re
 
@@ -38,33 +38,33 @@ def test_golden(text: str, kept: str) -> None:
     assert filtered(list(text), 2) == kept
 
 
-def test_without_results_every_citation_goes() -> None:
+def test_without_results_every_citation_is_dropped() -> None:
     assert filtered(["A<sup><|1|></sup>B"], 0) == "AB"
 
 
 @given(TEXTS, st.data())
-def test_any_chunking_gives_the_same(text: str, data: st.DataObject) -> None:
+def test_any_split_of_the_text_gives_the_same(text: str, data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=8).map(sorted))
     pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     assert filtered(pieces, 2) == filtered([text], 2)
 
 
 @given(TEXTS)
-def test_nothing_but_wrong_citations_is_lost(text: str) -> None:
+def test_only_wrong_citations_are_dropped(text: str) -> None:
     assert filtered([text], 2) == CITATION.sub(
         lambda citation: citation[0] if citation[1] in ("1", "2") else "", text
     )
 
 
 @given(TEXTS, st.sampled_from(["你", " ", "x"]))
-def test_only_what_may_become_a_citation_is_held(text: str, end: str) -> None:
+def test_only_a_possible_citation_is_held_back(text: str, end: str) -> None:
     citations = CitationFilter(2)
-    told = citations.feed(text + end)
-    assert citations.end() == "" and told == filtered([text + end], 2)
+    sent = citations.feed(text + end)
+    assert citations.end() == "" and sent == filtered([text + end], 2)
 
 
 @pytest.mark.parametrize("held", ["<", "<sup>", "<sup><", "<sup><|1", "<sup><|12|></sup"])
-def test_a_beginning_waits_for_its_end(held: str) -> None:
+def test_an_incomplete_citation_is_held_until_more_text_comes(held: str) -> None:
     citations = CitationFilter(2)
     assert citations.feed("A" + held) == "A"
     assert citations.feed("!") == held + "!"

@@ -7,7 +7,7 @@ import pytest
 
 from moss_tp.errors import ContextLengthError, DeadlineExceededError, EngineDeadError
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.output import Item, PluginOutput
 from serve_app.chat.turn import TurnLimits
 from tests.support.chat import Chat
 from tests.support.chat_fakes import CharCodec, FakePlugins, think_of
@@ -81,7 +81,7 @@ async def test_citations_without_a_result_are_dropped(chat: Chat) -> None:
     """From the stream as from the stored reply; `say` compares the two."""
     chat.model.think = think_of('Search("q"), Search("none")')
     chat.plugins.answers = {
-        "q": PluginOutput(True, ("a", "b", "c")),
+        "q": PluginOutput(True, items=tuple(Item(s, "", s) for s in "abc")),
         "none": PluginOutput.no_result(),
     }
     chat.model.reply = lambda prompt: " x<sup><|1|></sup>y<sup><|3|></sup><sup><|2|></sup><sup<eom>"

@@ -8,7 +8,7 @@ import pytest
 
 from moss_tp.engine.outputs import FinishReason, TokenDelta
 from moss_tp.errors import EngineDeadError
-from moss_tp.layers.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken
 from serve_app.deployments.coalesce import coalesce
 
 

@@ -21,9 +21,9 @@ from moss_tp.errors import (
     QueueFullError,
 )
 from moss_tp.sampling_params import SamplingParams
-from plugins_svc.errors import PluginError, UnknownPluginError
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import PluginOutput
+from plugins_svc.sdk.errors import PluginError, UnknownPluginError
+from plugins_svc.sdk.output import PluginOutput
 from serve_app.deployments.handles import RemoteModel, RemotePlugins
 
 PARAMS = SamplingParams(seed=3)

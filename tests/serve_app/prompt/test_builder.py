@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moss_tp.dialogue import MARKERS, NO_RESULTS, parse_segment
 from moss_tp.errors import CheckpointError, ContextLengthError
-from plugins_svc.registry import CAPABILITIES
+from plugins_svc.registry import SPECS
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.prompt.fit import COMFORTABLE_ROOM, MIN_REPLY_TOKENS
 from serve_app.prompt.meta_instruction import DEFAULT_META_INSTRUCTION, load_meta_instruction
@@ -160,7 +160,7 @@ def test_published_turns_are_rendered_byte_for_byte() -> None:
     for path in sorted(SAMPLES.glob("*/*.json")):
         sample = json.loads(path.read_text("utf-8"))
         meta = sample["meta_instruction"]
-        enabled = {c.plugin for c in CAPABILITIES if c.plugin and f"{c.label}: enabled" in meta}
+        enabled = {spec.name for spec in SPECS if f"{spec.label}: enabled" in meta}
         past, turns = meta, list[Turn]()
         for told in sample["chat"].values():
             turn, shown = _rendered(turns, told, enabled)

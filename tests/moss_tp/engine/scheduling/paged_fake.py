@@ -14,7 +14,7 @@ import numpy as np
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.running.batch import Batch, Ints
 from moss_tp.engine_config import EngineConfig
-from moss_tp.layers.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SampledToken, SamplingRow
 
 VOCAB_SIZE = 97
 EOS_ID = 96

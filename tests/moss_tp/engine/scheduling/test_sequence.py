@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_tp.engine.scheduling.sequence import Sequence
-from moss_tp.layers.sampling.row import SampledToken
-from moss_tp.layers.sampling.token_history import TokenCounts
+from moss_tp.sampling.row import SampledToken
+from moss_tp.sampling.token_history import TokenCounts
 from moss_tp.sampling_params import SamplingParams
 
 EOS = 9

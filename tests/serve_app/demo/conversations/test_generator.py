@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from moss_tp.finetune.conversation import parse_conversation
-from plugins_svc.equation_solver import EquationSolver
-from plugins_svc.evaluator import evaluate
+from plugins_svc.calculator.evaluator import evaluate
+from plugins_svc.equation_solver.plugin import EquationSolver
 from plugins_svc.protocol.calls import parse_commands
 from plugins_svc.registry import PLUGIN_NAMES, capability_lines
 from serve_app.demo.conversations.draw import Draw, is_held_out
@@ -184,6 +184,6 @@ async def _check_equations() -> None:
     try:
         for _ in range(25):
             (call, output), *_ = equation_turn(draw, "en", is_enabled=True).outcomes
-            assert (await solver.run(call.argument)).values == output.values
+            assert (await solver.run(call.argument)).lines == output.lines
     finally:
         solver.close()

@@ -1,0 +1,88 @@
+"""A transformer block of MOSS: its parameters under their published names, and its kernel.
+
+    x + attn(ln_1(x)) + mlp(ln_1(x))      one all-reduce: each rank first adds up its partial sums
+
+The arithmetic is the kernel's; see the protocols in `kernels/base.py`. `kernels/reference/block.py`
+spells it out operation by operation, `kernels/cpu/block.py` runs it as one program.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from moss_tp.config import ModelConfig
+from moss_tp.kernels import Kernels
+from moss_tp.kernels.base import BlockKernel, BlockWeights
+from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.kernels.rotary import Rotary
+from moss_tp.layers.parallel_weight import (
+    DenseParallelWeight,
+    column_parallel,
+    qkv_parallel,
+    release,
+    row_parallel,
+)
+from moss_tp.parallel.tp_group import TPGroup
+
+
+class MossAttention(nn.Module):
+    """The attention's parameters, for this rank's heads."""
+
+    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.qkv_proj = DenseParallelWeight(qkv_parallel(hidden, group), group, dtype)
+        self.out_proj = DenseParallelWeight(row_parallel(hidden, hidden, group), group, dtype)
+
+
+class MossMLP(nn.Module):
+    """The MLP's parameters, for this rank's columns."""
+
+    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
+        super().__init__()
+        hidden, inner = config.hidden_size, config.intermediate_size
+        fc_in, fc_out = column_parallel(hidden, inner, group), row_parallel(inner, hidden, group)
+        self.fc_in = DenseParallelWeight(fc_in, group, dtype, has_bias=True)
+        self.fc_out = DenseParallelWeight(fc_out, group, dtype, has_bias=True)
+
+
+class MossBlock(nn.Module):
+    """Attention and MLP in parallel on one normed input. Call `pack` before the first use."""
+
+    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._group = group
+        self._head_dim = config.head_dim
+        self.kernel: BlockKernel | None = None
+        self.ln_1 = layer_norm(config, group, dtype)
+        self.attn = MossAttention(config, group, dtype)
+        self.mlp = MossMLP(config, group, dtype)
+
+    def pack(self, kernels: Kernels) -> None:
+        """Hands the loaded weights over to the block's kernel."""
+        self.kernel = kernels.block(
+            BlockWeights(
+                norm=(self.ln_1.weight, self.ln_1.bias),
+                eps=self.ln_1.eps,
+                qkv=self.attn.qkv_proj.kernel_weight(),
+                fc_in=self.mlp.fc_in.kernel_weight(),
+                out=self.attn.out_proj.kernel_weight(),
+                fc_out=self.mlp.fc_out.kernel_weight(),
+                head_dim=self._head_dim,
+                adds_residual=self._group.rank == 0,
+            )
+        )
+        release(self)
+
+    def forward(
+        self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
+    ) -> Tensor:
+        """`x (T, hidden) -> (T, hidden)`; fills the plan's slots of `cache`."""
+        if self.kernel is None:
+            raise RuntimeError("the block is not packed")
+        return self._group.all_reduce(self.kernel(x, rotary, cache, plan))
+
+
+def layer_norm(config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> nn.LayerNorm:
+    """A LayerNorm over the hidden size, replicated on every rank."""
+    norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, device=group.device, dtype=dtype)
+    return norm.requires_grad_(False)

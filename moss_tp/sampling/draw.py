@@ -1,0 +1,171 @@
+"""Random sampling with temperature, top-k, top-p and min-p, in transformers' order.
+
+Most rows keep only their best few tokens: these are sorted and sampled from. A row that keeps more
+samples from the whole vocabulary, in the order of ids. The choice between the two depends only on
+the row's settings and logits, so batching does not change a reply.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moss_tp.sampling.inverse_cdf import invert, invert_vocab, total_weight
+from moss_tp.sampling.row import SamplingRow
+from moss_tp.sampling.topk import sorted_values, topk
+from moss_tp.sampling.uniforms import uniforms
+
+MIN_TEMPERATURE = 1e-30  # fp32 is divided by it; lower ones would change nothing
+# Rows at a time where memory of the vocabulary's size is needed for each: allocating fresh pages
+# for more costs more than the arithmetic.
+MAX_VOCAB_ROWS = 8
+
+
+class Method(NamedTuple):
+    """How a row is sampled: from its `num_best` best tokens, or from the whole vocabulary if 0.
+
+    `has_tail` is set without top-k: then the best tokens are enough only if top-p and min-p keep
+    no other, which is checked.
+    """
+
+    num_best: int
+    has_tail: bool = False
+
+
+BEST_64, BEST_256, BEST_OF_TOP_P, VOCAB = Method(64), Method(256), Method(256, True), Method(0)
+
+
+def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """Sampled ids `(R,)` for `logits (R, vocab_size)`."""
+    vocab_size = logits.shape[-1]
+    groups: dict[Method, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(_method(row, vocab_size), []).append(i)
+    if len(groups) == 1 and not (VOCAB in groups or BEST_OF_TOP_P in groups):
+        return _draw_from_best(logits, rows, *groups)[0]
+    ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
+    vocab_rows = groups.pop(VOCAB, [])
+    for method, group in groups.items():
+        for part in _split(group, MAX_VOCAB_ROWS if method.has_tail else len(group)):
+            part_rows = [rows[i] for i in part]
+            ids[part], keeps_more = _draw_from_best(select_rows(logits, part), part_rows, method)
+            vocab_rows += [i for i, more in zip(part, keeps_more, strict=True) if more]
+    for part in _split(sorted(vocab_rows), MAX_VOCAB_ROWS):
+        ids[part] = _draw_from_vocab(select_rows(logits, part), [rows[i] for i in part])
+    return ids
+
+
+def select_rows(logits: Tensor, indices: Sequence[int]) -> Tensor:
+    """The rows at ascending `indices`; without a copy when that is all of them."""
+    return logits if len(indices) == len(logits) else logits[list(indices)]
+
+
+def _split(indices: list[int], size: int) -> Iterator[list[int]]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+def _method(row: SamplingRow, vocab_size: int) -> Method:
+    top_k = row.params.top_k or vocab_size
+    for method in (BEST_64, BEST_256):
+        if top_k <= method.num_best:
+            return method
+    return BEST_OF_TOP_P if row.params.top_k == 0 and row.params.top_p < 1 else VOCAB
+
+
+class _Columns(NamedTuple):
+    """The settings and the random number of each row, fp64 `(R, 1)` on the logits' device."""
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_log_weight: Tensor  # relative to the best token's
+    eos_id: Tensor
+    eos_bonus: Tensor
+    uniform: Tensor
+
+    @classmethod
+    def make(cls, logits: Tensor, rows: Sequence[SamplingRow]) -> "_Columns":
+        """All columns in one array, so in one copy to the device."""
+        columns = np.empty((7, len(rows), 1))
+        columns[:6, :, 0] = np.array([_settings(row, logits.shape[-1]) for row in rows]).T
+        columns[6, :, 0] = uniforms([row.seed for row in rows], [row.position for row in rows])
+        return cls(*torch.from_numpy(columns).to(logits.device).unbind())
+
+
+def _settings(row: SamplingRow, vocab_size: int) -> tuple[float, ...]:
+    params, bonus = row.params, row.eos_bonus
+    return (
+        max(params.temperature, MIN_TEMPERATURE),
+        params.top_k or vocab_size,
+        params.top_p,
+        math.log(params.min_p) if params.min_p else -math.inf,
+        row.eos_id if bonus and row.eos_id is not None else -1,
+        bonus,
+    )
+
+
+def _draw_from_best(
+    logits: Tensor, rows: Sequence[SamplingRow], method: Method
+) -> tuple[Tensor, list[bool]]:
+    """Sampled ids `(R,)`, and which rows keep more tokens than the best: their id is void."""
+    values, ids = topk(logits, method.num_best)
+    columns = _Columns.make(logits, rows)
+    log_weights = (values - values[:, :1]).double() / columns.temperature  # (R, num_best)
+    rank = torch.arange(values.shape[1], device=values.device)
+    log_weights.masked_fill_(rank >= columns.top_k, -math.inf)
+    weights = log_weights.exp()
+    cumulative = weights.cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    if method.has_tail:
+        total = total_weight(_log_weights(logits, values[:, :1], columns).exp_())
+    is_cut = cumulative - weights >= columns.top_p * total
+    is_cut |= log_weights < columns.min_log_weight
+    is_cut[:, 0] = False
+    keeps_more = (~is_cut[:, -1]).tolist() if method.has_tail else [False] * len(rows)
+    if any(row.eos_bonus for row in rows):
+        log_weights += columns.eos_bonus * (ids == columns.eos_id)
+        log_weights.masked_fill_(is_cut, -math.inf)
+        weights = (log_weights - log_weights.amax(dim=-1, keepdim=True)).exp_()
+    picks = invert(weights.masked_fill_(is_cut, 0), columns.uniform)
+    return ids.gather(1, picks)[:, 0], keeps_more
+
+
+def _draw_from_vocab(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
+    """Sampled ids `(R,)`."""
+    columns = _Columns.make(logits, rows)
+    log_weights = _log_weights(logits, logits.amax(dim=-1, keepdim=True), columns)
+    lowest = columns.min_log_weight.float()
+    cut = [i for i, row in enumerate(rows) if row.params.top_p < 1 or row.params.top_k]
+    if cut:
+        kept = _lowest_kept(select_rows(log_weights, cut), columns.top_k[cut], columns.top_p[cut])
+        lowest[cut] = lowest[cut].maximum(kept)
+    log_weights.masked_fill_(log_weights < lowest, -math.inf)
+    regulated = [i for i, row in enumerate(rows) if row.eos_bonus]
+    if regulated:
+        eos = [rows[i].eos_id for i in regulated]
+        bonus = [rows[i].eos_bonus for i in regulated]
+        log_weights[regulated, eos] += log_weights.new_tensor(bonus)
+        log_weights -= log_weights.amax(dim=-1, keepdim=True)
+    return invert_vocab(log_weights.exp_(), columns.uniform)
+
+
+def _log_weights(logits: Tensor, maximum: Tensor, columns: _Columns) -> Tensor:
+    """fp32 logits `(R, vocab_size)` over the temperature, the best at 0.
+
+    The maximum is subtracted first, so that a tiny temperature cannot overflow.
+    """
+    return (logits - maximum).div_(columns.temperature.float())
+
+
+def _lowest_kept(log_weights: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """The lowest log weights `(R, 1)` that top-k and top-p keep of `(R, vocab_size)`."""
+    values = sorted_values(log_weights)
+    rank = torch.arange(values.shape[1], device=values.device)
+    weights = values.exp().masked_fill_(rank >= top_k, 0)
+    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
+    is_kept = cumulative - weights < top_p * cumulative[:, -1:]
+    num_kept = (is_kept & (rank < top_k)).sum(dim=-1, keepdim=True).clamp_(min=1)
+    return values.gather(1, num_kept - 1)

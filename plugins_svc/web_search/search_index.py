@@ -1,0 +1,87 @@
+"""A full-text index over passages of the user's documents: SQLite FTS5 in memory.
+
+FTS5 splits text at spaces, which Chinese does not use, so texts and queries are turned into words
+and bigrams of CJK characters first. Knows documents, not files.
+"""
+
+import re
+import sqlite3
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+from plugins_svc.sdk.output import Item
+from plugins_svc.web_search.documents import Document
+
+MAX_PASSAGE_CHARS = 360  # quotes and escapes included, a passage then fits one item
+MAX_QUERY_TERMS = 64
+
+_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_RUN = re.compile(rf"[{_CJK}]+|[^\W_{_CJK}]+")
+_SENTENCE = re.compile(r"[^。！？!?.\n]*(?:[。！？!?.]+|\n|$)")
+
+
+class SearchIndex:
+    """Searchable passages. Several threads may search at a time."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        self._database.execute(
+            "CREATE VIRTUAL TABLE passages USING fts5"
+            "(title_terms, terms, title UNINDEXED, url UNINDEXED, passage UNINDEXED,"
+            " tokenize='porter unicode61')"
+        )
+        rows = (
+            (" ".join(terms(d.title)), " ".join(terms(passage)), d.title, d.url, passage)
+            for d in documents
+            for passage in passages(d.text)
+        )
+        self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", rows)
+
+    def search(self, query: str, max_items: int) -> list[Item]:
+        """The passages that match any term of `query`, best first by BM25."""
+        wanted = list(dict.fromkeys(terms(query)))[:MAX_QUERY_TERMS]
+        if not wanted:
+            return []
+        match = " OR ".join(f'"{term}"{"*" if len(term) == 1 else ""}' for term in wanted)
+        rows = self._database.execute(
+            "SELECT title, url, passage FROM passages WHERE passages MATCH ? ORDER BY rank LIMIT ?",
+            (match, max_items),
+        )
+        return [Item(title, url, passage) for title, url, passage in rows]
+
+    def close(self) -> None:
+        """Free the index."""
+        self._database.close()
+
+
+def terms(text: str) -> Iterator[str]:
+    """Words and CJK bigrams of `text` (a single CJK character is a term), folded to lower case."""
+    for run in _RUN.findall(unicodedata.normalize("NFKC", text).casefold()):
+        if re.match(f"[{_CJK}]", run) and len(run) > 1:
+            yield from (run[i : i + 2] for i in range(len(run) - 1))
+        else:
+            yield run
+
+
+def passages(text: str) -> Iterator[str]:
+    """Passages of at most MAX_PASSAGE_CHARS, cut between sentences where possible."""
+    passage = ""
+    for piece in _pieces(text):
+        if len(passage) + len(piece) > MAX_PASSAGE_CHARS:
+            yield from _stripped(passage)
+            passage = ""
+        passage += piece
+    yield from _stripped(passage)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Sentences; one that is too long for a passage is split."""
+    for sentence in _SENTENCE.finditer(text):
+        for start in range(sentence.start(), sentence.end(), MAX_PASSAGE_CHARS):
+            yield text[start : min(start + MAX_PASSAGE_CHARS, sentence.end())]
+
+
+def _stripped(passage: str) -> list[str]:
+    """`passage` with white space collapsed, as a list; empty when it holds nothing else."""
+    folded = " ".join(passage.split())
+    return [folded] if folded else []

@@ -1,0 +1,48 @@
+"""Outputs: their one form of failure, and the check of what another process sent."""
+
+from typing import Any
+
+import pytest
+
+from plugins_svc.sdk.output import Item, PluginOutput, check_output
+
+
+def test_no_result_holds_nothing() -> None:
+    assert PluginOutput.no_result() == PluginOutput(False, (), ())
+
+
+def test_map_text_changes_every_string() -> None:
+    output = PluginOutput(True, ("a", "b"), (Item("c", "d", "e"),))
+    assert output.map_text(str.upper) == PluginOutput(True, ("A", "B"), (Item("C", "D", "E"),))
+    assert PluginOutput.no_result().map_text(str.upper) == PluginOutput.no_result()
+
+
+@pytest.mark.parametrize(
+    "output", [PluginOutput(True, ("1",)), PluginOutput(True, items=(Item("", "", "x"),))]
+)
+def test_a_well_formed_output_passes(output: PluginOutput) -> None:
+    assert check_output(output) is output
+
+
+OUTPUT: Any = PluginOutput  # builds outputs with fields of the wrong type
+ITEM: Any = Item
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        7,
+        "125",
+        OUTPUT("yes", ("1",)),
+        OUTPUT(True, None),
+        OUTPUT(True, (5,)),
+        OUTPUT(True, "125"),
+        OUTPUT(True, (), None),
+        OUTPUT(True, (), ("x",)),
+        OUTPUT(True, (), (ITEM("t", None, "s"),)),
+    ],
+)
+def test_anything_else_is_a_type_error(answer: object) -> None:
+    with pytest.raises(TypeError):
+        check_output(answer)
