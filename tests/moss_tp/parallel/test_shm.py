@@ -153,7 +153,7 @@ def test_messages_wait_for_the_slowest() -> None:
         received = []
         for epoch in range(12):
             time.sleep(0.01 if rank == 2 else 0)
-            received.append(memory.broadcast_ints([epoch] * 3 if rank == 0 else None))
+            received.append(broadcast(memory, rank, [epoch] * 3))
         return received
 
     assert on_ranks(3, receive) == [[[epoch] * 3 for epoch in range(12)]] * 3
