@@ -40,7 +40,7 @@ def command(
     val.jsonl holds values that train.jsonl never shows. Train with
     `moss finetune --model OUT/model --data-dir OUT --output-dir …`.
     """
-    from serve_app.cli.serve.preflight import make_directory
+    from serve_app.cli.directory import make_directory
     from serve_app.demo.conversations.generator import conversations, write_conversations
     from serve_app.demo.nano import write_untrained_nano
 

@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import click
 
 from moss_tp.errors import MossError
+from serve_app.cli.directory import make_directory
 from serve_app.cli.serve.guard import Guard
 from serve_app.cli.serve.local_server import StartError, local_server, session_store, watch_ray
 from serve_app.cli.serve.options import EMBEDDED, serve_options, serve_settings
-from serve_app.cli.serve.preflight import check_address, check_settings, make_directory
+from serve_app.cli.serve.preflight import check_address, check_settings
 from serve_app.cli.serve.stop_signals import StopRequested, StopSignals
 from serve_app.cli.terminal import Terminal, quiet_terminal
 from serve_app.settings import ServeSettings

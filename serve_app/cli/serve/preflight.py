@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import socket
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,16 +47,6 @@ def check_address(host: str, port: int) -> None:
                 "another with --port"
             ) from error
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
-
-
-def make_directory(directory: Path) -> None:
-    """Makes a directory that only this user can read. Raises ConfigError if it is not writable."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise ConfigError(f"cannot write in {directory}: {error.strerror}") from error
 
 
 def _check_gpus(needed: int) -> None:
