@@ -1,19 +1,16 @@
-"""How an engine is set up. Plain values only: it is pickled to every rank and knows no torch."""
+"""How an engine is set up. Plain values only: it is pickled to every rank and imports no torch."""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from moss_tp.device import DEVICES, DTYPES, TRAITS, DeviceTraits
 from moss_tp.errors import ConfigError
 
-DEVICES = ("cpu", "cuda")
-DTYPES = ("float32", "bfloat16", "float16")
 KV_CACHE_DTYPES = ("int8",)
-# A CPU is at its best with this many rows already, a GPU wants more.
-MIXED_PREFILL_TOKENS = {"cpu": 128, "cuda": 1024}
 
 
 class ModelLimits(Protocol):
-    """What of `moss_tp.config.ModelConfig` bounds an engine."""
+    """The part of `moss_tp.config.ModelConfig` that limits an engine."""
 
     @property
     def max_position_embeddings(self) -> int: ...
@@ -23,13 +20,14 @@ class ModelLimits(Protocol):
 class EngineConfig:
     """One engine: `model` is a local directory, `tp_size` the number of ranks.
 
-    `max_model_len` counts prompt and reply; None means all the model's positions.
-    `kv_cache_bytes` is the KV cache of **each** rank; None means what `kv_budget` works out.
-    `kv_cache_dtype` None keeps keys and values in `dtype`; int8 scales each head's of a token.
-    `max_num_batched_tokens` bounds a step; in a step that also decodes, prompts get at most
+    `max_model_len` counts prompt and reply; None means all positions of the model.
+    `kv_cache_bytes` is the KV cache of **each** rank; None means what `kv_budget` chooses.
+    `kv_cache_dtype` None keeps keys and values in `dtype`; int8 has a scale per token and head.
+    `max_num_batched_tokens` limits a step; in a step that also decodes, prompts get at most
     `max_mixed_prefill_tokens` of it. `num_speculative_tokens` is how many drafted tokens of a
-    sequence a step verifies at most; 0 turns speculation off. `step_timeout_s` bounds every
-    collective, and so how long a hung rank goes unnoticed.
+    sequence a step verifies at most; 0 turns speculation off. `num_threads` is for each rank;
+    None means what `moss_tp.device.threads_per_rank` chooses. `step_timeout_s` limits every
+    collective, and therefore how long a hung rank goes unnoticed.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """
@@ -47,6 +45,7 @@ class EngineConfig:
     max_mixed_prefill_tokens: int | None = None
     max_waiting: int = 1024
     num_speculative_tokens: int = 7
+    num_threads: int | None = None
     step_timeout_s: float = 30
 
     def __post_init__(self) -> None:
@@ -59,12 +58,12 @@ class EngineConfig:
             "kv_cache_dtype": self.kv_cache_dtype in (None, *KV_CACHE_DTYPES),
             "block_size": self.block_size >= 1,
             "max_num_seqs": self.max_num_seqs >= 1,
-            # Every decoding sequence must fit into one step, or the youngest would starve.
+            # All decoding sequences must fit into one step, else the last in order would starve.
             "max_num_batched_tokens": self.max_num_batched_tokens >= self.max_num_seqs,
-            "max_mixed_prefill_tokens": self.max_mixed_prefill_tokens is None
-            or self.max_mixed_prefill_tokens >= 1,
+            "max_mixed_prefill_tokens": _is_none_or_positive(self.max_mixed_prefill_tokens),
             "max_waiting": self.max_waiting >= 1,
             "num_speculative_tokens": self.num_speculative_tokens >= 0,
+            "num_threads": _is_none_or_positive(self.num_threads),
             "step_timeout_s": self.step_timeout_s > 0,
         }
         for field, is_valid in checks.items():
@@ -83,15 +82,20 @@ class EngineConfig:
         return self
 
     @property
+    def traits(self) -> DeviceTraits:
+        """The facts of `device`."""
+        return TRAITS[self.device]
+
+    @property
     def cache_dtype(self) -> str:
-        """What the KV cache is kept in."""
+        """The dtype of the KV cache."""
         return self.kv_cache_dtype or self.dtype
 
     @property
     def mixed_prefill_limit(self) -> int:
-        """`max_mixed_prefill_tokens`, or what suits the device where that is None."""
+        """`max_mixed_prefill_tokens`, or the device's default where that is None."""
         if self.max_mixed_prefill_tokens is None:
-            return MIXED_PREFILL_TOKENS[self.device]
+            return self.traits.mixed_prefill_tokens
         return self.max_mixed_prefill_tokens
 
     @property
@@ -100,3 +104,7 @@ class EngineConfig:
         if self.max_model_len is None:
             raise ConfigError("max_model_len is not known yet: resolve the config first")
         return self.max_model_len
+
+
+def _is_none_or_positive(value: int | None) -> bool:
+    return value is None or value >= 1

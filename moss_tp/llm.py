@@ -44,6 +44,7 @@ class LLM:
         max_num_seqs: int = 64,
         max_num_batched_tokens: int = 1024,
         num_speculative_tokens: int = 7,
+        num_threads: int | None = None,
         step_timeout_s: float = 30,
     ) -> None:
         config = EngineConfig(
@@ -58,10 +59,11 @@ class LLM:
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             num_speculative_tokens=num_speculative_tokens,
+            num_threads=num_threads,
             step_timeout_s=step_timeout_s,
         )
         self.tokenizer = Tokenizer.from_dir(config.model)
-        self.engine = build_engine(config, executor, self.tokenizer)
+        self.engine = build_engine(config, executor, tokenizer=self.tokenizer)
         self._request_ids = count()
 
     def generate(

@@ -10,12 +10,13 @@ mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` 
 and sampling.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
@@ -29,6 +30,8 @@ from moss_tp.layers.kv_cache import KVCache
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.load import load_weights
 
+Ints = NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class BatchTensors:
@@ -41,8 +44,8 @@ class BatchTensors:
     token_ids: Tensor  # (T,) int64
     positions: Tensor  # (T,) int64
     slot_mapping: Tensor  # (T,) int64
-    query_lens: Sequence[int]  # S
-    context_lens: Sequence[int]  # S
+    query_lens: Ints  # (S,)
+    context_lens: Ints  # (S,)
     block_tables: Tensor  # (S, max_blocks) int64, each long enough for its context
     logit_rows: Tensor  # (R,) int64: the tokens whose logits are wanted
 

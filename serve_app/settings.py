@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from moss_tp.device import TRAITS
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from plugins_svc.registry import available_plugins
@@ -19,15 +20,8 @@ from serve_app.prompt.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-# On a CPU weights in bf16 take half the memory and half the time to read, and our kernels do the
-# arithmetic in fp32 where the CPU has no better; on CUDA it is what published checkpoints hold.
-DEFAULT_DTYPE: dict[str, Dtype] = {"cpu": "bfloat16", "cuda": "float16"}
 # The published models that were taught plugins, by hub id, copy or the hub's cache.
 _PLUGIN_MODEL = re.compile(r"-plugin(-int[48])?(/snapshots/[0-9a-f]+)?$")
-
-# How long a step may take before its rank counts as hung. A full step of the 16 B model (1024
-# tokens, 34 TFLOP) takes minutes on a CPU. A rank that dies is noticed at once all the same.
-STEP_TIMEOUT_S: dict[str, float] = {"cpu": 600, "cuda": 30}
 
 
 class ServeSettings(BaseModel):
@@ -89,15 +83,16 @@ class ServeSettings(BaseModel):
 
     def engine_config(self, model_dir: str) -> EngineConfig:
         """The engine's own config; ConfigError for values that cannot work."""
+        traits = TRAITS[self.device]
         return EngineConfig(
             model=model_dir,
             tp_size=self.tp,
             device=self.device,
-            dtype=self.dtype or DEFAULT_DTYPE[self.device],
+            dtype=self.dtype or traits.default_dtype,
             max_model_len=self.max_model_len,
             kv_cache_bytes=self.kv_cache_bytes,
             kv_cache_dtype=self.kv_cache_dtype,
-            step_timeout_s=self.step_timeout_s or STEP_TIMEOUT_S[self.device],
+            step_timeout_s=self.step_timeout_s or traits.step_timeout_s,
         )
 
 

@@ -1,7 +1,7 @@
-"""The processes of ranks 1..: placed and starting, told nothing yet.
+"""The processes of the ranks above 0: placed and starting, with nothing loaded yet.
 
-It imports no torch: starting them first and importing it then takes half the time. They are led
-by whoever holds the group; it knows no engine.
+It imports no torch: starting the processes before importing torch here halves the time to start.
+It knows no engine; an executor drives the processes.
 """
 
 from contextlib import ExitStack
@@ -16,13 +16,13 @@ from cluster.ranks.worker import TPWorker
 
 
 class WorkerGroup:
-    """`workers` of a group of `tp_size` ranks, in the order of their ranks; rank 0 is the caller.
+    """`workers` are the ranks 1 to `tp_size - 1` in order; rank 0 is the caller.
 
-    Starts a Ray of its own where there is none. Raises ConfigError when there is no place.
+    Starts a local Ray if none is running. Raises ConfigError when there is no room.
     """
 
     def __init__(self, tp_size: int, device: str) -> None:
-        self._resources = ExitStack()  # what `close` gives back, last first
+        self._resources = ExitStack()  # closed last first
         try:
             if not ray.is_initialized():
                 self._resources.enter_context(local_ray(num_cpus=tp_size + 1))

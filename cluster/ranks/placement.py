@@ -1,7 +1,7 @@
-"""Where the ranks of one tensor-parallel group run: a placement group, one bundle a rank.
+"""Where the ranks of one tensor-parallel group run: a placement group with one bundle per rank.
 
-All on one node (STRICT_PACK): ranks exchange a tensor in every block of every step.
-It knows no engine; who starts the ranks asks it where.
+All bundles are on one node (STRICT_PACK): ranks exchange a tensor in every block of every step.
+It knows no engine and starts no rank.
 """
 
 from dataclasses import dataclass
@@ -22,32 +22,32 @@ PLACE_TIMEOUT_S = 60
 
 
 def rank_bundle(device: str) -> dict[str, float]:
-    """What Ray reserves for one rank; Ray counts CPUs, it does not bind them."""
+    """The resources Ray reserves for one rank. Ray counts CPUs, it does not bind them."""
     return {"CPU": 1, "GPU": 1} if device == "cuda" else {"CPU": 1}
 
 
 def rank_options(device: str) -> dict[str, float]:
-    """The same as options of an actor. On CUDA the actor then sees one device, its own."""
+    """The same as actor options. On CUDA the actor then sees only its own device."""
     return {"num_cpus": 1, "num_gpus": 1} if device == "cuda" else {"num_cpus": 1}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A placement group and whether it is ours to remove."""
+    """A placement group, and whether `release` removes it."""
 
     group: PlacementGroup
     is_owned: bool
 
     @classmethod
     def current_or_new(cls, tp_size: int, device: str) -> "Placement":
-        """The group this process runs in (a Serve replica's), else a new one on this node.
+        """The group this process runs in (in a Serve replica), otherwise a new one on this node.
 
         Raises ConfigError when the node has no room for it.
         """
         current = get_current_placement_group()
         if current is not None:
             return cls(current, is_owned=False)
-        # Rank 0 is the calling process, so the group has to be on its node.
+        # Rank 0 is the calling process, so the group must be on its node.
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         group = placement_group(
             [rank_bundle(device)] * tp_size,
@@ -62,14 +62,14 @@ class Placement:
         return cls(group, is_owned=True)
 
     def strategy(self, rank: int) -> PlacementGroupSchedulingStrategy:
-        """How an actor is put into its rank's bundle."""
+        """Schedules an actor into the bundle of `rank`."""
         return PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank)
 
     def own_device(self, device: str) -> str:
         """Rank 0's device as the calling process numbers them.
 
-        A replica sees only the GPU of its bundle. A driver sees all of the machine's, and has to
-        take the one that Ray set aside in bundle 0.
+        A replica sees only the GPU of its bundle. A driver process sees all GPUs of the machine
+        and must use the one that Ray reserved in bundle 0.
         """
         if device != "cuda" or not self.is_owned:
             return device

@@ -1,7 +1,7 @@
-"""A rank above 0 as a Ray actor. It knows only its own spec; rank 0 leads it by collectives.
+"""A rank above 0 as a Ray actor.
 
-Importing this imports no torch, which takes seconds: the actor does that while it starts, and
-whoever starts it has that time for its own.
+Importing this module imports no torch, which takes seconds: the actor does that while it starts,
+and its creator can do other work in the meantime.
 """
 
 import os
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TPWorker:
-    """Built, then following. A call that fails tells rank 0 that the group is broken."""
+    """First `build`, then `run_loop`. When either call fails, the group is broken."""
 
     def __init__(self) -> None:
         import moss_tp.engine.running.worker  # noqa: F401
@@ -21,21 +21,19 @@ class TPWorker:
         self._runner: ModelRunner | None = None
 
     def pid(self) -> int:
-        """The process, which is ready to build once it answers."""
+        """The process id; once it is answered, the process is ready to build."""
         return os.getpid()
 
     def build(self, spec: "RankSpec") -> None:
         """Joins the group and loads this rank's shard; rank 0 must be building too."""
-        from cluster.ranks.threads import use_fair_threads
         from moss_tp.engine.running.worker import build_rank
 
-        use_fair_threads(spec.config)
         self._runner = build_rank(spec)
 
-    def follow(self, num_blocks: int) -> None:
-        """Runs steps until rank 0 says stop. While the group is whole this does not return."""
-        from moss_tp.engine.running.worker import follow
+    def run_loop(self, num_blocks: int) -> None:
+        """Runs rank 0's steps until it says STOP. Does not return while the group is alive."""
+        from moss_tp.engine.running.worker import worker_loop
 
         if self._runner is None:
-            raise RuntimeError("follow before build")
-        follow(self._runner, num_blocks)
+            raise RuntimeError("run_loop before build")
+        worker_loop(self._runner, num_blocks)

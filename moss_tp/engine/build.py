@@ -1,27 +1,38 @@
-"""Wires an engine for a model directory: used by the offline LLM and by the server alike."""
+"""The one way to make an engine: library, server, bench and demo evaluation all use it."""
+
+from collections.abc import Callable
 
 from moss_tp.config import ModelConfig
 from moss_tp.engine.llm_engine import LLMEngine
-from moss_tp.engine.running.executor import create_executor
+from moss_tp.engine.running.executor import MakeExecutor, find_executor
 from moss_tp.engine_config import EngineConfig
 from moss_tp.tokenizer import Tokenizer
 
 
 def build_engine(
-    config: EngineConfig, executor: str = "local", tokenizer: Tokenizer | None = None
+    config: EngineConfig,
+    executor: str | MakeExecutor = "local",
+    on_death: Callable[[str], None] | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> LLMEngine:
-    """Loads `config.model` on every rank of the named executor. `tokenizer`: the model's, where
-    the caller has loaded it already.
+    """Loads `config.model`, a local directory, on every rank.
 
-    Raises ConfigError and CheckpointError before any rank is started where they can be seen
-    from here.
+    `executor` is a registered name or makes the executor from the resolved config. `on_death` is
+    called with a reason, from any thread, as soon as a rank is lost, even while a step hangs.
+    `tokenizer` saves loading the model's again.
+
+    Raises ConfigError and CheckpointError, before any rank is started where possible; no rank
+    is left behind.
     """
+    make_executor = find_executor(executor) if isinstance(executor, str) else executor
     model = ModelConfig.from_dir(config.model)
     model.check_tp(config.tp_size)
-    tokenizer = tokenizer or Tokenizer.from_dir(config.model)
     resolved = config.resolve(model)
-    started = create_executor(executor, resolved)
+    tokenizer = tokenizer or Tokenizer.from_dir(config.model)
+    started = make_executor(resolved)
     try:
+        if on_death is not None:
+            started.watch(on_death)
         return LLMEngine(resolved, started, tokenizer, model)
     except BaseException:
         started.close()

@@ -22,8 +22,9 @@ from moss_tp.engine.detokenizer import ByteDecoder
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.reply import Reply
 from moss_tp.engine.request import EngineRequest
+from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.executor import Executor
-from moss_tp.engine.scheduling.chunk import Chunk, to_batch
+from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine.scheduling.waiting_queue import MAX_PRIORITY
@@ -179,7 +180,7 @@ class LLMEngine:
         chunks = self.scheduler.schedule()
         if not chunks:
             return
-        batch = to_batch(chunks, self.config.block_size)
+        batch = Batch.of(chunks, self.config.block_size)
         rows = [row for chunk in chunks for row in chunk.sampling_rows()]
         if self._is_closed:
             raise EngineDeadError("the engine is closed")

@@ -1,11 +1,11 @@
 """What the engine gives back: deltas while a request runs, one RequestOutput at its end."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from moss_tp.engine.scheduling.sequence import FinishReason
 from moss_tp.sampling.row import SampledToken
 
-FinishReason = Literal["stop", "length", "abort"]
+__all__ = ["CompletionOutput", "FinishReason", "RequestOutput", "TokenDelta"]
 
 
 @dataclass(frozen=True)

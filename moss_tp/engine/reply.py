@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from moss_tp.engine.detokenizer import ByteDecoder, Detokenizer
-from moss_tp.engine.outputs import FinishReason
+from moss_tp.engine.scheduling.sequence import FinishReason
 from moss_tp.engine.stop_strings import StopStrings
 from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams

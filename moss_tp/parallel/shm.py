@@ -15,10 +15,10 @@ import os
 import select
 import threading
 import time
-from array import array
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moss_tp.native.dtypes import dtype_code
@@ -34,6 +34,8 @@ MAX_ONE_SHOT_BYTES = 1 << 16
 # About 2 ms: rank 0 samples and schedules the next step in less; waking up takes 0.2 to 0.4 ms.
 SPIN_CYCLES = 5_000_000
 SLEEP_NS = 100_000_000  # between two checks that the peer is alive
+
+Ints = NDArray[np.int64]
 
 
 class SharedMemory:
@@ -88,11 +90,11 @@ class SharedMemory:
                 copy(part.data_ptr() + start, self._segment.slot(rank, self._epoch), num_bytes)
         return [x, *parts] if self._rank == 0 else None
 
-    def broadcast_ints(self, values: list[int] | None) -> list[int]:
+    def broadcast_ints(self, values: Ints | None) -> Ints:
         """Rank 0's `values` on every rank; the others pass None."""
         if values is None:
             return self._receive()
-        message = np.frombuffer(array("q", [len(values), *values]), np.uint8)
+        message = np.concatenate(([len(values)], values)).view(np.uint8)
         for start in range(0, len(message), SLOT_BYTES):
             part = message[start : start + SLOT_BYTES]
             self._post(part.ctypes.data, len(part))
@@ -133,7 +135,7 @@ class SharedMemory:
             num_bytes = bounds[rank + 1] - bounds[rank]
             copy(x + bounds[rank], segment.slot(rank, self._epoch), num_bytes)
 
-    def _receive(self) -> list[int]:
+    def _receive(self) -> Ints:
         received = bytearray()
         total = INT_BYTES
         while len(received) < total:
@@ -145,9 +147,7 @@ class SharedMemory:
                 total += INT_BYTES * int(length_bytes.view(np.int64)[0])
             length = min(SLOT_BYTES, total - len(received))
             received += self._segment.bytes[slot : slot + length].data
-        values = array("q")
-        values.frombytes(received)
-        return values.tolist()[1:]
+        return np.frombuffer(received, np.int64)[1:]
 
     def _post(self, source: int = 0, num_bytes: int = 0) -> None:
         """Starts the next epoch: puts `num_bytes` from `source` into the own slot and posts."""

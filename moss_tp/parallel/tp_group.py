@@ -17,8 +17,10 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, unstubbed
 from torch.distributed.distributed_c10d import PrefixStore, Store
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from moss_tp.parallel.shm import SharedMemory
 
 R = TypeVar("R")
+Ints = NDArray[np.int64]
 
 # Ints in gloo's first broadcast of a control message: the message's length, then as many of its
 # values as fit. Enough for a step of 64 decodes with short block tables.
@@ -149,26 +152,23 @@ class TPGroup:
         self._run_backend("gather", self._data.gather, outputs, [x.contiguous()], options)
         return parts
 
-    def broadcast_ints(self, values: list[int] | None) -> list[int]:
-        """Rank 0's `values` on every rank. The other ranks pass None."""
+    def broadcast_ints(self, values: Ints | None) -> Ints:
+        """Rank 0's `values (N,)` on every rank. The other ranks pass None."""
         if self._control is None:
-            return list(values or ())
+            return np.empty(0, np.int64) if values is None else values
         if self._shared is not None:
             return self._run("broadcast", self._shared.broadcast_ints, values)
-        head = torch.zeros(CONTROL_INTS, dtype=torch.int64)
+        head = np.zeros(CONTROL_INTS, np.int64)
         if values is not None:
             start = values[: CONTROL_INTS - 1]
-            head[: len(start) + 1] = torch.tensor([len(values), *start])
-        self._broadcast(head)
-        length, *received = head.tolist()
-        missing = length - len(received)
+            head[0], head[1 : 1 + len(start)] = len(values), start
+        self._broadcast(torch.from_numpy(head))
+        missing = int(head[0]) - (CONTROL_INTS - 1)
         if missing <= 0:
-            return received[:length]
-        tail = torch.zeros(missing, dtype=torch.int64)
-        if values is not None:
-            tail[:] = torch.tensor(values[-missing:])
-        self._broadcast(tail)
-        return received + tail.tolist()
+            return head[1 : 1 + int(head[0])]
+        tail = np.zeros(missing, np.int64) if values is None else values[-missing:].copy()
+        self._broadcast(torch.from_numpy(tail))
+        return np.concatenate((head[1:], tail))
 
     def barrier(self) -> None:
         """Returns when every rank has called it."""

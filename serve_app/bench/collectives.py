@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
+import numpy as np
 import torch
 
 from moss_tp.errors import ConfigError
@@ -114,10 +115,10 @@ def _broadcasts(group: TPGroup, pause_ms: int, rounds: int) -> Latencies:
     def once() -> float:
         group.barrier()
         if group.rank:
-            sent_ns = group.broadcast_ints(None)[0]
+            sent_ns = int(group.broadcast_ints(None)[0])
             return (time.perf_counter_ns() - sent_ns) / 1e9
         time.sleep(pause_ms / 1e3)
-        group.broadcast_ints([time.perf_counter_ns(), *range(STEP_INTS - 1)])
+        group.broadcast_ints(np.array([time.perf_counter_ns(), *range(STEP_INTS - 1)]))
         return 0.0
 
     return Latencies(f"broadcast of a step, {pause_ms} ms after the last", _measured(once, rounds))
@@ -133,5 +134,5 @@ def _idle_cpu(group: TPGroup) -> float:
     begin, used = time.perf_counter(), time.process_time()
     if group.rank == 0:
         time.sleep(IDLE_S)
-    group.broadcast_ints([0] if group.rank == 0 else None)
+    group.broadcast_ints(np.zeros(1, np.int64) if group.rank == 0 else None)
     return (time.process_time() - used) / (time.perf_counter() - begin)

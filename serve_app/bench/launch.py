@@ -1,6 +1,5 @@
 """Engines to measure: how many ranks and threads, opened one at a time, in alternation."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +10,8 @@ from moss_tp.engine.build import build_engine
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
-from serve_app.bench.machine import use_threads
 
 T = TypeVar("T")
-
-THREADS_VARIABLE = "OMP_NUM_THREADS"  # what a rank above 0, and the executor, go by
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class EngineSpec:
                 model=str(resolve_model(self.model)),
                 tp_size=self.tp,
                 dtype=self.dtype,
+                num_threads=self.threads,
                 **dict(self.settings),
             )
         except TypeError as error:
@@ -52,16 +49,7 @@ class EngineSpec:
 @contextmanager
 def open_engine(spec: EngineSpec) -> Iterator[LLMEngine]:
     """The engine, its ranks on this machine, for the length of the block."""
-    before = os.environ.get(THREADS_VARIABLE)
-    os.environ[THREADS_VARIABLE] = str(spec.threads)
-    use_threads(spec.threads)
-    try:
-        engine = build_engine(spec.config())
-    finally:
-        if before is None:
-            del os.environ[THREADS_VARIABLE]
-        else:
-            os.environ[THREADS_VARIABLE] = before
+    engine = build_engine(spec.config())
     try:
         yield engine
     finally:

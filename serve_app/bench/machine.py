@@ -30,11 +30,6 @@ class Machine:
     flops_s: float
 
 
-def use_threads(num_threads: int) -> None:
-    """Threads of torch in this process."""
-    torch.set_num_threads(num_threads)
-
-
 def measure_machine(threads: int, dtype: str) -> Machine:
     """Best of what MEASURE_S has room for, on `threads` threads; under two seconds in all."""
     before = torch.get_num_threads()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from moss_tp.engine_config import DTYPES
+from moss_tp.device import DTYPES
 from serve_app.demo.bundled import BUNDLED_MODEL
 
 if TYPE_CHECKING:

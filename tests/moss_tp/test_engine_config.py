@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from moss_tp.engine.running.executor import create_executor
+from moss_tp.engine.running.executor import find_executor
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 
@@ -30,6 +30,7 @@ class Positions:
         {"max_mixed_prefill_tokens": 0},
         {"max_waiting": 0},
         {"num_speculative_tokens": -1},
+        {"num_threads": 0},
         {"step_timeout_s": 0},
     ],
 )
@@ -55,4 +56,4 @@ def test_prompts_share_a_step_as_suits_the_device() -> None:
 
 def test_an_unknown_executor_is_named() -> None:
     with pytest.raises(ConfigError, match="unknown executor 'mpi'; there is local, ray"):
-        create_executor("mpi", EngineConfig(model="m"))
+        find_executor("mpi")

@@ -5,6 +5,7 @@ Every rank runs the same calls; greedy tokens are chosen on rank 0 and told to t
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,8 +63,8 @@ class PagedSequences:
             token_ids=torch.tensor([token for chunk in chunks.values() for token in chunk]),
             positions=torch.tensor(positions),
             slot_mapping=torch.tensor(slots),
-            query_lens=query_lens,
-            context_lens=[self._lengths[name] for name in chunks],
+            query_lens=np.array(query_lens),
+            context_lens=np.array([self._lengths[name] for name in chunks]),
             block_tables=padded([self._tables[name] for name in chunks]),
             logit_rows=torch.arange(len(positions)) if every_row else starts[1:] - 1,
         )
@@ -78,5 +79,5 @@ class PagedSequences:
     def greedy(self, chunks: Mapping[str, Sequence[int]]) -> dict[str, int]:
         """One step; the likeliest next token of each sequence."""
         logits = self.step(chunks)
-        chosen = None if logits is None else logits.argmax(-1).tolist()
-        return dict(zip(chunks, self._group.broadcast_ints(chosen), strict=True))
+        chosen = None if logits is None else logits.argmax(-1).numpy()
+        return dict(zip(chunks, self._group.broadcast_ints(chosen).tolist(), strict=True))

@@ -1,55 +1,84 @@
-"""What one step computes, as flat ints: the only thing that goes out to the ranks.
+"""What one step computes, as one flat array of ints: all that rank 0 sends to the other ranks.
 
-A Batch is a row of chunks, one a sequence: a decode is a chunk of one token, a prefill of many.
-Arrays, since a step's books are kept by the thousand ints. It knows no text, no sampling
-settings and no torch.
+    | S | query_lens | context_lens | num_logits | table_lens | token_ids | block_tables |
+      1   S            S              S            S            T           sum of table_lens
+
+The array is built once, broadcast as it is, and read through views on every rank. It knows no
+text, no sampling settings and no torch.
 """
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moss_tp.engine.scheduling.chunk import Chunk
+
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
 class Batch:
-    """S chunks of T tokens in all.
+    """S chunks of T tokens in all: one chunk a sequence, a decode is a chunk of one token.
 
-    `context_lens` counts a sequence's tokens up to the end of its chunk. `block_tables` holds
-    the sequences' tables one after the other, `table_lens` how long each is: just enough for the
-    context. After the last `num_logits` rows of a chunk the next token is wanted, and
-    `Executor.execute` returns one token for each: none while a prompt is not at its end, else
-    one, and one more for each drafted token that the chunk ends with.
+    `query_lens (S,)` counts a chunk's tokens, `context_lens (S,)` the sequence's tokens up to the
+    end of its chunk. After each of the last `num_logits (S,)` tokens of a chunk the next token is
+    sampled: none while the prompt continues after the chunk, otherwise one, and one more for each
+    drafted token at the chunk's end. `block_tables` are the sequences' tables one after the
+    other, `table_lens (S,)` blocks each: just enough for the context.
     """
 
-    query_lens: Ints  # (S,)
-    context_lens: Ints  # (S,)
-    num_logits: Ints  # (S,)
-    table_lens: Ints  # (S,)
-    token_ids: Ints  # (T,)
-    block_tables: Ints  # (sum of table_lens,)
+    def __init__(self, ints: Ints) -> None:
+        """Views of `ints`, laid out as above."""
+        self.ints = ints
+        num_seqs = int(ints[0])
+        head = 1 + 4 * num_seqs
+        lens: Ints = ints[1:head].reshape(4, num_seqs)
+        self.query_lens: Ints = lens[0]
+        self.context_lens: Ints = lens[1]
+        self.num_logits: Ints = lens[2]
+        self.table_lens: Ints = lens[3]
+        num_tokens = int(self.query_lens.sum())
+        self.token_ids: Ints = ints[head : head + num_tokens]
+        self.block_tables: Ints = ints[head + num_tokens :]
+
+    @classmethod
+    def of(cls, chunks: Sequence[Chunk], block_size: int) -> Self:
+        """The batch of one step's `chunks`, before `Scheduler.update` has advanced them."""
+        starts = [chunk.seq.num_computed for chunk in chunks]
+        query_lens = [chunk.num_known + len(chunk.draft) for chunk in chunks]
+        context_lens = list(map(int.__add__, starts, query_lens))
+        table_lens = [-(-context // block_size) for context in context_lens]
+        num_logits = [chunk.num_logits for chunk in chunks]
+        ints = array("q", [len(chunks)])
+        for values in (query_lens, context_lens, num_logits, table_lens):
+            ints.extend(values)
+        for start, chunk in zip(starts, chunks, strict=True):
+            ints.extend(chunk.seq.token_ids[start : start + chunk.num_known])
+            ints.extend(chunk.draft)
+        for chunk, table_len in zip(chunks, table_lens, strict=True):
+            ints.extend(chunk.seq.block_table[:table_len])
+        return cls(np.frombuffer(ints, np.int64))
 
     @cached_property
     def query_starts(self) -> Ints:
-        """Where each chunk begins among the flat rows, and T at the end: (S + 1,)."""
+        """Index of each chunk's first token among all tokens, then T: (S + 1,)."""
         return _starts(self.query_lens)
 
     @cached_property
     def positions(self) -> Ints:
-        """Where each flat row stands in its sequence: (T,)."""
-        return _last_before(self.context_lens, self.query_lens)
+        """Each token's position in its sequence: (T,)."""
+        return _ranges_before(self.context_lens, self.query_lens)
 
     @property
     def logit_rows(self) -> Ints:
-        """Flat rows whose logits are wanted, in the order of the chunks."""
-        return _last_before(self.query_starts[1:], self.num_logits)
+        """Indices of the tokens after which one is sampled, in the order of the chunks."""
+        return _ranges_before(self.query_starts[1:], self.num_logits)
 
     def slots(self, block_size: int) -> Ints:
-        """Where each flat row's K and V go, `block * block_size + offset`: (T,)."""
+        """Where each token's K and V go, `block * block_size + offset`: (T,)."""
         positions = self.positions
         tables = np.repeat(_starts(self.table_lens)[:-1], self.query_lens)
         blocks: Ints = self.block_tables[tables + positions // block_size]
@@ -63,36 +92,14 @@ class Batch:
         padded[np.arange(width) < self.table_lens[:, None]] = self.block_tables
         return padded
 
-    def to_ints(self) -> Ints:
-        """The batch as one flat array; `from_ints` reads it back."""
-        return np.concatenate(
-            (
-                [len(self.query_lens)],
-                self.query_lens,
-                self.context_lens,
-                self.num_logits,
-                self.table_lens,
-                self.token_ids,
-                self.block_tables,
-            )
-        )
-
-    @classmethod
-    def from_ints(cls, values: Sequence[int] | Ints) -> "Batch":
-        ints = np.asarray(values, np.int64)
-        num_seqs = int(ints[0])
-        query_lens, context_lens, num_logits, table_lens = (
-            ints[1 + i * num_seqs : 1 + (i + 1) * num_seqs] for i in range(4)
-        )
-        token_ids, block_tables = np.split(ints[1 + 4 * num_seqs :], [int(query_lens.sum())])
-        return cls(query_lens, context_lens, num_logits, table_lens, token_ids, block_tables)
-
 
 def _starts(lens: Ints) -> Ints:
-    return np.concatenate(([0], np.cumsum(lens)))
+    starts = np.zeros(len(lens) + 1, np.int64)
+    np.cumsum(lens, out=starts[1:])
+    return starts
 
 
-def _last_before(ends: Ints, counts: Ints) -> Ints:
-    """The ints `end - count .. end - 1` of each pair, one after the other."""
+def _ranges_before(ends: Ints, counts: Ints) -> Ints:
+    """The ints `end - count .. end - 1` of each pair, one range after the other."""
     stops = np.cumsum(counts)
     return np.arange(stops[-1]) + np.repeat(ends - stops, counts)

@@ -1,7 +1,7 @@
-"""Who runs a Batch on all ranks. The engine sees only this Protocol and finds it by name.
+"""Who runs a Batch on all ranks. The engine knows this Protocol only, and finds one by name.
 
-An executor's class is an entry point of the group `moss_tp.executors` and takes a resolved
-EngineConfig; constructing it loads the model on every rank.
+An executor's class is an entry point of the group `moss_tp.executors`. It takes a resolved
+EngineConfig, and constructing it loads the model on every rank.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,30 +23,32 @@ class Executor(Protocol):
         ...
 
     def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        """One step on every rank: a token for each row whose logits `batch` wants.
+        """Runs one step on every rank and returns a token for each row whose logits `batch` wants.
 
         `rows` says how to sample them, in the same order. Raises EngineDeadError when a rank is
-        gone or hung; the executor is of no more use then.
+        gone or hung; the executor cannot be used after that.
         """
         ...
 
     def watch(self, on_death: Callable[[str], None]) -> None:
-        """Has `on_death(reason)` called once, from any thread, when a rank is lost.
-
-        That is how an idle engine learns of it; at once if it already happened.
+        """Has `on_death(reason)` called once, from any thread, when a rank is lost; at once if
+        that has happened already. There may be several watchers. An idle engine learns of a lost
+        rank this way.
         """
         ...
 
     def close(self) -> None:
-        """Ends every rank. Idempotent; nothing is left behind."""
+        """Ends every rank. Idempotent; leaves nothing behind."""
         ...
 
 
-def create_executor(name: str, config: EngineConfig) -> Executor:
-    """The executor registered as `name`, started. ConfigError when there is none."""
+MakeExecutor = Callable[[EngineConfig], Executor]
+
+
+def find_executor(name: str) -> MakeExecutor:
+    """The executor class registered as `name`. ConfigError when there is none."""
     found = entry_points(group=ENTRY_POINTS)
     if name not in found.names:
         known = ", ".join(sorted(found.names))
         raise ConfigError(f"unknown executor {name!r}; there is {known}")
-    make = cast(Callable[[EngineConfig], Executor], found[name].load())
-    return make(config)
+    return cast(MakeExecutor, found[name].load())

@@ -1,15 +1,16 @@
-"""All ranks on this machine: rank 0 in this process, the others as its children."""
+"""All ranks on this machine: rank 0 in this process, the others as child processes."""
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 
 import torch
 
+from moss_tp.device import rank_device, threads_per_rank
 from moss_tp.engine.running.batch import Batch
-from moss_tp.engine.running.driver import Leader
+from moss_tp.engine.running.driver import Driver
 from moss_tp.engine.running.kv_budget import choose_num_blocks
+from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine.running.rank_process import READY, UP, RankProcess
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine_config import EngineConfig
@@ -20,87 +21,96 @@ HOST = "127.0.0.1"
 
 
 class LocalExecutor:
-    """See `Executor`. A rank that ends takes the group down at once: the others are killed, so
-    that no collective waits for it, and every later step raises EngineDeadError.
+    """See `Executor`. When a rank exits, the others are killed at once, so that no collective
+    waits for it, and every later step raises EngineDeadError.
+
+    Sets the number of torch's threads in this process, until it is closed.
     """
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._ranks: list[RankProcess] = []
+        self._num_threads = threads_per_rank(config.tp_size, config.num_threads)
         self._num_threads_before = torch.get_num_threads()
         try:
-            self._leader = self._start()
+            self._driver = self._start()
         except BaseException:
             self._kill()
             self._reap()
             raise
-        self._sentinel = threading.Thread(target=self._await_end, name="moss-ranks", daemon=True)
+        self._sentinel = threading.Thread(target=self._watch_ranks, name="moss-ranks", daemon=True)
         if self._ranks:
             self._sentinel.start()
 
     @property
     def num_blocks(self) -> int:
-        return self._leader.num_blocks
+        return self._driver.num_blocks
 
     @property
     def rank_pids(self) -> list[int]:
-        """Processes of the ranks above 0."""
+        """Process ids of the ranks above 0."""
         return [rank.pid for rank in self._ranks]
 
     def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        return self._leader.execute(batch, rows)
+        return self._driver.execute(batch, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:
-        self._leader.watch(on_death)
+        self._driver.watch(on_death)
 
     def close(self) -> None:
-        if self._leader.is_closed:
+        if self._driver.is_closed:
             return
-        if not self._leader.is_alive:
-            self._kill()  # they may hang, or wait for one that does
-        self._leader.close()
+        if not self._driver.is_alive:
+            self._kill()  # they may hang, or wait for a rank that does
+        self._driver.close()
         for rank in self._ranks:
             rank.wait()
         if self._sentinel.is_alive():
             self._sentinel.join()
         self._reap()
 
-    def _start(self) -> Leader:
-        """Starts and loads all ranks at the same time; rank 0's shard here."""
+    def _start(self) -> Driver:
+        """Starts and loads all ranks at the same time."""
         config = self._config
         if config.tp_size == 1:
-            runner = build_rank(RankSpec(config, 0, config.device, (HOST, 0)))
-            return Leader(runner, choose_num_blocks(runner, config), config.step_timeout_s)
-        threads = _threads_per_rank(config.tp_size)
-        torch.set_num_threads(threads)
-        store = TPGroup.listen(HOST)
-        specs = [
-            RankSpec(config, rank, _device(config, rank), (HOST, store.port))
-            for rank in range(config.tp_size)
-        ]
-        for spec in specs[1:]:
-            self._ranks.append(RankProcess(spec.rank, threads))
-        for rank in self._ranks:
-            rank.expect(UP)
-        for rank in self._ranks:
-            rank.connection.send(specs[rank.rank])
-        runner = build_rank(specs[0])
-        for rank in self._ranks:
-            rank.expect(READY)
-        num_blocks = choose_num_blocks(runner, config)
-        for rank in self._ranks:
-            rank.connection.send(num_blocks)
-        return Leader(runner, num_blocks, config.step_timeout_s)
+            runner = build_rank(self._spec(0, port=0))
+            num_blocks = choose_num_blocks(runner, config)
+        else:
+            runner, num_blocks = self._start_group()
+        return Driver(runner, num_blocks, config.step_timeout_s)
 
-    def _await_end(self) -> None:
-        """The sentinel's thread: a pipe speaks or ends only when its rank does."""
+    def _start_group(self) -> tuple[ModelRunner, int]:
+        store = TPGroup.listen(HOST)
+        for rank in range(1, self._config.tp_size):
+            self._ranks.append(RankProcess(rank, self._num_threads))
+        for process in self._ranks:
+            process.expect(UP)
+        for process in self._ranks:
+            process.connection.send(self._spec(process.rank, store.port))
+        runner = build_rank(self._spec(0, store.port))
+        for process in self._ranks:
+            process.expect(READY)
+        num_blocks = choose_num_blocks(runner, self._config)
+        for process in self._ranks:
+            process.connection.send(num_blocks)
+        return runner, num_blocks
+
+    def _spec(self, rank: int, port: int) -> RankSpec:
+        # A single rank takes the current device.
+        device = self._config.device
+        if self._config.tp_size > 1:
+            device = rank_device(device, rank)
+        return RankSpec(self._config, rank, device, (HOST, port), self._num_threads)
+
+    def _watch_ranks(self) -> None:
+        """The sentinel thread. A rank's pipe becomes readable only when the rank fails or exits."""
         by_connection = {rank.connection: rank for rank in self._ranks}
         first = wait(list(by_connection))[0]
         assert isinstance(first, Connection)
         rank = by_connection[first]
-        if self._leader.is_closed:
+        if self._driver.is_closed:
             return
-        self._leader.fail(f"rank {rank.rank} (process {rank.pid}) ended: {rank.last_words()}")
+        self._driver.fail(f"rank {rank.rank} (process {rank.pid}) ended: {rank.last_message()}")
         self._kill()
 
     def _kill(self) -> None:
@@ -112,15 +122,3 @@ class LocalExecutor:
             rank.wait()
             rank.connection.close()
         torch.set_num_threads(self._num_threads_before)
-
-
-def _device(config: EngineConfig, rank: int) -> str:
-    return f"cuda:{rank}" if config.device == "cuda" else config.device
-
-
-def _threads_per_rank(tp_size: int) -> int:
-    """This machine's cores dealt out: ranks that all take every core only get in each other's
-    way. OMP_NUM_THREADS, which says how many a process may have, is respected.
-    """
-    num_threads = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)) // tp_size))
-    return max(1, num_threads)

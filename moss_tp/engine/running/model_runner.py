@@ -58,8 +58,8 @@ class ModelRunner:
             token_ids=tensor(batch.token_ids),
             positions=tensor(batch.positions),
             slot_mapping=tensor(batch.slots(self.block_size)),
-            query_lens=batch.query_lens.tolist(),
-            context_lens=batch.context_lens.tolist(),
+            query_lens=batch.query_lens,
+            context_lens=batch.context_lens,
             block_tables=tensor(batch.padded_tables()),
             logit_rows=tensor(batch.logit_rows),
         )

@@ -1,15 +1,15 @@
-"""A rank above 0 as a process of this machine: how it is started, and what it runs.
+"""A rank above 0 as a child process: how it is started, and what it runs.
 
     parent                          child
                     <------------   UP       modules imported
       RankSpec      ------------>            both join the group now, and load
-                    <------------   READY    shard loaded (or the one line that says why not)
-      num_blocks    ------------>   follow() until STOP
-      ...closed     ------------>   dies, whatever it is doing
+                    <------------   READY    shard loaded (or the error message)
+      num_blocks    ------------>   worker_loop() until STOP
+      ...closed     ------------>   exits, whatever it is doing
 
-The pipe is also each side's death watch: it reads as ended as soon as the other process is gone,
-even by SIGKILL. A plain subprocess, not `multiprocessing`: that would import the caller's main
-module again, which a script without a main guard, or one typed into a shell, does not survive.
+Each side also notices the other's death by the pipe: it reads as closed as soon as the process
+is gone, even by SIGKILL. A plain subprocess, not `multiprocessing`: that would import the
+caller's main module again, which fails for a script without a main guard or one from stdin.
 """
 
 import os
@@ -30,36 +30,36 @@ STOP_GRACE_S = 10
 
 
 class RankProcess:
-    """The parent's handle on one rank."""
+    """The parent's handle of one rank."""
 
     def __init__(self, rank: int, num_threads: int) -> None:
         self.rank = rank
-        self.connection, theirs = Pipe()
+        self.connection, childs = Pipe()
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": str(num_threads),
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "moss_tp.engine.running.rank_process", str(theirs.fileno())],
+            [sys.executable, "-m", "moss_tp.engine.running.rank_process", str(childs.fileno())],
             env=environment,
             stdin=subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(childs.fileno(),),
         )
-        theirs.close()
+        childs.close()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def expect(self, message: str) -> None:
-        """Waits for `message`; EngineDeadError with the rank's own words when it fails."""
-        said = self.last_words()
-        if said != message:
-            raise EngineDeadError(f"rank {self.rank} did not start: {said}")
+        """Waits for `message`; EngineDeadError with the rank's error message when it fails."""
+        received = self.last_message()
+        if received != message:
+            raise EngineDeadError(f"rank {self.rank} did not start: {received}")
 
-    def last_words(self) -> str:
-        """What the rank says next, waiting for it; its exit status where it says nothing."""
+    def last_message(self) -> str:
+        """Waits for the rank's next message; its exit status if it exits without one."""
         try:
             return str(self.connection.recv())
         except (EOFError, OSError):
@@ -69,7 +69,7 @@ class RankProcess:
         self._process.kill()
 
     def wait(self) -> int:
-        """Exit status of a rank that was told to stop; kills one that does not."""
+        """Exit status of a rank that is stopping; kills it after STOP_GRACE_S."""
         try:
             return self._process.wait(STOP_GRACE_S)
         except subprocess.TimeoutExpired:
@@ -79,29 +79,29 @@ class RankProcess:
 
 def main(connection: Connection) -> None:
     """What the child runs."""
-    # Ctrl-C reaches the whole foreground group; it is the parent's to end its ranks.
+    # Ctrl-C reaches the whole foreground process group, but the parent ends its ranks.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
-    # Only now, since it takes seconds, and the parent may be gone before they are over.
-    from moss_tp.engine.running.worker import build_rank, follow
+    # Imported only now: it takes seconds, during which `_receive` watches the parent already.
+    from moss_tp.engine.running.worker import build_rank, worker_loop
 
     connection.send(UP)
     try:
         runner = build_rank(inbox.get())
         connection.send(READY)
-        follow(runner, inbox.get())
+        worker_loop(runner, inbox.get())
         runner.group.close()
     except Exception as error:
-        # The parent's to report, where there still is one.
+        # The parent reports it, if it still exists.
         with suppress(OSError):
             connection.send(str(error) or repr(error))
         sys.exit(1)
-    os._exit(0)  # nothing to flush, and taking the interpreter down by hand takes a second
+    os._exit(0)  # nothing to flush, and a regular interpreter shutdown takes a second
 
 
 def _receive(connection: Connection, inbox: "SimpleQueue[Any]") -> None:
-    """Passes on what the parent says, and ends this process when there is no parent."""
+    """Passes the parent's messages on; ends this process when the parent is gone."""
     try:
         while True:
             inbox.put(connection.recv())

@@ -1,14 +1,16 @@
-"""One rank: how it is built, and what ranks above 0 do until they are told to stop.
+"""One rank: how it is built, and the loop of the ranks above 0.
 
-Used alike by every executor. An executor starts the ranks, has each `build_rank`, waits for all
-of them, lets rank 0 choose `num_blocks`, then gives that number to `follow` on ranks 1.. and to
-a `Leader` on rank 0. Waiting for the load is the executor's, by its own channel, so that no
+The same for every executor. An executor starts the ranks, has each of them `build_rank`, waits
+for all, lets rank 0 choose `num_blocks`, then passes that number to `worker_loop` on ranks above
+0 and to a `Driver` on rank 0. It waits for loading over a channel of its own, so that no
 collective has to outlast a slow disk.
+
+    control message:  STOP | HEARTBEAT | the ints of a step's Batch, whose first is positive
 """
 
 from dataclasses import dataclass
-from enum import IntEnum
 
+import numpy as np
 import torch
 
 from moss_tp.config import ModelConfig
@@ -18,31 +20,29 @@ from moss_tp.engine_config import EngineConfig
 from moss_tp.model import load_model
 from moss_tp.parallel.tp_group import TPGroup
 
-
-class Op(IntEnum):
-    """First int of every control message."""
-
-    STOP = 0
-    STEP = 1
-    HEARTBEAT = 2
+STOP = np.array([0])
+HEARTBEAT = np.array([-1])
 
 
 @dataclass(frozen=True)
 class RankSpec:
-    """All that a rank must know. `address` is where rank 0 listens (unused when alone)."""
+    """All that a rank must know. `address` is where rank 0 listens (unused by a single rank)."""
 
     config: EngineConfig
     rank: int
     device: str
     address: tuple[str, int]
+    num_threads: int
 
 
 def build_rank(spec: RankSpec) -> ModelRunner:
-    """Joins the group and loads this rank's shard; the KV cache is still to be allocated.
+    """Joins the group and loads this rank's shard; the KV cache is not allocated yet.
 
-    All ranks must be in here at the same time: joining waits for the others.
+    All ranks must be in here at the same time: joining waits for the others. Sets the number of
+    torch's threads in this process.
     """
     config = spec.config
+    torch.set_num_threads(spec.num_threads)
     group = _join(spec)
     model_config = ModelConfig.from_dir(config.model)
     dtype: torch.dtype = getattr(torch, config.dtype)
@@ -51,20 +51,15 @@ def build_rank(spec: RankSpec) -> ModelRunner:
     return ModelRunner(model, model_config, group, config.block_size, cache_dtype)
 
 
-def follow(runner: ModelRunner, num_blocks: int) -> None:
-    """The loop of a rank above 0: returns when rank 0 says STOP, raises when it is gone."""
+def worker_loop(runner: ModelRunner, num_blocks: int) -> None:
+    """Runs rank 0's steps. Returns when rank 0 says STOP, raises when it is gone."""
     runner.allocate(num_blocks)
-    group = runner.group
     while True:
-        op, *payload = group.broadcast_ints(None)
-        if op == Op.STOP:
+        message = runner.group.broadcast_ints(None)
+        if message[0] == STOP[0]:
             return
-        if op == Op.STEP:
-            runner.run(Batch.from_ints(payload), ())
-
-
-def step_message(batch: Batch) -> list[int]:
-    return [Op.STEP, *batch.to_ints().tolist()]
+        if message[0] != HEARTBEAT[0]:
+            runner.run(Batch(message), ())
 
 
 def _join(spec: RankSpec) -> TPGroup:

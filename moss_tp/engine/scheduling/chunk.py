@@ -1,24 +1,19 @@
-"""A sequence's share of one step, and how a step's shares become a Batch."""
+"""A sequence's part of one step."""
 
-from array import array
-from collections.abc import Sequence as Ids
 from typing import NamedTuple
 
-import numpy as np
-
-from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.sampling.row import SamplingRow
 
 
 class Chunk(NamedTuple):
-    """The next `num_known` uncomputed tokens of a sequence, then `draft`: what may follow them.
+    """The next `num_known` uncomputed tokens of a sequence, then `draft`, which may follow them.
 
-        known known draft draft      each row gives the logits of the token after it: the last
-                |     |     |        known one's are always wanted, a drafted one's are of use
-             sample sample sample    where the drafts up to it turn out to be what is sampled
+        known known draft draft      each token's row gives the logits of the next token; the
+                |     |     |        last known one's are always needed, a drafted one's only
+             sample sample sample    where all drafts up to it equal what is sampled
 
-    Nothing is sampled (and nothing drafted) while the prompt goes on after the chunk.
+    Nothing is sampled (and nothing drafted) while the prompt continues after the chunk.
     """
 
     seq: Sequence
@@ -28,6 +23,7 @@ class Chunk(NamedTuple):
 
     @classmethod
     def next_of(cls, seq: Sequence, max_tokens: int) -> "Chunk":
+        """The next chunk of a sequence that has uncomputed tokens."""
         num_uncomputed = seq.num_uncomputed
         if num_uncomputed > max_tokens:
             return cls(seq, max_tokens, False)
@@ -38,31 +34,7 @@ class Chunk(NamedTuple):
         return 1 + len(self.draft) if self.is_sampled else 0
 
     def sampling_rows(self) -> list[SamplingRow]:
-        """How to sample after each of the last `num_logits` rows."""
+        """How to sample after each of the last `num_logits` tokens."""
         if self.is_sampled and not self.draft:
             return [self.seq.sampling_row()]
         return [self.seq.sampling_row(self.draft[:i]) for i in range(self.num_logits)]
-
-
-def to_batch(chunks: Ids[Chunk], block_size: int) -> Batch:
-    """What the ranks must know of `chunks`, before `update` books them."""
-    token_ids: list[int] = []
-    query_lens, context_lens, table_lens = [], [], []
-    tables: list[array[int]] = []
-    for seq, num_known, _, draft in chunks:
-        start = seq.num_computed
-        context = start + num_known + len(draft)
-        token_ids += seq.token_ids[start : start + num_known]
-        token_ids += draft
-        query_lens.append(context - start)
-        context_lens.append(context)
-        table_lens.append(-(-context // block_size))
-        tables.append(seq.block_table[: table_lens[-1]])
-    return Batch(
-        query_lens=np.array(query_lens),
-        context_lens=np.array(context_lens),
-        num_logits=np.array([chunk.num_logits for chunk in chunks]),
-        table_lens=np.array(table_lens),
-        token_ids=np.array(token_ids),
-        block_tables=np.frombuffer(b"".join(tables), np.int64),
-    )

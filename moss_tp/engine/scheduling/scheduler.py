@@ -22,17 +22,13 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
 from itertools import zip_longest
 
-from moss_tp.engine.outputs import FinishReason
 from moss_tp.engine.scheduling.block_manager import BlockManager
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.ngram import HIT_RATE_LIMIT, min_chance
-from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.engine.scheduling.sequence import FinishReason, Sequence
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue, rank_of
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken
-
-# What one more row adds to a step, as a share of the time that a step of one row takes.
-ROW_COST = {"cpu": 0.1, "cuda": 0.02}
 
 
 class Scheduler:
@@ -55,7 +51,7 @@ class Scheduler:
         self._max_mixed_prefill_tokens = config.mixed_prefill_limit
         self._max_model_len = config.context_length
         self._num_speculative_tokens = config.num_speculative_tokens
-        self._row_cost = ROW_COST[config.device]
+        self._row_cost = config.traits.row_cost
 
     @property
     def has_work(self) -> bool:

@@ -8,13 +8,14 @@ from array import array
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass, field
 from math import inf
+from typing import Literal
 
-from moss_tp.engine.outputs import FinishReason
 from moss_tp.engine.scheduling.ngram import NgramDrafter
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
+FinishReason = Literal["stop", "length", "abort"]
 Rank = tuple[bool, float, int]
 
 
@@ -38,7 +39,7 @@ class Sequence:
     params: SamplingParams
     stop_ids: frozenset[int]
     salt: str = ""
-    num_shared_tokens: int = 0
+    num_shared_tokens: int = 0  # of the prompt; see BlockManager
     eos_id: int | None = None
     num_prompt_tokens: int = field(init=False)
     seed: int = field(init=False)

@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import click
 
-from moss_tp.engine_config import DEVICES, DTYPES, KV_CACHE_DTYPES
+from moss_tp.device import DEVICES, DTYPES, TRAITS
+from moss_tp.engine_config import KV_CACHE_DTYPES
 from moss_tp.errors import ConfigError, MossError
 from serve_app.cli.serve.guard import Guard
 from serve_app.cli.serve.local_server import StartError, local_server, session_store, watch_ray
@@ -14,12 +15,12 @@ from serve_app.cli.serve.preflight import EMBEDDED, check_address, check_setting
 from serve_app.cli.serve.stop_signals import StopRequested, StopSignals
 from serve_app.cli.terminal import Terminal, quiet_terminal
 from serve_app.demo.bundled import BUNDLED_MODEL
-from serve_app.settings import DEFAULT_DTYPE, ServeSettings
+from serve_app.settings import ServeSettings
 
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
 # Ctrl-C means now: replies that are being written get this long.
 DRAIN_S = 2
-DTYPE_HELP = "Default: " + ", ".join(f"{t} on {d}" for d, t in DEFAULT_DTYPE.items()) + "."
+DTYPE_HELP = "Default: " + ", ".join(f"{t.default_dtype} on {d}" for d, t in TRAITS.items()) + "."
 
 
 @click.command()

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -94,10 +95,17 @@ def test_messages_longer_than_a_slot(size: int) -> None:
 
     def receive(memory: SharedMemory, rank: int) -> list[list[int]]:
         messages = [list(range(-3, count - 3)) for count in counts]
-        return [memory.broadcast_ints(m if rank == 0 else None) for m in messages]
+        return [broadcast(memory, rank, message) for message in messages]
 
     for received in on_ranks(size, receive):
         assert received == [list(range(-3, count - 3)) for count in counts]
+
+
+def broadcast(memory: SharedMemory, rank: int, message: list[int]) -> list[int]:
+    """Rank 0's `message` as this rank received it."""
+    values = np.array(message, np.int64) if rank == 0 else None
+    received: list[int] = memory.broadcast_ints(values).tolist()
+    return received
 
 
 def run_random(memory: SharedMemory, rank: int, seed: int, epochs: int) -> None:
@@ -122,7 +130,7 @@ def run_random(memory: SharedMemory, rank: int, seed: int, epochs: int) -> None:
             assert values == [{float(epoch * size + r)} for r in range(size)][: len(values)]
         elif collective == "broadcast":
             message = [epoch] * min(length, 700)
-            assert memory.broadcast_ints(message if rank == 0 else None) == message
+            assert broadcast(memory, rank, message) == message
         else:
             memory.barrier()
 
@@ -145,7 +153,7 @@ def test_messages_wait_for_the_slowest() -> None:
         received = []
         for epoch in range(12):
             time.sleep(0.01 if rank == 2 else 0)
-            received.append(memory.broadcast_ints([epoch] * 3 if rank == 0 else None))
+            received.append(broadcast(memory, rank, [epoch] * 3))
         return received
 
     assert on_ranks(3, receive) == [[[epoch] * 3 for epoch in range(12)]] * 3
@@ -156,7 +164,7 @@ def test_an_idle_rank_sleeps() -> None:
         if rank == 0:
             time.sleep(1)
         start = time.thread_time()
-        memory.broadcast_ints([1] if rank == 0 else None)
+        broadcast(memory, rank, [1])
         return time.thread_time() - start
 
     assert on_ranks(2, cpu_s)[1] < 0.1

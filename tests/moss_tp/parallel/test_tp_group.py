@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,7 +29,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64)
 
 def collectives(group: TPGroup) -> dict[str, object]:
     def broadcast(values: list[int]) -> list[int]:
-        return group.broadcast_ints(list(values) if group.rank == 0 else None)
+        message = np.array(values, np.int64) if group.rank == 0 else None
+        received: list[int] = group.broadcast_ints(message).tolist()
+        return received
 
     group.counts.clear()
     sums = {}
@@ -62,8 +65,8 @@ def collectives_of_both_transports(group: TPGroup) -> list[dict[str, object]]:
 def another(group: TPGroup, share_memory: bool = True) -> TPGroup:
     """A second group of the same ranks."""
     store = TPGroup.listen(HOST) if group.rank == 0 else None
-    [port] = group.broadcast_ints(None if store is None else [store.port])
-    address = (HOST, port)
+    [port] = group.broadcast_ints(None if store is None else np.array([store.port]))
+    address = (HOST, int(port))
     return TPGroup.join(
         group.rank, group.size, address, "cpu", TIMEOUT_S, share_memory=share_memory
     )
@@ -93,7 +96,7 @@ def test_group_of_one_makes_no_collective() -> None:
     gathered = group.gather(x)
     assert gathered is not None
     assert gathered[0] is x
-    assert group.broadcast_ints([1, 2]) == [1, 2]
+    assert group.broadcast_ints(np.array([1, 2])).tolist() == [1, 2]
     group.barrier()
     assert not group.counts
     group.close()
@@ -171,7 +174,7 @@ def test_killed_rank_fails_the_others_and_leaks_no_memory() -> None:
     assert group.shares_memory
     assert mapped_memory()
     assert set(Path("/dev/shm").iterdir()) <= named
-    group.broadcast_ints([1])
+    group.broadcast_ints(np.array([1]))
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="rank 1 is gone"):
         group.all_reduce(torch.ones(5))  # the child is a zombie: nobody has waited for it

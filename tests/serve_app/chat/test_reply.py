@@ -247,8 +247,8 @@ async def test_other_choices_begin_when_the_first_has_computed_the_prompt(
     num_requests: list[int] = []
 
     async def record(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(0.05 if num_tokens == 0 else 0)
         num_requests.append(len(model.requests))
-        await asyncio.sleep(0)
 
     model.wait = record
     await events_of(model, a_request(replace(PARAMS, n=3)), plugins)

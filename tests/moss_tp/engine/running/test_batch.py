@@ -1,10 +1,15 @@
-"""A batch survives its way through flat ints, and its rows are where they belong."""
+"""A batch is laid out as documented, and its derived indices are right."""
+
+from array import array
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.chunk import Chunk
+from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.sampling_params import SamplingParams
 
 Row = tuple[list[int], int, int]
 
@@ -21,26 +26,42 @@ def make_batch(rows: list[Row]) -> Batch:
         [100 * i + block for block in range(-(-context // BLOCK_SIZE))]
         for i, context in enumerate(contexts)
     ]
-    return Batch(
-        query_lens=np.array([len(tokens) for tokens, *_ in rows]),
-        context_lens=np.array(contexts),
-        num_logits=np.array([min(count, len(tokens)) for tokens, _, count in rows]),
-        table_lens=np.array([len(table) for table in tables]),
-        token_ids=np.array([token for tokens, *_ in rows for token in tokens]),
-        block_tables=np.array([block for table in tables for block in table]),
+    parts = (
+        [len(rows)],
+        [len(tokens) for tokens, *_ in rows],
+        contexts,
+        [min(count, len(tokens)) for tokens, _, count in rows],
+        [len(table) for table in tables],
+        *(tokens for tokens, *_ in rows),
+        *tables,
     )
+    return Batch(np.array([value for part in parts for value in part]))
 
 
 @given(st.lists(rows, min_size=1, max_size=6))
-def test_round_trip(rows: list[Row]) -> None:
-    batch = make_batch(rows)
-    again = Batch.from_ints(batch.to_ints().tolist())
-    for field in batch.__dataclass_fields__:
-        assert getattr(again, field).tolist() == getattr(batch, field).tolist()
+def test_the_batch_of_chunks_has_their_tokens_and_tables(rows: list[Row]) -> None:
+    """A chunk that is sampled ends with its drafted tokens."""
+    expected, chunks = make_batch(rows), []
+    for i, (tokens, past, count) in enumerate(rows):
+        num_drafted = max(0, min(count, len(tokens)) - 1)
+        num_known = len(tokens) - num_drafted
+        seq = Sequence("r", [0] * past + tokens[:num_known], SamplingParams(), frozenset())
+        seq.num_computed = past
+        # Blocks beyond the context are not part of the batch.
+        seq.block_table = array("q", range(100 * i, 100 * i + 40))
+        chunks.append(Chunk(seq, num_known, count > 0, tuple(tokens[num_known:])))
+    assert Batch.of(chunks, BLOCK_SIZE).ints.tolist() == expected.ints.tolist()
+
+
+def test_the_parts_of_a_batch_are_views_of_its_ints() -> None:
+    """What is broadcast is what is read: nothing is copied on either side."""
+    batch = make_batch([([5], 6, 1), ([6, 7], 0, 1)])
+    for part in (batch.query_lens, batch.table_lens, batch.token_ids, batch.block_tables):
+        assert np.shares_memory(part, batch.ints)
 
 
 @given(st.lists(rows, min_size=1, max_size=6))
-def test_rows_by_hand(rows: list[Row]) -> None:
+def test_positions_slots_and_logit_rows_by_hand(rows: list[Row]) -> None:
     batch = make_batch(rows)
     positions: list[int] = []
     slots: list[int] = []

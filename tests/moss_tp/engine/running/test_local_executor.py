@@ -119,7 +119,7 @@ def test_followers_without_heartbeats_give_up(tiny_model: str) -> None:
         tiny_model, 2, dtype="float32", max_model_len=64, step_timeout_s=STEP_TIMEOUT_S
     )
     executor = LocalExecutor(config)
-    executor._leader._stop_heartbeat.set()
+    executor._driver._stop_heartbeat.set()
     assert wait_until(lambda: not any(map(is_running, executor.rank_pids)), STEP_TIMEOUT_S + 10)
     executor.close()
 
@@ -128,7 +128,7 @@ def test_a_step_costs_one_control_message(tiny_model: str) -> None:
     config = EngineConfig(tiny_model, 2, dtype="float32", step_timeout_s=600)
     engine = build_engine(config)
     assert isinstance(engine.executor, LocalExecutor)
-    counts = engine.executor._leader._runner.group.counts
+    counts = engine.executor._driver._runner.group.counts
     engine.add_request(EngineRequest("a", [1, 2, 3], LONG))
     engine.step()
     counts.clear()

@@ -63,7 +63,7 @@ class PagedFake:
         self._slots: dict[tuple[int, int], tuple[int, int]] = {}
 
     def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
-        batch = Batch.from_ints(batch.to_ints())
+        batch = Batch(batch.ints.copy())
         self.batches.append(batch)
         self.rows.append(rows)
         sampled: list[SampledToken] = []

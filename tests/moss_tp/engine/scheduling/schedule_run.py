@@ -1,6 +1,6 @@
 """A scheduler and a fake model, stepped together and checked after each step."""
 
-from moss_tp.engine.scheduling.chunk import to_batch
+from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.sampling_params import SamplingParams
@@ -76,7 +76,7 @@ class Run:
         self.scheduler.check_integrity()
         advanced: list[Sequence] = []
         if chunks:
-            sampled = self.executor.execute(to_batch(chunks, self.config.block_size))
+            sampled = self.executor.execute(Batch.of(chunks, self.config.block_size))
             advanced = self.scheduler.update(chunks, sampled)
         self.scheduler.check_integrity()
         needed = self.scheduler.block_manager.num_needed
