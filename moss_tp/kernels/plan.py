@@ -1,7 +1,8 @@
 """What attention needs to know about a step, whatever the device: rows, slots and block tables.
 
 Flat int64 arrays on the host, made once a step and used by every layer. A back end derives its
-own plan from it (`cpu.plan`, `reference.plan`) and copies to its device what it needs there.
+own plan from it (`cpu.attention.plan`, `reference.plan`) and copies to its device what it needs
+there.
 """
 
 from collections.abc import Sequence

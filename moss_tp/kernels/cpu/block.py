@@ -17,11 +17,11 @@ from torch import Tensor
 
 from moss_tp.kernels.base import BlockWeights
 from moss_tp.kernels.cpu.attention.attend import add_attention
+from moss_tp.kernels.cpu.attention.plan import CpuPlan
 from moss_tp.kernels.cpu.linear.gemm import GemmOutput, add_gemm, pack_for_gemm
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.linear.pack import PackedWeight
 from moss_tp.kernels.cpu.norm import add_norm
-from moss_tp.kernels.cpu.plan import CpuPlan
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.rotary import Rotary
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import BlockWeights
+from moss_tp.kernels.cpu.attention.plan import CpuPlan, cpu_plan
 from moss_tp.kernels.cpu.block import PackedBlock
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
-from moss_tp.kernels.cpu.plan import CpuPlan, cpu_plan
 from moss_tp.kernels.cpu.runtime.pool import ProgramPool
 from moss_tp.kernels.cpu.runtime.program import Ints, Program
 from moss_tp.kernels.kv_cache import check_attention

@@ -20,7 +20,7 @@ from moss_tp.kernels import choose_kernels
 from moss_tp.kernels.base import Attend
 from moss_tp.kernels.cpu.attention.attend import add_attention
 from moss_tp.kernels.cpu.attention.attend import attend as cpu_attend
-from moss_tp.kernels.cpu.plan import MAX_TILE_QUERIES, cpu_plan
+from moss_tp.kernels.cpu.attention.plan import MAX_TILE_QUERIES, cpu_plan
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.kv_cache import dequantize, quantize
 from moss_tp.kernels.plan import AttentionPlan

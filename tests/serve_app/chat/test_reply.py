@@ -1,70 +1,25 @@
-"""The stateless core: the events of a reply, its usage, seeds, choices and engine requests."""
+"""The stateless core: the events of a reply, its usage and engine requests."""
 
 import asyncio
-import time
-from collections import Counter
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
-from moss_tp.errors import DeadlineExceededError, EngineDeadError, InvalidRequestError
-from moss_tp.sampling_params import SamplingParams, derive_seed
+from moss_tp.errors import DeadlineExceededError, InvalidRequestError
 from plugins_svc.sdk.output import Item, PluginOutput
-from serve_app.chat.events import Delta, Done, Event, PluginCall, SearchItem, Thoughts, Usage
-from serve_app.chat.reply import create_replier
+from serve_app.chat.events import Delta, Done, PluginCall, SearchItem, Thoughts, Usage
 from serve_app.chat.request import ReplyRequest
-from serve_app.prompt.builder import PromptBuilder
 from serve_app.prompt.exchange import Exchange
-from serve_app.prompt.plain import PlainPromptBuilder
-from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, think_of
-
-CODEC = CharCodec()
-META = "Be brief.\n"
-PROMPTS = PromptBuilder(CODEC, META)
-PLAIN = PlainPromptBuilder(CODEC, META)
-HISTORY = (Exchange("hi", "Greet.", "None", "\nNone\n", "hello"),)
-PARAMS = SamplingParams(max_tokens=2**31, seed=5)
-
-
-@pytest.fixture
-def model() -> FakeModel:
-    return FakeModel()
-
-
-@pytest.fixture
-def plugins() -> FakePlugins:
-    return FakePlugins()
-
-
-def a_request(params: SamplingParams = PARAMS, time_s: float = 30) -> ReplyRequest:
-    return ReplyRequest(
-        request_id="r",
-        history=HISTORY,
-        user="你好",
-        params=params,
-        enabled=frozenset({"calculator", "web_search"}),
-        max_length=2048,
-        deadline=time.monotonic() + time_s,
-        owner="ann",
-        session_id="s",
-        priority=3,
-    )
-
-
-def reply(
-    model: FakeModel, request: ReplyRequest, plugins: FakePlugins | None = None
-) -> AsyncGenerator[Event]:
-    """In the plain dialogue if there are no plugins."""
-    prompts = PLAIN if plugins is None else PROMPTS
-    return create_replier(model, plugins or FakePlugins(), prompts, 0.3).reply(request)
-
-
-async def events_of(
-    model: FakeModel, request: ReplyRequest, plugins: FakePlugins | None = None
-) -> list[Event]:
-    return [event async for event in reply(model, request, plugins)]
+from tests.serve_app.chat.replies import (
+    CODEC,
+    META,
+    PARAMS,
+    a_request,
+    events_of,
+    reply,
+)
+from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
 
 
 async def test_thoughts_calls_deltas_and_done_come_in_this_order(
@@ -93,23 +48,6 @@ def _numbered(items: list[Item], first: int) -> tuple[SearchItem, ...]:
     return tuple(
         SearchItem(n, item.title, item.url, item.snippet) for n, item in enumerate(items, first)
     )
-
-
-async def test_equal_calls_of_several_choices_run_once_unless_they_have_effects(
-    model: FakeModel, plugins: FakePlugins
-) -> None:
-    model.think = think_of('Calculate("1+1"), Text2Image("cat")')
-    plugins.answers["1+1"] = PluginOutput(True, ("2",))
-    request = replace(
-        a_request(replace(PARAMS, n=3)), enabled=frozenset({"calculator", "text_to_image"})
-    )
-    events = await events_of(model, request, plugins)
-    assert Counter(map(str, plugins.calls)) == {'Calculate("1+1")': 1, 'Text2Image("cat")': 3}
-    outputs = [e.output for e in events if isinstance(e, PluginCall) and e.name == "Calculate"]
-    assert outputs.count("2") == 3
-    plugins.calls.clear()
-    await events_of(model, a_request(), plugins)
-    assert len(plugins.calls) == 1, "another request runs its own calls"
 
 
 async def test_a_call_without_a_result_fails(model: FakeModel, plugins: FakePlugins) -> None:
@@ -205,68 +143,6 @@ async def test_the_one_pass_of_the_plain_dialogue_is_no_continuation(model: Fake
     await events_of(model, a_request())
     (request,) = model.requests
     assert not request.is_continuation and request.num_shared_tokens == len(META)
-
-
-async def test_each_pass_and_choice_has_its_own_seed(
-    model: FakeModel, plugins: FakePlugins
-) -> None:
-    await events_of(model, a_request(replace(PARAMS, n=2)), plugins)
-    seeds = {request.request_id: request.params.seed for request in model.requests}
-    assert seeds == {f"r-{c}-{p}": derive_seed(5, c, p) for c in (0, 1) for p in (1, 2)}
-    assert len(set(seeds.values())) == 4
-
-
-async def test_a_request_without_a_seed_gets_a_random_one(
-    model: FakeModel, plugins: FakePlugins
-) -> None:
-    for _ in range(2):
-        await events_of(model, a_request(replace(PARAMS, seed=None)), plugins)
-    seeds = [params.seed for params in model.params]
-    assert None not in seeds and len(set(seeds)) == 4
-
-
-async def test_each_choice_has_all_its_events_and_counts_the_prompt_once(
-    model: FakeModel, plugins: FakePlugins
-) -> None:
-    model.think = think_of('Calculate("1")')
-    alone = await events_of(model, a_request(), plugins)
-    events = await events_of(model, a_request(replace(PARAMS, n=3)), plugins)
-    for index in range(3):
-        own = [event for event in events if event.choice == index]
-        assert [type(event) for event in own] == [type(event) for event in alone]
-        assert [e.id for e in own if isinstance(e, PluginCall)] == [f"r-{index}-0"] * 2
-    num_prompt = len(model.prompt_ids[0])
-    done = [event for event in events if isinstance(event, Done)]
-    usages = {event.choice: event.usage.prompt_tokens for event in done}
-    assert usages[0] - num_prompt == usages[1] == usages[2]
-
-
-async def test_other_choices_begin_when_the_first_has_computed_the_prompt(
-    model: FakeModel, plugins: FakePlugins
-) -> None:
-    num_requests: list[int] = []
-
-    async def record(is_reply: bool, num_tokens: int) -> None:
-        await asyncio.sleep(0.05 if num_tokens == 0 else 0)
-        num_requests.append(len(model.requests))
-
-    model.wait = record
-    await events_of(model, a_request(replace(PARAMS, n=3)), plugins)
-    assert num_requests[0] == 1 and len(model.requests) == 6
-
-
-async def test_an_error_of_one_choice_aborts_the_others(
-    model: FakeModel, plugins: FakePlugins
-) -> None:
-    async def fail(is_reply: bool, num_tokens: int) -> None:
-        if is_reply and num_tokens == 2:
-            raise EngineDeadError("a rank is dead")
-        await asyncio.sleep(0)
-
-    model.wait = fail
-    with pytest.raises(EngineDeadError):
-        await events_of(model, a_request(replace(PARAMS, n=3)), plugins)
-    assert model.num_running == 0
 
 
 async def test_closing_during_a_plugin_call_cancels_it(

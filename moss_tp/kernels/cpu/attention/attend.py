@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.cpu.attention.decode import add_decode
+from moss_tp.kernels.cpu.attention.plan import CpuPlan, cpu_plan
 from moss_tp.kernels.cpu.attention.prefill import add_prefill
 from moss_tp.kernels.cpu.attention.store import add_store
-from moss_tp.kernels.cpu.plan import CpuPlan, cpu_plan
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.kv_cache import check_attention
 from moss_tp.kernels.plan import AttentionPlan

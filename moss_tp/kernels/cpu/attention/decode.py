@@ -22,7 +22,7 @@ from moss_tp.kernels.cpu.attention.cache_rows import (
 )
 from moss_tp.kernels.cpu.attention.decode_rows import CHUNK, accumulate_rows, dot_rows, lane_order
 from moss_tp.kernels.cpu.attention.decode_softmax import LOWEST, update_softmax
-from moss_tp.kernels.cpu.plan import DECODE_SPLIT, CpuPlan, StepAddresses
+from moss_tp.kernels.cpu.attention.plan import DECODE_SPLIT, CpuPlan, StepAddresses
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.native.compiled import inner, kernel
 from moss_tp.native.dtypes import INT8, dtype_code

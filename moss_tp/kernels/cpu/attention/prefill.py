@@ -10,6 +10,7 @@ from torch import Tensor
 
 from moss_tp.kernels.cpu.attention.cache_rows import row_bytes
 from moss_tp.kernels.cpu.attention.paged import HeadCache, prefetch_tokens
+from moss_tp.kernels.cpu.attention.plan import CpuPlan, StepAddresses, Tile
 from moss_tp.kernels.cpu.attention.prefill_operands import (
     BF16_PAIR_OPERANDS,
     FP32_OPERANDS,
@@ -24,7 +25,6 @@ from moss_tp.kernels.cpu.attention.prefill_tile import (
     store_out,
 )
 from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
-from moss_tp.kernels.cpu.plan import CpuPlan, StepAddresses, Tile
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.native.compiled import inlined, kernel_on_demand
 from moss_tp.native.dtypes import BF16, dtype_code

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, store_row
-from moss_tp.kernels.cpu.plan import CpuPlan, StepAddresses
+from moss_tp.kernels.cpu.attention.plan import CpuPlan, StepAddresses
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.native.bf16 import fp32_from_bits

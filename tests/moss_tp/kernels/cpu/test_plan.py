@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moss_tp.kernels.cpu.plan import (
+from moss_tp.kernels.cpu.attention.plan import (
     DECODE_SPLIT,
     MAX_DECODE_QUERIES,
     MAX_TILE_QUERIES,
