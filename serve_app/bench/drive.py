@@ -22,6 +22,8 @@ class StepEngine(Protocol):
     def has_work(self) -> bool: ...
     @property
     def can_add(self) -> bool: ...
+    @property
+    def forward_s(self) -> float: ...
     def add_request(self, request: EngineRequest) -> None: ...
     def start_step(self) -> None: ...
     def take_deltas(self) -> Sequence[tuple[str, TokenDelta]]: ...
@@ -39,11 +41,13 @@ class BenchRequest:
 
 @dataclass
 class Trace:
-    """What became of a request. `token_times` has one entry a token, from the drive's start."""
+    """What became of a request. `token_times` has one entry a token, from the drive's start;
+    `forward_times` the engine's `forward_s` at the same moments."""
 
     request: BenchRequest
     token_ids: list[int] = field(default_factory=list)
     token_times: list[float] = field(default_factory=list)
+    forward_times: list[float] = field(default_factory=list)
     num_cached: int = 0
 
     @property
@@ -55,9 +59,10 @@ class Trace:
         """Between one token and the next."""
         return [after - before for before, after in pairwise(self.token_times)]
 
-    def add(self, delta: TokenDelta, seconds: float) -> None:
+    def add(self, delta: TokenDelta, seconds: float, forward_s: float) -> None:
         self.token_ids.extend(delta.token_ids)
         self.token_times.extend([seconds] * len(delta.token_ids))
+        self.forward_times.extend([forward_s] * len(delta.token_ids))
         self.num_cached = delta.num_cached_tokens
 
 
@@ -94,9 +99,9 @@ def drive(
             continue
         engine.start_step()
         deltas = engine.take_deltas()
-        seconds = now() - start
+        seconds, forward_s = now() - start, engine.forward_s
         for request_id, delta in deltas:
-            traces[int(request_id)].add(delta, seconds)
+            traces[int(request_id)].add(delta, seconds, forward_s)
         engine.finish_step()
     return traces
 

@@ -2,7 +2,9 @@
 
 As the scripts for other engines measure: `prefill` is the time of a batch of fresh prompts with
 one new token each, and decode's tokens a second are those of a second batch with more, less that
-time. `step_ms` is seen from inside: the median step while the whole batch decodes.
+time. `step_ms` is the median step while the whole batch decodes, and `host_ms` the median of a
+step's time outside the model's forward pass on rank 0: scheduling, building the batch and its
+tensors, sampling, updating sequences, text. (On a CPU; a GPU computes while the host goes on.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +38,7 @@ class DecodeRun:
     prefill_s: float
     decode_s: float
     step_s: float
+    host_s: float
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,25 @@ def measure_tables(
         run(batch, WARM_PROMPT, WARM_NEW)
         prefill_s = end_s(run(batch, spec.prompt, 1))
         traces = run(batch, spec.prompt, spec.new + 1)
-        decode[batch] = DecodeRun(prefill_s, end_s(traces) - prefill_s, steady_step_s(traces))
+        decode[batch] = DecodeRun(prefill_s, end_s(traces) - prefill_s, *steady_step_s(traces))
     return TableRun(decode, {length: end_s(run(1, length, 1)) for length in spec.prefills})
 
 
-def steady_step_s(traces: Sequence[Trace]) -> float:
-    """The median step while all of `traces` decode; 0.0 when they never do so together."""
+def steady_step_s(traces: Sequence[Trace]) -> tuple[float, float]:
+    """The median step, and the median of its time outside the model, while all of `traces`
+    decode; 0.0 when they never do so together."""
     begin = max(trace.token_times[0] for trace in traces)
     end = min(trace.token_times[-1] for trace in traces)
-    times = {time for trace in traces for time in trace.token_times if begin <= time <= end}
-    return middle([after - before for before, after in pairwise(sorted(times))])
+    moments = sorted(
+        {
+            (time, forward)
+            for trace in traces
+            for time, forward in zip(trace.token_times, trace.forward_times, strict=True)
+            if begin <= time <= end
+        }
+    )
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(moments)]
+    return middle([step for step, _ in steps]), middle([step - model for step, model in steps])
 
 
 def table_sections(
@@ -109,6 +121,7 @@ def _decode_row(
         "batch": batch,
         "tok_s": round(tok_s, 1),
         "step_ms": milliseconds(middle([run.step_s for run in runs])),
+        "host_ms": milliseconds(middle([run.host_s for run in runs])),
         "prefill_s": round(middle([run.prefill_s for run in runs]), 4),
         "step_MB": round(work.bytes / 1e6, 1),
         "step_GFLOP": round(work.flops / 1e9, 2),
