@@ -1,4 +1,4 @@
-"""What an error of Ray means in this project's words. Ray wraps what a remote call raised."""
+"""Translates Ray's errors into this project's. Ray wraps whatever a remote call raises."""
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -6,10 +6,9 @@ from moss_tp.errors import EngineDeadError, MossError
 
 
 def unwrapped(error: RayError) -> Exception:
-    """The MossError that the remote side raised, itself; a vanished remote is a dead engine.
+    """The MossError that the remote side raised; EngineDeadError if its process is gone.
 
-    Any other exception of the remote side comes back as Ray gave it: it is a bug, and its
-    traceback is worth keeping.
+    Any other remote exception is a bug and is returned as it is, for its remote traceback.
     """
     if isinstance(error, RayTaskError):
         cause = error.cause

@@ -1,10 +1,10 @@
-"""The errors of chats and their store. They know no HTTP: `http_errors` maps them once."""
+"""The errors of chats and their store. They know no HTTP: `serve_app.http.errors` maps them."""
 
 from moss_tp.errors import ConfigError, InvalidRequestError, MossError
 
 
 class InvalidFieldError(InvalidRequestError):
-    """One named field of a request, or one header, is wrong."""
+    """A field of a request, or a header, is invalid; `param` is its name."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -12,15 +12,15 @@ class InvalidFieldError(InvalidRequestError):
 
 
 class BodyTooLargeError(InvalidRequestError):
-    """The request's body is over the cap."""
+    """The request's body is larger than allowed."""
 
 
 class ModelNotFoundError(InvalidRequestError):
-    """The request names a model that this server does not serve."""
+    """The request names a model that is not served here."""
 
 
 class SessionFullError(InvalidRequestError):
-    """The session holds as many turns as one may; the client starts a new chat."""
+    """The session has the maximum number of turns; the client must start a new chat."""
 
 
 class SessionBusyError(MossError):
@@ -28,24 +28,24 @@ class SessionBusyError(MossError):
 
 
 class IdempotencyInProgressError(MossError):
-    """The very turn that the Idempotency-Key names is still running."""
+    """The turn of this Idempotency-Key is still running."""
 
 
 class IdempotencyMismatchError(InvalidRequestError):
-    """The Idempotency-Key was used before, with another body."""
+    """The Idempotency-Key was used before with another body."""
 
 
 class StoreUnavailableError(MossError):
-    """The session store does not answer, or refuses to write."""
+    """The session store does not respond, or rejects writes."""
 
 
 class TurnNotStoredError(MossError):
-    """The session changed or expired while the reply was made, so the reply was discarded."""
+    """The session changed or expired during generation, so the reply was discarded."""
 
 
 class StoreInUseError(ConfigError):
-    """Another server runs on the embedded store's directory."""
+    """Another server uses the embedded store's directory."""
 
 
 class StoreStartError(MossError):
-    """The embedded store did not come up; the message says what its log says."""
+    """The embedded store did not start; the message quotes its log."""

@@ -1,9 +1,10 @@
-"""What a deployment is told: the arguments of `build_app`, from `moss serve` or a Serve YAML.
+"""The settings of the application: the arguments of `build_app`, from `moss serve` or a Serve YAML.
 
-The only place where outside names turn into an EngineConfig. It starts and opens nothing.
+The only place where they become an EngineConfig. It starts nothing and opens no model.
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,47 +15,48 @@ from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from plugins_svc.registry import available_plugins
 from plugins_svc.sdk.spec import PluginSettings
+from serve_app.prompt.choose import Dialogue
 from serve_app.prompt.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Dialogue = Literal["plugin", "plain"]
 
-# The published models that were taught plugins, by hub id, copy or the hub's cache.
+# Published models trained with plugins, as a hub id, a local copy or the hub's cache.
 _PLUGIN_MODEL = re.compile(r"-plugin(-int[48])?(/snapshots/[0-9a-f]+)?$")
 
 
 class ServeSettings(BaseModel):
-    """`model` is a directory or hub id, resolved again on the node that loads it."""
+    """`model` is a directory or hub id, resolved on each node that loads it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    store: str = Field(description="redis://… of the session store")
+    store: str = Field(description="URL of the session store: redis://…")
     tp: int = Field(default=1, ge=1)
     device: Device = "cpu"
     dtype: Dtype | None = None
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
-    kv_cache_dtype: Literal["int8"] | None = Field(default=None, description="None: dtype")
+    kv_cache_dtype: Literal["int8"] | None = Field(default=None, description="None: as dtype")
     replicas: int = Field(default=1, ge=1)
-    documents_dir: Path | None = Field(default=None, description="what web search searches")
-    plugins: tuple[str, ...] | None = Field(default=None, description="None: all that can run")
+    documents_dir: Path | None = Field(default=None, description="documents for web search")
+    plugins: tuple[str, ...] | None = Field(default=None, description="None: all available")
     dialogue: Dialogue | None = Field(default=None, description="None: by the model's name")
-    # A replica that is replaced or scaled away gets this long to end its replies.
+    # How long a replica that is replaced or scaled down may finish its requests.
     drain_s: float = Field(default=120, ge=0)
     step_timeout_s: float | None = Field(default=None, gt=0)
-    # How often a replica may fail to start before the deployment counts as failed.
+    # Failed starts of a replica after which the deployment counts as failed.
     start_attempts: int = Field(default=3, ge=1)
 
     @property
     def model_name(self) -> str:
-        """What clients call the model: its hub id, or its directory's name."""
+        """The name in the API: the hub id, or the name of the directory."""
         path = Path(self.model)
         return path.resolve().name if path.is_dir() else self.model
 
     @property
     def spoken_dialogue(self) -> Dialogue:
+        """`dialogue`, or what the name of the model says."""
         return self.dialogue or dialogue_of(self.model)
 
     @property
@@ -63,26 +65,25 @@ class ServeSettings(BaseModel):
 
     @property
     def plugin_names(self) -> tuple[str, ...]:
-        """The plugins to deploy, in MOSS's order; none for a model that speaks plainly."""
+        """The plugins to deploy, in MOSS's order. Raises ConfigError for names that cannot run."""
         if self.spoken_dialogue == "plain":
-            if self.plugins or self.documents_dir:
-                raise ConfigError(
-                    f"{self.model_name} is served as a model without plugins, so nothing can"
-                    " calculate or search for it; if it was taught them, say so: --dialogue plugin"
-                )
+            self._check_no_plugins()
             return ()
         available = available_plugins(self.plugin_settings)
         if self.plugins is None:
             return available
-        if unknown := set(self.plugins) - set(available):
-            raise ConfigError(
-                f"no back end for plugin {', '.join(sorted(unknown))}: there is "
-                f"{', '.join(available)}"
-            )
+        check_plugin_names(self.plugins, available)
         return tuple(name for name in available if name in self.plugins)
 
+    def _check_no_plugins(self) -> None:
+        if self.plugins or self.documents_dir:
+            raise ConfigError(
+                f"{self.model_name} is served as a model without plugins, so nothing can"
+                " calculate or search for it; if it was trained with them, add --dialogue plugin"
+            )
+
     def engine_config(self, model_dir: str) -> EngineConfig:
-        """The engine's own config; ConfigError for values that cannot work."""
+        """The engine's config for `model_dir`. Raises ConfigError for values that cannot work."""
         traits = TRAITS[self.device]
         return EngineConfig(
             model=model_dir,
@@ -96,11 +97,19 @@ class ServeSettings(BaseModel):
         )
 
 
-def dialogue_of(model: str) -> Dialogue:
-    """`plugin` for a model that is named so or brings a meta instruction.
+def check_plugin_names(names: Iterable[str], known: Sequence[str]) -> None:
+    """Raises ConfigError for a name that is not in `known`."""
+    if unknown := set(names) - set(known):
+        raise ConfigError(
+            f"no plugin {', '.join(sorted(unknown))}: available are {', '.join(known)}"
+        )
 
-    Published checkpoints differ in nothing but their names. A model in the other dialogue writes
-    nonsense; who fine-tunes one under a name of their own says which it was taught.
+
+def dialogue_of(model: str) -> Dialogue:
+    """`plugin` for a model with such a name or with a meta instruction file, else `plain`.
+
+    Published checkpoints differ only in their names. A model prompted in the wrong dialogue writes
+    nonsense, so a model fine-tuned under another name needs the setting `dialogue`.
     """
     path = Path(model).resolve()
     is_named_so = any(_PLUGIN_MODEL.search(name) for name in (model, str(path)))

@@ -24,7 +24,7 @@ HOMES = {
         "moss_tp/",
         "cluster/",
         "serve_app/cli/serve/preflight.py",
-        "serve_app/bench/machine.py",
+        "serve_app/bench/hardware/machine.py",
         "serve_app/bench/collectives.py",
     ),
     "torch.distributed": ("moss_tp/parallel/",),
@@ -39,7 +39,7 @@ HOMES = {
     "pydantic": ("serve_app/",),
     "starlette": ("serve_app/",),
     "sympy": ("plugins_svc/",),
-    "matplotlib": ("serve_app/bench/picture.py",),
+    "matplotlib": ("serve_app/bench/reporting/picture.py",),
     "unittest.mock": (),
 }
 # What plans a step, and what everybody imports, must not load torch even by way of others.

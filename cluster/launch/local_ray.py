@@ -1,7 +1,7 @@
-"""Ray on this machine alone: started for one process, on loopback, gone with it.
+"""A private Ray on this machine: started for one process, on loopback, ended with it.
 
-It knows nothing of models or Serve. A cluster that was started by `ray up` is joined elsewhere
-(`serve deploy`); nothing here ever attaches to one.
+It knows nothing of models or Serve, and never attaches to a cluster started by `ray up`; that is
+deployed to with `serve deploy`.
 """
 
 import logging
@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -23,23 +23,22 @@ OBJECT_STORE_BYTES = 100 << 20  # prompts and deltas are small; weights never pa
 
 @contextmanager
 def local_ray(num_cpus: int) -> Iterator[Path]:
-    """Ray for the length of the block; yields its temporary directory, where its logs are.
+    """Runs Ray for the length of the block; yields its temporary directory, which has its logs.
 
-    `num_cpus` is what Ray may hand out, not what the machine has: a two-core laptop runs any
-    number of ranks, only slower. The directory goes with a clean end, a Ctrl-C included, and
-    stays with an error.
+    `num_cpus` is a scheduling limit and may exceed the machine's cores. The directory is removed
+    at a clean exit or a Ctrl-C and kept after an error.
     """
-    # Short on purpose: Ray's socket paths below it must stay under 108 bytes.
+    # A short path: that of Ray's sockets below it must stay under 108 bytes.
     temp_dir = Path(tempfile.mkdtemp(prefix="moss-", dir="/tmp"))
-    with _environment():
-        import ray  # reads the environment while it is imported
+    with _ray_environment():
+        import ray  # reads the environment when it is imported
 
         try:
             _init(num_cpus, temp_dir)
             yield temp_dir
         finally:
             ray.shutdown()
-            if not isinstance(sys.exception(), Exception):  # to be told to stop is no error
+            if not isinstance(sys.exception(), Exception):  # a request to stop is no Exception
                 shutil.rmtree(temp_dir, ignore_errors=True)
 
 
@@ -58,49 +57,53 @@ def _init(num_cpus: int, temp_dir: Path) -> None:
         _temp_dir=str(temp_dir),
     )
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray had put its own there, which exits
+        signal.signal(signal.SIGTERM, handler)  # ray.init replaces it with one that exits
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    """What every process of this Ray inherits.
+def _ray_environment() -> Iterator[None]:
+    """Sets the environment that all processes of this Ray inherit.
 
-    The token is this run's own: no other user of the machine, and no other Ray, can talk to it.
+    The random token keeps other users of the machine, and other Rays, out.
     """
     values = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray lets everything else on the machine go first; its actors are the server here.
+        # By default Ray's workers yield the CPU to everything else; here they are the server.
         "RAY_worker_niceness": "0",
-        # Named for other systems, but the one switch that makes Ray take 127.0.0.1 as its address
-        # and listen nowhere else.
+        # Despite its name, the switch that makes Ray use 127.0.0.1 and listen nowhere else.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    is_cluster_allowed = _reread_environment(False)
+    _set_environment(values)
+    was_cluster_allowed = _reload_ray_config(is_cluster_allowed=False)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        _reread_environment(is_cluster_allowed)
+        _set_environment(before)
+        _reload_ray_config(was_cluster_allowed)
 
 
-def _reread_environment(is_cluster_allowed: bool) -> bool:
-    """Ray keeps what it found when it was imported, which may have been long before.
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    """None removes a variable."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
-    Returns whether it took this machine's outside address until now.
+
+def _reload_ray_config(is_cluster_allowed: bool) -> bool:
+    """Makes Ray read the environment again, for it may have been imported long before.
+
+    Returns whether Ray was allowed to use this machine's outside address until now.
     """
     from ray._private import ray_constants
 
     before: bool = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = is_cluster_allowed
-    compiled: Any = import_module("ray._raylet")  # untyped, and nobody's interface
+    compiled: Any = import_module("ray._raylet")  # untyped and private
     compiled.Config.initialize("")
     compiled.AuthenticationTokenLoader.instance().reset_cache()
     return before

@@ -1,34 +1,32 @@
-"""MOSS's demo API as data: the body of `POST /` in, its answer out. Knows no server.
+"""The dialect of MOSS's demo API: the body of `POST /` to a TurnRequest, a turn's events to JSON.
 
-The answer is the 2023 demo's, field for field: `response` and the responses in `history` begin
-with the marker as the demo's decoded text did, and `time` is local.
+The answer has the fields of the 2023 demo: `response` and the responses in `history` begin with
+the role marker, as the demo's decoded text did, and `time` is local. It knows no server.
 """
 
 import hashlib
-import re
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field
 
 from moss_tp.dialogue import MARKERS
 from moss_tp.sampling_params import SamplingParams
-from serve_app.chat.turn import TurnDone, TurnRequest
+from serve_app.chat.events import Delta
+from serve_app.chat.turn import TurnDone, TurnEvent, TurnRequest
 from serve_app.errors import InvalidFieldError, ModelNotFoundError
 from serve_app.sessions.session import Turn
 
-# The demo API knows no keys: all its callers are one principal, and a uid is what tells chats
-# apart.
+# The demo API has no API keys: all its callers are one owner, and only uids separate their chats.
 OWNER = "demo"
-# Ids beyond any model's are as good as its limit; this keeps them machine integers.
+# Larger than any model's context, and still a machine integer.
 _MAX_LENGTH = 2**31 - 1
-_KEY = re.compile(r"[!-~]{1,255}")
 
 
 class ChatRequest(BaseModel):
-    """The JSON body of `POST /`. Unknown fields are ignored, as the demo did."""
+    """The JSON body of `POST /`. Unknown fields are ignored, as in the demo."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -43,32 +41,13 @@ class ChatRequest(BaseModel):
     max_time: float | None = Field(None, gt=0, allow_inf_nan=False)
 
 
-def parse_chat_request(body: bytes) -> ChatRequest:
-    """The request in `body`, which must be JSON in UTF-8; InvalidFieldError says what is wrong."""
-    try:
-        return ChatRequest.model_validate(from_json(body, allow_inf_nan=False))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        param = ".".join(map(str, first["loc"])) or None
-        where = f"{param}: " if param else ""
-        raise InvalidFieldError(f"{where}{first['msg']}", param) from error
-    except ValueError as error:
-        raise InvalidFieldError(f"the body is not JSON: {error}") from error
-
-
-def parse_idempotency_key(header: str | None) -> str | None:
-    """The Idempotency-Key header's value; InvalidFieldError unless it is visible ASCII."""
-    if header is not None and not _KEY.fullmatch(header):
-        raise InvalidFieldError(
-            "Idempotency-Key must be 1 to 255 visible ASCII characters", "Idempotency-Key"
-        )
-    return header
-
-
 def turn_request(
     chat: ChatRequest, idempotency_key: str | None, model_name: str, plugins: Collection[str]
 ) -> TurnRequest:
-    """What `chat` asks of a server with this model and these plugins, all on by default."""
+    """The turn that `chat` asks for. All `plugins` of the server are enabled by default.
+
+    Raises ModelNotFoundError for another model, InvalidFieldError for an unknown plugin.
+    """
     if chat.model not in (None, model_name):
         raise ModelNotFoundError(f"this server serves {model_name!r}")
     if unknown := sorted(set(chat.plugins or ()) - set(plugins)):
@@ -77,7 +56,9 @@ def turn_request(
         owner=OWNER,
         user=chat.prompt,
         fingerprint=hashlib.sha256(chat.model_dump_json().encode()).hexdigest(),
-        params=SamplingParams(temperature=chat.temperature, top_p=chat.top_p),
+        params=SamplingParams(
+            temperature=chat.temperature, top_p=chat.top_p, max_tokens=chat.max_length
+        ),
         enabled=frozenset(plugins if chat.plugins is None else chat.plugins),
         max_length=chat.max_length,
         uid=chat.uid,
@@ -86,8 +67,25 @@ def turn_request(
     )
 
 
-def chat_response(done: TurnDone) -> dict[str, Any]:
-    """The answer to a stored turn; `dropped_turns` is there when older turns did not fit."""
+async def encode_stream(events: AsyncGenerator[TurnEvent]) -> AsyncGenerator[dict[str, Any]]:
+    """`{"delta": text}` for each piece of the reply, then the same answer as without `stream`."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Delta) and event.text:
+                yield {"delta": event.text}
+            elif isinstance(event, TurnDone):
+                yield _answer(event)
+
+
+async def encode_answer(events: AsyncGenerator[TurnEvent]) -> dict[str, Any]:
+    """The answer when the turn is done."""
+    async with aclosing(encode_stream(events)) as encoded:
+        *_, answer = [body async for body in encoded]
+    return answer
+
+
+def _answer(done: TurnDone) -> dict[str, Any]:
+    """`dropped_turns` is there only if older turns did not fit into the prompt."""
     answer: dict[str, Any] = {
         "response": _response(done.turn),
         "history": [[turn.user, _response(turn)] for turn in done.session.turns],

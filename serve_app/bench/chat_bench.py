@@ -1,20 +1,21 @@
-"""A long chat, turn after turn: how soon the first token comes, and how much comes from cache.
+"""A long chat: time to first token turn by turn, and the share of the prompt found in the cache.
 
-Offline the history is ids; `http_chat` does the same through a server, which keeps the history.
+Offline the history is token ids. Over HTTP the server keeps it, under the chat's uid.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from serve_app.bench.drive import BenchRequest, StepEngine, drive, greedy
-from serve_app.bench.figures import Chart, Row, Section, middle, milliseconds
-from serve_app.bench.workload import random_prompt
+from serve_app.bench.load.drive import BenchRequest, StepEngine, drive, greedy
+from serve_app.bench.load.sse_client import SseClient
+from serve_app.bench.load.workload import random_prompt
+from serve_app.bench.reporting.figures import Chart, Row, Section, median, milliseconds
 
 
 @dataclass(frozen=True)
 class ChatSpec:
-    """Tokens that a user's message and a reply have, for so many turns."""
+    """Number of turns, and tokens of each user message and each reply."""
 
     num_turns: int = 20
     user: int = 32
@@ -23,8 +24,8 @@ class ChatSpec:
 
 @dataclass(frozen=True)
 class ChatTurn:
-    """`prompt_tokens` of which `cached_tokens` were not computed again; `history_tokens` of them
-    had been seen in earlier turns."""
+    """Of `prompt_tokens`, `history_tokens` occurred in earlier turns and `cached_tokens` came
+    from the prefix cache."""
 
     ttft_s: float
     prompt_tokens: int
@@ -35,7 +36,7 @@ class ChatTurn:
 def measure_chat(
     engine: StepEngine, spec: ChatSpec, random: Random, vocab_size: int
 ) -> list[ChatTurn]:
-    """One chat with messages of random ids, every turn on top of all that was said."""
+    """One chat with messages of random ids; every prompt contains all earlier turns."""
     history: list[int] = []
     turns = []
     for _ in range(spec.num_turns):
@@ -46,24 +47,52 @@ def measure_chat(
     return turns
 
 
+async def measure_http_chats(
+    url: str, num_chats: int, num_turns: int, random: Random
+) -> list[list[ChatTurn]]:
+    """One chat after the other on the server at `url`."""
+    async with SseClient(url) as client:
+        return [await measure_http_chat(client, num_turns, random) for _ in range(num_chats)]
+
+
+async def measure_http_chat(client: SseClient, num_turns: int, random: Random) -> list[ChatTurn]:
+    """A chat that asks for sums, so that all turns are alike.
+
+    A turn has one prompt per pass; both count entirely as history, the new message included, so
+    the reported share from cache is a lower bound.
+    """
+    fields: dict[str, str] = {}
+    turns = []
+    before = await client.counts()
+    for _ in range(num_turns):
+        prompt = f"计算 {random.randint(10, 99)}+{random.randint(10, 99)}"
+        turn = await client.turn(prompt, **fields)
+        fields = {"uid": turn.uid}
+        after = await client.counts()
+        new = after.since(before)
+        turns.append(ChatTurn(turn.first_s, new.prompt, new.prompt, new.cached))
+        before = after
+    return turns
+
+
 def chat_sections(chats: Mapping[str, Sequence[Sequence[ChatTurn]]], title: str) -> list[Section]:
-    """Medians over each variant's chats: turn by turn, and what the bars ask of the whole."""
-    by_turn = {name: _medians(found) for name, found in chats.items()}
+    """A summary and a turn-by-turn table: medians over the chats of each engine."""
+    by_turn = {name: _medians(repeats) for name, repeats in chats.items()}
     rows = [row for name, turns in by_turn.items() for row in _turn_rows(name, turns)]
-    waits: dict[str, list[tuple[object, float]]] = {
+    ttft_ms: dict[str, list[tuple[object, float]]] = {
         name: [(i + 1, milliseconds(turn.ttft_s)) for i, turn in enumerate(turns)]
         for name, turns in by_turn.items()
     }
     summary = [_summary(name, turns) for name, turns in by_turn.items()]
-    chart = Chart("line", "turn", "time to first token, ms", waits)
+    chart = Chart("line", "turn", "time to first token, ms", ttft_ms)
     return [Section("chat", title, summary, [chart]), Section("turns", "turn by turn", rows)]
 
 
 def _medians(chats: Sequence[Sequence[ChatTurn]]) -> list[ChatTurn]:
-    """Turn by turn: the middle time, and the last chat's counts, which are all alike."""
+    """Turn by turn: the median time, and the token counts, which are the same in every chat."""
     return [
         ChatTurn(
-            middle([chat[i].ttft_s for chat in chats]),
+            median([chat[i].ttft_s for chat in chats]),
             last.prompt_tokens,
             last.history_tokens,
             last.cached_tokens,

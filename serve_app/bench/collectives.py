@@ -1,7 +1,7 @@
-"""What the ranks of one host pay for meeting: all-reduces, and the broadcast that begins a step.
+"""Latency of the collectives between ranks of one host: all-reduce, and the broadcast of a step.
 
-Every figure is taken twice, through shared memory and over gloo on loopback. How long a message
-takes is from the sender's clock to the receiver's: one clock, as all are on one host.
+Each is measured over shared memory and over gloo on loopback. A broadcast is timed from the
+sender's clock to the receiver's; on one host that is the same clock.
 """
 
 import time
@@ -15,12 +15,14 @@ import torch
 
 from moss_tp.errors import ConfigError
 from moss_tp.parallel.tp_group import TPGroup
-from serve_app.bench.figures import Section, middle, quantile
+from serve_app.bench.hardware.machine import torch_threads
+from serve_app.bench.reporting.figures import Row, Section, median, quantile
 
 HOST, TIMEOUT_S = "127.0.0.1", 60
-WARM_UP = 20
-STEP_INTS = 300  # of a step of 32 decodes with some blocks each
+NUM_WARM_UP = 20
+STEP_INTS = 300  # the ints of a step of 32 decodes with a few blocks each
 IDLE_S = 1.0
+TRANSPORTS = ("shared memory", "gloo")
 
 
 @dataclass(frozen=True)
@@ -35,69 +37,81 @@ class CollectivesSpec:
 
 @dataclass(frozen=True)
 class Latencies:
-    """In seconds, one a round."""
+    """Seconds of one operation, one entry per round."""
 
-    what: str
+    operation: str
     seconds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Found:
-    """One way on one rank; `idle_cpu` is the share of a core that waiting took."""
+class RankResult:
+    """One transport on one rank; `idle_cpu` is the share of a core used while waiting."""
 
     latencies: tuple[Latencies, ...]
     idle_cpu: float
 
 
-def measure_collectives(spec: CollectivesSpec, repeats: int) -> dict[str, list[list[Found]]]:
-    """By way, for every repeat each rank's: taken in turns."""
-    found: dict[str, list[list[Found]]] = {"shared memory": [], "gloo": []}
+def measure_collectives(spec: CollectivesSpec, repeats: int) -> dict[str, list[list[RankResult]]]:
+    """By transport: each repeat's results, one per rank. The transports alternate."""
+    results: dict[str, list[list[RankResult]]] = {transport: [] for transport in TRANSPORTS}
     for _ in range(repeats):
-        for way, runs in found.items():
-            runs.append(_on_all_ranks(spec, share_memory=way == "shared memory"))
-    return found
+        for transport, repeated in results.items():
+            repeated.append(_run_group(spec, share_memory=transport == "shared memory"))
+    return results
 
 
-def collectives_sections(found: dict[str, list[list[Found]]], tp: int) -> list[Section]:
-    """As the ranks above 0 saw them: they receive broadcasts, and they are the ones that wait."""
-    latencies, waiting = [], []
-    for way, runs in found.items():
-        followers = [rank for run in runs for rank in run[1:]]
-        for index, named in enumerate(followers[0].latencies):
-            seconds = [s for rank in followers for s in rank.latencies[index].seconds]
-            half, late = (round(quantile(seconds, share) * 1e6, 1) for share in (0.5, 0.99))
-            latencies.append({"way": way, "what": named.what, "p50_us": half, "p99_us": late})
-        cpu = middle([rank.idle_cpu for rank in followers])
-        waiting.append({"way": way, "seconds": IDLE_S, "of_a_core": round(cpu, 4)})
+def collectives_sections(results: dict[str, list[list[RankResult]]], tp: int) -> list[Section]:
+    """As seen by the ranks above 0, which receive the broadcasts and wait for the next step."""
+    workers = {
+        transport: [rank for ranks in repeated for rank in ranks[1:]]
+        for transport, repeated in results.items()
+    }
+    latencies = [row for transport, ranks in workers.items() for row in _rows(transport, ranks)]
+    idle: list[Row] = []
+    for transport, ranks in workers.items():
+        cpu = median([rank.idle_cpu for rank in ranks])
+        idle.append({"transport": transport, "seconds": IDLE_S, "cpu_share": round(cpu, 4)})
     return [
         Section("collectives", f"collectives of {tp} ranks", latencies),
-        Section("waiting", "processor time of a rank that waits for a step", waiting),
+        Section("waiting", "CPU use of a rank that waits for a step", idle),
     ]
 
 
-def _on_all_ranks(spec: CollectivesSpec, share_memory: bool) -> list[Found]:
+def _rows(transport: str, ranks: list[RankResult]) -> list[Row]:
+    """Quantiles of each operation, in microseconds."""
+    rows = []
+    for index, first in enumerate(ranks[0].latencies):
+        seconds = [s for rank in ranks for s in rank.latencies[index].seconds]
+        p50, p99 = (round(quantile(seconds, q) * 1e6, 1) for q in (0.5, 0.99))
+        row = {"transport": transport, "operation": first.operation, "p50_us": p50, "p99_us": p99}
+        rows.append(row)
+    return rows
+
+
+def _run_group(spec: CollectivesSpec, share_memory: bool) -> list[RankResult]:
+    """Results of all ranks; rank 0 is this process."""
     store = TPGroup.listen(HOST)
     with ProcessPoolExecutor(spec.tp - 1, mp_context=get_context("spawn")) as pool:
         others = [
-            pool.submit(_rank, rank, store.port, spec, share_memory) for rank in range(1, spec.tp)
+            pool.submit(_run_rank, rank, store.port, spec, share_memory)
+            for rank in range(1, spec.tp)
         ]
-        own = _rank(0, store.port, spec, share_memory)
-        return [own, *(other.result() for other in others)]
+        driver = _run_rank(0, store.port, spec, share_memory)
+        return [driver, *(other.result() for other in others)]
 
 
-def _rank(rank: int, port: int, spec: CollectivesSpec, share_memory: bool) -> Found:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    group = TPGroup.join(rank, spec.tp, (HOST, port), "cpu", TIMEOUT_S, share_memory=share_memory)
-    try:
-        if group.shares_memory != share_memory:
-            raise ConfigError("ranks cannot share memory on this machine")
-        latencies = [_all_reduces(group, size, spec.rounds) for size in spec.num_bytes]
-        latencies += [_broadcasts(group, pause, spec.rounds) for pause in spec.pauses_ms]
-        return Found(tuple(latencies), _idle_cpu(group))
-    finally:
-        group.close()
-        torch.set_num_threads(before)
+def _run_rank(rank: int, port: int, spec: CollectivesSpec, share_memory: bool) -> RankResult:
+    address = (HOST, port)
+    with torch_threads(1):
+        group = TPGroup.join(rank, spec.tp, address, "cpu", TIMEOUT_S, share_memory=share_memory)
+        try:
+            if group.shares_memory != share_memory:
+                raise ConfigError("ranks cannot share memory on this machine")
+            latencies = [_all_reduces(group, size, spec.rounds) for size in spec.num_bytes]
+            latencies += [_broadcasts(group, pause, spec.rounds) for pause in spec.pauses_ms]
+            return RankResult(tuple(latencies), _idle_cpu(group))
+        finally:
+            group.close()
 
 
 def _all_reduces(group: TPGroup, num_bytes: int, rounds: int) -> Latencies:
@@ -108,7 +122,7 @@ def _all_reduces(group: TPGroup, num_bytes: int, rounds: int) -> Latencies:
         group.all_reduce(x)
         return time.perf_counter() - start
 
-    return Latencies(f"all-reduce of {num_bytes} bytes", _measured(once, rounds))
+    return Latencies(f"all-reduce of {num_bytes} bytes", _repeat(once, rounds))
 
 
 def _broadcasts(group: TPGroup, pause_ms: int, rounds: int) -> Latencies:
@@ -121,15 +135,15 @@ def _broadcasts(group: TPGroup, pause_ms: int, rounds: int) -> Latencies:
         group.broadcast_ints(np.array([time.perf_counter_ns(), *range(STEP_INTS - 1)]))
         return 0.0
 
-    return Latencies(f"broadcast of a step, {pause_ms} ms after the last", _measured(once, rounds))
+    return Latencies(f"broadcast of a step, {pause_ms} ms after the last", _repeat(once, rounds))
 
 
-def _measured(once: Callable[[], float], rounds: int) -> tuple[float, ...]:
-    return tuple(once() for _ in range(WARM_UP + rounds))[WARM_UP:]
+def _repeat(once: Callable[[], float], rounds: int) -> tuple[float, ...]:
+    return tuple(once() for _ in range(NUM_WARM_UP + rounds))[NUM_WARM_UP:]
 
 
 def _idle_cpu(group: TPGroup) -> float:
-    """Of a core, while the others wait for rank 0's word."""
+    """The share of a core that a rank uses while it waits IDLE_S for rank 0's broadcast."""
     group.barrier()
     begin, used = time.perf_counter(), time.process_time()
     if group.rank == 0:

@@ -29,7 +29,7 @@ class EngineSpec:
         return f"tp{self.tp}x{self.threads}"
 
     @property
-    def shape(self) -> ModelConfig:
+    def model_config(self) -> ModelConfig:
         return ModelConfig.from_dir(resolve_model(self.model))
 
     def config(self) -> EngineConfig:

@@ -1,38 +1,32 @@
-"""One turn of a chat from request to acknowledgement: lease, generate, commit, then tell.
+"""One turn of a session: take the lease, reply, commit, and only then report the end.
 
-The order is the promise: the terminal event comes after the turn is durable, a turn that fails or
-is abandoned leaves nothing, and the lease is given back whatever happens. Knows no HTTP.
+The terminal event comes after the turn is durable, a turn that fails or is cancelled leaves no
+trace, and the lease is released in any case. It knows no HTTP.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
+from moss_tp.errors import InvalidRequestError
 from moss_tp.sampling_params import SamplingParams
-from serve_app.chat.generation import Answer, Generation, ReplyDelta
-from serve_app.chat.protocols import Prompts, ReplyGenerator
-from serve_app.errors import (
-    IdempotencyMismatchError,
-    InvalidFieldError,
-    SessionFullError,
-    TurnNotStoredError,
-)
+from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
+from serve_app.chat.reply import Replier
+from serve_app.chat.request import ReplyRequest
+from serve_app.errors import IdempotencyMismatchError, SessionFullError
 from serve_app.sessions.lease import HeldLease
-from serve_app.sessions.session import Session, Turn, is_uid, new_token
-from serve_app.sessions.store import Lease, Opened, SessionStore
-
-# Such a key names its chat and opens it, so it must not be something others would think of.
-MIN_STARTING_KEY_CHARS = 16
+from serve_app.sessions.opening import open_session
+from serve_app.sessions.session import Session, Turn, new_token
+from serve_app.sessions.store import SessionStore
 
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """What a principal asks. `fingerprint` is the digest of all of it that a retry repeats.
+    """A turn that `owner` asks for. `fingerprint` is a digest of everything a retry repeats.
 
-    `max_length` bounds prompt and everything generated, in tokens. `params` are the sampler's;
-    the turn sets lengths and stops itself.
+    `max_length` bounds the prompt and everything generated, in tokens. `params` has n = 1. An
+    unknown `uid`, or another owner's, starts a new chat.
     """
 
     owner: str
@@ -44,22 +38,33 @@ class TurnRequest:
     uid: str | None = None
     idempotency_key: str | None = None
     max_time_s: float | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True)
 class TurnDone:
-    """The turn is stored: `session` ends with it."""
+    """The turn is stored and is the last one of `session`. A replayed turn has no usage."""
 
     session: Session
+    usage: Usage
 
     @property
     def turn(self) -> Turn:
         return self.session.turns[-1]
 
+    @property
+    def done(self) -> Done:
+        """The end of the reply, as a stateless request gets it."""
+        turn = self.turn
+        return Done(0, turn.finish_reason, self.usage, turn.dropped_turns, turn)
+
+
+TurnEvent = Thoughts | PluginCall | Delta | TurnDone
+
 
 @dataclass(frozen=True)
 class TurnLimits:
-    """Bounds of every turn, whatever the client asks."""
+    """Limits of every turn, whatever the client asks for."""
 
     max_model_len: int
     max_turns: int = 500
@@ -69,22 +74,26 @@ class TurnLimits:
 
 @dataclass(frozen=True)
 class TurnRunner:
-    """Runs turns over a store and a model; holds no state of its own."""
+    """Runs turns on a store and a Replier. Holds no state of any turn."""
 
     store: SessionStore
-    prompts: Prompts
-    generator: ReplyGenerator
+    replier: Replier
     limits: TurnLimits
 
-    async def run(self, request: TurnRequest) -> AsyncGenerator[ReplyDelta | TurnDone]:
-        """Pieces of the reply, then one TurnDone. A repeated key gives its stored turn at once.
+    async def run(self, request: TurnRequest) -> AsyncGenerator[TurnEvent]:
+        """The events of the reply, with a TurnDone as the last one instead of a Done.
 
-        Closing it before TurnDone cancels the turn. Raises the errors of `errors` and the
-        engine's, before or after the first piece.
+        A repeated Idempotency-Key yields the TurnDone of its stored turn and nothing else.
+        Closing it before TurnDone cancels the turn. Raises the errors of `serve_app.errors` and
+        of `Replier.reply`, before or after the first event.
         """
+        if request.params.n != 1:
+            raise InvalidRequestError("n: a turn of a session has one reply")
         max_time_s = min(request.max_time_s or self.limits.max_time_s, self.limits.max_time_s)
         deadline = time.monotonic() + max_time_s
-        lease, opened = await self._open(request)
+        lease, opened = await open_session(
+            self.store, request.owner, request.uid, request.idempotency_key
+        )
         session = opened.session
         if not opened.is_leased:
             yield _replay(request, lease.key, session)
@@ -92,83 +101,50 @@ class TurnRunner:
         async with HeldLease(self.store, lease, self.limits.lease_renewal_s) as held:
             if len(session.turns) >= self.limits.max_turns:
                 raise SessionFullError("the chat has as many turns as it may; start a new one")
-            generation = await self._generation(request, session, deadline)
-            answer: Answer | None = None
-            async with aclosing(self.generator.run(generation)) as events:
+            done: Done | None = None
+            reply = self.replier.reply(self._reply_request(request, session, deadline))
+            async with aclosing(reply) as events:
                 async for event in events:
-                    if isinstance(event, Answer):
-                        answer = event
+                    if isinstance(event, Done):
+                        done = event
                     else:
                         yield event
-            assert answer is not None  # every generation that does not raise ends with one
-            turn = _turn(request, lease.key, generation, answer)
+            assert done is not None  # a reply that raises no error ends with one
+            turn = _turn(request, lease.key, done)
             stored = await self.store.commit(lease, len(session.turns), turn)
             held.is_spent = True
-        yield TurnDone(replace(session, turns=(*session.turns, stored)))
+        yield TurnDone(replace(session, turns=(*session.turns, stored)), done.usage)
 
-    async def _open(self, request: TurnRequest) -> tuple[Lease, Opened]:
-        """The session to continue; a new one when the uid is not this owner's."""
-        key = request.idempotency_key or new_token()
-        if request.uid is not None and is_uid(request.uid):
-            lease = Lease(request.uid, request.owner, key, new_token())
-            if (opened := await self._begin(lease, may_create=False)) is not None:
-                return lease, opened
-        uid = new_token()
-        if request.idempotency_key is not None:
-            if len(key) < MIN_STARTING_KEY_CHARS:
-                raise InvalidFieldError(
-                    "an Idempotency-Key that starts a chat needs at least"
-                    f" {MIN_STARTING_KEY_CHARS} characters, e.g. a random UUID",
-                    "Idempotency-Key",
-                )
-            uid = await self.store.reserve_uid(request.owner, key)
-        lease = Lease(uid, request.owner, key, new_token())
-        if (opened := await self._begin(lease, may_create=True)) is None:
-            raise TurnNotStoredError("the new chat could not be started; ask again")
-        return lease, opened
-
-    async def _begin(self, lease: Lease, *, may_create: bool) -> Opened | None:
-        try:
-            return await self.store.begin(lease, may_create=may_create)
-        except asyncio.CancelledError:
-            await self.store.release(lease)  # it may have been taken, unheard by us
-            raise
-
-    async def _generation(
+    def _reply_request(
         self, request: TurnRequest, session: Session, deadline: float
-    ) -> Generation:
-        max_length = min(request.max_length, self.limits.max_model_len)
-        # A body of a quarter of a megabyte takes most of a second to encode.
-        prompt = await asyncio.to_thread(
-            self.prompts.build, session.turns, request.user, request.enabled, max_length
-        )
-        return Generation(
+    ) -> ReplyRequest:
+        return ReplyRequest(
             request_id=new_token(),
-            session_id=session.uid,
-            prompt=prompt,
-            max_length=max_length,
+            history=session.turns,
+            user=request.user,
             params=request.params,
             enabled=request.enabled,
+            max_length=min(request.max_length, self.limits.max_model_len),
             deadline=deadline,
+            owner=request.owner,
+            session_id=session.uid,
+            priority=request.priority,
         )
 
 
-def _turn(request: TurnRequest, key: str, generation: Generation, answer: Answer) -> Turn:
+def _turn(request: TurnRequest, key: str, done: Done) -> Turn:
     return Turn(
+        **asdict(done.exchange),
         key=key,
-        user=request.user,
-        thoughts=answer.thoughts,
-        commands=answer.commands,
-        results=answer.results,
-        reply=answer.reply,
         fingerprint=request.fingerprint,
-        dropped_turns=generation.prompt.dropped_turns,
+        dropped_turns=done.dropped_turns,
+        finish_reason=done.finish_reason,
     )
 
 
 def _replay(request: TurnRequest, key: str, session: Session) -> TurnDone:
-    """The stored turn of `key`, told as it was: with the turns before it, none after it."""
+    """The stored turn of `key` with the turns before it, as it ended then."""
     index = next(i for i, turn in enumerate(session.turns) if turn.key == key)
     if session.turns[index].fingerprint != request.fingerprint:
         raise IdempotencyMismatchError("this Idempotency-Key was used with another body")
-    return TurnDone(replace(session, turns=session.turns[: index + 1]))
+    return TurnDone(replace(session, turns=session.turns[: index + 1]), Usage())

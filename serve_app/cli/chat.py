@@ -1,12 +1,12 @@
-"""`moss chat`: a chat in the terminal, with the words of MOSS's own demo."""
+"""`moss chat`: a chat in the terminal, with the commands of MOSS's original demo."""
 
 import click
 
 from moss_tp.dialogue import MARKERS
-from serve_app.cli.chat_client import ChatClient, ChatError
+from serve_app.client.chat_client import ChatClient, ChatError
 
 HUMAN, MOSS = f"{MARKERS['human']} ", f"{MARKERS['moss']} "
-GREETING = "Chat with MOSS. `clear` starts anew, `stop` quits; Ctrl-C breaks off a reply."
+GREETING = "Chat with MOSS. `clear` starts a new chat, `stop` quits, Ctrl-C stops a reply."
 
 
 @click.command()
@@ -28,7 +28,7 @@ def command(url: str) -> None:
 
 
 def _read() -> str:
-    """A line of the user's; the end of input, or Ctrl-C at the prompt, is `stop`."""
+    """The user's next line; `stop` at the end of input and on Ctrl-C."""
     try:
         return input(HUMAN).strip()
     except (EOFError, KeyboardInterrupt):
@@ -37,17 +37,17 @@ def _read() -> str:
 
 
 def _reply(client: ChatClient, text: str) -> None:
-    """Shows a reply as it comes, or in one line why there is none."""
+    """Prints the reply as it comes, or one line about why there is none."""
     pieces = client.ask(text)
-    shown = MOSS
+    prefix = MOSS
     try:
         for piece in pieces:
-            click.echo(shown + piece, nl=False)
-            shown = ""
-        click.echo(shown)
+            click.echo(prefix + piece, nl=False)
+            prefix = ""
+        click.echo(prefix)
     except ChatError as error:
-        click.echo(f"{'' if shown else chr(10)}moss: {error}", err=True)
+        click.echo(f"{'' if prefix else chr(10)}moss: {error}", err=True)
     except KeyboardInterrupt:
-        click.echo(" (broken off)")
+        click.echo(" (stopped)")
     finally:
         pieces.close()

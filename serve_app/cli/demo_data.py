@@ -4,23 +4,34 @@ from pathlib import Path
 
 import click
 
+from serve_app.cli.options import with_options
+
 _VAL_SEED_OFFSET = 1
+
+_OPTIONS = (
+    click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write."),
+    click.option("--num", default=100_000, show_default=True, type=click.IntRange(1)),
+    click.option("--num-val", default=500, show_default=True, type=click.IntRange(1)),
+    click.option("--seed", default=0, show_default=True),
+    click.option(
+        "--short-share",
+        default=0.0,
+        show_default=True,
+        type=click.FloatRange(0, 1),
+        help="Share of short chats, from which a model learns to copy first.",
+    ),
+    click.option(
+        "--tokenizer-num",
+        default=20_000,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Conversations that the untrained model's tokenizer is trained on.",
+    ),
+)
 
 
 @click.command(name="demo-data")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option("--num", default=100_000, show_default=True, type=click.IntRange(1))
-@click.option("--num-val", default=500, show_default=True, type=click.IntRange(1))
-@click.option("--seed", default=0, show_default=True)
-@click.option(
-    "--short-share",
-    default=0.0,
-    show_default=True,
-    type=click.FloatRange(0, 1),
-    help="Share of short chats, from which copying is learnt first.",
-)
-@click.option("--tokenizer-num", default=20_000, show_default=True, type=click.IntRange(1),
-              help="Conversations that the untrained model's tokenizer is trained on.")  # fmt: skip
+@with_options(*_OPTIONS)
 def command(
     out: Path, num: int, num_val: int, seed: int, short_share: float, tokenizer_num: int
 ) -> None:
@@ -30,7 +41,7 @@ def command(
     `moss finetune --model OUT/model --data-dir OUT --output-dir …`.
     """
     from serve_app.cli.serve.preflight import make_directory
-    from serve_app.demo.generator import conversations, write_conversations
+    from serve_app.demo.conversations.generator import conversations, write_conversations
     from serve_app.demo.nano import write_untrained_nano
 
     make_directory(out)

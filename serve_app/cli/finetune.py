@@ -1,4 +1,4 @@
-"""`moss finetune`: the library's own command."""
+"""`moss finetune`: the command is `moss_tp.finetune`'s own."""
 
 from moss_tp.finetune.command import command
 

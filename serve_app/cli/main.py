@@ -1,7 +1,7 @@
-"""The `moss` command. It loads a subcommand only when that one is asked for: help is instant.
+"""The `moss` command. A subcommand is imported only when it is used, so that `--help` is quick.
 
-Every error that is meant for a person ends here as one line on stderr; anything else is a bug and
-keeps its traceback.
+A MossError becomes one line on stderr and an exit status; any other error is a bug and keeps its
+traceback.
 """
 
 import sys
@@ -13,11 +13,11 @@ import click
 
 from moss_tp.errors import MossError
 
-# Name, module and what `moss --help` says of it (which must not import the module).
+# By name: the module, and the line in `moss --help`, which must not import the module.
 SUBCOMMANDS = {
     "serve": ("serve_app.cli.serve.command", "Serve a MOSS model over HTTP on this machine."),
     "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
-    "bench": ("serve_app.cli.bench", "Measure the engine, the server and long chats."),
+    "bench": ("serve_app.cli.bench.command", "Measure the engine, the server and long chats."),
     "plugin": ("serve_app.cli.plugin", "Run one plugin by hand."),
     "finetune": ("serve_app.cli.finetune", "Fine-tune a MOSS model on conversations."),
     "demo-data": ("serve_app.cli.demo_data", "Write the demo model's training conversations."),
@@ -26,7 +26,7 @@ SUBCOMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in the modules of SUBCOMMANDS, each as `command`."""
+    """A group whose commands are `command` in the modules of SUBCOMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)
@@ -49,22 +49,23 @@ def moss() -> None:
 
 
 def main() -> None:
-    """Entry point: runs a subcommand and turns its errors into one line and an exit status."""
+    """Entry point: runs a subcommand; its errors become one line and an exit status."""
     try:
         status = moss.main(prog_name="moss", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         status = 2
     except click.ClickException as error:
-        status = _complain(error.format_message(), error.exit_code)
+        status = _fail(error.format_message(), error.exit_code)
     except MossError as error:
-        status = _complain(str(error), 1)
+        status = _fail(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
         status = 130
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _complain(message: str, status: int) -> int:
+def _fail(message: str, status: int) -> int:
+    """Prints `message` on one line; returns `status`."""
     click.echo(f"moss: {' '.join(message.split())}", err=True)
     return status
 

@@ -1,7 +1,7 @@
-"""What `moss serve` shows: its own few lines, and nothing of what the libraries below it print.
+"""Shows the lines of `moss serve` and sends what its libraries print to a log.
 
-Ray writes to the standard streams from C++ too, so the file descriptors themselves are turned to
-a log file and our lines go to a copy of the user's.
+Ray writes to the standard streams from C++ too, so the file descriptors themselves are redirected
+to the log; our lines go to a duplicate of the original stderr.
 """
 
 import os
@@ -15,25 +15,25 @@ import psutil
 
 
 class Terminal:
-    """Lines for the person who waits, on a file descriptor."""
+    """Writes lines for the user to a file descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     @property
     def elapsed_s(self) -> float:
-        """How long the user has been waiting, imports included."""
+        """Seconds since the process started, imports included."""
         return time.time() - psutil.Process().create_time()
 
     def say(self, line: str) -> None:
-        """Unbuffered, so that a signal handler may say something too."""
-        with suppress(OSError):  # the terminal was closed: nobody listens
+        """Writes one line, unbuffered, so that signal handlers can call it."""
+        with suppress(OSError):  # the terminal was closed
             os.write(self._descriptor, f"moss: {line}\n".encode())
 
 
 @contextmanager
 def quiet_terminal(log: Path) -> Iterator[Terminal]:
-    """The user's stderr as a Terminal, while this process's stdout and stderr go to `log`."""
+    """Sends stdout and stderr to `log` for the block; yields a Terminal on the original stderr."""
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]

@@ -1,4 +1,4 @@
-"""Where the demo model lies."""
+"""The directory of the demo model in this package."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""The questions of `moss demo-eval`: held-out numbers, names and phrasings, and how they count.
+"""The questions of `moss demo-eval`, with held-out numbers, names and phrasings, and their grading.
 
-It only asks and judges; it knows no model.
+It knows no model.
 """
 
 import math
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plugins_svc.calculator.evaluator import evaluate
-from serve_app.demo.arithmetic import OPERATORS, Expression, spoken
-from serve_app.demo.draw import Draw
-from serve_app.demo.lookups import picture_of, topic_of
-from serve_app.demo.memory import value_of
-from serve_app.demo.phrasebook import LANGUAGES, Language, phrasebook
-from serve_app.sessions.session import Turn
+from serve_app.demo.conversations.arithmetic import OPERATORS, Expression, spoken
+from serve_app.demo.conversations.draw import Draw
+from serve_app.demo.conversations.lookups import picture_of, topic_of
+from serve_app.demo.conversations.memory import value_of
+from serve_app.demo.conversations.phrasebook import LANGUAGES, Language, phrasebook
+from serve_app.prompt.exchange import Exchange
 
 _PHRASES = phrasebook("held_out")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -23,15 +23,15 @@ _ORDERS_SHARE = 0.15
 
 @dataclass(frozen=True)
 class Question:
-    """What the user says turn by turn; the last turn must satisfy `expected`."""
+    """The user's message of each turn; the answer to the last one must match `expected`."""
 
     users: tuple[str, ...]
     expected: str
     kind: Literal["number", "fact", "command"]
 
-    def is_answered_by(self, turn: Turn) -> bool:
-        """A number must be the reply's last one; a fact must stand in the reply; a command must
-        be the turn's own."""
+    def is_answered_by(self, turn: Exchange) -> bool:
+        """A number must be the last one in the reply, a fact must occur in the reply, and a command
+        must be the only one of the turn."""
         if self.kind == "command":
             return turn.commands == self.expected
         if self.kind == "fact":
@@ -49,7 +49,7 @@ def arithmetic_questions(count: int, seed: int) -> list[Question]:
 
 
 def memory_questions(count: int, seed: int) -> list[Question]:
-    """Chats that tell a fact, speak of something else, and ask two turns later."""
+    """Chats that tell a fact, talk about something else, and ask for the fact two turns later."""
     draw = Draw(f"memory/{seed}", held_out=True)
     return [_recall(draw, LANGUAGES[number % 2]) for number in range(count)]
 

@@ -1,13 +1,13 @@
-"""Puts questions to a model the way the server does: same prompts, same two passes, same engine.
+"""Asks a model questions the way the server does: the same Replier on the same engine.
 
 Only HTTP, the session store and Ray are left out; plugins run in this process.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Collection, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine.async_engine import AsyncEngine
@@ -15,69 +15,38 @@ from moss_tp.engine.build import build_engine
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.engine_config import EngineConfig
-from moss_tp.errors import EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
-from plugins_svc.protocol.calls import Call
 from plugins_svc.registry import available_plugins, create_plugin
 from plugins_svc.sdk.output import PluginOutput
-from plugins_svc.sdk.spec import Plugin
-from serve_app.chat.generation import Answer, Generation
-from serve_app.chat.two_pass import TwoPassGenerator
+from serve_app.chat.events import Done
+from serve_app.chat.plugin_client import PluginsByName
+from serve_app.chat.reply import Replier, create_replier
+from serve_app.chat.request import ReplyRequest
 from serve_app.demo.exam import Question
 from serve_app.prompt.builder import PromptBuilder
+from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.meta_instruction import load_meta_instruction
-from serve_app.sessions.session import Turn, new_token
+from serve_app.sessions.session import new_token
 
 _TURN_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A question with every turn that was answered."""
+    """A question, and the exchanges of the chat that answered it."""
 
     question: Question
-    turns: tuple[Turn, ...]
+    exchanges: tuple[Exchange, ...]
 
     @property
     def is_right(self) -> bool:
-        return self.question.is_answered_by(self.turns[-1])
-
-
-class _LocalModel:
-    """AsyncEngine as the turn code's ChatModel."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-
-    async def generate(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
-    ) -> AsyncGenerator[TokenDelta]:
-        request = EngineRequest(request_id, list(prompt_ids), params)
-        async with aclosing(self._engine.generate(request)) as deltas:
-            async for delta in deltas:
-                yield delta
-
-
-class _LocalPlugins:
-    """The plugins of this process, by name; what has no back end finds nothing."""
-
-    def __init__(self, names: Collection[str]) -> None:
-        with_back_end = frozenset(names).intersection(available_plugins({}))
-        self._plugins: dict[str, Plugin] = {name: create_plugin(name, {}) for name in with_back_end}
-
-    async def run(self, call: Call) -> PluginOutput:
-        plugin = self._plugins.get(call.plugin)
-        return PluginOutput.no_result() if plugin is None else await plugin.run(call.argument)
-
-    def close(self) -> None:
-        for plugin in self._plugins.values():
-            plugin.close()
+        return self.question.is_answered_by(self.exchanges[-1])
 
 
 @dataclass(frozen=True)
 class Examiner:
-    """Asks with fixed sampling settings and plugins, `concurrency` chats at a time."""
+    """Asks with fixed sampling parameters and plugins, in `concurrency` chats at a time."""
 
     model: str
     params: SamplingParams
@@ -87,7 +56,7 @@ class Examiner:
     concurrency: int = 16
 
     def ask(self, questions: Sequence[Question]) -> list[Mark]:
-        """Every question with its answer, in order."""
+        """The answers to all questions, in order."""
         return asyncio.run(self._ask_all(questions))
 
     async def _ask_all(self, questions: Sequence[Question]) -> list[Mark]:
@@ -100,57 +69,70 @@ class Examiner:
             max_num_seqs=64,
         )
         engine = AsyncEngine(build_engine(config, tokenizer=tokenizer))
-        plugins = _LocalPlugins(self.enabled)
         try:
-            prompts = PromptBuilder(tokenizer, load_meta_instruction(directory))
-            limit = ModelConfig.from_dir(directory).max_position_embeddings
-            generator = TwoPassGenerator(_LocalModel(engine), plugins, prompts)
-            chat = _Chat(self, generator, prompts, limit)
-            return await asyncio.gather(*map(chat.answer, questions))
+            with _local_plugins(self.enabled) as plugins:
+                prompts = PromptBuilder(tokenizer, load_meta_instruction(directory))
+                replier = create_replier(_LocalModel(engine), plugins, prompts)
+                max_length = ModelConfig.from_dir(directory).max_position_embeddings
+                chats = _Chats(self, replier, max_length)
+                return await asyncio.gather(*map(chats.answer, questions))
         finally:
-            plugins.close()
             engine.close()
 
 
-class _Chat:
-    """Chats with one model."""
+class _LocalModel:
+    """An AsyncEngine as a ChatModel."""
 
-    def __init__(
-        self,
-        examiner: Examiner,
-        generator: TwoPassGenerator,
-        prompts: PromptBuilder,
-        max_length: int,
-    ) -> None:
-        self._examiner, self._prompts, self._max_length = examiner, prompts, max_length
-        self._generator = generator
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    def generate(self, request: EngineRequest, session_id: str) -> AsyncIterator[TokenDelta]:
+        return self._engine.generate(request)
+
+
+@contextmanager
+def _local_plugins(names: Collection[str]) -> Iterator[PluginsByName]:
+    """Plugins in this process; those without a back end have no result."""
+    plugins = {name: create_plugin(name, {}) for name in available_plugins({}) if name in names}
+    try:
+        functions = {name: plugin.run for name, plugin in plugins.items()}
+        yield PluginsByName(dict.fromkeys(names, _no_back_end) | functions)
+    finally:
+        for plugin in plugins.values():
+            plugin.close()
+
+
+async def _no_back_end(argument: str) -> PluginOutput:
+    return PluginOutput.no_result()
+
+
+class _Chats:
+    """Chats with one model, `examiner.concurrency` at a time."""
+
+    def __init__(self, examiner: Examiner, replier: Replier, max_length: int) -> None:
+        self._examiner = examiner
+        self._replier = replier
+        self._max_length = max_length
         self._places = asyncio.Semaphore(examiner.concurrency)
 
     async def answer(self, question: Question) -> Mark:
         """The whole chat of one question."""
-        turns: list[Turn] = []
+        exchanges: list[Exchange] = []
         async with self._places:
             for user in question.users:
-                turns.append(await self._turn(turns, user))
-        return Mark(question, tuple(turns))
+                exchanges.append(await self._exchange(exchanges, user))
+        return Mark(question, tuple(exchanges))
 
-    async def _turn(self, turns: Sequence[Turn], user: str) -> Turn:
-        enabled = self._examiner.enabled
-        generation = Generation(
+    async def _exchange(self, history: Sequence[Exchange], user: str) -> Exchange:
+        request = ReplyRequest(
             request_id=new_token(),
-            session_id="",
-            prompt=self._prompts.build(turns, user, enabled, self._max_length),
+            history=tuple(history),
+            user=user,
+            params=replace(self._examiner.params, max_tokens=self._max_length),
+            enabled=self._examiner.enabled,
             max_length=self._max_length,
-            params=self._examiner.params,
-            enabled=enabled,
             deadline=time.monotonic() + _TURN_TIMEOUT_S,
         )
-        answer = None
-        async for event in self._generator.run(generation):
-            if isinstance(event, Answer):
-                answer = event
-        if answer is None:
-            raise EngineDeadError("a turn ended without an answer")
-        return Turn(
-            new_token(), user, answer.thoughts, answer.commands, answer.results, answer.reply
-        )
+        *_, done = [event async for event in self._replier.reply(request)]
+        assert isinstance(done, Done)
+        return done.exchange

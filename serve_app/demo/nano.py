@@ -1,8 +1,8 @@
-"""The untrained demo model: its tokenizer, its shape and its random weights.
+"""The untrained demo model: its tokenizer, its dimensions and its random weights.
 
-The tokenizer is byte-level BPE that never merges across a digit, a Chinese character or a mark,
-so that whatever a user wrote is cut the same way wherever it stands and can be copied id by id.
-Role markers and whole capability lines are single tokens: the instruction costs ten ids.
+The tokenizer is a byte-level BPE that never merges across digits, Chinese characters or
+punctuation, so that a text gets the same ids wherever it occurs and can be copied id by id. Role
+markers and whole capability lines are single tokens, so the meta instruction takes ten ids.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from moss_tp.dialogue import END_TOKENS
 from moss_tp.finetune.untrained import ModelShape, write_untrained
-from serve_app.demo.demo_turn import META_INSTRUCTION
-from serve_app.demo.lexicon import COMMON_HANZI
+from serve_app.demo.conversations.demo_turn import META_INSTRUCTION
+from serve_app.demo.conversations.lexicon import COMMON_HANZI
 from serve_app.prompt.meta_instruction import FILE_NAME
 
 VOCAB_SIZE = 4096
@@ -42,7 +42,7 @@ _PIECES = (
 def write_untrained_nano(
     directory: Path, conversations: Iterable[dict[str, Any]], seed: int
 ) -> None:
-    """A model directory with a tokenizer trained on `conversations` and random weights."""
+    """Writes a model directory: a tokenizer trained on `conversations`, and random weights."""
     directory.mkdir(parents=True, exist_ok=True)
     train_tokenizer(_texts(conversations)).save(str(directory / "tokenizer.json"))
     (directory / FILE_NAME).write_text(META_INSTRUCTION, encoding="utf-8")
@@ -50,7 +50,7 @@ def write_untrained_nano(
 
 
 def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Byte-level BPE of VOCAB_SIZE ids, MOSS's special tokens included."""
+    """A byte-level BPE of VOCAB_SIZE ids, including MOSS's special tokens."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex("|".join(_PIECES)), behavior="isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -1,10 +1,10 @@
-"""The collaborators of a turn, reached through Serve's deployment handles.
+"""Model and plugins behind Serve's deployment handles.
 
-What a remote side raised arrives here wrapped by Ray and leaves as itself.
+Ray wraps the errors of a remote side; here they are unwrapped, so callers see the original ones.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, cast
 
@@ -16,29 +16,25 @@ from cluster.errors import unwrapped
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError, QueueFullError
-from moss_tp.sampling_params import SamplingParams
-from plugins_svc.protocol.calls import Call
-from plugins_svc.sdk.errors import PluginError, UnknownPluginError
+from plugins_svc.sdk.errors import PluginError
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.plugin_client import PluginsByName, RunPlugin
 
 HEALTH_TIMEOUT_S = 5
 
 
 class RemoteModel:
-    """`ChatModel`, `HealthProbe` and `/stats` over the handle of MossServer."""
+    """A ChatModel and HealthProbe over the handle of MossServer."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
-    async def generate(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
-    ) -> AsyncGenerator[TokenDelta]:
+    async def generate(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         """See `ChatModel.generate`.
 
-        A replica that dies before its first delta has told nothing: another starts over, once.
+        If a replica dies before its first delta, the request is sent once more, to another one.
         """
-        request = EngineRequest(request_id, list(prompt_ids), params)
-        for may_start_over in (True, False):
+        for may_retry in (True, False):
             has_begun = False
             try:
                 async with aclosing(self._stream(request, session_id)) as deltas:
@@ -47,30 +43,30 @@ class RemoteModel:
                         yield delta
                 return
             except EngineDeadError:
-                if has_begun or not may_start_over:
+                if has_begun or not may_retry:
                     raise
 
     async def is_healthy(self) -> bool:
-        """False when any rank is dead, a step is stuck, or nobody answers."""
+        """False if a rank is dead, a step hangs, or no replica responds."""
         with suppress(RayError, RayServeException, TimeoutError):
-            await asyncio.wait_for(self._ask("check_health"), HEALTH_TIMEOUT_S)
+            await asyncio.wait_for(self._call("check_health"), HEALTH_TIMEOUT_S)
             return True
         return False
 
     async def is_ready(self) -> bool:
-        """A replica that is there has loaded its model."""
+        """The same: a replica that responds has loaded its model."""
         return await self.is_healthy()
 
     async def stats(self) -> dict[str, Any]:
-        """Of one replica; EngineDeadError when none answers in time."""
+        """The stats of one replica. Raises EngineDeadError if none responds in time."""
         try:
-            stats: dict[str, Any] = await asyncio.wait_for(self._ask("stats"), HEALTH_TIMEOUT_S)
+            stats: dict[str, Any] = await asyncio.wait_for(self._call("stats"), HEALTH_TIMEOUT_S)
         except (RayError, RayServeException, TimeoutError) as error:
             raise EngineDeadError("no replica of the model answers") from error
         return stats
 
     async def _stream(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
-        """One replica's deltas, with its errors as themselves."""
+        """The deltas of one replica; its errors are unwrapped."""
         handle = self._handle.options(stream=True, session_id=session_id)
         deltas = cast(
             DeploymentResponseGenerator[TokenDelta],
@@ -86,25 +82,24 @@ class RemoteModel:
         except RayServeException as error:
             raise EngineDeadError("no replica of the model is up") from error
         finally:
-            # Dropping the reference would not stop it.
+            # Dropping the generator would not cancel the remote call.
             deltas.cancel()  # type: ignore[no-untyped-call]
 
-    async def _ask(self, method: str) -> Any:
+    async def _call(self, method: str) -> Any:
         return await getattr(self._handle, method).remote()
 
 
-class RemotePlugins:
-    """`PluginClient` over one handle a plugin."""
+def remote_plugins(handles: Mapping[str, DeploymentHandle[Any]]) -> PluginsByName:
+    """A PluginClient over one handle per plugin name."""
+    return PluginsByName({name: _remote_plugin(name, handle) for name, handle in handles.items()})
 
-    def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
-        self._handles = handles
 
-    async def run(self, call: Call) -> PluginOutput:
-        """See `PluginClient.run`; PluginError when no replica of the plugin answers."""
-        if call.plugin not in self._handles:
-            raise UnknownPluginError(f"plugin {call.plugin!r} is not deployed")
+def _remote_plugin(name: str, handle: DeploymentHandle[Any]) -> RunPlugin:
+    async def run(argument: str) -> PluginOutput:
         try:
-            output: PluginOutput = await self._handles[call.plugin].run.remote(call.argument)
+            output: PluginOutput = await handle.run.remote(argument)
         except RayServeException as error:
-            raise PluginError(f"no replica of plugin {call.plugin!r} is up") from error
+            raise PluginError(f"no replica of plugin {name!r} is up") from error
         return output
+
+    return run

@@ -1,7 +1,7 @@
-"""The HTTP side as a Serve deployment: Starlette's app over handles to model and plugins.
+"""The HTTP side as a Serve deployment: the Starlette app over handles to model and plugins.
 
-Apart from the model, so that each is routed and scaled by its own load. It holds no chat:
-sessions are in the store, and any replica of it serves any request.
+It is separate from the model so that each is routed and scaled by its own load. Sessions are in
+the store, so any replica serves any request.
 """
 
 from collections.abc import Mapping
@@ -17,23 +17,20 @@ from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.errors import EngineDeadError
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
-from serve_app.chat.one_pass import OnePassGenerator
-from serve_app.chat.protocols import Prompts, ReplyGenerator
+from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
-from serve_app.chat.two_pass import TwoPassGenerator
-from serve_app.deployments.handles import RemoteModel, RemotePlugins
+from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.model import MossServer
 from serve_app.http.app import HttpService, create_http_app
 from serve_app.http.errors import to_response
 from serve_app.prompt.choose import build_prompts
-from serve_app.prompt.plain import PlainPromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.settings import ServeSettings
 
 
 @serve.ingress()
 class Ingress:
-    """A replica. `plugins` are the handles of those that are deployed, by name."""
+    """A replica. `plugins` are the handles of the deployed plugins, by name."""
 
     def __init__(
         self,
@@ -48,7 +45,7 @@ class Ingress:
         self._model_dir = resolve_model(settings.model, with_weights=False)
 
     async def __serve_build_asgi_app__(self) -> Starlette:
-        """Serve calls it after the constructor."""
+        """Serve calls this after the constructor."""
         await self._store.check()
         service = HttpService(
             runner=self._turn_runner(),
@@ -64,20 +61,17 @@ class Ingress:
             await self._store.close()
 
     def _turn_runner(self) -> TurnRunner:
-        prompts, generator = self._dialogue()
         config = self._settings.engine_config(str(self._model_dir))
         config = config.resolve(ModelConfig.from_dir(self._model_dir))
-        return TurnRunner(self._store, prompts, generator, TurnLimits(config.context_length))
+        return TurnRunner(self._store, self._replier(), TurnLimits(config.context_length))
 
-    def _dialogue(self) -> tuple[Prompts, ReplyGenerator]:
+    def _replier(self) -> Replier:
         tokenizer = Tokenizer.from_dir(self._model_dir)
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.spoken_dialogue)
-        if isinstance(prompts, PlainPromptBuilder):
-            return prompts, OnePassGenerator(self._model, prompts.eom_id)
-        return prompts, TwoPassGenerator(self._model, RemotePlugins(self._plugins), prompts)
+        return create_replier(self._model, remote_plugins(self._plugins), prompts)
 
     async def _stats(self, request: Request) -> Response:
-        """What one replica of the model is doing; for people and tests, not for dashboards."""
+        """The counters of one replica of the model, for people and tests."""
         try:
             return JSONResponse(await self._model.stats())
         except EngineDeadError as error:

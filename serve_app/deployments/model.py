@@ -1,8 +1,8 @@
 """The model behind a deployment handle: one replica is one tensor-parallel group.
 
-Rank 0 lives in this process, the others are actors in the replica's placement group. A group that
-has lost a rank is of no use to anybody, so the process ends at once and Serve starts a new one.
-It knows token ids and deltas, no chats.
+Rank 0 runs in this process, the others are actors in the replica's placement group. A group that
+has lost a rank cannot serve, so the process exits at once and Serve starts a new replica. It knows
+token ids and deltas, no chats.
 """
 
 import os
@@ -29,14 +29,14 @@ class MossServer:
 
     def __init__(self, settings: ServeSettings) -> None:
         group = WorkerGroup(settings.tp, settings.device)
-        # Imports torch, which takes seconds, while the other ranks do.
+        # Imports torch, which takes seconds, while the other ranks import it too.
         from serve_app.deployments.engine import start_engine
 
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
         self._watch = StepWatch(settings.engine_config(settings.model).step_timeout_s)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
-        """Deltas of one request, coalesced; a caller that leaves aborts it within one step.
+        """The coalesced deltas of one request; closing it aborts the request within a step.
 
         Raises what `AsyncEngine.generate` raises.
         """
@@ -45,22 +45,22 @@ class MossServer:
                 yield delta
 
     async def check_health(self) -> None:
-        """Serve's question, and `/health`'s: EngineDeadError when nothing can be generated."""
+        """The health check of Serve and `/health`. Raises EngineDeadError if it cannot generate."""
         if not self._engine.is_alive:
             raise EngineDeadError("the engine has ended")
         self._watch.check(self._engine.stats(), time.monotonic())
 
     async def stats(self) -> dict[str, Any]:
-        """What `/stats` shows; the first of `rank_pids` is the replica itself."""
+        """The body of `/stats`. The first of `rank_pids` is the replica itself."""
         return {"rank_pids": self._rank_pids, **asdict(self._engine.stats())}
 
     def __del__(self) -> None:
-        """Serve calls it when a replica has drained: the ranks get to stop in order."""
+        """Serve calls this when a replica has drained, so that the ranks shut down in order."""
         if hasattr(self, "_engine"):
             self._engine.close()
 
 
 def _leave(reason: str) -> NoReturn:
-    """The only way out of a broken group: other ranks may hang in a collective for ever."""
+    """Exits without clean-up, since the other ranks may hang in a collective forever."""
     print(f"leaving, for Serve to start a new group: {reason}", file=sys.stderr, flush=True)
     os._exit(RANK_LOST_STATUS)

@@ -1,12 +1,12 @@
-"""Tells a working engine from a stuck one. It looks at counters only and stops nothing."""
+"""Detects a hung engine from its counters. It stops nothing."""
 
 from typing import Protocol
 
 from moss_tp.errors import EngineDeadError
 
 
-class Progress(Protocol):
-    """What of `moss_tp.engine.async_engine.EngineStats` it reads."""
+class StepCounters(Protocol):
+    """The part of `moss_tp.engine.async_engine.EngineStats` that StepWatch reads."""
 
     @property
     def running(self) -> int: ...
@@ -17,18 +17,18 @@ class Progress(Protocol):
 
 
 class StepWatch:
-    """While requests are there, the number of steps has to rise within `limit_s`."""
+    """While the engine has requests, its step counter must rise within `limit_s` seconds."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._steps = -1
-        self._since = 0.0  # when the number was last seen to rise, or nothing was asked
+        self._since = 0.0  # when the counter last rose or the engine was last idle
 
-    def check(self, progress: Progress, now: float) -> None:
-        """Raises EngineDeadError when the same step has been running for too long."""
-        is_idle = progress.running + progress.waiting == 0
-        if is_idle or progress.steps != self._steps:
-            self._steps, self._since = progress.steps, now
+    def check(self, counters: StepCounters, now: float) -> None:
+        """Raises EngineDeadError when the current step has been running for too long."""
+        is_idle = counters.running + counters.waiting == 0
+        if is_idle or counters.steps != self._steps:
+            self._steps, self._since = counters.steps, now
         elif now - self._since > self._limit_s:
             raise EngineDeadError(
                 f"no step has ended for {now - self._since:.0f} s while requests wait"

@@ -1,6 +1,7 @@
-"""The one table from errors to what an HTTP client sees, in the form of `api.md`.
+"""The one table that maps errors to HTTP responses, in the form of OpenAI's error objects.
 
-An error that is not in the table is a bug of ours: the client learns nothing of it but the 500.
+An error that is not in the table is a bug in the server: it is logged, and the client gets a 500
+without details.
 """
 
 import logging
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HttpError:
-    """Status, type, code and, when asking again may help, after how many seconds."""
+    """Status, type, code and, if a retry may help, the seconds to wait before it."""
 
     status: int
     type: str
@@ -35,7 +36,7 @@ class HttpError:
 
 _INVALID = "invalid_request_error"
 _UNEXPECTED = HttpError(500, "server_error", "engine_error", 5)
-# A class stands for its subclasses, unless they have a line of their own.
+# An entry also covers subclasses that have no entry.
 TABLE: dict[type[Exception], HttpError] = {
     InvalidRequestError: HttpError(400, _INVALID, None),
     errors.InvalidFieldError: HttpError(400, _INVALID, "invalid_value"),
@@ -57,43 +58,43 @@ TABLE: dict[type[Exception], HttpError] = {
 
 
 def find(error: Exception) -> HttpError:
-    """The line for `error`: that of its nearest ancestor in the table."""
-    lines = (TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
-    return next(lines, _UNEXPECTED)
+    """The entry for `error`: that of its class, or of the nearest base class with one."""
+    entries = (TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+    return next(entries, _UNEXPECTED)
 
 
 def error_body(error: Exception) -> dict[str, Any]:
-    """`{"error": …}`; also what a stream says that fails after its first byte."""
-    line = find(error)
-    if line is _UNEXPECTED:
+    """`{"error": …}`: the body of a response, or the last event of a stream that had begun."""
+    entry = find(error)
+    if entry is _UNEXPECTED:
         logger.error("unexpected error", exc_info=error)
-    message = "internal error" if line is _UNEXPECTED else str(error)
+    message = "internal error" if entry is _UNEXPECTED else str(error)
     param = error.param if isinstance(error, errors.InvalidFieldError) else None
-    return _body(message, line.type, param, line.code)
+    return _body(message, entry.type, param, entry.code)
 
 
 def to_response(error: Exception) -> Response:
-    """The whole response for a request that failed before its first byte."""
-    line = find(error)
-    retry = line.retry_after_s
+    """The response to a request that failed before its response began."""
+    entry = find(error)
+    retry = entry.retry_after_s
     headers = None if retry is None else {"Retry-After": str(retry)}
-    return JSONResponse(error_body(error), line.status, headers)
+    return JSONResponse(error_body(error), entry.status, headers)
 
 
 async def handle_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler for the errors of the table and for those of nobody."""
+    """Starlette's handler for errors in the table and for unexpected ones."""
     return to_response(error)
 
 
 async def handle_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals, such as no such path or method."""
+    """Starlette's handler for its own errors, such as an unknown path or method."""
     assert isinstance(error, HTTPException)
     body = _body(error.detail, _INVALID, None, None)
     return JSONResponse(body, error.status_code, error.headers)
 
 
 async def handle_disconnect(request: Request, error: Exception) -> Response:
-    """Nobody is there to read it; the server wants an answer all the same."""
+    """The client is gone and reads no response, but the server requires one."""
     return Response(status_code=499)
 
 

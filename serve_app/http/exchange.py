@@ -1,8 +1,7 @@
-"""One HTTP exchange's edges: a bounded body, a client that may leave, a stream of events that
-is never silent for long.
+"""One HTTP exchange: a bounded body, a client that may disconnect, a stream that is never silent.
 
-Work runs in a task of its own and is cancelled once, when the client leaves or the server gives
-the exchange up, so that its clean-up can still wait for the store. Knows nothing of chats.
+The work runs in its own task and is cancelled once, when the client disconnects or the server
+drops the exchange, so its clean-up can still wait for the store. It knows nothing about chats.
 """
 
 import asyncio
@@ -17,14 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from serve_app.errors import BodyTooLargeError
 from serve_app.http.errors import error_body
+from serve_app.streams import with_timeouts
 
 T = TypeVar("T")
 
-_PING = ": ping\n\n"  # a comment: readers of events skip it, proxies see life
+_PING = ": ping\n\n"  # a comment in SSE: clients skip it, proxies see that the stream is alive
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body; BodyTooLargeError as soon as it is larger than `max_bytes`."""
+    """The whole body. Raises BodyTooLargeError as soon as more than `max_bytes` have arrived."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -34,9 +34,9 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 async def run_until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """The result of `work`; cancels it and raises ClientDisconnect when the client leaves first.
+    """The result of `work`. If the client disconnects first, cancels it; raises ClientDisconnect.
 
-    The body must have been read: `receive` then tells of nothing but the client's leaving.
+    The body must have been read already, so that `receive` returns nothing but the disconnect.
     """
     task = asyncio.create_task(work)
     watch = asyncio.create_task(_disconnected(receive))
@@ -57,10 +57,10 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Server-sent events, each one JSON value, and a `: ping` whenever none came for `ping_s`.
+    """Server-sent events, one JSON value each, and a `: ping` after every `ping_s` of silence.
 
-    The status waits for whichever is first, so what fails fast is an ordinary error response;
-    what fails later is told as a last event, `{"error": …}`.
+    The status line is sent with the first event or ping, so an early failure is an ordinary
+    error response; a later one is sent as the last event, `{"error": …}`.
     """
 
     media_type = "text/event-stream"
@@ -68,7 +68,7 @@ class EventStream(Response):
     def __init__(self, events: AsyncGenerator[dict[str, Any]], ping_s: float) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events = _with_pauses(events, ping_s)
+        self._events = with_timeouts(events, lambda: ping_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(ClientDisconnect):
@@ -99,26 +99,3 @@ class EventStream(Response):
 
 def _data(event: dict[str, Any]) -> str:
     return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
-
-
-async def _with_pauses(
-    events: AsyncGenerator[dict[str, Any]], pause_s: float
-) -> AsyncGenerator[dict[str, Any] | None]:
-    """`events`, and None whenever the next has not come for `pause_s`. Closing it closes them."""
-    upcoming: asyncio.Future[dict[str, Any] | None] | None = None
-    try:
-        while True:
-            upcoming = upcoming or asyncio.ensure_future(anext(events, None))
-            await asyncio.wait({upcoming}, timeout=pause_s)
-            if not upcoming.done():
-                yield None
-                continue
-            event, upcoming = upcoming.result(), None
-            if event is None:
-                return
-            yield event
-    finally:
-        if upcoming is not None:
-            upcoming.cancel()
-            await asyncio.gather(upcoming, return_exceptions=True)
-        await events.aclose()

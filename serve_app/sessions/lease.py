@@ -1,4 +1,4 @@
-"""A lease while its turn runs: renewed in time, given back at the end. Knows no turn."""
+"""Holds a lease while its turn runs: renews it in time and releases it at the end."""
 
 import asyncio
 import logging
@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 
 class HeldLease:
-    """Keeps a lease that was just taken; set `is_spent` once a commit has ended it.
+    """Holds a lease that was just taken. Set `is_spent` when a commit has ended it.
 
-    A lease that is lost all the same stops nothing: commit compares the session's length.
+    A lost lease does not stop the turn: `commit` compares the session's length.
     """
 
     def __init__(self, store: SessionStore, lease: Lease, renewal_s: float) -> None:
@@ -41,7 +41,7 @@ class HeldLease:
         try:
             await self._store.release(self._lease)
         except StoreUnavailableError:
-            logger.warning("a lease could not be given back and will expire")
+            logger.warning("a lease could not be released and will expire")
 
     async def _renew(self) -> None:
         while True:

@@ -1,7 +1,7 @@
-"""Sessions in Redis or Valkey: msgpack turns in a list, every step one Lua script.
+"""Sessions in Redis or Valkey: turns as msgpack in a list, one Lua script per step.
 
-Sending a step again after a lost answer is harmless, so the client retries for a few seconds: a
-store that was killed and comes back in that time costs a delay, not an error.
+Every step is idempotent, so the client retries for a few seconds after a lost response. A store
+that restarts within that time causes a delay, not an error.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from serve_app.sessions.store import Lease, Opened
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Times of the store. A session expires `session_ttl_s` after its last turn."""
+    """Times in seconds. A session expires `session_ttl_s` after its last turn."""
 
     session_ttl_s: float = 7 * 24 * 3600
     lease_s: float = 15
@@ -40,10 +40,10 @@ class StoreSettings:
 
 
 class RedisSessionStore:
-    """A SessionStore on one Redis URL: `redis://`, `rediss://` or `unix://`.
+    """A SessionStore on a Redis URL: `redis://`, `rediss://` or `unix://`.
 
-    Durable when the server runs `appendonly yes` and `appendfsync always`. Must be used in one
-    event loop. Raises ConfigError for a URL that it cannot read.
+    It is durable if the server runs with `appendonly yes` and `appendfsync always`. Use it in one
+    event loop only. Raises ConfigError for an invalid URL.
     """
 
     def __init__(self, url: str, settings: StoreSettings | None = None) -> None:
@@ -58,7 +58,7 @@ class RedisSessionStore:
             )
         except ValueError as error:
             raise ConfigError(f"not a store's URL: {error}") from error
-        self._place = _place(self._redis.connection_pool.connection_kwargs)
+        self._address = _address(self._redis.connection_pool.connection_kwargs)
         register = self._redis.register_script
         self._load = register(scripts.LOAD)
         self._begin = register(scripts.BEGIN)
@@ -67,7 +67,7 @@ class RedisSessionStore:
         self._commit = register(scripts.COMMIT)
 
     async def check(self) -> None:
-        """Raise ConfigError for a store that may evict sessions, whatever memory it has now."""
+        """Raises ConfigError if the store may evict sessions, however much memory it has."""
         async with self._errors():
             memory: dict[str, Any] = await self._redis.info("memory")
         if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
@@ -94,23 +94,23 @@ class RedisSessionStore:
         uid = new_token()
         ttl_ms = round(self.settings.session_ttl_s * 1000)
         async with self._errors():
-            # The read is for a retry that finds what its lost first try had set.
+            # A retry may find the uid that its first attempt set, so read it back.
             await self._redis.set(name, uid, nx=True, px=ttl_ms)
-            held = await self._redis.get(name)
-        return held.decode() if isinstance(held, bytes) else uid
+            stored = await self._redis.get(name)
+        return stored.decode() if isinstance(stored, bytes) else uid
 
     async def begin(self, lease: Lease, *, may_create: bool) -> Opened | None:
         keys = _keys(lease.uid, "meta", "turns", "keys", "lease")
-        state, *answer = await self._run(
+        state, *result = await self._run(
             self._begin, keys, lease.owner, lease.key, lease.token, self._lease_ms, int(may_create)
         )
         if state == b"missing":
             return None
         if state == b"busy":
-            if answer[0] == lease.key.encode():
+            if result[0] == lease.key.encode():
                 raise IdempotencyInProgressError("the turn of this Idempotency-Key is running")
             raise SessionBusyError("another turn of this session is running")
-        return Opened(_session(lease.uid, lease.owner, answer[0]), state == b"leased")
+        return Opened(_session(lease.uid, lease.owner, result[0]), state == b"leased")
 
     async def renew(self, lease: Lease) -> bool:
         keys = _keys(lease.uid, "lease")
@@ -140,17 +140,17 @@ class RedisSessionStore:
 
     @asynccontextmanager
     async def _errors(self) -> AsyncIterator[None]:
-        """The one place where Redis's errors become ours; they may hold the password."""
+        """Translates Redis's errors, whose messages may contain the password."""
         try:
             yield
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(
-                f"the session store at {self._place} failed: {type(error).__name__}"
+                f"the session store at {self._address} failed: {type(error).__name__}"
             ) from error
 
 
-def _place(connection: Mapping[str, Any]) -> str:
-    """Where the server is, without user or password."""
+def _address(connection: Mapping[str, Any]) -> str:
+    """The server's address, without user name and password."""
     default = f"{connection.get('host', 'localhost')}:{connection.get('port', 6379)}"
     return str(connection.get("path", default))
 

@@ -1,7 +1,7 @@
-"""The Lua scripts of the Redis session store: each is one atomic step on one session.
+"""The Lua scripts of the Redis session store: one atomic step on one session each.
 
-All keys of a session share the hash tag `{uid}`. A turn's length, owner, key and text are checked
-and written together; nothing here knows what a turn contains.
+All keys of a session share the hash tag `{uid}`, so a cluster keeps them on one node. A turn is
+opaque bytes here.
 """
 
 # KEYS: meta turns. ARGV: owner.
@@ -11,7 +11,7 @@ return redis.call('LRANGE', KEYS[2], 0, -1)
 """
 
 # KEYS: meta turns keys lease. ARGV: owner key token lease_ms may_create.
-# The answer is {state, turns or the holder's key}.
+# Returns {state, turns or the key of the lease that is held}.
 BEGIN = """
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] or not owner and ARGV[5] == '0' then return {'missing'} end

@@ -1,7 +1,7 @@
-"""Where sessions live, by shape: atomic steps on one session, each checking its owner.
+"""The protocol of a session store: atomic steps on one session, each of which checks its owner.
 
-A turn is `begin` → (`renew`)* → `commit` or `release`. The lease gives the early refusal of a
-second turn; what keeps turns in order when a lease expires is commit's compare of the length.
+A turn is `begin` → (`renew`)* → `commit` or `release`. The lease refuses a second concurrent turn
+early. If a lease expires, `commit` still keeps turns in order by comparing the session's length.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from serve_app.sessions.session import Session, Turn
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to run one turn: a random token, and the key of the turn it is for."""
+    """The right to run the turn of `key` in a session; `token` is random."""
 
     uid: str
     owner: str
@@ -22,47 +22,47 @@ class Lease:
 
 @dataclass(frozen=True)
 class Opened:
-    """An answer to `begin`. Without a lease, the session already holds the turn of that key."""
+    """The result of `begin`. If no lease was taken, the session already has the key's turn."""
 
     session: Session
     is_leased: bool
 
 
 class SessionStore(Protocol):
-    """Every method raises StoreUnavailableError when the store does not answer.
+    """Every method raises StoreUnavailableError if the store does not respond.
 
-    An unknown, an expired and a foreign session are told apart nowhere.
+    Unknown and expired sessions and those of other owners are indistinguishable.
     """
 
     async def load(self, uid: str, owner: str) -> Session | None:
-        """The owner's session, None when there is none."""
+        """The session if it belongs to `owner`, else None."""
         ...
 
     async def reserve_uid(self, owner: str, key: str) -> str:
-        """The uid of the session that `key` starts for this owner: the same at every call."""
+        """The uid of the session that `key` starts for this owner; each call gives the same."""
         ...
 
     async def begin(self, lease: Lease, *, may_create: bool) -> Opened | None:
-        """Read the session and take `lease` on it, in one step.
+        """Read the session and take `lease` on it, in one atomic step.
 
-        None when the owner has no such session, unless `may_create`. Raises SessionBusyError, or
-        IdempotencyInProgressError when the lease that is held is for the same key.
+        None if the owner has no such session, unless `may_create`. Raises SessionBusyError if
+        another lease is held, IdempotencyInProgressError if that one is for the same key.
         """
         ...
 
     async def renew(self, lease: Lease) -> bool:
-        """Prolong a lease; False when it is no longer held."""
+        """Extend a lease; False if it is no longer held."""
         ...
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn) -> Turn:
-        """Append `turn` to a session of exactly `num_turns` turns, durably, and end the lease.
+        """Append `turn` durably to a session of exactly `num_turns` turns, and end the lease.
 
-        Returns the stored turn of that key, which is `turn` unless the key was there before:
-        sending a commit twice stores it once. Raises TurnNotStoredError when the session has
-        another length, expired or belongs to another.
+        Returns the stored turn of the lease's key. That is `turn` unless the key was stored
+        before, so a commit that is sent twice stores one turn. Raises TurnNotStoredError if the
+        session has another length, has expired or belongs to another owner.
         """
         ...
 
     async def release(self, lease: Lease) -> None:
-        """Give up the lease, if it is still this one."""
+        """End the lease if it is still held."""
         ...

@@ -1,4 +1,4 @@
-"""One Ray for all tests of this package, and one tiny checkpoint."""
+"""Ray for each module of these tests, and one tiny checkpoint."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +16,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ray_logs() -> Iterator[Path]:
-    """Ray runs; the directory of its logs."""
+    """A running Ray; the directory of its logs."""
     with local_ray(num_cpus=4) as temp_dir:
         yield temp_dir

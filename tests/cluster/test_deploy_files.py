@@ -1,4 +1,4 @@
-"""The files for a real cluster hold by the rules of those who will read them."""
+"""The files for a real cluster pass the validation of Ray and Serve, and ours."""
 
 import re
 from importlib import import_module
@@ -28,18 +28,18 @@ def pinned() -> dict[str, str]:
     return dict(line.split("==") for line in lines if "==" in line)
 
 
-def test_ray_accepts_the_cluster() -> None:
+def test_ray_accepts_the_cluster_config() -> None:
     validate_config(prepare_config(load(CLUSTER)))
 
 
-def test_ray_would_refuse_a_typing_error() -> None:
+def test_ray_rejects_a_misspelled_field() -> None:
     config = load(CLUSTER)
     config["max_worker"] = config.pop("max_workers")
     with pytest.raises(Exception, match="max_worker"):
         validate_config(prepare_config(config))
 
 
-def test_the_cluster_runs_what_was_tested(pinned: dict[str, str]) -> None:
+def test_the_cluster_runs_the_pinned_versions(pinned: dict[str, str]) -> None:
     config = load(CLUSTER)
     assert config["docker"]["image"] == f"rayproject/ray:{pinned['ray']}-py311-gpu"
     assert any("--constraint" in command for command in config["setup_commands"])
@@ -55,11 +55,11 @@ def test_the_cluster_is_closed_and_authenticated() -> None:
         assert re.match(r"RAY_AUTH_MODE=token ", command)
 
 
-def test_serve_accepts_the_application() -> None:
+def test_serve_accepts_the_deploy_config() -> None:
     ServeDeploySchema.model_validate(load(SERVE))
 
 
-def test_the_application_is_there_and_takes_its_arguments() -> None:
+def test_the_import_path_builds_the_application() -> None:
     (application,) = load(SERVE)["applications"]
     module, _, name = application["import_path"].partition(":")
     build_app = getattr(import_module(module), name)
@@ -68,7 +68,7 @@ def test_the_application_is_there_and_takes_its_arguments() -> None:
     assert settings.engine_config("/m").tp_size == 4
 
 
-def test_the_applications_deployments_exist() -> None:
+def test_the_config_names_deployments_that_exist() -> None:
     (application,) = load(SERVE)["applications"]
     assert {deployment["name"] for deployment in application["deployments"]} <= {
         "Ingress",

@@ -1,4 +1,4 @@
-"""What a remote side raised arrives as itself."""
+"""Errors of the remote side arrive as their own type."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ def task_error(cause: Exception) -> RayTaskError:
     return error
 
 
-def test_our_error_comes_back_itself() -> None:
+def test_a_moss_error_is_unwrapped() -> None:
     error = ContextLengthError("too long")
     assert unwrapped(task_error(error)) is error
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_any_other_error_keeps_its_remote_traceback() -> None:
     error = task_error(ValueError("bug"))
     assert unwrapped(error) is error
     assert isinstance(error, ValueError)
 
 
-def test_a_vanished_process_is_a_dead_engine() -> None:
+def test_a_lost_process_is_a_dead_engine() -> None:
     error = unwrapped(ActorDiedError())
     assert isinstance(error, EngineDeadError)
     assert "ActorDiedError" in str(error)

@@ -1,5 +1,4 @@
-"""A tiny random model that writes letters and never ends by itself: only its context, or its
-client, ends it."""
+"""A tiny random model that generates letters forever: only its context or the client ends it."""
 
 import json
 from pathlib import Path
@@ -15,7 +14,7 @@ BIAS = "lm_head.bias"
 
 
 def make_endless_model(directory: Path) -> Path:
-    """Writes it, with a meta instruction of a few bytes; returns `directory`."""
+    """Writes the model, with a short meta instruction; returns `directory`."""
     make_checkpoint(directory, positions=4096)
     index = json.loads((directory / "model.safetensors.index.json").read_text("utf-8"))
     shard = directory / index["weight_map"][BIAS]

@@ -1,8 +1,7 @@
-"""Two minutes of chats while processes are killed at random: what a client was told stays told.
+"""Two minutes of chats while processes are killed at random: no answered turn is ever lost.
 
-`make chaos` runs it. Each client knows the history that its last answer showed; every later answer
-must show that history first, whole and unchanged (G1, G2, G4). A turn whose answer was lost may
-be stored or not.
+`make chaos` runs it. Each client keeps the history in its last answer; every later answer must
+begin with that history, unchanged. A turn whose answer was lost may be stored or not.
 """
 
 import random
@@ -20,13 +19,13 @@ NUM_CLIENTS = 4
 CHAOS_S = 120
 KILL_EVERY_S = (4, 15)
 RECOVERY_S = 180
-# Refusals that say what they are; anything else is a fault.
+# Expected errors while something restarts; any other status is a fault.
 REFUSED = {503, 409, 500}
 SEED = 0
 
 
 class Chatter(threading.Thread):
-    """One client with one chat."""
+    """A client that asks in one chat until it is stopped."""
 
     def __init__(self, url: str, number: int, stop: threading.Event) -> None:
         super().__init__(name=f"client-{number}")
@@ -44,7 +43,7 @@ class Chatter(threading.Thread):
             time.sleep(self._random.random() / 2)
 
     def ask(self) -> None:
-        """One turn, checked against what is known."""
+        """Asks once and checks the answer against the known history."""
         a, b = self._random.randint(1, 99), self._random.randint(1, 99)
         prompt = f"{self._number}: {a}+{b}=?"
         body = {"prompt": prompt, "uid": self._uid, "temperature": 0.1}
@@ -74,7 +73,7 @@ class Chatter(threading.Thread):
 
 
 def kill_one(server: MossProcess, choice: random.Random) -> str:
-    """SIGKILL to the store, or to a rank (rank 0 is the replica); which it was."""
+    """Sends SIGKILL to the store or to a rank (rank 0 is the replica); returns which."""
     if choice.random() < 0.3:
         stores = [p for p in server.descendants() if "valkey" in p.name()]
         stores[0].kill()
@@ -83,7 +82,7 @@ def kill_one(server: MossProcess, choice: random.Random) -> str:
     try:
         psutil.Process(server.stats()["rank_pids"][rank]).kill()
     except (httpx.HTTPError, ValueError, KeyError, psutil.NoSuchProcess):
-        return "nothing: the last kill is still felt"
+        return "nothing: the group is restarting"
     return f"rank {rank}"
 
 
@@ -103,7 +102,7 @@ def test_killed_processes_lose_no_turn(tmp_path: Path) -> None:
         stop.set()
         for client in clients:
             client.join()
-        for client in clients:  # in peace: one more turn shows all that there is
+        for client in clients:  # one more turn without kills shows the whole history
             before = client.num_answers
             client.ask()
             assert client.num_answers == before + 1, (killed, client.faults)

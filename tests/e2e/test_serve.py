@@ -1,8 +1,7 @@
-"""One `moss serve`, real clients: the API, sessions, plugins, streaming and leaving early."""
+"""One `moss serve` with real clients: the API, sessions, plugins and streaming."""
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.moss_process import MossProcess, listening_ports
+from tests.e2e.moss_process import MossProcess
+from tests.support.moss_command import run_moss
+from tests.support.processes import listening_ports
 
 ANSWER_START = "\n<|MOSS|>: "
 
@@ -21,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MossProcess]:
         yield server
 
 
-def test_says_how_it_goes_and_nothing_else(server: MossProcess) -> None:
+def test_the_terminal_shows_progress_and_nothing_else(server: MossProcess) -> None:
     lines = server.output.splitlines()
     assert all(line.startswith("moss: ") for line in lines), server.output
     assert "starting the session store" in lines[0]
@@ -30,7 +31,7 @@ def test_says_how_it_goes_and_nothing_else(server: MossProcess) -> None:
     assert f"curl -X POST http://localhost:{server.port}" in lines[-1]
 
 
-def test_the_curl_it_shows_works(server: MossProcess) -> None:
+def test_the_printed_curl_command_works(server: MossProcess) -> None:
     curl = server.output.splitlines()[-1].partition("try: ")[2]
     shown = subprocess.run(
         ["bash", "-c", f"{curl} --silent"], capture_output=True, timeout=120, check=True
@@ -42,15 +43,15 @@ def test_the_curl_it_shows_works(server: MossProcess) -> None:
     assert answer["history"] == [["你是谁？", answer["response"]]]
 
 
-def test_two_ranks_in_two_processes(server: MossProcess) -> None:
+def test_ranks_are_separate_processes(server: MossProcess) -> None:
     ranks = server.stats()["rank_pids"]
     assert len(set(ranks)) == 2
     assert set(ranks) <= {process.pid for process in server.descendants()}
 
 
 def test_only_authenticated_ports_leave_loopback(server: MossProcess) -> None:
-    """HTTP and Ray itself are on loopback; Serve's own gRPC, which asks for Ray's token, has no
-    switch for its address."""
+    """HTTP and Ray listen on loopback. Serve's gRPC, which requires Ray's token, cannot be bound
+    to an address."""
     ports = listening_ports([*server.descendants()])
     assert ports[server.port] == "127.0.0.1"
     serve_replicas = [p for p in server.descendants() if "ServeReplica" in " ".join(p.cmdline())]
@@ -72,7 +73,7 @@ def test_an_unknown_uid_starts_a_new_chat(server: MossProcess) -> None:
     assert len(answer["history"]) == 1
 
 
-def test_a_stream_tells_what_the_answer_holds(server: MossProcess) -> None:
+def test_a_stream_adds_up_to_the_answer(server: MossProcess) -> None:
     body = {"prompt": "Hello, who are you?", "stream": True}
     with httpx.stream("POST", server.url, json=body, timeout=120) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -84,9 +85,9 @@ def test_a_stream_tells_what_the_answer_holds(server: MossProcess) -> None:
     assert again["history"][0] == ["Hello, who are you?", answer["response"]]
 
 
-def test_the_calculator_computes_what_the_model_cannot(server: MossProcess) -> None:
-    """The answer shows neither thoughts nor commands, so the same question without the plugin
-    tells where the number came from."""
+def test_the_calculator_provides_the_value(server: MossProcess) -> None:
+    """The answer shows neither thoughts nor commands; the same question without the plugin proves
+    where the number came from."""
     answer = server.ask("计算 12*34", temperature=0)
     assert "408" in answer["response"]
     without = server.ask("计算 12*34", temperature=0, plugins=[])
@@ -105,7 +106,7 @@ def test_the_calculator_computes_what_the_model_cannot(server: MossProcess) -> N
         (json.dumps({"prompt": "x" * 300_000}).encode(), 413, None),
     ],
 )
-def test_bad_input_is_the_clients_error(
+def test_bad_input_is_a_client_error(
     server: MossProcess, body: bytes, status: int, code: str | None
 ) -> None:
     response = httpx.post(server.url, content=body, timeout=60)
@@ -114,7 +115,7 @@ def test_bad_input_is_the_clients_error(
     assert response.json()["error"]["message"]
 
 
-def test_many_at_once(server: MossProcess) -> None:
+def test_concurrent_chats_are_separate(server: MossProcess) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(server.ask, [f"我叫小{n}。" for n in "明红刚丽华军芳强"]))
     assert len({answer["uid"] for answer in answers}) == 8
@@ -130,27 +131,16 @@ def test_health_endpoints(server: MossProcess) -> None:
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "invalid_request_error")
 
 
-def test_chat_command(server: MossProcess) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", server.url],
-        input="你好\nclear\nHello\nstop\nnever sent\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def test_moss_chat_talks_to_the_server(server: MossProcess) -> None:
+    lines = "你好\nclear\nHello\nstop\nnever sent\n"
+    shown = run_moss("chat", "--url", server.url, stdin=lines)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert shown.stdout.count("<|MOSS|>: ") == 2
     assert "(a new chat)" in shown.stdout
 
 
-def test_the_port_is_taken(server: MossProcess, tmp_path: Path) -> None:
-    second = subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "serve", "--port", str(server.port)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-    )
+def test_a_second_server_on_the_port_is_refused(server: MossProcess, tmp_path: Path) -> None:
+    second = run_moss("serve", "--port", str(server.port), directory=tmp_path)
     assert second.returncode == 1
     assert second.stderr.startswith(f"moss: port {server.port} of 127.0.0.1 is in use")
     assert second.stderr.count("\n") == 1

@@ -1,24 +1,19 @@
-"""However `moss serve` ends, nothing of it is left: no process, no port."""
+"""However `moss serve` ends, it leaves no process and no open port."""
 
 import signal
 from pathlib import Path
 
 import psutil
 
+from serve_app.bench.load.server_process import STOP_TIMEOUT_S
 from serve_app.cli.serve.guard import WATCH_S
-from tests.e2e.moss_process import (
-    STOP_TIMEOUT_S,
-    MossProcess,
-    listening_ports,
-    living_in,
-    ray_directory,
-    still_alive,
-)
+from tests.e2e.moss_process import GONE_S, MossProcess
+from tests.support.processes import listening_ports, ray_directory, still_alive, working_in
 from tests.support.tiny_moss import make_checkpoint
 
 
-def test_ctrl_c_stops_in_order(tmp_path: Path) -> None:
-    """SIGTERM does the same: every other server of these tests is stopped so, and checked."""
+def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
+    """So does SIGTERM, with which MossProcess stops the servers of all other tests."""
     with MossProcess(tmp_path) as server:
         chat = server.ask("你好")
         started = server.descendants()
@@ -26,15 +21,15 @@ def test_ctrl_c_stops_in_order(tmp_path: Path) -> None:
         assert server.port in listening_ports(started)
         server.press_ctrl_c()
         assert server.process.wait(STOP_TIMEOUT_S) == 0
-        assert still_alive(started, 1) == []
-        assert living_in(tmp_path) == []
+        assert still_alive(started, GONE_S) == []
+        assert working_in(tmp_path) == []
         assert not ray_dir.exists()
     assert server.output.splitlines()[-1] == "moss: stopped"
     assert all(line.startswith("moss: ") for line in server.output.splitlines())
     assert chat["uid"] not in server.output
 
 
-def test_after_a_sigkill_the_rest_dies_too_and_chats_live_on(tmp_path: Path) -> None:
+def test_a_sigkill_leaves_no_process_and_keeps_the_chats(tmp_path: Path) -> None:
     with MossProcess(tmp_path) as server:
         chat = server.ask("你好")
         started = server.descendants()
@@ -47,26 +42,26 @@ def test_after_a_sigkill_the_rest_dies_too_and_chats_live_on(tmp_path: Path) -> 
         server.press_ctrl_c()
         server.wait_for("stopping")
         server.press_ctrl_c()
-        assert server.process.wait(STOP_TIMEOUT_S) in (0, 130)  # 0: it was done already
+        assert server.process.wait(STOP_TIMEOUT_S) in (0, 130)  # 0: it had already stopped
         assert still_alive(started, 10) == []
-        assert living_in(tmp_path) == []
+        assert working_in(tmp_path) == []
 
 
-def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
+def test_ctrl_c_during_startup(tmp_path: Path) -> None:
     server = MossProcess(tmp_path)
     server.launch()
     server.wait_for("starting Ray")
     seen: set[psutil.Process] = set()
-    while len(seen) < 5:  # guard, store and the first of Ray
+    while len(seen) < 5:  # the guard, the store and the first of Ray's
         assert server.process.poll() is None, server.output
         seen |= set(server.descendants())
     server.press_ctrl_c()
     assert server.process.wait(STOP_TIMEOUT_S) == 0
-    assert still_alive(list(seen), WATCH_S) == []
+    assert still_alive(list(seen), WATCH_S + GONE_S) == []
     assert "Traceback" not in server.output
 
 
-def test_a_model_that_does_not_load_is_one_line(tmp_path: Path) -> None:
+def test_a_model_that_does_not_load_is_a_one_line_error(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     (model / "model-00002-of-00002.safetensors").unlink()
     server = MossProcess(tmp_path, model=model)

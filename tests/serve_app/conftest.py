@@ -1,4 +1,4 @@
-"""A real store for every test that wants one: one server a run, a client each; what uses it."""
+"""One real session store per test run; for each test a client of it, an application and a chat."""
 
 from collections.abc import AsyncIterator, Iterator
 

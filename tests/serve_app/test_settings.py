@@ -1,4 +1,4 @@
-"""Outside names become an EngineConfig; what cannot work says so."""
+"""ServeSettings become an EngineConfig; values that cannot work are errors."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from moss_tp.errors import ConfigError
 from serve_app.demo.bundled import BUNDLED_MODEL
-from serve_app.settings import Dialogue, ServeSettings
+from serve_app.prompt.choose import Dialogue
+from serve_app.settings import ServeSettings
 
 PLUGIN_MODEL = "fnlp/moss-moon-003-sft-plugin"
 STORE = "redis://localhost:6379/0"
@@ -22,21 +23,21 @@ def test_dtype_follows_the_device() -> None:
     assert chosen.engine_config("/m").dtype == "float32"
 
 
-def test_the_engine_gets_what_was_set() -> None:
+def test_settings_reach_the_engine_config() -> None:
     settings = ServeSettings(model="m", store=STORE, tp=4, max_model_len=512, kv_cache_bytes=1000)
     config = settings.engine_config("/models/m")
     assert (config.model, config.tp_size, config.device) == ("/models/m", 4, "cpu")
     assert (config.max_model_len, config.kv_cache_bytes) == (512, 1000)
 
 
-def test_every_plugin_with_a_back_end_by_default(tmp_path: Path) -> None:
+def test_all_available_plugins_are_on_by_default(tmp_path: Path) -> None:
     bare = ServeSettings(model=PLUGIN_MODEL, store=STORE)
     with_documents = ServeSettings(model=PLUGIN_MODEL, store=STORE, documents_dir=tmp_path)
     assert bare.plugin_names == ("calculator", "equation_solver")
     assert with_documents.plugin_names == ("web_search", "calculator", "equation_solver")
 
 
-def test_some_plugins_in_their_own_order() -> None:
+def test_chosen_plugins_keep_mosss_order() -> None:
     settings = ServeSettings(
         model=PLUGIN_MODEL, store=STORE, plugins=("equation_solver", "calculator")
     )
@@ -44,9 +45,9 @@ def test_some_plugins_in_their_own_order() -> None:
     assert ServeSettings(model=PLUGIN_MODEL, store=STORE, plugins=()).plugin_names == ()
 
 
-def test_a_plugin_without_a_back_end() -> None:
+def test_an_unavailable_plugin_is_a_config_error() -> None:
     settings = ServeSettings(model=PLUGIN_MODEL, store=STORE, plugins=("text_to_image",))
-    with pytest.raises(ConfigError, match="text_to_image"):
+    with pytest.raises(ConfigError, match="no plugin text_to_image: available are calculator"):
         _ = settings.plugin_names
 
 
@@ -65,7 +66,7 @@ def test_a_plugin_without_a_back_end() -> None:
         (str(BUNDLED_MODEL), "plugin"),
     ],
 )
-def test_the_dialogue_follows_the_models_name(model: str, dialogue: Dialogue) -> None:
+def test_the_dialogue_follows_the_name_of_the_model(model: str, dialogue: Dialogue) -> None:
     assert ServeSettings(model=model, store=STORE).spoken_dialogue == dialogue
     for chosen in ("plugin", "plain"):
         settings = ServeSettings.model_validate(
@@ -87,15 +88,15 @@ def test_the_dialogue_follows_the_directory(tmp_path: Path) -> None:
 def test_a_plain_model_has_no_plugins() -> None:
     model = "fnlp/moss-moon-003-sft"
     assert ServeSettings(model=model, store=STORE).plugin_names == ()
-    for asked in ({"plugins": ("calculator",)}, {"documents_dir": Path("docs")}):
-        settings = ServeSettings.model_validate({"model": model, "store": STORE, **asked})
+    for fields in ({"plugins": ("calculator",)}, {"documents_dir": Path("docs")}):
+        settings = ServeSettings.model_validate({"model": model, "store": STORE, **fields})
         with pytest.raises(ConfigError, match="without plugins"):
             _ = settings.plugin_names
-    told = ServeSettings(model=model, store=STORE, plugins=("calculator",), dialogue="plugin")
-    assert told.plugin_names == ("calculator",)
+    overridden = ServeSettings(model=model, store=STORE, plugins=("calculator",), dialogue="plugin")
+    assert overridden.plugin_names == ("calculator",)
 
 
-def test_the_models_name(tmp_path: Path) -> None:
+def test_the_name_in_the_api_is_the_hub_id_or_the_directory(tmp_path: Path) -> None:
     directory = tmp_path / "moss-7b"
     directory.mkdir()
     assert ServeSettings(model=str(directory), store=STORE).model_name == "moss-7b"
@@ -104,6 +105,6 @@ def test_the_models_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", [{"tp": 0}, {"device": "tpu"}, {"dtype": "int8"}, {"tpp": 2}])
-def test_wrong_fields_are_named(field: dict[str, object]) -> None:
+def test_a_wrong_field_is_named_in_the_error(field: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(field))):
         ServeSettings.model_validate({"model": "m", "store": STORE, **field})

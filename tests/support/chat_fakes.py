@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import CheckpointError
+from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
@@ -49,7 +51,7 @@ def think_nothing(prompt: str) -> str:
 
 
 def count_turns(prompt: str) -> str:
-    """A reply that tells from how many turns, this one included, it was generated."""
+    """A reply with the number of turns in its prompt, including the current one."""
     return f" turn {prompt.count('<eoh>')}<eom>"
 
 
@@ -73,19 +75,24 @@ class FakeModel:
     wait: Callable[[bool, int], Awaitable[None]] = _no_wait
     codec: CharCodec = field(default_factory=CharCodec)
     prompts: list[str] = field(default_factory=list)
-    prompt_ids: list[list[int]] = field(default_factory=list)
-    params: list[SamplingParams] = field(default_factory=list)
+    requests: list[EngineRequest] = field(default_factory=list)
     session_ids: list[str] = field(default_factory=list)
+    num_cached_tokens: int = 0
     num_running: int = 0
     num_aborted: int = 0
 
-    async def generate(
-        self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, session_id: str
-    ) -> AsyncIterator[TokenDelta]:
-        prompt = self.codec.show(prompt_ids)
+    @property
+    def prompt_ids(self) -> list[list[int]]:
+        return [list(request.prompt_ids) for request in self.requests]
+
+    @property
+    def params(self) -> list[SamplingParams]:
+        return [request.params for request in self.requests]
+
+    async def generate(self, request: EngineRequest, session_id: str) -> AsyncIterator[TokenDelta]:
+        params, prompt = request.params, self.codec.show(request.prompt_ids)
         self.prompts.append(prompt)
-        self.prompt_ids.append(list(prompt_ids))
-        self.params.append(params)
+        self.requests.append(request)
         self.session_ids.append(session_id)
         is_reply = prompt.endswith(MARKERS["moss"])
         ids = self.codec.spell(self.reply(prompt) if is_reply else self.think(prompt))
@@ -100,8 +107,11 @@ class FakeModel:
                     (token_id,),
                     self.codec.decode([token_id]),
                     "stop" if is_stop else "length" if is_whole else None,
-                    len(prompt_ids),
-                    0,
+                    len(request.prompt_ids),
+                    self.num_cached_tokens,
+                    tuple(
+                        SampledToken(i, -0.5) for i in (token_id,) if params.logprobs is not None
+                    ),
                 )
                 if is_stop:
                     return
@@ -112,15 +122,15 @@ class FakeModel:
 
 @dataclass
 class FakePlugins:
-    """Answers calls by `answers`, an output, an error or a delay each; records what was asked."""
+    """Answers a call by its argument: an output, an error or a delay. Records the calls."""
 
     answers: dict[str, PluginOutput | Exception | float] = field(default_factory=dict)
-    asked: list[Call] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     num_running: int = 0
     max_running: int = 0
 
     async def run(self, call: Call) -> PluginOutput:
-        self.asked.append(call)
+        self.calls.append(call)
         self.num_running += 1
         self.max_running = max(self.max_running, self.num_running)
         try:
@@ -135,19 +145,19 @@ class FakePlugins:
 
 @dataclass
 class FakeProbe:
-    """Health as told; an exception is raised."""
+    """Has the given health; an exception is raised."""
 
     healthy: bool | Exception = True
     ready: bool | Exception = True
 
     async def is_healthy(self) -> bool:
-        return _tell(self.healthy)
+        return _value(self.healthy)
 
     async def is_ready(self) -> bool:
-        return _tell(self.ready)
+        return _value(self.ready)
 
 
-def _tell(value: bool | Exception) -> bool:
+def _value(value: bool | Exception) -> bool:
     if isinstance(value, Exception):
         raise value
     return value

@@ -1,4 +1,4 @@
-"""A real uvicorn on loopback for what needs real connections, such as a client that leaves."""
+"""A real uvicorn on loopback, for tests of real connections such as a client that disconnects."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 
 class _QuietServer(uvicorn.Server):
-    """Leaves the signals to pytest."""
+    """Installs no signal handlers; pytest has its own."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -18,7 +18,7 @@ class _QuietServer(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[str]:
-    """The base URL of `app` while it is served in this event loop."""
+    """Serves `app` in this event loop for the block; yields its base URL."""
     config = uvicorn.Config(app, "127.0.0.1", 0, ws="none", lifespan="off", log_level="warning")
     server = _QuietServer(config)
     task = asyncio.create_task(server.serve())

@@ -1,6 +1,6 @@
-"""Drives a model by hand, without an engine: sequences over a paged KV cache, step by step.
+"""Runs a model step by step on a paged KV cache, without an engine.
 
-Every rank runs the same calls; greedy tokens are chosen on rank 0 and told to the others.
+Every rank makes the same calls; greedy tokens are chosen on rank 0 and broadcast to the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def padded(tables: Sequence[list[int]]) -> Tensor:
 
 
 class PagedSequences:
-    """Named sequences and their blocks, handed out in no particular order."""
+    """Named sequences and their block tables; blocks are allocated in random order."""
 
     def __init__(
         self,
@@ -43,8 +43,10 @@ class PagedSequences:
         self._lengths: dict[str, int] = {}
 
     def step(self, chunks: Mapping[str, Sequence[int]], every_row: bool = False) -> Tensor | None:
-        """Appends each sequence's new tokens, in one batch; logits after the last of each, or
-        of every row."""
+        """Appends new tokens to each sequence, in one batch.
+
+        Returns the logits of the last token of each sequence or, with `every_row`, of all tokens.
+        """
         positions: list[int] = []
         slots: list[int] = []
         for name, chunk in chunks.items():
@@ -72,12 +74,12 @@ class PagedSequences:
         return logits
 
     def drop(self, name: str) -> None:
-        """Frees the sequence's blocks: what it had computed is lost."""
+        """Frees the blocks of the sequence; its KV is lost."""
         self._free[:0] = self._tables.pop(name)
         del self._lengths[name]
 
     def greedy(self, chunks: Mapping[str, Sequence[int]]) -> dict[str, int]:
-        """One step; the likeliest next token of each sequence."""
+        """Runs one step; returns the most likely next token of each sequence."""
         logits = self.step(chunks)
         chosen = None if logits is None else logits.argmax(-1).numpy()
         return dict(zip(chunks, self._group.broadcast_ints(chosen).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A short chat in MOSS's published JSON, written by hand."""
+"""A short handwritten chat in MOSS's published JSON."""
 
 from typing import Any
 

@@ -1,8 +1,7 @@
-"""Runs a function on every rank of a real group of processes, on loopback.
+"""Runs a function on every rank of a real process group on loopback.
 
-`run_distributed(fn, 2, *args)` calls `fn(group, *args)` on two ranks and returns what they
-returned, in rank order. Rank 0 is this process, the others are spawned. `fn` must be a
-module-level function.
+`run_distributed(fn, 2, *args)` calls `fn(group, *args)` on two ranks and returns their results in
+rank order. Rank 0 is this process, the others are spawned; `fn` must be a module-level function.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ TIMEOUT_S = 60
 def run_distributed(
     fn: Callable[..., R], world_size: int, *args: object, **kwargs: object
 ) -> list[R]:
-    """Every rank's result. Raises the exception of a rank that failed, or a group of them."""
+    """The results of all ranks. Raises the exception of a failed rank, or a group of several."""
     store = TPGroup.listen(HOST)
     threads_before = torch.get_num_threads()
     ranks: list[Future[R]] = [Future()]

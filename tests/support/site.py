@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
+from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
-from serve_app.chat.two_pass import TwoPassGenerator
 from serve_app.http.app import HttpService, create_http_app
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
@@ -31,8 +31,8 @@ class Site:
 def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Site:
     model, plugins, probe = FakeModel(), FakePlugins(), FakeProbe()
     prompts = PromptBuilder(CharCodec(), "Be brief.\n")
-    generator = TwoPassGenerator(model, plugins, prompts)
-    runner = TurnRunner(store, prompts, generator, limits or TurnLimits(max_model_len=4096))
+    replier = create_replier(model, plugins, prompts)
+    runner = TurnRunner(store, replier, limits or TurnLimits(max_model_len=4096))
     service = HttpService(runner, probe, "moss-nano", frozenset({"calculator"}), 64 * 1024)
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://moss")

@@ -1,7 +1,7 @@
 """Small random MOSS checkpoints on disk, in the published names, layout and file formats.
 
-The weights come from transformers' CodeGenForCausalLM, which is also the oracle that loads them
-back; so nothing of moss_tp is needed to write one.
+The weights have the names and shapes of transformers' CodeGenForCausalLM, which is also the
+reference that loads them back; nothing of moss_tp is involved.
 """
 
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import CodeGenConfig, CodeGenForCausalLM
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<eoc>", "<eor>", "<eom>", "<eot>", "<eoh>")
-# 256 bytes, 10 merges, the special tokens, then rows that no text reaches.
+# 256 bytes, 10 merges, the special tokens, then ids that no text produces.
 MERGES = ("Ġ t", "h e", "Ġt he", "e r", "i n", "å ¥", "ä ½", "ä½ ł", "å¥ ½", "ä½ł å¥½")
 TEXT_TOKENS = 256 + len(MERGES)
 BOS_ID = TEXT_TOKENS
@@ -38,10 +38,10 @@ def make_checkpoint(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Path:
-    """Writes a model directory with a working tokenizer; returns it.
+    """Writes a model directory with a working tokenizer; returns `directory`.
 
-    The weights come in two shards with an index, along with the buffers that published CodeGen
-    checkpoints carry. They are drawn wide, so that logits differ and greedy tokens vary.
+    The weights come in two shards with an index, with the buffers that published CodeGen
+    checkpoints have. Their variance is large, so that logits differ and greedy tokens vary.
     """
     directory.mkdir(parents=True, exist_ok=True)
     fields: dict[str, Any] = {
@@ -67,12 +67,12 @@ def make_checkpoint(
 
 
 def write_tokenizer(directory: Path) -> None:
-    """A byte-level BPE with MOSS's special tokens, as `tokenizer.json`."""
+    """Writes a byte-level BPE with MOSS's special tokens as `tokenizer.json`."""
     _build_tokenizer().save(str(directory / "tokenizer.json"))
 
 
 def write_vocab_files(directory: Path) -> None:
-    """The same tokenizer in the form that MOSS was published in."""
+    """Writes the same tokenizer in the files that MOSS was published with."""
     fields = json.loads(_build_tokenizer().to_str())
     _write_json(directory / "vocab.json", fields["model"]["vocab"])
     merges = "\n".join(("#version: 0.2", *MERGES))
@@ -82,7 +82,7 @@ def write_vocab_files(directory: Path) -> None:
 
 
 def load_oracle(directory: Path) -> CodeGenForCausalLM:
-    """transformers' own model of the same files, in fp32, with eager attention."""
+    """transformers' CodeGen model of `directory`, in fp32 and with eager attention."""
     fields = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     fields["architectures"], fields["model_type"] = ["CodeGenForCausalLM"], "codegen"
     model: CodeGenForCausalLM = CodeGenForCausalLM.from_pretrained(
@@ -96,8 +96,8 @@ def load_oracle(directory: Path) -> CodeGenForCausalLM:
 
 
 def _random_weights(config: CodeGenConfig, dtype: torch.dtype, seed: int) -> dict[str, Tensor]:
-    """Every parameter, drawn from its own normal distribution; biases and norms too, since a
-    zero bias would hide one that is added twice."""
+    """Normal random values for every parameter. Biases and norms too: a zero bias would hide a bias
+    that is added on every rank."""
     names = CodeGenForCausalLM(config).state_dict()
     generator = torch.Generator().manual_seed(seed)
     weights = {}
@@ -106,7 +106,7 @@ def _random_weights(config: CodeGenConfig, dtype: torch.dtype, seed: int) -> dic
         is_norm = ".ln_" in name and name.endswith("weight")
         scale = 2 / shape[-1] ** 0.5 if len(shape) == 2 else 0.3
         weights[name] = (noise * scale + is_norm).to(dtype)
-    # Embeddings of unit size, as the scale above is for what multiplies a hidden state.
+    # The scale above is for matrices that multiply a hidden state; embeddings have unit variance.
     weights["transformer.wte.weight"] *= config.n_embd**0.5
     return weights
 

@@ -1,12 +1,14 @@
-"""Waiting for what another process or thread brings about."""
+"""Waits for something that another process or thread does."""
 
 import time
 from collections.abc import Callable
 
+POLL_S = 0.02
+
 
 def wait_until(is_true: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether it has come true within the time."""
+    """Polls `is_true`; whether it became true within the time."""
     deadline = time.monotonic() + timeout_s
-    while not is_true() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return is_true()
+    while not (result := is_true()) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    return result

@@ -50,7 +50,7 @@ class BlockProgram:
         between = [self._buffers[i % 2].data_ptr() for i in range(num_blocks - 1)]
         self._inputs = np.empty((num_blocks, _TENSORS + len(block.tensors)), np.int64)
         self._inputs[1:, _X] = self._inputs[:-1, _OUT] = between
-        self._layers: Layers = ()
+        self._layers: Layers = ()  # of the last run
 
     def run(self, x: Tensor, out: Tensor, layers: Layers, tensors: Ints, plan: CpuPlan) -> None:
         """`tensors`: the addresses of each block's tensors, (num_blocks, count)."""
@@ -90,7 +90,7 @@ class PanelChain:
         """See `base.ChainKernel`. Raises ValueError for a cache that does not fit."""
         own_plan, caches = cpu_plan(plan), tuple(layers)
         key = self._key(x, rotary, caches[0][0], own_plan)
-        program = self._pool.take(key)
+        program = self._pool.take(key, len(x))
         if program is None:
             block = self._blocks[0]
             check_attention(block.empty_qkv(len(x)), caches[0], plan, torch.bfloat16)
@@ -105,7 +105,7 @@ class PanelChain:
         return (
             self._layout,
             len(self._blocks),
-            len(x),
+            x.shape,
             plan.layout,
             rotary.cos.data_ptr(),
             k_cache.dtype,

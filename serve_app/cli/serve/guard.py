@@ -1,9 +1,9 @@
-"""Nothing outlives `moss serve`: a process of its own that cleans up after it, however it ended.
+"""A helper process that ends everything `moss serve` started, however the server itself ended.
 
-It watches which processes the server starts, and which those start, for once a process's parent
-is gone nothing tells whose it was. When the server's end of a pipe closes, which a SIGKILL does
-too, it ends what is left of them; only what was started just before a SIGKILL can escape it.
-It knows neither Ray nor the store.
+It records the server's descendants while the server runs, because an orphan no longer shows whose
+child it was. When the server's end of a pipe closes, which happens on SIGKILL too, it ends those
+that still run. Only a process started within WATCH_S before a SIGKILL can escape it. It knows
+neither Ray nor the store.
 """
 
 import os
@@ -19,13 +19,13 @@ from typing import Self
 
 import psutil
 
-WATCH_S = 2  # a look takes some 10 ms of processor time
-GRACE_S = 3
+WATCH_S = 2  # listing the processes takes some 10 ms of CPU time
+GRACE_S = 3  # between SIGTERM and SIGKILL
 POLL_S = 0.05
 
 
 class Guard:
-    """Enter it before starting anything; leaving it ends all that is left, and waits for that."""
+    """Enter it before starting any process; leaving it ends those that still run, and waits."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -33,7 +33,7 @@ class Guard:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C is not meant for it
+            start_new_session=True,  # so that a Ctrl-C does not reach it
         )
         return self
 
@@ -47,29 +47,29 @@ class Guard:
 
 
 def watch(server_pid: int) -> set[psutil.Process]:
-    """All that the server started and that still runs, once the pipe on stdin has closed."""
+    """Blocks until the pipe on stdin closes; returns the server's descendants that still run."""
     family: set[psutil.Process] = set()
     is_open = True
     while is_open:
         is_open = not select.select([sys.stdin], [], [], WATCH_S)[0]
-        family = _grown(family, server_pid)
+        family = _update(family, server_pid)
     return family - {psutil.Process()}
 
 
-def _grown(family: set[psutil.Process], server_pid: int) -> set[psutil.Process]:
-    """The running ones of `family`, the server's children, and the children of both."""
+def _update(family: set[psutil.Process], server_pid: int) -> set[psutil.Process]:
+    """`family` without those that ended, with the server's children and the children of all."""
     parents = {process: process.info["ppid"] for process in psutil.process_iter(["ppid"])}
-    grown = family & parents.keys()
+    alive = family & parents.keys()
     while True:
-        pids = {server_pid, *(process.pid for process in grown)}
-        born = {process for process, parent in parents.items() if parent in pids} - grown
-        if not born:
-            return grown
-        grown |= born
+        pids = {server_pid, *(process.pid for process in alive)}
+        new = {process for process, parent in parents.items() if parent in pids} - alive
+        if not new:
+            return alive
+        alive |= new
 
 
 def end_all(processes: Iterable[psutil.Process]) -> None:
-    """Asks them to end, and makes those that have not after GRACE_S."""
+    """Sends SIGTERM, and SIGKILL to those that still run after GRACE_S."""
     left = [process for process in processes if _is_alive(process)]
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in left:
@@ -82,7 +82,7 @@ def end_all(processes: Iterable[psutil.Process]) -> None:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    """A zombie has ended; that nobody has asked how is not the guard's business."""
+    """A zombie counts as ended; reaping it is up to its parent."""
     try:
         return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""What can be known to fail is told before anything is started. It leaves nothing behind."""
+"""Checks settings, address and directory before anything is started. It leaves nothing behind."""
 
 import asyncio
 import errno
@@ -10,16 +10,16 @@ from pathlib import Path
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
-from serve_app.prompt.choose import build_prompts
+from serve_app.cli.serve.options import EMBEDDED
+from serve_app.prompt.choose import Dialogue, build_prompts
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
-from serve_app.settings import Dialogue, ServeSettings
+from serve_app.settings import ServeSettings
 
-EMBEDDED = "embedded"
 NOT_DURABLE = "warning: the store keeps no append-only file, so its crash may lose turns"
 
 
 def check_settings(settings: ServeSettings) -> Sequence[str]:
-    """What the user ought to know; raises ConfigError or CheckpointError, saying what to change."""
+    """Warnings for the user. Raises ConfigError or CheckpointError that say what to change."""
     directory = resolve_model(settings.model)
     model = ModelConfig.from_dir(directory)
     model.check_tp(settings.tp)
@@ -34,11 +34,11 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
 
 
 def check_address(host: str, port: int) -> None:
-    """Raises ConfigError when nobody could listen there."""
+    """Raises ConfigError when a server could not listen there."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
-            # As the server will: connections of the last one that still linger are no obstacle.
+            # As the server does, so that lingering connections of an earlier one do not matter.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
@@ -51,7 +51,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """A directory of our own to write in. Raises ConfigError when it cannot be one."""
+    """Makes a directory that only this user can read. Raises ConfigError if it is not writable."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=directory):
@@ -61,11 +61,11 @@ def make_directory(directory: Path) -> None:
 
 
 def _check_gpus(needed: int) -> None:
-    import torch  # seconds to import, and only CUDA needs it here
+    import torch  # takes seconds to import, and only CUDA needs it here
 
     found = torch.cuda.device_count()
     if found < needed:
-        raise ConfigError(f"{needed} GPUs are needed, one a rank, and this machine has {found}")
+        raise ConfigError(f"{needed} GPUs are needed, one per rank, and this machine has {found}")
 
 
 def _check_tokenizer(directory: Path, dialogue: Dialogue, vocab_size: int) -> None:
@@ -74,12 +74,12 @@ def _check_tokenizer(directory: Path, dialogue: Dialogue, vocab_size: int) -> No
     if tokenizer.vocab_size > vocab_size:
         raise CheckpointError(
             f"the tokenizer in {directory} has {tokenizer.vocab_size} tokens, the model only "
-            f"{vocab_size}: they are not of one model"
+            f"{vocab_size}: they do not belong together"
         )
 
 
 async def _check_store(url: str) -> bool:
-    """Whether it is durable; an error when it is of no use."""
+    """Whether the store is durable. Raises when it is unusable."""
     store = RedisSessionStore(url, StoreSettings(max_retries=1))
     try:
         await store.check()

@@ -1,7 +1,7 @@
-"""How a person or an init system stops `moss serve`: once in order, twice at once.
+"""The signals that stop `moss serve`: the first one in order, the second at once.
 
-The first signal is only noted, and acted on where the server asks. An exception from the handler
-would now and then come up in a callback of Ray's, which swallows it, or tear a clean-up apart.
+The first signal is only recorded; the server polls for it. An exception raised in the handler
+could surface in one of Ray's callbacks, which would swallow it, or interrupt a clean-up.
 """
 
 import os
@@ -12,23 +12,23 @@ from typing import Self
 from serve_app.cli.terminal import Terminal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOPPED_AT_ONCE = 130
+STOPPED_AT_ONCE = 130  # exit status
 
 
 class StopRequested(BaseException):
-    """It is time to stop, which is nobody's error."""
+    """The server was asked to stop; not an error."""
 
 
 class StopSignals:
-    """Within it, the first signal makes `check` raise; another ends everything at once."""
+    """A context in which the first signal makes `check` raise and the second exits at once."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        self._is_asked = False
+        self._is_requested = False
 
     def check(self) -> None:
-        """Raises StopRequested once a signal has come. To be called often."""
-        if self._is_asked:
+        """Raises StopRequested after a signal. Call it a few times a second."""
+        if self._is_requested:
             raise StopRequested
 
     def __enter__(self) -> Self:
@@ -46,7 +46,7 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._is_asked:
-            os._exit(STOPPED_AT_ONCE)  # what is left is the guard's, who sees us go
-        self._is_asked = True
+        if self._is_requested:
+            os._exit(STOPPED_AT_ONCE)  # the guard ends what still runs
+        self._is_requested = True
         self._terminal.say("stopping (once more to stop at once)")

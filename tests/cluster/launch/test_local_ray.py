@@ -1,4 +1,4 @@
-"""Ray of our own: on loopback, behind its own token, and gone afterwards."""
+"""A private Ray: on loopback, behind its own token, and gone afterwards."""
 
 import os
 import subprocess
@@ -8,13 +8,13 @@ from pathlib import Path
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, ".")
-if "late" in sys.argv:
+if "imported" in sys.argv:
     import ray
 handler = signal.getsignal(signal.SIGTERM)
-OURS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
-before = [os.environ.get(name) for name in OURS]
+VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+before = [os.environ.get(name) for name in VARIABLES]
 from cluster.launch.local_ray import local_ray
-from tests.e2e.moss_process import listening_ports
+from tests.support.processes import listening_ports
 import psutil
 with local_ray(num_cpus=2) as temp_dir:
     import ray
@@ -27,9 +27,9 @@ with local_ray(num_cpus=2) as temp_dir:
     niceness = ray.get(ray.remote(lambda: os.nice(0)).remote())
     assert niceness == os.nice(0), niceness
 assert not temp_dir.exists()
-assert [os.environ.get(name) for name in OURS] == before
+assert [os.environ.get(name) for name in VARIABLES] == before
 assert psutil.wait_procs(family[1:], timeout=10)[1] == []
-print("held")
+print("passed")
 """
 
 
@@ -44,11 +44,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_its_own_and_on_loopback() -> None:
+def test_ray_is_private_and_leaves_nothing_behind() -> None:
     shown = run()
-    assert shown.stdout == "held\n", shown.stderr
+    assert shown.stdout == "passed\n", shown.stderr
 
 
-def test_even_when_ray_was_imported_before() -> None:
-    shown = run("late")
-    assert shown.stdout == "held\n", shown.stderr
+def test_ray_is_private_even_if_it_was_imported_before() -> None:
+    shown = run("imported")
+    assert shown.stdout == "passed\n", shown.stderr

@@ -13,7 +13,7 @@ from tests.support.paged_sequences import padded
 
 
 @dataclass(frozen=True)
-class Shape:
+class AttentionShape:
     heads: int = 3
     head_dim: int = 10
     rotary_dim: int = 6
@@ -38,12 +38,12 @@ class Case:
 def make_case(
     lens: list[tuple[int, int]],
     dtype: torch.dtype,
-    shape: Shape | None = None,
+    shape: AttentionShape | None = None,
     is_int8: bool = False,
 ) -> Case:
     """Sequences of `(query_len, context_len)` whose history is in the cache already, in shuffled
     blocks. For an int8 cache the expected result is that of its rounded values."""
-    shape = shape or Shape()
+    shape = shape or AttentionShape()
     random = torch.Generator().manual_seed(5)
     num_blocks = sum(-(-context // shape.block_size) for _, context in lens) + 2
     size = (num_blocks, shape.heads, shape.block_size, shape.head_dim)

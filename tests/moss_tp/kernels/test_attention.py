@@ -25,7 +25,7 @@ from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.kv_cache import dequantize, quantize
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.reference import attention as reference
-from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
+from tests.moss_tp.kernels.paged_case import AttentionShape, Case, make_case
 
 KERNELS = {"reference": reference.attend, "cpu": cpu_attend}
 HALF_DTYPES = {"reference": (torch.bfloat16, torch.float16), "cpu": (torch.bfloat16,)}
@@ -41,9 +41,9 @@ BATCHES = {
     "mixed": [(1, 7), (26, 26), (1, 16), (13, 82), (1, 1)],
 }
 SHAPES = {
-    "odd block": Shape(heads=2, head_dim=24, rotary_dim=24, block_size=5),
-    "MOSS": Shape(heads=2, head_dim=256, rotary_dim=64, block_size=16),
-    "tiny": Shape(heads=5, head_dim=6, rotary_dim=4, block_size=1),
+    "odd block": AttentionShape(heads=2, head_dim=24, rotary_dim=24, block_size=5),
+    "MOSS": AttentionShape(heads=2, head_dim=256, rotary_dim=64, block_size=16),
+    "tiny": AttentionShape(heads=5, head_dim=6, rotary_dim=4, block_size=1),
 }
 
 
@@ -115,21 +115,21 @@ def test_shapes(attend: Attend, shape: str, dtype: torch.dtype) -> None:
 
 
 def test_an_odd_head_in_fp32(attend: Attend) -> None:
-    shape = Shape(heads=2, head_dim=13, rotary_dim=4, block_size=8)
+    shape = AttentionShape(heads=2, head_dim=13, rotary_dim=4, block_size=8)
     case = make_case(BATCHES["mixed"], torch.float32, shape)
     assert_equal(result(attend, case), case)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_cache_is_int8(attend: Attend, shape: str, dtype: torch.dtype) -> None:
+def test_an_int8_cache(attend: Attend, shape: str, dtype: torch.dtype) -> None:
     case = make_case(BATCHES["mixed"], dtype, SHAPES[shape], is_int8=True)
     out = result(attend, case)
     torch.testing.assert_close(out.float(), case.expected, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_cache_is_int8_of_a_model_in_bf16(shape: str) -> None:
+def test_an_int8_cache_of_a_bf16_model(shape: str) -> None:
     """As in a block of such a model, whose attention output is bf16."""
     case = make_case(BATCHES["mixed"], torch.bfloat16, SHAPES[shape], is_int8=True)
     out = torch.empty(case.expected.shape, dtype=torch.bfloat16)
@@ -162,14 +162,14 @@ def test_int8_is_within_half_a_step(row: list[float]) -> None:
 @pytest.mark.parametrize("context", [256, 511, 700, 1025])
 def test_a_long_context_is_split(context: int, dtype: torch.dtype) -> None:
     """One head for four threads: splits of the context, then merged."""
-    shape = Shape(heads=1, head_dim=16, block_size=16)
+    shape = AttentionShape(heads=1, head_dim=16, block_size=16)
     case = make_case([(1, context), (1, 3)], dtype, shape)
     assert_equal(result(cpu_attend, case), case)
 
 
 def test_splits_do_not_depend_on_the_rows_beside() -> None:
     """A row is split at fixed places and merged the same way, whatever the rows beside it."""
-    shape = Shape(heads=4, head_dim=32, block_size=16)
+    shape = AttentionShape(heads=4, head_dim=32, block_size=16)
     case = make_case([(1, 30), (1, 700), (1, 1100)], torch.bfloat16, shape)
     together = result(cpu_attend, case)
     for row, context in enumerate((30, 700, 1100)):

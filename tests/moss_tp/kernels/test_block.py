@@ -18,7 +18,7 @@ from moss_tp.kernels.cpu.linear.onednn import OneDnnLinear
 from moss_tp.kernels.reference.attention import attend as reference_attend
 from moss_tp.kernels.reference.block import EagerBlock
 from moss_tp.kernels.reference.linear import PlainLinear
-from tests.moss_tp.kernels.paged_case import Case, Shape, make_case
+from tests.moss_tp.kernels.paged_case import AttentionShape, Case, make_case
 from tests.moss_tp.kernels.test_linear import MUL_ADDS
 
 HIDDEN, INNER = 70, 90
@@ -26,7 +26,7 @@ LENS = [(1, 7), (12, 30), (2, 9)]
 
 
 def weights(
-    shape: Shape, dtype: torch.dtype, adds_residual: bool = True, seed: int = 2
+    shape: AttentionShape, dtype: torch.dtype, adds_residual: bool = True, seed: int = 2
 ) -> BlockWeights:
     random = torch.Generator().manual_seed(seed)
 
@@ -75,7 +75,7 @@ def input_of(case: Case) -> Tensor:
 @pytest.mark.parametrize("mul_add", MUL_ADDS)
 @pytest.mark.parametrize("adds_residual", [True, False])
 def test_panels(adds_residual: bool, mul_add: MulAdd) -> None:
-    shape = Shape()
+    shape = AttentionShape()
     case = make_case(LENS, torch.bfloat16, shape)
     own, x = weights(shape, torch.bfloat16, adds_residual), input_of(case)
     reference_out = expected(own, x, case)
@@ -85,7 +85,7 @@ def test_panels(adds_residual: bool, mul_add: MulAdd) -> None:
 
 @pytest.mark.parametrize("adds_residual", [True, False])
 def test_onednn(adds_residual: bool) -> None:
-    shape = Shape()
+    shape = AttentionShape()
     case = make_case(LENS, torch.float32, shape)
     own, x = weights(shape, torch.float32, adds_residual), input_of(case)
     reference_out = expected(own, x, case)
@@ -98,7 +98,7 @@ def test_onednn(adds_residual: bool) -> None:
 def test_a_chain_equals_its_blocks_in_sequence(count: int) -> None:
     """To the bit, each block with its own weights and cache; on any number of threads, even more
     than there are tasks."""
-    shape = Shape()
+    shape = AttentionShape()
     cases = [make_case(LENS, torch.bfloat16, shape) for _ in range(count)]
     blocks = [PanelBlock(weights(shape, torch.bfloat16, seed=i)) for i in range(count)]
     x, rotary, plan = input_of(cases[0]), cases[0].rotary, cases[0].plan
@@ -124,7 +124,7 @@ def test_a_chain_equals_its_blocks_in_sequence(count: int) -> None:
 def test_blocks_that_share_programs_equal_blocks_that_do_not() -> None:
     """A program is built for one block and run for another, with other weights and another
     cache."""
-    shape, make = Shape(), BlockFactory()
+    shape, make = AttentionShape(), BlockFactory()
     drawn = [weights(shape, torch.bfloat16, seed=i) for i in range(3)]
     sharing = [make(own) for own in drawn]
     for _ in range(2):
@@ -150,7 +150,7 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_a_kept_program_computes_the_next_step(name: str) -> None:
     """With another input, other positions, slots and tables, and another cache, to the bit."""
-    shape = Shape()
+    shape = AttentionShape()
     own = weights(shape, torch.bfloat16)
     block = PanelBlock(own)
     for lens in (*STEPS[name], STEPS[name][0]):
@@ -163,7 +163,7 @@ def test_a_kept_program_computes_the_next_step(name: str) -> None:
 
 def test_a_result_survives_the_next_step() -> None:
     case = make_case([(1, 7)], torch.bfloat16)
-    chain = PanelChain.of([PanelBlock(weights(Shape(), torch.bfloat16)) for _ in range(2)])
+    chain = PanelChain.of([PanelBlock(weights(AttentionShape(), torch.bfloat16)) for _ in range(2)])
     layers = (case.cache, make_case([(1, 7)], torch.bfloat16).cache)
     x = input_of(case)
     first = chain(x, case.rotary, layers, case.plan)
@@ -174,7 +174,7 @@ def test_a_result_survives_the_next_step() -> None:
 
 def test_a_cache_that_does_not_fit_is_refused() -> None:
     case = make_case([(1, 7)], torch.bfloat16)
-    block = PanelBlock(weights(Shape(), torch.bfloat16))
+    block = PanelBlock(weights(AttentionShape(), torch.bfloat16))
     x = input_of(case)
     block(x, case.rotary, case.cache, case.plan)
     k_cache, v_cache = case.cache
@@ -185,7 +185,7 @@ def test_a_cache_that_does_not_fit_is_refused() -> None:
 
 def test_two_engines_in_one_process() -> None:
     """Blocks that run at the same time, on different threads, do not interfere."""
-    shape = Shape()
+    shape = AttentionShape()
     block = PanelBlock(weights(shape, torch.bfloat16))
     cases = [make_case(LENS[: n + 1], torch.bfloat16, shape) for n in range(3)]
     single = [block(input_of(c), c.rotary, c.cache, c.plan) for c in cases]

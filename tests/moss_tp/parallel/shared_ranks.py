@@ -1,6 +1,6 @@
-"""Ranks as threads of this process on memory they share: the collectives without the processes.
+"""Ranks as threads of one process with shared memory: the collectives without other processes.
 
-What a rank computes is checked here too, against sums in torch.
+Also the sums in torch that the ranks' results are compared with.
 """
 
 import threading
@@ -22,14 +22,14 @@ TIMEOUT_S = 30.0
 def on_ranks(
     size: int, fn: Callable[[SharedMemory, int], R], timeout_s: float = TIMEOUT_S
 ) -> list[R]:
-    """What `fn(memory, rank)` returned on each of `size` ranks."""
+    """Runs `fn(memory, rank)` on each of `size` ranks; returns the results in rank order."""
     store = HashStore()
-    everybody = threading.Barrier(size)
+    barrier = threading.Barrier(size)
     votes: list[bool] = []
 
     def all_agree(is_willing: bool) -> bool:
         votes.append(is_willing)
-        everybody.wait()
+        barrier.wait()
         return all(votes)
 
     def run(rank: int) -> R:
@@ -45,7 +45,7 @@ def on_ranks(
 
 
 def expected_sum(parts: Sequence[Tensor]) -> Tensor:
-    """In fp32, in the order of the ranks, rounded once."""
+    """In fp32 and in rank order, rounded once."""
     total = parts[0].float()
     for part in parts[1:]:
         total = total + part.float()

@@ -1,4 +1,4 @@
-"""Collectives through shared memory: the bits of their results, in every order of arrival."""
+"""Collectives through shared memory: their results to the bit, in any order of arrival."""
 
 import os
 import random
@@ -22,7 +22,7 @@ SLOT_INTS = SLOT_BYTES // INT_BYTES
 
 
 def lengths(dtype: torch.dtype) -> list[int]:
-    """In elements: around every place where the way of adding changes."""
+    """In elements: around every size at which the algorithm changes."""
     all_add, slot = MAX_ONE_SHOT_BYTES // dtype.itemsize, SLOT_BYTES // dtype.itemsize
     return [0, 1, 7, 1025, all_add, all_add + 1, slot - 1, slot, slot + 3, 2 * slot + 5]
 
@@ -33,7 +33,7 @@ def part(rank: int, length: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
 
 
 def check_sums(size: int, silent_rank: int | None = None) -> None:
-    """Every dtype and length; the sum must be that of all, though `silent_rank` adds zeros."""
+    """Checks the sum over all ranks, for every dtype and length; `silent_rank` adds zeros."""
 
     def sums(memory: SharedMemory, rank: int) -> list[Tensor]:
         results = []
@@ -53,17 +53,17 @@ def check_sums(size: int, silent_rank: int | None = None) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-def test_sums_are_the_same_bits_everywhere(size: int) -> None:
+def test_sums_have_the_same_bits_on_every_rank(size: int) -> None:
     check_sums(size)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-def test_a_rank_that_adds_nothing_is_noticed(size: int) -> None:
+def test_a_missing_summand_is_noticed(size: int) -> None:
     with pytest.raises(AssertionError):
         check_sums(size, silent_rank=size - 1)
 
 
-def test_a_sum_is_in_place_whatever_the_strides() -> None:
+def test_a_sum_is_in_place_for_any_strides() -> None:
     def transposed(memory: SharedMemory, rank: int) -> Tensor:
         x = torch.arange(6.0).view(2, 3).T
         memory.all_reduce(x)
@@ -73,7 +73,7 @@ def test_a_sum_is_in_place_whatever_the_strides() -> None:
         assert torch.equal(x, 2 * torch.arange(6.0).view(2, 3).T)
 
 
-def test_gather_takes_any_shape_and_type() -> None:
+def test_gather_of_any_shape_and_dtype() -> None:
     def gathered(memory: SharedMemory, rank: int) -> list[list[Tensor] | None]:
         tall = torch.full((SLOT_BYTES + 9, 1), rank, dtype=torch.uint8)
         strided = (torch.arange(6).view(2, 3) + rank).T
@@ -108,55 +108,55 @@ def broadcast(memory: SharedMemory, rank: int, message: list[int]) -> list[int]:
     return received
 
 
-def program(memory: SharedMemory, rank: int, seed: int, turns: int) -> None:
-    """Random collectives, the same on every rank, with delays of its own; each result checked.
+def run_random(memory: SharedMemory, rank: int, seed: int, epochs: int) -> None:
+    """Checks random collectives, the same on every rank, with delays that differ by rank.
 
-    Values differ from turn to turn, so what is left from another turn is noticed.
+    Values differ from epoch to epoch, so stale ones are noticed.
     """
-    shared, own = random.Random(seed), random.Random(f"{seed} {rank}")
+    common, own = random.Random(seed), random.Random(f"{seed} {rank}")
     size = memory._size
-    for turn in range(turns):
-        kind = shared.choice(("sum", "sum", "sum", "gather", "broadcast", "barrier"))
-        length = shared.choice((1, 3, 700, 20_000))
+    for epoch in range(epochs):
+        collective = common.choice(("sum", "sum", "sum", "gather", "broadcast", "barrier"))
+        length = common.choice((1, 3, 700, 20_000))
         if own.random() < 0.05:
             time.sleep(own.random() * 0.002)
-        mine = torch.full((length,), float(turn * size + rank))
-        if kind == "sum":
+        mine = torch.full((length,), float(epoch * size + rank))
+        if collective == "sum":
             memory.all_reduce(mine)
-            assert (mine == turn * size * size + sum(range(size))).all(), turn
-        elif kind == "gather":
+            assert (mine == epoch * size * size + sum(range(size))).all(), epoch
+        elif collective == "gather":
             parts = memory.gather(mine)
             values = [] if parts is None else [set(part.tolist()) for part in parts]
-            assert values == [{float(turn * size + r)} for r in range(size)][: len(values)]
-        elif kind == "broadcast":
-            message = [turn] * min(length, 700)
+            assert values == [{float(epoch * size + r)} for r in range(size)][: len(values)]
+        elif collective == "broadcast":
+            message = [epoch] * min(length, 700)
             assert broadcast(memory, rank, message) == message
         else:
             memory.barrier()
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
-def test_thousands_of_turns_back_to_back(size: int) -> None:
-    on_ranks(size, lambda memory, rank: program(memory, rank, seed=size, turns=2000))
+def test_thousands_of_collectives_back_to_back(size: int) -> None:
+    on_ranks(size, lambda memory, rank: run_random(memory, rank, seed=size, epochs=2000))
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 4), st.integers(0, 2**32))
 def test_any_sequence_of_collectives(size: int, seed: int) -> None:
-    on_ranks(size, lambda memory, rank: program(memory, rank, seed, turns=40))
+    on_ranks(size, lambda memory, rank: run_random(memory, rank, seed, epochs=40))
 
 
 def test_messages_wait_for_the_slowest() -> None:
-    """Rank 0 awaits no answer to a message, and still overwrites none that is unread."""
+    """Rank 0 does not wait for replies, but never overwrites a message that is still unread."""
 
     def receive(memory: SharedMemory, rank: int) -> list[list[int]]:
         received = []
-        for turn in range(12):
+        for epoch in range(12):
             time.sleep(0.01 if rank == 2 else 0)
-            received.append(broadcast(memory, rank, [turn] * 3))
+            received.append(broadcast(memory, rank, [epoch] * 3))
         return received
 
-    assert on_ranks(3, receive) == [[[turn] * 3 for turn in range(12)]] * 3
+    assert on_ranks(3, receive) == [[[epoch] * 3 for epoch in range(12)]] * 3
 
 
 def test_an_idle_rank_sleeps() -> None:
@@ -170,7 +170,7 @@ def test_an_idle_rank_sleeps() -> None:
     assert on_ranks(2, cpu_s)[1] < 0.1
 
 
-def test_a_hung_rank_is_given_up() -> None:
+def test_a_wait_for_a_hung_rank_times_out() -> None:
     def wait(memory: SharedMemory, rank: int) -> None:
         if rank == 1:
             time.sleep(1)
@@ -181,7 +181,7 @@ def test_a_hung_rank_is_given_up() -> None:
     on_ranks(2, wait, timeout_s=0.3)
 
 
-def test_a_rank_that_left_is_told_apart_and_what_it_posted_counts() -> None:
+def test_a_rank_that_left_is_reported_but_its_posts_count() -> None:
     def leave(memory: SharedMemory, rank: int) -> None:
         if rank == 1:
             memory.gather(torch.ones(1))
@@ -194,7 +194,7 @@ def test_a_rank_that_left_is_told_apart_and_what_it_posted_counts() -> None:
     on_ranks(2, leave)
 
 
-def test_closing_ends_a_wait_of_ones_own() -> None:
+def test_closing_ends_the_own_wait() -> None:
     def wait(memory: SharedMemory, rank: int) -> None:
         if rank == 1:
             time.sleep(0.5)
@@ -207,12 +207,12 @@ def test_closing_ends_a_wait_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize("place", ["boot_id", "pid", "file", "name"])
-def test_memory_of_another_host_or_process_is_not_opened(place: str) -> None:
-    file, where = Segment.create(2)
-    assert Segment.open(where, 1, 2) is not None
-    parts = dict(zip(("boot_id", "pid", "file", "name"), where.split("/"), strict=True))
+def test_a_segment_of_another_host_or_process_is_not_opened(place: str) -> None:
+    file, location = Segment.create(2)
+    assert Segment.open(location, 1, 2) is not None
+    parts = dict(zip(("boot_id", "pid", "file", "name"), location.split("/"), strict=True))
     parts[place] = {"pid": "1", "file": "0"}.get(place, "another")
     assert Segment.open("/".join(parts.values()), 1, 2) is None
     assert Segment.open("", 1, 2) is None
     os.close(file)
-    assert Segment.open(where, 1, 2) is None
+    assert Segment.open(location, 1, 2) is None

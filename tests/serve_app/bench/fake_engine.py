@@ -1,4 +1,4 @@
-"""An engine that takes one second a step, and gives every request it holds one token in it."""
+"""A fake engine: a step takes one second and gives every running request one token."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ FORWARD_S = 0.75
 
 
 class FakeEngine:
-    """Keeps the time too: `now` and `sleep` are its clock. It admits `seats` requests at once."""
+    """`now` and `sleep` are its clock. It runs at most `max_requests` at once."""
 
-    def __init__(self, seats: int = 100) -> None:
+    def __init__(self, max_requests: int = 100) -> None:
         self.clock = 100.0
         self.forward_s = 0.0
         self.slept: list[float] = []
         self.prompts: list[list[int]] = []
-        self._seats = seats
+        self._max_requests = max_requests
         self._left: dict[str, tuple[int, int, int]] = {}
         self._deltas: list[tuple[str, TokenDelta]] = []
-        self._is_under_way = False
+        self._is_step_running = False
 
     @property
     def has_work(self) -> bool:
@@ -28,7 +28,7 @@ class FakeEngine:
 
     @property
     def can_add(self) -> bool:
-        return len(self._left) < self._seats
+        return len(self._left) < self._max_requests
 
     def add_request(self, request: EngineRequest) -> None:
         request_id, prompt_ids = request.request_id, request.prompt_ids
@@ -38,18 +38,18 @@ class FakeEngine:
         self._left[request_id] = (request.params.max_tokens, len(prompt_ids), cached)
 
     def start_step(self) -> None:
-        assert not self._is_under_way
-        self._is_under_way = bool(self._left)
+        assert not self._is_step_running
+        self._is_step_running = bool(self._left)
 
     def take_deltas(self) -> list[tuple[str, TokenDelta]]:
         deltas, self._deltas = self._deltas, []
-        assert deltas or self._is_under_way, "there is nothing to do"
+        assert deltas or self._is_step_running, "there is nothing to do"
         return deltas
 
     def finish_step(self) -> None:
-        if not self._is_under_way:
+        if not self._is_step_running:
             return
-        self._is_under_way = False
+        self._is_step_running = False
         self.clock += STEP_S
         self.forward_s += FORWARD_S
         for request_id, (left, num_prompt, cached) in list(self._left.items()):

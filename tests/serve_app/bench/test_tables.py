@@ -1,31 +1,31 @@
-"""Measurements on an engine whose every step takes a second, and the tables made of them."""
+"""Measurements on a fake engine whose steps take one second, and the tables made of them."""
 
 from random import Random
 
 import pytest
 
-from moss_tp.config import ModelConfig
 from serve_app.bench.chat_bench import ChatSpec, chat_sections, measure_chat
-from serve_app.bench.drive import drive
-from serve_app.bench.engine_bench import DecodeRun, TableRun, TableSpec, table_sections
-from serve_app.bench.figures import quantile
-from serve_app.bench.machine import Machine
+from serve_app.bench.engine_bench import DecodeRun, Limits, TableRun, TableSpec, table_sections
+from serve_app.bench.hardware.machine import Machine
+from serve_app.bench.hardware.roofline import decode_cost
+from serve_app.bench.load.drive import drive
+from serve_app.bench.load.workload import MixedSpec, mixed_requests
 from serve_app.bench.mixed import mixed_section, summarize
+from serve_app.bench.reporting.figures import quantile
 from serve_app.bench.soak import Sample, slope_bytes, soak, soak_section
-from serve_app.bench.workload import MixedSpec, mixed_requests
 from tests.serve_app.bench.fake_engine import FakeEngine
-from tests.serve_app.bench.test_roofline import SHAPE
+from tests.serve_app.bench.hardware.test_roofline import MODEL
 
 
-def test_decode_is_the_median_run_and_its_share_of_the_limit() -> None:
+def test_decode_is_the_median_run_beside_its_limit() -> None:
     runs = [
         TableRun({2: DecodeRun(0.5, seconds, seconds / 4, seconds / 8)}, {16: 2.0})
         for seconds in (9, 1, 2)
     ]
-    # 1 s for the bytes of a decode step at the middle of the reply, so the limit is 2 tokens/s.
+    # Reading the bytes of a decode step takes 1 s, so the limit of a batch of 2 is 2 tokens/s.
     machine = Machine("cpu", 1, 1, "float32", float(_decode_bytes()), 1e15)
     spec = TableSpec((2,), prompt=8, new=4, prefills=(16,))
-    decode, prefill = table_sections({"tp1x1": runs}, spec, SHAPE, machine)
+    decode, prefill = table_sections({"tp1x1": runs}, spec, Limits(MODEL, machine))
     (row,) = decode.rows
     assert (row["tok_s"], row["limit_tok_s"], row["of_limit"]) == (4.0, 2.0, 2.0)
     assert (row["step_ms"], row["host_ms"], row["bound"]) == (500.0, 250.0, "memory")
@@ -34,12 +34,10 @@ def test_decode_is_the_median_run_and_its_share_of_the_limit() -> None:
 
 
 def _decode_bytes() -> int:
-    from serve_app.bench.roofline import decode_work
-
-    return decode_work(SHAPE, 2, 10, 4).bytes
+    return decode_cost(MODEL, 2, 10, 4).bytes
 
 
-def test_mixed() -> None:
+def test_mixed_workload() -> None:
     engine, spec = FakeEngine(), MixedSpec(4, (2, 9), (5, 5), rate=0)
     requests = mixed_requests(spec, 0, Random(0), 50)
     run = summarize(drive(engine, requests, engine.now, engine.sleep))
@@ -50,24 +48,24 @@ def test_mixed() -> None:
     assert (row["output_tok_s"], row["ttft_p99_ms"]) == (4.0, 1000.0)
 
 
-def test_a_chat_grows_by_message_and_reply() -> None:
+def test_a_prompt_grows_by_message_and_reply() -> None:
     turns = measure_chat(FakeEngine(), ChatSpec(4, user=3, reply=2), Random(0), 1000)
     assert [turn.prompt_tokens for turn in turns] == [3, 8, 13, 18]
     assert [turn.history_tokens for turn in turns] == [0, 5, 10, 15]
-    # The fake has cached what an earlier prompt had: all but the last reply.
+    # The fake caches earlier prompts, so all but the last reply is cached.
     assert [turn.cached_tokens for turn in turns] == [0, 3, 8, 13]
     (row,) = chat_sections({"tp1x1": [turns]}, "chat")[0].rows
     assert (row["history_tokens"], row["cached_of_history"]) == (30, 0.8)
 
 
-def test_soak_counts_what_it_does() -> None:
+def test_soak_samples_memory_between_batches() -> None:
     engine, memory = FakeEngine(), iter(range(10**6))
     samples = soak(engine, 320, Random(0), 50, lambda: next(memory))
     assert samples[-1].num_requests == len(engine.prompts) == 320
     assert [sample.num_requests for sample in samples] == [64, 128, 192, 256, 320]
 
 
-def test_growth_is_that_of_the_later_half() -> None:
+def test_growth_is_the_slope_of_the_later_half() -> None:
     flat = [Sample(100 * i, 2**20 * (50 if i > 4 else 10 * i)) for i in range(11)]
     rising = [Sample(100 * i, 7 * 100 * i) for i in range(11)]
     assert slope_bytes(flat) == 0
@@ -76,15 +74,11 @@ def test_growth_is_that_of_the_later_half() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "expected"), [(0.5, 50), (0.99, 99), (0.991, 100), (1, 100), (0.001, 1)]
+    ("q", "expected"), [(0.5, 50), (0.99, 99), (0.991, 100), (1, 100), (0.001, 1)]
 )
-def test_quantiles_of_1_to_100(share: float, expected: int) -> None:
-    assert quantile(list(range(100, 0, -1)), share) == expected
+def test_quantiles_of_1_to_100(q: float, expected: int) -> None:
+    assert quantile(list(range(100, 0, -1)), q) == expected
 
 
-def test_a_quantile_of_nothing() -> None:
+def test_quantile_of_an_empty_list() -> None:
     assert quantile([], 0.5) == 0.0
-
-
-def test_shape_is_what_the_tables_take() -> None:
-    assert isinstance(SHAPE, ModelConfig)

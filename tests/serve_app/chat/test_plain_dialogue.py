@@ -1,4 +1,4 @@
-"""Models without plugins: their prompt byte for byte, one pass, and chats that change the model."""
+"""The plain dialogue: prompts byte for byte, its one pass, and chats that switch the model."""
 
 import asyncio
 
@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from moss_tp.dialogue import MARKERS
 from moss_tp.errors import ContextLengthError, DeadlineExceededError, EngineDeadError
+from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import MIN_REPLY_TOKENS
 from serve_app.prompt.plain import PlainPromptBuilder
-from serve_app.sessions.session import Turn
 from tests.support.chat import Chat
 from tests.support.chat_fakes import CharCodec
 
 CODEC = CharCodec()
 META = "Be brief.\n"
 BUILDER = PlainPromptBuilder(CODEC, META)
-TURN = Turn("k", "我叫小明", "", "", "", "你好，小明！")
+TURN = Exchange("我叫小明", "", "", "", "你好，小明！")
 HOSTILE = st.lists(
     st.sampled_from([*MARKERS.values(), "<eoh>", "<eom>\n", "<|", "|>", "<", "\n", "你a "])
 ).map("".join)
@@ -29,7 +29,7 @@ def plain(chat: Chat) -> Chat:
     return chat
 
 
-def test_the_prompt_is_the_published_form() -> None:
+def test_the_prompt_has_the_published_form() -> None:
     prompt = BUILDER.build([TURN], "5^3 等于多少？", (), 2048)
     assert CODEC.show(prompt.token_ids) == (
         f"{META}"
@@ -44,7 +44,7 @@ def test_the_prompt_is_the_published_form() -> None:
 
 @given(HOSTILE, HOSTILE)
 def test_no_text_becomes_structure(user: str, reply: str) -> None:
-    turn = Turn("k", user, "", "", "", reply)
+    turn = Exchange(user, "", "", "", reply)
     prompt = BUILDER.build([turn], user, (), 100_000)
     specials = [token_id for token_id in prompt.token_ids if token_id < 100]
     assert specials == CODEC.spell("<eoh><eom><eoh>")
@@ -52,7 +52,7 @@ def test_no_text_becomes_structure(user: str, reply: str) -> None:
     assert [text.count(marker) for marker in MARKERS.values()] == [2, 0, 0, 0, 2]
 
 
-def test_oldest_turns_make_room_and_what_leaves_none_is_refused() -> None:
+def test_oldest_turns_are_dropped_and_a_prompt_without_room_is_refused() -> None:
     shortest = len(BUILDER.build([], "你好", (), 5000).token_ids) + MIN_REPLY_TOKENS
     assert BUILDER.build([TURN], "你好", (), shortest).dropped_turns == 1
     assert BUILDER.build([TURN], "你好", (), 2048).dropped_turns == 0
@@ -60,7 +60,7 @@ def test_oldest_turns_make_room_and_what_leaves_none_is_refused() -> None:
         BUILDER.build([], "你好", (), shortest - 1)
 
 
-async def test_one_pass_makes_the_turn(plain: Chat) -> None:
+async def test_a_turn_has_one_pass(plain: Chat) -> None:
     first = await plain.say("一")
     assert plain.model.prompts == [f"{META}<|Human|>: 一<eoh>\n<|MOSS|>:"]
     (params,) = plain.model.params
@@ -71,24 +71,26 @@ async def test_one_pass_makes_the_turn(plain: Chat) -> None:
     second = await plain.say("二", uid=first.uid)
     assert [turn.reply for turn in second.turns] == ["turn 1", "turn 2"]
     assert await plain.store.load(first.uid, "ann") == second
-    assert plain.plugins.asked == []
+    assert plain.plugins.calls == []
 
 
-async def test_what_looks_like_a_command_is_text(plain: Chat) -> None:
+async def test_commands_and_citations_in_a_plain_reply_are_text(plain: Chat) -> None:
     plain.model.reply = lambda prompt: ' Calculate("1+1")<sup><|1|></sup><eom>'
     session = await plain.say()
     assert session.turns[0].reply == 'Calculate("1+1")<sup><|1|></sup>'
-    assert plain.plugins.asked == [] and len(plain.model.prompts) == 1
+    assert plain.plugins.calls == [] and len(plain.model.prompts) == 1
 
 
-async def test_a_stream_that_breaks_off_is_an_error(plain: Chat) -> None:
+async def test_a_stream_that_ends_early_is_an_error(plain: Chat) -> None:
     plain.model.reply = lambda prompt: " half a rep"
     with pytest.raises(EngineDeadError):
         await plain.say()
 
 
 @pytest.mark.parametrize(("at_token", "reply"), [(0, None), (4, "tur")])
-async def test_the_deadline(plain: Chat, at_token: int, reply: str | None) -> None:
+async def test_a_deadline_before_or_during_the_reply(
+    plain: Chat, at_token: int, reply: str | None
+) -> None:
     async def hang(is_reply: bool, num_tokens: int) -> None:
         await asyncio.sleep(60 if num_tokens == at_token else 0)
 
@@ -101,7 +103,7 @@ async def test_the_deadline(plain: Chat, at_token: int, reply: str | None) -> No
     assert (plain.model.num_running, plain.model.num_aborted) == (0, 1)
 
 
-async def test_a_chat_goes_on_with_the_other_kind_of_model(plain: Chat) -> None:
+async def test_a_chat_can_continue_in_the_other_dialogue(plain: Chat) -> None:
     first = await plain.say("一")
     plain.dialogue = "plugin"
     second = await plain.say("二", uid=first.uid)

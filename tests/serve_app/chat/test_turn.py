@@ -1,4 +1,4 @@
-"""Turns of a chat on a real store: order, isolation, keys, failure and departure."""
+"""Turns of a chat on a real store: order, isolation, keys, failures and cancellation."""
 
 import asyncio
 import threading
@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from moss_tp.errors import EngineDeadError, QueueFullError
-from serve_app.chat.generation import ReplyDelta
-from serve_app.chat.turn import TurnLimits
+from moss_tp.errors import EngineDeadError, InvalidRequestError, QueueFullError
+from moss_tp.sampling_params import SamplingParams
+from serve_app.chat.events import Delta, Done, Thoughts, Usage
+from serve_app.chat.turn import TurnDone, TurnLimits
 from serve_app.errors import (
     IdempotencyInProgressError,
     IdempotencyMismatchError,
@@ -23,10 +24,10 @@ from serve_app.sessions.session import Session, new_token
 from tests.support.chat import Chat
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
 
-KEY = "a key that nobody else would choose"
+KEY = "a key that is hard to guess"
 
 
-async def test_a_chat_goes_on_under_its_uid(chat: Chat) -> None:
+async def test_a_chat_continues_under_its_uid(chat: Chat) -> None:
     first = await chat.say("一")
     assert [turn.reply for turn in first.turns] == ["turn 1"]
     assert first.turns[0].thoughts == "Nothing to do." and first.turns[0].user == "一"
@@ -38,12 +39,12 @@ async def test_a_chat_goes_on_under_its_uid(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize("uid", ["", "x", "0" * 31, "0" * 32, "{}" * 16, "\0", "A" * 32, "长" * 32])
-async def test_a_uid_that_is_not_ours_starts_a_new_chat(chat: Chat, uid: str) -> None:
+async def test_a_uid_that_the_server_did_not_make_starts_a_new_chat(chat: Chat, uid: str) -> None:
     session = await chat.say(uid=uid)
     assert session.uid != uid and len(session.turns) == 1
 
 
-async def test_a_foreign_uid_starts_a_new_chat(chat: Chat) -> None:
+async def test_another_owners_uid_starts_a_new_chat(chat: Chat) -> None:
     mine = await chat.say("my secret")
     foreign = await chat.say(uid=mine.uid, owner="bob")
     assert foreign.uid != mine.uid and len(foreign.turns) == 1
@@ -60,7 +61,7 @@ async def test_an_expired_uid_starts_a_new_chat(store_url: str) -> None:
     await store.close()
 
 
-async def test_dropped_turns_are_told(chat: Chat) -> None:
+async def test_dropped_turns_are_reported(chat: Chat) -> None:
     session = await chat.say()
     for _ in range(8):
         session = await chat.say("长" * 150, uid=session.uid)
@@ -81,12 +82,12 @@ async def test_a_failed_turn_leaves_no_trace(chat: Chat, is_reply: bool, error: 
         await chat.say("lost", uid=first.uid)
     assert await chat.store.load(first.uid, "ann") == first
     chat.model = FakeModel()
-    assert len((await chat.say(uid=first.uid)).turns) == 2, "and the lease was given back"
+    assert len((await chat.say(uid=first.uid)).turns) == 2, "the lease was released"
     assert "lost" not in chat.model.prompts[0]
 
 
 @pytest.mark.parametrize("is_reply", [False, True])
-async def test_who_leaves_cancels_and_stores_nothing(chat: Chat, is_reply: bool) -> None:
+async def test_a_cancelled_turn_is_aborted_and_not_stored(chat: Chat, is_reply: bool) -> None:
     first = await chat.say()
     is_there = asyncio.Event()
 
@@ -108,23 +109,25 @@ async def test_who_leaves_cancels_and_stores_nothing(chat: Chat, is_reply: bool)
     assert len((await chat.say(uid=first.uid)).turns) == 2
 
 
-async def test_closing_between_two_pieces_cancels_too(chat: Chat) -> None:
+async def test_closing_between_two_events_cancels_the_turn(chat: Chat) -> None:
     events = chat.ask()
-    assert await anext(events) == ReplyDelta("t")
+    assert isinstance(await anext(events), Thoughts)
+    assert await anext(events) == Delta(0, "", (132,), ())
+    assert await anext(events) == Delta(0, "t", (216,), ())
     await events.aclose()
     assert (chat.model.num_running, chat.model.num_aborted) == (0, 1)
     assert await chat.store.load(chat.model.session_ids[-1], "ann") is None
 
 
-async def test_a_prompt_is_encoded_beside_the_event_loop(chat: Chat) -> None:
-    """A prompt of which the codec only lets go when the loop has run meanwhile."""
+async def test_a_prompt_is_encoded_off_the_event_loop(chat: Chat) -> None:
+    """The codec blocks until the event loop has made progress."""
     has_run, is_encoding = threading.Event(), threading.Event()
 
     class SlowCodec(CharCodec):
         def encode(self, text: str) -> list[int]:
             if "slow" in text:
                 is_encoding.set()
-                assert has_run.wait(10), "the loop stands still"
+                assert has_run.wait(10), "the event loop is blocked"
             return super().encode(text)
 
     chat.codec = SlowCodec()
@@ -136,7 +139,7 @@ async def test_a_prompt_is_encoded_beside_the_event_loop(chat: Chat) -> None:
     assert (await task).turns[0].reply == "turn 1"
 
 
-async def test_one_turn_at_a_time(chat: Chat) -> None:
+async def test_a_session_runs_one_turn_at_a_time(chat: Chat) -> None:
     session = await chat.say()
     results = await asyncio.gather(
         *(chat.say(uid=session.uid) for _ in range(10)), return_exceptions=True
@@ -149,7 +152,7 @@ async def test_one_turn_at_a_time(chat: Chat) -> None:
     assert [turn.reply for turn in stored.turns] == [f"turn {n + 1}" for n in range(len(won) + 1)]
 
 
-async def test_a_long_turn_keeps_its_lease(store_url: str) -> None:
+async def test_a_long_turn_renews_its_lease(store_url: str) -> None:
     store = RedisSessionStore(store_url, StoreSettings(lease_s=0.5))
     chat = Chat(store, FakeModel(), FakePlugins(), TurnLimits(4096, lease_renewal_s=0.1))
     first = await chat.say()
@@ -166,8 +169,8 @@ async def test_a_long_turn_keeps_its_lease(store_url: str) -> None:
     await store.close()
 
 
-async def test_a_turn_whose_lease_was_lost_is_not_stored_out_of_order(store_url: str) -> None:
-    """The first turn never renews; another one overtakes it."""
+async def test_a_turn_that_lost_its_lease_is_not_stored_out_of_order(store_url: str) -> None:
+    """The first turn never renews its lease, and another one overtakes it."""
     store = RedisSessionStore(store_url, StoreSettings(lease_s=0.1))
     chat = Chat(store, FakeModel(), FakePlugins(), TurnLimits(4096, lease_renewal_s=60))
     first = await chat.say()
@@ -189,7 +192,7 @@ async def test_a_turn_whose_lease_was_lost_is_not_stored_out_of_order(store_url:
     await store.close()
 
 
-async def test_a_key_runs_once_and_replays(chat: Chat) -> None:
+async def test_a_key_runs_once_and_is_then_replayed(chat: Chat) -> None:
     first = await chat.say("一", idempotency_key=KEY)
     assert await chat.say("一", idempotency_key=KEY) == first
     second = await chat.say("二", uid=first.uid, idempotency_key="2")
@@ -202,7 +205,35 @@ async def test_a_key_runs_once_and_replays(chat: Chat) -> None:
     assert (await chat.say("一", idempotency_key=KEY, owner="bob")).uid != first.uid
 
 
-async def test_a_key_that_runs_is_in_progress(chat: Chat) -> None:
+async def test_a_replay_has_one_event_and_no_usage(chat: Chat) -> None:
+    key, params = new_token(), SamplingParams(max_tokens=3)
+    *_, first = await chat.events(idempotency_key=key, params=params)
+    (replay,) = await chat.events(idempotency_key=key, params=params)
+    assert isinstance(first, TurnDone) and isinstance(replay, TurnDone)
+    assert first.done.finish_reason == "length" and first.usage != Usage()
+    assert replay == replace(first, usage=Usage())
+
+
+async def test_the_terminal_event_is_the_only_one_that_knows_the_session(chat: Chat) -> None:
+    *events, done = await chat.events()
+    assert isinstance(done, TurnDone) and not any(isinstance(e, TurnDone | Done) for e in events)
+    assert (done.turn.reply, done.turn.finish_reason) == ("turn 1", "stop")
+    stored = await chat.store.load(done.session.uid, "ann")
+    assert stored == done.session, "it was committed before its end was reported"
+
+
+async def test_the_owner_and_the_priority_reach_the_engine(chat: Chat) -> None:
+    await chat.say(owner="bob", priority=2)
+    assert [(r.salt, r.priority) for r in chat.model.requests] == [("bob", 2)] * 2
+
+
+async def test_a_turn_has_one_choice(chat: Chat) -> None:
+    with pytest.raises(InvalidRequestError, match="n:"):
+        await chat.say(params=SamplingParams(n=2))
+    assert chat.model.requests == []
+
+
+async def test_a_running_key_is_in_progress(chat: Chat) -> None:
     key = new_token()
     results = await asyncio.gather(
         *(chat.say(idempotency_key=key) for _ in range(8)), return_exceptions=True
@@ -214,7 +245,7 @@ async def test_a_key_that_runs_is_in_progress(chat: Chat) -> None:
     assert all(isinstance(result, IdempotencyInProgressError) for result in lost)
 
 
-async def test_a_failed_key_may_be_tried_again(chat: Chat) -> None:
+async def test_a_failed_key_can_be_retried(chat: Chat) -> None:
     key = new_token()
     good, chat.model.reply = chat.model.reply, lambda prompt: " broken off"
     with pytest.raises(EngineDeadError):
@@ -229,7 +260,7 @@ async def test_a_key_that_starts_a_chat_must_be_hard_to_guess(chat: Chat) -> Non
         await chat.say(idempotency_key="1")
 
 
-async def test_a_full_session_takes_no_more(chat: Chat) -> None:
+async def test_a_full_session_is_refused(chat: Chat) -> None:
     chat.limits = TurnLimits(4096, max_turns=2)
     session = await chat.say()
     await chat.say(uid=session.uid)
@@ -237,10 +268,10 @@ async def test_a_full_session_takes_no_more(chat: Chat) -> None:
         await chat.say(uid=session.uid)
 
 
-async def test_a_store_that_is_away_is_never_a_success(chat: Chat) -> None:
+async def test_without_a_store_every_turn_fails(chat: Chat) -> None:
     settings = StoreSettings(answer_timeout_s=0.2, max_retries=0)
-    away = RedisSessionStore("redis://127.0.0.1:1", settings)
+    unreachable = RedisSessionStore("redis://127.0.0.1:1", settings)
     with pytest.raises(StoreUnavailableError):
-        await replace(chat, store=away).say()
+        await replace(chat, store=unreachable).say()
     assert chat.model.prompts == []
-    await away.close()
+    await unreachable.close()

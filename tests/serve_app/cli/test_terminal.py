@@ -1,4 +1,4 @@
-"""The user sees our lines; what libraries print, even from C, goes to the log."""
+"""The user sees only our lines; library output, even from C, goes to the log."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ print("err", file=sys.stderr)
 """
 
 
-def test_only_our_lines_are_seen(tmp_path: Path) -> None:
+def test_only_our_lines_reach_the_terminal(tmp_path: Path) -> None:
     log = tmp_path / "log"
     shown = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(log)], capture_output=True, text=True, timeout=60

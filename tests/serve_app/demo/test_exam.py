@@ -1,19 +1,19 @@
-"""What counts as a right answer."""
+"""Questions and the grading of their answers."""
 
 import pytest
 
-from serve_app.demo.draw import is_held_out
+from serve_app.demo.conversations.draw import is_held_out
 from serve_app.demo.exam import (
     Question,
     arithmetic_questions,
     lookup_questions,
     memory_questions,
 )
-from serve_app.sessions.session import Turn
+from serve_app.prompt.exchange import Exchange
 
 
-def turn(reply: str = "", commands: str = "None") -> Turn:
-    return Turn("k", "user", "thoughts", commands, "results", reply)
+def turn(reply: str = "", commands: str = "None") -> Exchange:
+    return Exchange("user", "thoughts", commands, "results", reply)
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def turn(reply: str = "", commands: str = "None") -> Turn:
         ("", False),
     ],
 )
-def test_the_last_number_counts(reply: str, is_right: bool) -> None:
+def test_the_last_number_of_the_reply_counts(reply: str, is_right: bool) -> None:
     assert Question(("12*34",), "408", "number").is_answered_by(turn(reply)) is is_right
 
 
-def test_long_fractions_may_differ_beyond_nine_digits() -> None:
+def test_fractions_are_compared_to_nine_digits() -> None:
     question = Question(("10/3",), "3.3333333333333335", "number")
     assert question.is_answered_by(turn("10/3 = 3.33333333333"))
     assert not question.is_answered_by(turn("10/3 = 3.3333"))
@@ -45,26 +45,26 @@ def test_a_negative_number_needs_its_sign() -> None:
     assert not question.is_answered_by(turn("It is 7"))
 
 
-def test_a_fact_must_stand_in_the_reply() -> None:
+def test_a_fact_must_occur_in_the_reply() -> None:
     question = Question(("I am Ann", "Hi", "Who am I?"), "Ann", "fact")
     assert question.is_answered_by(turn("Your name is Ann."))
     assert not question.is_answered_by(turn("You have not told me yet."))
 
 
-def test_questions_take_turns_in_both_languages() -> None:
+def test_questions_alternate_between_languages() -> None:
     users = [question.users[0] for question in arithmetic_questions(40, seed=1)]
     assert any("多少" in user or "计算" in user for user in users[::2])
     assert all(user.isascii() or set(user) & set("×÷＋−－") for user in users[1::2])
 
 
-def test_memory_is_asked_for_two_turns_later() -> None:
+def test_a_fact_is_asked_for_two_turns_later() -> None:
     for question in memory_questions(40, seed=1):
         told, _, asked = question.users
         assert question.expected in told
         assert question.expected not in asked
 
 
-def test_lookups_are_judged_by_their_command() -> None:
+def test_lookups_are_graded_by_their_command() -> None:
     questions = lookup_questions(40, seed=1)
     assert {question.expected.split("(")[0] for question in questions} == {"Search", "Text2Image"}
     for question in questions:

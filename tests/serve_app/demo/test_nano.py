@@ -1,4 +1,4 @@
-"""The demo model's tokenizer, its training ids beside the server's, and the bundled weights."""
+"""The demo model: its tokenizer, its training ids against the server's, and the bundled weights."""
 
 from pathlib import Path
 
@@ -18,14 +18,15 @@ from moss_tp.weights.load import load_weights
 from plugins_svc.registry import PLUGIN_NAMES, capability_lines
 from serve_app.cli import demo_data
 from serve_app.demo.bundled import BUNDLED_MODEL
-from serve_app.demo.demo_turn import META_INSTRUCTION, published
-from serve_app.demo.draw import Draw
+from serve_app.demo.conversations.demo_turn import META_INSTRUCTION, published
+from serve_app.demo.conversations.draft import Draft
+from serve_app.demo.conversations.draw import Draw
+from serve_app.demo.conversations.generator import conversations
 from serve_app.demo.exam import Question, arithmetic_questions, memory_questions
 from serve_app.demo.examiner import Examiner
-from serve_app.demo.generator import Chat, conversations
 from serve_app.prompt.builder import PromptBuilder, Thinking
+from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.meta_instruction import load_meta_instruction
-from serve_app.sessions.session import Turn
 
 MAX_BYTES = 12_000_000
 
@@ -35,8 +36,8 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_dir(BUNDLED_MODEL)
 
 
-def test_digits_and_chinese_characters_stand_alone(tokenizer: Tokenizer) -> None:
-    """They are cut the same way wherever they stand; a rare character takes two tokens."""
+def test_digits_and_chinese_characters_are_never_merged(tokenizer: Tokenizer) -> None:
+    """They get the same ids in every context; a rare character takes two tokens."""
     for text in ("1234567890", "小明住在北京", "12*34"):
         pieces = [tokenizer.encode(character) for character in text]
         assert tokenizer.encode(text) == [token_id for piece in pieces for token_id in piece]
@@ -44,7 +45,7 @@ def test_digits_and_chinese_characters_stand_alone(tokenizer: Tokenizer) -> None
         assert len(tokenizer.encode(text)) == len(text)
 
 
-def test_any_text_comes_back(tokenizer: Tokenizer) -> None:
+def test_decoding_inverts_encoding(tokenizer: Tokenizer) -> None:
     for text in (
         "naïve café 🙂\r\n\tend",
         "龘靐齉 x_0 = -3.5e-7",
@@ -61,11 +62,11 @@ def test_markers_and_capability_lines_are_single_tokens(tokenizer: Tokenizer) ->
         assert len(tokenizer.encode(capability_lines(enabled))) == 7
 
 
-def test_training_ids_are_the_servers_ids(tokenizer: Tokenizer) -> None:
+def test_training_ids_equal_the_servers_ids(tokenizer: Tokenizer) -> None:
     prompts = PromptBuilder(tokenizer, load_meta_instruction(BUNDLED_MODEL))
     assert load_meta_instruction(BUNDLED_MODEL) == META_INSTRUCTION
     for number in range(30):
-        chat = Chat(Draw(number))
+        chat = Draft(Draw(number))
         chat.add_any({"calculator": 3, "tell": 1, "topic": 1, "web_search": 1}, 3)
         conversation = parse_conversation(published(number, chat.turns, chat.enabled))
         trained = build_example(tokenizer, conversation, 2048, MaskOptions(served_history=True))
@@ -73,14 +74,14 @@ def test_training_ids_are_the_servers_ids(tokenizer: Tokenizer) -> None:
         assert trained.ids == _served_ids(tokenizer, prompts, chat)
 
 
-def _served_ids(tokenizer: Tokenizer, prompts: PromptBuilder, chat: Chat) -> list[int]:
-    """Both prompts of the last turn as the server builds them, with what the model should write."""
+def _served_ids(tokenizer: Tokenizer, prompts: PromptBuilder, chat: Draft) -> list[int]:
+    """The last turn as the server builds it: both prompts, and what the model should write."""
     bodies = [
         {role.role: role.body.removeprefix(" ") for role in turn.segments().values()}
         for turn in chat.turns
     ]
     *past, last = [
-        Turn("k", b["human"], b["thoughts"], b["commands"], b["results"], b["moss"]) for b in bodies
+        Exchange(b["human"], b["thoughts"], b["commands"], b["results"], b["moss"]) for b in bodies
     ]
     first = prompts.build(past, last.user, chat.enabled, 4096)
     encode, special = tokenizer.encode, tokenizer.special_id
@@ -108,15 +109,15 @@ def examiner() -> Examiner:
     return Examiner(str(BUNDLED_MODEL), SamplingParams(temperature=0, max_tokens=256))
 
 
-def test_the_bundled_model_is_no_worse_than_when_it_was_committed(examiner: Examiner) -> None:
-    """It had 99.6 % of sums and 96.5 % of facts over six exams; `moss demo-eval` has the bars."""
+def test_the_bundled_model_scores_as_when_it_was_committed(examiner: Examiner) -> None:
+    """Then: 99.6 % of sums and 96.5 % of facts over six exams; `moss demo-eval` has minimums."""
     sums, facts = arithmetic_questions(40, seed=11), memory_questions(40, seed=11)
     marks = [mark.is_right for mark in examiner.ask([*sums, *facts])]
     assert sum(marks[:40]) >= 39
     assert sum(marks[40:]) >= 36
 
 
-def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Examiner) -> None:
+def test_the_bundled_model_introduces_itself_and_declines_what_is_off(examiner: Examiner) -> None:
     chats = [
         (("你是谁？",), "MOSS nano"),
         (("Who are you?",), "MOSS nano"),
@@ -128,10 +129,10 @@ def test_the_bundled_model_says_who_it_is_and_refuses_what_is_off(examiner: Exam
         (("搜索长城",), "没有启用"),
     ]
     marks = examiner.ask([Question(users, expected, "fact") for users, expected in chats])
-    assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
+    assert [mark.exchanges[-1].reply for mark in marks if not mark.is_right] == []
 
 
-def test_the_bundled_model_searches_and_draws_what_it_is_asked_for() -> None:
+def test_the_bundled_model_copies_topics_into_its_commands() -> None:
     enabled = frozenset(PLUGIN_NAMES)
     asking = Examiner(str(BUNDLED_MODEL), SamplingParams(temperature=0), enabled)
     commands = {
@@ -143,15 +144,15 @@ def test_the_bundled_model_searches_and_draws_what_it_is_asked_for() -> None:
         "Draw a red dog": 'Text2Image("a red dog")',
     }
     marks = asking.ask([Question((user,), call, "command") for user, call in commands.items()])
-    assert {mark.question.users[0]: mark.turns[0].commands for mark in marks} == commands
+    assert {mark.question.users[0]: mark.exchanges[0].commands for mark in marks} == commands
 
 
-def test_the_bundled_model_solves_where_the_solver_is_on() -> None:
+def test_the_bundled_model_solves_equations_if_the_solver_is_on() -> None:
     enabled = frozenset({"calculator", "equation_solver"})
     solving = Examiner(str(BUNDLED_MODEL), SamplingParams(temperature=0), enabled)
     chats = [("解方程 2x+3=9", "3"), ("请解方程 7x+14=0", "-2"), ("Solve 3x+1=10", "3")]
     marks = solving.ask([Question((user,), root, "number") for user, root in chats])
-    assert [mark.turns[-1].reply for mark in marks if not mark.is_right] == []
+    assert [mark.exchanges[-1].reply for mark in marks if not mark.is_right] == []
 
 
 def test_demo_data_writes_what_finetune_needs(tmp_path: Path) -> None:

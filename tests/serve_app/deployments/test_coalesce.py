@@ -1,4 +1,4 @@
-"""Coalescing changes when text travels, never which text."""
+"""Coalescing changes when deltas are sent, never their content."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ def delta(number: int, finish_reason: FinishReason | None = None) -> TokenDelta:
 
 
 class Source:
-    """Deltas with a pause before each; remembers whether it was closed before its end."""
+    """Deltas with a pause before each; remembers whether it ended or was closed early."""
 
     def __init__(self, *pauses_s: float, error: Exception | None = None) -> None:
         self._pauses_s = pauses_s
@@ -39,7 +39,7 @@ class Source:
             self.is_closed = True
 
 
-async def test_first_at_once_then_joined_and_nothing_lost() -> None:
+async def test_the_first_delta_is_sent_at_once_and_later_ones_are_joined() -> None:
     source = Source(*[0.001] * 100)
     got = [message async for message in coalesce(source(), interval_s=0.05)]
     assert got[0] == delta(0)
@@ -53,7 +53,7 @@ async def test_first_at_once_then_joined_and_nothing_lost() -> None:
     assert source.is_ended
 
 
-async def test_a_stalled_source_holds_nothing_back() -> None:
+async def test_a_stalled_source_delays_no_delta() -> None:
     started = time.monotonic()
     messages = coalesce(Source(0, 0, 5)(), interval_s=0.02)
     assert (await anext(messages)).token_ids == (0,)
@@ -62,7 +62,7 @@ async def test_a_stalled_source_holds_nothing_back() -> None:
     await messages.aclose()
 
 
-async def test_slow_tokens_are_not_delayed() -> None:
+async def test_slow_tokens_are_not_joined() -> None:
     messages = coalesce(Source(0, 0.05, 0.05)(), interval_s=0.01)
     assert [message.token_ids async for message in messages] == [(0,), (1,), (2,)]
 
@@ -91,7 +91,7 @@ async def test_cancelling_closes_the_source() -> None:
     assert source.is_closed
 
 
-async def test_an_error_comes_through() -> None:
+async def test_an_error_of_the_source_is_raised() -> None:
     source = Source(0, 0, error=EngineDeadError("gone"))
     with pytest.raises(EngineDeadError, match="gone"):
         async for _ in coalesce(source()):

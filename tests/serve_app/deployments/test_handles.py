@@ -1,4 +1,4 @@
-"""Through a real deployment handle: deltas, errors as themselves, and a caller who leaves."""
+"""RemoteModel and remote plugins through real deployment handles: deltas, errors, aborts."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import PluginError, UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.deployments.handles import RemoteModel, RemotePlugins
+from serve_app.deployments.handles import RemoteModel, remote_plugins
 
 PARAMS = SamplingParams(seed=3)
 ERRORS = {
@@ -40,8 +40,12 @@ UNAVAILABLE = [
 ]
 
 
+def a_request(request_id: str, *prompt_ids: int) -> EngineRequest:
+    return EngineRequest(request_id, prompt_ids, PARAMS, "ann", 7, 1, 30, is_continuation=True)
+
+
 class FakeServer:
-    """Speaks as MossServer does; the request id says what happens."""
+    """Has MossServer's methods; the request id decides what happens."""
 
     def __init__(self) -> None:
         self.num_aborted = 0
@@ -49,7 +53,7 @@ class FakeServer:
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
         request_id, prompt_ids = request.request_id, request.prompt_ids
-        assert request.params == PARAMS
+        assert request == a_request(request_id, *prompt_ids), "every field arrives"
         if (marker := Path(request_id)).is_absolute() and not marker.exists():
             marker.touch()
             os._exit(1)
@@ -65,19 +69,19 @@ class FakeServer:
         yield TokenDelta((0,), "", "stop", len(prompt_ids), 0)
 
     async def check_health(self) -> None:
-        """Serve asks it too, so only what is asked last may be a no."""
+        """Serve calls it too, so it may fail only in the last test."""
         if not self.is_healthy:
             raise EngineDeadError("no step has ended")
 
     async def stats(self) -> dict[str, int]:
         return {"num_aborted": self.num_aborted}
 
-    async def fall_ill(self) -> None:
+    async def become_unhealthy(self) -> None:
         self.is_healthy = False
 
 
-class GoneHandle:
-    """A deployment handle of which no call reaches a replica, whatever the method."""
+class UnreachableHandle:
+    """A deployment handle whose calls never reach a replica."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -136,35 +140,35 @@ def model(
     return RemoteModel(handles[0])
 
 
-async def test_deltas_come_through(model: RemoteModel) -> None:
-    deltas = [d async for d in model.generate("r", [65, 66], PARAMS, "session")]
+async def test_deltas_arrive_in_order(model: RemoteModel) -> None:
+    deltas = [d async for d in model.generate(a_request("r", 65, 66), "session")]
     assert [d.text for d in deltas] == ["A", "B", ""]
     assert deltas[-1].finish_reason == "stop"
 
 
 @pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("prompt_ids", [[], [65]])
-async def test_errors_arrive_as_themselves(
+async def test_errors_arrive_with_their_own_type_and_message(
     model: RemoteModel, name: str, prompt_ids: list[int]
 ) -> None:
     with pytest.raises(MossError) as raised:
-        async for _ in model.generate(name, prompt_ids, PARAMS, "session"):
+        async for _ in model.generate(a_request(name, *prompt_ids), "session"):
             pass
     assert type(raised.value) is type(ERRORS[name])
     assert str(raised.value) == str(ERRORS[name])
 
 
-async def test_a_replica_that_dies_unheard_is_replaced_unnoticed(
+async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(
     model: RemoteModel, tmp_path: Path
 ) -> None:
-    deltas = model.generate(str(tmp_path / "died"), [65], PARAMS, "session")
+    deltas = model.generate(a_request(str(tmp_path / "died"), 65), "session")
     assert [delta.text async for delta in deltas] == ["A", ""]
     assert (tmp_path / "died").exists()
 
 
-async def test_closing_reaches_the_server(model: RemoteModel) -> None:
+async def test_closing_the_deltas_cancels_the_remote_call(model: RemoteModel) -> None:
     before = (await model.stats())["num_aborted"]
-    deltas = model.generate("endless", [65], PARAMS, "session")
+    deltas = model.generate(a_request("endless", 65), "session")
     assert (await anext(deltas)).text == "A"
     await deltas.aclose()
     async with asyncio.timeout(10):
@@ -172,35 +176,37 @@ async def test_closing_reaches_the_server(model: RemoteModel) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_plugins_by_name(
+async def test_plugin_calls_go_to_the_plugin_of_that_name(
     handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
 ) -> None:
-    plugins = RemotePlugins({"calculator": handles[1]})
+    plugins = remote_plugins({"calculator": handles[1]})
     assert await plugins.run(Call("Calculate", "1+x")) == PluginOutput(True, ("1+X",))
     with pytest.raises(UnknownPluginError):
         await plugins.run(Call("Search", "x"))
 
 
 @pytest.mark.parametrize("error", UNAVAILABLE)
-async def test_a_model_without_replicas_is_a_dead_engine(error: Exception) -> None:
-    gone = GoneHandle(error)
-    deltas = RemoteModel(cast(DeploymentHandle[Any], gone)).generate("r", [65], PARAMS, "session")
+async def test_a_model_without_replicas_raises_engine_dead(error: Exception) -> None:
+    unreachable = UnreachableHandle(error)
+    deltas = RemoteModel(cast(DeploymentHandle[Any], unreachable)).generate(
+        a_request("r", 65), "session"
+    )
     with pytest.raises(EngineDeadError):
         await anext(deltas)
-    assert gone.num_calls == 2, "it was tried again, once"
+    assert unreachable.num_calls == 2, "one retry"
 
 
 @pytest.mark.parametrize("error", UNAVAILABLE)
-async def test_a_plugin_without_replicas_is_its_error(error: Exception) -> None:
-    gone = cast(DeploymentHandle[Any], GoneHandle(error))
+async def test_a_plugin_without_replicas_raises_plugin_error(error: Exception) -> None:
+    unreachable = cast(DeploymentHandle[Any], UnreachableHandle(error))
     with pytest.raises(PluginError, match="calculator"):
-        await RemotePlugins({"calculator": gone}).run(Call("Calculate", "1"))
+        await remote_plugins({"calculator": unreachable}).run(Call("Calculate", "1"))
 
 
-async def test_health_is_the_engines(
+async def test_health_is_that_of_the_engine(
     model: RemoteModel, handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]
 ) -> None:
     assert await model.is_healthy()
     assert await model.is_ready()
-    await handles[0].fall_ill.remote()
+    await handles[0].become_unhealthy.remote()
     assert not await model.is_healthy()

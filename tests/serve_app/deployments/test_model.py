@@ -1,4 +1,4 @@
-"""A replica's answer to `check_health`, on an engine that is written by hand."""
+"""The health check of a replica, on a fake engine."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from serve_app.deployments.step_watch import StepWatch
 
 
 @dataclass
-class HandEngine:
+class FakeEngine:
     is_alive: bool = True
     running: int = 0
     closed: list[bool] = field(default_factory=list)
@@ -23,15 +23,15 @@ class HandEngine:
         self.closed.append(True)
 
 
-def replica(engine: HandEngine, limit_s: float = 60) -> MossServer:
-    """Without its constructor, which starts ranks."""
+def replica(engine: FakeEngine, limit_s: float = 60) -> MossServer:
+    """A replica without its constructor, which would start ranks."""
     server = object.__new__(MossServer)
     server.__dict__.update(_engine=engine, _watch=StepWatch(limit_s))
     return server
 
 
-async def test_a_replica_whose_engine_ended_is_not_healthy() -> None:
-    engine = HandEngine()
+async def test_a_replica_with_a_closed_engine_is_unhealthy() -> None:
+    engine = FakeEngine()
     server = replica(engine)
     await server.check_health()
     engine.is_alive = False
@@ -39,8 +39,8 @@ async def test_a_replica_whose_engine_ended_is_not_healthy() -> None:
         await server.check_health()
 
 
-async def test_a_replica_whose_step_hangs_is_not_healthy() -> None:
-    server = replica(HandEngine(running=1), limit_s=0)
+async def test_a_replica_with_a_hanging_step_is_unhealthy() -> None:
+    server = replica(FakeEngine(running=1), limit_s=0)
     await server.check_health()
     with pytest.raises(EngineDeadError):
         await server.check_health()

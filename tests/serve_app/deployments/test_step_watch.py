@@ -1,4 +1,4 @@
-"""A step counter that stands still means something only while requests wait."""
+"""A step counter that does not rise is a hang only while the engine has requests."""
 
 from dataclasses import dataclass
 
@@ -15,20 +15,20 @@ class Counters:
     steps: int
 
 
-def test_idle_is_never_stuck() -> None:
+def test_an_idle_engine_is_never_hung() -> None:
     watch = StepWatch(limit_s=10)
     for now in (0.0, 100.0, 200.0):
         watch.check(Counters(0, 0, 5), now)
 
 
-def test_progress_is_never_stuck() -> None:
+def test_an_engine_that_steps_is_never_hung() -> None:
     watch = StepWatch(limit_s=10)
     for steps in range(5):
         watch.check(Counters(1, 0, steps), steps * 9.0)
 
 
 @pytest.mark.parametrize("counters", [Counters(1, 0, 5), Counters(0, 1, 5)])
-def test_a_step_that_does_not_end_is_stuck(counters: Counters) -> None:
+def test_a_step_beyond_the_limit_is_a_dead_engine(counters: Counters) -> None:
     watch = StepWatch(limit_s=10)
     watch.check(counters, 100)
     watch.check(counters, 110)

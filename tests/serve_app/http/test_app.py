@@ -1,4 +1,4 @@
-"""`POST /` and the health endpoints: the demo's form, the stream, keys."""
+"""`POST /` and the health endpoints: the answer's form, the stream, Idempotency-Keys."""
 
 import re
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from tests.support.site import Site, events_of
 KEY = {"Idempotency-Key": "2f0c1a52-6f0e-4f0b-8a5e-0d9a1f1f7a11"}
 
 
-async def test_the_answer_is_the_demos(site: Site) -> None:
+async def test_the_answer_has_the_form_of_the_demo(site: Site) -> None:
     response = await site.post()
     assert response.status_code == 200
     answer = response.json()
@@ -21,8 +21,8 @@ async def test_the_answer_is_the_demos(site: Site) -> None:
     assert answer["response"] == "\n<|MOSS|>: turn 1"
     assert answer["history"] == [["你好", "\n<|MOSS|>: turn 1"]]
     assert answer["status"] == 200
-    told = datetime.strptime(answer["time"], "%Y-%m-%d %H:%M:%S")
-    assert abs(datetime.now() - told) < timedelta(minutes=1)
+    time = datetime.strptime(answer["time"], "%Y-%m-%d %H:%M:%S")
+    assert abs(datetime.now() - time) < timedelta(minutes=1)
     assert re.fullmatch("[0-9a-f]{32}", answer["uid"])
     again = (await site.post(prompt="再说", uid=answer["uid"])).json()
     assert again["uid"] == answer["uid"]
@@ -36,7 +36,7 @@ async def test_the_content_type_does_not_matter(site: Site, content_type: str | 
     assert response.status_code == 200
 
 
-async def test_the_demos_defaults(site: Site) -> None:
+async def test_the_sampling_defaults_are_those_of_the_demo(site: Site) -> None:
     await site.post()
     params = site.model.params[0]
     assert (params.temperature, params.top_p) == (0.7, 0.8)
@@ -48,22 +48,22 @@ async def test_the_demos_defaults(site: Site) -> None:
 
 
 @pytest.mark.parametrize("uid", [None, "", "unknown", "f" * 32])
-async def test_an_unknown_uid_is_answered_with_a_new_one(site: Site, uid: str | None) -> None:
+async def test_an_unknown_uid_gets_a_new_one(site: Site, uid: str | None) -> None:
     answer = (await site.post(uid=uid)).json()
     assert answer["uid"] != uid and len(answer["history"]) == 1
 
 
-async def test_plugins_may_be_chosen(site: Site) -> None:
+async def test_a_request_can_choose_its_plugins(site: Site) -> None:
     site.model.think = think_of('Calculate("1+1")')
     site.plugins.answers["1+1"] = PluginOutput(True, ("2",))
     await site.post()
     assert "=> '2'" in site.model.prompts[1]
     await site.post(plugins=[])
-    assert "- Calculator: disabled." in site.model.prompts[2] and len(site.plugins.asked) == 1
+    assert "- Calculator: disabled." in site.model.prompts[2] and len(site.plugins.calls) == 1
     assert (await site.post(plugins=["web_search"])).status_code == 400
 
 
-async def test_a_stream_ends_with_the_whole_answer(site: Site) -> None:
+async def test_a_stream_ends_with_the_full_answer(site: Site) -> None:
     *deltas, answer = events_of(await site.post(stream=True))
     assert "".join(delta["delta"] for delta in deltas) == "turn 1"
     assert len(deltas) > 1 and all(list(delta) == ["delta"] for delta in deltas)
@@ -74,7 +74,7 @@ async def test_a_stream_ends_with_the_whole_answer(site: Site) -> None:
 
 
 async def test_the_stream_is_committed_before_its_end(site: Site) -> None:
-    """Whoever reads the terminal event may go on at once."""
+    """A client that has read the terminal event can continue the chat at once."""
     uid = None
     for number in range(1, 6):
         *_, answer = events_of(await site.post(stream=True, uid=uid))
@@ -82,7 +82,7 @@ async def test_the_stream_is_committed_before_its_end(site: Site) -> None:
         assert answer["response"].endswith(f"turn {number}")
 
 
-async def test_a_key_replays_refuses_and_reports_progress(site: Site) -> None:
+async def test_a_key_is_replayed_and_refused_for_another_body(site: Site) -> None:
     async def post(**body: object) -> httpx.Response:
         return await site.client.post("/", json={"prompt": "一", **body}, headers=KEY)
 
@@ -111,7 +111,7 @@ async def test_health(site: Site) -> None:
     assert version["model"] == "moss-nano" and re.match(r"\d+\.\d+", version["version"])
 
 
-async def test_dropped_turns_are_told(site: Site) -> None:
+async def test_dropped_turns_are_reported(site: Site) -> None:
     uid = None
     for _ in range(9):
         answer = (await site.post(prompt="长" * 150, uid=uid)).json()

@@ -1,4 +1,4 @@
-"""Clients that leave, stores that die, uploads without end: on real servers."""
+"""Clients that disconnect, stores that die, endless uploads: on real servers."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.support.http_server import serving
 from tests.support.site import Site, make_site
 
 
-async def test_a_store_that_is_away(tmp_path: Path) -> None:
+async def test_a_stopped_store_is_a_503(tmp_path: Path) -> None:
     server = EmbeddedStore(tmp_path)
     server.start()
     store = RedisSessionStore(server.url, StoreSettings(answer_timeout_s=0.3, max_retries=1))
@@ -35,9 +35,9 @@ async def test_a_store_that_is_away(tmp_path: Path) -> None:
         uid = (await site.post()).json()["uid"]
         site.model.wait = stop_in_reply
         lost = await site.post(uid=uid)
-        away = await site.post(uid=uid)
+        unavailable = await site.post(uid=uid)
         site.model.wait = FakeModel().wait
-        for response in (lost, away):
+        for response in (lost, unavailable):
             assert response.status_code == 503 and "Retry-After" in response.headers
             assert response.json()["error"]["code"] == "store_unavailable"
         server.start()
@@ -49,12 +49,12 @@ async def test_a_store_that_is_away(tmp_path: Path) -> None:
     server.stop()
 
 
-async def test_kill_9_of_the_store_keeps_every_answered_turn(tmp_path: Path) -> None:
-    """Over HTTP: what a client was told is there, in order, after every kill."""
+async def test_kill_9_of_the_store_keeps_every_acknowledged_turn(tmp_path: Path) -> None:
+    """Over HTTP: every turn that a client got is there, in order, after every kill."""
     with EmbeddedStore(tmp_path) as server:
         store = RedisSessionStore(server.url)
         site = make_site(store, TurnLimits(max_model_len=100_000))
-        told: list[list[str]] = []
+        expected: list[list[str]] = []
         uid = None
         async with site.client:
             for number in range(12):
@@ -62,21 +62,21 @@ async def test_kill_9_of_the_store_keeps_every_answered_turn(tmp_path: Path) -> 
                     os.kill(server.pid, signal.SIGKILL)
                 answer = (await site.post(prompt=f"{number}", uid=uid, max_length=90_000)).json()
                 uid = answer["uid"]
-                told.append([f"{number}", f"\n<|MOSS|>: turn {number + 1}"])
-                assert answer["history"] == told
+                expected.append([f"{number}", f"\n<|MOSS|>: turn {number + 1}"])
+                assert answer["history"] == expected
         await store.close()
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("leaves_in_reply", [False, True])
-async def test_a_client_that_leaves_cancels(
-    site: Site, stream: bool, leaves_in_reply: bool
+@pytest.mark.parametrize("disconnects_in_reply", [False, True])
+async def test_a_disconnect_cancels_the_turn(
+    site: Site, stream: bool, disconnects_in_reply: bool
 ) -> None:
     uid = (await site.post()).json()["uid"]
     is_there = asyncio.Event()
 
     async def hang(is_reply: bool, num_tokens: int) -> None:
-        if is_reply == leaves_in_reply and num_tokens == 3:
+        if is_reply == disconnects_in_reply and num_tokens == 3:
             is_there.set()
             await asyncio.Event().wait()
 
@@ -98,7 +98,7 @@ async def test_a_client_that_leaves_cancels(
     assert [query for query, _ in history] == ["你好", "next"]
 
 
-async def test_events_arrive_while_the_reply_is_made(site: Site) -> None:
+async def test_events_arrive_during_generation(site: Site) -> None:
     go_on = asyncio.Event()
 
     async def wait(is_reply: bool, num_tokens: int) -> None:
@@ -119,7 +119,7 @@ async def test_events_arrive_while_the_reply_is_made(site: Site) -> None:
     assert json.loads(rest[-1].removeprefix("data: "))["status"] == 200
 
 
-async def test_a_silent_stream_begins_and_pings(site: Site) -> None:
+async def test_a_silent_stream_begins_with_pings(site: Site) -> None:
     go_on = asyncio.Event()
 
     async def wait(is_reply: bool, num_tokens: int) -> None:
@@ -138,7 +138,7 @@ async def test_a_silent_stream_begins_and_pings(site: Site) -> None:
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = response.aiter_lines()
         assert [await anext(lines) for _ in range(4)] == [": ping", ""] * 2
-        go_on.set()  # the thoughts end, the reply begins
+        go_on.set()  # the first pass ends, the reply begins
         while (line := await anext(lines)) in (": ping", ""):
             pass
         assert line == 'data: {"delta": "t"}'
@@ -166,7 +166,7 @@ async def test_an_error_after_a_ping_is_the_last_event(site: Site) -> None:
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_error"
 
 
-async def test_who_leaves_between_two_pings_cancels(site: Site) -> None:
+async def test_a_disconnect_between_two_pings_cancels_the_turn(site: Site) -> None:
     async def hang(is_reply: bool, num_tokens: int) -> None:
         await asyncio.sleep(60 if num_tokens == 3 else 0)
 
@@ -185,7 +185,7 @@ async def test_who_leaves_between_two_pings_cancels(site: Site) -> None:
     assert site.model.num_aborted == 1
 
 
-async def test_an_oversized_upload_is_cut_off(site: Site) -> None:
+async def test_an_oversized_upload_is_refused_early(site: Site) -> None:
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(1000):
             yield b"a" * 16 * 1024
@@ -197,5 +197,5 @@ async def test_an_oversized_upload_is_cut_off(site: Site) -> None:
         try:
             response = await client.post("/", content=endless())
         except httpx.WriteError:
-            return  # the server had answered and closed before the upload's end
+            return  # the server responded and closed before the upload ended
         assert response.status_code == 413

@@ -1,4 +1,4 @@
-"""Every refusal in the contract's form, and nothing stored."""
+"""Every error has the form of the API contract, and nothing is stored."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ FIELDS = st.sampled_from(
 )
 
 
-ANY_TEXT = st.text(st.characters())  # lone surrogates too
+ANY_TEXT = st.text(st.characters())  # including lone surrogates
 BODIES = st.builds(
     lambda body, prompt: json.dumps(body | {"prompt": prompt}),
     st.dictionaries(FIELDS, JSON, max_size=2),
@@ -68,7 +68,7 @@ BODIES = st.builds(
 
 
 @pytest.mark.parametrize(("body", "param"), BAD_BODIES)
-async def test_a_bad_body_is_refused_in_form(site: Site, body: bytes, param: str | None) -> None:
+async def test_a_bad_body_is_a_400(site: Site, body: bytes, param: str | None) -> None:
     response = await site.client.post("/", content=body)
     assert response.status_code == 400
     error = response.json()["error"]
@@ -93,7 +93,7 @@ def test_no_body_causes_a_server_error(store_url: str, body: str | bytes) -> Non
     asyncio.run(post())
 
 
-async def test_a_prompt_that_is_too_long(site: Site) -> None:
+async def test_a_prompt_that_is_too_long_is_a_400(site: Site) -> None:
     answer = (await site.post()).json()
     for body in ({"prompt": "长" * 5000}, {"max_length": 100}):
         response = await site.post(uid=answer["uid"], **body)
@@ -102,20 +102,20 @@ async def test_a_prompt_that_is_too_long(site: Site) -> None:
     assert len((await site.post(uid=answer["uid"])).json()["history"]) == 2
 
 
-async def test_a_body_over_the_cap(site: Site) -> None:
+async def test_a_body_over_the_limit_is_a_413(site: Site) -> None:
     response = await site.post(prompt="a" * 64 * 1024)
     assert response.status_code == 413
     assert response.json()["error"]["type"] == "invalid_request_error"
     assert site.model.prompts == []
 
 
-async def test_an_unknown_model(site: Site) -> None:
+async def test_an_unknown_model_is_a_404(site: Site) -> None:
     response = await site.post(model="gpt-4")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "model_not_found"
 
 
-async def test_an_unknown_path_or_method(site: Site) -> None:
+async def test_an_unknown_path_or_method_is_a_404_or_405(site: Site) -> None:
     for response, status in (
         (await site.client.get("/nowhere"), 404),
         (await site.client.get("/"), 405),
@@ -125,7 +125,7 @@ async def test_an_unknown_path_or_method(site: Site) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_busy_session(site: Site, stream: bool) -> None:
+async def test_a_busy_session_is_a_409(site: Site, stream: bool) -> None:
     answer = (await site.post()).json()
     go_on = asyncio.Event()
 
@@ -143,7 +143,7 @@ async def test_a_busy_session(site: Site, stream: bool) -> None:
     assert (await running).status_code == 200
 
 
-async def test_a_key_in_progress(site: Site) -> None:
+async def test_a_running_key_is_a_409(site: Site) -> None:
     headers = {"Idempotency-Key": os.urandom(16).hex()}
     go_on = asyncio.Event()
 
@@ -163,7 +163,7 @@ async def test_a_key_in_progress(site: Site) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a b", "short", "x" * 256, "é" * 20])
-async def test_a_bad_key(site: Site, key: str) -> None:
+async def test_a_bad_key_is_a_400(site: Site, key: str) -> None:
     headers = [(b"Idempotency-Key", key.encode("latin-1"))]
     response = await site.client.post("/", json={"prompt": "hi"}, headers=headers)
     assert response.status_code == 400
@@ -179,7 +179,7 @@ async def test_a_bad_key(site: Site, key: str) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_engines_error(
+async def test_an_error_of_the_engine_has_its_status(
     site: Site, error: Exception, status: int, code: str, stream: bool
 ) -> None:
     async def fail(is_reply: bool, num_tokens: int) -> None:
@@ -204,7 +204,7 @@ async def test_an_error_after_the_first_byte_is_the_last_event(site: Site) -> No
     assert last["error"]["code"] == "engine_error" and last["error"]["message"] == "a rank is dead"
 
 
-async def test_a_deadline(site: Site) -> None:
+async def test_a_deadline_before_the_reply_is_a_408(site: Site) -> None:
     async def hang(is_reply: bool, num_tokens: int) -> None:
         await asyncio.sleep(60)
 

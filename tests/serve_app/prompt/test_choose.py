@@ -1,4 +1,4 @@
-"""A model's tokenizer has to know the tokens of its own dialogue, and no others."""
+"""A tokenizer must have the special tokens of its model's dialogue, and no others."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_each_dialogue_has_its_builder(tmp_path: Path) -> None:
     assert isinstance(build_prompts(tokenizer, model, "plain"), PlainPromptBuilder)
 
 
-def test_a_plain_model_needs_no_token_of_commands(tmp_path: Path) -> None:
+def test_a_plain_model_needs_no_token_for_commands(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     file = model / "tokenizer.json"
     fields = json.loads(file.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""The embedded store's life: up, killed, orphaned, doubled, stopped; no acknowledged turn lost."""
+"""The embedded store is started, killed, orphaned and stopped; no acknowledged turn is lost."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ def is_running(pid: int) -> bool:
 
 async def append(store: RedisSessionStore, uid: str, number: int) -> Turn:
     lease = Lease(uid, "ann", f"key {number}", new_token())
-    return await store.commit(lease, number, Turn(lease.key, "u", "t", "c", "r", new_token()))
+    return await store.commit(lease, number, Turn("u", "t", "c", "r", new_token(), lease.key))
 
 
 async def read(url: str, uid: str) -> tuple[Turn, ...]:
@@ -49,7 +49,7 @@ async def read(url: str, uid: str) -> tuple[Turn, ...]:
 
 
 async def test_every_write_is_on_disk_before_it_is_acknowledged(store_url: str) -> None:
-    """A kill cannot tell: only a loss of power could show the difference."""
+    """Checks the settings, since only a power loss would show the difference."""
     async with Redis.from_url(store_url) as raw:
         for name, value in (
             ("appendonly", "yes"),
@@ -59,7 +59,7 @@ async def test_every_write_is_on_disk_before_it_is_acknowledged(store_url: str) 
             assert await raw.config_get(name) == {name: value}
 
 
-async def test_turns_outlive_a_stop_and_a_start(tmp_path: Path) -> None:
+async def test_turns_survive_a_restart(tmp_path: Path) -> None:
     uid = new_token()
     with EmbeddedStore(tmp_path / "data") as server:
         store = RedisSessionStore(server.url)
@@ -73,7 +73,7 @@ async def test_turns_outlive_a_stop_and_a_start(tmp_path: Path) -> None:
 
 
 async def test_kill_9_loses_no_acknowledged_turn(tmp_path: Path) -> None:
-    """The server is killed while clients append; their own retries see them through."""
+    """The server is killed while clients append; their retries hide it."""
     uids = [new_token() for _ in range(4)]
     stored: dict[str, list[Turn]] = {uid: [] for uid in uids}
     is_over = asyncio.Event()
@@ -112,7 +112,7 @@ def test_a_second_start_on_the_same_directory_is_refused(tmp_path: Path) -> None
         pass
 
 
-async def test_the_server_of_a_killed_supervisor_is_replaced(tmp_path: Path) -> None:
+async def test_the_orphan_of_a_killed_supervisor_is_replaced(tmp_path: Path) -> None:
     supervisor = subprocess.Popen(
         [sys.executable, "-c", _SUPERVISOR, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -127,7 +127,7 @@ async def test_the_server_of_a_killed_supervisor_is_replaced(tmp_path: Path) -> 
             EmbeddedStore(tmp_path).start()
         supervisor.kill()
     try:
-        assert is_running(int(pid)), "an orphan, as a killed supervisor leaves it"
+        assert is_running(int(pid)), "the orphan runs"
         with EmbeddedStore(tmp_path) as server:
             assert not is_running(int(pid))
             assert await read(server.url, uid) == (turn,)
@@ -137,26 +137,26 @@ async def test_the_server_of_a_killed_supervisor_is_replaced(tmp_path: Path) -> 
     assert not Path(url.removeprefix("unix://")).parent.exists()
 
 
-def test_a_stale_note_of_another_process_harms_nobody(tmp_path: Path) -> None:
+def test_stale_files_of_another_process_do_no_harm(tmp_path: Path) -> None:
     tmp_path.joinpath("lock").write_text("1")
     tmp_path.joinpath("socket").write_text(str(tmp_path / "gone" / "store.sock"))
     with EmbeddedStore(tmp_path) as server:
         assert is_running(server.pid)
 
 
-def test_a_ctrl_c_at_the_terminal_does_not_reach_the_server(tmp_path: Path) -> None:
+def test_ctrl_c_does_not_reach_the_server(tmp_path: Path) -> None:
     with EmbeddedStore(tmp_path) as server:
         assert os.getpgid(server.pid) != os.getpgid(0)
 
 
-def test_only_its_user_may_connect(tmp_path: Path) -> None:
+def test_only_its_user_can_connect(tmp_path: Path) -> None:
     with EmbeddedStore(tmp_path) as server:
         socket = Path(server.url.removeprefix("unix://"))
         assert socket.stat().st_mode & 0o077 == 0
         assert socket.parent.stat().st_mode & 0o077 == 0
 
 
-def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_reports_why_and_leaves_nothing(tmp_path: Path) -> None:
     broken = tmp_path / "appendonlydir"
     broken.mkdir()
     (broken / "appendonly.aof.manifest").write_text("nonsense\n")

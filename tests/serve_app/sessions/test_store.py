@@ -1,9 +1,10 @@
-"""The store's promises on a real server: atomic, owned, ordered, once, and gone when gone."""
+"""The guarantees of the store, on a real server: atomic, owned, ordered, once, durable."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from serve_app.sessions.store import Lease
 
 
 def a_turn(key: str, reply: str = "ok") -> Turn:
-    return Turn(key, "hi", "None", "None", "\nNone\n", reply)
+    return Turn("hi", "None", "None", "\nNone\n", reply, key)
 
 
 def a_lease(uid: str = "", owner: str = "ann", key: str = "") -> Lease:
@@ -30,24 +31,38 @@ def a_lease(uid: str = "", owner: str = "ann", key: str = "") -> Lease:
 
 
 @pytest.fixture
-async def brief(store_url: str) -> AsyncIterator[RedisSessionStore]:
+async def short_lived(store_url: str) -> AsyncIterator[RedisSessionStore]:
     client = RedisSessionStore(store_url, StoreSettings(session_ttl_s=1.5, lease_s=0.8))
     yield client
     await client.close()
 
 
-async def test_a_turn_is_read_back_as_it_was(store: RedisSessionStore) -> None:
+async def test_a_turn_is_read_back_unchanged(store: RedisSessionStore) -> None:
     lease = a_lease()
     opened = await store.begin(lease, may_create=True)
     assert opened is not None and opened.is_leased and opened.session.turns == ()
     assert await store.load(lease.uid, "ann") is None
-    turn = Turn(lease.key, "嗨\0\n", "想", "None", "\nNone\n", "🙂 <eom>", "f", 3)
+    turn = Turn("嗨\0\n", "想", "None", "\nNone\n", "🙂 <eom>", lease.key, "f", 3, "length")
     assert await store.commit(lease, 0, turn) == turn
     session = await store.load(lease.uid, "ann")
     assert session is not None and session.turns == (turn,)
 
 
-async def test_another_owner_sees_and_changes_nothing(store: RedisSessionStore) -> None:
+async def test_a_turn_without_the_newest_fields_is_read_with_their_defaults(
+    store: RedisSessionStore, store_url: str
+) -> None:
+    """A session may hold turns that an earlier version stored."""
+    lease = a_lease()
+    turn = await store.commit(lease, 0, a_turn(lease.key))
+    old = asdict(turn)
+    del old["finish_reason"]
+    async with Redis.from_url(store_url) as raw:
+        await raw.lset(f"moss:{{{lease.uid}}}:turns", 0, msgpack.packb(old))
+    session = await store.load(lease.uid, "ann")
+    assert session is not None and session.turns == (turn,)
+
+
+async def test_another_owner_can_neither_read_nor_write(store: RedisSessionStore) -> None:
     lease = a_lease()
     await store.commit(lease, 0, a_turn(lease.key))
     foreign = a_lease(lease.uid, "bob")
@@ -60,11 +75,11 @@ async def test_another_owner_sees_and_changes_nothing(store: RedisSessionStore) 
     assert session is not None and len(session.turns) == 1
 
 
-async def test_one_lease_at_a_time(store: RedisSessionStore) -> None:
+async def test_a_session_has_one_lease_at_a_time(store: RedisSessionStore) -> None:
     first, second = a_lease(), a_lease()
     second = replace(second, uid=first.uid)
     assert await store.begin(first, may_create=True)
-    assert await store.begin(first, may_create=True), "a step sent twice is one step"
+    assert await store.begin(first, may_create=True), "begin is idempotent"
     with pytest.raises(SessionBusyError):
         await store.begin(second, may_create=True)
     with pytest.raises(IdempotencyInProgressError):
@@ -85,21 +100,21 @@ async def test_commit_ends_the_lease(store: RedisSessionStore) -> None:
     assert opened is not None and opened.is_leased
 
 
-async def test_a_lost_lease_expires_and_a_renewed_one_does_not(brief: RedisSessionStore) -> None:
+async def test_only_a_renewed_lease_does_not_expire(short_lived: RedisSessionStore) -> None:
     lease, other = a_lease(), a_lease()
     other = replace(other, uid=lease.uid)
-    await brief.begin(lease, may_create=True)
+    await short_lived.begin(lease, may_create=True)
     for _ in range(4):
         await asyncio.sleep(0.3)
-        assert await brief.renew(lease)
+        assert await short_lived.renew(lease)
     with pytest.raises(SessionBusyError):
-        await brief.begin(other, may_create=True)
+        await short_lived.begin(other, may_create=True)
     await asyncio.sleep(1)
-    assert not await brief.renew(lease)
-    assert await brief.begin(other, may_create=True)
+    assert not await short_lived.renew(lease)
+    assert await short_lived.begin(other, may_create=True)
 
 
-async def test_a_turn_from_an_old_history_is_refused(store: RedisSessionStore) -> None:
+async def test_a_turn_on_an_outdated_history_is_refused(store: RedisSessionStore) -> None:
     lease = a_lease()
     late = a_lease(lease.uid)
     await store.commit(lease, 0, a_turn(lease.key))
@@ -119,7 +134,7 @@ async def test_a_key_is_stored_once(store: RedisSessionStore) -> None:
     assert opened.session.turns == (first,)
 
 
-async def test_the_chat_that_a_key_starts_has_one_uid(store: RedisSessionStore) -> None:
+async def test_a_key_reserves_one_uid_per_owner(store: RedisSessionStore) -> None:
     key = new_token()
     uids = await asyncio.gather(*(store.reserve_uid("ann", key) for _ in range(20)))
     assert len(set(uids)) == 1 and is_uid(uids[0])
@@ -127,33 +142,35 @@ async def test_the_chat_that_a_key_starts_has_one_uid(store: RedisSessionStore) 
     assert await store.reserve_uid("ann", key + "x") != uids[0]
 
 
-async def test_gone_means_gone_and_an_append_prolongs(brief: RedisSessionStore) -> None:
+async def test_an_expired_session_is_gone_and_an_append_renews_the_ttl(
+    short_lived: RedisSessionStore,
+) -> None:
     lease = a_lease()
     for number in range(4):
         lease = replace(lease, key=f"{number}")
-        await brief.commit(lease, number, a_turn(lease.key))
+        await short_lived.commit(lease, number, a_turn(lease.key))
         await asyncio.sleep(0.6)
-    assert await brief.load(lease.uid, "ann") is not None
+    assert await short_lived.load(lease.uid, "ann") is not None
     await asyncio.sleep(1.7)
-    assert await brief.load(lease.uid, "ann") is None
-    assert await brief.begin(a_lease(lease.uid), may_create=False) is None
+    assert await short_lived.load(lease.uid, "ann") is None
+    assert await short_lived.begin(a_lease(lease.uid), may_create=False) is None
     with pytest.raises(TurnNotStoredError):
-        await brief.commit(a_lease(lease.uid), 4, a_turn("5"))
-    assert await brief.load(lease.uid, "ann") is None
+        await short_lived.commit(a_lease(lease.uid), 4, a_turn("5"))
+    assert await short_lived.load(lease.uid, "ann") is None
 
 
-async def test_nothing_of_an_expired_chat_stays_in_the_store(
-    brief: RedisSessionStore, store_url: str
+async def test_an_expired_session_leaves_no_keys_in_the_store(
+    short_lived: RedisSessionStore, store_url: str
 ) -> None:
     lease = a_lease()
-    await brief.begin(lease, may_create=True)
-    await brief.commit(lease, 0, a_turn(lease.key))
+    await short_lived.begin(lease, may_create=True)
+    await short_lived.commit(lease, 0, a_turn(lease.key))
     await asyncio.sleep(1.7)
     async with Redis.from_url(store_url) as raw:
         assert await raw.keys(f"*{lease.uid}*") == []
 
 
-async def test_clients_that_race_append_every_turn_once_in_order(store: RedisSessionStore) -> None:
+async def test_racing_clients_append_every_turn_once_and_in_order(store: RedisSessionStore) -> None:
     uid = new_token()
 
     async def client(number: int) -> None:
@@ -178,26 +195,26 @@ async def test_clients_that_race_append_every_turn_once_in_order(store: RedisSes
     assert len({turn.key for turn in session.turns}) == 24
 
 
-async def test_a_store_that_is_away_is_an_error_in_bounded_time() -> None:
-    away = RedisSessionStore(
+async def test_an_unreachable_store_is_an_error_in_bounded_time() -> None:
+    unreachable = RedisSessionStore(
         "redis://:secret@127.0.0.1:1", StoreSettings(answer_timeout_s=0.2, max_retries=1)
     )
     lease = a_lease()
     async with asyncio.timeout(10):
         for step in (
-            away.check(),
-            away.load(lease.uid, "ann"),
-            away.begin(lease, may_create=True),
-            away.commit(lease, 0, a_turn(lease.key)),
-            away.reserve_uid("ann", "key"),
+            unreachable.check(),
+            unreachable.load(lease.uid, "ann"),
+            unreachable.begin(lease, may_create=True),
+            unreachable.commit(lease, 0, a_turn(lease.key)),
+            unreachable.reserve_uid("ann", "key"),
         ):
             with pytest.raises(StoreUnavailableError, match=r"at 127\.0\.0\.1:1 failed") as raised:
                 await step
             assert "secret" not in str(raised.value)
-    await away.close()
+    await unreachable.close()
 
 
-async def test_a_full_store_refuses_and_keeps_what_it_has(
+async def test_a_full_store_refuses_writes_and_keeps_its_sessions(
     store: RedisSessionStore, store_url: str
 ) -> None:
     lease, late = a_lease(), a_lease()
@@ -236,7 +253,7 @@ async def test_only_an_append_only_store_is_durable(
             await raw.config_set("appendonly", "yes")
 
 
-def test_a_url_that_is_none_is_refused() -> None:
+def test_an_invalid_url_is_refused() -> None:
     with pytest.raises(ConfigError):
         RedisSessionStore("sqlite:///chats")
 
@@ -246,11 +263,13 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), max_size=5))
 @settings(max_examples=30, deadline=None)
-def test_any_text_comes_back_byte_equal(store_url: str, texts: list[tuple[str, str, str]]) -> None:
+def test_any_text_is_read_back_byte_for_byte(
+    store_url: str, texts: list[tuple[str, str, str]]
+) -> None:
     async def round_trip() -> None:
         client = RedisSessionStore(store_url)
         uid = new_token()
-        turns = [Turn(str(n), user, "", "", "", reply) for n, (user, _, reply) in enumerate(texts)]
+        turns = [Turn(user, "", "", "", reply, str(n)) for n, (user, _, reply) in enumerate(texts)]
         for number, turn in enumerate(turns):
             await client.commit(a_lease(uid, key=turn.key), number, turn)
         session = await client.load(uid, "ann")

@@ -1,4 +1,4 @@
-"""The store against a model of it that is a dictionary: any order of steps, same answers."""
+"""The store and a dictionary give the same results, in any order of steps."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ OWNERS, KEYS, TOKENS = st.sampled_from(["ann", "bob"]), st.sampled_from("abcd"),
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Two chats, two owners, few keys and leases, so that they collide."""
+    """Two sessions, two owners, few keys and leases, so that they collide."""
 
     url = ""
 
@@ -63,7 +63,7 @@ class StoreMachine(RuleBasedStateMachine):
     def commit(self, chat: int, owner: str, key: str, token: int, lag: int) -> None:
         lease = self.lease(chat, owner, key, token)
         turns = self.turns[lease.uid]
-        turn = Turn(key, "u", "t", "c", "r", new_token())
+        turn = Turn("u", "t", "c", "r", new_token(), key)
         step = self.store.commit(lease, len(turns) + lag, turn)
         stored = next((old for old in turns if old.key == key), None)
         is_owner = self.owners.get(lease.uid, owner) == owner
@@ -106,7 +106,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.runner.close()
 
 
-def test_the_store_behaves_as_a_dictionary(store_url: str) -> None:
+def test_the_store_behaves_like_a_dictionary(store_url: str) -> None:
     StoreMachine.url = store_url
     limits = settings(max_examples=40, stateful_step_count=40, deadline=None)
     run_state_machine_as_test(StoreMachine, settings=limits)

@@ -61,15 +61,24 @@ def add_decode(
 ) -> None:
     """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` fp32 or bf16 with any row
     stride."""
-    num_rows = plan.num_decode_rows
+    num_rows, num_heads, num_splits = plan.num_decode_rows, qkv.shape[2], plan.num_splits
     if not num_rows:
         return
+    wanted = -(-TASKS_PER_THREAD * torch.get_num_threads() // (num_rows * num_splits))
+    head_groups = max(1, min(wanted, num_heads))
+    params = _params(qkv, out, cache, plan, head_groups)
+    program.add(_decode, num_rows * head_groups * num_splits, params)
+    if num_splits > 1:
+        program.add(_merge, num_rows * num_heads, params)
+
+
+def _params(
+    qkv: Tensor, out: Tensor, cache: tuple[Tensor, Tensor], plan: CpuPlan, head_groups: int
+) -> DecodeParams:
     k_cache, v_cache = cache
     num_heads, head_dim = qkv.shape[2:]
-    wanted = -(-TASKS_PER_THREAD * torch.get_num_threads() // (num_rows * plan.num_splits))
-    head_groups = max(1, min(wanted, num_heads))
-    num_partials = num_rows * num_heads * plan.num_splits if plan.num_splits > 1 else 0
-    params = DecodeParams(
+    num_partials = plan.num_decode_rows * num_heads * plan.num_splits if plan.num_splits > 1 else 0
+    return DecodeParams(
         step=plan.step,
         qkv=qkv,
         out=out,
@@ -85,9 +94,6 @@ def add_decode(
         out_dtype=dtype_code(out.dtype),
         head_groups=head_groups,
     )
-    program.add(_decode, num_rows * head_groups * plan.num_splits, params)
-    if plan.num_splits > 1:
-        program.add(_merge, num_rows * num_heads, params)
 
 
 @inner
@@ -176,6 +182,15 @@ def _store_out(sums: Any, factor: Any, p: Any, row: int, head: int) -> None:
     store_row(values, out, head_dim, p.out_dtype)
 
 
+@inner
+def _store_partial(sums: Any, state: Any, partials: int, number: int) -> None:
+    head_dim = len(sums)
+    partial = fp32_at(partials + number * (head_dim + 2) * FP32_BYTES)
+    for i in range(head_dim):
+        partial[i] = sums[i]
+    partial[head_dim], partial[head_dim + 1] = state[0], state[1]
+
+
 @kernel
 def _decode(params: int, task: int) -> None:
     p = _read_params(params)
@@ -203,10 +218,7 @@ def _decode(params: int, task: int) -> None:
             _store_out(sums[head], np.float32(1) / states[head, 1], p, row, first_head + head)
         else:
             number = (index * num_heads + first_head + head) * splits + split
-            partial = fp32_at(p.partials + number * (head_dim + 2) * FP32_BYTES)
-            for i in range(head_dim):
-                partial[i] = sums[head, i]
-            partial[head_dim], partial[head_dim + 1] = states[head, 0], states[head, 1]
+            _store_partial(sums[head], states[head], p.partials, number)
 
 
 @kernel

@@ -59,6 +59,21 @@ _read_gemm, _read_output = params_reader(GemmParams), params_reader(OutputParams
 _GEMM_BYTES, _OUTPUT_BYTES = num_bytes(GemmParams), num_bytes(OutputParams)
 
 
+def _tile_shapes(panels_by_rows: tuple[int, ...]) -> dict[int, TileShape]:
+    """By rows for a tile that has its panels to itself, by negative rows for one of several."""
+    max_rows, shared_panels = len(panels_by_rows) - 1, panels_by_rows[-1]
+    alone = {
+        rows: TileShape(rows, panels_by_rows[rows], prefetches=True, is_last_reader=True)
+        for rows in range(1, max_rows + 1)
+    }
+    # Rows are split evenly: no tile of several has fewer than half the most.
+    shared = {
+        -rows: TileShape(rows, shared_panels, prefetches=True)
+        for rows in range((max_rows + 1) // 2, max_rows + 1)
+    }
+    return alone | shared
+
+
 def _make_multiply(
     mul_add: MulAdd, panels_by_rows: tuple[int, ...], prefetch_by_rows: tuple[int, ...]
 ) -> Callable[..., None]:
@@ -70,21 +85,9 @@ def _make_multiply(
     bytes of a panel. A single tile waits for memory, so it prefetches its own panels a little
     ahead. Several tiles share a panel, and each prefetches its part of the next one.
     """
-    max_rows, rate, shared_panels = (
-        len(panels_by_rows) - 1,
-        mul_add.panel_step_bytes,
-        panels_by_rows[-1],
-    )
-    alone = {
-        rows: TileShape(rows, panels_by_rows[rows], prefetches=True, is_last_reader=True)
-        for rows in range(1, max_rows + 1)
-    }
-    # Rows are split evenly: no tile of several has fewer than half the most.
-    shared = {
-        -rows: TileShape(rows, shared_panels, prefetches=True)
-        for rows in range((max_rows + 1) // 2, max_rows + 1)
-    }
-    tile = make_tile(mul_add, alone | shared)
+    max_rows, shared_panels = len(panels_by_rows) - 1, panels_by_rows[-1]
+    rate = mul_add.panel_step_bytes
+    tile = make_tile(mul_add, _tile_shapes(panels_by_rows))
 
     @inner
     def multiply(rows: int, x: int, x_stride: int, w: int, stride: int, steps: int, c: int) -> None:

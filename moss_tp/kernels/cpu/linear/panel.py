@@ -27,7 +27,7 @@ class PanelLinear:
         tensors = (x, out) if residual is None else (x, out, residual)
         is_own_residual = residual is not None and residual.data_ptr() == x.data_ptr()
         key = (x.shape, x.stride(), residual is None, is_own_residual)
-        program = self._pool.take(key)
+        program = self._pool.take(key, len(x))
         if program is None:
             program = Program()
             add_gemm(program, x, self._weight, GemmOutput(out, self._has_gelu, residual))

@@ -22,18 +22,25 @@ class ProgramPool(Generic[T]):
         self._programs: dict[Hashable, tuple[T, int]] = {}  # oldest first
         self._lock = threading.Lock()
 
-    def take(self, key: Hashable) -> T | None:
-        """Removes and returns a program; None if there is none for `key`."""
+    def take(self, key: Hashable, num_rows: int) -> T | None:
+        """Removes and returns a program. Without one for `key` it returns None, and makes room for
+        a program of `num_rows` to be built."""
         with self._lock:
             found = self._programs.pop(key, None)
-        return None if found is None else found[0]
+            if found is not None:
+                return found[0]
+            self._evict(num_rows)
+        return None
 
     def put(self, key: Hashable, program: T, num_rows: int) -> None:
         with self._lock:
             self._programs.pop(key, None)
+            self._evict(num_rows)
             self._programs[key] = program, num_rows
-            while len(self._programs) > 1 and self._num_rows() > self._max_rows:
-                del self._programs[next(iter(self._programs))]
 
-    def _num_rows(self) -> int:
-        return sum(num_rows for _, num_rows in self._programs.values())
+    def _evict(self, num_rows: int) -> None:
+        """Drops the oldest programs, until `num_rows` more fit."""
+        total = num_rows + sum(rows for _, rows in self._programs.values())
+        while self._programs and total > self._max_rows:
+            _, rows = self._programs.pop(next(iter(self._programs)))
+            total -= rows

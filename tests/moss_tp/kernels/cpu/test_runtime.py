@@ -83,21 +83,30 @@ def test_threads_without_gnu_openmp(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_taken_program_is_out_of_the_pool() -> None:
     pool = ProgramPool[str]()
     pool.put("key", "program", 1)
-    assert pool.take("other") is None
-    assert pool.take("key") == "program"
-    assert pool.take("key") is None
+    assert pool.take("other", 1) is None
+    assert pool.take("key", 1) == "program"
+    assert pool.take("key", 1) is None
 
 
 def test_the_pool_drops_the_oldest_beyond_its_rows() -> None:
     pool = ProgramPool[str](max_rows=10)
     for name, rows in (("a", 4), ("b", 5), ("c", 3)):
         pool.put(name, name, rows)
-    assert [pool.take(name) for name in "abc"] == [None, "b", "c"]
+    assert [pool.take(name, 1) for name in "abc"] == [None, "b", "c"]
+
+
+def test_the_pool_makes_room_before_a_program_is_built() -> None:
+    pool = ProgramPool[str](max_rows=10)
+    pool.put("a", "a", 4)
+    pool.put("b", "b", 5)
+    assert pool.take("c", 4) is None
+    assert pool.take("a", 1) is None
+    assert pool.take("b", 5) == "b"
 
 
 def test_the_pool_keeps_the_last_program_however_large() -> None:
     pool = ProgramPool[str](max_rows=10)
     pool.put("small", "small", 1)
     pool.put("large", "large", 2000)
-    assert pool.take("small") is None
-    assert pool.take("large") == "large"
+    assert pool.take("large", 2000) == "large"
+    assert pool.take("small", 1) is None

@@ -1,4 +1,4 @@
-"""The guard ends what a server left behind, also when the server had no chance to."""
+"""The guard ends the processes that a server leaves behind, even after a SIGKILL."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import psutil
 
 from serve_app.cli.serve.guard import WATCH_S
 
-# A "server" with a child and a grandchild, in sessions of their own; it says who they are.
+# A "server" with a child and a grandchild in their own sessions; it prints their pids.
 SERVER = """
 import subprocess, sys
 from serve_app.cli.serve.guard import Guard
@@ -49,7 +49,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_leaving_in_order_ends_what_is_left() -> None:
+def test_an_orderly_exit_ends_all_descendants() -> None:
     server, left = start_server()
     assert len(left) == 2
     server.communicate("\n")
@@ -57,7 +57,7 @@ def test_leaving_in_order_ends_what_is_left() -> None:
     assert_gone(left)
 
 
-def test_nothing_outlives_a_killed_server() -> None:
+def test_a_killed_server_leaves_no_descendants() -> None:
     server, left = start_server()
     time.sleep(2 * WATCH_S)
     server.kill()
@@ -65,7 +65,7 @@ def test_nothing_outlives_a_killed_server() -> None:
     assert_gone(left)
 
 
-def test_not_even_one_whose_parent_is_gone_too() -> None:
+def test_an_orphaned_grandchild_is_ended_too() -> None:
     server, (child, grandchild) = start_server()
     time.sleep(2 * WATCH_S)
     child.kill()
@@ -74,19 +74,19 @@ def test_not_even_one_whose_parent_is_gone_too() -> None:
     assert_gone([grandchild])
 
 
-def test_one_that_ignores_sigterm_is_killed() -> None:
+def test_a_process_that_ignores_sigterm_is_killed() -> None:
     server, left = start_server(STUBBORN)
     server.communicate("\n")
     assert_gone(left)
 
 
-def test_a_stranger_is_left_alone() -> None:
-    stranger = subprocess.Popen([sys.executable, "-c", GRANDCHILD])
+def test_an_unrelated_process_is_left_alone() -> None:
+    unrelated = subprocess.Popen([sys.executable, "-c", GRANDCHILD])
     try:
         server, left = start_server()
         server.communicate("\n")
         assert_gone(left)
-        assert stranger.poll() is None
+        assert unrelated.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        unrelated.kill()
+        unrelated.wait()

@@ -1,29 +1,21 @@
-"""What cannot work is one clear line and a status, before anything is started."""
+"""`moss serve` rejects what cannot work with one line, before it starts anything."""
 
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from serve_app.demo.bundled import BUNDLED_MODEL
+from serve_app.bench.load.server_process import free_port
 from serve_app.sessions.embedded import EmbeddedStore
-from tests.e2e.moss_process import free_port
+from tests.support.moss_command import run_moss
 from tests.support.tiny_moss import make_checkpoint
 
 
-def serve(directory: Path, *flags: str) -> str:
-    """The one line of a `moss serve` that must fail with status 1 and leave nothing behind."""
-    shown = subprocess.run(
-        [sys.executable, "-m", "serve_app.cli.main", "serve", *flags],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=directory,
-    )
+def error_of(directory: Path, *flags: str) -> str:
+    """Runs a `moss serve` that must fail with status 1 and one line, and returns that line."""
+    shown = run_moss("serve", *flags, directory=directory)
     assert shown.returncode == 1, shown.stderr
     assert shown.stdout == ""
     assert shown.stderr.startswith("moss: ")
@@ -32,71 +24,71 @@ def serve(directory: Path, *flags: str) -> str:
     return shown.stderr
 
 
-def test_no_such_model(tmp_path: Path) -> None:
-    assert "there is no model directory ./nothing" in serve(tmp_path, "--model", "./nothing")
+def test_missing_model(tmp_path: Path) -> None:
+    assert "there is no model directory ./nothing" in error_of(tmp_path, "--model", "./nothing")
 
 
-def test_a_directory_that_is_no_model(tmp_path: Path) -> None:
+def test_directory_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "config.json" in serve(tmp_path, "--model", "./empty")
+    assert "config.json" in error_of(tmp_path, "--model", "./empty")
 
 
-def test_a_model_without_a_tokenizer(tmp_path: Path) -> None:
+def test_model_without_a_tokenizer(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     (model / "tokenizer.json").unlink()
-    assert "tokenizer.json" in serve(tmp_path, "--model", str(model))
+    assert "tokenizer.json" in error_of(tmp_path, "--model", str(model))
 
 
-def test_a_tokenizer_of_a_larger_model(tmp_path: Path) -> None:
+def test_tokenizer_of_a_larger_model(tmp_path: Path) -> None:
     model = make_checkpoint(tmp_path / "model")
     config = json.loads((model / "config.json").read_text("utf-8"))
     config["vocab_size"] = 10
     (model / "config.json").write_text(json.dumps(config), "utf-8")
-    assert "they are not of one model" in serve(tmp_path, "--model", str(model))
+    assert "they do not belong together" in error_of(tmp_path, "--model", str(model))
 
 
-def test_a_data_directory_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_data_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot write in file/data" in serve(tmp_path, "--data-dir", "file/data")
+    assert "cannot write in file/data" in error_of(tmp_path, "--data-dir", "file/data")
 
 
-def test_tp_does_not_divide_the_heads(tmp_path: Path) -> None:
-    assert "tp 3 does not divide the model's" in serve(tmp_path, "--tp", "3")
+def test_tp_that_does_not_divide_the_heads(tmp_path: Path) -> None:
+    assert "tp 3 does not divide the model's" in error_of(tmp_path, "--tp", "3")
 
 
-def test_more_positions_than_the_model_has(tmp_path: Path) -> None:
-    assert "max_model_len 99999 is beyond" in serve(tmp_path, "--max-model-len", "99999")
+def test_max_model_len_beyond_the_model(tmp_path: Path) -> None:
+    assert "max_model_len 99999 is beyond" in error_of(tmp_path, "--max-model-len", "99999")
 
 
-def test_no_gpu(tmp_path: Path) -> None:
+def test_too_few_gpus(tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.device_count() >= 2:
         pytest.skip("this machine has the GPUs")
-    assert "2 GPUs are needed" in serve(tmp_path, "--device", "cuda")
+    assert "2 GPUs are needed" in error_of(tmp_path, "--device", "cuda")
 
 
-def test_the_port_is_taken(tmp_path: Path) -> None:
+def test_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        assert f"port {port} of 127.0.0.1 is in use" in serve(tmp_path, "--port", str(port))
+        assert f"port {port} of 127.0.0.1 is in use" in error_of(tmp_path, "--port", str(port))
 
 
-def test_an_address_of_another_machine(tmp_path: Path) -> None:
-    assert "cannot listen on 203.0.113.1" in serve(tmp_path, "--host", "203.0.113.1")
+def test_address_of_another_machine(tmp_path: Path) -> None:
+    assert "cannot listen on 203.0.113.1" in error_of(tmp_path, "--host", "203.0.113.1")
 
 
-def test_a_host_that_does_not_exist(tmp_path: Path) -> None:
-    assert "cannot listen on nowhere.invalid" in serve(tmp_path, "--host", "nowhere.invalid")
+def test_unknown_host(tmp_path: Path) -> None:
+    assert "cannot listen on nowhere.invalid" in error_of(tmp_path, "--host", "nowhere.invalid")
 
 
 @pytest.mark.parametrize("url", ["memory", "http://localhost", "redis"])
-def test_a_store_that_is_no_store(tmp_path: Path, url: str) -> None:
-    assert "--store is embedded or a URL" in serve(tmp_path, "--store", url)
+def test_invalid_store_url(tmp_path: Path, url: str) -> None:
+    assert "--store is embedded or a URL" in error_of(tmp_path, "--store", url)
 
 
-def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
-    assert "store" in serve(tmp_path, "--store", f"redis://127.0.0.1:{free_port()}/0")
+def test_unreachable_store(tmp_path: Path) -> None:
+    assert "store" in error_of(tmp_path, "--store", f"redis://127.0.0.1:{free_port()}/0")
 
 
 @pytest.fixture
@@ -105,17 +97,9 @@ def data_in_use(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path / "data"
 
 
-def test_another_server_has_the_data(tmp_path: Path, data_in_use: Path) -> None:
+def test_data_directory_of_another_server(tmp_path: Path, data_in_use: Path) -> None:
     port = str(free_port())
-    shown = subprocess.run(
-        [
-            *(sys.executable, "-m", "serve_app.cli.main", "serve", "--model", str(BUNDLED_MODEL)),
-            *("--port", port, "--data-dir", str(data_in_use)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    shown = run_moss("serve", "--port", port, "--data-dir", str(data_in_use))
     assert shown.returncode == 1
     *progress, last = shown.stderr.splitlines()
     assert len(progress) == 1

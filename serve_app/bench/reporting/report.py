@@ -1,0 +1,61 @@
+"""Formats sections as text tables and as JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from serve_app.bench.hardware.machine import Machine
+from serve_app.bench.reporting.figures import Section
+
+
+def describe(machine: Machine) -> str:
+    """One line about the machine and its measured limits."""
+    dtypes = " or ".join(dict.fromkeys((machine.dtype, "float32")))
+    return (
+        f"{machine.cpu}, {machine.cores} cores; on {machine.threads} threads it reads "
+        f"{machine.read_bytes_s / 1e9:.1f} GB/s and multiplies {dtypes} matrices "
+        f"at {machine.flops_s / 1e9:.0f} GFLOP/s"
+    )
+
+
+def as_text(section: Section) -> str:
+    """The title and a Markdown table."""
+    columns = list(section.rows[0])
+    cells = [columns, *([str(row[column]) for column in columns] for row in section.rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = [_line(line, widths) for line in cells]
+    lines.insert(1, _line(["-" * (width - 1) + ":" for width in widths], widths))
+    return "\n".join([section.title, "", *lines])
+
+
+def as_json(sections: Sequence[Section], machine: Machine | None, command: Sequence[str]) -> str:
+    """The whole report of a run, for other programs."""
+    report: dict[str, Any] = {
+        "moss_serve": version("moss-serve"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "machine": None if machine is None else asdict(machine),
+        "sections": {section.name: _fields(section) for section in sections},
+    }
+    return json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+
+
+def write_json(
+    file: Path, sections: Sequence[Section], machine: Machine | None, command: Sequence[str]
+) -> None:
+    """Writes `as_json` to `file`."""
+    file.write_text(as_json(sections, machine, command), encoding="utf-8")
+
+
+def _fields(section: Section) -> dict[str, Any]:
+    charts = [asdict(chart) for chart in section.charts]
+    return {"title": section.title, "rows": section.rows, "charts": charts}
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+    return f"| {' | '.join(padded)} |"

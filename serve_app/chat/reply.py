@@ -1,0 +1,127 @@
+"""The stateless core: a history and a user's text in, the events of a reply out.
+
+It serves both of MOSS's dialogues: with plugins the reply is the second of two passes, in the
+plain dialogue it is the only one. It knows no session, store or HTTP.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+
+from moss_tp.errors import DeadlineExceededError
+from serve_app.chat.events import Done, Event, Usage
+from serve_app.chat.pass_params import reply_params
+from serve_app.chat.passes import run_pass
+from serve_app.chat.protocols import ChatModel, PluginClient, Prompts
+from serve_app.chat.reply_text import ReplyText
+from serve_app.chat.request import Choice, ReplyRequest
+from serve_app.chat.thinking import ReplyPrompt, ThinkingStage
+from serve_app.prompt.builder import PromptBuilder
+from serve_app.prompt.exchange import Exchange
+from serve_app.streams import merge
+
+PLUGIN_TIMEOUT_S = 5.0
+
+
+class Replier:
+    """Replies with one model in one dialogue; `thinking` is None in the plain dialogue.
+
+    Holds no state of any request.
+    """
+
+    def __init__(
+        self, model: ChatModel, prompts: Prompts, thinking: ThinkingStage | None = None
+    ) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._thinking = thinking
+
+    async def reply(self, request: ReplyRequest) -> AsyncGenerator[Event]:
+        """The events of `request.params.n` choices. Closing it aborts whatever still runs.
+
+        A request without a seed gets a random one. Raises ContextLengthError,
+        InvalidRequestError, the engine's errors, and DeadlineExceededError if the deadline passes
+        before the reply begins; later it ends the reply.
+        """
+        reply_params(request.params, request.max_length, self._prompts.eom_id)  # checks them early
+        # Encoding a body of 256 KB takes most of a second.
+        prompt = await asyncio.to_thread(
+            self._prompts.build,
+            request.history,
+            request.user,
+            request.enabled,
+            request.max_length,
+        )
+        seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
+        first = Choice(request, prompt, 0, seed, asyncio.Event(), {})
+        choices = [self._events(replace(first, index=index)) for index in range(request.params.n)]
+        async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
+            async for event in events:
+                yield event
+
+    async def _events(self, choice: Choice) -> AsyncGenerator[Event]:
+        if choice.index > 0:
+            await choice.has_begun.wait()
+        prompt = ReplyPrompt(choice.prompt.token_ids)
+        if self._thinking is not None:
+            async with aclosing(self._thinking.run(choice)) as steps:
+                async for step in steps:
+                    if isinstance(step, ReplyPrompt):
+                        prompt = step
+                    else:
+                        yield step
+        async with aclosing(self._reply(choice, prompt)) as events:
+            async for event in events:
+                yield event
+
+    async def _reply(self, choice: Choice, prompt: ReplyPrompt) -> AsyncGenerator[Event]:
+        """The last pass. Its deadline ends a reply that has begun as its length does."""
+        room = choice.request.max_length - len(prompt.token_ids)
+        params = reply_params(choice.request.params, room, self._prompts.eom_id)
+        number = 1 if self._thinking is None else 2
+        text = ReplyText(choice.index, prompt.num_items)
+        try:
+            async with aclosing(
+                run_pass(self._model, choice, number, prompt.token_ids, params)
+            ) as deltas:
+                async for delta in deltas:
+                    yield text.add(delta)
+        except DeadlineExceededError:
+            if not text.has_begun:
+                raise
+        if (rest := text.end()) is not None:
+            yield rest
+        yield self._done(choice, prompt, text)
+
+    def _done(self, choice: Choice, prompt: ReplyPrompt, text: ReplyText) -> Done:
+        has_thoughts = self._thinking is not None
+        cached = prompt.num_cached_tokens if has_thoughts else text.num_cached_tokens
+        is_first = choice.index == 0
+        usage = Usage(
+            prompt_tokens=len(choice.prompt.token_ids) * is_first + prompt.num_results_tokens,
+            cached_tokens=cached * is_first,
+            completion_tokens=prompt.num_thoughts_tokens + text.num_tokens,
+            reasoning_tokens=prompt.num_thoughts_tokens,
+        )
+        exchange = Exchange(
+            user=choice.request.user,
+            thoughts=prompt.thoughts,
+            commands=prompt.commands,
+            results=prompt.results,
+            reply=text.text,
+        )
+        return Done(choice.index, text.finish_reason, usage, choice.prompt.dropped_turns, exchange)
+
+
+def create_replier(
+    model: ChatModel,
+    plugins: PluginClient,
+    prompts: Prompts,
+    plugin_timeout_s: float = PLUGIN_TIMEOUT_S,
+) -> Replier:
+    """The Replier for the dialogue that `prompts` is written for."""
+    if not isinstance(prompts, PromptBuilder):
+        return Replier(model, prompts)
+    return Replier(model, prompts, ThinkingStage(model, plugins, prompts, plugin_timeout_s))

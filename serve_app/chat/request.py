@@ -1,0 +1,73 @@
+"""A request for a reply, and one choice of it while it is generated."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from moss_tp.engine.request import EngineRequest
+from moss_tp.sampling_params import SamplingParams, derive_seed
+from plugins_svc.protocol.calls import Call
+from plugins_svc.sdk.output import PluginOutput
+from serve_app.prompt.exchange import Exchange
+from serve_app.prompt.fit import Prompt
+
+TimedOutput = tuple[PluginOutput, int]  # and how many milliseconds the call took
+
+
+@dataclass(frozen=True)
+class ReplyRequest:
+    """What to reply to, and how.
+
+    `max_length` bounds the prompt and everything generated, in tokens; `params.max_tokens`
+    bounds the reply alone. `enabled` names the plugins that may run. `deadline` is in
+    `time.monotonic` seconds. Prompts of different `owner` share no cached block beyond the
+    instruction. `session_id` is a routing hint; a smaller `priority` is served earlier.
+    """
+
+    request_id: str
+    history: Sequence[Exchange]
+    user: str
+    params: SamplingParams
+    enabled: frozenset[str]
+    max_length: int
+    deadline: float
+    owner: str = ""
+    session_id: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Choice number `index` of a request. Its choices share `seed`, `has_begun` and `answers`.
+
+    `has_begun` is set when the first choice has computed the prompt, which the others then find
+    in the prefix cache. `answers` holds the plugin calls that equal calls of other choices reuse.
+    """
+
+    request: ReplyRequest
+    prompt: Prompt
+    index: int
+    seed: int
+    has_begun: asyncio.Event
+    answers: dict[Call, asyncio.Task[TimedOutput]]
+
+    @property
+    def time_left_s(self) -> float:
+        """Seconds until the deadline; negative when it has passed."""
+        return self.request.deadline - time.monotonic()
+
+    def engine_request(
+        self, pass_number: int, prompt_ids: Sequence[int], params: SamplingParams
+    ) -> EngineRequest:
+        """The request for pass `pass_number`, counted from 1, with its own seed."""
+        return EngineRequest(
+            request_id=f"{self.request.request_id}-{self.index}-{pass_number}",
+            prompt_ids=prompt_ids,
+            params=replace(params, seed=derive_seed(self.seed, self.index, pass_number)),
+            salt=self.request.owner,
+            num_shared_tokens=self.prompt.num_shared_tokens,
+            priority=self.request.priority,
+            deadline_s=max(0.0, self.time_left_s),
+            is_continuation=pass_number > 1,
+        )

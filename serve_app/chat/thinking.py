@@ -1,0 +1,120 @@
+"""What comes before the reply of a model with plugins: its first pass, then its plugin calls.
+
+Commands are read only from what the model wrote in the first pass, and once a turn. The result is
+the prompt of the reply pass. It knows no session and no store.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from moss_tp.dialogue import neutralise_output
+from moss_tp.errors import ContextLengthError
+from plugins_svc.protocol.calls import parse_commands, render_commands
+from plugins_svc.protocol.results import Outcome, format_results, num_items
+from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.events import PluginCall, Thoughts
+from serve_app.chat.pass_params import thoughts_params
+from serve_app.chat.passes import run_pass
+from serve_app.chat.plugin_calls import PluginCalls
+from serve_app.chat.protocols import ChatModel, PluginClient
+from serve_app.chat.request import Choice
+from serve_app.prompt.builder import PromptBuilder, Thinking
+from serve_app.prompt.fit import MIN_REPLY_TOKENS
+
+
+@dataclass(frozen=True)
+class ReplyPrompt:
+    """The prompt of the reply pass, and the text and token counts of what preceded it.
+
+    The reply may cite items 1 to `num_items`; None turns the check of citations off.
+    `num_results_tokens` of `token_ids` are the injected Results.
+    """
+
+    token_ids: list[int]
+    thoughts: str = ""
+    commands: str = ""
+    results: str = ""
+    num_items: int | None = None
+    num_results_tokens: int = 0
+    num_thoughts_tokens: int = 0
+    num_cached_tokens: int = 0
+
+
+class ThinkingStage:
+    """Runs the first pass on `model` and the calls on `plugins`, each for `timeout_s` at most.
+
+    Holds no state of any turn.
+    """
+
+    def __init__(
+        self, model: ChatModel, plugins: PluginClient, prompts: PromptBuilder, timeout_s: float
+    ) -> None:
+        self._model = model
+        self._plugins = plugins
+        self._prompts = prompts
+        self._timeout_s = timeout_s
+
+    async def run(self, choice: Choice) -> AsyncGenerator[Thoughts | PluginCall | ReplyPrompt]:
+        """The thoughts, the events of the calls, then the ReplyPrompt.
+
+        Raises DeadlineExceededError, EngineDeadError, and ContextLengthError if no room is left
+        for a reply.
+        """
+        generated_ids, num_cached_tokens = await self._think(choice)
+        thinking = self._prompts.read_thinking(generated_ids)
+        yield Thoughts(choice.index, thinking.thoughts)
+        commands = parse_commands(thinking.commands, choice.request.enabled)
+        calls = PluginCalls(self._plugins, self._timeout_s, choice, commands)
+        async with aclosing(calls.run()) as events:
+            async for event in events:
+                yield event
+        counts = len(generated_ids), num_cached_tokens
+        yield self._fitting_prompt(choice, thinking, calls.outcomes, *counts)
+
+    async def _think(self, choice: Choice) -> tuple[list[int], int]:
+        """The ids that the first pass generates, and how many of its prompt were cached.
+
+        It may use half of the room, so that the reply has the other half.
+        """
+        prompt_ids = choice.prompt.token_ids
+        room = choice.request.max_length - len(prompt_ids)
+        stop_ids = (self._prompts.eoc_id, self._prompts.eom_id)
+        params = thoughts_params(choice.request.params, max(1, room // 2), stop_ids)
+        ids: list[int] = []
+        num_cached_tokens = 0
+        async with aclosing(run_pass(self._model, choice, 1, prompt_ids, params)) as deltas:
+            async for delta in deltas:
+                ids.extend(delta.token_ids)
+                num_cached_tokens = delta.num_cached_tokens
+        return ids, num_cached_tokens
+
+    def _fitting_prompt(
+        self,
+        choice: Choice,
+        thinking: Thinking,
+        outcomes: Sequence[Outcome],
+        num_thoughts_tokens: int,
+        num_cached_tokens: int,
+    ) -> ReplyPrompt:
+        """The reply's prompt with everything; without results, or thoughts, if that is too long."""
+        no_results = [(call, PluginOutput.no_result()) for call, _ in outcomes]
+        prompt_ids = choice.prompt.token_ids
+        options = ((thinking, outcomes), (thinking, no_results), (self._prompts.no_thinking, ()))
+        for base, shown in options:
+            commands = render_commands([call for call, _ in shown])
+            rewritten = self._prompts.with_commands(base, commands)
+            results = format_results(shown, neutralise_output)
+            ids = self._prompts.reply_prompt(prompt_ids, rewritten, results)
+            if len(ids) + MIN_REPLY_TOKENS <= choice.request.max_length:
+                return ReplyPrompt(
+                    token_ids=ids,
+                    thoughts=rewritten.thoughts,
+                    commands=rewritten.commands,
+                    results=results,
+                    num_items=num_items(shown),
+                    num_results_tokens=len(ids) - len(prompt_ids) - len(rewritten.token_ids),
+                    num_thoughts_tokens=num_thoughts_tokens,
+                    num_cached_tokens=num_cached_tokens,
+                )
+        raise ContextLengthError("no room for a reply")

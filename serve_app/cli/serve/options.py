@@ -1,0 +1,69 @@
+"""The flags of `moss serve`, and the ServeSettings made of them.
+
+A flag that is a setting has the name of its field, so that adding one takes a line here and a
+field there. `host`, `port` and `data_dir` belong to the command itself.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moss_tp.device import DEVICES, DTYPES, TRAITS
+from moss_tp.engine_config import KV_CACHE_DTYPES
+from moss_tp.errors import ConfigError
+from serve_app.cli.options import with_options
+from serve_app.demo.bundled import BUNDLED_MODEL
+from serve_app.settings import ServeSettings
+
+EMBEDDED = "embedded"
+STORE_SCHEMES = ("redis://", "rediss://", "unix://")
+# After a Ctrl-C, running requests get this long.
+DRAIN_S = 2
+
+_DTYPE_HELP = "Default: " + ", ".join(f"{t.default_dtype} on {d}" for d, t in TRAITS.items()) + "."
+_DATA_DIR = click.Path(file_okay=False, path_type=Path)
+_DOCUMENTS = click.Path(exists=True, file_okay=False, path_type=Path)
+
+serve_options = with_options(
+    click.option(
+        "--model", default=str(BUNDLED_MODEL), help="Model directory or hub id. Default: demo."
+    ),
+    click.option("--tp", type=click.IntRange(1), default=2, show_default=True, help="Ranks."),
+    click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True),
+    click.option("--dtype", type=click.Choice(DTYPES), help=_DTYPE_HELP),
+    click.option(
+        "--kv-cache-dtype", type=click.Choice(KV_CACHE_DTYPES), help="Default: the same as --dtype."
+    ),
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True),
+    click.option("--store", default=EMBEDDED, show_default=True, help="embedded or redis://…"),
+    click.option(
+        "--data-dir",
+        type=_DATA_DIR,
+        default=Path(".moss"),
+        show_default=True,
+        help="Where the embedded store and the log live.",
+    ),
+    click.option("--max-model-len", type=click.IntRange(2), help="Prompt and reply, in tokens."),
+    click.option(
+        "--documents",
+        "documents_dir",
+        type=_DOCUMENTS,
+        help="Directory of .txt and .md files that web search searches. Default: no web search.",
+    ),
+    click.option(
+        "--dialogue",
+        type=click.Choice(["plugin", "plain"]),
+        help="The model's dialogue format. Default: plugin if its name says so, else plain.",
+    ),
+)
+
+
+def serve_settings(fields: dict[str, Any]) -> ServeSettings:
+    """The settings of a server on this machine. Raises ConfigError for a bad `store`."""
+    store = fields["store"]
+    if store != EMBEDDED and not store.startswith(STORE_SCHEMES):
+        raise ConfigError(f"--store is {EMBEDDED} or a URL such as redis://host:6379/0")
+    # A failed start is shown to the user at once instead of being tried again.
+    return ServeSettings.model_validate({**fields, "drain_s": DRAIN_S, "start_attempts": 1})

@@ -1,0 +1,27 @@
+"""The Ray Serve options that all deployments of the application share.
+
+One set for ingress, model and plugins, so that health checks, draining and failed starts work the
+same everywhere. Name, replicas and resources are set where each deployment is built.
+"""
+
+from typing import Any
+
+from serve_app.settings import ServeSettings
+
+# Beyond the bound of the engine's own queue: Serve's queue is polled, hence slow.
+MAX_ONGOING_REQUESTS = 4096
+HEALTH_CHECK_PERIOD_S = 2
+HEALTH_CHECK_TIMEOUT_S = 10
+DRAIN_POLL_S = 0.2
+
+
+def deployment_options(settings: ServeSettings) -> dict[str, Any]:
+    """Keyword arguments of `serve.deployment`."""
+    return {
+        "max_ongoing_requests": MAX_ONGOING_REQUESTS,
+        "health_check_period_s": HEALTH_CHECK_PERIOD_S,
+        "health_check_timeout_s": HEALTH_CHECK_TIMEOUT_S,
+        "graceful_shutdown_timeout_s": settings.drain_s,
+        "graceful_shutdown_wait_loop_s": DRAIN_POLL_S,
+        "max_constructor_retry_count": settings.start_attempts,
+    }

@@ -1,0 +1,23 @@
+"""One exchange of a dialogue as plain text: what a history is made of.
+
+It is the same for a stored turn, a client's message list and the turn that is being generated. It
+knows no session, no key and no tokens.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A user's text and the model's whole answer, without markers.
+
+    `commands` are the calls that ran; `results` is the body of the Results segment, including
+    its leading and trailing space or newline. A model without plugins leaves `thoughts`,
+    `commands` and `results` empty.
+    """
+
+    user: str
+    thoughts: str
+    commands: str
+    results: str
+    reply: str

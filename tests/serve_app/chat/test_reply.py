@@ -1,0 +1,317 @@
+"""The stateless core: the events of a reply, its usage, seeds, choices and engine requests."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from moss_tp.errors import DeadlineExceededError, EngineDeadError, InvalidRequestError
+from moss_tp.sampling_params import SamplingParams, derive_seed
+from plugins_svc.sdk.output import Item, PluginOutput
+from serve_app.chat.events import Delta, Done, Event, PluginCall, SearchItem, Thoughts, Usage
+from serve_app.chat.reply import create_replier
+from serve_app.chat.request import ReplyRequest
+from serve_app.prompt.builder import PromptBuilder
+from serve_app.prompt.exchange import Exchange
+from serve_app.prompt.plain import PlainPromptBuilder
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, think_of
+
+CODEC = CharCodec()
+META = "Be brief.\n"
+PROMPTS = PromptBuilder(CODEC, META)
+PLAIN = PlainPromptBuilder(CODEC, META)
+HISTORY = (Exchange("hi", "Greet.", "None", "\nNone\n", "hello"),)
+PARAMS = SamplingParams(max_tokens=2**31, seed=5)
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def plugins() -> FakePlugins:
+    return FakePlugins()
+
+
+def a_request(params: SamplingParams = PARAMS, time_s: float = 30) -> ReplyRequest:
+    return ReplyRequest(
+        request_id="r",
+        history=HISTORY,
+        user="你好",
+        params=params,
+        enabled=frozenset({"calculator", "web_search"}),
+        max_length=2048,
+        deadline=time.monotonic() + time_s,
+        owner="ann",
+        session_id="s",
+        priority=3,
+    )
+
+
+def reply(
+    model: FakeModel, request: ReplyRequest, plugins: FakePlugins | None = None
+) -> AsyncGenerator[Event]:
+    """In the plain dialogue if there are no plugins."""
+    prompts = PLAIN if plugins is None else PROMPTS
+    return create_replier(model, plugins or FakePlugins(), prompts, 0.3).reply(request)
+
+
+async def events_of(
+    model: FakeModel, request: ReplyRequest, plugins: FakePlugins | None = None
+) -> list[Event]:
+    return [event async for event in reply(model, request, plugins)]
+
+
+async def test_thoughts_calls_deltas_and_done_come_in_this_order(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    model.think = think_of('Search("a"), Calculate("1+1"), Search("b")')
+    found = [Item(f"T{n}", f"u{n}", f"text {n}") for n in range(6)]
+    plugins.answers = {
+        "a": PluginOutput(True, items=tuple(found[:3])),
+        "1+1": PluginOutput(True, ("2",)),
+        "b": PluginOutput(True, items=tuple(found[3:])),
+    }
+    thoughts, *calls = (await events_of(model, a_request(), plugins))[:7]
+    assert thoughts == Thoughts(0, "Use it.")
+    a = PluginCall(0, "r-0-0", "Search", "a", "done", _numbered(found[:2], 1))
+    one = PluginCall(0, "r-0-1", "Calculate", "1+1", "done", "2")
+    b = PluginCall(0, "r-0-2", "Search", "b", "done", _numbered(found[3:5], 3))
+    ended = [a, b, one]  # in the order of the Results
+    assert calls[:3] == [replace(call, state="started", output=None) for call in (a, one, b)]
+    assert [isinstance(call, PluginCall) and replace(call, ms=None) for call in calls[3:]] == ended
+    assert all(isinstance(call, PluginCall) and call.ms is not None for call in calls[3:])
+    assert "<|4|>: 'text 4'" in model.prompts[1] and "<|5|>" not in model.prompts[1]
+
+
+def _numbered(items: list[Item], first: int) -> tuple[SearchItem, ...]:
+    return tuple(
+        SearchItem(n, item.title, item.url, item.snippet) for n, item in enumerate(items, first)
+    )
+
+
+async def test_equal_calls_of_several_choices_run_once_unless_they_have_effects(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    model.think = think_of('Calculate("1+1"), Text2Image("cat")')
+    plugins.answers["1+1"] = PluginOutput(True, ("2",))
+    request = replace(
+        a_request(replace(PARAMS, n=3)), enabled=frozenset({"calculator", "text_to_image"})
+    )
+    events = await events_of(model, request, plugins)
+    assert Counter(map(str, plugins.calls)) == {'Calculate("1+1")': 1, 'Text2Image("cat")': 3}
+    outputs = [e.output for e in events if isinstance(e, PluginCall) and e.name == "Calculate"]
+    assert outputs.count("2") == 3
+    plugins.calls.clear()
+    await events_of(model, a_request(), plugins)
+    assert len(plugins.calls) == 1, "another request runs its own calls"
+
+
+async def test_a_call_without_a_result_fails(model: FakeModel, plugins: FakePlugins) -> None:
+    model.think = think_of('Calculate("bad"), Search("none"), Calculate("slow")')
+    plugins.answers = {"bad": ValueError(), "none": PluginOutput(True), "slow": 60.0}
+    events = await events_of(model, a_request(), plugins)
+    ended = [e for e in events if isinstance(e, PluginCall) and e.state != "started"]
+    assert [(call.state, call.output) for call in ended] == [("failed", None)] * 3
+    (slow,) = [call for call in ended if call.argument == "slow"]
+    assert slow.ms is not None and 250 < slow.ms < 3000
+
+
+async def test_deltas_hold_every_token_of_the_reply(model: FakeModel, plugins: FakePlugins) -> None:
+    model.reply = lambda prompt: " a<sup><|7|></sup>b<eom>"
+    events = await events_of(model, a_request(replace(PARAMS, logprobs=0)), plugins)
+    deltas = [event for event in events if isinstance(event, Delta)]
+    ids = [token_id for delta in deltas for token_id in delta.token_ids]
+    assert ids == CODEC.spell(model.reply(""))
+    assert [token.token_id for delta in deltas for token in delta.logprobs] == ids
+    assert "".join(delta.text for delta in deltas) == "ab", "there is no item 7"
+
+
+async def test_done_holds_the_exchange(model: FakeModel, plugins: FakePlugins) -> None:
+    model.think = think_of('Calculate("1+1")')
+    plugins.answers["1+1"] = PluginOutput(True, ("2",))
+    *_, done = await events_of(model, a_request(), plugins)
+    results = "\nCalculate(\"1+1\") => '2'\n"
+    exchange = Exchange("你好", "Use it.", 'Calculate("1+1")', results, "turn 2")
+    assert isinstance(done, Done) and done.exchange == exchange
+    *_, done = await events_of(model, a_request())
+    assert isinstance(done, Done) and done.exchange == Exchange("你好", "", "", "", "turn 2")
+
+
+async def test_usage_counts_both_passes(model: FakeModel, plugins: FakePlugins) -> None:
+    model.think = think_of('Calculate("1+1")')
+    model.num_cached_tokens = 9
+    plugins.answers["1+1"] = PluginOutput(True, ("2",))
+    *_, done = await events_of(model, a_request(), plugins)
+    assert isinstance(done, Done)
+    num_thoughts = len(CODEC.spell(model.think("")))
+    num_results = len(CODEC.spell(f"<|Results|>:{done.exchange.results}<eor>\n<|MOSS|>:"))
+    assert done.usage == Usage(
+        prompt_tokens=len(model.prompt_ids[0]) + num_results,
+        cached_tokens=9,
+        completion_tokens=num_thoughts + len(CODEC.spell(" turn 2<eom>")),
+        reasoning_tokens=num_thoughts,
+    )
+
+
+async def test_usage_of_a_plain_reply(model: FakeModel) -> None:
+    model.num_cached_tokens = 9
+    *deltas, done = await events_of(model, a_request())
+    assert isinstance(done, Done) and all(isinstance(event, Delta) for event in deltas)
+    num_reply = len(CODEC.spell(" turn 2<eom>"))
+    assert done.usage == Usage(len(model.prompt_ids[0]), 9, num_reply, 0)
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+async def test_the_finish_reason_reaches_the_end(
+    model: FakeModel, plugins: FakePlugins, is_plain: bool
+) -> None:
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(60 if num_tokens == 4 and is_reply else 0)
+
+    async def finish_reason(request: ReplyRequest) -> str:
+        *_, done = await events_of(model, request, None if is_plain else plugins)
+        assert isinstance(done, Done)
+        return done.finish_reason
+
+    assert await finish_reason(a_request()) == "stop"
+    assert await finish_reason(a_request(replace(PARAMS, max_tokens=3))) == "length"
+    model.wait = hang
+    assert await finish_reason(a_request(time_s=0.5)) == "length", "the deadline cut it off"
+
+
+async def test_the_engine_learns_owner_priority_deadline_and_continuation(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    await events_of(model, a_request(time_s=30), plugins)
+    first, second = model.requests
+    assert (first.salt, first.priority, second.salt, second.priority) == ("ann", 3, "ann", 3)
+    assert not first.is_continuation and second.is_continuation
+    assert first.deadline_s is not None and second.deadline_s is not None
+    assert 25 < second.deadline_s <= first.deadline_s <= 30
+    shared = model.prompts[0].index("<|Human|>:")
+    assert first.num_shared_tokens == second.num_shared_tokens == shared
+    assert model.prompts[0][:shared].startswith(META)
+    assert model.prompts[0][:shared].endswith("- Text-to-speech: disabled.\n")
+    assert model.session_ids == ["s", "s"]
+
+
+async def test_the_one_pass_of_the_plain_dialogue_is_no_continuation(model: FakeModel) -> None:
+    await events_of(model, a_request())
+    (request,) = model.requests
+    assert not request.is_continuation and request.num_shared_tokens == len(META)
+
+
+async def test_each_pass_and_choice_has_its_own_seed(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    await events_of(model, a_request(replace(PARAMS, n=2)), plugins)
+    seeds = {request.request_id: request.params.seed for request in model.requests}
+    assert seeds == {f"r-{c}-{p}": derive_seed(5, c, p) for c in (0, 1) for p in (1, 2)}
+    assert len(set(seeds.values())) == 4
+
+
+async def test_a_request_without_a_seed_gets_a_random_one(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    for _ in range(2):
+        await events_of(model, a_request(replace(PARAMS, seed=None)), plugins)
+    seeds = [params.seed for params in model.params]
+    assert None not in seeds and len(set(seeds)) == 4
+
+
+async def test_each_choice_has_all_its_events_and_counts_the_prompt_once(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    model.think = think_of('Calculate("1")')
+    alone = await events_of(model, a_request(), plugins)
+    events = await events_of(model, a_request(replace(PARAMS, n=3)), plugins)
+    for index in range(3):
+        own = [event for event in events if event.choice == index]
+        assert [type(event) for event in own] == [type(event) for event in alone]
+        assert [e.id for e in own if isinstance(e, PluginCall)] == [f"r-{index}-0"] * 2
+    num_prompt = len(model.prompt_ids[0])
+    done = [event for event in events if isinstance(event, Done)]
+    usages = {event.choice: event.usage.prompt_tokens for event in done}
+    assert usages[0] - num_prompt == usages[1] == usages[2]
+
+
+async def test_other_choices_begin_when_the_first_has_computed_the_prompt(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    num_requests: list[int] = []
+
+    async def record(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(0.05 if num_tokens == 0 else 0)
+        num_requests.append(len(model.requests))
+
+    model.wait = record
+    await events_of(model, a_request(replace(PARAMS, n=3)), plugins)
+    assert num_requests[0] == 1 and len(model.requests) == 6
+
+
+async def test_an_error_of_one_choice_aborts_the_others(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    async def fail(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == 2:
+            raise EngineDeadError("a rank is dead")
+        await asyncio.sleep(0)
+
+    model.wait = fail
+    with pytest.raises(EngineDeadError):
+        await events_of(model, a_request(replace(PARAMS, n=3)), plugins)
+    assert model.num_running == 0
+
+
+async def test_closing_during_a_plugin_call_cancels_it(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    model.think = think_of('Calculate("1"), Calculate("2")')
+    plugins.answers = {"1": 0.25, "2": 0.25}
+    events = reply(model, a_request(), plugins)
+    async for event in events:
+        if plugins.num_running == 2:
+            break
+        if isinstance(event, PluginCall):
+            await asyncio.sleep(0)
+    assert plugins.num_running == 2
+    await events.aclose()
+    assert plugins.num_running == 0
+
+
+async def test_a_deadline_before_the_reply_is_an_error(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(60 if is_reply else 0)
+
+    model.wait = hang
+    for given in (plugins, None):
+        with pytest.raises(DeadlineExceededError):
+            await events_of(model, a_request(time_s=0.2), given)
+    assert model.num_running == 0
+
+
+async def test_bad_parameters_of_the_reply_are_refused_before_the_first_pass(
+    model: FakeModel, plugins: FakePlugins
+) -> None:
+    params = replace(PARAMS, stop_token_ids=tuple(range(200, 264)))
+    with pytest.raises(InvalidRequestError, match="stop_token_ids"):
+        await events_of(model, a_request(params), plugins)
+    assert model.requests == []
+
+
+async def test_prompts_of_a_longer_history_extend_the_shorter_ones(model: FakeModel) -> None:
+    request = a_request()
+    for _ in range(3):
+        *_, done = await events_of(model, request)
+        assert isinstance(done, Done)
+        request = replace(request, history=(*request.history, done.exchange))
+    for shorter, longer in pairwise(model.prompts):
+        assert longer.startswith(shorter)

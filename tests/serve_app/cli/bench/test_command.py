@@ -1,0 +1,110 @@
+"""`moss bench` on a tiny model, from flags to files. Speeds are not asserted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from moss_tp.errors import ConfigError
+from serve_app.cli.bench.command import command
+from tests.support.tiny_moss import make_checkpoint
+
+QUICK = ("--threads", "1", "--dtype", "float32", "--repeats", "1")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def bench(*arguments: object) -> Result:
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def report(tmp_path: Path, *arguments: object) -> dict[str, Any]:
+    """The rows that the command writes with --json, by section."""
+    file = tmp_path / "report.json"
+    result = bench(*arguments, *QUICK, "--json", file)
+    assert result.exit_code == 0, result.output
+    sections = json.loads(file.read_text("utf-8"))["sections"]
+    return {name: section["rows"] for name, section in sections.items()}
+
+
+def test_engine_alternates_two_engines(model: Path, tmp_path: Path) -> None:
+    png = tmp_path / "engine.png"
+    flags = ("--batch", "1,3", "--prompt", "9", "--new", "6", "--prefill", "20", "--png", png)
+    sections = report(tmp_path, "engine", "--model", model, "--compare", "tp1x1,tp2x1", *flags)
+    rows = [(row["engine"], row["batch"]) for row in sections["decode"]]
+    assert rows == [("tp1x1", 1), ("tp1x1", 3), ("tp2x1", 1), ("tp2x1", 3)]
+    # `tok_s` is not asserted: on a model this small, noise can exceed the whole decode time.
+    assert all(row["step_ms"] > row["host_ms"] > 0 for row in sections["decode"])
+    assert all(row["limit_tok_s"] > 0 for row in sections["decode"])
+    assert [row["tokens"] for row in sections["prefill"]] == [20, 20]
+    assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_mixed_workload(model: Path, tmp_path: Path) -> None:
+    flags = ("--requests", "6", "--prompts", "2-9", "--outputs", "3-5", "--rate", "200")
+    (row,) = report(tmp_path, "engine", "--mixed", "--model", model, *flags)["mixed"]
+    assert row["total_tok_s"] > row["output_tok_s"] > 0
+
+
+def test_soak_measures_memory(model: Path, tmp_path: Path) -> None:
+    (row,) = report(tmp_path, "engine", "--soak", "100", "--model", model)["soak"]
+    assert row["requests"] == 100
+    assert row["rss_last_MiB"] > 0
+
+
+def test_a_chat_is_served_from_the_prefix_cache(model: Path, tmp_path: Path) -> None:
+    flags = ("--turns", "4", "--user", "10", "--reply", "22", "--set", "block_size=4")
+    turns = report(tmp_path, "chat", "--model", model, *flags)["turns"]
+    assert [row["history"] for row in turns] == [0, 32, 64, 96]
+    # All whole blocks; the KV of the last sampled token is never computed.
+    assert [row["cached"] for row in turns] == [0, 28, 60, 92]
+
+
+def test_collectives_of_two_ranks() -> None:
+    few = ("--repeats", "1", "--rounds", "5")
+    result = bench("collectives", "--bytes", "64", "--pauses", "1", *few)
+    assert result.exit_code == 0, result.output
+    rows = [line.split("|")[1:-1] for line in result.output.splitlines() if "memory |" in line]
+    p50_us = {operation.strip(): float(p50) for _, operation, p50, *_ in rows}
+    assert list(p50_us) == [
+        "all-reduce of 64 bytes",
+        "broadcast of a step, 0 ms after the last",
+        "broadcast of a step, 1 ms after the last",
+        "1.0",
+    ]
+    assert all(0 <= number < 1e6 for number in p50_us.values())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--batch", "1,x"), "'1,x' is not like 1,8"),
+        (("--batch", "0"), "'0' is not like 1,8"),
+        (("--mixed", "--prompts", "16"), "'16' has not 2 numbers"),
+        (("--compare", "tp1"), "'tp1' is not like tp1x2,tp2x1"),
+        (("--set", "block_size"), "'block_size' is not FIELD=VALUE"),
+    ],
+)
+def test_a_bad_flag_is_a_usage_error(flags: tuple[str, ...], message: str) -> None:
+    result = bench("engine", *flags)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_an_unknown_engine_setting_is_an_error(model: Path) -> None:
+    with pytest.raises(ConfigError, match="colour"):
+        bench("engine", "--mixed", "--model", model, "--set", "colour=red")
+
+
+@pytest.mark.parametrize("flag", ["--json", "--png"])
+def test_a_file_without_a_directory_is_an_error_before_the_run(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(ConfigError, match="there is no directory for"):
+        bench("engine", flag, tmp_path / "missing" / "file")

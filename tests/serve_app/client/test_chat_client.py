@@ -1,0 +1,142 @@
+"""The chat client and `moss chat` against a scripted server, with every kind of failure."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from serve_app.bench.load.server_process import free_port
+from serve_app.client.chat_client import ChatClient, ChatError
+from tests.support.moss_command import run_moss
+
+DONE = {"response": "\n<|MOSS|>: hi there", "history": [], "status": 200, "uid": "u1"}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with `replies` in order; `bodies` are the requests it got."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replies: list[tuple[int, str]] = []
+        self.bodies: list[dict[str, Any]] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/livez" else 404)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.server.bodies.append(json.loads(self.rfile.read(length)))
+        status, body = self.server.replies.pop(0)
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Prints nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[ChatClient]:
+    client = ChatClient(f"http://127.0.0.1:{server.server_port}")
+    yield client
+    client.close()
+
+
+def stream(*events: dict[str, Any]) -> tuple[int, str]:
+    return 200, "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+
+
+def test_ask_yields_deltas_and_continues_the_uid(server: Server, client: ChatClient) -> None:
+    server.replies += [
+        stream({"delta": "hi "}, {"delta": "there"}, DONE),
+        stream(DONE),
+        stream(DONE),
+    ]
+    assert list(client.ask("hello")) == ["hi ", "there"]
+    list(client.ask("again"))
+    client.clear()
+    list(client.ask("anew"))
+    assert server.bodies == [
+        {"prompt": "hello", "stream": True},
+        {"prompt": "again", "stream": True, "uid": "u1"},
+        {"prompt": "anew", "stream": True},
+    ]
+
+
+def test_comments_in_a_stream_are_ignored(server: Server, client: ChatClient) -> None:
+    status, events = stream({"delta": "hi"}, DONE)
+    server.replies.append((status, ": ping\n\n" + events.replace("\n\n", "\n\n: ping\n\n")))
+    assert list(client.ask("hello")) == ["hi"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ((400, '{"error": {"message": "the prompt is too long"}}'), "the prompt is too long"),
+        ((502, "<html>bad gateway</html>"), "answered 502: <html>bad gateway"),
+        (stream({"error": {"message": "the model's process is gone"}}), "process is gone"),
+        (stream({"delta": "hi"}), "before the reply was complete"),
+        ((200, "data: {nonsense\n\n"), "does not speak MOSS's API"),
+        ((200, "data: {}\n\n"), "does not speak MOSS's API"),
+    ],
+)
+def test_a_failure_is_a_chat_error_and_keeps_the_uid(
+    server: Server, client: ChatClient, reply: tuple[int, str], message: str
+) -> None:
+    server.replies += [reply, stream(DONE)]
+    with pytest.raises(ChatError, match=message):
+        list(client.ask("hello"))
+    list(client.ask("again"))
+    assert "uid" not in server.bodies[1]
+
+
+def test_check_accepts_a_live_server(client: ChatClient) -> None:
+    client.check()
+
+
+def test_moss_chat_without_a_server_fails_before_the_prompt() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    shown = run_moss("chat", "--url", url, stdin="hello\n")
+    assert shown.returncode == 1
+    assert shown.stdout == ""
+    assert "is `moss serve` running" in shown.stderr
+
+
+def test_an_unreachable_server_is_a_chat_error() -> None:
+    client = ChatClient(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ChatError, match="is `moss serve` running"):
+        list(client.ask("hello"))
+    client.close()
+
+
+def test_an_invalid_url_is_a_chat_error() -> None:
+    client = ChatClient("nonsense")
+    with pytest.raises(ChatError, match="nonsense"):
+        list(client.ask("hello"))
+    client.close()
+
+
+def test_moss_chat_clear_starts_a_new_chat(server: Server) -> None:
+    server.replies = [(200, f"data: {json.dumps(DONE)}\n\n")] * 3
+    url = f"http://127.0.0.1:{server.server_port}"
+    shown = run_moss("chat", "--url", url, stdin="one\ntwo\nclear\nthree\nstop\n")
+    assert shown.returncode == 0
+    assert [body.get("uid") for body in server.bodies] == [None, "u1", None]

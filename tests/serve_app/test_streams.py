@@ -1,0 +1,94 @@
+"""Waiting for the next item or a timer loses no item, and leaves nothing running."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from serve_app.streams import merge, with_timeouts
+
+
+class Source:
+    """Numbers with a pause before each, then `error` if there is one; remembers being closed."""
+
+    def __init__(self, *pauses_s: float, error: Exception | None = None, first: int = 0) -> None:
+        self._pauses_s = pauses_s
+        self._error = error
+        self._first = first
+        self.is_closed = False
+
+    async def __call__(self) -> AsyncGenerator[int]:
+        try:
+            for number, pause_s in enumerate(self._pauses_s, self._first):
+                await asyncio.sleep(pause_s)
+                yield number
+            if self._error is not None:
+                raise self._error
+        finally:
+            self.is_closed = True
+
+
+async def test_items_that_come_in_time_pass_unchanged() -> None:
+    assert [item async for item in with_timeouts(Source(0, 0, 0)(), lambda: 5)] == [0, 1, 2]
+    assert [item async for item in with_timeouts(Source(0, 0.01)(), lambda: None)] == [0, 1]
+
+
+async def test_a_late_item_comes_after_the_timeouts_it_caused() -> None:
+    items = [item async for item in with_timeouts(Source(0, 0.1)(), lambda: 0.03)]
+    assert items[0] == 0 and items[-1] == 1
+    assert len(items) > 3 and set(items[1:-1]) == {None}
+
+
+async def test_a_timeout_of_zero_or_less_still_delivers_what_is_there() -> None:
+    items = with_timeouts(Source(0, 0)(), lambda: -1)
+    seen: list[int | None] = []
+    async for item in items:
+        seen.append(item)
+    assert [item for item in seen if item is not None] == [0, 1]
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), TimeoutError("its own")])
+async def test_an_error_of_the_source_comes_through(error: Exception) -> None:
+    source = Source(0, error=error)
+    with pytest.raises(type(error), match=str(error)):
+        async for _ in with_timeouts(source(), lambda: 5):
+            pass
+    assert source.is_closed
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+async def test_closing_closes_the_source(is_merged: bool) -> None:
+    source = Source(0, 60)
+    items = merge(source()) if is_merged else with_timeouts(source(), lambda: 5)
+    assert await anext(items) == 0
+    await items.aclose()
+    assert source.is_closed
+
+
+async def test_cancelling_the_reader_closes_the_source() -> None:
+    source = Source(60)
+
+    async def read() -> None:
+        async for _ in with_timeouts(source(), lambda: None):
+            pass
+
+    task = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert source.is_closed
+
+
+async def test_merged_items_come_as_they_are_ready() -> None:
+    slow, fast = Source(0.05, 0.05), Source(0, 0, 0, first=10)
+    items = [item async for item in merge(slow(), fast())]
+    assert items == [10, 11, 12, 0, 1]
+
+
+async def test_an_error_of_one_stream_closes_all_merged() -> None:
+    healthy, broken = Source(0, 60), Source(0, 0.02, error=ValueError("broken"))
+    with pytest.raises(ValueError, match="broken"):
+        async for _ in merge(healthy(), broken()):
+            pass
+    assert healthy.is_closed and broken.is_closed
