@@ -53,6 +53,10 @@ class RayExecutor:
         return self._driver.num_blocks
 
     @property
+    def forward_s(self) -> float:
+        return self._driver.forward_s
+
+    @property
     def rank_pids(self) -> list[int]:
         """Process ids of the ranks above 0."""
         return list(self._rank_pids)

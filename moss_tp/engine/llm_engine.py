@@ -93,6 +93,11 @@ class LLMEngine:
         return self.scheduler.has_work or bool(self._advanced)
 
     @property
+    def forward_s(self) -> float:
+        """See `Executor.forward_s`; the rest of a step's time is the host's."""
+        return self.executor.forward_s
+
+    @property
     def can_add(self) -> bool:
         """False while the queue is full."""
         return len(self.scheduler.waiting) < self.config.max_waiting

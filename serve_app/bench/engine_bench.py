@@ -2,7 +2,9 @@
 
 Measured the way scripts for other engines do it: `prefill_s` is the time of a batch of new prompts
 with one output token each. Decode throughput comes from a second batch with more output tokens,
-less that time. `step_ms` is the median step while the whole batch decodes.
+less that time. `step_ms` is the median step while the whole batch decodes, and `host_ms` the
+median of what a step takes outside the model's forward pass on rank 0: scheduling, the batch and
+its tensors, sampling, updating the sequences, text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,6 +40,7 @@ class DecodeRun:
     prefill_s: float
     decode_s: float
     step_s: float
+    host_s: float
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,18 @@ def measure_tables(
         run(batch, WARM_UP_PROMPT, WARM_UP_NEW)
         prefill_s = end_s(run(batch, spec.prompt, 1))
         traces = run(batch, spec.prompt, spec.new + 1)
-        decode[batch] = DecodeRun(prefill_s, end_s(traces) - prefill_s, steady_step_s(traces))
+        decode[batch] = DecodeRun(prefill_s, end_s(traces) - prefill_s, *steady_step_s(traces))
     return TableRun(decode, {length: end_s(run(1, length, 1)) for length in spec.prefills})
 
 
-def steady_step_s(traces: Sequence[Trace]) -> float:
-    """The median step while all of `traces` decode; 0.0 if they never decode together."""
+def steady_step_s(traces: Sequence[Trace]) -> tuple[float, float]:
+    """The median step, and the median of its part outside the model's forward pass, while all of
+    `traces` decode; 0.0 if they never decode together."""
     begin = max(trace.token_times[0] for trace in traces)
     end = min(trace.token_times[-1] for trace in traces)
-    times = {time for trace in traces for time in trace.token_times if begin <= time <= end}
-    return median([after - before for before, after in pairwise(sorted(times))])
+    moments = {moment for trace in traces for moment in trace.moments if begin <= moment[0] <= end}
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(sorted(moments))]
+    return median([step for step, _ in steps]), median([step - model for step, model in steps])
 
 
 def table_sections(
@@ -121,6 +126,7 @@ def _decode_row(
         "batch": batch,
         "tok_s": round(tok_s, 1),
         "step_ms": milliseconds(median([run.step_s for run in runs])),
+        "host_ms": milliseconds(median([run.host_s for run in runs])),
         "prefill_s": round(median([run.prefill_s for run in runs]), 4),
         "step_MB": round(cost.bytes / 1e6, 1),
         "step_GFLOP": round(cost.flops / 1e9, 2),

@@ -53,6 +53,11 @@ class Driver:
     def is_closed(self) -> bool:
         return self._is_closed
 
+    @property
+    def forward_s(self) -> float:
+        """See `Executor.forward_s`."""
+        return self._runner.forward_s
+
     def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
         """See `Executor.execute`."""
         self._check_alive()

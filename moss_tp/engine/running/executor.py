@@ -22,6 +22,11 @@ class Executor(Protocol):
         """KV blocks that every rank has allocated."""
         ...
 
+    @property
+    def forward_s(self) -> float:
+        """Seconds that rank 0 has spent in the model's forward pass, over all steps so far."""
+        ...
+
     def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
         """Runs one step on every rank and returns a token for each row whose logits `batch` wants.
 

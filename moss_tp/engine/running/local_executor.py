@@ -47,6 +47,10 @@ class LocalExecutor:
         return self._driver.num_blocks
 
     @property
+    def forward_s(self) -> float:
+        return self._driver.forward_s
+
+    @property
     def rank_pids(self) -> list[int]:
         """Process ids of the ranks above 0."""
         return [rank.pid for rank in self._ranks]

@@ -1,9 +1,9 @@
-"""One rank's side of a step: Batch in, on rank 0 sampled tokens out.
+"""One rank's side of a step: a Batch in; sampled tokens out, on rank 0 only.
 
-Owns the rank's KV cache. It knows slots and rows, no requests; every rank runs the same code and
-only rank 0 samples.
+Every rank runs the same code on its own KV cache. It knows slots and rows, no requests.
 """
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -31,11 +31,12 @@ class ModelRunner:
         self.group = group
         self.block_size = block_size
         self.cache_dtype = cache_dtype
+        self.forward_s = 0.0  # time spent in the model, over all steps
         self._sampler = Sampler()
         self._kv: KVCache | None = None
 
     def allocate(self, num_blocks: int) -> None:
-        """Allocates the KV cache; every rank must be given the same number."""
+        """Allocates the KV cache. Every rank must allocate the same number of blocks."""
         self._kv = KVCache.allocate(
             self.config, self.group, num_blocks, self.block_size, self.cache_dtype
         )
@@ -45,7 +46,10 @@ class ModelRunner:
         """The sampled tokens on rank 0, [] elsewhere. `rows`: see `Executor.execute`."""
         if self._kv is None:
             raise RuntimeError("the KV cache is not allocated")
-        logits = self.model.forward(self._tensors(batch), self._kv)
+        tensors = self._tensors(batch)
+        start = time.perf_counter()
+        logits = self.model.forward(tensors, self._kv)
+        self.forward_s += time.perf_counter() - start
         if logits is None or not rows:
             return []
         return self._sampler.sample(logits, rows)

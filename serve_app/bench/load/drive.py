@@ -22,6 +22,8 @@ class StepEngine(Protocol):
     def has_work(self) -> bool: ...
     @property
     def can_add(self) -> bool: ...
+    @property
+    def forward_s(self) -> float: ...
     def add_request(self, request: EngineRequest) -> None: ...
     def start_step(self) -> None: ...
     def take_deltas(self) -> Sequence[tuple[str, TokenDelta]]: ...
@@ -40,11 +42,13 @@ class BenchRequest:
 @dataclass
 class Trace:
     """The output of one request. `token_times` has one entry per token, in seconds after the
-    start of the run; `num_cached` prompt tokens came from the prefix cache."""
+    start of the run, `forward_times` the engine's `forward_s` at that time; `num_cached` prompt
+    tokens came from the prefix cache."""
 
     request: BenchRequest
     token_ids: list[int] = field(default_factory=list)
     token_times: list[float] = field(default_factory=list)
+    forward_times: list[float] = field(default_factory=list)
     num_cached: int = 0
 
     @property
@@ -53,13 +57,19 @@ class Trace:
         return self.token_times[0] - self.request.arrival_s
 
     @property
+    def moments(self) -> list[tuple[float, float]]:
+        """The time of each token, and the engine's `forward_s` by then."""
+        return list(zip(self.token_times, self.forward_times, strict=True))
+
+    @property
     def gaps_s(self) -> list[float]:
         """Inter-token latencies."""
         return [after - before for before, after in pairwise(self.token_times)]
 
-    def add(self, delta: TokenDelta, seconds: float) -> None:
+    def add(self, delta: TokenDelta, seconds: float, forward_s: float) -> None:
         self.token_ids.extend(delta.token_ids)
         self.token_times.extend([seconds] * len(delta.token_ids))
+        self.forward_times.extend([forward_s] * len(delta.token_ids))
         self.num_cached = delta.num_cached_tokens
 
 
@@ -96,9 +106,9 @@ def drive(
             continue
         engine.start_step()
         deltas = engine.take_deltas()
-        seconds = now() - start
+        seconds, forward_s = now() - start, engine.forward_s
         for request_id, delta in deltas:
-            traces[int(request_id)].add(delta, seconds)
+            traces[int(request_id)].add(delta, seconds, forward_s)
         engine.finish_step()
     return traces
 

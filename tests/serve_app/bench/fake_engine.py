@@ -6,6 +6,7 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 
 STEP_S = 1.0
+FORWARD_S = 0.75
 
 
 class FakeEngine:
@@ -13,6 +14,7 @@ class FakeEngine:
 
     def __init__(self, max_requests: int = 100) -> None:
         self.clock = 100.0
+        self.forward_s = 0.0
         self.slept: list[float] = []
         self.prompts: list[list[int]] = []
         self._max_requests = max_requests
@@ -49,6 +51,7 @@ class FakeEngine:
             return
         self._is_step_running = False
         self.clock += STEP_S
+        self.forward_s += FORWARD_S
         for request_id, (left, num_prompt, cached) in list(self._left.items()):
             reason = "length" if left == 1 else None
             self._deltas.append((request_id, TokenDelta((7,), "x", reason, num_prompt, cached)))  # type: ignore[arg-type]

@@ -18,14 +18,17 @@ from tests.serve_app.bench.hardware.test_roofline import MODEL
 
 
 def test_decode_is_the_median_run_beside_its_limit() -> None:
-    runs = [TableRun({2: DecodeRun(0.5, seconds, seconds / 4)}, {16: 2.0}) for seconds in (9, 1, 2)]
+    runs = [
+        TableRun({2: DecodeRun(0.5, seconds, seconds / 4, seconds / 8)}, {16: 2.0})
+        for seconds in (9, 1, 2)
+    ]
     # Reading the bytes of a decode step takes 1 s, so the limit of a batch of 2 is 2 tokens/s.
     machine = Machine("cpu", 1, 1, "float32", float(_decode_bytes()), 1e15)
     spec = TableSpec((2,), prompt=8, new=4, prefills=(16,))
     decode, prefill = table_sections({"tp1x1": runs}, spec, Limits(MODEL, machine))
     (row,) = decode.rows
     assert (row["tok_s"], row["limit_tok_s"], row["of_limit"]) == (4.0, 2.0, 2.0)
-    assert (row["step_ms"], row["bound"]) == (500.0, "memory")
+    assert (row["step_ms"], row["host_ms"], row["bound"]) == (500.0, 250.0, "memory")
     assert prefill.rows[0]["tok_s"] == 8.0
     assert decode.charts[0].series == {"tp1x1": [(2, 4.0)], "limit": [(2, 2.0)]}
 

@@ -56,6 +56,7 @@ class PagedFake:
         self._model = model
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.forward_s = 0.0
         self.is_closed = False
         self.batches: list[Batch] = []
         self.rows: list[Sequence[SamplingRow]] = []

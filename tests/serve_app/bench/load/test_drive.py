@@ -53,4 +53,5 @@ def test_inter_token_latencies() -> None:
 )
 def test_the_steady_step_is_taken_while_all_decode(times: list[list[float]], step_s: float) -> None:
     request = BenchRequest([1], greedy(9))
-    assert steady_step_s([Trace(request, token_times=one) for one in times]) == step_s
+    traces = [Trace(request, [], one, [time * 0.75 for time in one]) for one in times]
+    assert steady_step_s(traces) == pytest.approx((step_s, step_s / 4))
