@@ -10,13 +10,10 @@ mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` 
 and sampling.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
@@ -30,28 +27,9 @@ from moss_tp.layers.kv_cache import KVCache
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.load import load_weights
 
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class BatchTensors:
-    """One step's input: S sequences of T tokens in all, the tokens of a sequence contiguous.
-
-    `context_lens` counts a sequence's tokens including this step's. A slot is
-    `block * block_size + offset`.
-    """
-
-    token_ids: Tensor  # (T,) int64
-    positions: Tensor  # (T,) int64
-    slot_mapping: Tensor  # (T,) int64
-    query_lens: Ints  # (S,)
-    context_lens: Ints  # (S,)
-    block_tables: Tensor  # (S, max_blocks) int64, each long enough for its context
-    logit_rows: Tensor  # (R,) int64: the tokens whose logits are wanted
-
 
 class MossModel(nn.Module):
-    """`batch -> hidden states (R, hidden)` of the rows whose logits are wanted."""
+    """`token_ids (T,) -> hidden states (R, hidden)` of the rows whose logits are wanted."""
 
     def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
@@ -72,22 +50,16 @@ class MossModel(nn.Module):
         if self._is_single and kernels.chain is not None:
             self._chain = kernels.chain([block.kernel for block in self.h])
 
-    def forward(self, batch: BatchTensors, kv: KVCache) -> Tensor:
-        plan = AttentionPlan.make(
-            batch.positions,
-            batch.slot_mapping,
-            batch.query_lens,
-            batch.context_lens,
-            batch.block_tables,
-            kv.block_size,
-        )
-        x: Tensor = self.wte(batch.token_ids).to(self._activations)
+    def forward(
+        self, token_ids: Tensor, plan: AttentionPlan, logit_rows: Tensor, kv: KVCache
+    ) -> Tensor:
+        x: Tensor = self.wte(token_ids).to(self._activations)
         if self._chain is not None:
             x = self._chain(x, self._rotary, kv.layers, plan)
         else:
             for block, cache in zip(self.h, kv.layers, strict=True):
                 x = block(x, self._rotary, cache, plan)
-        normed: Tensor = self.ln_f(x[batch.logit_rows])
+        normed: Tensor = self.ln_f(x[logit_rows])
         return normed
 
 
@@ -111,9 +83,15 @@ class MossForCausalLM(nn.Module):
         self.lm_head.pack(self._kernels.linear)
 
     @torch.inference_mode()
-    def forward(self, batch: BatchTensors, kv: KVCache) -> Tensor | None:
-        """fp32 logits `(R, vocab_size)` on rank 0, None elsewhere; fills the cache's slots."""
-        hidden = self.transformer(batch, kv)
+    def forward(
+        self, token_ids: Tensor, plan: AttentionPlan, logit_rows: Tensor, kv: KVCache
+    ) -> Tensor | None:
+        """fp32 logits `(R, vocab_size)` on rank 0, None elsewhere; fills the cache's slots.
+
+        `token_ids (T,)` are all rows of the step, in the order of `plan`; `logit_rows (R,)` are
+        the indices of those after which a token is sampled.
+        """
+        hidden = self.transformer(token_ids, plan, logit_rows, kv)
         logits: Tensor | None = self.lm_head(hidden)
         return logits
 

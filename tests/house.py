@@ -53,6 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "moss_tp/engine/running": {
         "moss_tp",
         "moss_tp/engine/scheduling",
+        "moss_tp/kernels",
         "moss_tp/layers",
         "moss_tp/model.py",
         "moss_tp/parallel",

@@ -5,13 +5,10 @@ own plan from it (`cpu.attention.plan`, `reference.plan`) and copies to its devi
 there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
 
@@ -31,25 +28,12 @@ class AttentionPlan:
     block_tables: Ints  # (S, max_blocks): long enough for the context, then any valid block
     block_size: int
 
-    @classmethod
-    def make(
-        cls,
-        positions: Ints | Tensor,
-        slot_mapping: Ints | Tensor,
-        query_lens: Ints | Sequence[int],
-        context_lens: Ints | Sequence[int],
-        block_tables: Ints | Tensor,
-        block_size: int,
-    ) -> Self:
-        """Shares memory with int64 arrays and CPU tensors; copies anything else."""
-        return cls(
-            _to_array(positions),
-            _to_array(slot_mapping),
-            _to_array(query_lens),
-            _to_array(context_lens),
-            _to_array(block_tables),
-            block_size,
-        )
+    def __post_init__(self) -> None:
+        """Raises ValueError for arrays that kernels cannot read by address."""
+        arrays = (self.positions, self.slot_mapping, self.query_lens, self.context_lens)
+        for ints in (*arrays, self.block_tables):
+            if ints.dtype != np.int64 or not ints.flags.c_contiguous:
+                raise ValueError("a plan takes contiguous int64 arrays")
 
     @property
     def num_rows(self) -> int:
@@ -58,8 +42,3 @@ class AttentionPlan:
     @property
     def num_seqs(self) -> int:
         return len(self.query_lens)
-
-
-def _to_array(values: Ints | Tensor | Sequence[int]) -> Ints:
-    host = values.cpu().numpy() if isinstance(values, Tensor) else values
-    return np.ascontiguousarray(host, np.int64)

@@ -7,18 +7,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moss_tp.config import ModelConfig
+from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.kv_cache import KVCache
-from moss_tp.model import BatchTensors, MossForCausalLM
+from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 
 
-def padded(tables: Sequence[list[int]]) -> Tensor:
+def padded(tables: Sequence[list[int]]) -> NDArray[np.int64]:
     """Block tables as one matrix, padded with block 0."""
     width = max(map(len, tables))
-    return torch.tensor([table + [0] * (width - len(table)) for table in tables])
+    return np.array([table + [0] * (width - len(table)) for table in tables])
 
 
 class PagedSequences:
@@ -59,18 +61,19 @@ class PagedSequences:
             slots.extend(
                 table[p // self._size] * self._size + p % self._size for p in range(start, stop)
             )
-        query_lens = [len(chunk) for chunk in chunks.values()]
-        starts = torch.tensor([0, *query_lens]).cumsum(0)
-        batch = BatchTensors(
-            token_ids=torch.tensor([token for chunk in chunks.values() for token in chunk]),
-            positions=torch.tensor(positions),
-            slot_mapping=torch.tensor(slots),
-            query_lens=np.array(query_lens),
+        query_lens = np.array([len(chunk) for chunk in chunks.values()])
+        plan = AttentionPlan(
+            positions=np.array(positions),
+            slot_mapping=np.array(slots),
+            query_lens=query_lens,
             context_lens=np.array([self._lengths[name] for name in chunks]),
             block_tables=padded([self._tables[name] for name in chunks]),
-            logit_rows=torch.arange(len(positions)) if every_row else starts[1:] - 1,
+            block_size=self._size,
         )
-        logits: Tensor | None = self._model(batch, self._kv)
+        token_ids = torch.tensor([token for chunk in chunks.values() for token in chunk])
+        last_rows = torch.from_numpy(query_lens.cumsum() - 1)
+        rows = torch.arange(len(positions)) if every_row else last_rows
+        logits: Tensor | None = self._model(token_ids, plan, rows, self._kv)
         return logits
 
     def drop(self, name: str) -> None:

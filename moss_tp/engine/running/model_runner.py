@@ -10,8 +10,9 @@ import torch
 
 from moss_tp.config import ModelConfig
 from moss_tp.engine.running.batch import Batch, Ints
+from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.kv_cache import KVCache
-from moss_tp.model import BatchTensors, MossForCausalLM
+from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling.sampler import Sampler
@@ -46,24 +47,24 @@ class ModelRunner:
         """The sampled tokens on rank 0, [] elsewhere. `rows`: see `Executor.execute`."""
         if self._kv is None:
             raise RuntimeError("the KV cache is not allocated")
-        tensors = self._tensors(batch)
+        token_ids, logit_rows = self._to_device(batch.token_ids), self._to_device(batch.logit_rows)
+        plan = self._plan(batch)
         start = time.perf_counter()
-        logits = self.model.forward(tensors, self._kv)
+        logits = self.model.forward(token_ids, plan, logit_rows, self._kv)
         self.forward_s += time.perf_counter() - start
         if logits is None or not rows:
             return []
         return self._sampler.sample(logits, rows)
 
-    def _tensors(self, batch: Batch) -> BatchTensors:
-        def tensor(values: Ints) -> torch.Tensor:
-            return torch.from_numpy(values).to(self.group.device)
-
-        return BatchTensors(
-            token_ids=tensor(batch.token_ids),
-            positions=tensor(batch.positions),
-            slot_mapping=tensor(batch.slots(self.block_size)),
+    def _plan(self, batch: Batch) -> AttentionPlan:
+        return AttentionPlan(
+            positions=batch.positions,
+            slot_mapping=batch.slots(self.block_size),
             query_lens=batch.query_lens,
             context_lens=batch.context_lens,
-            block_tables=tensor(batch.padded_tables()),
-            logit_rows=tensor(batch.logit_rows),
+            block_tables=batch.padded_tables(),
+            block_size=self.block_size,
         )
+
+    def _to_device(self, values: Ints) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.group.device)

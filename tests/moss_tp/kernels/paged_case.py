@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,11 +76,11 @@ def make_case(
         if is_int8:
             k, v = (dequantize(quantize(part)) for part in (k, v))
         expected.append(dense_attention(q[history:], k, v, shape.scale))
-    plan = AttentionPlan.make(
-        torch.cat(positions),
-        torch.cat(slots),
-        [query for query, _ in lens],
-        [context for _, context in lens],
+    plan = AttentionPlan(
+        torch.cat(positions).numpy(),
+        torch.cat(slots).numpy(),
+        np.array([query for query, _ in lens]),
+        np.array([context for _, context in lens]),
         padded(tables),
         shape.block_size,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -75,11 +76,11 @@ def written_rows(case: Case) -> tuple[Tensor, Tensor]:
 def rows_alone(case: Case, rows: slice, context: int, seq: int) -> Case:
     """A step that has only these rows, of one sequence with `context` tokens up to the last."""
     plan = case.plan
-    alone = AttentionPlan.make(
+    alone = AttentionPlan(
         plan.positions[rows],
         plan.slot_mapping[rows],
-        [rows.stop - rows.start],
-        [context],
+        np.array([rows.stop - rows.start]),
+        np.array([context]),
         plan.block_tables[seq : seq + 1],
         plan.block_size,
     )

@@ -21,11 +21,11 @@ def plan_of(lens: list[tuple[int, int]]) -> AttentionPlan:
     """Sequences of `(query_len, context_len)`."""
     positions = [p for query, context in lens for p in range(context - query, context)]
     width = max(-(-context // BLOCK_SIZE) for _, context in lens)
-    return AttentionPlan.make(
+    return AttentionPlan(
         np.array(positions),
         np.arange(len(positions)),
-        [query for query, _ in lens],
-        [context for _, context in lens],
+        np.array([query for query, _ in lens]),
+        np.array([context for _, context in lens]),
         np.zeros((len(lens), width), np.int64),
         BLOCK_SIZE,
     )
