@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -33,6 +33,7 @@ def add(metric: Metric, loss: float, correct: int, labels: int) -> None:
     metric.update(torch.tensor(loss), torch.tensor(correct), torch.tensor(labels))
 
 
+@settings(deadline=None)
 @given(batches, st.integers(1, 3))
 def test_every_label_counts_once(batches: list[tuple[float, int, int]], processes: int) -> None:
     """Batches are weighted by their labels, and the number of processes changes nothing."""
@@ -78,9 +79,7 @@ def test_a_line_is_on_disk_at_once(tmp_path: Path) -> None:
     report.close()
 
 
-def test_only_the_main_process_reports(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_the_main_process_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(tmp_path / "log", num_steps=2, start=0, is_main=False)
     report.advance()
     report.log(1, loss=2.0)

@@ -16,7 +16,7 @@ from serve_app.http.errors import TABLE, error_body, find, to_response
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("moss_tp", "cluster", "serve_app")
-# Raised before a server runs, or by a client or a benchmark of it.
+# Raised before a server runs, by a client or benchmark of it, or by fine-tuning.
 WITHOUT_A_REQUEST = {
     "CheckpointError",
     "ConfigError",
@@ -26,6 +26,7 @@ WITHOUT_A_REQUEST = {
     "RayDiedError",
     "ChatError",
     "BenchError",
+    "ConversationError",
 }
 
 

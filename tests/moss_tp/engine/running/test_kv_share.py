@@ -47,9 +47,7 @@ def test_a_gpu_is_filled_to_its_share_whatever_tp_is(
     assert 0 <= FREE * TRAITS["cuda"].kv_share - chosen < block + 1
 
 
-def test_ranks_share_the_memory_of_a_cpu(
-    tiny_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranks_share_the_memory_of_a_cpu(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRAITS, "cpu", replace(TRAITS["cpu"], max_kv_sequences=None))
     chosen = [default_bytes(tiny_model, "cpu", tp_size, monkeypatch) for tp_size in (1, 2, 4)]
     for tp_size, (total, block) in zip((1, 2, 4), chosen, strict=True):

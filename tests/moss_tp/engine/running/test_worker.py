@@ -1,7 +1,7 @@
 """The loop of a rank above 0: it runs the steps, skips heartbeats and ends with STOP."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp.engine.running.worker import HEARTBEAT, STOP, worker_loop
@@ -11,6 +11,7 @@ BATCH = a_batch().ints
 messages = st.lists(st.sampled_from([HEARTBEAT, BATCH]), max_size=20)
 
 
+@settings(deadline=None)
 @given(messages, messages)
 def test_steps_before_stop_are_run_in_order(before: list[object], after: list[object]) -> None:
     sent = [*before, STOP, *after]

@@ -82,7 +82,7 @@ def test_every_rank_of_every_replica_needs_a_gpu(
     if is_enough:
         assert list(check_settings(settings)) == []
     else:
-        with pytest.raises(ConfigError, match="6 GPUs are needed.* this machine has 5"):
+        with pytest.raises(ConfigError, match=r"6 GPUs are needed.* this machine has 5"):
             check_settings(settings)
 
 
