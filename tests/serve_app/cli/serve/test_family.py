@@ -62,7 +62,7 @@ def test_the_watch_ends_with_the_servers_pipe(
         monkeypatch.setattr(sys, "stdin", stdin)
         os.close(writing)
         started = time.monotonic()
-        known = guard.watch(os.getpid())
+        known = guard.watch(os.getppid())  # the guard is itself a child of the server
     assert time.monotonic() - started < guard.WATCH_S
     assert family[1] in known
     assert psutil.Process() not in known
