@@ -29,7 +29,7 @@ def test_a_rank_that_dies_while_it_starts_is_named_with_its_status(rank: RankPro
 
 
 def test_a_rank_without_a_parent_ends_quietly(
-    rank: RankProcess, capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str], rank: RankProcess
 ) -> None:
     rank.connection.close()
     assert rank.wait() == 1
