@@ -103,8 +103,8 @@ class PanelChain:
     def _key(
         self, x: Tensor, rotary: Rotary, k_cache: Tensor, plan: CpuPlan, block_size: int
     ) -> Hashable:
-        """Everything that a program depends on, except for its inputs; and everything that
-        `check_attention` checks, since it is called only where a program is built."""
+        """Everything that a program depends on, except for its inputs; and what `check_attention`
+        checks of the plan and a K cache, since only a program that is built is checked."""
         return (
             self._layout,
             len(self._blocks),
