@@ -215,7 +215,8 @@ def test_a_cache_that_does_not_fit_is_refused() -> None:
     x = input_of(case)
     block(x, case.rotary, case.cache, case.plan)
     k_cache, v_cache = case.cache
-    spread = torch.stack((k_cache, v_cache), dim=-1).unbind(-1)  # not contiguous
+    both = torch.stack(case.cache, dim=-1)
+    spread = (both[..., 0], both[..., 1])  # not contiguous
     for cache in ((k_cache.float(), v_cache.float()), (k_cache[:, 1:], v_cache[:, 1:]), spread):
         with pytest.raises(ValueError, match="cache"):
             block(x, case.rotary, cache, case.plan)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from moss_tp.kernels.cpu.attention.cache_rows import row_bytes
+from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, row_dtype
 from moss_tp.kernels.cpu.attention.paged import HeadCache, prefetch_tokens
 from moss_tp.kernels.cpu.attention.plan import CpuPlan, StepAddresses, Tile
 from moss_tp.kernels.cpu.attention.prefill_operands import (
@@ -27,7 +27,7 @@ from moss_tp.kernels.cpu.attention.prefill_tile import (
 from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.native.compiled import inlined, kernel_on_demand
-from moss_tp.native.dtypes import BF16, dtype_code
+from moss_tp.native.dtypes import BF16
 from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
 from moss_tp.native.memory import int64_at
 from moss_tp.native.params import Address, num_bytes, params_reader
@@ -71,8 +71,8 @@ def add_prefill(
         num_heads=num_heads,
         head_dim=head_dim,
         block_size=k_cache.shape[2],
-        cache_dtype=dtype_code(k_cache.dtype),
-        out_dtype=dtype_code(out.dtype),
+        cache_dtype=row_dtype(k_cache.dtype),
+        out_dtype=row_dtype(out.dtype),
     )
     has_bf16 = BF16 in (params.cache_dtype, params.out_dtype)
     program.add(prefill_kernel(has_bf16, head_dim), plan.num_tiles * num_heads, params)
