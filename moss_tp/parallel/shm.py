@@ -170,7 +170,7 @@ class SharedMemory:
             self._last_met = epoch
 
     def _check_missing(self, rank: int, start: int, stop: int, epoch: int, deadline: float) -> int:
-        """The first rank still missing. Raises RuntimeError if it is `rank`, and gone for good."""
+        """The first rank still missing. Raises RuntimeError if `rank` is missing for good."""
         reason = self._failure(rank, deadline)
         missing = first_missing(self._segment.flag(0), start, stop, epoch, 0, 0)
         if reason is not None and missing == rank:
@@ -190,5 +190,5 @@ class SharedMemory:
         if self._segment.is_closed(rank):
             return f"rank {rank} has left the group"
         if time.monotonic() > deadline:
-            return f"no word from rank {rank} for {self._timeout_s:g} s"
+            return f"rank {rank} has not responded for {self._timeout_s:g} s"
         return None
