@@ -19,6 +19,7 @@ from moss_tp.errors import EngineDeadError, QueueFullError
 from plugins_svc.sdk.errors import PluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.plugin_client import PluginsByName, RunPlugin
+from serve_app.streams import is_being_cancelled
 
 HEALTH_TIMEOUT_S = 5
 
@@ -81,6 +82,10 @@ class RemoteModel:
             raise unwrapped(error) from error
         except RayServeException as error:
             raise EngineDeadError("no replica of the model is up") from error
+        except asyncio.CancelledError as error:
+            if is_being_cancelled():
+                raise
+            raise EngineDeadError("a replica of the model cancelled the request") from error
         finally:
             # Dropping the generator would not cancel the remote call.
             deltas.cancel()  # type: ignore[no-untyped-call]
@@ -100,6 +105,10 @@ def _remote_plugin(name: str, handle: DeploymentHandle[Any]) -> RunPlugin:
             output: PluginOutput = await handle.run.remote(argument)
         except RayServeException as error:
             raise PluginError(f"no replica of plugin {name!r} is up") from error
+        except asyncio.CancelledError as error:
+            if is_being_cancelled():
+                raise
+            raise PluginError(f"a replica of plugin {name!r} cancelled the call") from error
         return output
 
     return run

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from moss_tp.errors import ConfigError
+from plugins_svc.registry import SPECS
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.prompt.choose import Dialogue
 from serve_app.settings import ServeSettings
@@ -35,6 +36,14 @@ def test_all_available_plugins_are_on_by_default(tmp_path: Path) -> None:
     with_documents = ServeSettings(model=PLUGIN_MODEL, store=STORE, documents_dir=tmp_path)
     assert bare.plugin_names == ("calculator", "equation_solver")
     assert with_documents.plugin_names == ("web_search", "calculator", "equation_solver")
+
+
+def test_every_setting_of_a_plugin_is_a_field(tmp_path: Path) -> None:
+    names = {setting.name for spec in SPECS for setting in spec.settings}
+    assert names <= ServeSettings.model_fields.keys()
+    settings = ServeSettings(model=PLUGIN_MODEL, store=STORE, documents_dir=tmp_path)
+    assert settings.plugin_settings == {"documents_dir": tmp_path}
+    assert ServeSettings(model=PLUGIN_MODEL, store=STORE).plugin_settings == {}
 
 
 def test_chosen_plugins_keep_mosss_order() -> None:
