@@ -55,7 +55,7 @@ class ServeSettings(BaseModel):
         return path.resolve().name if path.is_dir() else self.model
 
     @property
-    def spoken_dialogue(self) -> Dialogue:
+    def resolved_dialogue(self) -> Dialogue:
         """`dialogue`, or what the name of the model says."""
         return self.dialogue or dialogue_of(self.model)
 
@@ -68,7 +68,7 @@ class ServeSettings(BaseModel):
     @property
     def plugin_names(self) -> tuple[str, ...]:
         """The plugins to deploy, in MOSS's order. Raises ConfigError for names that cannot run."""
-        if self.spoken_dialogue == "plain":
+        if self.resolved_dialogue == "plain":
             self._check_no_plugins()
             return ()
         available = available_plugins(self.plugin_settings)

@@ -1,4 +1,4 @@
-"""The Results body, which tells the model what its calls returned.
+"""The Results body, in which the model reads what its calls returned.
 
 The form is that of MOSS's training data: one block a call, sorted by plugin, each in the format of
 its plugin's spec. Plugins return text that strangers may have written, so every string passes

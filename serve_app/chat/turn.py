@@ -1,7 +1,7 @@
 """One turn of a session: take the lease, reply, commit, and only then report the end.
 
 The terminal event comes after the turn is durable, a turn that fails or is cancelled leaves no
-trace, and the lease is released in any case. It knows no HTTP.
+trace, and the lease is released in any case. It does not depend on HTTP.
 """
 
 import time
@@ -24,7 +24,7 @@ from serve_app.sessions.store import SessionStore
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """A turn that `owner` asks for. `fingerprint` is a digest of everything a retry repeats.
+    """A turn that `owner` requests. `fingerprint` is a digest of everything a retry repeats.
 
     `max_length` bounds the prompt and everything generated, in tokens. `params` has n = 1. An
     unknown `uid`, or another owner's, starts a new chat.
@@ -65,7 +65,7 @@ TurnEvent = Thoughts | PluginCall | Delta | TurnDone
 
 @dataclass(frozen=True)
 class TurnLimits:
-    """Limits of every turn, whatever the client asks for."""
+    """Limits of every turn, whatever the client requests."""
 
     max_model_len: int
     max_turns: int = 500

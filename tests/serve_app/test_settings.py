@@ -76,22 +76,22 @@ def test_an_unavailable_plugin_is_a_config_error() -> None:
     ],
 )
 def test_the_dialogue_follows_the_name_of_the_model(model: str, dialogue: Dialogue) -> None:
-    assert ServeSettings(model=model, store=STORE).spoken_dialogue == dialogue
+    assert ServeSettings(model=model, store=STORE).resolved_dialogue == dialogue
     for chosen in ("plugin", "plain"):
         settings = ServeSettings.model_validate(
             {"model": model, "store": STORE, "dialogue": chosen}
         )
-        assert settings.spoken_dialogue == chosen
+        assert settings.resolved_dialogue == chosen
 
 
 def test_the_dialogue_follows_the_directory(tmp_path: Path) -> None:
     link = tmp_path / "current"
     (tmp_path / "moss-moon-003-sft-plugin").mkdir()
     link.symlink_to(tmp_path / "moss-moon-003-sft-plugin")
-    assert ServeSettings(model=str(link), store=STORE).spoken_dialogue == "plugin"
-    assert ServeSettings(model=str(tmp_path), store=STORE).spoken_dialogue == "plain"
+    assert ServeSettings(model=str(link), store=STORE).resolved_dialogue == "plugin"
+    assert ServeSettings(model=str(tmp_path), store=STORE).resolved_dialogue == "plain"
     (tmp_path / "meta_instruction.txt").write_text("You are MOSS.")
-    assert ServeSettings(model=str(tmp_path), store=STORE).spoken_dialogue == "plugin"
+    assert ServeSettings(model=str(tmp_path), store=STORE).resolved_dialogue == "plugin"
 
 
 def test_a_plain_model_has_no_plugins() -> None:
