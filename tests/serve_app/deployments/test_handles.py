@@ -203,6 +203,14 @@ async def test_a_plugin_without_replicas_raises_plugin_error(error: BaseExceptio
         await remote_plugins({"calculator": unreachable}).run(Call("Calculate", "1"))
 
 
+@pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
+async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> None:
+    model = RemoteModel(cast(DeploymentHandle[Any], UnreachableHandle(error)))
+    assert not await model.is_healthy()
+    with pytest.raises(EngineDeadError):
+        await model.stats()
+
+
 async def test_health_is_that_of_the_engine(
     model: RemoteModel, handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]
 ) -> None:
