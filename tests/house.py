@@ -111,7 +111,6 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp",
         "moss_tp/engine",
         "moss_tp/sampling",
-        "plugins_svc",
         "plugins_svc/protocol",
         "plugins_svc/sdk",
         "serve_app",
