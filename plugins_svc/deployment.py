@@ -1,6 +1,6 @@
 """One Ray Serve deployment a plugin, so that a slow or broken one shares no process with others.
 
-Knows Serve and the registry. Which plugins a chat may use, and how long they may take, is up to
+It uses Serve and the registry. Which plugins a chat may use, and how long they may take, is up to
 the caller. An exception of a back end travels to the caller, who turns it into no result.
 """
 

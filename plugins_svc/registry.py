@@ -1,6 +1,6 @@
 """Every plugin's spec, in MOSS's order, and what follows from them. To add a plugin, add its spec.
 
-Knows no plugin beyond its spec.
+It uses nothing of a plugin but its spec.
 """
 
 from collections.abc import Collection

@@ -22,7 +22,7 @@ INGRESS_CPUS = 0.1
 def build_app(settings: ServeSettings) -> Application:
     """Ingress, model and plugins, bound. Raises ConfigError for settings that cannot work."""
     # Resolved once, so that all replicas agree.
-    settings = settings.model_copy(update={"dialogue": settings.spoken_dialogue})
+    settings = settings.model_copy(update={"dialogue": settings.resolved_dialogue})
     options = deployment_options(settings)
     plugins = {
         name: plugin_deployment(name, settings.plugin_settings, options)

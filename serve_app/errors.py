@@ -1,4 +1,4 @@
-"""The errors of chats and their store. They know no HTTP: `serve_app.http.errors` maps them."""
+"""The errors of chats and their store. `serve_app.http.errors` maps them to responses."""
 
 from moss_tp.errors import ConfigError, InvalidRequestError, MossError
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from moss_tp.device import TRAITS
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
-from plugins_svc.registry import available_plugins
+from plugins_svc.registry import SPECS, available_plugins
 from plugins_svc.sdk.spec import PluginSettings
 from serve_app.prompt.choose import Dialogue
 from serve_app.prompt.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
@@ -55,18 +55,20 @@ class ServeSettings(BaseModel):
         return path.resolve().name if path.is_dir() else self.model
 
     @property
-    def spoken_dialogue(self) -> Dialogue:
+    def resolved_dialogue(self) -> Dialogue:
         """`dialogue`, or what the name of the model says."""
         return self.dialogue or dialogue_of(self.model)
 
     @property
     def plugin_settings(self) -> PluginSettings:
-        return {} if self.documents_dir is None else {"documents_dir": self.documents_dir}
+        """The values of the plugins' settings that are set; each is a field of its name."""
+        names = [setting.name for spec in SPECS for setting in spec.settings]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def plugin_names(self) -> tuple[str, ...]:
         """The plugins to deploy, in MOSS's order. Raises ConfigError for names that cannot run."""
-        if self.spoken_dialogue == "plain":
+        if self.resolved_dialogue == "plain":
             self._check_no_plugins()
             return ()
         available = available_plugins(self.plugin_settings)
@@ -76,7 +78,7 @@ class ServeSettings(BaseModel):
         return tuple(name for name in available if name in self.plugins)
 
     def _check_no_plugins(self) -> None:
-        if self.plugins or self.documents_dir:
+        if self.plugins or self.plugin_settings:
             raise ConfigError(
                 f"{self.model_name} is served as a model without plugins, so nothing can"
                 " calculate or search for it; if it was trained with them, add --dialogue plugin"

@@ -6,7 +6,7 @@ nothing. The items can be anything.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -56,27 +56,36 @@ async def merge(*streams: AsyncIterator[T]) -> AsyncGenerator[T]:
                 num_running -= 1
 
 
+def is_being_cancelled() -> bool:
+    """Whether the current task was cancelled, so that a CancelledError in it is its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 @asynccontextmanager
 async def _reading(*streams: AsyncIterator[T]) -> AsyncIterator["asyncio.Queue[T | _End]"]:
     """A queue that is filled from `streams` until the end of the block, which closes them."""
     queue: asyncio.Queue[T | _End] = asyncio.Queue(maxsize=1)
-    readers = [asyncio.create_task(_read(stream, queue)) for stream in streams]
-    try:
-        yield queue
-    finally:
-        for reader in readers:
-            reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
+    async with AsyncExitStack() as closing:  # closes all, even if one fails to close
         for stream in streams:
             if isinstance(stream, AsyncGenerator):
-                await stream.aclose()
+                closing.push_async_callback(stream.aclose)
+        readers = [asyncio.create_task(_read(stream, queue)) for stream in streams]
+        try:
+            yield queue
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
 
 
 async def _read(stream: AsyncIterator[T], queue: "asyncio.Queue[T | _End]") -> None:
     try:
         async for item in stream:
             await queue.put(item)
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
+        if is_being_cancelled():
+            raise
         await queue.put(_End(error))
     else:
         await queue.put(_End())

@@ -1,6 +1,6 @@
 """A private Ray on this machine: started for one process, on loopback, ended with it.
 
-It knows nothing of models or Serve, and never attaches to a cluster started by `ray up`; that is
+It does not depend on models or Serve, and never attaches to a cluster started by `ray up`; that is
 deployed to with `serve deploy`.
 """
 

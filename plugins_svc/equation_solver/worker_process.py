@@ -1,7 +1,7 @@
 """The parent's side of a worker process that runs sympy.
 
 The process starts at once and answers one call at a time; when it fails to answer in time it is
-killed and replaced. This module knows the format of the worker's lines, not their meaning.
+killed and replaced. This module reads the format of the worker's lines and does not interpret them.
 """
 
 import json

@@ -22,7 +22,7 @@ _INCOMPLETE = _incomplete()
 
 
 class CitationFilter:
-    """Drops the citations of one reply whose number no shown item has."""
+    """Drops a reply's citations of items that were not shown."""
 
     def __init__(self, num_items: int) -> None:
         self._numbers = {str(number) for number in range(1, num_items + 1)}

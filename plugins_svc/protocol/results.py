@@ -1,4 +1,4 @@
-"""The Results body, which tells the model what its calls returned.
+"""The Results body, in which the model reads what its calls returned.
 
 The form is that of MOSS's training data: one block a call, sorted by plugin, each in the format of
 its plugin's spec. Plugins return text that strangers may have written, so every string passes
@@ -35,12 +35,17 @@ def format_value(call: Call, output: PluginOutput, neutralise: Neutralise) -> st
     return call.spec.result_format.value(output.map_text(neutralise), numbers)
 
 
+def block_order(calls: Sequence[Call]) -> list[int]:
+    """Indices of the calls in the order of their blocks: by plugin, then as called."""
+    return sorted(range(len(calls)), key=lambda index: SPECS.index(calls[index].spec))
+
+
 def item_numbers(outcomes: Sequence[Outcome]) -> list[range]:
     """For each outcome, the numbers of its items in Results; they run from 1 over the turn."""
     num_calls = Counter(call.name for call, _ in outcomes)
     numbers = [range(0)] * len(outcomes)
     first = 1
-    for index in _block_order(outcomes):
+    for index in block_order([call for call, _ in outcomes]):
         call, output = outcomes[index]
         num_shown = call.spec.result_format.count_items(output, num_calls[call.name])
         numbers[index] = range(first, first + num_shown)
@@ -65,11 +70,6 @@ def _blocks(outcomes: Sequence[Outcome]) -> list[str]:
     numbers = item_numbers(outcomes)
     return [
         call.spec.result_format.block(str(call), output, numbers[index])
-        for index in _block_order(outcomes)
+        for index in block_order([call for call, _ in outcomes])
         for call, output in (outcomes[index],)
     ]
-
-
-def _block_order(outcomes: Sequence[Outcome]) -> list[int]:
-    """Indices of the outcomes sorted by plugin; calls of one plugin stay in order."""
-    return sorted(range(len(outcomes)), key=lambda index: SPECS.index(outcomes[index][0].spec))

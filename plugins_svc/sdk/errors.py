@@ -2,7 +2,7 @@
 
 
 class PluginError(Exception):
-    """Root of this package's errors. Its message is written for a person."""
+    """Root of this package's errors. Its message is for the operator."""
 
 
 class UnknownPluginError(PluginError):

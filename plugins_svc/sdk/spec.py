@@ -1,7 +1,7 @@
 """What a plugin declares: one PluginSpec, from which all others derive what they need to know.
 
 The registry, the grammar of Commands, the capability lines, the Results format and the command
-line read specs; none of them names a plugin. A spec knows its own plugin only.
+line read specs; none of them names a plugin. A spec describes its own plugin only.
 """
 
 from collections.abc import Callable, Mapping
@@ -74,7 +74,7 @@ class PluginSpec:
         return f"- {self.label}: enabled. API: {self.call_name}({self.parameter})"
 
     def why_unavailable(self, settings: PluginSettings) -> str | None:
-        """Why the plugin cannot run with `settings`, for a person; None when it can."""
+        """A message: why the plugin cannot run with `settings`; None when it can."""
         if self.create is None:
             return f"no back end for plugin {self.name!r}"
         for setting in self.settings:

@@ -1,6 +1,6 @@
 """Text-to-image as a plugin. It has no back end, so it is always disabled.
 
-Its Results form is MOSS's all the same: training data and recorded conversations hold it.
+Its Results have MOSS's form, because training data and recorded conversations contain them.
 """
 
 from collections.abc import Sequence

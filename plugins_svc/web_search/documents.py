@@ -10,7 +10,7 @@ MAX_FILE_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class Document:
-    """A document to be searched. `url` tells a person where it is, or is empty."""
+    """A document to be searched. `url` is where people find it, or empty."""
 
     title: str
     url: str

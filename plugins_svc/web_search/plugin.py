@@ -1,7 +1,7 @@
 """Web search: answers MOSS's `Search` from a directory of the user's .txt and .md documents.
 
 The directory is read once, when the plugin starts; nothing is fetched. Snippets may be written by
-strangers: whoever shows them to the model neutralises them first.
+strangers, so they must be neutralised before the model sees them.
 """
 
 import asyncio

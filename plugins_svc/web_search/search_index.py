@@ -1,7 +1,7 @@
 """A full-text index over passages of the user's documents: SQLite FTS5 in memory.
 
 FTS5 splits text at spaces, which Chinese does not use, so texts and queries are turned into words
-and bigrams of CJK characters first. Knows documents, not files.
+and bigrams of CJK characters first. It indexes documents and opens no files.
 """
 
 import re

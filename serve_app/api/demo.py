@@ -1,7 +1,7 @@
 """The dialect of MOSS's demo API: the body of `POST /` to a TurnRequest, a turn's events to JSON.
 
 The answer has the fields of the 2023 demo: `response` and the responses in `history` begin with
-the role marker, as the demo's decoded text did, and `time` is local. It knows no server.
+the role marker, as the demo's decoded text did, and `time` is local. It runs nothing.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class ChatRequest(BaseModel):
 def turn_request(
     chat: ChatRequest, idempotency_key: str | None, model_name: str, plugins: Collection[str]
 ) -> TurnRequest:
-    """The turn that `chat` asks for. All `plugins` of the server are enabled by default.
+    """The turn that `chat` requests. All `plugins` of the server are enabled by default.
 
     Raises ModelNotFoundError for another model, InvalidFieldError for an unknown plugin.
     """

@@ -3,7 +3,7 @@
     Thoughts (PluginCall started)* (PluginCall done | failed)* Delta* Done      one choice
 
 Choices are independent and their events may interleave; each ends with exactly one Done. Events
-are plain data. They know no HTTP, session or engine.
+are plain data, independent of HTTP, sessions and the engine.
 """
 
 from dataclasses import dataclass

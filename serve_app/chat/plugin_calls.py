@@ -11,8 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 from plugins_svc.protocol.calls import Call
-from plugins_svc.protocol.results import Outcome, item_numbers
-from plugins_svc.registry import SPECS
+from plugins_svc.protocol.results import Outcome, block_order, item_numbers
 from plugins_svc.sdk.output import PluginOutput, check_output
 from serve_app.chat.events import PluginCall, SearchItem
 from serve_app.chat.protocols import PluginClient
@@ -43,7 +42,7 @@ class PluginCalls:
         try:
             for event in started:
                 yield event
-            for index in sorted(range(len(calls)), key=lambda i: SPECS.index(calls[i].spec)):
+            for index in block_order(calls):
                 output, ms = await tasks[index]
                 self.outcomes[index] = (calls[index], output)
                 numbers = item_numbers(self.outcomes)[index]

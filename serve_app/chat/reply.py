@@ -1,7 +1,7 @@
 """The stateless core: a history and a user's text in, the events of a reply out.
 
 It serves both of MOSS's dialogues: with plugins the reply is the second of two passes, in the
-plain dialogue it is the only one. It knows no session, store or HTTP.
+plain dialogue it is the only one. It does not use sessions, the store or HTTP.
 """
 
 import asyncio

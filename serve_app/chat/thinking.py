@@ -1,7 +1,7 @@
 """What comes before the reply of a model with plugins: its first pass, then its plugin calls.
 
 Commands are read only from what the model wrote in the first pass, and once a turn. The result is
-the prompt of the reply pass. It knows no session and no store.
+the prompt of the reply pass. It does not use sessions or the store.
 """
 
 from collections.abc import AsyncGenerator, Sequence

@@ -1,13 +1,14 @@
 """One turn of a session: take the lease, reply, commit, and only then report the end.
 
 The terminal event comes after the turn is durable, a turn that fails or is cancelled leaves no
-trace, and the lease is released in any case. It knows no HTTP.
+trace, and the lease is released in any case. It does not depend on HTTP.
 """
 
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
+from math import inf
 
 from moss_tp.errors import InvalidRequestError
 from moss_tp.sampling_params import SamplingParams
@@ -23,7 +24,7 @@ from serve_app.sessions.store import SessionStore
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """A turn that `owner` asks for. `fingerprint` is a digest of everything a retry repeats.
+    """A turn that `owner` requests. `fingerprint` is a digest of everything a retry repeats.
 
     `max_length` bounds the prompt and everything generated, in tokens. `params` has n = 1. An
     unknown `uid`, or another owner's, starts a new chat.
@@ -64,7 +65,7 @@ TurnEvent = Thoughts | PluginCall | Delta | TurnDone
 
 @dataclass(frozen=True)
 class TurnLimits:
-    """Limits of every turn, whatever the client asks for."""
+    """Limits of every turn, whatever the client requests."""
 
     max_model_len: int
     max_turns: int = 500
@@ -83,14 +84,12 @@ class TurnRunner:
     async def run(self, request: TurnRequest) -> AsyncGenerator[TurnEvent]:
         """The events of the reply, with a TurnDone as the last one instead of a Done.
 
-        A repeated Idempotency-Key yields the TurnDone of its stored turn and nothing else.
-        Closing it before TurnDone cancels the turn. Raises the errors of `serve_app.errors` and
-        of `Replier.reply`, before or after the first event.
+        A repeated Idempotency-Key yields only the TurnDone of its stored turn. Closing it before
+        TurnDone cancels the turn. Raises the errors of `serve_app.errors` and `Replier.reply`.
         """
         if request.params.n != 1:
             raise InvalidRequestError("n: a turn of a session has one reply")
-        max_time_s = min(request.max_time_s or self.limits.max_time_s, self.limits.max_time_s)
-        deadline = time.monotonic() + max_time_s
+        deadline = time.monotonic() + min(request.max_time_s or inf, self.limits.max_time_s)
         lease, opened = await open_session(
             self.store, request.owner, request.uid, request.idempotency_key
         )
@@ -99,8 +98,6 @@ class TurnRunner:
             yield _replay(request, lease.key, session)
             return
         async with HeldLease(self.store, lease, self.limits.lease_renewal_s) as held:
-            if len(session.turns) >= self.limits.max_turns:
-                raise SessionFullError("the chat has as many turns as it may; start a new one")
             done: Done | None = None
             reply = self.replier.reply(self._reply_request(request, session, deadline))
             async with aclosing(reply) as events:
@@ -118,6 +115,9 @@ class TurnRunner:
     def _reply_request(
         self, request: TurnRequest, session: Session, deadline: float
     ) -> ReplyRequest:
+        """Raises SessionFullError if the session may have no more turns."""
+        if len(session.turns) >= self.limits.max_turns:
+            raise SessionFullError("the chat has as many turns as it may; start a new one")
         return ReplyRequest(
             request_id=new_token(),
             history=session.turns,

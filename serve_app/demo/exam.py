@@ -1,6 +1,6 @@
 """The questions of `moss demo-eval`, with held-out numbers, names and phrasings, and their grading.
 
-It knows no model.
+It does not run a model.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plugins_svc.calculator.evaluator import evaluate
-from serve_app.demo.conversations.arithmetic import OPERATORS, Expression, spoken
+from serve_app.demo.conversations.arithmetic import OPERATORS, Expression, phrasing
 from serve_app.demo.conversations.draw import Draw
 from serve_app.demo.conversations.lookups import picture_of, topic_of
 from serve_app.demo.conversations.memory import value_of
@@ -66,7 +66,7 @@ def _sum(draw: Draw, language: Language) -> Question:
         template = draw.choice(_PHRASES[language]["orders"][OPERATORS[expression.operator]])
     else:
         frame = draw.choice(_PHRASES[language]["frames"])
-        template = frame.format(e=spoken(draw, language, expression.operator))
+        template = frame.format(e=phrasing(draw, language, expression.operator))
     user = template.format(a=expression.a, b=expression.b)
     return Question((user,), str(evaluate(str(expression))), "number")
 

@@ -4,8 +4,8 @@ Ray wraps the errors of a remote side; here they are unwrapped, so callers see t
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, cast
 
 from ray.exceptions import RayError
@@ -19,6 +19,7 @@ from moss_tp.errors import EngineDeadError, QueueFullError
 from plugins_svc.sdk.errors import PluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.plugin_client import PluginsByName, RunPlugin
+from serve_app.streams import is_being_cancelled
 
 HEALTH_TIMEOUT_S = 5
 
@@ -48,7 +49,7 @@ class RemoteModel:
 
     async def is_healthy(self) -> bool:
         """False if a rank is dead, a step hangs, or no replica responds."""
-        with suppress(RayError, RayServeException, TimeoutError):
+        with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
             await asyncio.wait_for(self._call("check_health"), HEALTH_TIMEOUT_S)
             return True
         return False
@@ -73,8 +74,9 @@ class RemoteModel:
             handle.generate.remote(request),
         )
         try:
-            async for delta in deltas:
-                yield delta
+            with _cancelled_remotely(EngineDeadError("a replica cancelled the request")):
+                async for delta in deltas:
+                    yield delta
         except BackPressureError as error:
             raise QueueFullError("the model has no room for another request") from error
         except RayError as error:
@@ -86,7 +88,19 @@ class RemoteModel:
             deltas.cancel()  # type: ignore[no-untyped-call]
 
     async def _call(self, method: str) -> Any:
-        return await getattr(self._handle, method).remote()
+        with _cancelled_remotely(EngineDeadError("a replica cancelled the call")):
+            return await getattr(self._handle, method).remote()
+
+
+@contextmanager
+def _cancelled_remotely(error: Exception) -> Iterator[None]:
+    """Raises `error` if the remote side was cancelled, which Serve reports as CancelledError."""
+    try:
+        yield
+    except asyncio.CancelledError as cancelled:
+        if is_being_cancelled():
+            raise
+        raise error from cancelled
 
 
 def remote_plugins(handles: Mapping[str, DeploymentHandle[Any]]) -> PluginsByName:
@@ -97,7 +111,8 @@ def remote_plugins(handles: Mapping[str, DeploymentHandle[Any]]) -> PluginsByNam
 def _remote_plugin(name: str, handle: DeploymentHandle[Any]) -> RunPlugin:
     async def run(argument: str) -> PluginOutput:
         try:
-            output: PluginOutput = await handle.run.remote(argument)
+            with _cancelled_remotely(PluginError(f"plugin {name!r} cancelled the call")):
+                output: PluginOutput = await handle.run.remote(argument)
         except RayServeException as error:
             raise PluginError(f"no replica of plugin {name!r} is up") from error
         return output

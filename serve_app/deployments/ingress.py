@@ -67,7 +67,7 @@ class Ingress:
 
     def _replier(self) -> Replier:
         tokenizer = Tokenizer.from_dir(self._model_dir)
-        prompts = build_prompts(tokenizer, self._model_dir, self._settings.spoken_dialogue)
+        prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
         return create_replier(self._model, remote_plugins(self._plugins), prompts)
 
     async def _stats(self, request: Request) -> Response:

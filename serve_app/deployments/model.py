@@ -1,8 +1,8 @@
 """The model behind a deployment handle: one replica is one tensor-parallel group.
 
 Rank 0 runs in this process, the others are actors in the replica's placement group. A group that
-has lost a rank cannot serve, so the process exits at once and Serve starts a new replica. It knows
-token ids and deltas, no chats.
+has lost a rank cannot serve, so the process exits at once and Serve starts a new replica. It
+handles token ids and deltas, not chats.
 """
 
 import os

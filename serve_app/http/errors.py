@@ -94,7 +94,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def handle_disconnect(request: Request, error: Exception) -> Response:
-    """The client is gone and reads no response, but the server requires one."""
+    """The client has disconnected and reads no response, but Starlette requires one."""
     return Response(status_code=499)
 
 

@@ -1,7 +1,7 @@
 """One HTTP exchange: a bounded body, a client that may disconnect, a stream that is never silent.
 
 The work runs in its own task and is cancelled once, when the client disconnects or the server
-drops the exchange, so its clean-up can still wait for the store. It knows nothing about chats.
+drops the exchange, so its clean-up can still wait for the store. It does not depend on chats.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 
 class HealthProbe(Protocol):
-    """What the health endpoints ask."""
+    """The checks behind the health endpoints."""
 
     async def is_healthy(self) -> bool:
         """False if a rank is dead, or a step hangs while requests wait."""

@@ -2,7 +2,7 @@
 
 Each piece of text is encoded separately and the ids are joined, so no text can become structure.
 The second prompt repeats the first and its continuation id for id, so that it hits the prefix
-cache. It knows the length of a prompt, but no store, no engine and no plugin.
+cache. It bounds the length of a prompt; it does not use the store, the engine or plugins.
 """
 
 from collections.abc import Collection, Sequence

@@ -1,7 +1,7 @@
 """One exchange of a dialogue as plain text: what a history is made of.
 
 It is the same for a stored turn, a client's message list and the turn that is being generated. It
-knows no session, no key and no tokens.
+has no session, key or tokens.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Opens the session of a turn: the one that the client names, or a new one.
 
 A client that names no session, an expired one or another owner's gets a new uid, so nobody can
-choose a uid. It knows no turn and no prompt.
+choose a uid. It does not depend on turns or prompts.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from serve_app.errors import InvalidFieldError, TurnNotStoredError
 from serve_app.sessions.session import is_uid, new_token
 from serve_app.sessions.store import Lease, Opened, SessionStore
 
-# A key that starts a chat also identifies it, so nobody else may be likely to choose the same.
+# A key that starts a chat also identifies it, so it must be unlikely that anybody else chooses it.
 MIN_STARTING_KEY_CHARS = 16
 
 
@@ -29,7 +29,7 @@ async def open_session(
             return lease, opened
     lease = Lease(await _new_uid(store, owner, idempotency_key), owner, key, new_token())
     if (opened := await _begin(store, lease, may_create=True)) is None:
-        raise TurnNotStoredError("the new chat could not be started; ask again")
+        raise TurnNotStoredError("the new chat could not be started; try again")
     return lease, opened
 
 

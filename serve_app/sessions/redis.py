@@ -127,7 +127,7 @@ class RedisSessionStore:
             self._commit, keys, lease.owner, lease.key, lease.token, num_turns, packed, ttl_ms
         )
         if stored is None:
-            raise TurnNotStoredError("the session changed while the reply was made; ask again")
+            raise TurnNotStoredError("the session changed while the reply was made; try again")
         return _unpack(stored)
 
     @property

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from moss_tp.errors import ConfigError
+from plugins_svc.registry import SPECS
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.prompt.choose import Dialogue
 from serve_app.settings import ServeSettings
@@ -35,6 +36,14 @@ def test_all_available_plugins_are_on_by_default(tmp_path: Path) -> None:
     with_documents = ServeSettings(model=PLUGIN_MODEL, store=STORE, documents_dir=tmp_path)
     assert bare.plugin_names == ("calculator", "equation_solver")
     assert with_documents.plugin_names == ("web_search", "calculator", "equation_solver")
+
+
+def test_every_setting_of_a_plugin_is_a_field(tmp_path: Path) -> None:
+    names = {setting.name for spec in SPECS for setting in spec.settings}
+    assert names <= ServeSettings.model_fields.keys()
+    settings = ServeSettings(model=PLUGIN_MODEL, store=STORE, documents_dir=tmp_path)
+    assert settings.plugin_settings == {"documents_dir": tmp_path}
+    assert ServeSettings(model=PLUGIN_MODEL, store=STORE).plugin_settings == {}
 
 
 def test_chosen_plugins_keep_mosss_order() -> None:
@@ -67,22 +76,22 @@ def test_an_unavailable_plugin_is_a_config_error() -> None:
     ],
 )
 def test_the_dialogue_follows_the_name_of_the_model(model: str, dialogue: Dialogue) -> None:
-    assert ServeSettings(model=model, store=STORE).spoken_dialogue == dialogue
+    assert ServeSettings(model=model, store=STORE).resolved_dialogue == dialogue
     for chosen in ("plugin", "plain"):
         settings = ServeSettings.model_validate(
             {"model": model, "store": STORE, "dialogue": chosen}
         )
-        assert settings.spoken_dialogue == chosen
+        assert settings.resolved_dialogue == chosen
 
 
 def test_the_dialogue_follows_the_directory(tmp_path: Path) -> None:
     link = tmp_path / "current"
     (tmp_path / "moss-moon-003-sft-plugin").mkdir()
     link.symlink_to(tmp_path / "moss-moon-003-sft-plugin")
-    assert ServeSettings(model=str(link), store=STORE).spoken_dialogue == "plugin"
-    assert ServeSettings(model=str(tmp_path), store=STORE).spoken_dialogue == "plain"
+    assert ServeSettings(model=str(link), store=STORE).resolved_dialogue == "plugin"
+    assert ServeSettings(model=str(tmp_path), store=STORE).resolved_dialogue == "plain"
     (tmp_path / "meta_instruction.txt").write_text("You are MOSS.")
-    assert ServeSettings(model=str(tmp_path), store=STORE).spoken_dialogue == "plugin"
+    assert ServeSettings(model=str(tmp_path), store=STORE).resolved_dialogue == "plugin"
 
 
 def test_a_plain_model_has_no_plugins() -> None:

@@ -80,6 +80,52 @@ async def test_cancelling_the_reader_closes_the_source() -> None:
     assert source.is_closed
 
 
+@pytest.mark.parametrize("is_merged", [False, True])
+async def test_a_source_that_is_cancelled_ends_its_reader(is_merged: bool) -> None:
+    async def cancelled() -> AsyncGenerator[int]:
+        yield 0
+        raise asyncio.CancelledError  # as Serve's handles do when a replica cancels its task
+
+    items = merge(cancelled()) if is_merged else with_timeouts(cancelled(), lambda: None)
+    assert await anext(items) == 0
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(5):
+            await anext(items)
+
+
+async def test_a_source_that_fails_to_close_keeps_no_other_open() -> None:
+    async def stubborn() -> AsyncGenerator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            raise ValueError("does not close")
+
+    other = Source(*[0] * 9, first=1)
+    items = merge(stubborn(), other())
+    assert await anext(items) == 0
+    await asyncio.sleep(0.01)  # both are an item ahead now
+    with pytest.raises(ValueError, match="does not close"):
+        await items.aclose()
+    assert other.is_closed
+
+
+async def test_a_source_that_fails_when_cancelled_does_not_block_closing() -> None:
+    async def failing() -> AsyncGenerator[int]:
+        yield 0
+        yield 1
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as error:
+            raise ValueError("cannot clean up") from error
+
+    items = with_timeouts(failing(), lambda: None)
+    assert await anext(items) == 0
+    await asyncio.sleep(0.01)  # 1 fills the queue, and the source waits for its next item
+    async with asyncio.timeout(5):
+        await items.aclose()
+
+
 async def test_merged_items_come_as_they_are_ready() -> None:
     slow, fast = Source(0.05, 0.05), Source(0, 0, 0, first=10)
     items = [item async for item in merge(slow(), fast())]

@@ -1,6 +1,6 @@
 """Measures what a roofline needs of this machine: memory bandwidth and GEMM throughput.
 
-It knows no model.
+It does not depend on a model.
 """
 
 import os

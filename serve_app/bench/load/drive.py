@@ -1,6 +1,6 @@
 """Feeds requests to an engine at their arrival times and records when their tokens come.
 
-All offline benchmarks run on it. It knows no model and no tables.
+All offline benchmarks run on it. It does not depend on models or tables.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Streams turns over HTTP and records when their pieces arrive; reads the server's token counts.
 
-It speaks the demo API and knows nothing of the model behind it.
+It uses the demo API and does not depend on the model behind it.
 """
 
 import asyncio

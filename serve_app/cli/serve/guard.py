@@ -2,8 +2,8 @@
 
 It records the server's descendants while the server runs, because an orphan no longer shows whose
 child it was. When the server's end of a pipe closes, which happens on SIGKILL too, it ends those
-that still run. Only a process started within WATCH_S before a SIGKILL can escape it. It knows
-neither Ray nor the store.
+that still run. Only a process started within WATCH_S before a SIGKILL can escape it. It
+depends neither on Ray nor on the store.
 """
 
 import os

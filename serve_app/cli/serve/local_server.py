@@ -1,6 +1,6 @@
 """Starts, watches and stops what `moss serve` runs on this machine: store, Ray, deployments.
 
-It knows no flags.
+It does not depend on flags.
 """
 
 import os

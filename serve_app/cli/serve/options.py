@@ -13,6 +13,7 @@ from moss_tp.device import DEVICES, DTYPES, TRAITS
 from moss_tp.engine_config import KV_CACHE_DTYPES
 from moss_tp.errors import ConfigError
 from serve_app.cli.options import with_options
+from serve_app.cli.plugin_options import PLUGIN_OPTIONS
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.settings import ServeSettings
 
@@ -23,7 +24,6 @@ DRAIN_S = 2
 
 _DTYPE_HELP = "Default: " + ", ".join(f"{t.default_dtype} on {d}" for d, t in TRAITS.items()) + "."
 _DATA_DIR = click.Path(file_okay=False, path_type=Path)
-_DOCUMENTS = click.Path(exists=True, file_okay=False, path_type=Path)
 
 serve_options = with_options(
     click.option(
@@ -46,12 +46,7 @@ serve_options = with_options(
         help="Where the embedded store and the log live.",
     ),
     click.option("--max-model-len", type=click.IntRange(2), help="Prompt and reply, in tokens."),
-    click.option(
-        "--documents",
-        "documents_dir",
-        type=_DOCUMENTS,
-        help="Directory of .txt and .md files that web search searches. Default: no web search.",
-    ),
+    *PLUGIN_OPTIONS,
     click.option(
         "--dialogue",
         type=click.Choice(["plugin", "plain"]),

@@ -23,7 +23,7 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     model = ModelConfig.from_dir(directory)
     model.check_tp(settings.tp)
     settings.engine_config(str(directory)).resolve(model)
-    _check_tokenizer(directory, settings.spoken_dialogue, model.vocab_size)
+    _check_tokenizer(directory, settings.resolved_dialogue, model.vocab_size)
     _ = settings.plugin_names
     if settings.device == "cuda":
         _check_gpus(settings.tp * settings.replicas)

@@ -56,7 +56,7 @@ def calculator_turn(draw: Draw, language: Language, is_enabled: bool) -> DemoTur
     return DemoTurn(problem.question, thoughts, reply, ((call, output),))
 
 
-def spoken(draw: Draw, language: Language, operator: str) -> str:
+def phrasing(draw: Draw, language: Language, operator: str) -> str:
     """`{a} op {b}` in symbols, in words or as a noun, with the placeholders unfilled."""
     # Training has more nouns, which are the hardest to tell apart.
     style, name = draw.integer(0, 9 if draw.held_out else 11), OPERATORS[operator]
@@ -84,7 +84,7 @@ def _problem(draw: Draw, language: Language) -> Sum:
         template = with_extra_words(
             draw, language, draw.choice(phrases["frames"]), near_placeholder=True
         )
-        template = template.format(e=spoken(draw, language, expression.operator))
+        template = template.format(e=phrasing(draw, language, expression.operator))
     question = template.format(a=expression.a, b=expression.b)
     return Sum(with_opener_and_closer(draw, language, question), str(expression))
 

@@ -1,7 +1,7 @@
 """Random draws for the demo data, split into a training part and a held-out part.
 
 Whether a value (a name, a city, an expression) is held out depends on a hash of its text, so the
-two parts are disjoint for every seed. It knows nothing of language or of conversations.
+two parts are disjoint for every seed. It does not depend on language or conversations.
 """
 
 import random

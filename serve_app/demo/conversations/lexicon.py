@@ -21,7 +21,7 @@ COMMON_HANZI = "".join(
 _WORDS = phrasebook("words")
 # Share of training words that are made up in addition to those that the evaluation has too.
 _EXTRA_MADE_UP = 0.35
-# The kinds that `word` knows.
+# The kinds of `word`.
 WORD_KINDS = tuple(_WORDS["zh"])
 _ENGLISH_WORDS = tuple(text.lower() for texts in _WORDS["en"].values() for text in texts)
 _WORD_HANZI = "".join(

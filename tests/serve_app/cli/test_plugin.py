@@ -24,7 +24,7 @@ def test_help_lists_every_plugin_and_every_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told", "status"),
+    ("arguments", "output", "status"),
     [
         (("calculator", "5^3"), "'125'\n", 0),
         (("calculator", "5^^3"), "'No result.'\n", 1),
@@ -32,9 +32,9 @@ def test_help_lists_every_plugin_and_every_setting() -> None:
         (("text_to_image", "a fox"), "Error: no back end for plugin 'text_to_image'\n", 1),
     ],
 )
-def test_answers(arguments: tuple[str, ...], told: str, status: int) -> None:
+def test_answers(arguments: tuple[str, ...], output: str, status: int) -> None:
     shown = run(*arguments)
-    assert (shown.output, shown.exit_code) == (told, status)
+    assert (shown.output, shown.exit_code) == (output, status)
 
 
 def test_search_in_documents(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ class FakeServer:
 class UnreachableHandle:
     """A deployment handle whose calls never reach a replica."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
         self.num_calls = 0
 
@@ -185,8 +185,8 @@ async def test_plugin_calls_go_to_the_plugin_of_that_name(
         await plugins.run(Call("Search", "x"))
 
 
-@pytest.mark.parametrize("error", UNAVAILABLE)
-async def test_a_model_without_replicas_raises_engine_dead(error: Exception) -> None:
+@pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
+async def test_a_model_without_replicas_raises_engine_dead(error: BaseException) -> None:
     unreachable = UnreachableHandle(error)
     deltas = RemoteModel(cast(DeploymentHandle[Any], unreachable)).generate(
         a_request("r", 65), "session"
@@ -196,11 +196,19 @@ async def test_a_model_without_replicas_raises_engine_dead(error: Exception) -> 
     assert unreachable.num_calls == 2, "one retry"
 
 
-@pytest.mark.parametrize("error", UNAVAILABLE)
-async def test_a_plugin_without_replicas_raises_plugin_error(error: Exception) -> None:
+@pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
+async def test_a_plugin_without_replicas_raises_plugin_error(error: BaseException) -> None:
     unreachable = cast(DeploymentHandle[Any], UnreachableHandle(error))
     with pytest.raises(PluginError, match="calculator"):
         await remote_plugins({"calculator": unreachable}).run(Call("Calculate", "1"))
+
+
+@pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
+async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> None:
+    model = RemoteModel(cast(DeploymentHandle[Any], UnreachableHandle(error)))
+    assert not await model.is_healthy()
+    with pytest.raises(EngineDeadError):
+        await model.stats()
 
 
 async def test_health_is_that_of_the_engine(

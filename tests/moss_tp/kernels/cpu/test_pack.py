@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_BF16, PANEL, MulAdd
-from moss_tp.kernels.cpu.linear.pack import GROUP, PackedWeight, pack
+from moss_tp.kernels.cpu.linear.pack import GROUP, PackedWeight, pack_dense
 
 # Packing is plain torch: any machine can pack for any other.
 mul_adds = st.sampled_from([FMA_X8_BF16, DOT_X16_BF16])
@@ -43,7 +43,7 @@ def test_panels_hold_the_weight(
 ) -> None:
     weight = numbered(outputs, 2 * half_inputs)
     bias = torch.arange(outputs).float() if has_bias else None
-    packed = pack(DenseWeight(weight, bias), mul_add)
+    packed = pack_dense(DenseWeight(weight, bias), mul_add)
     rows = unpacked(packed)
     assert len(rows) % GROUP == 0 and 0 <= len(rows) - outputs < GROUP
     assert torch.equal(rows[:outputs], weight.float())
@@ -58,7 +58,7 @@ def test_panels_hold_the_weight(
 def test_stacked_weights_keep_their_groups(first: int, second: int, mul_add: MulAdd) -> None:
     """The second begins with a group of its own, so a task belongs to one output."""
     weights = [numbered(outputs, 4) for outputs in (first, second)]
-    packed = [pack(DenseWeight(weight, weight[:, 0].float()), mul_add) for weight in weights]
+    packed = [pack_dense(DenseWeight(weight, weight[:, 0].float()), mul_add) for weight in weights]
     stacked = packed[0].stack(packed[1])
     assert torch.equal(unpacked(stacked), torch.cat([unpacked(one) for one in packed]))
     assert torch.equal(stacked.bias, torch.cat([one.bias for one in packed]))
@@ -67,5 +67,5 @@ def test_stacked_weights_keep_their_groups(first: int, second: int, mul_add: Mul
 
 @pytest.mark.parametrize("mul_add", [FMA_X8_BF16, DOT_X16_BF16])
 def test_x_comes_in_what_a_k_step_reads(mul_add: MulAdd) -> None:
-    packed = pack(DenseWeight(numbered(3, 4)), mul_add)
+    packed = pack_dense(DenseWeight(numbered(3, 4)), mul_add)
     assert packed.x_dtype == (torch.bfloat16 if mul_add is DOT_X16_BF16 else torch.float32)
