@@ -23,8 +23,8 @@ class LLM:
     """A model on `tp_size` ranks. `model` is a directory or a hub id.
 
     `executor` "local" runs the ranks as processes of this machine, "ray" as Ray actors.
-    `kv_cache_bytes` is the KV cache of each rank, `kv_cache_dtype="int8"` halves what a token
-    takes of it. `close()` it, or use it in a `with`.
+    `kv_cache_bytes` is the size of the KV cache of each rank; `kv_cache_dtype="int8"` halves its
+    bytes per token. `close()` it, or use it in a `with`.
 
     Raises ConfigError or CheckpointError for settings or a model that cannot work.
     """
@@ -71,8 +71,8 @@ class LLM:
         prompts: Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[RequestOutput]:
-        """One output a prompt, in order, with the `n` replies that its params ask for. Text is
-        encoded with special tokens off.
+        """One output per prompt, in order, with `n` replies as its params say. Text is encoded
+        without special tokens.
 
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
         when a rank is lost.

@@ -3,7 +3,7 @@
 All use of the engine is a command in the inbox, which the thread runs between two steps; so an
 abort takes effect before the next step. While a step runs, the tokens of the previous one are
 detokenized and sent to the event loops, one wake-up each. The thread sleeps on a condition while
-there is no work. It knows no Ray and no HTTP.
+there is no work. It depends on neither Ray nor HTTP.
 """
 
 import logging
@@ -100,7 +100,7 @@ class AsyncEngine:
         self._engine.close()
 
     def _post(self, command: Callable[[], None]) -> None:
-        """Has the thread run `command`; runs it in the caller's once the engine's has ended."""
+        """Queues `command` for the thread; once the thread has ended, runs it in the caller's."""
         with self._changed:
             if self._death is None:
                 self._inbox.append(command)

@@ -1,4 +1,4 @@
-"""The one way to make an engine: library, server, bench and demo evaluation all use it."""
+"""Builds an engine. Library, server, benchmarks and demo evaluation all start here."""
 
 from collections.abc import Callable
 
@@ -19,10 +19,10 @@ def build_engine(
 
     `executor` is a registered name or makes the executor from the resolved config. `on_death` is
     called with a reason, from any thread, as soon as a rank is lost, even while a step hangs.
-    `tokenizer` saves loading the model's again.
+    Pass `tokenizer` if it is already loaded.
 
-    Raises ConfigError and CheckpointError, before any rank is started where possible; no rank
-    is left behind.
+    Raises ConfigError and CheckpointError, before any rank is started where possible. If it
+    raises, all ranks have ended.
     """
     make_executor = find_executor(executor) if isinstance(executor, str) else executor
     model = ModelConfig.from_dir(config.model)

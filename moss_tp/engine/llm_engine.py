@@ -218,7 +218,7 @@ class LLMEngine:
         self._advanced += self.scheduler.update(chunks, tokens)
 
     def check_integrity(self) -> None:
-        """AssertionError when blocks or queues are inconsistent, or a request was lost."""
+        """Raises AssertionError when blocks or queues are inconsistent, or a request was lost."""
         self.scheduler.check_integrity()
         finished = {id(seq) for seq in self._advanced if seq.finish_reason is not None}
         num_finished = sum(id(request.seq) in finished for request in self._requests.values())

@@ -14,7 +14,7 @@ class TokenDelta:
 
     `text` never splits a UTF-8 character and never contains a special token or part of a stop
     string; it may be empty. `finish_reason` is set on the last delta only. `logprobs` has one
-    entry per token if the request asks for them.
+    entry per token if the request wants them.
     """
 
     token_ids: tuple[int, ...]
@@ -29,7 +29,7 @@ class TokenDelta:
 class CompletionOutput:
     """One of a request's `n` replies. `token_ids` includes a stop id at its end, `text` does not.
 
-    `logprobs` has one entry per token, or is None if the request did not ask for them.
+    `logprobs` has one entry per token, or is None if the request did not want them.
     """
 
     token_ids: list[int]

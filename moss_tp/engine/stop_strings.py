@@ -1,7 +1,8 @@
 """Finds stop strings in the text of a reply, piece by piece.
 
 Text that could be the beginning of a stop string is held back, so that no part of one is ever
-shown. The result does not depend on how the text is split into pieces. It knows no tokens.
+shown. The result does not depend on how the text is split into pieces. It works on text only,
+not on tokens.
 """
 
 from collections.abc import Sequence

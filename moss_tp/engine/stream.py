@@ -21,7 +21,7 @@ class Stream:
         self._queue.put_nowait(item)
 
     async def get(self) -> TokenDelta:
-        """The next delta. Raises an error that was put instead of one."""
+        """The next delta. Raises the error if one was put instead."""
         item = await self._queue.get()
         if isinstance(item, MossError):
             raise item

@@ -1,6 +1,6 @@
 """Saves a run: the model as a directory that can be served, and the state to resume from.
 
-A directory is written under a temporary name and renamed, so nobody reads a partial checkpoint.
+A directory is written under a temporary name and renamed, so a partial checkpoint is never read.
 """
 
 import json

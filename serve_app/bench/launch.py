@@ -1,4 +1,4 @@
-"""Engines to measure: how many ranks and threads, opened one at a time, in alternation."""
+"""Opens the engines of a benchmark: one at a time, in alternation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """`threads` is for each rank; `settings` are further fields of EngineConfig."""
+    """`threads` is per rank; `settings` are further fields of EngineConfig."""
 
     model: str
     tp: int
@@ -33,7 +33,7 @@ class EngineSpec:
         return ModelConfig.from_dir(resolve_model(self.model))
 
     def config(self) -> EngineConfig:
-        """ConfigError for settings that no engine has."""
+        """Raises ConfigError for a setting that EngineConfig does not have."""
         try:
             return EngineConfig(
                 model=str(resolve_model(self.model)),
@@ -48,7 +48,7 @@ class EngineSpec:
 
 @contextmanager
 def open_engine(spec: EngineSpec) -> Iterator[LLMEngine]:
-    """The engine, its ranks on this machine, for the length of the block."""
+    """An engine with local ranks, closed at the end of the block."""
     engine = build_engine(spec.config())
     try:
         yield engine
@@ -59,8 +59,8 @@ def open_engine(spec: EngineSpec) -> Iterator[LLMEngine]:
 def alternate(
     specs: Sequence[EngineSpec], repeats: int, measure: Callable[[LLMEngine], T]
 ) -> dict[str, list[T]]:
-    """`repeats` measurements of every spec by its name, taking turns: A B A B, so that what else
-    the machine does falls on all of them. A single spec keeps its engine."""
+    """`repeats` measurements of every spec by its name, in the order A B A B, so that other
+    load of the machine affects all of them equally. A single spec keeps its engine."""
     found: dict[str, list[T]] = {spec.name: [] for spec in specs}
     if len(specs) == 1:
         with open_engine(specs[0]) as engine:

@@ -1,4 +1,4 @@
-"""Ray for each module of these tests, and one tiny checkpoint."""
+"""A local Ray for each test module, and a tiny checkpoint."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The files for a real cluster pass the validation of Ray and Serve, and ours."""
+"""The files for a real cluster pass the validation of Ray, of Serve, and our own."""
 
 import re
 from importlib import import_module

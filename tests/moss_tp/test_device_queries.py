@@ -1,4 +1,4 @@
-"""What the engine asks the machine itself: a GPU by its own number, and systems without /proc."""
+"""Device queries: a GPU by its own number, and systems without /proc."""
 
 import os
 from pathlib import Path

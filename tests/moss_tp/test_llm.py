@@ -36,7 +36,7 @@ def test_text_and_ids_are_the_same_prompt(llm: LLM) -> None:
     assert len(first.token_ids) == 8
 
 
-def test_the_replies_to_one_prompt_compute_it_once(
+def test_several_replies_compute_their_prompt_once(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others find its full blocks in the cache."""
@@ -93,10 +93,10 @@ def test_n_replies_are_those_of_the_derived_seeds(llm: LLM) -> None:
     assert outputs[0].request_id != outputs[1].request_id
 
 
-def test_logprobs_are_given_where_asked_for(llm: LLM) -> None:
+def test_logprobs_are_returned_only_if_requested(llm: LLM) -> None:
     """Greedy without penalties: each token is the best, and nothing is more probable."""
-    asked = replace(GREEDY, repetition_penalty=1, logprobs=2)
-    with_logprobs, without = llm.generate(["a", "a"], [asked, replace(asked, logprobs=None)])
+    with_two = replace(GREEDY, repetition_penalty=1, logprobs=2)
+    with_logprobs, without = llm.generate(["a", "a"], [with_two, replace(with_two, logprobs=None)])
     assert without.logprobs is None
     assert with_logprobs.logprobs is not None
     assert [token.token_id for token in with_logprobs.logprobs] == without.token_ids
@@ -122,7 +122,7 @@ def test_more_prompts_than_the_queue_holds(llm: LLM) -> None:
     assert outputs[7].token_ids == outputs[207].token_ids
 
 
-def test_a_bad_prompt_runs_nothing(llm: LLM) -> None:
+def test_a_bad_prompt_starts_no_request(llm: LLM) -> None:
     steps = llm.engine.num_steps
     with pytest.raises(ContextLengthError):
         llm.generate([[1], [1] * 64], GREEDY)
@@ -141,7 +141,7 @@ def test_a_missing_model_is_one_clear_error(tmp_path: Path) -> None:
         LLM(str(tmp_path / "nowhere"))
 
 
-def test_a_closed_one_says_so(tmp_path: Path) -> None:
+def test_a_closed_llm_raises(tmp_path: Path) -> None:
     llm = LLM(str(make_checkpoint(tmp_path / "tiny")), max_model_len=64)
     llm.close()
     llm.close()
@@ -160,8 +160,8 @@ def test_importing_the_package_loads_no_torch() -> None:
     assert done.stdout == "fine\n"
 
 
-def test_fp16_is_fp32_but_for_rounding(tmp_path: Path) -> None:
-    """On CUDA it is the default; here torch multiplies it, slowly."""
+def test_fp16_is_fp32_up_to_rounding(tmp_path: Path) -> None:
+    """fp16 is the default on CUDA; here torch computes it, slowly."""
     model = make_checkpoint(tmp_path / "tiny")
     firsts = []
     for dtype in ("float32", "float16"):

@@ -11,7 +11,7 @@ the chain at the first block that is not wholly within the sequence's shared tok
 
 so equal hashes mean equal prefix and positions, and beyond the shared tokens equal salt. `_free`
 is in order of eviction: least recently used first, the tail of a sequence before its head.
-Blocks are never pinned. It knows no requests, only the tokens and tables of Sequences.
+Blocks are never pinned. It works on the tokens and tables of Sequences, not on requests.
 """
 
 from array import array

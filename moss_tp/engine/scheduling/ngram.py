@@ -3,12 +3,12 @@
 If the last few tokens occurred before, what followed them then may follow again, for instance
 when a reply copies search results. Every draft is compared with the tokens that came, whether a
 step verified it or not. So the drafter knows its hit rate, and drafts nothing while it is low.
-It knows no batch.
+It does not depend on how requests are batched.
 """
 
 from collections.abc import Sequence as Ids
 
-SIZES = (3, 2)  # of the n-grams that are looked up, the longest first
+SIZES = (3, 2)  # of the n-grams that are looked up, longest first
 HIT_RATE_AT_START = 0.5
 HIT_RATE_MEMORY = 0.75
 HIT_RATE_LIMIT = 0.85  # a higher hit rate counts as this, so that large batches draft nothing
@@ -21,26 +21,27 @@ class NgramDrafter:
         self.hit_rate = HIT_RATE_AT_START
         self._following: dict[tuple[int, ...], int] = {}  # index after an n-gram
         self._num_indexed = 0
-        self._guess: list[int] = []
+        self._prediction: list[int] = []
         self._drafted_at = 0
 
     def draft(self, token_ids: Ids[int], max_tokens: int, min_chance: float) -> list[int]:
         """Up to `max_tokens` likely next tokens, while each has at least `min_chance` to be right.
 
-        The n-th is right only if those before it are: its chance is the hit rate to the power n.
+        The n-th token is right only if all before it are: its chance is the hit rate to the n.
         """
         self._update_hit_rate(token_ids)
         self._index(token_ids)
-        self._guess, self._drafted_at = self._look_up(token_ids, max_tokens), len(token_ids)
+        self._prediction, self._drafted_at = self._look_up(token_ids, max_tokens), len(token_ids)
         length, chance = 0, min(self.hit_rate, HIT_RATE_LIMIT)
-        while length < len(self._guess) and chance >= min_chance:
+        while length < len(self._prediction) and chance >= min_chance:
             length, chance = length + 1, chance * self.hit_rate
-        return self._guess[:length]
+        return self._prediction[:length]
 
     def _update_hit_rate(self, token_ids: Ids[int]) -> None:
         """Updates the hit rate from the last draft, up to its first wrong token."""
-        for guessed, token_id in zip(self._guess, token_ids[self._drafted_at :], strict=False):
-            is_hit = guessed == token_id
+        new_ids = token_ids[self._drafted_at :]
+        for predicted, token_id in zip(self._prediction, new_ids, strict=False):
+            is_hit = predicted == token_id
             self.hit_rate = HIT_RATE_MEMORY * self.hit_rate + (1 - HIT_RATE_MEMORY) * is_hit
             if not is_hit:
                 return

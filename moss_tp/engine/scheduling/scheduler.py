@@ -1,4 +1,4 @@
-"""Which tokens the next step computes. Plain Python; it knows no torch and no text.
+"""Chooses the tokens that the next step computes. Plain Python: no torch, no text.
 
     add -> waiting -> admit -> running -> finished
               ^                   |
@@ -84,7 +84,7 @@ class Scheduler:
         if decodes:
             budget = min(budget, self._max_mixed_prefill_tokens)
         prefills = list(self._prefill_running(budget))
-        # Otherwise the sequence that was just preempted would take its blocks back at once.
+        # After a preemption nothing is admitted: the preempted sequence would take its blocks back.
         if not has_preempted:
             budget -= sum(chunk.num_known for chunk in prefills)
             prefills.extend(self._admit_waiting(budget))
@@ -120,7 +120,7 @@ class Scheduler:
         self._remove(seq)
 
     def check_integrity(self) -> None:
-        """AssertionError when blocks or queues do not match the sequences."""
+        """Raises AssertionError when blocks or queues do not match the sequences."""
         self.block_manager.check_integrity(self.running)
         for queue in (self.running, list(self.waiting)):
             assert queue == sorted(queue, key=rank_of), "not in order of rank"
@@ -197,7 +197,7 @@ class Scheduler:
         seq, num_before = chunk.seq, chunk.seq.num_computed
         for token, drafted in zip_longest(sampled, chunk.draft):
             seq.append(token, self._max_model_len)
-            if seq.finish_reason is not None or not self._is_right(drafted, token):
+            if seq.finish_reason is not None or not self._is_accepted(drafted, token):
                 break
             seq.num_computed += 1
         if chunk.draft:
@@ -205,7 +205,7 @@ class Scheduler:
             self.num_drafted += len(chunk.draft)
             self.num_accepted += seq.num_computed - num_before
 
-    def _is_right(self, drafted: int | None, sampled: SampledToken) -> bool:
+    def _is_accepted(self, drafted: int | None, sampled: SampledToken) -> bool:
         return drafted == sampled.token_id
 
     def _remove(self, seq: Sequence) -> None:

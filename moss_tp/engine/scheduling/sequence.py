@@ -1,6 +1,6 @@
 """One request inside the engine: its tokens, how many are computed, and how to sample the next.
 
-It knows no torch and no text.
+Plain Python: no torch, no text.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""The order in which requests are served. Plain Python; it knows no blocks and no budget.
+"""The order in which requests are served. It does not depend on blocks or token budgets.
 
     rank = (not is_continuation, time of arrival + priority * PRIORITY_STEP_S, number of arrival)
 
@@ -6,7 +6,7 @@ The lowest rank comes first: continuations before everything else, then smaller 
 earlier arrivals. A rank never changes: a request that arrives more than `PRIORITY_STEP_S` per
 priority level later is served later, however urgent it is. So only finitely many new requests can
 get ahead of a waiting one. The same holds for continuations, since each is the next pass of a
-turn whose earlier pass was served first: a turn of two passes counts twice, and nobody starves.
+turn whose earlier pass was served first: a turn of two passes counts twice, and no request starves.
 """
 
 from bisect import insort

@@ -1,4 +1,4 @@
-"""A private Ray: on loopback, behind its own token, and gone afterwards."""
+"""A private Ray: on loopback, with its own token, and no process left after it."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_ray_is_private_and_leaves_nothing_behind() -> None:
+def test_ray_is_private_and_leaves_no_process() -> None:
     shown = run()
     assert shown.stdout == "passed\n", shown.stderr
 

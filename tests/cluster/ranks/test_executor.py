@@ -1,4 +1,4 @@
-"""Ranks as actors: the same tokens as local ranks, and an honest end when one is lost."""
+"""Ranks as Ray actors: the same tokens as local ranks, and a clear error when one is lost."""
 
 import threading
 from pathlib import Path
@@ -28,7 +28,7 @@ def config_of(model: Path, tp_size: int = 2) -> EngineConfig:
 
 
 def is_every_cpu_free() -> bool:
-    """As Ray tells it: some time after the fact."""
+    """According to Ray, which reports it with a delay."""
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return free.get("CPU") == total["CPU"]
@@ -44,8 +44,8 @@ def test_the_same_tokens_as_one_local_rank(tiny_model: Path, tp_size: int) -> No
     assert generate(tiny_model, "ray", tp_size) == generate(tiny_model, "local", 1)
 
 
-def test_closing_ends_the_ranks_and_gives_the_place_back(tiny_model: Path) -> None:
-    assert wait_until(is_every_cpu_free, 30)  # whatever the test before this one held
+def test_close_ends_the_ranks_and_removes_the_placement_group(tiny_model: Path) -> None:
+    assert wait_until(is_every_cpu_free, 30)  # the previous test's resources
     executor = RayExecutor(config_of(tiny_model))
     assert wait_until(lambda: not is_every_cpu_free(), 10)
     ranks = [psutil.Process(pid) for pid in executor.rank_pids]
@@ -55,22 +55,22 @@ def test_closing_ends_the_ranks_and_gives_the_place_back(tiny_model: Path) -> No
     assert wait_until(is_every_cpu_free, 30)
 
 
-def test_a_killed_rank_is_told_at_once_and_to_everybody(tiny_model: Path) -> None:
+def test_a_killed_rank_is_reported_at_once_to_all_watchers(tiny_model: Path) -> None:
     executor = RayExecutor(config_of(tiny_model))
     reasons: list[str] = []
-    told = threading.Semaphore(0)
+    reported = threading.Semaphore(0)
 
     def on_death(reason: str) -> None:
         reasons.append(reason)
-        told.release()
+        reported.release()
 
     try:
         executor.watch(on_death)
         executor.watch(on_death)
         (rank,) = executor.rank_pids
         psutil.Process(rank).kill()
-        assert told.acquire(timeout=10)  # long before the collectives' timeout of 20 s
-        assert told.acquire(timeout=1)
+        assert reported.acquire(timeout=10)  # long before the collectives' timeout of 20 s
+        assert reported.acquire(timeout=1)
         assert f"process {rank}" in reasons[0]
         executor.watch(on_death)
         assert reasons == [reasons[0]] * 3
@@ -86,7 +86,7 @@ def test_a_lost_rank_fails_the_generation(tiny_model: Path) -> None:
             llm.generate(PROMPTS, GREEDY)
 
 
-def test_what_a_rank_could_not_load_is_said_in_its_own_words(
+def test_a_load_error_of_a_rank_keeps_its_type_and_message(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     for file in tiny_model.iterdir():
@@ -96,7 +96,7 @@ def test_what_a_rank_could_not_load_is_said_in_its_own_words(
         RayExecutor(config_of(tmp_path))
 
 
-def test_no_place_for_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_few_cpus_for_the_ranks_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.ranks.placement.PLACE_TIMEOUT_S", 0.5)
     with pytest.raises(ConfigError, match="no room for 64 ranks"):
         Placement.current_or_new(64, "cpu")

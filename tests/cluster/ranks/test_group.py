@@ -1,4 +1,4 @@
-"""A rank's actor and the group's place, without Ray: order of calls, and who gives what back."""
+"""A rank's actor and the group's placement group, without Ray: order of calls, and cleanup."""
 
 import os
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from moss_tp.errors import ConfigError
 PLACE = cast(PlacementGroup, object())
 
 
-class PlaceError(Exception):
+class StartError(Exception):
     """Ray could not start an actor."""
 
 
 @pytest.fixture
 def removed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The placement groups that were given back."""
+    """The placement groups that were removed."""
     found: list[object] = []
     monkeypatch.setattr(placement, "remove_placement_group", found.append)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
@@ -60,10 +60,10 @@ def test_an_actor_takes_what_its_bundle_reserves(device: str, gpus: int) -> None
     assert bundle["CPU"] == options["num_cpus"] == 1
 
 
-def test_a_replica_uses_its_own_place_and_leaves_it(
+def test_a_replica_uses_its_placement_group_and_does_not_remove_it(
     removed: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Serve made it; a replica sees only the GPU of its bundle, under the number 0."""
+    """Serve owns it. A replica sees only the GPU of its bundle, as number 0."""
     monkeypatch.setattr(placement, "get_current_placement_group", lambda: PLACE)
     current = Placement.current_or_new(4, "cuda")
     assert current.group is PLACE
@@ -72,7 +72,7 @@ def test_a_replica_uses_its_own_place_and_leaves_it(
     assert removed == []
 
 
-def test_a_place_of_ones_own_is_given_back(removed: list[object]) -> None:
+def test_an_owned_placement_group_is_removed(removed: list[object]) -> None:
     own = Placement(PLACE, is_owned=True)
     assert own.own_device("cpu") == "cpu"
     own.release()
@@ -86,21 +86,21 @@ def failing(error: Exception) -> Callable[..., Any]:
     return fail
 
 
-def a_place(*arguments: object) -> Placement:
+def owned_placement(*arguments: object) -> Placement:
     return Placement(PLACE, is_owned=True)
 
 
-def test_a_group_whose_rank_does_not_start_gives_its_place_back(
+def test_a_failed_start_of_a_rank_removes_the_placement_group(
     removed: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Placement, "current_or_new", a_place)
-    monkeypatch.setattr(WorkerGroup, "_start", failing(PlaceError()))
-    with pytest.raises(PlaceError):
+    monkeypatch.setattr(Placement, "current_or_new", owned_placement)
+    monkeypatch.setattr(WorkerGroup, "_start", failing(StartError()))
+    with pytest.raises(StartError):
         WorkerGroup(2, "cpu")
     assert removed == [PLACE]
 
 
-def test_a_group_without_room_holds_nothing(
+def test_a_group_without_room_has_nothing_to_remove(
     removed: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Placement, "current_or_new", failing(ConfigError("no room")))
@@ -109,7 +109,7 @@ def test_a_group_without_room_holds_nothing(
     assert removed == []
 
 
-def test_closing_ends_ranks_last_first_and_once(
+def test_close_ends_ranks_last_first_and_once(
     removed: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[object] = []
@@ -118,7 +118,7 @@ def test_closing_ends_ranks_last_first_and_once(
         self._resources.callback(ended.append, rank)
         return rank
 
-    monkeypatch.setattr(Placement, "current_or_new", a_place)
+    monkeypatch.setattr(Placement, "current_or_new", owned_placement)
     monkeypatch.setattr(group.WorkerGroup, "_start", start)
     made = WorkerGroup(4, "cpu")
     assert made.workers == [1, 2, 3]

@@ -1,11 +1,11 @@
-"""Rank 0 of a driver takes the GPU that Ray set aside for it, and no other rank gets that one."""
+"""Rank 0 of a driver uses the GPU that Ray reserved for it, and no other rank gets that GPU."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-# Ray believes in GPUs that it is told of; a driver sees all of them, an actor only its own.
+# Ray accepts a made-up number of GPUs. A driver sees all of them, an actor only its own.
 SCRIPT = """
 import tempfile
 import ray

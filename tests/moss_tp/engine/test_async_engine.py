@@ -1,4 +1,4 @@
-"""The engine's thread: streams, aborts within a step, death told to everybody, quiet when idle."""
+"""The engine's thread: streams, aborts within a step, errors when it dies, no CPU when idle."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ ENDLESS = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
 
 
 class SteppedFake(PagedFake):
-    """Computes a step only when the test allows one, and can be told to break."""
+    """Computes a step only when the test allows one, and fails once `is_broken` is set."""
 
     def __init__(self) -> None:
         super().__init__(num_blocks=32, block_size=4)
@@ -94,7 +94,7 @@ async def test_closing_a_stream_aborts_within_one_step(
     await anext(stream)
     assert engine.stats().free_blocks < 32
     await stream.aclose()
-    executor.allowed.release()  # the step that may have begun already
+    executor.allowed.release()  # the step that may have started already
     await until(lambda: engine.stats().free_blocks == 32)
     assert engine.stats().steps <= 2
     assert engine.stats().running == 0
@@ -133,7 +133,7 @@ async def test_an_id_is_free_again_after_an_abort(free_running: AsyncEngine) -> 
     )
 
 
-async def test_a_refused_request_raises_and_harms_nobody(
+async def test_a_rejected_request_raises_and_does_not_affect_others(
     stepped: tuple[AsyncEngine, SteppedFake],
 ) -> None:
     engine, executor = stepped
@@ -146,21 +146,21 @@ async def test_a_refused_request_raises_and_harms_nobody(
     assert await running == expected_reply([1], 20, frozenset([EOS_ID]), 32)
 
 
-async def test_a_refused_duplicate_does_not_abort_the_first(
+async def test_a_rejected_duplicate_does_not_abort_the_first(
     stepped: tuple[AsyncEngine, SteppedFake],
 ) -> None:
     engine, executor = stepped
     first = asyncio.create_task(collect(engine.generate(EngineRequest("a", [1], PARAMS))))
     await until(lambda: engine.stats().running == 1)
     second = asyncio.create_task(collect(engine.generate(EngineRequest("a", [1], PARAMS))))
-    await asyncio.sleep(0)  # it has asked now, while the first is in its first step
+    await asyncio.sleep(0)  # it is posted now, while the first is in its first step
     executor.allowed.release(1000)
     assert await first == expected_reply([1], 20, frozenset([EOS_ID]), 32)
     with pytest.raises(InvalidRequestError):
         await second
 
 
-async def test_a_full_queue_refuses() -> None:
+async def test_a_full_queue_rejects() -> None:
     executor = SteppedFake()
     engine = AsyncEngine(fake_engine(executor, max_waiting=1, max_num_seqs=1))
     tasks = [
@@ -174,7 +174,7 @@ async def test_a_full_queue_refuses() -> None:
     engine.close()
 
 
-async def test_a_deadline_in_the_queue_is_told_to_its_request_alone() -> None:
+async def test_a_deadline_in_the_queue_fails_only_its_request() -> None:
     executor = SteppedFake()
     engine = AsyncEngine(fake_engine(executor, max_num_seqs=1))
     running = asyncio.create_task(
@@ -184,7 +184,7 @@ async def test_a_deadline_in_the_queue_is_told_to_its_request_alone() -> None:
     late = asyncio.create_task(
         collect(engine.generate(EngineRequest("b", [2], PARAMS, deadline_s=0)))
     )
-    await asyncio.sleep(0)  # it has asked now, while the first is in its first step
+    await asyncio.sleep(0)  # it is posted now, while the first is in its first step
     executor.allowed.release(1000)
     with pytest.raises(DeadlineExceededError):
         await late
@@ -192,7 +192,7 @@ async def test_a_deadline_in_the_queue_is_told_to_its_request_alone() -> None:
     engine.close()
 
 
-async def test_a_broken_step_is_told_to_everybody() -> None:
+async def test_a_failed_step_fails_every_request() -> None:
     executor, reasons = SteppedFake(), list[str]()
     engine = AsyncEngine(fake_engine(executor, max_num_seqs=1), reasons.append)
     tasks = [
@@ -213,7 +213,7 @@ async def test_a_broken_step_is_told_to_everybody() -> None:
     assert reasons == ["rank 1 ended"]
 
 
-async def test_an_idle_engine_learns_that_a_rank_is_lost() -> None:
+async def test_an_idle_engine_notices_a_lost_rank() -> None:
     executor, reasons = PagedFake(16, 4), list[str]()
     engine = AsyncEngine(fake_engine(executor), reasons.append)
     assert engine.is_alive
@@ -224,7 +224,7 @@ async def test_an_idle_engine_learns_that_a_rank_is_lost() -> None:
     engine.close()
 
 
-async def test_closing_ends_the_thread_and_tells_who_waits(
+async def test_close_ends_the_thread_and_fails_open_requests(
     stepped: tuple[AsyncEngine, SteppedFake],
 ) -> None:
     engine, executor = stepped
@@ -242,8 +242,8 @@ async def test_closing_ends_the_thread_and_tells_who_waits(
 
 
 @pytest.mark.parametrize("end", ["close", "lose a rank"])
-async def test_a_reply_that_was_whole_before_the_end_is_heard(end: str) -> None:
-    """The end comes while the last step is computed."""
+async def test_a_reply_that_was_complete_before_the_end_is_delivered(end: str) -> None:
+    """The engine dies while the last step is computed."""
     executor = SteppedFake()
     engine = AsyncEngine(fake_engine(executor))
     last = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
@@ -263,7 +263,7 @@ async def test_a_reply_that_was_whole_before_the_end_is_heard(end: str) -> None:
     engine.close()
 
 
-async def test_an_idle_engine_burns_no_cpu(free_running: AsyncEngine) -> None:
+async def test_an_idle_engine_uses_no_cpu(free_running: AsyncEngine) -> None:
     await collect(free_running.generate(EngineRequest("a", [1], PARAMS)))
     steps, before = free_running.stats().steps, time.process_time()
     await asyncio.sleep(0.5)
@@ -271,7 +271,7 @@ async def test_an_idle_engine_burns_no_cpu(free_running: AsyncEngine) -> None:
     assert free_running.stats().steps == steps
 
 
-def test_a_reader_whose_loop_is_gone_is_aborted() -> None:
+def test_a_request_whose_loop_is_closed_is_aborted() -> None:
     executor = SteppedFake()
     engine = AsyncEngine(fake_engine(executor))
     loop = asyncio.new_event_loop()

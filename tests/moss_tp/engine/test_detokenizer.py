@@ -1,4 +1,4 @@
-"""Pieces of text are whole characters, and joined they are the text."""
+"""Pieces hold whole characters and concatenate to the text."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ SPECIAL = 256
 
 
 class Bytes:
-    """One id a byte, the hardest case for characters of several bytes."""
+    """One id per byte, the hardest case for characters of several bytes."""
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return bytes(token_id for token_id in ids if token_id != SPECIAL)
@@ -33,11 +33,11 @@ def test_a_character_comes_with_its_last_byte() -> None:
     assert [detokenizer.push([b]) for b in (first, second, third)] == ["", "", "你"]
 
 
-def test_a_special_token_shows_nothing() -> None:
+def test_a_special_token_has_no_text() -> None:
     assert Detokenizer(Bytes()).push([72, SPECIAL, 105], is_last=True) == "Hi"
 
 
-def test_what_is_cut_at_the_end_is_replaced() -> None:
+def test_an_incomplete_character_at_the_end_is_replaced() -> None:
     detokenizer = Detokenizer(Bytes())
     assert detokenizer.push("你".encode()[:2]) == ""
     assert detokenizer.push([], is_last=True) == "\ufffd"

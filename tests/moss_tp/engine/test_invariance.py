@@ -1,7 +1,7 @@
-"""The matrix: 64 greedy tokens are transformers' own, whatever way the engine takes to them.
+"""64 greedy tokens equal those of transformers on every path through the engine.
 
-The oracle computes each prompt alone and without a cache of ours. In fp32: sums of another order
-differ by less than what separates the two best tokens of these checkpoints.
+The reference computes each prompt alone, without our cache. In fp32 the rounding differences of
+another summation order are smaller than the gap between the two best tokens of these checkpoints.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def expected(tiny_model: str) -> list[list[int]]:
 
 @dataclass
 class Case:
-    """An engine that takes one of the ways."""
+    """An engine on one of the paths."""
 
     llm: LLM
     tp_size: int
@@ -76,7 +76,7 @@ def roomy(tiny_model: str, request: pytest.FixtureRequest) -> Iterator[Case]:
 
 @pytest.fixture(scope="module", params=[1, 2, 4])
 def tight(tiny_model: str, request: pytest.FixtureRequest) -> Iterator[Case]:
-    """Blocks for little more than one sequence, and 9 tokens a step."""
+    """Blocks for little more than one sequence, and 9 tokens per step."""
     settings = {
         "kv_cache_bytes": kv_bytes(14, request.param),
         "max_num_batched_tokens": 9,
@@ -99,7 +99,7 @@ def test_batched_alone_and_cached(roomy: Case, expected: list[list[int]]) -> Non
     assert [o.num_cached_tokens for o in alone] == [(n - 1) // 16 * 16 for n in LENGTHS]
 
 
-def test_alone_without_any_cache(tiny_model: str, expected: list[list[int]]) -> None:
+def test_alone_without_a_prefix_cache(tiny_model: str, expected: list[list[int]]) -> None:
     for prompt, reply in list(zip(PROMPTS, expected, strict=True))[::3]:
         with engine(tiny_model, 1) as llm:
             output = llm.generate([prompt], GREEDY)[0]
@@ -107,7 +107,7 @@ def test_alone_without_any_cache(tiny_model: str, expected: list[list[int]]) -> 
 
 
 def test_a_second_turn_on_cached_blocks(roomy: Case, expected: list[list[int]]) -> None:
-    """The oracle's reply is long enough to be cut: half of it becomes part of the prompt."""
+    """Half of the reference reply becomes part of the prompt."""
     half = NUM_TOKENS // 2
     prompts = [p + reply[:half] for p, reply in zip(PROMPTS, expected, strict=True)]
     outputs = roomy.llm.generate(prompts, GREEDY)
@@ -131,10 +131,10 @@ def int8_replies(tiny_model: str) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("tp_size", [1, 2, 4])
-def test_a_cache_in_int8_gives_one_reply_whatever_the_way(
+def test_an_int8_cache_gives_the_same_reply_on_every_path(
     tp_size: int, tiny_model: str, int8_replies: list[list[int]]
 ) -> None:
-    """What is read was rounded when it was written, and a head is whole on every rank: batched in
+    """Values are rounded when they are written, and each head is whole on its rank: batched in
     chunks and preempted, then alone on cached blocks."""
     settings = {
         "kv_cache_dtype": "int8",
@@ -150,11 +150,11 @@ def test_a_cache_in_int8_gives_one_reply_whatever_the_way(
     assert again[1].num_cached_tokens > 0
 
 
-def test_a_cache_in_int8_says_nearly_the_same(
+def test_an_int8_cache_gives_nearly_the_same_reply(
     int8_replies: list[list[int]], expected: list[list[int]]
 ) -> None:
-    """Random weights decide by less than trained ones; from the first other token on, replies go
-    their own ways. Half of all tokens come before that."""
+    """The logits of random weights are closer than trained ones, and replies diverge from the first
+    different token on. At least half of all tokens come before that."""
     agreed = 0
     for own, reply in zip(int8_replies, expected, strict=True):
         pairs = list(zip(own, reply, strict=True))
@@ -162,8 +162,8 @@ def test_a_cache_in_int8_says_nearly_the_same(
     assert NUM_TOKENS * len(PROMPTS) // 2 < agreed
 
 
-def test_a_seed_gives_the_same_reply_in_any_company(tiny_model: str) -> None:
-    """Each with settings of its own, which the others' must not touch."""
+def test_a_seed_gives_the_same_reply_in_any_batch(tiny_model: str) -> None:
+    """Each request has its own settings, which must not affect the others."""
     common: dict[str, Any] = {"temperature": 1.2, "max_tokens": 40, "ignore_eos": True}
     changes: list[dict[str, Any]] = [
         {"top_p": 0.95},

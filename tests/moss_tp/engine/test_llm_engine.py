@@ -1,4 +1,4 @@
-"""Requests through the engine: tokens, text, limits, and what the sampler is told."""
+"""Requests through the engine: tokens, text, limits, and sampling rows."""
 
 import pytest
 
@@ -76,7 +76,7 @@ def test_stops_are_blocked_below_min_tokens_and_eos_only_where_it_stops() -> Non
     assert blocked == [[(95, EOS_ID), ()], [(95, EOS_ID), ()], [(), ()], [(), ()]]
 
 
-def test_every_token_has_its_own_number_and_a_preempted_one_none_twice() -> None:
+def test_every_token_has_its_own_position_even_after_preemption() -> None:
     executor = PagedFake(num_blocks=8, block_size=4)
     engine = fake_engine(executor)
     for name in ("old", "young"):
@@ -90,7 +90,7 @@ def test_every_token_has_its_own_number_and_a_preempted_one_none_twice() -> None
     assert sorted(drawn) == [(seed, position) for seed in (3, 5) for position in range(18)]
 
 
-def test_a_seed_is_the_requests_own_or_drawn_once() -> None:
+def test_a_seed_comes_from_the_request_or_is_drawn_once() -> None:
     executor = PagedFake(16, 4)
     engine = fake_engine(executor)
     for name, seed in {"a": 7, "b": 7, "c": None, "d": None}.items():
@@ -133,7 +133,7 @@ def test_max_time_ends_a_reply_at_the_next_token() -> None:
     now[0] += 10
     late = dict(engine.step())
     assert [late[name].finish_reason for name in ("timed", "free")] == ["length", None]
-    assert late["timed"].text == held[:-1], "what was held back for the stop string is shown"
+    assert late["timed"].text == held[:-1], "the text held back for the stop string is shown"
     assert tokens(run(engine)["free"]) == reply[3:]
 
 
@@ -152,7 +152,7 @@ def test_several_replies_are_several_requests() -> None:
         fake_engine().add_request(EngineRequest("a", [1], SamplingParams(n=2)))
 
 
-def test_a_bias_on_an_id_that_is_not_there_is_refused() -> None:
+def test_a_bias_outside_the_vocabulary_is_rejected() -> None:
     engine = fake_engine()
     engine.check_request(
         EngineRequest("a", [1], SamplingParams(logit_bias=((VOCAB_SIZE - 1, 1.0),)))
@@ -180,7 +180,7 @@ def test_the_second_turn_reports_its_cached_prefix_unless_the_salt_differs() -> 
         ([1], (VOCAB_SIZE,), InvalidRequestError),
     ],
 )
-def test_a_request_that_cannot_run_is_refused(
+def test_a_request_that_cannot_run_is_rejected(
     prompt: list[int], stop_ids: tuple[int, ...], error: type[Exception]
 ) -> None:
     engine = fake_engine()
@@ -217,13 +217,13 @@ def test_a_smaller_priority_is_served_earlier_within_the_range() -> None:
         engine.add_request(EngineRequest("d", [1], GREEDY, priority=101))
 
 
-def test_a_continuation_is_never_refused_and_goes_first() -> None:
+def test_a_continuation_is_never_rejected_and_goes_first() -> None:
     engine = fake_engine(max_waiting=1, max_num_seqs=1)
     engine.add_request(EngineRequest("running", [1], GREEDY))
     engine.step()
     engine.add_request(EngineRequest("waiting", [1], GREEDY, priority=-100))
     with pytest.raises(QueueFullError):
-        engine.add_request(EngineRequest("refused", [1], GREEDY, priority=-100))
+        engine.add_request(EngineRequest("rejected", [1], GREEDY, priority=-100))
     for name in ("second pass", "another"):
         engine.add_request(EngineRequest(name, [1], GREEDY, is_continuation=True))
     assert list(run(engine)) == ["running", "second pass", "another", "waiting"]
@@ -237,7 +237,7 @@ def test_waiting_continuations_count_toward_the_bound_of_the_queue() -> None:
         engine.add_request(EngineRequest("c", [1], GREEDY))
 
 
-def test_salts_share_what_lies_wholly_within_the_shared_tokens() -> None:
+def test_salts_share_the_blocks_wholly_within_the_shared_tokens() -> None:
     engine = fake_engine()
     one = SamplingParams(max_tokens=1)
     for name, salt in {"first": "x", "other": "y", "again": "x"}.items():
@@ -247,7 +247,7 @@ def test_salts_share_what_lies_wholly_within_the_shared_tokens() -> None:
 
 
 @pytest.mark.parametrize("num_shared_tokens", [-1, 4])
-def test_shared_tokens_are_tokens_of_the_prompt(num_shared_tokens: int) -> None:
+def test_shared_tokens_outside_the_prompt_are_rejected(num_shared_tokens: int) -> None:
     engine = fake_engine()
     with pytest.raises(InvalidRequestError, match="num_shared_tokens"):
         engine.add_request(
@@ -256,7 +256,7 @@ def test_shared_tokens_are_tokens_of_the_prompt(num_shared_tokens: int) -> None:
     engine.add_request(EngineRequest("a", [1, 2, 3], GREEDY, num_shared_tokens=3))
 
 
-def test_what_expires_is_forgotten() -> None:
+def test_an_expired_request_is_removed() -> None:
     engine = fake_engine()
     engine.add_request(EngineRequest("a", [1], GREEDY, deadline_s=0))
     engine.add_request(EngineRequest("b", [1], GREEDY, deadline_s=60))
@@ -265,7 +265,7 @@ def test_what_expires_is_forgotten() -> None:
     assert list(run(engine)) == ["b"]
 
 
-def test_abort_gives_the_blocks_back_and_may_come_late() -> None:
+def test_abort_frees_the_blocks_and_ignores_unknown_ids() -> None:
     engine = fake_engine()
     engine.add_request(EngineRequest("a", [1] * 9, GREEDY))
     engine.step()
@@ -273,11 +273,11 @@ def test_abort_gives_the_blocks_back_and_may_come_late() -> None:
     assert engine.scheduler.block_manager.num_free == 16
     assert engine.step() == []
     engine.abort("a")
-    engine.abort("never heard of")
+    engine.abort("unknown")
     engine.check_integrity()
 
 
-def test_blocks_that_hold_no_whole_sequence_are_refused() -> None:
+def test_too_few_blocks_for_one_sequence_are_rejected() -> None:
     with pytest.raises(ConfigError, match="7 KV blocks do not hold"):
         fake_engine(PagedFake(num_blocks=7, block_size=4))
 

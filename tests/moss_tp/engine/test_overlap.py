@@ -1,4 +1,4 @@
-"""Texts are worked out while the next step is computed; what that changes, and what it must not."""
+"""Detokenizing overlaps with the next step: what this changes, and what it must not."""
 
 import threading
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from tests.moss_tp.engine.scheduling.paged_fake import (
 
 
 class GatedFake(PagedFake):
-    """Computes nothing before it is let."""
+    """Computes a step only once the test opens the gate."""
 
     def __init__(self) -> None:
         super().__init__(num_blocks=16, block_size=4)
@@ -36,7 +36,7 @@ class GatedFake(PagedFake):
 
 
 class ThreadsFake(PagedFake):
-    """Notes who computes."""
+    """Records the thread of each step."""
 
     def __init__(self) -> None:
         super().__init__(num_blocks=16, block_size=4)
@@ -60,7 +60,7 @@ def overlapped(engine: LLMEngine) -> dict[str, list[TokenDelta]]:
 
 
 @pytest.fixture(autouse=True, params=[0, 10**9], ids=["thread", "direct"])
-def any_number_is_many_or_few(
+def both_sides_of_many_texts(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llm_engine, "MANY_TEXTS", request.param)
@@ -74,13 +74,15 @@ def test_few_texts_take_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.add_request(EngineRequest(name, [1, 2, 3], SamplingParams(max_tokens=max_tokens)))
     overlapped(engine)
     here, others = threading.get_ident(), executor.threads[1:-1]
-    assert {executor.threads[0], executor.threads[-1]} == {here}, "nobody advanced, then one"
+    assert {executor.threads[0], executor.threads[-1]} == {here}, "no sequence advanced, then one"
     assert others
     assert here not in others
 
 
-def test_ranks_that_follow_are_never_led_by_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C there would leave them alone with a step."""
+def test_with_several_ranks_no_step_runs_in_the_callers_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C there would interrupt rank 0 in a step that the workers have started."""
     monkeypatch.setattr(llm_engine, "MANY_TEXTS", 10**9)
     executor = ThreadsFake()
     engine = fake_engine(executor, tp_size=2)
@@ -90,7 +92,7 @@ def test_ranks_that_follow_are_never_led_by_the_caller(monkeypatch: pytest.Monke
     assert threading.get_ident() not in executor.threads
 
 
-def test_a_steps_text_is_there_before_the_next_one_is_computed(
+def test_the_text_of_a_step_is_ready_before_the_next_one_is_computed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(llm_engine, "MANY_TEXTS", 0)
@@ -110,7 +112,7 @@ def test_a_steps_text_is_there_before_the_next_one_is_computed(
     assert len(executor.batches) == 2
 
 
-def test_a_reply_that_its_text_ends_gets_nothing_of_the_step_under_way() -> None:
+def test_a_reply_that_a_stop_string_ends_drops_the_running_step() -> None:
     reply = expected_reply([1, 2, 3], 20, frozenset([EOS_ID]), 32)
     text = FakeTokenizer().decode_bytes(reply).decode()
     executor = PagedFake(num_blocks=16, block_size=4)
@@ -122,11 +124,11 @@ def test_a_reply_that_its_text_ends_gets_nothing_of_the_step_under_way() -> None
     assert [token for delta in deltas for token in delta.token_ids] == reply[:6]
     assert "".join(delta.text for delta in deltas) == text[:3]
     assert deltas[-1].finish_reason == "stop"
-    assert len(executor.batches) == 7, "one step was under way when the text was complete"
+    assert len(executor.batches) == 7, "one step was running when the text was complete"
     assert engine.scheduler.block_manager.num_free == 16
 
 
-def test_an_abort_while_a_step_is_under_way() -> None:
+def test_an_abort_while_a_step_is_running() -> None:
     engine = fake_engine()
     engine.add_request(EngineRequest("a", [1, 2, 3], SamplingParams(max_tokens=20)))
     engine.add_request(EngineRequest("b", [1, 2, 3], SamplingParams(max_tokens=2, temperature=0)))
@@ -141,7 +143,7 @@ def test_an_abort_while_a_step_is_under_way() -> None:
     assert again == expected_reply([7, 7], 2, frozenset(), 32)
 
 
-def test_a_request_that_ended_and_is_not_heard_of_yet_can_be_aborted() -> None:
+def test_a_finished_request_can_be_aborted_before_its_deltas_are_taken() -> None:
     engine = fake_engine()
     engine.add_request(EngineRequest("a", [1], SamplingParams(max_tokens=1)))
     engine.start_step()
@@ -153,7 +155,7 @@ def test_a_request_that_ended_and_is_not_heard_of_yet_can_be_aborted() -> None:
     engine.check_integrity()
 
 
-def test_a_request_that_is_lost_is_noticed() -> None:
+def test_integrity_notices_a_lost_request() -> None:
     engine = fake_engine()
     engine.add_request(EngineRequest("a", [1], SamplingParams(max_tokens=1)))
     engine.start_step()
@@ -175,7 +177,7 @@ def test_a_request_that_is_lost_is_noticed() -> None:
     ),
     st.integers(8, 16),
 )
-def test_overlapped_is_what_one_step_at_a_time_is(
+def test_overlapped_steps_give_the_deltas_of_single_steps(
     requests: list[tuple[list[int], int, tuple[int, int] | None]], num_blocks: int
 ) -> None:
     replies = []

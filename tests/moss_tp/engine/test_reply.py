@@ -1,4 +1,4 @@
-"""Tokens of a byte each: stop strings lie across tokens and characters across both."""
+"""Replies of one-byte tokens, where characters and stop strings span several tokens."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ EOS = 256
 
 
 class Bytes:
-    """One id a byte, and one without text."""
+    """One id per byte, and one id without text."""
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return bytes(token_id for token_id in ids if token_id != EOS)
@@ -51,7 +51,7 @@ def test_pieces_make_up_the_text_before_the_stop(text: str, step: int, stop: str
         assert all(piece.tokens for piece in pieces)
 
 
-def test_a_stop_id_is_a_token_and_no_text_and_what_was_held_back_is_shown() -> None:
+def test_a_stop_id_has_no_text_and_held_back_text_is_shown() -> None:
     one = reply(SamplingParams(stop=("abc",)))
     assert one.add(tokens("xab"), None).text == "x"
     end = SampledToken(65)
@@ -63,7 +63,7 @@ def test_a_stop_string_in_the_last_token_is_the_reason() -> None:
     assert one.add(tokens("ab"), "length") == Piece(tuple(tokens("ab")), "a", "stop")
 
 
-def test_a_character_that_is_cut_off_at_the_end_is_replaced() -> None:
+def test_an_incomplete_character_at_the_end_is_replaced() -> None:
     assert reply().add(tokens("你")[:2], "length").text == "\ufffd"
 
 

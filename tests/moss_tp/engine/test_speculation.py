@@ -1,4 +1,4 @@
-"""Drafted tokens change how fast a reply comes, never which; on a fake model and a real one."""
+"""Speculation changes the speed of a reply, never its tokens; on a fake and a real model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +58,7 @@ def test_any_schedule_of_drafts_gives_the_reply_of_a_request_alone(
         max_tokens,
         copying_token,
         num_speculative_tokens=num_speculative_tokens,
-        device="cuda",  # where a row costs little, so that much is drafted
+        device="cuda",  # a cheap row, so that much is drafted
     )
     sequences: dict[int, Sequence] = {}
     while run.now <= 20 or run.scheduler.has_work:
@@ -90,7 +90,7 @@ def copying_run(
     return run, seqs
 
 
-def test_drafts_save_steps_and_not_all_of_them_are_right() -> None:
+def test_drafts_save_steps_and_some_are_rejected() -> None:
     (plain, _), (drafting, seqs) = copying_run(0), copying_run(7)
     for seq in seqs:
         drafting.check_reply(seq)
@@ -99,15 +99,15 @@ def test_drafts_save_steps_and_not_all_of_them_are_right() -> None:
     assert len(drafting.executor.batches) < len(plain.executor.batches)
 
 
-class Gullible(Scheduler):
-    """Takes every draft for right."""
+class AcceptAll(Scheduler):
+    """A faulty scheduler that accepts every drafted token."""
 
-    def _is_right(self, drafted: int | None, sampled: SampledToken) -> bool:
+    def _is_accepted(self, drafted: int | None, sampled: SampledToken) -> bool:
         return drafted is not None
 
 
-def test_who_believes_every_draft_is_found_out() -> None:
-    _, seqs = copying_run(7, Gullible)
+def test_accepting_every_draft_is_noticed() -> None:
+    _, seqs = copying_run(7, AcceptAll)
     _, correct = copying_run(0)
     assert [seq.token_ids for seq in seqs] != [seq.token_ids for seq in correct]
 
@@ -121,7 +121,7 @@ def test_a_stop_id_among_the_drafts_ends_the_reply_there() -> None:
 
 
 def test_drafts_take_only_free_blocks_and_give_them_back() -> None:
-    """Two sequences of 16 tokens fill all 8 blocks of 4: no draft preempts anybody."""
+    """Two sequences of 16 tokens fill all 8 blocks of 4: no draft preempts a sequence."""
     run = Run(4, 0, 4, 40, lambda history: 5, num_speculative_tokens=7)
     seqs = [run.add([5] * 12, max_tokens=4, salt=salt) for salt in "ab"]
     run.finish()
@@ -137,7 +137,7 @@ def test_a_large_batch_drafts_nothing() -> None:
     assert run.scheduler.num_drafted == 0
 
 
-# Prompts that repeat themselves, for replies that do; greedy ones and seeded ones.
+# Repetitive prompts, for repetitive replies; greedy and seeded.
 PROMPTS = [[(i % period) * 11 for i in range(20 + 9 * period)] for period in (3, 5, 8, 2, 13, 4)]
 PARAMS = [
     SamplingParams(
@@ -165,7 +165,7 @@ def plain_replies(tiny_model: str) -> list[list[int]]:
 
 
 def accepted_of(llm: LLM) -> int:
-    """What it accepted; some of what was drafted must have been wrong."""
+    """The number of accepted tokens; checks that some drafted tokens were rejected."""
     scheduler = llm.engine.scheduler
     assert scheduler.num_accepted < scheduler.num_drafted
     return scheduler.num_accepted

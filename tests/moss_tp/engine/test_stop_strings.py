@@ -1,4 +1,4 @@
-"""Stop strings are found wherever the text is cut, and no part of one is ever shown."""
+"""Stop strings are found however the text is split, and no part of one is ever shown."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ stops = st.lists(st.text("ab你", min_size=1, max_size=4), max_size=3)
 
 
 def expected(text: str, stops: list[str]) -> tuple[str, bool]:
-    """Letter by letter: the text before the stop string that is complete first."""
+    """The text before the stop string that is complete first, found letter by letter."""
     for end in range(len(text) + 1):
         found = [stop for stop in stops if text[:end].endswith(stop)]
         if found:
@@ -20,7 +20,7 @@ def expected(text: str, stops: list[str]) -> tuple[str, bool]:
 
 
 @given(pieces, stops)
-def test_the_text_is_the_same_however_it_is_cut(pieces: list[str], stops: list[str]) -> None:
+def test_the_result_does_not_depend_on_the_split(pieces: list[str], stops: list[str]) -> None:
     search = StopStrings(stops)
     text, is_stopped = expected("".join(pieces), stops)
     shown = ""
@@ -31,7 +31,7 @@ def test_the_text_is_the_same_however_it_is_cut(pieces: list[str], stops: list[s
         if found:
             assert (shown, is_stopped) == (text, True)
             return
-        # Nothing is held back that is not the beginning of a stop string.
+        # Only the beginning of a stop string is held back.
         held = "".join(pieces[: index + 1])[len(shown) :]
         assert not held or any(stop.startswith(held) and stop != held for stop in stops)
     assert (shown + search.rest(), False) == (text, is_stopped)
@@ -53,7 +53,7 @@ def test_by_hand(stops: list[str], pieces: list[str], shown: list[str]) -> None:
     assert [search.push(piece)[0] for piece in pieces] == shown
 
 
-def test_one_that_ends_before_it_counts_is_text() -> None:
+def test_a_stop_string_that_ends_in_an_unarmed_piece_is_text() -> None:
     search = StopStrings(["ab"])
     assert search.push("xab", is_armed=False) == ("xab", False)
     assert search.push("a", is_armed=False) == ("", False)

@@ -12,12 +12,13 @@ from cluster.ranks.group import WorkerGroup
 from moss_tp.engine.async_engine import EngineStats
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
-from moss_tp.errors import MossError, QueueFullError
+from moss_tp.errors import ConfigError, EngineDeadError, MossError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
 from serve_app.deployments import model
 from serve_app.deployments.engine import start_engine
 from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
 from serve_app.settings import ServeSettings
+from tests.support.tiny_moss import make_checkpoint
 
 REQUEST = EngineRequest("r", (1, 2), SamplingParams())
 
@@ -55,6 +56,14 @@ class FakeGroup:
 
     def close(self) -> None:
         self.num_closed += 1
+
+
+class LostGroup(FakeGroup):
+    """A group whose workers are gone before the executor uses them."""
+
+    @property
+    def workers(self) -> NoReturn:
+        raise EngineDeadError("rank 1 is gone")
 
 
 def replica(engine: FakeEngine) -> MossServer:
@@ -111,11 +120,28 @@ def test_a_lost_rank_ends_the_process_at_once(
     assert "rank 1 is gone" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tp", [1, 3])
-def test_a_failed_start_ends_the_ranks(tp: int, tmp_path: Path) -> None:
-    """No model, or a tp that it does not allow, which is noticed before anything is loaded."""
-    settings = ServeSettings(model=str(tmp_path), store="redis://localhost", tp=tp)
+def start(model: Path, group: FakeGroup, tp: int = 1) -> None:
+    settings = ServeSettings(model=str(model), store="redis://localhost", tp=tp)
+    start_engine(settings, cast(WorkerGroup, group), lambda reason: None)
+
+
+def test_a_missing_model_closes_the_group(tmp_path: Path) -> None:
     group = FakeGroup()
     with pytest.raises(MossError, match=r"config\.json"):
-        start_engine(settings, cast(WorkerGroup, group), lambda reason: None)
+        start(tmp_path, group)
     assert group.num_closed == 1
+
+
+def test_a_tp_that_does_not_divide_the_model_closes_the_group(tmp_path: Path) -> None:
+    group = FakeGroup()
+    with pytest.raises(ConfigError, match="3"):
+        start(make_checkpoint(tmp_path), group, tp=3)
+    assert group.num_closed == 1
+
+
+def test_a_group_that_cannot_start_its_ranks_is_closed(tmp_path: Path) -> None:
+    """Here the executor fails; it closes the group too, which may be closed twice."""
+    group = LostGroup()
+    with pytest.raises(EngineDeadError, match="rank 1 is gone"):
+        start(make_checkpoint(tmp_path), group)
+    assert group.num_closed >= 1

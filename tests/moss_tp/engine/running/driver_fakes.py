@@ -1,4 +1,4 @@
-"""A runner and a group of ranks that only record what a driver or a worker does with them."""
+"""A fake runner and a fake TP group that record the calls of a driver or a worker."""
 
 import threading
 from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from moss_tp.sampling_params import SamplingParams
 Row = tuple[list[int], int, int]
 
 ids = st.integers(0, 2**40)
-# Tokens of the chunk, tokens before it, how many of its rows want logits.
+# Tokens of the chunk, tokens before it, how many of its rows need logits.
 rows = st.tuples(st.lists(ids, min_size=1, max_size=5), st.integers(0, 9), st.integers(0, 5))
 BLOCK_SIZE = 3
 
@@ -53,8 +53,8 @@ def test_the_batch_of_chunks_has_their_tokens_and_tables(rows: list[Row]) -> Non
     assert Batch.of(chunks, BLOCK_SIZE).ints.tolist() == expected.ints.tolist()
 
 
-def test_the_parts_of_a_batch_are_views_of_its_ints() -> None:
-    """What is broadcast is what is read: nothing is copied on either side."""
+def test_the_fields_of_a_batch_are_views_of_its_ints() -> None:
+    """The broadcast array is read in place: neither side copies."""
     batch = make_batch([([5], 6, 1), ([6, 7], 0, 1)])
     for part in (batch.query_lens, batch.table_lens, batch.token_ids, batch.block_tables):
         assert np.shares_memory(part, batch.ints)

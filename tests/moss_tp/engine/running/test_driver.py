@@ -1,4 +1,4 @@
-"""Rank 0's driver on a fake group: messages of a step, heartbeats, the first failure, the end."""
+"""Rank 0's driver on a fake group: step messages, heartbeats, the first failure, closing."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ BATCH = a_batch().ints.tolist()
 
 
 class Ranks:
-    """A driver of `size` ranks, and the reasons that its watcher got."""
+    """A driver of `size` ranks, and the reasons that its watcher received."""
 
     def __init__(self, size: int, interval_s: float = 60) -> None:
         self.group = FakeGroup(size)
@@ -34,7 +34,7 @@ class Ranks:
 
 @pytest.fixture
 def two() -> Iterator[Ranks]:
-    """Two ranks that are never idle for long enough to need a heartbeat."""
+    """Two ranks whose heartbeat interval is longer than the test."""
     ranks = Ranks(2)
     yield ranks
     ranks.driver.close()
@@ -68,7 +68,7 @@ def test_an_idle_group_gets_heartbeats(idle: Ranks) -> None:
     assert idle.group.sent[:3] == [HEARTBEAT.tolist()] * 3
 
 
-def test_no_heartbeat_enters_a_step(idle: Ranks) -> None:
+def test_no_heartbeat_is_sent_during_a_step(idle: Ranks) -> None:
     def long_step() -> None:
         sent = list(idle.group.sent)
         time.sleep(5 * INTERVAL_S)
@@ -101,8 +101,8 @@ def test_a_step_that_fails_ends_the_group(two: Ranks) -> None:
     assert not two.driver.is_alive
 
 
-def test_the_reason_of_a_step_that_failed_with_a_rank_is_the_rank(two: Ranks) -> None:
-    """The sentinel is faster: the step's own error is only a consequence."""
+def test_a_step_that_fails_after_a_lost_rank_reports_the_rank(two: Ranks) -> None:
+    """The sentinel reports first; the step's error only follows from it."""
 
     def lose_a_rank() -> None:
         two.driver.fail("rank 1 ended")

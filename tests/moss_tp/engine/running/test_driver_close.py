@@ -1,4 +1,4 @@
-"""How a driver ends: workers are told to stop once, a lost group is told nothing."""
+"""Closing a driver: workers get STOP once, a lost group gets no message."""
 
 import threading
 
@@ -17,7 +17,7 @@ def a_driver() -> tuple[Driver, FakeGroup, list[str]]:
     return driver, group, reasons
 
 
-def test_closing_stops_the_workers_once() -> None:
+def test_close_stops_the_workers_once() -> None:
     before = set(threading.enumerate())
     driver, group, reasons = a_driver()
     driver.close()
@@ -31,7 +31,7 @@ def test_closing_stops_the_workers_once() -> None:
 def test_a_closed_driver_runs_nothing_and_loses_no_rank() -> None:
     driver, group, reasons = a_driver()
     driver.close()
-    driver.fail("a rank ended, as it was told to")
+    driver.fail("a rank ended after STOP")
     assert reasons == []
     with pytest.raises(EngineDeadError, match="is closed"):
         driver.execute(a_batch(), ())
@@ -39,14 +39,14 @@ def test_a_closed_driver_runs_nothing_and_loses_no_rank() -> None:
 
 
 def test_a_lost_group_gets_no_stop() -> None:
-    """Nobody may listen any more, and a collective would wait for its timeout."""
+    """The workers may be gone, and a collective would wait for its timeout."""
     driver, group, _ = a_driver()
     driver.fail("rank 1 ended")
     driver.close()
     assert (group.sent, group.num_closed) == ([], 1)
 
 
-def test_a_worker_that_has_just_died_does_not_spoil_closing() -> None:
+def test_close_succeeds_when_a_worker_has_just_died() -> None:
     driver, group, _ = a_driver()
     group.error = RuntimeError("connection reset")
     driver.close()

@@ -1,4 +1,4 @@
-"""Blocks for the bytes given, and a sane number where none are."""
+"""The number of KV blocks for a given number of bytes, and the default."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def test_the_default_is_eight_full_sequences(tiny_model: str) -> None:
     assert num_blocks(tiny_model) == 8 * 16
 
 
-def test_the_default_is_never_more_than_a_quarter_of_what_is_free(
+def test_the_default_is_at_most_a_quarter_of_the_free_memory(
     tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_budget, "free_memory", lambda _: 4 * 20 * BLOCK_BYTES)
@@ -34,12 +34,12 @@ def test_the_default_is_never_more_than_a_quarter_of_what_is_free(
         num_blocks(tiny_model)
 
 
-def test_given_bytes_are_kept_to(tiny_model: str) -> None:
+def test_kv_cache_bytes_is_not_exceeded(tiny_model: str) -> None:
     assert num_blocks(tiny_model, kv_cache_bytes=17 * BLOCK_BYTES - 1) == 16
     assert num_blocks(tiny_model, kv_cache_bytes=17 * BLOCK_BYTES) == 17
 
 
-def test_int8_takes_a_byte_an_element_and_four_a_row(tiny_model: str) -> None:
+def test_int8_takes_one_byte_per_element_and_four_per_row(tiny_model: str) -> None:
     heads = 4
     block_bytes = 2 * 2 * 16 * (64 + heads * 4)
     assert num_blocks(tiny_model, kv_cache_bytes=17 * block_bytes, kv_cache_dtype="int8") == 17

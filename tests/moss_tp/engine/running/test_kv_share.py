@@ -1,4 +1,4 @@
-"""The default size of the KV cache by device: whose memory it is, and how much of it."""
+"""The default size of the KV cache: which device's memory it counts, and its share."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -21,10 +21,10 @@ def default_bytes(
     model: str, device: str, tp_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, int]:
     """Bytes of the chosen blocks and of one block, where FREE bytes are free on each device."""
-    asked: list[str] = []
+    queried: list[str] = []
 
     def free_memory(name: str) -> int:
-        asked.append(name)
+        queried.append(name)
         return FREE
 
     monkeypatch.setattr(kv_budget, "free_memory", free_memory)
@@ -35,12 +35,12 @@ def default_bytes(
     engine = engine.resolve(config)
     block = KVCache.bytes_per_block(config, tp_size, engine.block_size, torch.float16)
     chosen = kv_budget.choose_num_blocks(runner, engine) * block
-    assert asked == [own], "the rank's own device counts"
+    assert queried == [own], "the rank's own device counts"
     return chosen, block
 
 
 @pytest.mark.parametrize("tp_size", [1, 4])
-def test_a_gpu_is_filled_to_its_share_whatever_tp_is(
+def test_the_share_of_a_gpu_does_not_depend_on_tp(
     tiny_model: str, tp_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen, block = default_bytes(tiny_model, "cuda", tp_size, monkeypatch)

@@ -1,4 +1,4 @@
-"""Real ranks as processes: lost, hung, idle and closed ones, and a parent that is killed."""
+"""Real ranks as processes: lost, hung, idle and closed ones, and a killed parent."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ STEP_TIMEOUT_S = 5.0
 
 
 class Ranks:
-    """An AsyncEngine on two ranks, and what it said about its death."""
+    """An AsyncEngine on two ranks, and the reasons passed to `on_death`."""
 
     def __init__(self, model: str, step_timeout_s: float) -> None:
         config = EngineConfig(model, tp_size=2, dtype="float32", step_timeout_s=step_timeout_s)
@@ -44,7 +44,7 @@ class Ranks:
 
 @pytest.fixture
 def patient(tiny_model: str) -> Iterator[Ranks]:
-    """Ranks whose death is noticed by the sentinel long before a collective times out."""
+    """A step timeout so long that the sentinel reports a dead rank first."""
     ranks = Ranks(tiny_model, step_timeout_s=60)
     yield ranks
     ranks.engine.close()
@@ -72,7 +72,7 @@ def assert_gone(pids: list[int]) -> None:
     assert wait_until(lambda: not any(map(is_running, pids)), 10), pids
 
 
-async def test_a_killed_rank_is_told_to_every_waiting_request(patient: Ranks) -> None:
+async def test_a_killed_rank_fails_every_request(patient: Ranks) -> None:
     tasks = [asyncio.create_task(patient.tokens(str(i), LONG)) for i in range(4)]
     while patient.engine.stats().steps < 3:
         await asyncio.sleep(0.01)
@@ -81,13 +81,13 @@ async def test_a_killed_rank_is_told_to_every_waiting_request(patient: Ranks) ->
         replies = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(reply) for reply in replies] == [EngineDeadError] * 4
     assert not patient.engine.is_alive
-    # Told last, by the engine's thread, maybe after the requests' own tasks went on.
+    # The engine's thread calls it last, perhaps after the requests have failed.
     assert await asyncio.to_thread(wait_until, lambda: len(patient.reasons) == 1, 10)
     with pytest.raises(EngineDeadError):
         await patient.tokens("late", SHORT)
 
 
-async def test_an_idle_engine_learns_of_a_killed_rank(patient: Ranks) -> None:
+async def test_an_idle_engine_notices_a_killed_rank(patient: Ranks) -> None:
     assert await patient.tokens("a", SHORT) == 3
     os.kill(patient.pids[0], signal.SIGKILL)
     assert await asyncio.to_thread(wait_until, lambda: bool(patient.reasons), 10)
@@ -95,7 +95,7 @@ async def test_an_idle_engine_learns_of_a_killed_rank(patient: Ranks) -> None:
     assert not patient.engine.is_alive
 
 
-async def test_idling_longer_than_the_timeout_kills_nobody(hasty: Ranks) -> None:
+async def test_ranks_survive_idling_longer_than_the_timeout(hasty: Ranks) -> None:
     assert await hasty.tokens("a", SHORT) == 3
     await asyncio.sleep(2 * STEP_TIMEOUT_S)
     assert hasty.engine.is_alive
@@ -113,8 +113,8 @@ async def test_a_hung_rank_is_noticed_within_the_timeout(hasty: Ranks) -> None:
             await task
 
 
-def test_followers_without_heartbeats_give_up(tiny_model: str) -> None:
-    """What the heartbeat is for: a rank 0 that vanished silently holds nobody for ever."""
+def test_workers_without_heartbeats_end(tiny_model: str) -> None:
+    """The heartbeat's purpose: workers do not wait forever for a rank 0 that is gone."""
     config = EngineConfig(
         tiny_model, 2, dtype="float32", max_model_len=64, step_timeout_s=STEP_TIMEOUT_S
     )
@@ -138,7 +138,7 @@ def test_a_step_costs_one_control_message(tiny_model: str) -> None:
     engine.close()
 
 
-def test_closing_leaves_no_thread(tiny_model: str) -> None:
+def test_close_leaves_no_thread(tiny_model: str) -> None:
     before = set(threading.enumerate())
     executor = LocalExecutor(EngineConfig(tiny_model, 2, dtype="float32", max_model_len=64))
     pids = executor.rank_pids
@@ -185,7 +185,7 @@ def test_ranks_die_with_a_killed_parent(tiny_model: str) -> None:
     assert_gone(pids)
 
 
-def test_a_script_that_never_closes_ends_cleanly(tiny_model: str) -> None:
+def test_a_script_that_does_not_close_the_engine_ends_cleanly(tiny_model: str) -> None:
     with start_script(tiny_model, "leave") as parent:
         output, errors = parent.communicate(SCRIPT, timeout=120)
     assert parent.returncode == 0, errors
@@ -210,7 +210,7 @@ def test_a_broken_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     assert children() <= before
 
 
-def test_a_tp_that_does_not_divide_starts_nothing(tiny_model: str) -> None:
+def test_a_tp_that_does_not_divide_the_model_starts_no_rank(tiny_model: str) -> None:
     before = children()
     with pytest.raises(ConfigError, match="3"):
         build_engine(EngineConfig(tiny_model, 3))

@@ -13,7 +13,7 @@ from moss_tp.errors import EngineDeadError
 
 @pytest.fixture
 def rank() -> Iterator[RankProcess]:
-    """Used before it has imported torch."""
+    """Used before the child has imported torch."""
     process = RankProcess(3, num_threads=1)
     yield process
     process.kill()

@@ -1,4 +1,4 @@
-"""The loop of a rank above 0: it runs the steps, skips heartbeats and ends with STOP."""
+"""The worker loop: it runs steps, skips heartbeats and ends with STOP."""
 
 import pytest
 from hypothesis import given, settings

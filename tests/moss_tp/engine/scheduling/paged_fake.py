@@ -1,7 +1,7 @@
-"""A model by hand with a paged cache, for tests of the engine's books.
+"""A fake executor with a paged cache, for tests of the scheduler's block accounting.
 
-It writes each token it is given into the slot that the block table says and reads a sequence's
-whole history back from there. The next token is a digest of that history, so a wrong cache hit,
+It writes each token into the slot given by the block table and reads a sequence's whole history
+back from there. The next token is a digest of that history, so a wrong cache hit,
 a block overwritten while in use or a shifted position changes the reply.
 """
 
@@ -28,7 +28,7 @@ def next_token(history: Sequence[int]) -> int:
 
 
 def copying_token(history: Sequence[int]) -> int:
-    """A model that mostly says what stood three tokens ago, so that it can be guessed."""
+    """A model that mostly repeats the token three positions back, so that drafts are accepted."""
     digest = next_token(history)
     return history[-3] if len(history) > 2 and digest % 5 else digest % 3
 
@@ -40,7 +40,7 @@ def expected_reply(
     max_model_len: int,
     model: Model = next_token,
 ) -> list[int]:
-    """What the fake must say, worked out without blocks."""
+    """The fake's reply, computed without blocks."""
     ids = list(prompt)
     while len(ids) - len(prompt) < max_tokens and len(ids) < max_model_len:
         ids.append(model(ids))
@@ -50,7 +50,7 @@ def expected_reply(
 
 
 class PagedFake:
-    """Satisfies `Executor`; how to sample (`rows`) it only writes down."""
+    """Satisfies `Executor`. It records the sampling `rows` and ignores them."""
 
     def __init__(self, num_blocks: int, block_size: int, model: Model = next_token) -> None:
         self._model = model
@@ -101,7 +101,7 @@ class PagedFake:
 
 @dataclass(frozen=True)
 class FakeModel:
-    """Satisfies what an engine asks of a model's config."""
+    """Satisfies `ModelIds`."""
 
     vocab_size: int = VOCAB_SIZE
     eos_token_id: int = EOS_ID

@@ -17,7 +17,7 @@ MAX_MODEL_LEN = 32
 
 
 class Run:
-    """A step takes a second of its clock."""
+    """Each step advances the clock by a second."""
 
     def __init__(
         self,
@@ -81,7 +81,9 @@ class Run:
         self.scheduler.check_integrity()
         needed = self.scheduler.block_manager.num_needed
         for seq in self.scheduler.running:
-            assert len(seq.block_table) <= needed(seq.num_tokens), "blocks of drafts are kept"
+            assert len(seq.block_table) <= needed(seq.num_tokens), (
+                "blocks of rejected drafts are kept"
+            )
         return advanced
 
     def finish(self) -> None:

@@ -60,7 +60,7 @@ def test_an_uncomputed_prefix_is_not_shared() -> None:
     assert not set(first.block_table) & set(second.block_table)
 
 
-def test_only_what_is_computed_becomes_known() -> None:
+def test_only_computed_blocks_enter_the_cache() -> None:
     manager = BlockManager(8, SIZE)
     first = sequence(list(range(12)))
     assert manager.admit(first)
@@ -82,8 +82,8 @@ def test_a_freed_prefix_is_revived() -> None:
     manager.check_integrity([again])
 
 
-def test_reviving_counts_as_taking() -> None:
-    """Two free blocks hold the prefix itself, so a third one is not to be had."""
+def test_a_revived_block_is_no_longer_free() -> None:
+    """The only two free blocks hold the prefix itself, so there is no third one."""
     manager = BlockManager(3, SIZE)
     manager.release(admitted(manager, [1, 2, 3, 4, 5, 6, 7, 8]))
     other = admitted(manager, [9])
@@ -118,7 +118,7 @@ def test_salts_share_exactly_the_blocks_of_the_shared_tokens(
     block_size: int,
     has_same_salt: bool,
 ) -> None:
-    """The last token is never taken from the cache, so each prompt gets one more than it needs."""
+    """The last token is never taken from the cache, so each prompt has one extra token."""
     manager = BlockManager(64 * 2, block_size)
     num_shared = round(share * len(prefix))
     first, second = [9, *tails[0]], [9, *tails[1]]
@@ -139,7 +139,7 @@ def test_salts_share_exactly_the_blocks_of_the_shared_tokens(
     manager.check_integrity([old, new])
 
 
-def test_a_later_sequence_of_the_other_salt_finds_its_own_blocks_behind_the_shared_ones() -> None:
+def test_a_later_sequence_finds_the_blocks_of_its_salt_after_the_shared_ones() -> None:
     manager = BlockManager(16, SIZE)
     ids = list(range(13))
     for salt in ("alice", "bob"):
@@ -155,7 +155,7 @@ def test_a_later_sequence_of_the_other_salt_finds_its_own_blocks_behind_the_shar
         manager.release(again)
 
 
-def test_equal_blocks_behind_different_prefixes_are_different() -> None:
+def test_equal_blocks_after_different_prefixes_are_different() -> None:
     manager = BlockManager(8, SIZE)
     admitted(manager, [1, 2, 3, 4, 5, 6, 7, 8, 9])
     second = sequence([0, 2, 3, 4, 5, 6, 7, 8, 9])
@@ -170,7 +170,7 @@ def test_the_least_recently_used_is_evicted_first_and_tails_before_heads() -> No
     taken = admitted(manager, [7])
     probe = sequence([1, 2, 3, 4, 5, 6, 7, 8, 1])
     assert manager.admit(probe)
-    assert probe.num_computed == 4, "the head of the older one was to outlive its tail"
+    assert probe.num_computed == 4, "the head of the older one must outlive its tail"
     manager.check_integrity([taken, probe])
 
 

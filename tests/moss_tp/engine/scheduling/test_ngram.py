@@ -1,4 +1,4 @@
-"""Guesses: from where, how many, and the lesson of being wrong."""
+"""N-gram drafts: where they come from, how long they are, and how the hit rate follows."""
 
 import pytest
 from hypothesis import given
@@ -24,7 +24,7 @@ def test_a_repetition_is_continued_past_the_end() -> None:
     assert NgramDrafter().draft([7, 1, 2, 1, 2], 5, ALWAYS) == [1, 2, 1, 2, 1]
 
 
-def test_nothing_known_nothing_drafted() -> None:
+def test_no_match_gives_no_draft() -> None:
     drafter = NgramDrafter()
     for ids in ([1], [1, 2], [1, 2, 3, 4]):
         assert drafter.draft(ids, 4, ALWAYS) == []
@@ -32,11 +32,11 @@ def test_nothing_known_nothing_drafted() -> None:
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.integers(1, 40))
-def test_what_is_learnt_bit_by_bit_is_what_is_learnt_at_once(ids: list[int], cut: int) -> None:
-    bit_by_bit = NgramDrafter()
+def test_indexing_step_by_step_equals_indexing_at_once(ids: list[int], cut: int) -> None:
+    stepwise = NgramDrafter()
     for end in range(min(cut, len(ids)), len(ids)):
-        bit_by_bit.draft(ids[:end], 5, ALWAYS)
-    assert bit_by_bit.draft(ids, 5, ALWAYS) == NgramDrafter().draft(ids, 5, ALWAYS)
+        stepwise.draft(ids[:end], 5, ALWAYS)
+    assert stepwise.draft(ids, 5, ALWAYS) == NgramDrafter().draft(ids, 5, ALWAYS)
 
 
 def test_hits_lengthen_drafts_and_misses_end_them() -> None:
@@ -55,7 +55,7 @@ def test_hits_lengthen_drafts_and_misses_end_them() -> None:
 
 
 @pytest.mark.parametrize(("num_rows", "expected"), [(1, 0.25), (2, 0.4), (8, 8 / 11)])
-def test_a_row_must_give_what_the_others_give_for_their_time(
+def test_a_drafted_row_must_yield_as_much_per_time_as_the_others(
     num_rows: int, expected: float
 ) -> None:
     assert min_chance(num_rows, 0.25) == pytest.approx(expected)

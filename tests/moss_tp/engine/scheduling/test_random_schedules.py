@@ -1,8 +1,8 @@
 """Random requests on random engines: every reply is the one its prompt has alone.
 
-All paths at once, as hypothesis mixes them: chunks, prefix cache, preemption, speculation,
-priorities, aborts, a cache in int8, and ranks that share memory. The books are checked after each
-step. What a prompt has alone comes from an engine without company, guessing or cached blocks.
+Hypothesis mixes all paths: chunks, prefix cache, preemption, speculation,
+priorities, aborts, a cache in int8, and ranks that share memory. Integrity is checked after
+each step. The reference replies come from an engine with one request, no drafts and no cache.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.moss_tp.engine.test_invariance import engine
 NUM_TOKENS = 24
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1, max_tokens=NUM_TOKENS, ignore_eos=True)
 _STEM = [(5 * i * i + 3) % 256 for i in range(40)]
-# Two share their first 40 tokens; one goes round in a circle, which guesses well.
+# Two share their first 40 tokens; one is periodic, so that its drafts are accepted.
 PROMPTS = ([7], _STEM, [*_STEM, 9, 8, 7], [1, 2, 3, 4] * 12, [(11 * i) % 256 for i in range(90)])
 # 2 layers, K and V, 16 slots of 64 values, in fp32, or in int8 with the scales of 4 heads.
 BLOCK_BYTES = {None: 2 * 2 * 16 * 64 * 4, "int8": 2 * 2 * 16 * (64 + 4 * 4)}
@@ -33,7 +33,7 @@ Replies = dict[str | None, list[list[int]]]
 
 @dataclass(frozen=True)
 class Request:
-    """`arrives` and `leaves` count steps; None stays to the end."""
+    """`arrives` and `leaves` are step numbers; None is never aborted."""
 
     prompt: int
     arrives: int
@@ -74,7 +74,7 @@ def ranks(tiny_model: str, request: pytest.FixtureRequest) -> Iterator[LLM]:
 
 
 def run(llm: LLM, wanted: list[Request]) -> list[list[int] | None]:
-    """The tokens of each request, None of those that left before their end."""
+    """The tokens of each request, or None if it was aborted."""
     own = {f"r{number}": request for number, request in enumerate(wanted)}
     tokens: dict[str, list[int]] = {name: [] for name in own}
     ended: set[str] = set()
@@ -101,7 +101,7 @@ def run(llm: LLM, wanted: list[Request]) -> list[list[int] | None]:
 def check(results: list[list[int] | None], wanted: list[Request], alone: list[list[int]]) -> None:
     for result, request in zip(results, wanted, strict=True):
         if result is None:
-            assert request.leaves is not None, "a request got no end"
+            assert request.leaves is not None, "a request did not finish"
         else:
             assert result == alone[request.prompt]
 
@@ -147,7 +147,7 @@ def test_faults_are_noticed(
     fault: str, tiny_model: str, alone: Replies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if fault == "a wrong guess is taken":
-        monkeypatch.setattr(Scheduler, "_is_right", lambda self, drafted, sampled: True)
+        monkeypatch.setattr(Scheduler, "_is_accepted", lambda self, drafted, sampled: True)
     else:
         any_block = lambda self, seq: [3] * (seq.num_tokens > 16)  # noqa: E731
         monkeypatch.setattr(BlockManager, "_find_prefix", any_block)

@@ -1,4 +1,4 @@
-"""Random schedules: every reply is what it would be alone, and the books agree after each step."""
+"""Random schedules: each reply equals the one computed alone, and integrity always holds."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from tests.moss_tp.engine.scheduling.schedule_run import MAX_MODEL_LEN, Run
 
 @dataclass(frozen=True)
 class Plan:
-    """A request, when it comes and, for some, when it is aborted."""
+    """A request, the step when it arrives and, for some, the step when it is aborted."""
 
     prompt: list[int]
     max_tokens: int
@@ -77,18 +77,18 @@ def test_any_schedule_gives_the_reply_of_a_request_alone(
     assert run.scheduler.block_manager.num_free == run.scheduler.block_manager.num_blocks
 
 
-def test_prefill_is_chunked_and_decodes_go_on_meanwhile() -> None:
+def test_prefill_is_chunked_while_decodes_continue() -> None:
     run = Run(block_size=4, num_spare_blocks=20, max_seqs=4, max_tokens=8)
     decoding = run.add([1, 2], max_tokens=20)
     run.step()
     long = run.add(list(range(30)), max_tokens=2)
     advanced = [run.step() for _ in range(5)]
     assert all(decoding in step for step in advanced)
-    # 7 of 8 tokens a step are left to 30 tokens of prompt.
+    # The 30 tokens of the prompt get 7 of the 8 tokens of each step.
     assert [long in step for step in advanced] == [False, False, False, False, True]
 
 
-def test_prompts_get_their_share_of_a_step_that_decodes_and_all_of_any_other() -> None:
+def test_prompts_get_a_limited_share_of_mixed_steps_and_all_of_others() -> None:
     run = Run(4, num_spare_blocks=20, max_seqs=4, max_tokens=40, max_mixed_prefill_tokens=5)
     long = run.add([1] * 20, max_tokens=3)
     assert run.step() == [long]
@@ -107,13 +107,13 @@ def test_a_prompt_does_not_stall_those_behind_it_in_order() -> None:
     assert [short in step for step in advanced[3:]] == [True, True, True]
 
 
-def test_the_youngest_is_preempted_and_says_nothing_twice() -> None:
+def test_the_youngest_is_preempted_and_repeats_no_token() -> None:
     run = Run(block_size=4, num_spare_blocks=0, max_seqs=4, max_tokens=40)
     old, young = run.add([1] * 12, max_tokens=18), run.add([2] * 12, max_tokens=18)
     run.finish()
     assert (old.num_preemptions, young.num_preemptions > 0) == (0, True)
     run.check_reply(young)
-    assert young.num_cached_tokens == 0, "what it revives of its own is no cached prompt"
+    assert young.num_cached_tokens == 0, "its own revived blocks do not count as cached prompt"
 
 
 def test_abort_frees_the_blocks_at_once() -> None:

@@ -1,4 +1,4 @@
-"""How a sequence has its tokens sampled: each position alike, drafted before or not."""
+"""The sampling rows of a sequence: the same for each position, drafted or not."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ def as_dict(counts: TokenCounts | None) -> dict[int, int]:
 
 
 @given(ids, ids, st.integers(0, 12))
-def test_a_drafted_position_is_sampled_as_it_will_be(
+def test_a_drafted_position_is_sampled_like_an_ordinary_one(
     prompt: list[int], output: list[int], num_said: int
 ) -> None:
     params = SamplingParams(presence_penalty=1, min_tokens=3, max_tokens=90, seed=4)

@@ -1,4 +1,4 @@
-"""Order of service, deadlines in the queue, and that nobody waits for ever."""
+"""Order of service, deadlines in the queue, and freedom from starvation."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,7 +39,7 @@ def test_smaller_priorities_first_and_each_in_order_of_arrival() -> None:
     assert [queue.pop().request_id for _ in range(3)] == ["d", "f", "a"]
 
 
-def test_waiting_makes_up_for_priority() -> None:
+def test_waiting_compensates_for_priority() -> None:
     clock = Clock()
     queue = WaitingQueue(clock)
     queue.add(sequence("a"), priority=1)
@@ -61,7 +61,7 @@ def test_continuations_come_first_and_keep_their_order() -> None:
     assert names(queue) == "bcda"
 
 
-def test_a_preempted_one_comes_back_to_its_place() -> None:
+def test_a_preempted_sequence_keeps_its_place() -> None:
     queue = WaitingQueue(Clock())
     for name in "abc":
         queue.add(sequence(name))
@@ -71,7 +71,7 @@ def test_a_preempted_one_comes_back_to_its_place() -> None:
     assert names(queue) == "dabc"
 
 
-def test_a_deadline_is_over_once_the_request_has_said_something() -> None:
+def test_a_deadline_ends_with_the_first_token() -> None:
     clock = Clock()
     queue = WaitingQueue(clock)
     queue.add(sequence("a"), deadline_s=5)
@@ -115,10 +115,10 @@ def test_every_request_ends_under_an_endless_stream_of_urgent_ones(
 ) -> None:
     """The scheduler's bound, with the most requests that can arrive in time to rank before.
 
-    With second passes, every request that ends is followed by one that goes first.
+    With second passes, a continuation follows every request that finishes.
     """
     run = Run(4, num_spare_blocks, max_seqs, max_tokens)
-    # Waits behind what is there already, as every request does.
+    # It queues behind the requests that are already there.
     for _ in range(max_seqs):
         run.add([1, 2, 3], max_tokens=6)
     bounds: dict[Sequence, int] = {}
@@ -141,8 +141,8 @@ def test_every_request_ends_under_an_endless_stream_of_urgent_ones(
         run.check_reply(seq)
 
 
-def test_without_growing_old_a_request_would_starve() -> None:
-    """The control: two steps of work arrive each step, and one request cannot grow old."""
+def test_without_aging_a_request_would_starve() -> None:
+    """The control: two steps of work arrive each step, and one request does not age."""
     run = Run(block_size=4, num_spare_blocks=8, max_seqs=3, max_tokens=8)
     ageing = run.add([5] * 28, max_tokens=4, priority=3)
     ageless = run.add([5] * 28, max_tokens=4, priority=10**6)
