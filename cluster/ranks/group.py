@@ -1,7 +1,7 @@
 """The processes of the ranks above 0: placed and starting, with nothing loaded yet.
 
-It imports no torch: starting the processes before importing torch here halves the time to start.
-It knows no engine; an executor drives the processes.
+It imports no torch: starting the processes before importing torch here halves the startup time.
+It does not depend on the engine; an executor drives the processes.
 """
 
 from contextlib import ExitStack

@@ -1,7 +1,7 @@
 """Where the ranks of one tensor-parallel group run: a placement group with one bundle per rank.
 
 All bundles are on one node (STRICT_PACK): ranks exchange a tensor in every block of every step.
-It knows no engine and starts no rank.
+It does not depend on the engine and starts no rank.
 """
 
 from dataclasses import dataclass

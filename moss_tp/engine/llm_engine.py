@@ -1,7 +1,7 @@
 """Requests in, one step at a time, deltas out. Joins Scheduler, Executor and detokenizing.
 
     start_step     schedules a step; with many texts to detokenize, or several ranks, the executor
-                   runs it in a thread of its own in the meantime
+                   runs it in a separate thread meanwhile
     take_deltas    detokenizes what the previous step sampled
     finish_step    waits for the step's tokens (or runs it now) and updates the sequences
 

@@ -3,8 +3,8 @@
     | S | query_lens | context_lens | num_logits | table_lens | token_ids | block_tables |
       1   S            S              S            S            T           sum of table_lens
 
-The array is built once, broadcast as it is, and read through views on every rank. It knows no
-text, no sampling settings and no torch.
+The array is built once, broadcast as it is, and read through views on every rank. It holds no
+text and no sampling settings, and needs no torch.
 """
 
 from array import array

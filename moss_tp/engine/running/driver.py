@@ -2,8 +2,8 @@
 
 The other ranks run `worker_loop`: they wait for the next control message in a collective, and a
 collective has a timeout. While there are no steps, a thread sends heartbeats well within that
-timeout. So an idle group stays alive, and workers whose rank 0 vanished without closing its
-connection (a host that lost power) exit within `step_timeout_s` instead of holding memory.
+timeout. So an idle group stays alive, and workers whose rank 0 disappeared without closing its
+connection (a host that lost power) exit within `step_timeout_s` and free their memory.
 Starting and ending processes is the executor's job.
 """
 

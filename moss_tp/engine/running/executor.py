@@ -1,4 +1,4 @@
-"""Who runs a Batch on all ranks. The engine knows this Protocol only, and finds one by name.
+"""The protocol that runs a Batch on all ranks. The engine finds an executor by name.
 
 An executor's class is an entry point of the group `moss_tp.executors`. It takes a resolved
 EngineConfig, and constructing it loads the model on every rank.
@@ -28,7 +28,7 @@ class Executor(Protocol):
         ...
 
     def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        """Runs one step on every rank and returns a token for each row whose logits `batch` wants.
+        """Runs one step on every rank and returns a token for each row whose logits `batch` needs.
 
         `rows` says how to sample them, in the same order. Raises EngineDeadError when a rank is
         gone or hung; the executor cannot be used after that.
@@ -36,14 +36,14 @@ class Executor(Protocol):
         ...
 
     def watch(self, on_death: Callable[[str], None]) -> None:
-        """Has `on_death(reason)` called once, from any thread, when a rank is lost; at once if
-        that has happened already. There may be several watchers. An idle engine learns of a lost
-        rank this way.
+        """Has `on_death(reason)` called once, from any thread, when a rank is lost; immediately
+        if one is already lost. There may be several watchers. An idle engine notices a lost rank
+        this way.
         """
         ...
 
     def close(self) -> None:
-        """Ends every rank. Idempotent; leaves nothing behind."""
+        """Ends every rank. Idempotent; no process is left."""
         ...
 
 

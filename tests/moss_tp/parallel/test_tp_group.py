@@ -177,7 +177,7 @@ def test_killed_rank_fails_the_others_and_leaks_no_memory() -> None:
     group.broadcast_ints(np.array([1]))
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="rank 1 is gone"):
-        group.all_reduce(torch.ones(5))  # the child is a zombie: nobody has waited for it
+        group.all_reduce(torch.ones(5))  # the child is a zombie: it has not been waited for
     assert time.monotonic() - start < TIMEOUT_S / 2
     process.join()
     group.close()

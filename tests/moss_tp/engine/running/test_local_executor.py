@@ -217,7 +217,7 @@ def test_a_tp_that_does_not_divide_the_model_starts_no_rank(tiny_model: str) -> 
     assert children() <= before
 
 
-def test_a_cache_for_less_than_one_sequence_is_refused(tiny_model: str) -> None:
+def test_a_cache_for_less_than_one_sequence_is_rejected(tiny_model: str) -> None:
     before = children()
     config = EngineConfig(tiny_model, 2, dtype="float32", max_model_len=64, kv_cache_bytes=20_000)
     with pytest.raises(ConfigError, match="raise kv_cache_bytes or lower max_model_len"):

@@ -22,7 +22,7 @@ def test_steps_before_stop_are_run_in_order(before: list[object], after: list[ob
     assert runner.batches == [BATCH.tolist()] * num_steps
 
 
-def test_a_vanished_rank_0_ends_the_loop() -> None:
+def test_a_lost_rank_0_ends_the_loop() -> None:
     with pytest.raises(IndexError):
         worker_loop(FakeRunner(FakeGroup(2, [HEARTBEAT])).as_runner, 9)
 

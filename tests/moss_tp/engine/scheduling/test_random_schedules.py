@@ -111,9 +111,9 @@ def check(results: list[list[int] | None], wanted: list[Request], alone: list[li
     wanted=requests,
     cache=st.sampled_from(list(BLOCK_BYTES)),
     spare_blocks=st.integers(0, 20),
-    tokens_a_step=st.integers(6, 64),
-    seats=st.integers(1, 6),
-    guesses=st.integers(0, 7),
+    tokens_per_step=st.integers(6, 64),
+    max_num_seqs=st.integers(1, 6),
+    num_drafts=st.integers(0, 7),
 )
 def test_any_schedule_on_any_engine(
     tiny_model: str,
@@ -121,16 +121,16 @@ def test_any_schedule_on_any_engine(
     wanted: list[Request],
     cache: str | None,
     spare_blocks: int,
-    tokens_a_step: int,
-    seats: int,
-    guesses: int,
+    tokens_per_step: int,
+    max_num_seqs: int,
+    num_drafts: int,
 ) -> None:
     settings: dict[str, Any] = {
         "kv_cache_dtype": cache,
         "kv_cache_bytes": (NUM_BLOCKS + spare_blocks) * BLOCK_BYTES[cache],
-        "max_num_batched_tokens": tokens_a_step,
-        "max_num_seqs": seats,
-        "num_speculative_tokens": guesses,
+        "max_num_batched_tokens": tokens_per_step,
+        "max_num_seqs": max_num_seqs,
+        "num_speculative_tokens": num_drafts,
     }
     with engine(tiny_model, 1, **settings) as llm:
         check(run(llm, wanted), wanted, alone[cache])
@@ -142,11 +142,11 @@ def test_any_schedule_on_ranks(ranks: LLM, alone: Replies, wanted: list[Request]
     check(run(ranks, wanted), wanted, alone[None])
 
 
-@pytest.mark.parametrize("fault", ["a wrong guess is taken", "prefixes are mixed up"])
+@pytest.mark.parametrize("fault", ["a wrong draft is accepted", "prefixes are mixed up"])
 def test_faults_are_noticed(
     fault: str, tiny_model: str, alone: Replies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if fault == "a wrong guess is taken":
+    if fault == "a wrong draft is accepted":
         monkeypatch.setattr(Scheduler, "_is_accepted", lambda self, drafted, sampled: True)
     else:
         any_block = lambda self, seq: [3] * (seq.num_tokens > 16)  # noqa: E731
