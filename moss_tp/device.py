@@ -1,4 +1,4 @@
-"""Every fact of the engine that differs by device, and what the engine asks the device itself.
+"""Every fact of the engine that differs by device, and queries of its memory and cores.
 
 Kernels by device are in `kernels/`, collectives in `parallel/`, Ray's resources in `cluster/`.
 Importing this module does not import torch.

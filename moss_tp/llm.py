@@ -103,7 +103,7 @@ class LLM:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
@@ -119,7 +119,7 @@ class LLM:
             EngineRequest(f"{name}.{i}", prompt_ids, one) for i, one in enumerate(params.split())
         ]
 
-    def _run(self, groups: Sequence[Sequence[EngineRequest]], deltas: "_Deltas") -> None:
+    def _run(self, groups: Sequence[Sequence[EngineRequest]], deltas: _Deltas) -> None:
         """Runs all requests to their end. The other replies to a prompt are added once the first
         has computed it, so that they find it in the prefix cache."""
         queue = deque(group[0] for group in groups)

@@ -6,8 +6,7 @@
 
 Parameters are loaded first, then packed: kernels take them over and do the arithmetic. A block's
 mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` (plain torch) and
-`kernels/cpu/block.py` (one Numba program). It is independent of sequences
-and sampling.
+`kernels/cpu/block.py` (one Numba program). The model is independent of sequences and sampling.
 """
 
 from pathlib import Path

@@ -9,7 +9,7 @@ ROOMS: dict[str, set[str]] = {
     "moss_tp": set(),
     "moss_tp/native": set(),
     "moss_tp/finetune": {"moss_tp"},
-    "moss_tp/kernels": {"moss_tp"},
+    "moss_tp/kernels": set(),
     "moss_tp/sampling": {"moss_tp"},
     "moss_tp/weights": {"moss_tp"},
     "moss_tp/kernels/cpu/runtime": {"moss_tp/native"},

@@ -1,9 +1,9 @@
 """LLMEngine for asyncio: one thread steps it, a request is an async iterator of deltas.
 
-Everything that touches the engine is a command in the inbox, carried out by the thread between
-two steps; so an abort takes effect before the next step. What a step gave becomes text, and goes
-to the event loops in one piece each, while the next step is computed. While there is nothing to
-do the thread sleeps on a condition. It knows no Ray and no HTTP.
+All use of the engine is a command in the inbox, which the thread runs between two steps; so an
+abort takes effect before the next step. While a step runs, the tokens of the previous one are
+detokenized and sent to the event loops, one wake-up each. The thread sleeps on a condition while
+there is no work. It knows no Ray and no HTTP.
 """
 
 import logging
@@ -28,15 +28,15 @@ class EngineStats:
     free_blocks: int
     num_blocks: int
     steps: int
-    # Since the start; prompts are counted when their request ends.
+    # Totals since the start; a prompt is counted when its request ends.
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
 
 
 class AsyncEngine:
-    """Takes `engine` over and closes it. `on_death(reason)` is called once, from the thread,
-    when a rank is lost or a step fails, after every waiting request got EngineDeadError.
+    """Owns `engine` and closes it. `on_death(reason)` is called once, from the thread, when a
+    rank is lost or a step fails, after every request got EngineDeadError.
     """
 
     def __init__(self, engine: LLMEngine, on_death: Callable[[str], None] | None = None) -> None:
@@ -46,7 +46,7 @@ class AsyncEngine:
         self._inbox: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._lost_rank: str | None = None
-        self._death: str | None = None  # why nothing is served any more
+        self._death: str | None = None  # why the engine no longer serves
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
         self._num_output_tokens = 0
@@ -57,7 +57,7 @@ class AsyncEngine:
 
     @property
     def is_alive(self) -> bool:
-        """False as soon as it dies or is asked to close."""
+        """False as soon as the engine dies or starts to close."""
         return self._death is None and not self._is_closing
 
     def stats(self) -> EngineStats:
@@ -74,11 +74,10 @@ class AsyncEngine:
         )
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
-        """Deltas of one request; closing or cancelling the iterator aborts it within one step.
+        """The deltas of one request. Closing or cancelling the iterator aborts it within a step.
 
-        Raises InvalidRequestError, ContextLengthError, QueueFullError and, when it waited in the
-        queue for `deadline_s`, DeadlineExceededError at the first `anext`, and EngineDeadError
-        whenever the engine dies.
+        The first `anext` raises InvalidRequestError, ContextLengthError or QueueFullError, or
+        DeadlineExceededError after `deadline_s` in the queue. EngineDeadError may come any time.
         """
         stream = Stream()
         is_done = False
@@ -89,11 +88,11 @@ class AsyncEngine:
                 is_done = delta.finish_reason is not None
                 yield delta
         finally:
-            if not is_done:  # after an error there is nothing to abort, which is harmless
+            if not is_done:  # aborting a request that failed does nothing
                 self._post(lambda: self._abort(request.request_id, stream))
 
     def close(self) -> None:
-        """Ends the thread after the step it is in, and every rank. Idempotent."""
+        """Ends the thread after the running step, and every rank. Idempotent."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
@@ -101,7 +100,7 @@ class AsyncEngine:
         self._engine.close()
 
     def _post(self, command: Callable[[], None]) -> None:
-        """Has the thread carry out `command`; once it has ended, carries it out here."""
+        """Has the thread run `command`; runs it in the caller's once the engine's has ended."""
         with self._changed:
             if self._death is None:
                 self._inbox.append(command)
@@ -112,8 +111,8 @@ class AsyncEngine:
     def _run(self) -> None:
         reason = "the engine is closed"
         try:
-            while self._carry_out_commands():
-                self._give_up(self._engine.expire())
+            while self._run_commands():
+                self._drop(self._engine.expire())
                 self._engine.start_step()
                 self._deliver(self._engine.take_deltas())
                 self._engine.finish_step()
@@ -124,13 +123,13 @@ class AsyncEngine:
             reason = repr(error)
             logger.exception("the engine died")
         try:
-            # What the last step gave is heard of all the same.
+            # The tokens of the last finished step are still delivered.
             self._deliver(self._engine.take_deltas())
         finally:
             self._end(reason)
 
-    def _carry_out_commands(self) -> bool:
-        """Does what was asked, sleeping while there is no work; False when it is time to end."""
+    def _run_commands(self) -> bool:
+        """Runs all commands, sleeps while there is no work. False when the engine is closing."""
         while True:
             while self._inbox:
                 self._inbox.popleft()()
@@ -158,7 +157,7 @@ class AsyncEngine:
             self._streams[request.request_id] = stream
 
     def _abort(self, request_id: str, stream: Stream) -> None:
-        """The id may belong to another request by now, hence the stream."""
+        """Checks the stream too: the id may belong to a newer request by now."""
         if self._streams.get(request_id) is stream:
             del self._streams[request_id]
             self._engine.abort(request_id)
@@ -166,19 +165,19 @@ class AsyncEngine:
     def _lose_rank(self, reason: str) -> None:
         self._lost_rank = reason
 
-    def _give_up(self, request_ids: Sequence[str]) -> None:
+    def _drop(self, request_ids: Sequence[str]) -> None:
         error = DeadlineExceededError("the deadline passed in the queue")
         deliver([(self._streams.pop(request_id), error) for request_id in request_ids])
 
     def _deliver(self, deltas: Sequence[tuple[str, TokenDelta]]) -> None:
         for _, delta in deltas:
             self._count(delta)
-        unheard = set(deliver([(self._streams[name], delta) for name, delta in deltas]))
+        undelivered = set(deliver([(self._streams[name], delta) for name, delta in deltas]))
         for request_id, delta in deltas:
             stream = self._streams[request_id]
             if delta.finish_reason is not None:
                 del self._streams[request_id]
-            elif stream in unheard:
+            elif stream in undelivered:
                 self._abort(request_id, stream)
 
     def _count(self, delta: TokenDelta) -> None:
@@ -190,7 +189,7 @@ class AsyncEngine:
     def _end(self, reason: str) -> None:
         with self._changed:
             self._death = reason
-            # Taken out here, since from now on `_post` runs commands on the readers' threads.
+            # From now on `_post` runs commands in the readers' threads.
             commands, streams = list(self._inbox), list(self._streams.values())
             self._inbox.clear()
             self._streams.clear()

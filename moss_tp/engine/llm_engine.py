@@ -1,13 +1,12 @@
-"""Requests in, one step at a time, deltas out. Joins Scheduler, Executor and the replies' texts.
+"""Requests in, one step at a time, deltas out. Joins Scheduler, Executor and detokenizing.
 
-    start_step     schedules; with many texts to work out, or ranks that follow, has the executor
-                   compute on a thread of its own meanwhile
-    take_deltas    the texts of the step before
-    finish_step    waits for what was sampled, or computes it now, and books it
+    start_step     schedules a step; with many texts to detokenize, or several ranks, the executor
+                   runs it in a thread of its own in the meantime
+    take_deltas    detokenizes what the previous step sampled
+    finish_step    waits for the step's tokens (or runs it now) and updates the sequences
 
-A reply that its text ends (a stop string, its time) has one more step under way by then, which
-nobody sees. One thread at a time may use it; a thread that computes takes over torch's number of
-threads at its first step.
+When a reply ends by its text (a stop string) or by `max_time`, one more step of it is already
+running; its tokens are dropped. May be used by one thread at a time.
 """
 
 import time
@@ -38,12 +37,12 @@ from moss_tp.errors import (
 )
 from moss_tp.sampling.row import SampledToken
 
-# So many texts take as long as handing a step to its thread and back: 0.2 ms.
+# Detokenizing this many texts takes as long as handing a step to a thread and back: 0.2 ms.
 MANY_TEXTS = 16
 
 
 class ModelIds(Protocol):
-    """What of `moss_tp.config.ModelConfig` bounds a request's ids."""
+    """The part of `moss_tp.config.ModelConfig` that limits a request's token ids."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -59,7 +58,7 @@ class _Request:
 
 
 class LLMEngine:
-    """`config` is resolved; `executor` is this engine's own and closed with it."""
+    """`config` is resolved. The engine owns `executor` and closes it. `clock` returns seconds."""
 
     def __init__(
         self,
@@ -84,9 +83,9 @@ class LLMEngine:
         self._model = model
         self._requests: dict[str, _Request] = {}
         self._thread = ThreadPoolExecutor(1, "moss-step")
-        self._under_way: tuple[list[Chunk], Callable[[], list[SampledToken]]] | None = None
+        self._running_step: tuple[list[Chunk], Callable[[], list[SampledToken]]] | None = None
         self._is_closed = False
-        self._advanced: list[Sequence] = []  # got tokens, of which nobody heard yet
+        self._advanced: list[Sequence] = []  # got tokens that `take_deltas` has not returned
 
     @property
     def has_work(self) -> bool:
@@ -161,26 +160,26 @@ class LLMEngine:
                 )
 
     def abort(self, request_id: str) -> None:
-        """Forgets a request and frees its blocks; nothing for one that is unknown or done."""
+        """Drops a request and frees its blocks. Does nothing for one that is unknown or done."""
         request = self._requests.pop(request_id, None)
         if request is not None and request.seq.finish_reason is None:
             self.scheduler.abort(request.seq)
 
     def expire(self) -> list[str]:
-        """Forgets and returns the requests that waited in the queue past their deadline."""
+        """Drops the requests that waited in the queue past their deadline; returns their ids."""
         expired = [seq.request_id for seq in self.scheduler.expire()]
         for request_id in expired:
             del self._requests[request_id]
         return expired
 
     def step(self) -> list[tuple[str, TokenDelta]]:
-        """One whole step, with nothing done meanwhile: its deltas."""
+        """Runs one whole step and returns its deltas."""
         self.start_step()
         self.finish_step()
         return self.take_deltas()
 
     def start_step(self) -> None:
-        """Begins the next step, if there is work. One that was left under way is finished first."""
+        """Starts the next step, if there is work. Finishes a step that is still running first."""
         self.finish_step()
         chunks = self.scheduler.schedule()
         if not chunks:
@@ -190,10 +189,11 @@ class LLMEngine:
         if self._is_closed:
             raise EngineDeadError("the engine is closed")
         sample: Callable[[], list[SampledToken]] = partial(self.executor.execute, batch, rows)
-        # Ranks that follow have begun what rank 0 must end: Ctrl-C may not come between.
+        # With several ranks never in the caller's thread: Ctrl-C there would interrupt rank 0 in a
+        # step that the workers have started.
         if len(self._advanced) >= MANY_TEXTS or self.config.tp_size > 1:
             sample = self._thread.submit(sample).result
-        self._under_way = chunks, sample
+        self._running_step = chunks, sample
 
     def take_deltas(self) -> list[tuple[str, TokenDelta]]:
         """A delta for every request that got tokens since the last call."""
@@ -205,35 +205,35 @@ class LLMEngine:
         ]
 
     def finish_step(self) -> None:
-        """The rest of the step that is under way, if one is.
+        """Finishes the running step, if there is one.
 
-        Raises EngineDeadError when a rank is lost; the engine is of no more use then.
+        Raises EngineDeadError when a rank is lost; the engine cannot be used after that.
         """
-        if self._under_way is None:
+        if self._running_step is None:
             return
-        chunks, sample = self._under_way
+        chunks, sample = self._running_step
         tokens = sample()
-        self._under_way = None
+        self._running_step = None
         self.num_steps += 1
         self._advanced += self.scheduler.update(chunks, tokens)
 
     def check_integrity(self) -> None:
-        """AssertionError when the books are wrong, or requests are left that nobody runs."""
+        """AssertionError when blocks or queues are inconsistent, or a request was lost."""
         self.scheduler.check_integrity()
-        untold = {id(seq) for seq in self._advanced if seq.finish_reason is not None}
-        num_untold = sum(id(request.seq) in untold for request in self._requests.values())
+        finished = {id(seq) for seq in self._advanced if seq.finish_reason is not None}
+        num_finished = sum(id(request.seq) in finished for request in self._requests.values())
         num_scheduled = len(self.scheduler.running) + len(self.scheduler.waiting)
         num_known = len(self._requests)
-        assert num_known == num_scheduled + num_untold, f"{num_known} requests are known"
+        assert num_known == num_scheduled + num_finished, f"{num_known} requests are known"
 
     def close(self) -> None:
-        """Ends every rank, after the step that is being computed."""
+        """Ends every rank, after the running step."""
         self._is_closed = True
         self._thread.shutdown()
         self.executor.close()
 
     def _delta(self, request: _Request) -> TokenDelta:
-        """The tokens just appended, up to what ends the reply."""
+        """The newly appended tokens, up to the one that ends the reply."""
         seq = request.seq
         reason = seq.finish_reason
         if reason is None and self._clock() >= request.ends_at:

@@ -1,4 +1,4 @@
-"""What the engine gives back: deltas while a request runs, one RequestOutput at its end."""
+"""What the engine returns: deltas while a request runs, or one RequestOutput at its end."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ __all__ = ["CompletionOutput", "FinishReason", "RequestOutput", "TokenDelta"]
 class TokenDelta:
     """New tokens of one request, with the text that became complete with them.
 
-    `text` never splits a UTF-8 character and never shows a special token or part of a stop
-    string; it may be empty. `finish_reason` is set on the last delta only. `logprobs` has an
-    entry a token where the request asks for them.
+    `text` never splits a UTF-8 character and never contains a special token or part of a stop
+    string; it may be empty. `finish_reason` is set on the last delta only. `logprobs` has one
+    entry per token if the request asks for them.
     """
 
     token_ids: tuple[int, ...]
@@ -27,9 +27,9 @@ class TokenDelta:
 
 @dataclass(frozen=True)
 class CompletionOutput:
-    """One of a request's `n` replies. `token_ids` holds what ended it, `text` does not.
+    """One of a request's `n` replies. `token_ids` includes a stop id at its end, `text` does not.
 
-    `logprobs` has an entry a token, or None where they were not asked for.
+    `logprobs` has one entry per token, or is None if the request did not ask for them.
     """
 
     token_ids: list[int]
@@ -40,7 +40,7 @@ class CompletionOutput:
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """A finished request: its replies, and as its own fields those of the first."""
+    """A finished request: its replies, and the fields of the first one as its own."""
 
     request_id: str
     num_prompt_tokens: int

@@ -1,4 +1,4 @@
-"""The text of one reply: sampled tokens in, text out, and whether a stop string ended it."""
+"""The text of one reply: sampled tokens in, text out. Finds the stop string that ends it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from moss_tp.sampling_params import SamplingParams
 
 
 class Piece(NamedTuple):
-    """The tokens that count, the text that became certain with them, and why it ends, if so."""
+    """The tokens up to the end of the reply, the text that became final with them, and the reason
+    if the reply ends here."""
 
     tokens: tuple[SampledToken, ...]
     text: str
@@ -19,7 +20,7 @@ class Piece(NamedTuple):
 
 
 class Reply:
-    """State of one reply; what is in `params` about text."""
+    """The state of one reply, with the stop strings and `min_tokens` of `params`."""
 
     def __init__(self, params: SamplingParams, tokenizer: ByteDecoder) -> None:
         self._min_tokens = params.min_tokens
@@ -29,8 +30,8 @@ class Reply:
         self._stops = StopStrings(params.stop)
 
     def add(self, tokens: Sequence[SampledToken], finish_reason: FinishReason | None) -> Piece:
-        """The next piece. `finish_reason` says why the last token is the last, as far as tokens
-        tell; a stop id is not shown. What comes after a stop string is dropped.
+        """The next piece. `finish_reason` is set if the last token ends the reply; a stop id is
+        not shown. Tokens after a stop string are dropped.
         """
         if not self._has_stops:
             shown_tokens = tokens[:-1] if finish_reason == "stop" else tokens

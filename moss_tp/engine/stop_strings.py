@@ -1,24 +1,24 @@
-"""Finds the strings that end a reply in its text as it comes, piece by piece.
+"""Finds stop strings in the text of a reply, piece by piece.
 
-What could still become a stop string is held back, so that no part of one is ever shown; and
-which one is found does not depend on how the text is cut into pieces. It knows no tokens.
+Text that could be the beginning of a stop string is held back, so that no part of one is ever
+shown. The result does not depend on how the text is split into pieces. It knows no tokens.
 """
 
 from collections.abc import Sequence
 
 
 class StopStrings:
-    """State of one reply."""
+    """The state of one reply."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._held = ""
 
     def push(self, piece: str, is_armed: bool = True) -> tuple[str, bool]:
-        """Text that can be shown now, and whether a stop string ended the reply right after it.
+        """The text that can be shown now, and whether a stop string follows it and ends the reply.
 
-        Of several the one that ends first counts, of those that end together the longest. One
-        that ends within a piece that is not `is_armed` is text like any other.
+        Of several stop strings the one that ends first counts, then the longest. A stop string
+        that ends within a piece that is not `is_armed` is ordinary text.
         """
         if not self._stops:
             return piece, False
@@ -32,12 +32,12 @@ class StopStrings:
         return text[:num_shown], False
 
     def rest(self) -> str:
-        """What is still held back, now that the reply ended without a stop string."""
+        """The text that is still held back, once the reply ended without a stop string."""
         rest, self._held = self._held, ""
         return rest
 
     def _find(self, text: str, num_old: int) -> int | None:
-        """Where the stop string that counts begins; it must end beyond `num_old` characters."""
+        """Where the first stop string starts that ends after the first `num_old` characters."""
         found = []
         for stop in self._stops:
             start = text.find(stop, max(0, num_old + 1 - len(stop)))
@@ -46,7 +46,7 @@ class StopStrings:
         return min(found)[1] if found else None
 
     def _num_held(self, text: str) -> int:
-        """Length of the longest end of `text` that a stop string begins with and goes on from."""
+        """Length of the longest suffix of `text` that is a proper prefix of a stop string."""
         longest = max(map(len, self._stops)) - 1
         for start in range(max(0, len(text) - longest), len(text)):
             end = text[start:]

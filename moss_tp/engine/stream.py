@@ -1,4 +1,4 @@
-"""A request's way from the engine's thread back to the event loop of its reader."""
+"""Carries a request's deltas from the engine's thread to the event loop of its reader."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ Item = TokenDelta | MossError
 
 
 class Stream:
-    """Made on the reader's event loop, and read there."""
+    """Created and read on the reader's event loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Item] = asyncio.Queue()
 
     def put(self, item: Item) -> None:
-        """On the loop's own thread; from another see `deliver`."""
+        """To be called on the loop's own thread; see `deliver` for other threads."""
         self._queue.put_nowait(item)
 
     async def get(self) -> TokenDelta:
-        """The next delta; raises the error that came instead."""
+        """The next delta. Raises an error that was put instead of one."""
         item = await self._queue.get()
         if isinstance(item, MossError):
             raise item
@@ -29,19 +29,20 @@ class Stream:
 
 
 def deliver(items: Sequence[tuple[Stream, Item]]) -> list[Stream]:
-    """Puts items, in order, from any thread; returns the streams whose loop is gone, where nobody
-    listens. Each loop is woken once, since a wake-up costs more than what it brings.
+    """Puts items, in order, from any thread. Returns the streams whose loop is closed.
+
+    Each loop is woken once for all its items: a wake-up costs more than handling an item.
     """
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Stream, Item]]] = {}
     for stream, item in items:
         by_loop.setdefault(stream.loop, []).append((stream, item))
-    unheard: list[Stream] = []
+    undelivered: list[Stream] = []
     for loop, its_items in by_loop.items():
         try:
             loop.call_soon_threadsafe(_put_all, its_items)
         except RuntimeError:
-            unheard.extend(stream for stream, _ in its_items)
-    return unheard
+            undelivered.extend(stream for stream, _ in its_items)
+    return undelivered
 
 
 def _put_all(items: Sequence[tuple[Stream, Item]]) -> None:

@@ -3,18 +3,17 @@
     partial = (x +) out_proj(attention(qkv)) + fc_out(gelu(fc_in(n)))     qkv, n of layer_norm(x)
 
 The weights are one rank's, after loading; a back end packs them as it likes. A further weight type
-is a class like DenseWeight, in a file of its own, with a line in the tables of the back ends that
-compute with it.
+is a class like DenseWeight, in a file of its own. Back ends without a kernel for it multiply by its
+`dense()`; one that has a kernel lists it, see `cpu.linear.gemm.PACKERS`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from moss_tp.errors import ConfigError
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.rotary import Rotary
 
@@ -31,6 +30,10 @@ class Weight(Protocol):
     def concat_inputs(self, other: Any) -> "Weight":
         """The weight whose product with `[x | y]` is the sum of both products, `self` times x and
         `other`, of the same type, times y. Biases are added."""
+        ...
+
+    def dense(self) -> "DenseWeight":
+        """The same weight in the model's dtype."""
         ...
 
 
@@ -53,6 +56,9 @@ class DenseWeight:
         biases = [bias for bias in (self.bias, other.bias) if bias is not None]
         bias = biases[0] + biases[1] if len(biases) == 2 else next(iter(biases), None)
         return DenseWeight(torch.cat((self.weight, other.weight), dim=1), bias)
+
+    def dense(self) -> "DenseWeight":
+        return self
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class ChainKernel(Protocol):
         ...
 
 
-MakeLinear = Callable[[Any, bool], Linear]  # of a Weight and has_gelu
+MakeLinear = Callable[[Weight, bool], Linear]  # of a weight and has_gelu
 Attend = Callable[[Tensor, Rotary, tuple[Tensor, Tensor], AttentionPlan, float], Tensor]
 
 
@@ -110,15 +116,3 @@ class Kernels:
     block: Callable[[BlockWeights], BlockKernel]
     # Takes what `block` made; None if a chain would only call the blocks one after the other.
     chain: Callable[[Sequence[Any]], ChainKernel] | None = None
-
-
-def linear_by_type(table: Mapping[type, MakeLinear]) -> MakeLinear:
-    """Makes the linear that `table` has for the type of a weight; ConfigError if it has none."""
-
-    def make(weight: Weight, has_gelu: bool) -> Linear:
-        make_linear = table.get(type(weight))
-        if make_linear is None:
-            raise ConfigError(f"no kernel here for weights of type {type(weight).__name__}")
-        return make_linear(weight, has_gelu)
-
-    return make

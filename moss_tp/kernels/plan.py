@@ -1,4 +1,4 @@
-"""What attention needs to know about a step, whatever the device: rows, slots and block tables.
+"""What attention reads of a step, on any device: rows, slots and block tables.
 
 Flat int64 arrays on the host, made once a step and used by every layer. A back end derives its
 own plan from it (`cpu.attention.plan`, `reference.plan`) and copies to its device what it needs

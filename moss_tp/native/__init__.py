@@ -1,4 +1,4 @@
-"""Numba beyond Numba: compiling and caching kernels, named parameters, memory, atomics, vectors.
+"""What kernels need beyond Numba: caching, named parameters, memory by address, atomics, vectors.
 
 It is independent of what is computed. Packages with kernels register their sources.
 """

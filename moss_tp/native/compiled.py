@@ -5,6 +5,7 @@ at the address `params` describe, see `params`. Besides kernels there are functi
 calls, which release the GIL.
 """
 
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from moss_tp.native.sources import cache_dir
 # Sums may be reassociated, so that they vectorise; infinities and NaN keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 
+_cache_dir_lock = threading.Lock()  # numba.config is shared by all threads
 _alive: list[Any] = []  # an address is valid as long as its function lives
 
 
@@ -67,10 +69,11 @@ def _cached(compile_: Callable[[Callable[..., Any]], Any]) -> Callable[[Callable
     def compile_in_dir(function: Callable[..., Any]) -> Any:
         config: Any = numba.config
         directory = cache_dir(function.__code__.co_filename)
-        before, config.CACHE_DIR = config.CACHE_DIR, directory
-        try:
-            return compile_(function)
-        finally:
-            config.CACHE_DIR = before
+        with _cache_dir_lock:
+            before, config.CACHE_DIR = config.CACHE_DIR, directory
+            try:
+                return compile_(function)
+            finally:
+                config.CACHE_DIR = before
 
     return compile_in_dir

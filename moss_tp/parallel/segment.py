@@ -64,7 +64,7 @@ class Segment:
         return self._address + rank * FLAG_BYTES
 
     def slot(self, rank: int, epoch: int) -> int:
-        """Address of a rank's slot in a epoch."""
+        """Address of a rank's slot in an epoch."""
         return self._address + self.slot_offset(rank, epoch)
 
     def slot_offset(self, rank: int, epoch: int) -> int:

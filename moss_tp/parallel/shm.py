@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moss_tp.native.dtypes import dtype_code
+from moss_tp.native.dtypes import BF16, FP16, FP32
 from moss_tp.native.llvm import INT_BYTES
 from moss_tp.parallel.segment import SLOT_BYTES, Segment
 from moss_tp.parallel.shm_kernels import copy, first_missing, publish, sum_parts
 
-SUMMED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+SUMMED_DTYPES = {torch.float32: FP32, torch.bfloat16: BF16, torch.float16: FP16}
 # Up to this size every rank sums everything (one wait); above, each rank sums its share and reads
 # the others' (two waits).
 MAX_ONE_SHOT_BYTES = 1 << 16
@@ -69,7 +69,7 @@ class SharedMemory:
         length = SLOT_BYTES // width
         for start in range(0, flat.numel(), length):
             count = min(length, flat.numel() - start)
-            self._sum(flat.data_ptr() + start * width, count, width, dtype_code(x.dtype))
+            self._sum(flat.data_ptr() + start * width, count, width, SUMMED_DTYPES[x.dtype])
         if flat is not x:
             x.copy_(flat)
 
@@ -170,7 +170,7 @@ class SharedMemory:
             self._last_met = epoch
 
     def _check_missing(self, rank: int, start: int, stop: int, epoch: int, deadline: float) -> int:
-        """The first rank still missing. Raises RuntimeError if it is `rank`, and gone for good."""
+        """The first rank still missing. Raises RuntimeError if `rank` is missing for good."""
         reason = self._failure(rank, deadline)
         missing = first_missing(self._segment.flag(0), start, stop, epoch, 0, 0)
         if reason is not None and missing == rank:
@@ -190,5 +190,5 @@ class SharedMemory:
         if self._segment.is_closed(rank):
             return f"rank {rank} has left the group"
         if time.monotonic() > deadline:
-            return f"no word from rank {rank} for {self._timeout_s:g} s"
+            return f"rank {rank} has not responded for {self._timeout_s:g} s"
         return None

@@ -109,13 +109,7 @@ class TPGroup:
         """
         torch_device = indexed_device(device)
         timeout = timedelta(seconds=timeout_s)
-        store = TCPStore(
-            *address,
-            is_master=rank == 0,
-            timeout=timeout,
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
+        store = _connect_store(address, rank, timeout)
         control = gloo_backend(PrefixStore("control", store), rank, size, address, timeout)
         data = control
         if torch_device.type == "cuda":
@@ -199,6 +193,17 @@ class TPGroup:
 
     def _run_backend(self, name: str, collective: Callable[..., Any], *args: Any) -> None:
         self._run(name, collective, *args).wait()
+
+
+def _connect_store(address: tuple[str, int], rank: int, timeout: timedelta) -> TCPStore:
+    """The store that rank 0 listens on."""
+    return TCPStore(
+        *address,
+        is_master=rank == 0,
+        timeout=timeout,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
 
 
 def _has_ordered_stores() -> bool:

@@ -110,7 +110,7 @@ def _settings(row: SamplingRow, vocab_size: int) -> tuple[float, ...]:
 def _draw_from_best(
     logits: Tensor, rows: Sequence[SamplingRow], method: Method
 ) -> tuple[Tensor, list[bool]]:
-    """Sampled ids `(R,)`, and which rows keep more tokens than the best: their id is void."""
+    """Sampled ids `(R,)`, and which rows keep more tokens than these: their ids are not valid."""
     values, ids = topk(logits, method.num_best)
     columns = _Columns.make(logits, rows)
     log_weights = (values - values[:, :1]).double() / columns.temperature  # (R, num_best)

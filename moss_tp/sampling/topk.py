@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# A part holds this many ids, vocab_size / STRIDES apart: maxima of all parts are vectorized.
+# A part holds this many ids, vocab_size / NUM_STRIDES apart, so maxima of all parts are vectorized.
 NUM_STRIDES = 16
 
 
 def argmax(logits: Tensor) -> Tensor:
-    """The best id `(R,)` of each row of `logits (R, vocab_size)`, of equals the lowest."""
+    """The best id `(R,)` of each row of `logits (R, vocab_size)`, the lowest among equals."""
     if logits.device.type == "cpu":
         # numpy's argmax is several times as fast as torch's, on one thread.
         return torch.from_numpy(logits.numpy().argmax(axis=-1))

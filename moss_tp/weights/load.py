@@ -62,7 +62,9 @@ def _check_names(tensors: Mapping[str, StoredTensor], shards: Mapping[str, Shard
         "left over": sorted(found - shards.keys()),
         "misshapen": sorted(misshapen),
     }
-    text = "; ".join(f"{kind}: {_listing(names)}" for kind, names in problems.items() if names)
+    text = "; ".join(
+        f"{problem}: {_listing(names)}" for problem, names in problems.items() if names
+    )
     if text:
         raise CheckpointError(f"the checkpoint's tensors are not the model's. {text}")
 

@@ -47,20 +47,22 @@ class Batch:
     @classmethod
     def of(cls, chunks: Sequence[Chunk], block_size: int) -> Self:
         """The batch of one step's `chunks`, before `Scheduler.update` has advanced them."""
-        starts = [chunk.seq.num_computed for chunk in chunks]
-        query_lens = [chunk.num_known + len(chunk.draft) for chunk in chunks]
-        context_lens = list(map(int.__add__, starts, query_lens))
-        table_lens = [-(-context // block_size) for context in context_lens]
-        num_logits = [chunk.num_logits for chunk in chunks]
-        ints = array("q", [len(chunks)])
-        for values in (query_lens, context_lens, num_logits, table_lens):
-            ints.extend(values)
-        for start, chunk in zip(starts, chunks, strict=True):
-            ints.extend(chunk.seq.token_ids[start : start + chunk.num_known])
-            ints.extend(chunk.draft)
-        for chunk, table_len in zip(chunks, table_lens, strict=True):
-            ints.extend(chunk.seq.block_table[:table_len])
-        return cls(np.frombuffer(ints, np.int64))
+        query_lens, context_lens, num_logits, table_lens = [], [], [], []
+        token_ids: list[int] = []
+        tables = array("q")
+        for seq, num_known, is_sampled, draft in chunks:
+            start, num_drafted = seq.num_computed, len(draft)
+            context = start + num_known + num_drafted
+            table_len = -(-context // block_size)
+            query_lens.append(num_known + num_drafted)
+            context_lens.append(context)
+            num_logits.append(num_drafted + 1 if is_sampled else 0)
+            table_lens.append(table_len)
+            token_ids += seq.token_ids[start : start + num_known]
+            token_ids += draft
+            tables += seq.block_table[:table_len]
+        lens = (*query_lens, *context_lens, *num_logits, *table_lens)
+        return cls(np.frombuffer(array("q", (len(chunks), *lens, *token_ids)) + tables, np.int64))
 
     @cached_property
     def query_starts(self) -> Ints:

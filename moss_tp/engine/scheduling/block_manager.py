@@ -1,17 +1,17 @@
-"""Who holds which KV block, and which full blocks can be shared. Plain Python, no torch.
+"""Which sequences hold which KV blocks, and which full blocks can be shared. No torch.
 
-    a block is    held:  ref_count > 0, in one block table or, a shared prefix, in several
-                  free:  ref_count = 0, in `_free`; its content may still be known by its hash
+    a block is    held:  ref_count > 0, in one block table or, as a shared prefix, in several
+                  free:  ref_count = 0, in `_free`; its content may still be cached by its hash
 
-A full block is known by the hash of its tokens chained to its predecessor's hash. The salt enters
+A full block is cached by the hash of its tokens chained to its predecessor's hash. The salt enters
 the chain at the first block that is not wholly within the sequence's shared tokens:
 
     block        0      1      2      3      block_size 4, num_shared_tokens 10
                  shared shared salted ...    two blocks for every salt, the rest for one
 
-so equal hashes mean equal prefix and positions, and beyond the shared tokens equal salt. Freed
-blocks wait in `_free` in the order they are evicted: least recently used first, tails before
-heads. Nothing is ever pinned. It knows no requests, only Sequences' tokens and tables.
+so equal hashes mean equal prefix and positions, and beyond the shared tokens equal salt. `_free`
+is in order of eviction: least recently used first, the tail of a sequence before its head.
+Blocks are never pinned. It knows no requests, only the tokens and tables of Sequences.
 """
 
 from array import array
@@ -36,14 +36,14 @@ class BlockManager:
         return len(self._free)
 
     def num_needed(self, num_tokens: int) -> int:
-        """Blocks that hold `num_tokens` tokens."""
+        """The number of blocks for `num_tokens` tokens."""
         return -(-num_tokens // self.block_size)
 
     def admit(self, seq: Sequence) -> bool:
-        """Gives an empty sequence blocks for all its tokens, reusing a cached prefix.
+        """Allocates blocks for all tokens of a sequence that has none, reusing a cached prefix.
 
-        False, with nothing changed, when there are too few. The cached tokens count as computed;
-        at least the last token never is, since its logits are wanted.
+        False, with nothing changed, when too few are free. Cached tokens count as computed. The
+        last token is never taken from the cache, since its logits are needed.
         """
         self._extend_hashes(seq, seq.num_tokens)
         prefix = self._find_prefix(seq)
@@ -52,35 +52,35 @@ class BlockManager:
         if num_new + num_revived > self.num_free:
             return False
         for block in prefix:
-            self._hold(block)
+            self._add_reference(block)
         seq.block_table = array("q", prefix)
-        seq.block_table.extend(self._take() for _ in range(num_new))
+        seq.block_table.extend(self._allocate() for _ in range(num_new))
         seq.num_committed_blocks = len(prefix)
         seq.num_computed = len(prefix) * self.block_size
         return True
 
     def grow(self, seq: Sequence, num_drafted: int = 0) -> bool:
-        """Lets a sequence's table hold all its tokens, and drafted ones for a step.
+        """Extends a sequence's table for all its tokens, and for those drafted for a step.
 
-        False, with nothing changed, when the blocks run out.
+        False, with nothing changed, when too few blocks are free.
         """
         num_new = self.num_needed(seq.num_tokens + num_drafted) - len(seq.block_table)
         if num_new <= 0:
             return True
         if num_new > self.num_free:
             return False
-        seq.block_table.extend(self._take() for _ in range(num_new))
+        seq.block_table.extend(self._allocate() for _ in range(num_new))
         return True
 
     def trim(self, seq: Sequence) -> None:
-        """Takes back what `grow` gave for drafted tokens that did not come."""
+        """Frees the blocks that `grow` allocated for drafted tokens that were rejected."""
         num_needed = self.num_needed(seq.num_tokens)
         for block in reversed(seq.block_table[num_needed:]):
-            self._let_go(block)
+            self._drop_reference(block)
         del seq.block_table[num_needed:]
 
     def commit(self, seq: Sequence) -> None:
-        """Makes the full blocks of `seq` known, once a step has computed them."""
+        """Caches the full blocks of `seq` that a step has computed."""
         num_full = seq.num_computed // self.block_size
         if num_full == seq.num_committed_blocks:
             return
@@ -90,15 +90,15 @@ class BlockManager:
         seq.num_committed_blocks = num_full
 
     def release(self, seq: Sequence) -> None:
-        """Takes a sequence's blocks back. Their content stays known until it is evicted."""
+        """Frees a sequence's blocks. Their content stays cached until they are evicted."""
         for block in reversed(seq.block_table):
-            self._let_go(block)
+            self._drop_reference(block)
         seq.block_table = array("q")
         seq.num_committed_blocks = 0
         seq.num_computed = 0
 
     def check_integrity(self, live: Iterable[Sequence]) -> None:
-        """AssertionError when the books do not agree with the live sequences' tables."""
+        """AssertionError when the state does not match the tables of the live sequences."""
         tables = [seq.block_table for seq in live]
         expected = Counter(block for table in tables for block in table)
         for block, count in enumerate(self._ref_counts):
@@ -108,8 +108,8 @@ class BlockManager:
             assert len(set(table)) == len(table), f"a block is twice in one table: {table}"
         for digest, block in self._cached.items():
             assert self._hashes[block] == digest, f"block {block} is cached under another hash"
-        known = sum(digest is not None for digest in self._hashes)
-        assert known == len(self._cached), f"{known} blocks have a hash, {len(self._cached)} known"
+        num_hashed = sum(digest is not None for digest in self._hashes)
+        assert num_hashed == len(self._cached), f"{num_hashed} hashed, {len(self._cached)} cached"
 
     def _find_prefix(self, seq: Sequence) -> list[int]:
         blocks: list[int] = []
@@ -130,25 +130,25 @@ class BlockManager:
             hashes.append(digest.digest())
 
     def _register(self, block: int, digest: bytes) -> None:
-        """A hash that is known already keeps its first block: both hold the same content."""
+        """A hash that is cached already keeps its first block: both have the same content."""
         if self._hashes[block] is None and digest not in self._cached:
             self._hashes[block] = digest
             self._cached[digest] = block
 
-    def _hold(self, block: int) -> None:
+    def _add_reference(self, block: int) -> None:
         self._free.pop(block, None)
         self._ref_counts[block] += 1
 
-    def _let_go(self, block: int) -> None:
-        """Without its last holder a block is free; what nobody knows is taken first."""
+    def _drop_reference(self, block: int) -> None:
+        """Frees the block with its last reference. Uncached blocks are reused first."""
         self._ref_counts[block] -= 1
         if self._ref_counts[block] == 0:
             self._free[block] = None
             if self._hashes[block] is None:
                 self._free.move_to_end(block, last=False)
 
-    def _take(self) -> int:
-        """The free block that is evicted first, its old content forgotten."""
+    def _allocate(self) -> int:
+        """Allocates the free block that is first in order of eviction, and uncaches it."""
         block, _ = self._free.popitem(last=False)
         digest = self._hashes[block]
         if digest is not None:

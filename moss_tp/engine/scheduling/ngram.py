@@ -1,8 +1,9 @@
-"""Guesses a sequence's next tokens from its own text: prompt lookup, with no model.
+"""Drafts a sequence's next tokens from its own tokens: n-gram (prompt lookup) speculation.
 
-Where the last few tokens stood before, what followed then may follow again, as it does when a
-reply copies search results. Each guess is compared with what really came, verified or not, so a
-drafter knows how often it is right and costs nothing while it is not. It knows no batch.
+If the last few tokens occurred before, what followed them then may follow again, for instance
+when a reply copies search results. Every draft is compared with the tokens that came, whether a
+step verified it or not. So the drafter knows its hit rate, and drafts nothing while it is low.
+It knows no batch.
 """
 
 from collections.abc import Sequence as Ids
@@ -10,42 +11,42 @@ from collections.abc import Sequence as Ids
 SIZES = (3, 2)  # of the n-grams that are looked up, the longest first
 HIT_RATE_AT_START = 0.5
 HIT_RATE_MEMORY = 0.75
-HIT_RATE_LIMIT = 0.85  # Nobody counts as surer than this, or a large batch could not say no.
+HIT_RATE_LIMIT = 0.85  # a higher hit rate counts as this, so that large batches draft nothing
 
 
 class NgramDrafter:
-    """State of one sequence, whose `token_ids` only ever grow at the end."""
+    """The state of one sequence. Its `token_ids` only ever grow at the end."""
 
     def __init__(self) -> None:
         self.hit_rate = HIT_RATE_AT_START
-        self._following: dict[tuple[int, ...], int] = {}  # n-gram -> where its last one ended
+        self._following: dict[tuple[int, ...], int] = {}  # index after an n-gram
         self._num_indexed = 0
         self._guess: list[int] = []
-        self._guessed_at = 0
+        self._drafted_at = 0
 
     def draft(self, token_ids: Ids[int], max_tokens: int, min_chance: float) -> list[int]:
-        """Up to `max_tokens` likely next tokens, as long as each is right with `min_chance`.
+        """Up to `max_tokens` likely next tokens, while each has at least `min_chance` to be right.
 
-        The n-th is right only if those before it are: its chance is the hit rate to the n-th.
+        The n-th is right only if those before it are: its chance is the hit rate to the power n.
         """
-        self._learn(token_ids)
+        self._update_hit_rate(token_ids)
         self._index(token_ids)
-        self._guess, self._guessed_at = self._look_up(token_ids, max_tokens), len(token_ids)
+        self._guess, self._drafted_at = self._look_up(token_ids, max_tokens), len(token_ids)
         length, chance = 0, min(self.hit_rate, HIT_RATE_LIMIT)
         while length < len(self._guess) and chance >= min_chance:
             length, chance = length + 1, chance * self.hit_rate
         return self._guess[:length]
 
-    def _learn(self, token_ids: Ids[int]) -> None:
-        """Compares the last guess with what came, up to its first mistake."""
-        for guessed, token_id in zip(self._guess, token_ids[self._guessed_at :], strict=False):
+    def _update_hit_rate(self, token_ids: Ids[int]) -> None:
+        """Updates the hit rate from the last draft, up to its first wrong token."""
+        for guessed, token_id in zip(self._guess, token_ids[self._drafted_at :], strict=False):
             is_hit = guessed == token_id
             self.hit_rate = HIT_RATE_MEMORY * self.hit_rate + (1 - HIT_RATE_MEMORY) * is_hit
             if not is_hit:
                 return
 
     def _index(self, token_ids: Ids[int]) -> None:
-        """All n-grams but those at the very end, which would only find themselves."""
+        """Indexes all n-grams but those at the very end, which would find themselves."""
         for end in range(self._num_indexed, len(token_ids)):
             for size in SIZES:
                 if size <= end:
@@ -56,16 +57,16 @@ class NgramDrafter:
         for size in SIZES:
             start = self._following.get(tuple(token_ids[-size:]))
             if start is not None:
-                # What follows may run into the end, and then repeats itself.
+                # If the continuation reaches the end of the sequence, it repeats itself.
                 period = len(token_ids) - start
                 return [token_ids[start + i % period] for i in range(max_tokens)]
         return []
 
 
 def min_chance(num_rows: int, row_cost: float) -> float:
-    """From which chance of being right one more row in a step of `num_rows` is worth its time.
+    """The chance of being right from which a drafted row is worth its time in a step.
 
-    A step takes 1 + row_cost * (num_rows - 1) of the time that one row alone takes, and gives
-    num_rows tokens; a drafted row takes row_cost, and gives a token with that chance.
+    Relative to a step of one row, a step takes 1 + row_cost * (num_rows - 1) and yields num_rows
+    tokens; a drafted row takes row_cost and yields one token with the returned chance.
     """
     return row_cost * num_rows / (1 + row_cost * (num_rows - 1))

@@ -1,18 +1,18 @@
-"""Who computes what in the next step. Plain Python, no torch, no text.
+"""Which tokens the next step computes. Plain Python; it knows no torch and no text.
 
     add -> waiting -> admit -> running -> finished
               ^                   |
               +----- preempt -----+
 
-Every running sequence that decodes gets its token in every step. What is left of the step's
-token budget goes to prompts, chunk by chunk: those that run, then waiting ones, admitted while
-tokens, blocks and seats last. Where somebody decodes, prompts get no more than
-`max_mixed_prefill_tokens`, so that a long one does not stall the others. What is left then goes
-to drafted tokens, where verifying one more is worth its time; they cost nobody a block.
+Every sequence that decodes gets a token in every step. The rest of the step's token budget goes
+to chunks of prompts: first of running sequences, then of waiting ones, which are admitted while
+the budget, the blocks and `max_num_seqs` allow. In a step that also decodes, prompts get at most
+`max_mixed_prefill_tokens`, so that a long prompt does not stall the decodes. The remaining budget
+goes to drafted tokens that are worth verifying; no sequence is preempted for them.
 
-`running` and `waiting` are both in order of rank (see WaitingQueue). The last in order is
-preempted first and nobody overtakes the head of the queue, so the first of all always advances:
-when N requests rank before it, one finishes within (N + 1) * (max_num_seqs + 1) * max_model_len
+`running` and `waiting` are in order of rank (see WaitingQueue). The last in order is preempted
+first, and no sequence overtakes the head of the queue, so the first in order always advances: a
+request with N requests before it finishes within (N + 1) * (max_num_seqs + 1) * max_model_len
 steps.
 """
 
@@ -32,7 +32,7 @@ from moss_tp.sampling.row import SampledToken
 
 
 class Scheduler:
-    """`clock` says the time in seconds; only differences count."""
+    """`clock` returns seconds; only differences of its values matter."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Scheduler:
         self.waiting.add(seq, priority, deadline_s, is_continuation)
 
     def expire(self) -> list[Sequence]:
-        """Removes and returns those that waited longer than their `deadline_s`."""
+        """Removes and returns the sequences that waited longer than their `deadline_s`."""
         expired = self.waiting.expired()
         for seq in expired:
             self.abort(seq)
@@ -84,20 +84,20 @@ class Scheduler:
         if decodes:
             budget = min(budget, self._max_mixed_prefill_tokens)
         prefills = list(self._prefill_running(budget))
-        # Whoever was just preempted would come straight back for the blocks it gave up.
+        # Otherwise the sequence that was just preempted would take its blocks back at once.
         if not has_preempted:
             budget -= sum(chunk.num_known for chunk in prefills)
             prefills.extend(self._admit_waiting(budget))
         return [*self._with_drafts(decodes, prefills), *prefills]
 
     def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
-        """Books a computed step: the sequences that got tokens, finished ones removed. Those that
-        ended while it was computed got none."""
+        """Applies a step's sampled tokens, removes finished sequences, and returns those that got
+        tokens. A sequence that ended while the step ran gets none."""
         start = 0
         advanced: list[Sequence] = []
         for chunk in chunks:
             seq, end = chunk.seq, start + chunk.num_logits
-            if seq.finish_reason is not None:  # meanwhile: it has no blocks any more
+            if seq.finish_reason is not None:  # ended while the step ran; its blocks are freed
                 start = end
                 continue
             seq.num_computed += chunk.num_known
@@ -111,16 +111,16 @@ class Scheduler:
         return advanced
 
     def abort(self, seq: Sequence) -> None:
-        """Forgets a sequence; its blocks are free at once, for the next step to be scheduled."""
+        """Drops a sequence; its blocks are free for the next step."""
         self.finish(seq, "abort")
 
     def finish(self, seq: Sequence, reason: FinishReason) -> None:
-        """Ends a sequence for a `reason` that its tokens do not tell."""
+        """Ends a sequence for a reason other than its tokens."""
         seq.finish_reason = reason
         self._remove(seq)
 
     def check_integrity(self) -> None:
-        """AssertionError when blocks or queues are not what the sequences say."""
+        """AssertionError when blocks or queues do not match the sequences."""
         self.block_manager.check_integrity(self.running)
         for queue in (self.running, list(self.waiting)):
             assert queue == sorted(queue, key=rank_of), "not in order of rank"
@@ -133,9 +133,9 @@ class Scheduler:
             assert seq.num_computed == 0, f"{seq.request_id} waits and has computed tokens"
 
     def _grow_running(self) -> None:
-        """Gives all that run the blocks they need, at the cost of the last in order."""
+        """Allocates the blocks that running sequences need; preempts the last in order for it."""
         position = 0
-        # `running` may lose its tail while this goes along it.
+        # `running` may lose its tail during the loop.
         while position < len(self.running):
             if self.block_manager.grow(self.running[position]):
                 position += 1
@@ -166,7 +166,7 @@ class Scheduler:
             budget -= chunk.num_known
 
     def _with_drafts(self, decodes: Ids[Chunk], prefills: Ids[Chunk]) -> Iterable[Chunk]:
-        """The decodes, each with a draft as long as one more row pays."""
+        """The decodes, each with as many drafted tokens as are worth verifying."""
         num_rows = len(decodes) + sum(chunk.num_known for chunk in prefills)
         for position, chunk in enumerate(decodes):
             limit = min(self._num_speculative_tokens, self._max_num_batched_tokens - num_rows)
@@ -179,7 +179,7 @@ class Scheduler:
             yield chunk
 
     def _with_draft(self, chunk: Chunk, limit: int, chance: float) -> Chunk:
-        """`chunk` with a guess of what its sequence says next, as far as it may say anything."""
+        """`chunk` with a draft of its sequence's next tokens, within the limits of its length."""
         seq = chunk.seq
         num_left = min(
             seq.params.max_tokens - seq.num_output_tokens, self._max_model_len - seq.num_tokens
@@ -190,9 +190,9 @@ class Scheduler:
         return chunk._replace(draft=tuple(draft))
 
     def _accept(self, chunk: Chunk, sampled: Ids[SampledToken]) -> None:
-        """Appends what was sampled, up to the first that the draft does not go on from.
+        """Appends the sampled tokens up to the first that differs from the draft.
 
-        A draft that was sampled is computed by now; behind a wrong one everything is void.
+        Drafted tokens that were sampled are computed already; the rest of the draft is discarded.
         """
         seq, num_before = chunk.seq, chunk.seq.num_computed
         for token, drafted in zip_longest(sampled, chunk.draft):

@@ -1,6 +1,6 @@
-"""One request inside the engine: its tokens, how far they are computed, how the next is sampled.
+"""One request inside the engine: its tokens, how many are computed, and how to sample the next.
 
-No torch, no text.
+It knows no torch and no text.
 """
 
 import secrets
@@ -24,14 +24,13 @@ class Sequence:
     """Tokens `[0, num_computed)` have their K and V in the blocks of `block_table`.
 
         token_ids:    p p p p p p p p o o o        prompt, then output
-                      |-- num_computed --|         the last token is never cached: computing it
-                                                   gives the logits of the next one
+                      |-- num_computed --|         the last token is never computed in advance:
+                                                   its logits are for the next token
 
-    A preempted sequence loses its blocks and nothing else: its output stays, so nothing is
-    emitted twice. `seed` is the request's own, or drawn once; `eos_id` is the model's, None
-    where the reply does not end with it. `block_hashes` chains over full blocks; it, the table
-    and `num_committed_blocks` (those whose hash is public) are kept by the BlockManager; `rank`
-    and `expires_at` are the WaitingQueue's.
+    A preempted sequence loses only its blocks: its output stays, so nothing is emitted twice.
+    `seed` is the request's, or random. `eos_id` is the model's, None if it does not end the
+    reply. The BlockManager maintains `block_table`, `block_hashes` (of full blocks, chained) and
+    `num_committed_blocks` (those that are cached); the WaitingQueue sets `rank` and `expires_at`.
     """
 
     request_id: str
@@ -74,9 +73,9 @@ class Sequence:
         return len(self.token_ids) - self.num_computed
 
     def sampling_row(self, drafted: Ids[int] = ()) -> SamplingRow:
-        """How to sample the next token, or the one that comes after `drafted` if they are next.
+        """How to sample the next token, or the one after `drafted` if those come next.
 
-        Either way it draws the number of its position. Good until the next `append`.
+        The random number depends on the position only. Valid until the next `append`.
         """
         position = self.num_output_tokens + len(drafted)
         counts = None
@@ -86,7 +85,7 @@ class Sequence:
         return SamplingRow(self.params, self.seed, position, counts, blocked_ids, self.eos_id)
 
     def append(self, token: SampledToken, max_model_len: int) -> None:
-        """Takes a sampled token and sets `finish_reason` where it is the last one."""
+        """Appends a sampled token, and sets `finish_reason` if it ends the reply."""
         token_id = token.token_id
         self.token_ids.append(token_id)
         self._untaken.append(token)

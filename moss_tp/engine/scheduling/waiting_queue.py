@@ -1,6 +1,6 @@
-"""Who is served first. Plain Python; it knows no blocks and no budget, and the clock is given.
+"""The order in which requests are served. Plain Python; it knows no blocks and no budget.
 
-    rank = (is no continuation, time of arrival + priority * PRIORITY_STEP_S, number of arrival)
+    rank = (not is_continuation, time of arrival + priority * PRIORITY_STEP_S, number of arrival)
 
 The lowest rank comes first: continuations before everything else, then smaller priorities, then
 earlier arrivals. A rank never changes: a request that arrives more than `PRIORITY_STEP_S` per
@@ -16,7 +16,7 @@ from math import inf
 
 from moss_tp.engine.scheduling.sequence import Rank, Sequence
 
-PRIORITY_STEP_S = 10.0  # of waiting make up for one level of priority
+PRIORITY_STEP_S = 10.0  # waiting this long equals one level of priority
 MAX_PRIORITY = 100
 
 
@@ -30,7 +30,7 @@ class WaitingQueue:
         return len(self._seqs)
 
     def __iter__(self) -> Iterator[Sequence]:
-        """The first to be served first."""
+        """In the order in which they are served."""
         return iter(self._seqs)
 
     @property
@@ -52,7 +52,7 @@ class WaitingQueue:
         insort(self._seqs, seq, key=rank_of)
 
     def put_back(self, seq: Sequence) -> None:
-        """One that was preempted: waits where its rank says."""
+        """A preempted sequence: it keeps its rank."""
         insort(self._seqs, seq, key=rank_of)
 
     def pop(self) -> Sequence:
@@ -62,8 +62,8 @@ class WaitingQueue:
         self._seqs.remove(seq)
 
     def expired(self) -> list[Sequence]:
-        """Those that waited past their deadline. One that has said something already, and was
-        preempted, has no deadline any more."""
+        """The sequences that waited past their deadline. A preempted one that has output already
+        has no deadline any more."""
         now = self._clock()
         return [seq for seq in self._seqs if seq.expires_at <= now and seq.num_output_tokens == 0]
 

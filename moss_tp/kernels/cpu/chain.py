@@ -89,7 +89,7 @@ class PanelChain:
     ) -> Tensor:
         """See `base.ChainKernel`. Raises ValueError for a cache that does not fit."""
         own_plan, caches = cpu_plan(plan), tuple(layers)
-        key = self._key(x, rotary, caches[0][0], own_plan)
+        key = self._key(x, rotary, caches[0][0], own_plan, plan.block_size)
         program = self._pool.take(key, len(x))
         if program is None:
             block = self._blocks[0]
@@ -100,8 +100,11 @@ class PanelChain:
         self._pool.put(key, program, len(x))
         return out
 
-    def _key(self, x: Tensor, rotary: Rotary, k_cache: Tensor, plan: CpuPlan) -> Hashable:
-        """Everything that a program depends on, except for its inputs."""
+    def _key(
+        self, x: Tensor, rotary: Rotary, k_cache: Tensor, plan: CpuPlan, block_size: int
+    ) -> Hashable:
+        """Everything that a program depends on, except for its inputs; and what `check_attention`
+        checks of the plan and a K cache, since only a program that is built is checked."""
         return (
             self._layout,
             len(self._blocks),
@@ -110,6 +113,8 @@ class PanelChain:
             rotary.cos.data_ptr(),
             k_cache.dtype,
             k_cache.shape[1:],
+            k_cache.stride(),
+            block_size,
             torch.get_num_threads(),
         )
 

@@ -9,23 +9,21 @@ bf16             all in Numba, a block as one program: bf16 dot products with AV
 
 import torch
 
-from moss_tp.kernels.base import DenseWeight, Kernels, MakeLinear, linear_by_type
+from moss_tp.kernels.base import Kernels
 from moss_tp.kernels.cpu.attention.attend import attend
 from moss_tp.kernels.cpu.attention.prefill import prefill_kernel
 from moss_tp.kernels.cpu.linear import onednn
 from moss_tp.kernels.reference.block import eager_kernels
-from moss_tp.kernels.reference.linear import reference_linear
-
-_onednn_linear: MakeLinear = linear_by_type({DenseWeight: onednn.OneDnnLinear})
+from moss_tp.kernels.reference.linear import PlainLinear
 
 
 def cpu_kernels(dtype: torch.dtype, head_dim: int) -> Kernels:
     """For fp32, and for bf16 with an even `head_dim`."""
     prefill_kernel(dtype == torch.bfloat16, head_dim)  # compiled now: no request waits for it
     if onednn.is_fastest(dtype):
-        return eager_kernels(dtype, _onednn_linear, attend)
+        return eager_kernels(dtype, onednn.OneDnnLinear, attend)
     if dtype == torch.float32:
-        return eager_kernels(dtype, reference_linear, attend)
+        return eager_kernels(dtype, PlainLinear, attend)
     # Only here: importing them compiles kernels that the others do not use.
     from moss_tp.kernels.cpu.chain import BlockFactory, PanelChain
     from moss_tp.kernels.cpu.linear.panel import PanelLinear

@@ -5,10 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, store_row
+from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, row_dtype, store_row
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.native.compiled import kernel
-from moss_tp.native.dtypes import dtype_code
 from moss_tp.native.llvm import FP32_BYTES
 from moss_tp.native.memory import fp32_at
 from moss_tp.native.params import Address, params_reader
@@ -31,7 +30,7 @@ def add_norm(
     program: Program, x: Tensor, weight: Tensor, bias: Tensor, eps: Tensor, out: Tensor
 ) -> None:
     """`out (T, hidden) = layer_norm(x)`; see NormParams."""
-    params = NormParams(x, weight, bias, eps, out, x.shape[1], dtype_code(out.dtype))
+    params = NormParams(x, weight, bias, eps, out, x.shape[1], row_dtype(out.dtype))
     program.add(_norm, len(x), params)
 
 

@@ -19,11 +19,11 @@ def attend(
     `qkv` may be overwritten. Raises ValueError where the arguments do not fit together.
     """
     check_attention(qkv, cache, plan, qkv.dtype)
-    own = reference_plan(plan, qkv.device)
+    on_device = reference_plan(plan, qkv.device)
     q, k, v = qkv.unbind(1)
-    q, k = rotate(q, rotary, own.positions), rotate(k, rotary, own.positions)
-    write_kv(k, v, *cache, own)
-    return paged_attention(q, *cache, own, scale).flatten(1)
+    q, k = rotate(q, rotary, on_device.positions), rotate(k, rotary, on_device.positions)
+    write_kv(k, v, *cache, on_device)
+    return paged_attention(q, *cache, on_device, scale).flatten(1)
 
 
 def rotate(x: Tensor, rotary: Rotary, positions: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from moss_tp.kernels.base import Attend, BlockWeights, Kernels, MakeLinear
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.reference.attention import attend as reference_attend
-from moss_tp.kernels.reference.linear import reference_linear
+from moss_tp.kernels.reference.linear import PlainLinear
 from moss_tp.kernels.rotary import Rotary
 
 
@@ -40,4 +40,4 @@ def eager_kernels(dtype: torch.dtype, linear: MakeLinear, attend: Attend) -> Ker
 
 
 def reference_kernels(dtype: torch.dtype) -> Kernels:
-    return eager_kernels(dtype, reference_linear, reference_attend)
+    return eager_kernels(dtype, PlainLinear, reference_attend)

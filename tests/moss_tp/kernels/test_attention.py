@@ -140,6 +140,27 @@ def test_an_int8_cache_of_a_bf16_model(shape: str) -> None:
     torch.testing.assert_close(out.float(), case.expected, atol=2e-2, rtol=2e-2)
 
 
+def test_fp16_is_refused_on_cpu() -> None:
+    """Its kernels would read fp16 rows as int8 ones."""
+    case = make_case(BATCHES["mixed"], torch.float16)
+    with pytest.raises(ValueError, match="float16"):
+        result(cpu_attend, case)
+
+
+def test_bf16_rows_are_attended_by_the_kernel_that_was_compiled_for_them() -> None:
+    """`cpu_kernels` compiles only the kernel of bf16 outputs; another one would be compiled in
+    the first request."""
+    for is_int8 in (False, True):
+        case, again = (
+            make_case(BATCHES["mixed"], torch.bfloat16, SHAPES["MOSS"], is_int8) for _ in range(2)
+        )
+        out = torch.empty(case.expected.shape, dtype=torch.bfloat16)
+        program, qkv = Program(), case.qkv.float()
+        add_attention(program, qkv, out, case.rotary, case.cache, cpu_plan(case.plan), case.scale)
+        program.run()
+        assert torch.equal(result(cpu_attend, again), out)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_int8_rows_equal_quantize(kernel: str) -> None:
     """To the bit for values, which are not rotated."""

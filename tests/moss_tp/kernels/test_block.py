@@ -5,6 +5,8 @@ up to 2**-9 of itself, and so are bf16 inputs of a product: 2e-2.
 """
 
 import threading
+from collections.abc import Hashable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,17 +14,37 @@ from torch import Tensor
 
 from moss_tp.kernels.base import BlockWeights, DenseWeight, Weight
 from moss_tp.kernels.cpu.attention.attend import attend as cpu_attend
-from moss_tp.kernels.cpu.chain import BlockFactory, PanelBlock, PanelChain
+from moss_tp.kernels.cpu.chain import BlockProgram, PanelBlock, PanelChain
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.linear.onednn import OneDnnLinear
+from moss_tp.kernels.cpu.runtime.pool import ProgramPool
 from moss_tp.kernels.reference.attention import attend as reference_attend
 from moss_tp.kernels.reference.block import EagerBlock
 from moss_tp.kernels.reference.linear import PlainLinear
+from moss_tp.kernels.rotary import Rotary
 from tests.moss_tp.kernels.paged_case import AttentionShape, Case, make_case
 from tests.moss_tp.kernels.test_linear import MUL_ADDS
 
 HIDDEN, INNER = 70, 90
 LENS = [(1, 7), (12, 30), (2, 9)]
+# One for all steps, as in a model: programs hold its address.
+ROTARY = Rotary.make(AttentionShape.rotary_dim, 1000, torch.device("cpu"))
+
+
+class CountingPool(ProgramPool[BlockProgram]):
+    """Counts the programs that were run again."""
+
+    num_hits = 0
+
+    def take(self, key: Hashable, num_rows: int) -> BlockProgram | None:
+        program = super().take(key, num_rows)
+        self.num_hits += program is not None
+        return program
+
+
+def next_step(lens: list[tuple[int, int]], shape: AttentionShape | None = None) -> Case:
+    """A step of the model that has ROTARY."""
+    return replace(make_case(lens, torch.bfloat16, shape), rotary=ROTARY)
 
 
 def weights(
@@ -124,41 +146,56 @@ def test_a_chain_equals_its_blocks_in_sequence(count: int) -> None:
 def test_blocks_that_share_programs_equal_blocks_that_do_not() -> None:
     """A program is built for one block and run for another, with other weights and another
     cache."""
-    shape, make = AttentionShape(), BlockFactory()
+    shape, pool = AttentionShape(), CountingPool()
     drawn = [weights(shape, torch.bfloat16, seed=i) for i in range(3)]
-    sharing = [make(own) for own in drawn]
+    sharing = [PanelBlock(own, pool=pool) for own in drawn]
     for _ in range(2):
         for own, block in zip(drawn, sharing, strict=True):
-            case, alone = (make_case(LENS, torch.bfloat16, shape) for _ in range(2))
+            case, alone = (next_step(LENS) for _ in range(2))
             x = input_of(case)
             out = block(x, case.rotary, case.cache, case.plan)
             assert torch.equal(out, PanelBlock(own)(x, alone.rotary, alone.cache, alone.plan))
             assert torch.equal(case.cache[0], alone.cache[0])
+    assert pool.num_hits == 2 * len(drawn) - 1
 
 
-# Two steps each, the second of which runs the first's program where the two are of one kind.
+# Two steps each, and whether the second runs the first's program.
 STEPS = {
-    "decodes": ([(1, 7), (1, 20)], [(1, 30), (1, 2)]),
-    "longer tables": ([(1, 7), (1, 20)], [(1, 90), (1, 2)]),
-    "more splits": ([(1, 7), (1, 20)], [(1, 700), (1, 2)]),
-    "as many rows, drafted": ([(1, 7), (1, 20)], [(2, 30)]),
-    "prefills": ([(12, 30), (1, 7)], [(12, 55), (1, 5)]),
-    "another cut": ([(12, 30), (1, 7)], [(2, 5), (11, 55)]),
+    "decodes": ([(1, 7), (1, 20)], [(1, 30), (1, 2)], True),
+    "longer tables": ([(1, 7), (1, 20)], [(1, 90), (1, 2)], True),
+    "more splits": ([(1, 7), (1, 20)], [(1, 700), (1, 2)], False),
+    "as many rows, drafted": ([(1, 7), (1, 20)], [(2, 30)], True),
+    "prefills": ([(12, 30), (1, 7)], [(12, 55), (1, 5)], True),
+    "other sequences, one tile": ([(12, 30), (1, 7)], [(1, 5), (12, 55)], True),
+    "another cut": ([(12, 30), (1, 7)], [(2, 5), (11, 55)], False),
 }
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_kept_program_computes_the_next_step(name: str) -> None:
     """With another input, other positions, slots and tables, and another cache, to the bit."""
-    shape = AttentionShape()
-    own = weights(shape, torch.bfloat16)
-    block = PanelBlock(own)
-    for lens in (*STEPS[name], STEPS[name][0]):
-        case, alone = (make_case(lens, torch.bfloat16, shape) for _ in range(2))
+    own, pool = weights(AttentionShape(), torch.bfloat16), CountingPool()
+    block = PanelBlock(own, pool=pool)
+    first, second, is_kept = STEPS[name]
+    for lens in (first, second, first):
+        case, alone = (next_step(lens) for _ in range(2))
         x = input_of(case)
         out = block(x, case.rotary, case.cache, case.plan)
         assert torch.equal(out, PanelBlock(own)(x, alone.rotary, alone.cache, alone.plan))
         assert torch.equal(case.cache[1], alone.cache[1])
+    assert pool.num_hits == (2 if is_kept else 1)
+
+
+def test_models_with_other_rotary_tables_share_no_program() -> None:
+    own, pool = weights(AttentionShape(), torch.bfloat16), CountingPool()
+    block = PanelBlock(own, pool=pool)
+    for rotary_dim in (6, 2, 4):
+        rotary = Rotary.make(rotary_dim, 50, torch.device("cpu"))
+        case, alone = (replace(next_step(LENS), rotary=rotary) for _ in range(2))
+        x = input_of(case)
+        out = block(x, rotary, case.cache, case.plan)
+        assert torch.equal(out, PanelBlock(own)(x, rotary, alone.cache, alone.plan))
+    assert pool.num_hits == 0
 
 
 def test_a_result_survives_the_next_step() -> None:
@@ -178,9 +215,13 @@ def test_a_cache_that_does_not_fit_is_refused() -> None:
     x = input_of(case)
     block(x, case.rotary, case.cache, case.plan)
     k_cache, v_cache = case.cache
-    for cache in ((k_cache.float(), v_cache.float()), (k_cache[:, 1:], v_cache[:, 1:])):
+    both = torch.stack(case.cache, dim=-1)
+    spread = (both[..., 0], both[..., 1])  # not contiguous
+    for cache in ((k_cache.float(), v_cache.float()), (k_cache[:, 1:], v_cache[:, 1:]), spread):
         with pytest.raises(ValueError, match="cache"):
             block(x, case.rotary, cache, case.plan)
+    with pytest.raises(ValueError, match="cache"):
+        block(x, case.rotary, case.cache, replace(case.plan, block_size=2))
 
 
 def test_two_engines_in_one_process() -> None:

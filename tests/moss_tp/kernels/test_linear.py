@@ -4,22 +4,22 @@ Tolerance: sums of up to 1100 products of size ~1/33 in fp32, in another order: 
 x where a bf16 dot product takes it, are drawn as bf16, so nothing is rounded.
 """
 
+from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moss_tp.errors import ConfigError
-from moss_tp.kernels.base import DenseWeight, MakeLinear, Weight
+from moss_tp.kernels.base import DenseWeight, MakeLinear
+from moss_tp.kernels.cpu.linear.gemm import PACKERS
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS
 from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_BF16, MulAdd
 from moss_tp.kernels.cpu.linear.onednn import OneDnnLinear
-from moss_tp.kernels.cpu.linear.pack import best_mul_add, pack
+from moss_tp.kernels.cpu.linear.pack import PackedWeight, best_mul_add, pack_dense
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
-from moss_tp.kernels.reference.linear import PlainLinear, reference_linear
+from moss_tp.kernels.reference.linear import PlainLinear
 from moss_tp.native.vectors import has_cpu_feature
 
 MUL_ADDS: list[MulAdd] = [FMA_X8_BF16]
@@ -92,7 +92,7 @@ def test_strided_rows(mul_add: MulAdd) -> None:
 
 def test_mismatches_are_refused() -> None:
     with pytest.raises(ValueError, match="float32"):
-        pack(DenseWeight(random(5, 8)))
+        pack_dense(DenseWeight(random(5, 8)))
     linear = PanelLinear(DenseWeight(random(5, 8).bfloat16()))
     with pytest.raises(ValueError, match="for 8 in"):
         linear(random(3, 6))
@@ -103,21 +103,55 @@ def test_mismatches_are_refused() -> None:
 def test_an_odd_input_needs_no_bf16_pairs() -> None:
     assert best_mul_add(7) is FMA_X8_BF16
     x, weight = random(3, 7), random(5, 7).bfloat16()
-    assert pack(DenseWeight(weight)).x_dtype == torch.float32
+    assert pack_dense(DenseWeight(weight)).x_dtype == torch.float32
     assert_close(PanelLinear(DenseWeight(weight))(x), expected(x, weight, None))
 
 
-class OtherWeight:
-    """A weight type without kernels."""
+@dataclass(frozen=True)
+class ScaledWeight:
+    """A weight type without kernels: int8 and one scale."""
 
-    outputs, inputs = 5, 8
+    values: Tensor
+    scale: float
+    dtype: torch.dtype
+
+    @property
+    def outputs(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        return self.values.shape[1]
+
+    def concat_inputs(self, other: "ScaledWeight") -> "ScaledWeight":
+        values = torch.cat((self.values, other.values), dim=1)
+        return ScaledWeight(values, self.scale, self.dtype)
+
+    def dense(self) -> DenseWeight:
+        return DenseWeight((self.values * self.scale).to(self.dtype))
 
 
-def test_a_weight_type_without_kernels() -> None:
-    with pytest.raises(ConfigError, match="OtherWeight"):
-        reference_linear(OtherWeight(), False)
-    with pytest.raises(ValueError, match="OtherWeight"):
-        pack(cast(Weight, OtherWeight()))
+def scaled_weight(dtype: torch.dtype) -> ScaledWeight:
+    return ScaledWeight((random(5, 8) * 40).to(torch.int8), 2**-6, dtype)
+
+
+@pytest.mark.parametrize("name", LINEARS)
+def test_a_weight_type_without_a_kernel_is_multiplied_densely(name: str) -> None:
+    make, dtype = LINEARS[name]
+    weight, x = scaled_weight(dtype), random(3, 8).to(dtype).float()
+    assert_close(make(weight, False)(x), expected(x, weight.dense().weight, None))
+
+
+def test_a_weight_type_with_a_packer_is_packed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one doubles the weight, so that its result is recognised."""
+
+    def pack_doubled(weight: ScaledWeight, mul_add: MulAdd | None) -> PackedWeight:
+        return pack_dense(DenseWeight(weight.dense().weight * 2), mul_add)
+
+    weight, x = scaled_weight(torch.bfloat16), random(3, 8)
+    plain = PanelLinear(weight)(x)
+    monkeypatch.setitem(PACKERS, ScaledWeight, pack_doubled)
+    assert torch.equal(PanelLinear(weight)(x), plain * 2)
 
 
 def test_concatenated_inputs_add_up() -> None:

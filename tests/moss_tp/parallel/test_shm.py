@@ -175,7 +175,7 @@ def test_a_wait_for_a_hung_rank_times_out() -> None:
         if rank == 1:
             time.sleep(1)
         else:
-            with pytest.raises(RuntimeError, match=r"no word from rank 1 for 0\.3 s"):
+            with pytest.raises(RuntimeError, match=r"rank 1 has not responded for 0\.3 s"):
                 memory.all_reduce(torch.ones(1))
 
     on_ranks(2, wait, timeout_s=0.3)

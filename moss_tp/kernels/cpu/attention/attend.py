@@ -35,11 +35,11 @@ def add_attention(
 def attend(
     qkv: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan, scale: float
 ) -> Tensor:
-    """See `reference.attention.attend`."""
+    """See `reference.attention.attend`; `qkv` in fp32 or bf16."""
     check_attention(qkv, cache, plan, qkv.dtype)
     wide = qkv.float().contiguous()
-    out = torch.empty(len(qkv), qkv.shape[2] * qkv.shape[3])
+    out = torch.empty(len(qkv), qkv.shape[2] * qkv.shape[3], dtype=qkv.dtype)
     program = Program()
     add_attention(program, wide, out, rotary, cache, cpu_plan(plan), scale)
     program.run()
-    return out.to(qkv.dtype)
+    return out

@@ -9,14 +9,23 @@ Addresses of rows; `values` is an fp32 array or pointer.
 from typing import Any
 
 import numpy as np
+import torch
 
 from moss_tp.native.bf16 import bf16_to_fp32, fp32_to_bf16
 from moss_tp.native.compiled import inner
-from moss_tp.native.dtypes import BF16, FP32
+from moss_tp.native.dtypes import BF16, FP32, INT8
 from moss_tp.native.llvm import BF16_BYTES, FP32_BYTES
 from moss_tp.native.memory import fp32_at, int8_at, uint16_at
 
+_DTYPES = {torch.float32: FP32, torch.bfloat16: BF16, torch.int8: INT8}
 _INVERSE_MAX_INT8 = np.float32(1 / 127)
+
+
+def row_dtype(dtype: torch.dtype) -> int:
+    """How kernels are told the dtype of rows. Raises ValueError for one that they cannot read."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"CPU kernels read no rows of {dtype}")
+    return _DTYPES[dtype]
 
 
 @inner
@@ -46,7 +55,7 @@ def load_element(row: int, index: int, dtype: int) -> Any:
 
 @inner
 def store_row(values: Any, row: int, head_dim: int, dtype: int) -> None:
-    """Converts `head_dim` fp32 into a row, as `reference.cache_format.quantize` does."""
+    """Converts `head_dim` fp32 into a row, as `kernels.kv_cache.quantize` does."""
     if dtype == FP32:
         row_fp32 = fp32_at(row)
         for i in range(head_dim):

@@ -17,6 +17,7 @@ from torch import Tensor
 from moss_tp.kernels.cpu.attention.cache_rows import (
     load_element,
     row_bytes,
+    row_dtype,
     row_scale,
     store_row,
 )
@@ -25,7 +26,7 @@ from moss_tp.kernels.cpu.attention.decode_softmax import LOWEST, update_softmax
 from moss_tp.kernels.cpu.attention.plan import DECODE_SPLIT, CpuPlan, StepAddresses
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.native.compiled import inner, kernel
-from moss_tp.native.dtypes import INT8, dtype_code
+from moss_tp.native.dtypes import INT8
 from moss_tp.native.exp import exp
 from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
 from moss_tp.native.memory import fp32_at, int64_at
@@ -90,8 +91,8 @@ def _params(
         block_size=k_cache.shape[2],
         num_splits=plan.num_splits,
         partials=torch.empty(num_partials, head_dim + 2),
-        cache_dtype=dtype_code(k_cache.dtype),
-        out_dtype=dtype_code(out.dtype),
+        cache_dtype=row_dtype(k_cache.dtype),
+        out_dtype=row_dtype(out.dtype),
         head_groups=head_groups,
     )
 

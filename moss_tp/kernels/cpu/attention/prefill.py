@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from moss_tp.kernels.cpu.attention.cache_rows import row_bytes
-from moss_tp.kernels.cpu.attention.paged import HeadCache, prefetch_tokens
+from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, row_dtype
+from moss_tp.kernels.cpu.attention.paged import HeadCache
 from moss_tp.kernels.cpu.attention.plan import CpuPlan, StepAddresses, Tile
 from moss_tp.kernels.cpu.attention.prefill_operands import (
     BF16_PAIR_OPERANDS,
@@ -19,15 +19,13 @@ from moss_tp.kernels.cpu.attention.prefill_operands import (
 from moss_tp.kernels.cpu.attention.prefill_tile import (
     CONTEXT,
     make_allocate,
-    make_multiply,
-    make_pack_context,
-    make_softmax,
+    make_attend_context,
     store_out,
 )
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
+from moss_tp.kernels.cpu.linear.mul_add import PANEL
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.native.compiled import inlined, kernel_on_demand
-from moss_tp.native.dtypes import BF16, dtype_code
+from moss_tp.native.dtypes import BF16
 from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
 from moss_tp.native.memory import int64_at
 from moss_tp.native.params import Address, num_bytes, params_reader
@@ -71,8 +69,8 @@ def add_prefill(
         num_heads=num_heads,
         head_dim=head_dim,
         block_size=k_cache.shape[2],
-        cache_dtype=dtype_code(k_cache.dtype),
-        out_dtype=dtype_code(out.dtype),
+        cache_dtype=row_dtype(k_cache.dtype),
+        out_dtype=row_dtype(out.dtype),
     )
     has_bf16 = BF16 in (params.cache_dtype, params.out_dtype)
     program.add(prefill_kernel(has_bf16, head_dim), plan.num_tiles * num_heads, params)
@@ -86,10 +84,8 @@ def prefill_kernel(has_bf16: bool, head_dim: int) -> int:
 
 def _make_attend(operands: Operands) -> Any:
     """`attend(params, task)` for one head of one tile."""
-    rows, per_step, pack_query = operands.tile_rows, operands.per_step, operands.pack_query
-    allocate, pack_context = make_allocate(operands), make_pack_context(operands)
-    softmax = make_softmax(operands)
-    multiply, accumulate = (make_multiply(operands, adds) for adds in (False, True))
+    pack_query, allocate = operands.pack_query, make_allocate(operands)
+    attend_context = make_attend_context(operands)
 
     @inlined
     def attend(params: int, task: int) -> None:
@@ -107,23 +103,10 @@ def _make_attend(operands: Operands) -> Any:
             query = p.qkv + ((tile.row + i) * 3 * num_heads + head) * head_dim * FP32_BYTES
             pack_query(query, head_dim, work.q[i // PANEL].ctypes.data, i % PANEL)
         stop = tile.context + tile.num_rows - 1
-        key_bytes = work.keys.shape[1] * X_STEP_BYTES
-        value_bytes = work.values.shape[1] * X_STEP_BYTES
         for start in range(0, stop, CONTEXT):
-            length = min(CONTEXT, stop - start)
-            pack_context(work, cache, block_table, start, length)
-            for i in range(0, length, rows):
-                following = start + CONTEXT + i
-                prefetch_tokens(cache, block_table, following, min(rows, stop - following))
-                keys = work.keys.ctypes.data + i * key_bytes
-                multiply(keys, key_bytes, X_STEP_BYTES, work.q, work.q.shape[1], work.scores, i)
             for i in range(tile.num_rows):
                 work.limits[i] = tile.context + i - start
-            softmax(work, length)
-            steps = -(-length // per_step)
-            for d in range(0, len(work.sums), rows):
-                values = work.values.ctypes.data + d * X_STEP_BYTES
-                accumulate(values, X_STEP_BYTES, value_bytes, work.weights, steps, work.sums, d)
+            attend_context(work, cache, block_table, start, stop)
         out = p.out + tile.row * p.out_stride + head * row_bytes(head_dim, p.out_dtype)
         store_out(work, out, p.out_stride, tile.num_rows, head_dim, p.out_dtype)
 

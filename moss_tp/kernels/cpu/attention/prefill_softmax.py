@@ -26,7 +26,7 @@ from moss_tp.native.vectors import (
     to_bf16_pairs,
 )
 
-ROWS_AT_ONCE = 4  # so many independent maxima hide the latency of a comparison
+ROWS_AT_ONCE = 4  # independent maxima, enough to hide the latency of a comparison
 
 _WORDS = ir.VectorType(I32, LANES)
 
@@ -95,29 +95,42 @@ def make_exp_weights(per_step: int) -> Any:
         weights: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            scores, stride, steps, limits, maxima, totals, weights = arguments
-            limit = load_vector(builder, limits, _WORDS)
-            running_max = load_vector(builder, maxima, VECTOR)
-            total = stack_variable(builder, load_vector(builder, totals, VECTOR))
-            zero = ir.Constant(VECTOR, [0.0] * LANES)
-            with loop_range(builder, steps) as loop:
-                step = []
-                for i in range(per_step):
-                    token = builder.add(builder.mul(loop.index, i64(per_step)), i64(i))
-                    score, is_visible = _load_scores(builder, scores, stride, token, limit)
-                    weight = emit_exp(builder, builder.fsub(score, running_max))
-                    step.append(builder.select(is_visible, weight, zero))
-                    builder.store(builder.fadd(builder.load(total), step[-1]), total)
-                words = step[0] if per_step == 1 else to_bf16_pairs(builder, *step)
-                size = PANEL * FP32_BYTES
-                pointer = element_pointer(builder, weights, loop.index, size, words.type)
-                builder.store(words, pointer, align=4)
-            store_vector(builder, builder.load(total), totals)
+            _emit_exp_weights(builder, per_step, *arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), codegen
 
     return exp_weights
+
+
+def _emit_exp_weights(
+    builder: Any,
+    per_step: int,
+    scores: Any,
+    stride: Any,
+    steps: Any,
+    limits: Any,
+    maxima: Any,
+    totals: Any,
+    weights: Any,
+) -> None:
+    limit = load_vector(builder, limits, _WORDS)
+    running_max = load_vector(builder, maxima, VECTOR)
+    total = stack_variable(builder, load_vector(builder, totals, VECTOR))
+    zero = ir.Constant(VECTOR, [0.0] * LANES)
+    with loop_range(builder, steps) as loop:
+        step = []
+        for i in range(per_step):
+            token = builder.add(builder.mul(loop.index, i64(per_step)), i64(i))
+            score, is_visible = _load_scores(builder, scores, stride, token, limit)
+            weight = emit_exp(builder, builder.fsub(score, running_max))
+            step.append(builder.select(is_visible, weight, zero))
+            builder.store(builder.fadd(builder.load(total), step[-1]), total)
+        words = step[0] if per_step == 1 else to_bf16_pairs(builder, *step)
+        size = PANEL * FP32_BYTES
+        pointer = element_pointer(builder, weights, loop.index, size, words.type)
+        builder.store(words, pointer, align=4)
+    store_vector(builder, builder.load(total), totals)
 
 
 def _load_scores(builder: Any, scores: Any, stride: Any, token: Any, limit: Any) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, store_row
 from moss_tp.kernels.cpu.attention.decode_softmax import LOWEST
-from moss_tp.kernels.cpu.attention.paged import HeadCache, find_run
+from moss_tp.kernels.cpu.attention.paged import HeadCache, find_run, prefetch_tokens
 from moss_tp.kernels.cpu.attention.prefill_operands import Operands
 from moss_tp.kernels.cpu.attention.prefill_softmax import (
     ROWS_AT_ONCE,
@@ -149,6 +149,35 @@ def make_softmax(operands: Operands) -> Any:
             exp_weights(scores, stride, steps, limits, maxima, totals, weights)
 
     return softmax
+
+
+def make_attend_context(operands: Operands) -> Any:
+    """`attend_context(work, cache, block_table, start, stop)`: the queries of `work` attend to up
+    to CONTEXT tokens from `start` on, below `stop`. Prefetches as many more tokens meanwhile."""
+    rows, per_step = operands.tile_rows, operands.per_step
+    pack_context, softmax = make_pack_context(operands), make_softmax(operands)
+    multiply, accumulate = (make_multiply(operands, adds) for adds in (False, True))
+
+    @inlined
+    def attend_context(
+        work: Workspace, cache: HeadCache, block_table: Any, start: int, stop: int
+    ) -> None:
+        key_bytes = work.keys.shape[1] * X_STEP_BYTES
+        value_bytes = work.values.shape[1] * X_STEP_BYTES
+        length = min(CONTEXT, stop - start)
+        pack_context(work, cache, block_table, start, length)
+        for i in range(0, length, rows):
+            ahead = start + CONTEXT + i
+            prefetch_tokens(cache, block_table, ahead, min(rows, stop - ahead))
+            keys = work.keys.ctypes.data + i * key_bytes
+            multiply(keys, key_bytes, X_STEP_BYTES, work.q, work.q.shape[1], work.scores, i)
+        softmax(work, length)
+        steps = -(-length // per_step)
+        for d in range(0, len(work.sums), rows):
+            values = work.values.ctypes.data + d * X_STEP_BYTES
+            accumulate(values, X_STEP_BYTES, value_bytes, work.weights, steps, work.sums, d)
+
+    return attend_context
 
 
 @inlined

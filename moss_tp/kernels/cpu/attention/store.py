@@ -9,13 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, store_row
+from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, row_dtype, store_row
 from moss_tp.kernels.cpu.attention.plan import CpuPlan, StepAddresses
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.native.bf16 import fp32_from_bits
 from moss_tp.native.compiled import inner, kernel
-from moss_tp.native.dtypes import dtype_code
 from moss_tp.native.llvm import FP32_BYTES
 from moss_tp.native.memory import fp32_at, int64_at
 from moss_tp.native.params import Address, params_reader
@@ -60,7 +59,7 @@ def add_store(
         head_dim=qkv.shape[-1],
         block_size=k_cache.shape[2],
         rotary_dim=rotary.dim,
-        cache_dtype=dtype_code(k_cache.dtype),
+        cache_dtype=row_dtype(k_cache.dtype),
         scale_bits=int(np.float32(scale).view(np.uint32)),
     )
     program.add(_store, len(qkv), params)

@@ -1,14 +1,17 @@
 """Matrix products with packed weights, as ops: `y = activation(x @ w.T + bias) + residual`.
 
-Two weights that share an input are one op with two outputs, see `PackedWeight.stack`.
+Two weights that share an input are one op with two outputs, see `PackedWeight.stack`. A weight type
+that has panels of its own needs a function that packs it, in PACKERS, and a kernel, in KERNELS.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.base import Weight
+from moss_tp.kernels.base import DenseWeight, Weight
 from moss_tp.kernels.cpu.linear.gemm_kernel import (
     KERNELS,
     MAX_TASK_ROWS,
@@ -16,13 +19,17 @@ from moss_tp.kernels.cpu.linear.gemm_kernel import (
     OutputParams,
 )
 from moss_tp.kernels.cpu.linear.mul_add import X_STEP_BYTES, MulAdd
-from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS, PackedWeight, pack
+from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS, PackedWeight, pack_dense
 from moss_tp.kernels.cpu.runtime.program import Program
+
+PACKERS: dict[type, Callable[[Any, MulAdd | None], PackedWeight]] = {DenseWeight: pack_dense}
 
 
 def pack_for_gemm(weight: Weight, mul_add: MulAdd | None = None) -> PackedWeight:
-    """`pack`; also compiles the kernel now, so that no request waits for it."""
-    packed = pack(weight, mul_add)
+    """Packs for `mul_add`, or for the best that this machine has; a type without a packer as a
+    dense weight. Compiles the kernel now, so that no request waits for it."""
+    packer = PACKERS.get(type(weight))
+    packed = packer(weight, mul_add) if packer else pack_dense(weight.dense(), mul_add)
     KERNELS[packed.mul_add]()
     return packed
 

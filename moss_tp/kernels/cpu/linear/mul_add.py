@@ -40,6 +40,10 @@ class MulAdd(Protocol):
         """Of a panel, in a K step."""
 
     @property
+    def x_per_step(self) -> int:
+        """Elements of a row of x in a K step: one fp32, or two bf16."""
+
+    @property
     def vector(self) -> Any:
         """The LLVM type of sums; PANEL sums are one or two vectors."""
 
@@ -56,6 +60,7 @@ class _FmaX8:
 
     dtype: int  # of the panel
     vector = _X8
+    x_per_step = 1
 
     @property
     def panel_step_bytes(self) -> int:
@@ -76,6 +81,7 @@ class _FmaX16:
     """fp32 FMAs on a whole panel at a time: for machines with 32 registers."""
 
     vector = _X16
+    x_per_step = 1
     loaded = _X16  # the LLVM type of x and of a panel's K step
     panel_step_bytes = PANEL * FP32_BYTES
 
@@ -95,6 +101,7 @@ class _DotX16(_FmaX16):
     """vdpbf16ps: two products a column and K step, summed in fp32."""
 
     loaded = ir.VectorType(I32, PANEL)  # pairs of bf16
+    x_per_step = 2
 
     def mul_add(self, builder: Any, x: Any, weights: Any, sums: Any) -> Any:
         pairs = BFloatVector(2 * PANEL)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.base import DenseWeight
+from moss_tp.kernels.base import Weight
 from moss_tp.native.vectors import has_cpu_feature
 
 # torch exposes them only through torch.compile, which emits these calls.
@@ -23,11 +23,12 @@ def is_fastest(dtype: torch.dtype) -> bool:
 
 
 class OneDnnLinear:
-    """Keeps only the packed weight."""
+    """Keeps only the packed dense weight."""
 
-    def __init__(self, weight: DenseWeight, has_gelu: bool = False) -> None:
-        self._weight = _ops._reorder_linear_weight(weight.weight, None)
-        self._bias = weight.bias
+    def __init__(self, weight: Weight, has_gelu: bool = False) -> None:
+        dense = weight.dense()
+        self._weight = _ops._reorder_linear_weight(dense.weight, None)
+        self._bias = dense.bias
         none: tuple[str, list[Any], str] = ("none", [], "")
         self._activation = ("gelu", [], "tanh") if has_gelu else none
 

@@ -1,17 +1,14 @@
 """Weights as the GEMM reads them: in panels of PANEL columns, K step by K step.
 
-GROUP_PANELS panels are a group, the columns of one task; outputs are padded to whole groups. A
-further weight type needs a function that packs it, and a line in PACKERS.
+GROUP_PANELS panels are a group, the columns of one task; outputs are padded to whole groups.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.base import DenseWeight, Weight
+from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_BF16, PANEL, MulAdd
 from moss_tp.native.vectors import has_cpu_feature
 
@@ -31,7 +28,7 @@ class PackedWeight:
 
     @property
     def x_dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.mul_add is DOT_X16_BF16 else torch.float32
+        return torch.bfloat16 if self.mul_add.x_per_step == 2 else torch.float32
 
     def stack(self, other: "PackedWeight") -> "PackedWeight":
         """Both weights, for one product with the same x: the outputs of `self`, padded to whole
@@ -40,21 +37,13 @@ class PackedWeight:
         return replace(self, panels=panels, bias=torch.cat((self.bias, other.bias)))
 
 
-def pack(weight: Weight, mul_add: MulAdd | None = None) -> PackedWeight:
-    """For `mul_add`, or for the best that this machine has. Raises ValueError for a weight that
-    cannot be packed."""
-    packer = PACKERS.get(type(weight))
-    if packer is None:
-        raise ValueError(f"no packing for {type(weight).__name__}")
-    return packer(weight, mul_add)
-
-
 def best_mul_add(inputs: int) -> MulAdd:
     """Dot products of bf16 pairs where the machine has them; they need an even `inputs`."""
     return DOT_X16_BF16 if has_cpu_feature("avx512bf16") and inputs % 2 == 0 else FMA_X8_BF16
 
 
-def _pack_dense(dense: DenseWeight, mul_add: MulAdd | None) -> PackedWeight:
+def pack_dense(dense: DenseWeight, mul_add: MulAdd | None = None) -> PackedWeight:
+    """For `mul_add`, or for the best that this machine has. Raises ValueError if it is not bf16."""
     weight, bias = dense.weight, dense.bias
     outputs, inputs = weight.shape
     if weight.dtype != torch.bfloat16:
@@ -72,6 +61,3 @@ def _pack_dense(dense: DenseWeight, mul_add: MulAdd | None) -> PackedWeight:
         panels = rows.view(-1, 2, PANEL // 2, inputs).permute(0, 3, 2, 1)
     panels = panels.reshape(-1, inputs * PANEL)
     return PackedWeight(panels, full_bias, outputs, inputs, mul_add)
-
-
-PACKERS: dict[type, Callable[[Any, MulAdd | None], PackedWeight]] = {DenseWeight: _pack_dense}

@@ -27,7 +27,7 @@ class TileShape(NamedTuple):
     rows: int
     panels: int
     prefetches: bool = False
-    is_last_reader: bool = False  # of its panels: they need no place in the cache
+    is_last_reader: bool = False  # nothing reads its panels again, so they need not be cached
 
 
 def make_tile(mul_add: MulAdd, shapes: Mapping[int, TileShape], accumulates: bool = True) -> Any:

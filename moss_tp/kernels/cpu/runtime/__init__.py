@@ -1,1 +1,1 @@
-"""Runs kernels on this process's threads, whatever they compute."""
+"""Programs of kernels: how they are built, kept and run on this process's threads."""

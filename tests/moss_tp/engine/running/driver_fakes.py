@@ -1,0 +1,63 @@
+"""A runner and a group of ranks that only record what a driver or a worker does with them."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+
+from moss_tp.engine.running.batch import Batch, Ints
+from moss_tp.engine.running.model_runner import ModelRunner
+from moss_tp.sampling.row import SampledToken, SamplingRow
+
+
+def a_batch() -> Batch:
+    """One chunk of one token, in one block."""
+    return Batch(np.array([1, 1, 1, 1, 1, 7, 0]))
+
+
+class FakeGroup:
+    """`sent` are the control messages of rank 0; `inbox` is what a worker receives."""
+
+    def __init__(self, size: int, inbox: Sequence[Ints] = ()) -> None:
+        self.size = size
+        self.sent: list[list[int]] = []
+        self.error: Exception | None = None
+        self.num_closed = 0
+        self._inbox = list(inbox)
+
+    def broadcast_ints(self, message: Ints | None) -> Ints:
+        if message is None:
+            return self._inbox.pop(0)
+        if self.error is not None:
+            raise self.error
+        self.sent.append(message.tolist())
+        return message
+
+    def close(self) -> None:
+        self.num_closed += 1
+
+
+class FakeRunner:
+    """`step` runs in each step; `batches` are the ints of all steps, `num_blocks` as allocated."""
+
+    def __init__(self, group: FakeGroup, step: Callable[[], None] = lambda: None) -> None:
+        self.group = group
+        self.step = step
+        self.forward_s = 1.5
+        self.batches: list[list[int]] = []
+        self.num_blocks = 0
+        self.is_in_step = threading.Event()
+
+    def allocate(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+
+    def run(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+        self.batches.append(batch.ints.tolist())
+        self.is_in_step.set()
+        self.step()
+        return [SampledToken(5, -0.5)]
+
+    @property
+    def as_runner(self) -> ModelRunner:
+        return cast(ModelRunner, self)

@@ -1,0 +1,71 @@
+"""Panels hold every weight once, in the documented order, padded with zeros to whole groups."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from moss_tp.kernels.base import DenseWeight
+from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_BF16, PANEL, MulAdd
+from moss_tp.kernels.cpu.linear.pack import GROUP, PackedWeight, pack_dense
+
+# Packing is plain torch: any machine can pack for any other.
+mul_adds = st.sampled_from([FMA_X8_BF16, DOT_X16_BF16])
+sizes = st.integers(1, 3 * GROUP)
+
+
+def numbered(outputs: int, inputs: int) -> Tensor:
+    """Different values that bf16 holds exactly."""
+    return torch.arange(outputs * inputs).view(outputs, inputs).remainder(251).bfloat16() + 1
+
+
+def unpacked(packed: PackedWeight) -> Tensor:
+    """`(padded outputs, inputs)`, read one element at a time as the docstrings describe it."""
+    inputs = packed.inputs
+    rows = torch.zeros(len(packed.panels) * PANEL, inputs)
+    step = 2 if packed.mul_add is DOT_X16_BF16 else 1  # inputs in a K step
+    for number, panel in enumerate(packed.panels.float()):
+        values = iter(panel.tolist())
+        for first in range(0, inputs, step):
+            for place in range(PANEL):
+                # FMA_X8: column i is next to column i + 8.
+                column = place if step == 2 else place // 2 + place % 2 * (PANEL // 2)
+                for index in range(first, first + step):
+                    rows[number * PANEL + column, index] = next(values)
+    return rows
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes, st.integers(1, 8), mul_adds, st.booleans())
+def test_panels_hold_the_weight(
+    outputs: int, half_inputs: int, mul_add: MulAdd, has_bias: bool
+) -> None:
+    weight = numbered(outputs, 2 * half_inputs)
+    bias = torch.arange(outputs).float() if has_bias else None
+    packed = pack_dense(DenseWeight(weight, bias), mul_add)
+    rows = unpacked(packed)
+    assert len(rows) % GROUP == 0 and 0 <= len(rows) - outputs < GROUP
+    assert torch.equal(rows[:outputs], weight.float())
+    assert not rows[outputs:].any()
+    assert packed.bias.shape == (len(rows),)
+    assert torch.equal(packed.bias[:outputs], torch.zeros(outputs) if bias is None else bias)
+    assert not packed.bias[outputs:].any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes, sizes, mul_adds)
+def test_stacked_weights_keep_their_groups(first: int, second: int, mul_add: MulAdd) -> None:
+    """The second begins with a group of its own, so a task belongs to one output."""
+    weights = [numbered(outputs, 4) for outputs in (first, second)]
+    packed = [pack_dense(DenseWeight(weight, weight[:, 0].float()), mul_add) for weight in weights]
+    stacked = packed[0].stack(packed[1])
+    assert torch.equal(unpacked(stacked), torch.cat([unpacked(one) for one in packed]))
+    assert torch.equal(stacked.bias, torch.cat([one.bias for one in packed]))
+    assert (stacked.outputs, stacked.inputs) == (first, 4)
+
+
+@pytest.mark.parametrize("mul_add", [FMA_X8_BF16, DOT_X16_BF16])
+def test_x_comes_in_what_a_k_step_reads(mul_add: MulAdd) -> None:
+    packed = pack_dense(DenseWeight(numbered(3, 4)), mul_add)
+    assert packed.x_dtype == (torch.bfloat16 if mul_add is DOT_X16_BF16 else torch.float32)

@@ -1,0 +1,131 @@
+"""Starting and watching a server, on a fake Ray Serve: progress, causes of failure, the end."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import serve
+from ray.serve.schema import ApplicationStatus
+
+from serve_app.cli.serve import local_server as module
+from serve_app.cli.serve.local_server import RayDiedError, StartError
+from serve_app.cli.serve.stop_signals import StopRequested
+from serve_app.settings import ServeSettings
+
+SETTINGS = ServeSettings(model="m", store="redis://localhost", tp=2, replicas=3)
+TRACE = """\
+Traceback (most recent call last):
+  File "a.py", line 1
+ray.exceptions.RayTaskError(CheckpointError): Traceback: b.py
+moss_tp.errors.CheckpointError: no model-00002 in /m
+The deployment failed to start 1 times in a row.
+"""
+
+
+@dataclass
+class FakeApp:
+    status: ApplicationStatus
+    message: str = ""
+    deployments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class FakeServe:
+    """Reports `apps` one by one; `calls` are the functions that were called."""
+
+    apps: list[FakeApp]
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def applications(self) -> dict[str, FakeApp]:
+        return {module.APP_NAME: self.apps.pop(0)}
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
+    @contextmanager
+    def local_ray(num_cpus: int) -> Iterator[Path]:
+        made.calls.append(f"ray {num_cpus}")
+        yield Path()
+        made.calls.append("ray ends")
+
+    def record(name: str) -> Callable[..., None]:
+        return lambda *arguments, **options: made.calls.append(name)
+
+    made = FakeServe([FakeApp(ApplicationStatus.RUNNING)])
+    monkeypatch.setattr(module, "local_ray", local_ray)
+    monkeypatch.setattr(module, "POLL_S", 0)
+    monkeypatch.setattr("serve_app.app.build_app", lambda settings: "app")
+    monkeypatch.setattr(serve, "RunTarget", lambda app, name: app)
+    for name in ("start", "run_many", "shutdown"):
+        monkeypatch.setattr(serve, name, record(name))
+    monkeypatch.setattr(serve, "status", lambda: made)
+    return made
+
+
+def run(fake: FakeServe, error: BaseException | None = None, stops_after: int = 99) -> list[str]:
+    """Serves for a moment, which ends in `error`; what was said."""
+    said: list[str] = []
+    checks = iter(range(stops_after))
+
+    def check_stop() -> None:
+        if next(checks, None) is None:
+            raise StopRequested
+
+    with module.local_server(SETTINGS, "127.0.0.1", 8000, said.append, check_stop):
+        fake.calls.append("ready")
+        if error is not None:
+            raise error
+    return said
+
+
+def test_a_server_is_started_and_ended_in_order(fake: FakeServe) -> None:
+    assert run(fake) == ["starting Ray", "loading m on 2 tensor-parallel ranks"]
+    # A CPU for each rank of each replica, and one for the rest.
+    assert fake.calls == ["ray 7", "start", "run_many", "ready", "shutdown", "ray ends"]
+
+
+def test_a_dead_ray_is_not_asked_to_shut_down(fake: FakeServe) -> None:
+    for error in (RayDiedError("gone"), StopRequested()):
+        fake.apps = [FakeApp(ApplicationStatus.RUNNING)]
+        with pytest.raises(type(error)):
+            run(fake, error)
+    assert fake.calls.count("shutdown") == 1
+
+
+@pytest.mark.parametrize("stops_after", [0, 1, 3])
+def test_a_stop_during_the_start_cleans_up(fake: FakeServe, stops_after: int) -> None:
+    fake.apps = [FakeApp(ApplicationStatus.DEPLOYING)] * 9
+    with pytest.raises(StopRequested):
+        run(fake, stops_after=stops_after)
+    assert "ready" not in fake.calls
+    assert ("start" in fake.calls) == ("shutdown" in fake.calls) == (stops_after > 0)
+
+
+def test_a_long_load_is_reported(fake: FakeServe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROGRESS_EVERY_S", -1)
+    fake.apps = [*[FakeApp(ApplicationStatus.DEPLOYING)] * 2, *fake.apps]
+    assert run(fake)[2:] == ["still loading (0 s)"] * 2
+
+
+@pytest.mark.parametrize(
+    ("messages", "cause"),
+    [
+        ((TRACE,), "no model-00002 in /m"),
+        (("", "ValueError: bug\n", TRACE), "no model-00002 in /m"),
+        (("no room",), "no room"),
+        (("", " "), "the deployment failed to start"),
+    ],
+)
+def test_a_failed_start_says_the_innermost_cause(
+    fake: FakeServe, messages: Sequence[str], cause: str
+) -> None:
+    deployments = {str(i): FakeApp(ApplicationStatus.DEPLOYING, m) for i, m in enumerate(messages)}
+    fake.apps = [FakeApp(ApplicationStatus.DEPLOY_FAILED, "", deployments)]
+    with pytest.raises(StartError) as raised:
+        run(fake)
+    assert str(raised.value) == cause
+    assert fake.calls[-1] == "shutdown"

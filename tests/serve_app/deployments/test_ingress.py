@@ -1,0 +1,100 @@
+"""The HTTP deployment on a fake model handle and a real store: its routes and its refusals."""
+
+from collections.abc import AsyncIterator, Generator
+from typing import Any, Self, cast
+
+import httpx
+import pytest
+from ray.exceptions import ActorDiedError
+from ray.serve.handle import DeploymentHandle
+from redis.asyncio import Redis
+
+from moss_tp.errors import ConfigError
+from serve_app.demo.bundled import BUNDLED_MODEL
+from serve_app.deployments.ingress import Ingress
+from serve_app.settings import ServeSettings
+
+
+class FakeHandle:
+    """The handle of a model whose every call returns `answer`, or raises it."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def __getattr__(self, method: str) -> Self:
+        return self
+
+    def remote(self) -> Self:
+        return self
+
+    def __await__(self) -> Generator[None, None, object]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+        yield
+
+
+# The class as written, without the wrapper in which Serve runs it.
+Plain: Any = next(kind for kind in Ingress.__mro__ if "_turn_runner" in kind.__dict__)
+
+
+class OwnIngress(Plain):  # type: ignore[misc]
+    def __del__(self) -> None:
+        """Not awaited here; Serve awaits the one of a replica."""
+
+
+def make(store_url: str, handle: FakeHandle) -> OwnIngress:
+    settings = ServeSettings(model=str(BUNDLED_MODEL), store=store_url)
+    return OwnIngress(settings, cast(DeploymentHandle[Any], handle), {"calculator": handle})
+
+
+@pytest.fixture
+async def handle() -> FakeHandle:
+    return FakeHandle({"steps": 7})
+
+
+@pytest.fixture
+async def client(store_url: str, handle: FakeHandle) -> AsyncIterator[httpx.AsyncClient]:
+    ingress = make(store_url, handle)
+    transport = httpx.ASGITransport(await ingress.__serve_build_asgi_app__())
+    async with httpx.AsyncClient(transport=transport, base_url="http://moss") as made:
+        yield made
+    await Plain.__del__(ingress)
+
+
+async def test_stats_are_those_of_a_replica(client: httpx.AsyncClient) -> None:
+    response = await client.get("/stats")
+    assert (response.status_code, response.json()) == (200, {"steps": 7})
+
+
+async def test_a_model_without_replicas_is_seen_everywhere(
+    client: httpx.AsyncClient, handle: FakeHandle
+) -> None:
+    assert [(await client.get(path)).status_code for path in ("/health", "/livez")] == [200, 200]
+    handle.answer = ActorDiedError()
+    response = await client.get("/stats")
+    assert (response.status_code, response.headers["Retry-After"]) == (500, "5")
+    assert response.json()["error"]["code"] == "engine_error"
+    statuses = [(await client.get(path)).status_code for path in ("/health", "/readyz", "/livez")]
+    assert statuses == [503, 503, 200], "the ingress itself lives"
+
+
+async def test_the_chat_endpoint_is_below_the_same_root(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/version")).json()["model"] == BUNDLED_MODEL.name
+    refused = await client.post("/", json={"prompt": "hi", "plugins": ["web_search"]})
+    assert refused.status_code == 400, "only the calculator is deployed"
+    assert "web_search" in refused.json()["error"]["message"]
+    too_long = await client.post("/", json={"prompt": "长" * 2000})
+    assert too_long.json()["error"]["code"] == "context_length_exceeded"
+
+
+async def test_an_ingress_does_not_start_on_a_store_that_evicts(store_url: str) -> None:
+    ingress = make(store_url, FakeHandle(None))
+    async with Redis.from_url(store_url) as raw:
+        await raw.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            with pytest.raises(ConfigError, match="noeviction"):
+                await ingress.__serve_build_asgi_app__()
+        finally:
+            await raw.config_set("maxmemory-policy", "noeviction")
+    await Plain.__del__(ingress)
