@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
@@ -9,11 +11,12 @@ import pytest
 from moss_tp.errors import EngineDeadError
 from moss_tp.sampling_params import derive_seed
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.events import Done, PluginCall
+from serve_app.chat.events import Done, Event, PluginCall
 from tests.serve_app.chat.replies import (
     PARAMS,
     a_request,
     events_of,
+    reply,
 )
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
 
@@ -95,3 +98,43 @@ async def test_an_error_of_one_choice_aborts_the_others(
     with pytest.raises(EngineDeadError):
         await events_of(model, a_request(replace(PARAMS, n=3)), plugins)
     assert model.num_running == 0
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_request_that_ends_anywhere_leaves_nothing_running(is_cancelled: bool) -> None:
+    """It is closed after each number of events, or cancelled after each number of loop steps."""
+    task = asyncio.current_task()
+    for count in range(300):
+        model, plugins = FakeModel(think=think_of('Calculate("1"), Calculate("2")')), FakePlugins()
+        events = reply(model, a_request(replace(PARAMS, n=2)), plugins)
+        stop = _cancel_after if is_cancelled else _close_after
+        is_done = await stop(count, events, model)
+        assert (model.num_running, plugins.num_running) == (0, 0)
+        assert asyncio.all_tasks() == {task}
+        if is_done:
+            return
+    raise AssertionError("the reply never came to its end")
+
+
+async def _close_after(num_events: int, events: AsyncGenerator[Event], model: FakeModel) -> bool:
+    async with aclosing(events):
+        for _ in range(num_events):
+            if await anext(events, None) is None:
+                return True
+    return False
+
+
+async def _cancel_after(num_steps: int, events: AsyncGenerator[Event], model: FakeModel) -> bool:
+    async def read() -> None:
+        async with aclosing(events):
+            async for _ in events:
+                pass
+
+    task = asyncio.create_task(read())
+    while not model.requests:  # until the prompt has been encoded, in a thread
+        await asyncio.sleep(0.001)
+    for _ in range(num_steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    return not task.cancelled()
