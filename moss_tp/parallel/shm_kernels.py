@@ -55,7 +55,7 @@ def _copy(target: int, source: int, num_bytes: int) -> None:
 
 @python_callable("void(int64, int64, int64, int64, int64)")
 def publish(target: int, source: int, num_bytes: int, flag: int, count: int) -> None:
-    """Copies, sets `posted` of the flag to `count`, and wakes whoever sleeps on it."""
+    """Copies, sets `posted` of the flag to `count`, and wakes the ranks that sleep on it."""
     _copy(target, source, num_bytes)
     exchange(flag + POSTED, count)  # after a plain store, `sleepers` could be loaded too early
     if load_acquire(flag + SLEEPERS) > 0:

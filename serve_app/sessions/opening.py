@@ -10,7 +10,7 @@ from serve_app.errors import InvalidFieldError, TurnNotStoredError
 from serve_app.sessions.session import is_uid, new_token
 from serve_app.sessions.store import Lease, Opened, SessionStore
 
-# A key that starts a chat also identifies it, so it must be unlikely that anybody else chooses it.
+# A key that starts a chat also identifies it, so another client must be unlikely to choose it.
 MIN_STARTING_KEY_CHARS = 16
 
 

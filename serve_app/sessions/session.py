@@ -1,7 +1,7 @@
 """A chat session as data: an owner and its ordered turns, independent of any store.
 
-A uid is a capability: whoever has it can continue the chat. So the server makes every uid from
-128 random bits, and text of any other form is never looked up.
+A uid is a capability: any client that has it can continue the chat. So the server makes every
+uid from 128 random bits, and text of any other form is never looked up.
 """
 
 import re

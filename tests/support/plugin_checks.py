@@ -1,7 +1,7 @@
 """What every plugin must do; each plugin's own test runs these checks on its spec.
 
 They call a started plugin through its spec, as a deployment does, and format its answers as a turn
-does. They know nothing of what a plugin computes: the caller brings good and bad arguments.
+does. They do not depend on what a plugin computes: the caller passes good and bad arguments.
 """
 
 import asyncio

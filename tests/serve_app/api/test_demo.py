@@ -21,8 +21,8 @@ def done(dropped_turns: int = 0) -> TurnDone:
     return TurnDone(Session(UID, "demo", (first, last)), Usage(7, 0, 5, 3))
 
 
-class Turned:
-    """The events of a turn; remembers whether it was closed."""
+class FakeTurn:
+    """The events of a turn; records whether it was closed."""
 
     def __init__(self, *events: TurnEvent) -> None:
         self._events = events
@@ -51,7 +51,7 @@ EVENTS: tuple[TurnEvent, ...] = (
     ("dropped_turns", "suffix"), [(0, ""), (3, ', "dropped_turns": 3')], ids=["all", "dropped"]
 )
 async def test_the_answer_byte_for_byte(dropped_turns: int, suffix: str) -> None:
-    answer = json.dumps(await encode_answer(Turned(*EVENTS, done(dropped_turns))()))
+    answer = json.dumps(await encode_answer(FakeTurn(*EVENTS, done(dropped_turns))()))
     expected = (
         r'{"response": "\n<|MOSS|>: ab",'
         r' "history": [["\u4e00", "\n<|MOSS|>: r1"], ["\u4e8c", "\n<|MOSS|>: ab"]],'
@@ -61,16 +61,16 @@ async def test_the_answer_byte_for_byte(dropped_turns: int, suffix: str) -> None
 
 
 async def test_a_stream_has_a_delta_per_piece_of_text_then_the_answer() -> None:
-    turned = Turned(*EVENTS, done())
-    *deltas, answer = [body async for body in encode_stream(turned())]
+    turn = FakeTurn(*EVENTS, done())
+    *deltas, answer = [body async for body in encode_stream(turn())]
     assert deltas == [{"delta": "a"}, {"delta": "b"}]
     assert list(answer) == ["response", "history", "status", "time", "uid"]
-    assert turned.is_closed
+    assert turn.is_closed
 
 
 async def test_closing_the_stream_closes_the_turn() -> None:
-    turned = Turned(*EVENTS)
-    bodies = encode_stream(turned())
+    turn = FakeTurn(*EVENTS)
+    bodies = encode_stream(turn())
     assert await anext(bodies) == {"delta": "a"}
     await bodies.aclose()
-    assert turned.is_closed
+    assert turn.is_closed

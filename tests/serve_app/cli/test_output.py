@@ -43,7 +43,7 @@ def test_the_screen_is_given_back_after_an_error(
 def test_a_closed_terminal_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    Terminal(writing).say("nobody reads this")
+    Terminal(writing).say("this is not read")
     os.close(writing)
     Terminal(writing).say("nor this")
 

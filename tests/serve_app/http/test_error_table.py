@@ -1,4 +1,4 @@
-"""The table of errors is complete: each error of the house has a status, or never meets a request.
+"""The table of errors is complete: each of our errors has a status, or never reaches a request.
 
 Errors are found in the sources, so a new one without an entry fails here.
 """
@@ -49,7 +49,7 @@ def descendants(roots: set[str]) -> set[str]:
     return known
 
 
-def test_every_error_of_the_house_has_a_status_or_meets_no_request() -> None:
+def test_every_error_has_a_status_or_reaches_no_request() -> None:
     all_errors = descendants({"MossError"}) - {"MossError"}
     mapped = descendants({kind.__name__ for kind in TABLE})
     assert len(all_errors) > 20

@@ -22,7 +22,7 @@ _INVERSE_MAX_INT8 = np.float32(1 / 127)
 
 
 def row_dtype(dtype: torch.dtype) -> int:
-    """How kernels are told the dtype of rows. Raises ValueError for one that they cannot read."""
+    """The code of a row dtype in kernels. Raises ValueError for one that they cannot read."""
     if dtype not in _DTYPES:
         raise ValueError(f"CPU kernels read no rows of {dtype}")
     return _DTYPES[dtype]

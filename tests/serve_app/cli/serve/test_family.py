@@ -1,4 +1,4 @@
-"""Whom the guard ends: children of children, orphans too, and nobody twice or in vain."""
+"""The guard ends all descendants, orphans too, and accepts that some have ended already."""
 
 import io
 import os
@@ -68,7 +68,7 @@ def test_the_watch_ends_with_the_servers_pipe(
     assert psutil.Process() not in known
 
 
-def test_a_process_that_ends_when_told_costs_no_grace() -> None:
+def test_a_process_that_ends_on_sigterm_needs_no_grace_period() -> None:
     child = start("exec sleep 60")
     started = time.monotonic()
     guard.end_all({psutil.Process(child.pid)})
@@ -77,7 +77,9 @@ def test_a_process_that_ends_when_told_costs_no_grace() -> None:
     assert child.returncode == -signal.SIGTERM
 
 
-def test_a_deaf_process_is_killed_after_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace_period(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(guard, "GRACE_S", 0.2)
     child = start(DEAF)
     assert child.stdout is not None and child.stdout.readline() == "ready\n"

@@ -1,4 +1,4 @@
-"""The first signal is noticed by whoever polls, the second ends the process at once."""
+"""The first signal is noticed at the next poll, the second ends the process at once."""
 
 import os
 import signal
