@@ -8,7 +8,7 @@ UNTRUSTED = [*MARKERS.values(), "<|", "<<|MOSS|>", "<|x|>", "<|1", "<|12|x", "<|
 
 
 @pytest.mark.parametrize("text", UNTRUSTED)
-def test_both_neutralisers_break_up_what_could_open_a_marker(text: str) -> None:
+def test_both_neutralisers_break_up_possible_markers(text: str) -> None:
     for clean in (neutralise, neutralise_output):
         assert "<|" not in clean(f"a{text}b")
         assert clean(f"a{text}b").replace("< |", "<|") == f"a{text}b"

@@ -120,7 +120,7 @@ def test_a_stop_id_among_the_drafts_ends_the_reply_there() -> None:
     assert (seq.token_ids[12:], seq.finish_reason) == ([0, 1, 2, 3], "stop")
 
 
-def test_drafts_take_only_free_blocks_and_give_them_back() -> None:
+def test_drafts_use_only_free_blocks_and_release_them() -> None:
     """Two sequences of 16 tokens fill all 8 blocks of 4: no draft preempts a sequence."""
     run = Run(4, 0, 4, 40, lambda history: 5, num_speculative_tokens=7)
     seqs = [run.add([5] * 12, max_tokens=4, salt=salt) for salt in "ab"]

@@ -51,7 +51,7 @@ def test_every_label_counts_once(batches: list[tuple[float, int, int]], processe
     assert loss == pytest.approx(weighted / labels, rel=1e-5)
 
 
-def test_reading_begins_anew() -> None:
+def test_reading_resets_the_sums() -> None:
     metric = Metric(CPU)
     add(metric, 4.0, 1, 2)
     assert metric.read(Processes(1)) == (4, 0.5)

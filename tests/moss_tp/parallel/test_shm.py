@@ -194,7 +194,7 @@ def test_a_rank_that_left_is_reported_but_its_posts_count() -> None:
     on_ranks(2, leave)
 
 
-def test_closing_ends_the_own_wait() -> None:
+def test_closing_ends_the_ranks_own_wait() -> None:
     def wait(memory: SharedMemory, rank: int) -> None:
         if rank == 1:
             time.sleep(0.5)

@@ -44,7 +44,7 @@ def test_the_capability_line() -> None:
     assert ECHO.capability_line == "- Echo chamber: enabled. API: Echo(text)"
 
 
-def test_a_plugin_without_a_required_setting_tells_what_it_needs() -> None:
+def test_a_plugin_without_a_required_setting_names_it() -> None:
     reason = "no back end for plugin 'echo': it begins with a prefix, so give --prefix TEXT"
     assert ECHO.why_unavailable({"other": "x"}) == reason
     with pytest.raises(UnknownPluginError, match="give --prefix TEXT"):

@@ -96,7 +96,7 @@ def test_ctrl_c_in_a_reply_stops_only_the_reply(client: FakeClient) -> None:
 @pytest.mark.parametrize(
     ("pieces", "error"), [([], "moss: too long\n"), (["Hi"], "\nmoss: too long\n")]
 )
-def test_an_error_is_a_line_of_its_own_and_the_chat_goes_on(
+def test_an_error_is_a_separate_line_and_the_chat_continues(
     client: FakeClient, pieces: list[str], error: str
 ) -> None:
     client.replies = [[*pieces, ChatError("too long")], ["Better"]]
@@ -106,7 +106,7 @@ def test_an_error_is_a_line_of_its_own_and_the_chat_goes_on(
     assert "Better" in shown.stdout
 
 
-def test_without_a_server_nothing_is_asked(client: FakeClient) -> None:
+def test_without_a_server_no_prompt_is_shown(client: FakeClient) -> None:
     client.error = ChatError("is `moss serve` running?")
     shown = talk("hello\n")
     assert shown.exception is client.error

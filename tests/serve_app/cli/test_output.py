@@ -29,7 +29,7 @@ def test_lines_of_libraries_go_to_the_log_and_ours_to_the_screen(
     assert log.read_text() == "of the last run\nfrom C\nfrom Python\n"
 
 
-def test_the_screen_is_given_back_after_an_error(
+def test_the_screen_is_restored_after_an_error(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     num_open = len(list(Path("/proc/self/fd").iterdir()))

@@ -56,7 +56,7 @@ def test_every_error_has_a_status_or_reaches_no_request() -> None:
     assert all_errors - mapped == WITHOUT_A_REQUEST
 
 
-def test_a_retry_is_promised_where_it_may_help() -> None:
+def test_retry_after_is_set_where_a_retry_may_help() -> None:
     for kind, entry in TABLE.items():
         may_retry = entry.status in (409, 429) or entry.status >= 500
         assert (entry.retry_after_s is not None) == may_retry, kind

@@ -1,4 +1,4 @@
-"""A held lease: renewed while its turn runs, given back once, and no obstacle when it is lost."""
+"""A held lease: renewed while its turn runs, released once, and a lost lease does not fail the turn."""
 
 import asyncio
 import logging
@@ -42,7 +42,7 @@ def hold(store: FakeStore, renewal_s: float = RENEWAL_S) -> HeldLease:
     return HeldLease(cast(SessionStore, store), LEASE, renewal_s)
 
 
-async def test_it_is_renewed_while_the_turn_runs_and_given_back() -> None:
+async def test_it_is_renewed_while_the_turn_runs_and_then_released() -> None:
     store = FakeStore()
     async with asyncio.timeout(5), hold(store):
         while store.num_renewed < 3:
@@ -69,7 +69,7 @@ async def test_a_lease_that_a_commit_has_ended_is_not_released() -> None:
     assert store.released == []
 
 
-async def test_a_failed_turn_gives_it_back() -> None:
+async def test_a_failed_turn_releases_it() -> None:
     store = FakeStore()
     with pytest.raises(ZeroDivisionError):
         async with hold(store):
@@ -77,14 +77,14 @@ async def test_a_failed_turn_gives_it_back() -> None:
     assert store.released == [LEASE]
 
 
-async def test_a_lost_lease_is_renewed_no_more_and_the_turn_goes_on() -> None:
+async def test_a_lost_lease_is_not_renewed_and_the_turn_continues() -> None:
     store = FakeStore([True, False])
     async with hold(store):
         await asyncio.sleep(10 * RENEWAL_S)
         assert store.num_renewed == 2
 
 
-async def test_an_unavailable_store_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unavailable_store_is_retried(caplog: pytest.LogCaptureFixture) -> None:
     store = FakeStore([StoreUnavailableError("down"), StoreUnavailableError("down"), True])
     with caplog.at_level(logging.WARNING):
         async with asyncio.timeout(5), hold(store):
@@ -93,7 +93,7 @@ async def test_an_unavailable_store_is_asked_again(caplog: pytest.LogCaptureFixt
     assert [record.message for record in caplog.records] == ["a lease could not be renewed"] * 2
 
 
-async def test_a_lease_that_cannot_be_given_back_does_not_spoil_the_turn(
+async def test_a_failed_release_does_not_fail_the_turn(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     store = FakeStore(release_error=StoreUnavailableError("down"))

@@ -66,6 +66,6 @@ def test_stacked_weights_keep_their_groups(first: int, second: int, mul_add: Mul
 
 
 @pytest.mark.parametrize("mul_add", [FMA_X8_BF16, DOT_X16_BF16])
-def test_x_comes_in_what_a_k_step_reads(mul_add: MulAdd) -> None:
+def test_x_has_the_dtype_that_the_kernel_reads(mul_add: MulAdd) -> None:
     packed = pack_dense(DenseWeight(numbered(3, 4)), mul_add)
     assert packed.x_dtype == (torch.bfloat16 if mul_add is DOT_X16_BF16 else torch.float32)

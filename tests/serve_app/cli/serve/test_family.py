@@ -39,7 +39,7 @@ def ours(processes: set[psutil.Process], *known: psutil.Process) -> set[psutil.P
     return processes & set(known)
 
 
-def test_an_orphan_stays_in_the_family(
+def test_an_orphan_still_belongs_to_the_family(
     family: tuple["subprocess.Popen[str]", psutil.Process],
 ) -> None:
     child, grandchild = family

@@ -88,7 +88,7 @@ def test_a_server_is_started_and_ended_in_order(fake: FakeServe) -> None:
     assert fake.calls == ["ray 7", "start", "run_many", "ready", "shutdown", "ray ends"]
 
 
-def test_a_dead_ray_is_not_asked_to_shut_down(fake: FakeServe) -> None:
+def test_a_dead_ray_is_not_shut_down(fake: FakeServe) -> None:
     for error in (RayDiedError("gone"), StopRequested()):
         fake.apps = [FakeApp(ApplicationStatus.RUNNING)]
         with pytest.raises(type(error)):
@@ -120,7 +120,7 @@ def test_a_long_load_is_reported(fake: FakeServe, monkeypatch: pytest.MonkeyPatc
         (("", " "), "the deployment failed to start"),
     ],
 )
-def test_a_failed_start_says_the_innermost_cause(
+def test_a_failed_start_reports_the_innermost_cause(
     fake: FakeServe, messages: Sequence[str], cause: str
 ) -> None:
     deployments = {str(i): FakeApp(ApplicationStatus.DEPLOYING, m) for i, m in enumerate(messages)}
