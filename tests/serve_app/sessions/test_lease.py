@@ -1,4 +1,4 @@
-"""A held lease: renewed while its turn runs, released once, and a lost lease does not fail the turn."""
+"""A held lease: renewed during its turn, released once; losing it does not fail the turn."""
 
 import asyncio
 import logging
