@@ -1,6 +1,6 @@
-"""Every plugin's spec, in MOSS's order, and what follows from them. To add a plugin, add its spec.
+"""Every plugin's spec, in MOSS's order, and what follows from them.
 
-It uses nothing of a plugin but its spec.
+To add a plugin, add its spec to `_FURTHER`. It uses nothing of a plugin but its spec.
 """
 
 from collections.abc import Collection
@@ -12,8 +12,9 @@ from plugins_svc.sdk.spec import Plugin, PluginSettings, PluginSpec
 from plugins_svc.text_to_image.spec import TEXT_TO_IMAGE
 from plugins_svc.web_search.spec import WEB_SEARCH
 
-# One entry a capability line. A string is the label of a capability that no plugin offers.
-_CAPABILITIES: tuple[PluginSpec | str, ...] = (
+# The capability lines of MOSS's training data, which are always there. A string is the label of a
+# capability that no plugin offers.
+_TRAINED: tuple[PluginSpec | str, ...] = (
     WEB_SEARCH,
     CALCULATOR,
     EQUATION_SOLVER,
@@ -21,8 +22,10 @@ _CAPABILITIES: tuple[PluginSpec | str, ...] = (
     "Image edition",
     "Text-to-speech",
 )
+# Plugins that MOSS was not trained with: their lines follow, only where they are enabled.
+_FURTHER: tuple[PluginSpec, ...] = ()
 # Also the order in which Results list their blocks.
-SPECS = tuple(entry for entry in _CAPABILITIES if isinstance(entry, PluginSpec))
+SPECS = (*(entry for entry in _TRAINED if isinstance(entry, PluginSpec)), *_FURTHER)
 PLUGIN_NAMES = tuple(spec.name for spec in SPECS)
 SPEC_OF_CALL = {spec.call_name: spec for spec in SPECS}
 
@@ -48,11 +51,13 @@ def create_plugin(name: str, settings: PluginSettings) -> Plugin:
 def capability_lines(enabled: Collection[str]) -> str:
     """The lines that end a plugin model's meta instruction, each with its newline.
 
-    A plugin outside `enabled` reads `disabled.`; UnknownPluginError for an unknown name.
+    A trained capability outside `enabled` reads `disabled.`; UnknownPluginError for an unknown
+    name.
     """
     if unknown := set(enabled) - set(PLUGIN_NAMES):
         raise UnknownPluginError(f"unknown plugins: {', '.join(sorted(unknown))}")
-    lines = ["- Inner thoughts: enabled.", *(_line(entry, enabled) for entry in _CAPABILITIES)]
+    lines = ["- Inner thoughts: enabled.", *(_line(entry, enabled) for entry in _TRAINED)]
+    lines += [spec.capability_line for spec in _FURTHER if spec.name in enabled]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -1,9 +1,11 @@
 """What the registry derives from the specs: capability lines, byte for byte, and availability."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from plugins_svc import registry
 from plugins_svc.registry import (
     PLUGIN_NAMES,
     SPEC_OF_CALL,
@@ -38,6 +40,18 @@ ONLY_CALCULATOR = """\
 def test_capability_lines() -> None:
     assert capability_lines(PLUGIN_NAMES) == ALL_ON
     assert capability_lines({"calculator"}) == ONLY_CALCULATOR
+
+
+def test_a_further_plugin_has_a_line_only_where_it_is_enabled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that prompts keep the trained form while it is off."""
+    dice = replace(spec_of("calculator"), name="dice", call_name="Roll", label="Dice")
+    monkeypatch.setattr(registry, "_FURTHER", (dice,))
+    monkeypatch.setattr(registry, "PLUGIN_NAMES", (*PLUGIN_NAMES, "dice"))
+    assert capability_lines({"calculator"}) == ONLY_CALCULATOR
+    with_dice = ONLY_CALCULATOR + "- Dice: enabled. API: Roll(expression)\n"
+    assert capability_lines({"calculator", "dice"}) == with_dice
 
 
 def test_names_and_calls_are_those_of_the_specs() -> None:
