@@ -65,6 +65,13 @@ def rank_device(device: str, rank: int) -> str:
     return f"cuda:{rank}" if device == "cuda" else device
 
 
+def num_gpus() -> int:
+    """GPUs that this process sees."""
+    import torch  # takes seconds
+
+    return torch.cuda.device_count()
+
+
 def free_memory(device: str) -> int:
     """Bytes free on `device` ("cpu", "cuda" or "cuda:1"); on CPU the page cache counts as free."""
     if device.startswith("cuda"):

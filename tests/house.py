@@ -200,7 +200,6 @@ HOMES = {
     "torch": (
         "moss_tp/",
         "cluster/",
-        "serve_app/cli/serve/preflight.py",
         "serve_app/bench/hardware/machine.py",
         "serve_app/bench/collectives.py",
     ),

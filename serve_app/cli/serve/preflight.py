@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moss_tp.config import ModelConfig, resolve_model
+from moss_tp.device import num_gpus
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
 from serve_app.cli.serve.options import EMBEDDED
@@ -50,10 +51,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def _check_gpus(needed: int) -> None:
-    import torch  # takes seconds to import, and only CUDA needs it here
-
-    found = torch.cuda.device_count()
-    if found < needed:
+    if (found := num_gpus()) < needed:
         raise ConfigError(f"{needed} GPUs are needed, one per rank, and this machine has {found}")
 
 
