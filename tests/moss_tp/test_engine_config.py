@@ -1,11 +1,14 @@
 """Settings that cannot work are refused by name."""
 
 from dataclasses import dataclass
+from importlib.metadata import EntryPoints
 from typing import Any
 
 import pytest
 
+from moss_tp.engine.running import executor
 from moss_tp.engine.running.executor import find_executor
+from moss_tp.engine.running.local_executor import LocalExecutor
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 
@@ -57,3 +60,11 @@ def test_prompts_share_a_step_as_suits_the_device() -> None:
 def test_an_unknown_executor_is_named() -> None:
     with pytest.raises(ConfigError, match="unknown executor 'mpi'; there is local, ray"):
         find_executor("mpi")
+
+
+def test_the_local_executor_needs_no_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout on the path has no entry points."""
+    monkeypatch.setattr(executor, "entry_points", lambda group: EntryPoints())
+    assert find_executor("local") is LocalExecutor
+    with pytest.raises(ConfigError, match=r"there is local$"):
+        find_executor("ray")

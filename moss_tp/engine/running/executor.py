@@ -1,7 +1,8 @@
 """The protocol that runs a Batch on all ranks. The engine finds an executor by name.
 
-An executor's class is an entry point of the group `moss_tp.executors`. It takes a resolved
-EngineConfig, and constructing it loads the model on every rank.
+The library brings `local`; the class of any other is an entry point of the group
+`moss_tp.executors`. It takes a resolved EngineConfig, and constructing it loads the model on every
+rank.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 
+LOCAL = "local"
 ENTRY_POINTS = "moss_tp.executors"
 
 
@@ -51,9 +53,16 @@ MakeExecutor = Callable[[EngineConfig], Executor]
 
 
 def find_executor(name: str) -> MakeExecutor:
-    """The executor class registered as `name`. ConfigError when there is none."""
+    """The executor class called `name`. ConfigError when there is none.
+
+    `local` is found in a checkout that is not installed, too.
+    """
+    if name == LOCAL:
+        from moss_tp.engine.running.local_executor import LocalExecutor  # imports torch
+
+        return LocalExecutor
     found = entry_points(group=ENTRY_POINTS)
     if name not in found.names:
-        known = ", ".join(sorted(found.names))
+        known = ", ".join(sorted({LOCAL, *found.names}))
         raise ConfigError(f"unknown executor {name!r}; there is {known}")
     return cast(MakeExecutor, found[name].load())

@@ -20,9 +20,10 @@ def attend(
     """
     check_attention(qkv, cache, plan, qkv.dtype)
     on_device = reference_plan(plan, qkv.device)
-    q, k, v = qkv.unbind(1)
-    q, k = rotate(q, rotary, on_device.positions), rotate(k, rotary, on_device.positions)
-    write_kv(k, v, *cache, on_device)
+    # Heads of q and k as one tensor: on a GPU half as many launches.
+    rotated = rotate(qkv[:, :2].flatten(1, 2), rotary, on_device.positions)
+    q, k = rotated.chunk(2, dim=1)
+    write_kv(k, qkv[:, 2], *cache, on_device)
     return paged_attention(q, *cache, on_device, scale).flatten(1)
 
 
