@@ -7,7 +7,7 @@ takes the K steps in order, whatever the tile, so a row's result does not depend
 beside it. Emitted as LLVM, since Numba cannot keep an array in registers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -30,12 +30,25 @@ class TileShape(NamedTuple):
     is_last_reader: bool = False  # nothing reads its panels again, so they need not be cached
 
 
-def make_tile(mul_add: MulAdd, shapes: Mapping[int, TileShape], accumulates: bool = True) -> Any:
-    """`tile(shape, x, x_stride, x_step, w, panel_stride, steps, c, c_stride, prefetch_offset,
-    prefetch_rate)`: `shape` is a key of `shapes`, then follow addresses and strides in bytes.
+class TileOperands(NamedTuple):
+    """Arguments of a tile, as LLVM values: addresses, and strides in bytes."""
 
-    It adds to c if it `accumulates`, else overwrites c. While it computes, it prefetches from
-    `prefetch_offset` bytes beyond each panel's start on, `prefetch_rate` bytes a K step.
+    x: Any
+    x_stride: Any
+    x_step: Any
+    w: Any
+    panel_stride: Any
+    steps: Any  # K steps
+    c: Any
+    c_stride: Any
+    prefetch_offset: Any  # beyond each panel's start,
+    prefetch_rate: Any  # and bytes a K step from there on
+
+
+def make_tile(mul_add: MulAdd, shapes: Mapping[int, TileShape], accumulates: bool = True) -> Any:
+    """`tile(shape, …)`: a key of `shapes`, then the fields of TileOperands.
+
+    It adds to c if it `accumulates`, else overwrites c.
     """
 
     @intrinsic
@@ -54,24 +67,35 @@ def make_tile(mul_add: MulAdd, shapes: Mapping[int, TileShape], accumulates: boo
         prefetch_rate: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            """
-            switch on shape -> one tile each -> end
-            """
             key, *rest = arguments
-            end = builder.append_basic_block("end")
-            switch = builder.switch(key, end)
-            for number, emitted in shapes.items():
-                block = builder.append_basic_block(f"shape_{number}")
-                switch.add_case(i64(number), block)
-                builder.position_at_end(block)
-                _TileEmitter(builder, mul_add, emitted, accumulates, *rest).emit()
-                builder.branch(end)
-            builder.position_at_end(end)
+            operands = TileOperands(*rest)
+
+            def emit(shape: TileShape) -> None:
+                _TileEmitter(builder, mul_add, shape, accumulates, operands).emit()
+
+            _emit_switch(builder, key, shapes, emit)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), codegen
 
     return tile
+
+
+def _emit_switch(
+    builder: Any, key: Any, shapes: Mapping[int, TileShape], emit: Callable[[TileShape], None]
+) -> None:
+    """
+    switch on key -> one tile each -> end
+    """
+    end = builder.append_basic_block("end")
+    switch = builder.switch(key, end)
+    for number, shape in shapes.items():
+        block = builder.append_basic_block(f"shape_{number}")
+        switch.add_case(i64(number), block)
+        builder.position_at_end(block)
+        emit(shape)
+        builder.branch(end)
+    builder.position_at_end(end)
 
 
 class _TileEmitter:
@@ -83,23 +107,13 @@ class _TileEmitter:
         mul_add: MulAdd,
         shape: TileShape,
         accumulates: bool,
-        x: Any,
-        x_stride: Any,
-        x_step: Any,
-        w: Any,
-        panel_stride: Any,
-        steps: Any,
-        c: Any,
-        c_stride: Any,
-        prefetch_offset: Any,
-        prefetch_rate: Any,
+        operands: TileOperands,
     ) -> None:
-        self._builder, self._mul_add, self._steps = builder, mul_add, steps
-        self._shape, self._accumulates = shape, accumulates
-        self._x, self._x_step = self._strided(x, x_stride, shape.rows), x_step
-        self._w = self._strided(w, panel_stride, shape.panels)
-        self._c = self._strided(c, c_stride, shape.rows)
-        self._prefetch_offset, self._prefetch_rate = prefetch_offset, prefetch_rate
+        self._builder, self._mul_add, self._steps = builder, mul_add, operands.steps
+        self._shape, self._accumulates, self._operands = shape, accumulates, operands
+        self._x = self._strided(operands.x, operands.x_stride, shape.rows)
+        self._w = self._strided(operands.w, operands.panel_stride, shape.panels)
+        self._c = self._strided(operands.c, operands.c_stride, shape.rows)
 
     def emit(self) -> None:
         """
@@ -155,15 +169,16 @@ class _TileEmitter:
     def _k_step(self, step: Any, sums: Grid) -> None:
         builder, mul_add = self._builder, self._mul_add
         weights = [vector for w in self._w for vector in mul_add.load_weights(builder, w, step)]
-        offset = builder.mul(step, self._x_step)
+        offset = builder.mul(step, self._operands.x_step)
         for row, x in zip(sums, self._x, strict=True):
             value = mul_add.load_x(builder, builder.add(x, offset))
             for i, vector in enumerate(weights):
                 row[i] = mul_add.mul_add(builder, value, vector, row[i])
 
     def _prefetch(self, step: Any) -> None:
-        builder = self._builder
-        offset = builder.add(self._prefetch_offset, builder.mul(step, self._prefetch_rate))
+        builder, operands = self._builder, self._operands
+        ahead = builder.mul(step, operands.prefetch_rate)
+        offset = builder.add(operands.prefetch_offset, ahead)
         for panel in self._w:
             for line in range(0, UNROLL * self._mul_add.panel_step_bytes, CACHE_LINE):
                 address = builder.add(builder.add(panel, offset), i64(line))
