@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from transformers import set_seed
 
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.finetune.command import command
+from moss_tp.finetune.output import OutputDir, step_of
 from moss_tp.finetune.settings import FinetuneSettings
 from moss_tp.finetune.trainer import finetune
 from moss_tp.model import load_model
@@ -113,9 +116,10 @@ def _run_and_crash_at(settings: FinetuneSettings, step: int) -> None:
             if self.progress.step == step:
                 raise CrashError
 
-    torch.manual_seed(settings.seed)
-    with pytest.raises(CrashError):
-        CrashingTrainer(settings).run()
+    set_seed(settings.seed)
+    output = OutputDir(settings.output_dir)
+    with pytest.raises(CrashError), output.owned(resume=False):
+        CrashingTrainer(settings, Accelerator(), output).run()
 
 
 def test_exported_model_can_be_loaded_for_serving(settings: FinetuneSettings) -> None:
@@ -144,8 +148,35 @@ def test_impossible_settings_are_rejected(settings: FinetuneSettings) -> None:
         replace(settings, batch_size=0)
     with pytest.raises(ConfigError, match=r"train\.jsonl"):
         replace(settings, data_dir=settings.model)
-    with pytest.raises(ConfigError, match="fewer"):
+    for name, value in (
+        ("max_steps", 0),
+        ("max_steps", -1),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("weight_decay", -1.0),
+        ("adam_beta2", 1.0),
+        ("max_grad_norm", 0.0),
+    ):
+        with pytest.raises(ConfigError, match=name):
+            FinetuneSettings(**{**vars(settings), name: value})
+    with pytest.raises(ConfigError, match="12 training conversations do not fill"):
         finetune(replace(settings, batch_size=NUM_TRAIN + 1))
+
+
+def test_data_that_are_no_files(settings: FinetuneSettings, tmp_path: Path) -> None:
+    for name in ("val", "train"):
+        file = settings.data_dir / f"{name}.jsonl"
+        file.unlink()
+        file.mkdir()
+        with pytest.raises(ConfigError, match=rf"{name}\.jsonl is not a file"):
+            replace(settings, epochs=1)
+        file.rmdir()
+
+
+def test_empty_data(settings: FinetuneSettings) -> None:
+    (settings.data_dir / "train.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="0 training conversations do not fill"):
+        finetune(settings)
 
 
 def test_gradient_accumulation_steps_once_per_several_batches(settings: FinetuneSettings) -> None:
@@ -180,5 +211,5 @@ def test_two_processes_split_the_batches(settings: FinetuneSettings) -> None:
         capture_output=True,
         timeout=240,
     )
-    state = json.loads((settings.output_dir / "state" / "progress.json").read_text())
-    assert state["step"] == NUM_TRAIN // 3 // 2
+    (state,) = OutputDir(settings.output_dir).states()
+    assert step_of(state) == NUM_TRAIN // 3 // 2
