@@ -84,8 +84,9 @@ class OutputDir:
                 f"{self.state} holds step {step_of(states[-1])} of an earlier run: continue it "
                 "with --resume, or choose another --output-dir"
             )
-        unmarked = self._marker.with_suffix(".json.new")
-        if not self._marker.is_file() and _has_others(self.state, unmarked):
+        if self._marker.is_file():
+            _ = self.run  # raises for somebody else's file
+        elif _has_others(self.state, self._marker.with_suffix(".json.new")):
             raise ConfigError(_NOT_OWN.format(self.state))
         if _has_others(self.model) and not (resume and self._owns_model()):
             raise ConfigError(_NOT_OWN.format(self.model))

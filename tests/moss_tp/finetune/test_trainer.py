@@ -21,39 +21,14 @@ from moss_tp.finetune.settings import FinetuneSettings
 from moss_tp.finetune.trainer import finetune
 from moss_tp.model import load_model
 from moss_tp.tokenizer import Tokenizer
+from tests.support.finetune_run import BATCH, NUM_TRAIN, are_equal, exported_weights, make_settings
 from tests.support.published_chat import published_chat
-from tests.support.tiny_moss import make_checkpoint
-
-NUM_TRAIN, BATCH = 12, 3
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> FinetuneSettings:
     """Four batches an epoch, two epochs."""
-    data = tmp_path / "data"
-    data.mkdir()
-    for name, count in (("train", NUM_TRAIN), ("val", 2)):
-        lines = []
-        for number in range(count):
-            chat = published_chat()
-            chat["chat"]["turn_1"]["Human"] = f"<|Human|>: I am Ann. {number}?<eoh>\n"
-            lines.append(json.dumps(chat) + "\n")
-        (data / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return FinetuneSettings(
-        model=make_checkpoint(tmp_path / "tiny", layers=1, positions=512),
-        data_dir=data,
-        output_dir=tmp_path / "out",
-        batch_size=BATCH,
-        learning_rate=3e-3,
-        eval_step=4,
-        save_step=3,
-        log_step=1,
-        export_dtype="float32",
-    )
-
-
-def weights(settings: FinetuneSettings) -> dict[str, torch.Tensor]:
-    return load_file(settings.output_dir / "model" / "model.safetensors")
+    return make_settings(tmp_path)
 
 
 def log(settings: FinetuneSettings) -> list[dict[str, float]]:
@@ -98,8 +73,7 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     _run_and_crash_at(replace(resumed, save_step=5, max_steps=None), step=6)
     progress = finetune(replace(resumed, resume=True))
     assert progress.step == 8
-    expected = weights(settings)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(resumed).items())
+    assert are_equal(exported_weights(resumed), exported_weights(settings))
     assert [line["step"] for line in log(resumed) if "loss" in line] == [1, 2, 3, 4, 5, 6, 6, 7, 8]
 
 
