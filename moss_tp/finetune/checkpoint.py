@@ -7,6 +7,7 @@ moment leaves a whole state and a whole model, or none. States before the last a
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -72,7 +73,6 @@ def save_state(
     def write() -> None:
         accelerator.save_state(str(new))
         write_part(new, output.run, progress.step, process, count)
-        sync_tree(new)
 
     def finish() -> None:
         older = output.states()
@@ -85,6 +85,8 @@ def save_state(
     try:
         together(accelerator, new.mkdir, main_only=True)
         together(accelerator, write, main_only=False)
+        # Only now: files of other processes may have had temporary names.
+        together(accelerator, partial(sync_tree, new), main_only=False)
         together(accelerator, finish, main_only=True)
     except CheckpointError:
         if accelerator.is_main_process:
@@ -107,6 +109,8 @@ def load_state(
         if isinstance(saved, dict):
             Recipe(saved.get("fixed", {}), saved.get("free", {})).changes(recipe)
         Manifest.read(state, step_of(state), count)
+        for older in output.states()[:-1]:
+            remove(older)
 
     together(accelerator, check, main_only=True)
     manifest = Manifest.read(state, step_of(state), count)

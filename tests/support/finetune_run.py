@@ -107,16 +107,27 @@ def run_processes(
 ) -> list[Ended]:
     """Runs in processes of its own. Once one has died, the others are killed."""
     with TemporaryDirectory() as directory:
-        started = [
-            FINETUNE.Process(
-                target=_run, args=(settings, rank, num_processes, directory, disturbance)
-            )
-            for rank in range(num_processes)
-        ]
-        for process in started:
-            process.start()
+        started = start_processes(settings, num_processes, Path(directory), disturbance)
         _join(started)
         return [_ended(process, Path(directory, str(i))) for i, process in enumerate(started)]
+
+
+def start_processes(
+    settings: FinetuneSettings,
+    num_processes: int,
+    directory: Path,
+    disturbance: Disturbance | None = None,
+) -> list[BaseProcess]:
+    """Starts a run's processes, which meet and report in `directory`, which is empty."""
+    started = [
+        FINETUNE.Process(
+            target=_run, args=(settings, rank, num_processes, str(directory), disturbance)
+        )
+        for rank in range(num_processes)
+    ]
+    for process in started:
+        process.start()
+    return list(started)
 
 
 def _join(processes: Sequence[BaseProcess]) -> None:
@@ -152,10 +163,8 @@ def _run(
         # The address is not used: a file brings the processes together.
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(num_processes))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-        store = torch.distributed.FileStore(f"{directory}/store", num_processes)
-        torch.distributed.init_process_group(
-            "gloo", store=store, rank=rank, world_size=num_processes
-        )
+        store = f"file://{directory}/store"
+        torch.distributed.init_process_group("gloo", store, rank=rank, world_size=num_processes)
     mine = disturbance if disturbance is not None and disturbance.rank == rank else None
     calls = _watch_calls(settings.output_dir, mine)
     error = None
