@@ -175,7 +175,7 @@ def test_a_full_disk_keeps_the_state_before(settings: FinetuneSettings) -> None:
         (resumed,) = run_processes(replace(full, resume=True))
         assert resumed.error is None
         assert are_equal(exported_weights(full), exported_weights(whole))
-    assert any(error is not None and error.startswith("cannot save: ") for error in errors)
+    assert any(error is not None and error.startswith("saving ") for error in errors)
 
 
 def test_a_directory_that_cannot_be_written(settings: FinetuneSettings) -> None:
