@@ -72,6 +72,7 @@ def save_state(
     """
     new = output.new_state(progress.step)
     process, count = accelerator.process_index, accelerator.num_processes
+    what = f"saving {new}"
 
     def write() -> None:
         accelerator.save_state(str(new))
@@ -86,11 +87,11 @@ def save_state(
             remove(state)
 
     try:
-        together(accelerator, "saving", new.mkdir, main_only=True)
-        together(accelerator, "saving", write, main_only=False)
+        together(accelerator, what, new.mkdir, main_only=True)
+        together(accelerator, what, write, main_only=False)
         # Only now: files of other processes may have had temporary names.
-        together(accelerator, "saving", partial(sync_tree, new), main_only=False)
-        together(accelerator, "saving", finish, main_only=True)
+        together(accelerator, what, partial(sync_tree, new), main_only=False)
+        together(accelerator, what, finish, main_only=True)
     except CheckpointError:
         if accelerator.is_main_process:
             shutil.rmtree(new, ignore_errors=True)

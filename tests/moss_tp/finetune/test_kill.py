@@ -39,6 +39,7 @@ class Runs:
         # States of steps 2 and 4, so the second replaces the first.
         per_process = dict.fromkeys(["batch_size"], 3 if num_processes == 1 else 1)
         self._settings = make_settings(directory, save_step=2, max_steps=4, **per_process)
+        _write_foreign(self._settings.output_dir)  # an existing directory takes fewer calls
         self.undisturbed = self._run(self._settings)
         self.weights = exported_weights(self._settings)
 

@@ -164,7 +164,7 @@ def test_a_full_disk_keeps_the_state_before(settings: FinetuneSettings) -> None:
     whole = replace(settings, output_dir=settings.output_dir.with_name("whole"))
     (undisturbed,) = run_processes(whole)
     errors = []
-    for call in range(undisturbed.num_calls - 25, undisturbed.num_calls, 8):
+    for call in range(undisturbed.num_calls - 45, undisturbed.num_calls, 15):
         full = replace(settings, output_dir=settings.output_dir.with_name(f"full-{call}"))
         (ended,) = run_processes(full, 1, Disturbance(call, kind="full disk"))
         assert ended.exit_code == 0
