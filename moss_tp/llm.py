@@ -6,7 +6,7 @@ from itertools import count
 from types import TracebackType
 from typing import Self
 
-from moss_tp.checks import shown
+from moss_tp.checks import items, shown, size
 from moss_tp.config import resolve_model
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.outputs import CompletionOutput, RequestOutput, TokenDelta
@@ -71,18 +71,23 @@ class LLM:
         self,
         prompts: Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        output_ids: Sequence[Sequence[int]] | None = None,
     ) -> list[RequestOutput]:
         """One output per prompt, in order, with `n` replies as its params say. Text is encoded
         without special tokens.
+
+        `output_ids` has, for each prompt, the first tokens of its reply (or none): the reply goes
+        on after them as it would have, and its output holds what comes after them.
 
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
         when a rank is lost.
         """
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise InvalidRequestError("prompts is a list: put a single prompt into one")
+        told = _told_each(output_ids, len(prompts))
         groups = [
-            self._requests(prompt, one)
-            for prompt, one in zip(prompts, _one_each(params, len(prompts)), strict=True)
+            self._requests(prompt, one, ids)
+            for prompt, one, ids in zip(prompts, _one_each(params, len(prompts)), told, strict=True)
         ]
         requests = [request for group in groups for request in group]
         deltas: _Deltas = {request.request_id: [] for request in requests}
@@ -108,12 +113,18 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _requests(self, prompt: Prompt, params: SamplingParams) -> list[EngineRequest]:
+    def _requests(
+        self, prompt: Prompt, params: SamplingParams, output_ids: Sequence[int]
+    ) -> list[EngineRequest]:
         """One request for each of the `n` replies, checked."""
+        if params.n > 1 and len(output_ids) > 0:
+            raise InvalidRequestError(f"output_ids is of one reply, and n is {params.n}")
         name = next(self._request_ids)
         prompt_ids = self._encode(prompt) if isinstance(prompt, str) else prompt
         return [
-            self.engine.check_request(EngineRequest(f"{name}.{i}", prompt_ids, one))
+            self.engine.check_request(
+                EngineRequest(f"{name}.{i}", prompt_ids, one, output_ids=output_ids)
+            )
             for i, one in enumerate(params.split())
         ]
 
@@ -159,6 +170,7 @@ def _completion(request: EngineRequest, deltas: Sequence[TokenDelta]) -> Complet
         text="".join(delta.text for delta in deltas),
         finish_reason=finish_reason,
         logprobs=None if request.params.logprobs is None else logprobs,
+        num_told_tokens=deltas[-1].num_told_tokens,
     )
 
 
@@ -173,3 +185,14 @@ def _one_each(params: object, num_prompts: int) -> Sequence[SamplingParams]:
         if not isinstance(one, SamplingParams):
             raise InvalidRequestError(f"params has {shown(one)}, which is not SamplingParams")
     return params
+
+
+def _told_each(output_ids: object, num_prompts: int) -> Sequence[Sequence[int]]:
+    if output_ids is None:
+        return [()] * num_prompts
+    each = items("output_ids", output_ids, num_prompts)
+    if len(each) != num_prompts:
+        raise InvalidRequestError(f"output_ids has {len(each)} replies for {num_prompts} prompts")
+    for one in each:
+        size("output_ids", one)
+    return each

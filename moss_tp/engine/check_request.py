@@ -29,10 +29,27 @@ def check_request(request: EngineRequest, vocab_size: int, context_length: int) 
         raise ContextLengthError(
             f"the prompt has {num_prompt} tokens; with room for a reply at most {room} are possible"
         )
+    _check_output(request, context_length - num_prompt)
     _check_settings(request, num_prompt)
     _check_vocab("stop_token_ids", request.params.stop_token_ids, vocab_size)
     _check_vocab("logit_bias", [i for i, _ in request.params.logit_bias], vocab_size)
-    return replace(request, prompt_ids=_token_ids("prompt_ids", request.prompt_ids, vocab_size))
+    return replace(
+        request,
+        prompt_ids=_token_ids("prompt_ids", request.prompt_ids, vocab_size),
+        output_ids=_token_ids("output_ids", request.output_ids, vocab_size),
+    )
+
+
+def _check_output(request: EngineRequest, room: int) -> None:
+    num_output = checks.size("output_ids", request.output_ids)
+    if num_output > request.params.max_tokens:
+        raise InvalidRequestError(
+            f"output_ids has {num_output} tokens, more than max_tokens {request.params.max_tokens}"
+        )
+    if num_output > room:
+        raise ContextLengthError(
+            f"output_ids has {num_output} tokens; after this prompt at most {room} are possible"
+        )
 
 
 def _check_settings(request: EngineRequest, num_prompt: int) -> None:

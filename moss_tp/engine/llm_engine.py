@@ -22,6 +22,7 @@ from moss_tp.engine.detokenizer import ByteDecoder
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.reply import Reply
 from moss_tp.engine.request import EngineRequest
+from moss_tp.engine.resume import resume
 from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.chunk import Chunk
@@ -105,18 +106,23 @@ class LLMEngine:
 
         Raises InvalidRequestError for values that are wrong and for an id that is running,
         ContextLengthError for a prompt that leaves no room for a reply, and QueueFullError,
-        which a continuation never gets.
+        which a continuation never gets. A reply that `output_ids` end takes no step.
         """
         request = self.check_request(request)
         if request.request_id in self._requests:
             raise InvalidRequestError(f"request {request.request_id!r} is running already")
-        if not (self.can_add or request.is_continuation):
+        is_continuation = request.is_continuation or bool(request.output_ids)
+        if not (self.can_add or is_continuation):
             raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
         params = request.params
-        seq = self._sequence(request)
+        seq, reply = self._sequence(request), Reply(params, self._tokenizer)
+        resume(seq, reply, request.output_ids, self.config.context_length)
         ends_at = inf if params.max_time is None else self._clock() + params.max_time
-        self._requests[seq.request_id] = _Request(seq, Reply(params, self._tokenizer), ends_at)
-        self.scheduler.add(seq, request.priority, request.deadline_s, request.is_continuation)
+        self._requests[seq.request_id] = _Request(seq, reply, ends_at)
+        if seq.finish_reason is None:
+            self.scheduler.add(seq, request.priority, request.deadline_s, is_continuation)
+        else:
+            self._advanced.append(seq)
 
     def _sequence(self, request: EngineRequest) -> Sequence:
         params = request.params
@@ -226,4 +232,5 @@ class LLMEngine:
             num_prompt_tokens=seq.num_prompt_tokens,
             num_cached_tokens=seq.num_cached_tokens,
             logprobs=() if seq.params.logprobs is None else piece.tokens,
+            num_told_tokens=seq.num_told_tokens,
         )

@@ -112,6 +112,34 @@ def test_logprobs_are_returned_only_if_requested(llm: LLM) -> None:
         assert second <= best < 0  # bf16 has ties
 
 
+def test_a_reply_goes_on_after_the_tokens_that_were_told(llm: LLM) -> None:
+    """Greedy and after one chunk: test_same_bytes compares all paths."""
+    wholes = llm.generate(["a", "b"], GREEDY)
+    told = [wholes[0].token_ids[:5], []]
+    first, second = llm.generate(["a", "b"], GREEDY, told)
+    assert first.token_ids == wholes[0].token_ids[5:]
+    assert first.text and wholes[0].text.endswith(first.text)
+    assert [one.outputs[0].num_told_tokens for one in (first, second)] == [5, 0]
+    assert second.token_ids == wholes[1].token_ids
+    (ended,) = llm.generate(["a"], GREEDY, [wholes[0].token_ids])
+    assert (ended.token_ids, ended.text, ended.finish_reason) == ([], "", "length")
+
+
+@pytest.mark.parametrize(
+    ("output_ids", "n", "error"),
+    [
+        ([[1], [2]], 2, "output_ids is of one reply, and n is 2"),
+        ([[1]], 1, "output_ids has 1 replies for 2 prompts"),
+        ([1, 2], 1, "output_ids is not a list"),
+        ([[1.5], []], 1, "output_ids is not an integer"),
+        (5, 1, "output_ids is not a list"),
+    ],
+)
+def test_told_tokens_are_one_list_a_prompt(llm: LLM, output_ids: Any, n: int, error: str) -> None:
+    with pytest.raises(InvalidRequestError, match=error):
+        llm.generate(["a", "b"], replace(GREEDY, n=n), output_ids)
+
+
 def test_a_stop_string_is_cut_off(llm: LLM) -> None:
     (free,) = llm.generate(["a"], GREEDY)
     stop = free.text[2:4]
