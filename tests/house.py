@@ -191,6 +191,7 @@ ROOMS: dict[str, set[str]] = {
         "serve_app/app.py",
         "serve_app/cli",
         "serve_app/demo",
+        "serve_app/deployments",
         "serve_app/prompt",
         "serve_app/sessions",
     },
