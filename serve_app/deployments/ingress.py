@@ -52,6 +52,7 @@ class Ingress:
             health=self._model,
             model_name=self._settings.model_name,
             plugins=frozenset(self._plugins),
+            readiness=(self._store.is_ready,),
         )
         routes = [Route("/stats", self._stats), Mount("/", create_http_app(service))]
         return Starlette(routes=routes)

@@ -69,7 +69,7 @@ def _check_tokenizer(directory: Path, dialogue: Dialogue, vocab_size: int) -> No
 
 async def _check_store(url: str) -> bool:
     """Whether the store is durable. Raises when it is unusable."""
-    store = RedisSessionStore(url, StoreSettings(max_retries=1))
+    store = RedisSessionStore(url, StoreSettings(patience_s=2))
     try:
         await store.check()
         return await store.is_durable()
