@@ -194,8 +194,8 @@ def test_an_equation_is_right_or_has_no_result(
     found = solved(notation.finish(text))
     if found is not None:
         assert rest in ("", "{0} x", "x") or right == 0
-        exact = (right - summand) / (factor - right * (rest == "x"))
-        exact = exact if rest != "x" else -summand / (factor - right)
+        is_product = rest == "x" or (rest == "{0} x" and notation.separator == " ")
+        exact = -summand / (factor - right) if is_product else (right - summand) / factor
         assert list(found) == ["x"] and is_near(found["x"], exact, abs(float(exact)))
 
 
