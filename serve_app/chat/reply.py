@@ -97,6 +97,8 @@ class Replier:
             ) as deltas:
                 async for delta in deltas:
                     yield text.add(delta)
+                    if text.has_ended:  # leaving the pass aborts it
+                        break
         except DeadlineExceededError:
             if not text.has_begun:
                 raise

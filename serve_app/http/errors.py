@@ -56,6 +56,8 @@ TABLE: dict[type[Exception], HttpError] = {
     errors.IdempotencyMismatchError: HttpError(422, _INVALID, "idempotency_mismatch"),
     QueueFullError: HttpError(429, "rate_limit_error", "queue_full", 1),
     EngineDeadError: HttpError(500, "server_error", "engine_error", 5),
+    errors.NotReadyError: HttpError(503, "server_error", "overloaded", 2),
+    errors.DrainingError: HttpError(503, "server_error", "draining", 5),
     errors.StoreUnavailableError: HttpError(503, "server_error", "store_unavailable", 1),
     errors.TurnNotStoredError: HttpError(503, "server_error", "turn_not_stored", 1),
 }

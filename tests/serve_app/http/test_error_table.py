@@ -25,6 +25,7 @@ WITHOUT_A_REQUEST = {
     "StartError",
     "RayDiedError",
     "ChatError",
+    "ProxyError",
     "BenchError",
     "ConversationError",
 }
