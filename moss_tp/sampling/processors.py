@@ -13,6 +13,8 @@ from torch import Tensor
 
 from moss_tp.sampling.row import SamplingRow
 
+MIN_PENALTY = 1e-30  # fp32 is divided by it, and must stay finite
+
 
 def process_logits(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
     """Changes `logits (R, vocab_size)` in place."""
@@ -47,7 +49,9 @@ def _apply_penalties(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
 
     indices = np.repeat([i for i, _, _ in counted], lens)
     entries = _entries(logits, indices, np.concatenate([counts.ids for _, _, counts in counted]))
-    repetition = per_entry([params.repetition_penalty for _, params, _ in counted])
+    repetition = per_entry(
+        [max(params.repetition_penalty, MIN_PENALTY) for _, params, _ in counted]
+    )
     scores = logits.take(entries)
     scores = torch.where(scores < 0, scores * repetition, scores / repetition)
     if any(params.presence_penalty or params.frequency_penalty for _, params, _ in counted):

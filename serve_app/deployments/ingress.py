@@ -54,6 +54,7 @@ class Ingress:
             health=self._model,
             model_name=self._settings.model_name,
             plugins=frozenset(self._plugins),
+            readiness=(self._store.is_ready,),
             drain=self._drain,
         )
         routes = [Route("/stats", self._stats), Mount("/", create_http_app(service))]

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from serve_app.api import demo
 from serve_app.api.parsing import parse_body, parse_idempotency_key
 from serve_app.chat.turn import TurnRunner
-from serve_app.http.drain import Drain, ReadyUntilDrain
+from serve_app.http.drain import Drain
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.exchange import (
     MAX_BODY_BYTES,
@@ -23,17 +23,21 @@ from serve_app.http.exchange import (
     read_body,
     run_until_disconnect,
 )
-from serve_app.http.health import HealthProbe, health_routes
+from serve_app.http.health import Check, HealthProbe, health_routes
 
 
 @dataclass(frozen=True)
 class HttpService:
-    """What the routes use. `plugins` are the names of those that are deployed."""
+    """What the routes use. `plugins` are the names of those that are deployed.
+
+    `readiness` is what has to be true besides the model's health for a server to be ready.
+    """
 
     runner: TurnRunner
     health: HealthProbe
     model_name: str
     plugins: frozenset[str]
+    readiness: tuple[Check, ...] = ()
     drain: Drain = field(default_factory=Drain, kw_only=True)
     max_body_bytes: int = MAX_BODY_BYTES
     # Proxies close a silent connection, often after 30 or 60 s.
@@ -61,7 +65,7 @@ def create_http_app(service: HttpService) -> Starlette:
 
     routes = [
         Route("/", demo_chat, methods=["POST"]),
-        *health_routes(ReadyUntilDrain(service.health, service.drain)),
+        *health_routes(service.health, (service.drain.takes_turns, *service.readiness)),
         Route("/version", version),
     ]
     return Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)

@@ -7,10 +7,8 @@ It does not depend on Serve, and idle connections do not hold it.
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from serve_app.errors import DrainingError
-from serve_app.http.health import HealthProbe
 
 END_S = 5  # for turns that were told to end: each gives its lease back to the store
 
@@ -42,6 +40,10 @@ class Drain:
         await self._wait_idle(END_S)
         return num_cut
 
+    async def takes_turns(self) -> bool:
+        """A check of readiness."""
+        return not self.is_draining
+
     def check(self) -> None:
         """Raises DrainingError if no new turn is taken."""
         if self.is_draining:
@@ -67,17 +69,3 @@ class Drain:
     async def _wait_idle(self, within_s: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._is_idle.wait(), within_s)
-
-
-@dataclass(frozen=True)
-class ReadyUntilDrain:
-    """`probe`, but not ready from the beginning of the drain."""
-
-    probe: HealthProbe
-    drain: Drain
-
-    async def is_healthy(self) -> bool:
-        return await self.probe.is_healthy()
-
-    async def is_ready(self) -> bool:
-        return not self.drain.is_draining and await self.probe.is_ready()

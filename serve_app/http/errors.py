@@ -6,6 +6,7 @@ without details.
 
 import logging
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -26,7 +27,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HttpError:
-    """Status, type, code and, if a retry may help, the seconds to wait before it."""
+    """Status, type, code and, if a retry may help, the seconds to wait before it.
+
+    An error with an attribute `retry_after_s` knows better how long that is.
+    """
 
     status: int
     type: str
@@ -78,8 +82,8 @@ def error_body(error: Exception) -> dict[str, Any]:
 def to_response(error: Exception) -> Response:
     """The response to a request that failed before its response began."""
     entry = find(error)
-    retry = entry.retry_after_s
-    headers = None if retry is None else {"Retry-After": str(retry)}
+    retry_s = getattr(error, "retry_after_s", entry.retry_after_s)
+    headers = None if retry_s is None else {"Retry-After": str(max(1, ceil(retry_s)))}
     return JSONResponse(error_body(error), entry.status, headers)
 
 

@@ -280,5 +280,13 @@ def test_strongest_truncations_are_greedy() -> None:
         assert sample(logits, [make_row(params)]) == logits.argmax(-1).tolist()
 
 
+@pytest.mark.parametrize("top_k", [0, 40])
+def test_the_smallest_repetition_penalty_leaves_finite_scores(top_k: int) -> None:
+    logits = random_logits(5)
+    params = SamplingParams(repetition_penalty=5e-324, top_k=top_k, top_p=1)
+    best = int(logits.argmax())
+    assert sample(logits, [make_row(params, [best, EOS])]) == [best]
+
+
 def test_no_rows() -> None:
     assert sample(torch.empty(0, VOCAB), []) == []

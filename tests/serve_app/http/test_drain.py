@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.errors import DrainingError
 from serve_app.http.app import create_http_app
-from serve_app.http.drain import Drain, ReadyUntilDrain
+from serve_app.http.drain import Drain
 from serve_app.sessions.redis import RedisSessionStore
 from tests.support.http_server import serving
 from tests.support.site import Site, make_site
@@ -117,17 +117,9 @@ async def test_a_turn_between_check_and_start_is_refused_too() -> None:
         raise AssertionError("it must not run")
 
 
-class Probe:
-    async def is_healthy(self) -> bool:
-        return True
-
-    async def is_ready(self) -> bool:
-        return True
-
-
-async def test_readiness_ends_with_the_drain() -> None:
-    drain = Drain()
-    probe = ReadyUntilDrain(Probe(), drain)
-    assert (await probe.is_ready(), await probe.is_healthy()) == (True, True)
-    drain.begin()
-    assert (await probe.is_ready(), await probe.is_healthy()) == (False, True)
+async def test_readiness_ends_with_the_drain(site: Site) -> None:
+    async with client_of(site) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        site.service.drain.begin()
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/health")).status_code == 200

@@ -158,16 +158,16 @@ def test_a_serve_that_does_not_end_is_left_to_ray(
     never.set()
 
 
-def test_the_proxies_get_our_defaults_but_for_what_the_user_has_set(
+def test_serve_gets_our_defaults_but_for_what_the_user_has_set(
     fake: FakeServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    period, timeout, *_ = module.PROXY_ENVIRONMENT
-    for name in module.PROXY_ENVIRONMENT:
+    period, timeout, *_ = module.SERVE_ENVIRONMENT
+    for name in module.SERVE_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(period, "7")
     run(fake)
     assert os.environ[period] == "7"
-    assert os.environ[timeout] == module.PROXY_ENVIRONMENT[timeout]
+    assert os.environ[timeout] == module.SERVE_ENVIRONMENT[timeout]
 
 
 def test_the_wait_ends_with_what_check_raises() -> None:
