@@ -68,7 +68,7 @@ ROOMS: dict[str, set[str]] = {
     "moss_tp/llm.py": {"moss_tp", "moss_tp/engine"},
     "moss_tp/__init__.py": {"moss_tp", "moss_tp/engine", "moss_tp/llm.py"},
     # cluster
-    "cluster/launch": set(),
+    "cluster/launch": {"moss_tp"},
     "cluster": {"moss_tp"},
     "cluster/ranks": {
         "cluster",
@@ -116,7 +116,13 @@ ROOMS: dict[str, set[str]] = {
         "serve_app",
         "serve_app/prompt",
     },
-    "serve_app/sessions": {"moss_tp", "moss_tp/engine", "serve_app", "serve_app/prompt"},
+    "serve_app/sessions": {
+        "cluster/launch",
+        "moss_tp",
+        "moss_tp/engine",
+        "serve_app",
+        "serve_app/prompt",
+    },
     "serve_app/bench": {
         "moss_tp",
         "moss_tp/engine",
@@ -192,6 +198,7 @@ ROOMS: dict[str, set[str]] = {
         "serve_app/cli",
         "serve_app/demo",
         "serve_app/deployments",
+        "serve_app/http",
         "serve_app/prompt",
         "serve_app/sessions",
     },
