@@ -66,7 +66,7 @@ class PagedFake:
         batch = Batch(batch.ints.copy())
         self.batches.append(batch)
         self.rows.append(rows)
-        sampled: list[SampledToken] = []
+        histories: list[list[int]] = []
         tables = np.split(batch.block_tables, np.cumsum(batch.table_lens)[:-1])
         starts, contexts = batch.query_starts.tolist(), batch.context_lens.tolist()
         for i, (table, context) in enumerate(zip(tables, contexts, strict=True)):
@@ -74,15 +74,19 @@ class PagedFake:
             for position, token in enumerate(tokens, context - len(tokens)):
                 self._slots[self._slot(table, position)] = (position, token)
             for length in range(context - int(batch.num_logits[i]), context):
-                history = self._history(table, length + 1)
-                sampled.append(SampledToken(self._model(history)))
-        return sampled
+                histories.append(self._history(table, length + 1))
+        return self._sample(histories, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         self.on_death = on_death
 
     def close(self) -> None:
         self.is_closed = True
+
+    def _sample(
+        self, histories: Sequence[Sequence[int]], rows: Sequence[SamplingRow]
+    ) -> list[SampledToken]:
+        return [SampledToken(self._model(history)) for history in histories]
 
     def _slot(self, table: Ints, position: int) -> tuple[int, int]:
         block = int(table[position // self.block_size])
