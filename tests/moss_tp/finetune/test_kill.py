@@ -13,7 +13,7 @@ import pytest
 from moss_tp.finetune.manifest import Manifest
 from moss_tp.finetune.output import OutputDir, step_of
 from moss_tp.finetune.settings import FinetuneSettings
-from tests.support.finetune_run import (
+from tests.moss_tp.finetune.tiny_run import (
     Disturbance,
     are_equal,
     exported_weights,

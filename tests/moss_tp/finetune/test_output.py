@@ -10,7 +10,7 @@ from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.finetune.output import OutputDir, check_apart
 from moss_tp.finetune.settings import FinetuneSettings
 from moss_tp.finetune.trainer import finetune
-from tests.support.finetune_run import (
+from tests.moss_tp.finetune.tiny_run import (
     Disturbance,
     are_equal,
     exported_weights,
