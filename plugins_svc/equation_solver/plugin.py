@@ -26,6 +26,10 @@ class EquationSolver:
         for process in self._processes:
             self._idle.put(process)
 
+    async def ready(self) -> str:
+        """Nothing: it is ready at once."""
+        return ""
+
     async def run(self, argument: str) -> PluginOutput:
         """The roots; no result for text without an equation or a definite solution, or too slow."""
         loop = asyncio.get_running_loop()

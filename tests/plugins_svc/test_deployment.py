@@ -33,6 +33,9 @@ class ClosingLog:
     def __init__(self, log: Path) -> None:
         self._log = log
 
+    async def ready(self) -> str:
+        return ""
+
     async def run(self, argument: str) -> PluginOutput:
         return PluginOutput.no_result()
 

@@ -17,6 +17,9 @@ class Echo:
         self.prefix = prefix
         self.num_closed = 0
 
+    async def ready(self) -> str:
+        return ""
+
     async def run(self, argument: str) -> PluginOutput:
         return PluginOutput(True, (self.prefix + argument,))
 
