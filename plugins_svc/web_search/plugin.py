@@ -36,6 +36,9 @@ class WebSearch:
         found = await asyncio.to_thread(self._search, argument)
         return PluginOutput(True, items=tuple(found)) if found else PluginOutput.no_result()
 
+    async def check(self) -> None:
+        """Does nothing: an index that was read is whole."""
+
     def close(self) -> None:
         """Free the index."""
         self._indexing.close()

@@ -68,7 +68,7 @@ async def test_plugins_that_fail_or_hang_have_no_result(chat: Chat) -> None:
 )
 async def test_a_malformed_plugin_output_is_no_result(chat: Chat, answer: object) -> None:
     class Broken(FakePlugins):
-        async def run(self, call: Call) -> PluginOutput:
+        async def run(self, call: Call, timeout_s: float) -> PluginOutput:
             return cast(PluginOutput, answer)
 
     chat.plugins = Broken()
