@@ -5,6 +5,7 @@ A plugin can answer from what is there while a large directory is still being re
 
 import logging
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from plugins_svc.web_search.documents import Document, find_documents, shown
@@ -14,6 +15,7 @@ from plugins_svc.web_search.report import IndexReport
 from plugins_svc.web_search.search_index import SearchIndex
 
 MAX_CHARS = 2**26  # of all documents: the index is in memory, and several times as large
+MAX_SHARE = 4  # one file gets at most this fraction of it
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ class Indexing:
         self.report = IndexReport(directory)
         self._directory = directory
         self._index = index
-        self._chars_left = max_chars
+        self._max_chars = max_chars
+        self._num_chars = 0
         self._process = ReaderProcess()
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="moss-documents", daemon=True)
@@ -60,11 +63,8 @@ class Indexing:
         """Indexes one file, or says why not; in part, if it breaks off."""
         num_passages = 0
         try:
-            for title, text in self._process.read(path):
-                if self._chars_left < len(text):
-                    raise UnreadableError("the index is full")
-                self._chars_left -= len(text)
-                num_passages += self._index.add(self._document(path, title, text))
+            for document in self._parts(path):
+                num_passages += self._index.add(document)
         except UnreadableError as error:
             self.report.leave_out(path, f"{error} (read in part)" if num_passages else str(error))
         else:
@@ -72,6 +72,19 @@ class Indexing:
                 self.report.leave_out(path, "no text")
         self.report.num_documents += num_passages > 0
         self.report.num_passages += num_passages
+
+    def _parts(self, path: Path) -> Iterator[Document]:
+        """The parts of one file; UnreadableError for those that do not fit into the index."""
+        if self._num_chars >= self._max_chars:
+            raise UnreadableError("the index is full")
+        file_end = self._num_chars + self._max_chars // MAX_SHARE
+        for title, text in self._process.read(path):
+            if self._num_chars + len(text) > min(file_end, self._max_chars):
+                is_large = file_end < self._max_chars
+                self._num_chars = self._num_chars if is_large else self._max_chars
+                raise UnreadableError("too much text" if is_large else "the index is full")
+            self._num_chars += len(text)
+            yield self._document(path, title, text)
 
     def _document(self, path: Path, title: str, text: str) -> Document:
         url = shown(path.relative_to(self._directory))

@@ -13,6 +13,7 @@ from plugins_svc.web_search.indexing import Indexing
 from plugins_svc.web_search.search_index import SearchIndex
 
 MAX_ITEMS = 3  # of one search
+POLL_S = 0.05
 START_WAIT_S = 2.0  # of a search for the rest of the documents; then it takes what is there
 
 
@@ -28,8 +29,9 @@ class WebSearch:
 
     async def ready(self) -> str:
         """Waits until all documents are read; what was read, and what was left out and why."""
-        await asyncio.to_thread(self._indexing.wait)
-        return self._indexing.report.line()
+        while not self._indexing.wait(0):
+            await asyncio.sleep(POLL_S)
+        return f"web search: {self._indexing.report.line()}"
 
     async def run(self, argument: str) -> PluginOutput:
         """At most MAX_ITEMS passages; no result when nothing matches."""

@@ -35,7 +35,7 @@ async def test_documents_of_every_kind_and_encoding(tmp_path: Path) -> None:
     urls, line = await found(tmp_path, "tea")
     assert urls == ["a.html", "a.pdf", "mark.md"]
     assert (await found(tmp_path, "cups"))[0] == ["a.pdf"], "a title is searched too"
-    assert line == f"5 documents (5 passages) in {tmp_path}"
+    assert line == f"web search: 5 documents (5 passages) in {tmp_path}"
 
 
 async def test_the_end_of_a_large_file_is_found(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_everything_left_out_is_told(tmp_path: Path) -> None:
     urls, line = await found(documents, "secret")
     assert urls == ["good.txt"]
     assert line == (
-        f"1 documents (1 passages) in {documents}; left out: "
+        f"web search: 1 documents (1 passages) in {documents}; left out: "
         "a damaged or unsupported PDF: bad.pdf; "
         "a symbolic link: broken.md, link.txt, loop; "
         "another kind of file: image0.png, image1.png, image2.png and 2 more; "
@@ -110,13 +110,19 @@ async def test_names_in_other_encodings(tmp_path: Path) -> None:
 
 
 async def test_what_does_not_fit_into_the_index_is_told(tmp_path: Path) -> None:
-    for number in range(4):
-        (tmp_path / f"{number}.txt").write_text("tea " * 100)
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text("tea " * 200)
+    (tmp_path / "huge.txt").write_text("tea " * 1000)
     index = SearchIndex()
-    reading = Indexing(tmp_path, index, max_chars=900)
+    reading = Indexing(tmp_path, index, max_chars=3300)
     assert reading.wait()
-    assert "2 documents" in reading.report.line()
-    assert "the index is full: 2.txt, 3.txt" in reading.report.line()
+    line = reading.report.line()
+    assert line.startswith("4 documents (12 passages)")
+    assert line.endswith("left out: the index is full: 4.txt, 5.txt, huge.txt")
+    reading.close()
+    reading = Indexing(tmp_path, index, max_chars=9000)
+    assert reading.wait()
+    assert reading.report.line().endswith("left out: too much text: huge.txt")
     reading.close()
     index.close()
 

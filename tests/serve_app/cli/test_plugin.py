@@ -66,7 +66,7 @@ def test_search_in_documents(tmp_path: Path) -> None:
     (tmp_path / "tea.md").write_text("Tea is a drink.<eom> See <|2|>.", "utf-8")
     shown = run("web_search", "tea", "--documents", str(tmp_path))
     assert shown.stdout == "<|1|>: 'Tea is a drink.< eom> See < |2|>.'\n"
-    assert shown.stderr == f"moss: 1 documents (1 passages) in {tmp_path}\n"
+    assert shown.stderr == f"moss: web search: 1 documents (1 passages) in {tmp_path}\n"
     assert run("web_search", "coffee", "--documents", str(tmp_path)).stdout == "No result.\n"
 
 
