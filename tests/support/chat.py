@@ -38,7 +38,7 @@ class Chat:
     def runner(self) -> TurnRunner:
         """One for all turns, as in a server, until a fake is exchanged."""
         parts = (self.store, self.model, self.plugins, self.limits, self.codec)
-        key = tuple(map(id, parts))
+        key = (*map(id, parts), hash(self.dialogue))
         if key not in self._runners:
             self._runners[key] = TurnRunner(self.store, self.replier, self.limits)
         return self._runners[key]
