@@ -146,6 +146,7 @@ def test_a_step_costs_one_control_message(tiny_model: str) -> None:
     config = EngineConfig(tiny_model, 2, dtype="float32", step_timeout_s=600)
     engine = build_engine(config)
     assert isinstance(engine.executor, LocalExecutor)
+    engine.executor._driver._stop_threads.set()  # no heartbeat in between
     counts = engine.executor._driver._runner.group.counts
     engine.add_request(EngineRequest("a", [1, 2, 3], LONG))
     engine.step()
