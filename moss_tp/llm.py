@@ -6,6 +6,7 @@ from itertools import count
 from types import TracebackType
 from typing import Self
 
+from moss_tp.checks import items, shown, size
 from moss_tp.config import resolve_model
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.outputs import CompletionOutput, RequestOutput, TokenDelta
@@ -70,22 +71,25 @@ class LLM:
         self,
         prompts: Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        output_ids: Sequence[Sequence[int]] | None = None,
     ) -> list[RequestOutput]:
         """One output per prompt, in order, with `n` replies as its params say. Text is encoded
         without special tokens.
 
+        `output_ids` has, for each prompt, the first tokens of its reply (or none): the reply goes
+        on after them as it would have, and its output holds what comes after them.
+
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
         when a rank is lost.
         """
-        if isinstance(prompts, str):
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise InvalidRequestError("prompts is a list: put a single prompt into one")
+        told = _told_each(output_ids, len(prompts))
         groups = [
-            self._requests(self._encode(prompt), one)
-            for prompt, one in zip(prompts, _one_each(params, len(prompts)), strict=True)
+            self._requests(prompt, one, ids)
+            for prompt, one, ids in zip(prompts, _one_each(params, len(prompts)), told, strict=True)
         ]
         requests = [request for group in groups for request in group]
-        for request in requests:
-            self.engine.check_request(request)
         deltas: _Deltas = {request.request_id: [] for request in requests}
         try:
             self._run(groups, deltas)
@@ -109,15 +113,27 @@ class LLM:
     ) -> None:
         self.close()
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-
-    def _requests(self, prompt_ids: list[int], params: SamplingParams) -> list[EngineRequest]:
-        """One request for each of the `n` replies."""
+    def _requests(
+        self, prompt: Prompt, params: SamplingParams, output_ids: Sequence[int]
+    ) -> list[EngineRequest]:
+        """One request for each of the `n` replies, checked."""
+        if params.n > 1 and len(output_ids) > 0:
+            raise InvalidRequestError(f"output_ids is of one reply, and n is {params.n}")
         name = next(self._request_ids)
+        prompt_ids = self._encode(prompt) if isinstance(prompt, str) else prompt
         return [
-            EngineRequest(f"{name}.{i}", prompt_ids, one) for i, one in enumerate(params.split())
+            self.engine.check_request(
+                EngineRequest(f"{name}.{i}", prompt_ids, one, output_ids=output_ids)
+            )
+            for i, one in enumerate(params.split())
         ]
+
+    def _encode(self, prompt: str) -> list[int]:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(f"prompts has text that is no Unicode: {error}") from error
+        return self.tokenizer.encode(prompt)
 
     def _run(self, groups: Sequence[Sequence[EngineRequest]], deltas: _Deltas) -> None:
         """Runs all requests to their end. The other replies to a prompt are added once the first
@@ -154,14 +170,29 @@ def _completion(request: EngineRequest, deltas: Sequence[TokenDelta]) -> Complet
         text="".join(delta.text for delta in deltas),
         finish_reason=finish_reason,
         logprobs=None if request.params.logprobs is None else logprobs,
+        num_told_tokens=deltas[-1].num_told_tokens,
     )
 
 
-def _one_each(
-    params: SamplingParams | Sequence[SamplingParams] | None, num_prompts: int
-) -> Sequence[SamplingParams]:
+def _one_each(params: object, num_prompts: int) -> Sequence[SamplingParams]:
     if params is None or isinstance(params, SamplingParams):
         return [params or SamplingParams()] * num_prompts
+    if not isinstance(params, Sequence):
+        raise InvalidRequestError(f"params is not SamplingParams: {shown(params)}")
     if len(params) != num_prompts:
         raise InvalidRequestError(f"{len(params)} sampling params for {num_prompts} prompts")
+    for one in params:
+        if not isinstance(one, SamplingParams):
+            raise InvalidRequestError(f"params has {shown(one)}, which is not SamplingParams")
     return params
+
+
+def _told_each(output_ids: object, num_prompts: int) -> Sequence[Sequence[int]]:
+    if output_ids is None:
+        return [()] * num_prompts
+    each = items("output_ids", output_ids, num_prompts)
+    if len(each) != num_prompts:
+        raise InvalidRequestError(f"output_ids has {len(each)} replies for {num_prompts} prompts")
+    for one in each:
+        size("output_ids", one)
+    return each

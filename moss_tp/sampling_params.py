@@ -1,10 +1,11 @@
 """The sampling parameters of a request: validated on construction, immutable afterwards."""
 
 import hashlib
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
+from typing import Any
 
+from moss_tp import checks
 from moss_tp.errors import InvalidRequestError
 
 MAX_LOGPROBS = 20
@@ -43,7 +44,10 @@ class SamplingParams:
     none), under the model's own distribution, before all of the above. `n` is the number of
     independent replies. A `seed` makes the reply reproducible, whatever it is batched with.
 
-    Raises InvalidRequestError, naming the field, for a value out of range.
+    `logit_bias` may be given as a mapping, `stop` as one string or None, collections as lists,
+    sets or arrays, and numbers as numpy's: the fields hold tuples and plain numbers.
+
+    Raises InvalidRequestError, naming the field, for a value of another type or out of range.
     """
 
     temperature: float = 0.7
@@ -67,18 +71,12 @@ class SamplingParams:
     n: int = 1
 
     def __post_init__(self) -> None:
+        for field, read in _READERS.items():
+            object.__setattr__(self, field, read(field, getattr(self, field)))
         for field, is_valid in (*self._check_numbers(), *self._check_limits()):
             if not is_valid:
-                raise InvalidRequestError(f"{field} is out of range: {getattr(self, field)!r}")
-        if not _is_stop_strings(self.stop):
-            raise InvalidRequestError(
-                f"stop is at most {MAX_STOP_STRINGS} strings of 1 to {MAX_STOP_LENGTH} characters"
-            )
-        if not _is_logit_bias(self.logit_bias):
-            raise InvalidRequestError(
-                f"logit_bias is at most {MAX_BIASES} pairs of an id, each once, "
-                "and a number from -100 to 100"
-            )
+                value = checks.shown(getattr(self, field))
+                raise InvalidRequestError(f"{field} is out of range: {value}")
 
     @property
     def is_greedy(self) -> bool:
@@ -113,9 +111,8 @@ class SamplingParams:
     def _check_limits(self) -> Iterator[tuple[str, bool]]:
         yield "max_tokens", self.max_tokens >= 1
         yield "min_tokens", 0 <= self.min_tokens <= self.max_tokens
-        yield "max_time", self.max_time is None or 0 < self.max_time < math.inf
+        yield "max_time", self.max_time is None or self.max_time > 0
         yield "seed", self.seed is None or 0 <= self.seed < 2**63
-        yield "stop_token_ids", len(self.stop_token_ids) <= MAX_STOP_TOKEN_IDS
         yield "logprobs", self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS
         yield "n", 1 <= self.n <= MAX_N
 
@@ -129,17 +126,61 @@ def derive_seed(seed: int, *path: int) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 
-def _is_stop_strings(stop: tuple[str, ...]) -> bool:
-    return (
-        not isinstance(stop, str)
-        and len(stop) <= MAX_STOP_STRINGS
-        and all(1 <= len(text) <= MAX_STOP_LENGTH for text in stop)
-    )
+def _stop_strings(field: str, value: object) -> tuple[str, ...]:
+    stops = (value,) if isinstance(value, str) else _members(field, value, MAX_STOP_STRINGS)
+    if not all(isinstance(stop, str) and 1 <= len(stop) <= MAX_STOP_LENGTH for stop in stops):
+        raise InvalidRequestError(
+            f"{field} is not a list of strings of 1 to {MAX_STOP_LENGTH} characters: "
+            f"{checks.shown(value)}"
+        )
+    return tuple(map(str, stops))
 
 
-def _is_logit_bias(pairs: tuple[tuple[int, float], ...]) -> bool:
-    return (
-        len(pairs) <= MAX_BIASES
-        and len({token_id for token_id, _ in pairs}) == len(pairs)
-        and all(-100 <= bias <= 100 for _, bias in pairs)
-    )
+def _ids(field: str, value: object) -> tuple[int, ...]:
+    members = _members(field, value, MAX_STOP_TOKEN_IDS)
+    return tuple(checks.integer(field, member) for member in members)
+
+
+def _biases(field: str, value: object) -> tuple[tuple[int, float], ...]:
+    given = tuple(value.items()) if isinstance(value, Mapping) else value
+    pairs = tuple(_bias(field, pair) for pair in _members(field, given, MAX_BIASES))
+    if len({token_id for token_id, _ in pairs}) != len(pairs):
+        raise InvalidRequestError(f"{field} is wrong: it has an id twice")
+    return pairs
+
+
+def _bias(field: str, pair: object) -> tuple[int, float]:
+    members = checks.items(field, pair, 2)
+    if isinstance(pair, Set) or len(members) != 2:
+        raise InvalidRequestError(f"{field} is not pairs of an id and a bias: {checks.shown(pair)}")
+    bias = checks.number(field, members[1])
+    if not -100 <= bias <= 100:
+        raise InvalidRequestError(f"{field} is out of range: {bias}")
+    return checks.integer(field, members[0]), bias
+
+
+def _members(field: str, value: object, limit: int) -> tuple[Any, ...]:
+    return () if value is None else checks.items(field, value, limit)
+
+
+_READERS: dict[str, Callable[[str, object], object]] = {
+    "temperature": checks.number,
+    "top_p": checks.number,
+    "top_k": checks.integer,
+    "min_p": checks.number,
+    "repetition_penalty": checks.number,
+    "presence_penalty": checks.number,
+    "frequency_penalty": checks.number,
+    "logit_bias": _biases,
+    "length_penalty": checks.number,
+    "regulation_start": checks.integer,
+    "max_tokens": checks.integer,
+    "min_tokens": checks.integer,
+    "max_time": checks.optional(checks.number),
+    "seed": checks.optional(checks.integer),
+    "stop": _stop_strings,
+    "stop_token_ids": _ids,
+    "ignore_eos": checks.boolean,
+    "logprobs": checks.optional(checks.integer),
+    "n": checks.integer,
+}

@@ -8,10 +8,10 @@ ROOMS: dict[str, set[str]] = {
     # moss_tp
     "moss_tp": set(),
     "moss_tp/native": set(),
-    "moss_tp/finetune": {"moss_tp"},
     "moss_tp/kernels": set(),
     "moss_tp/sampling": {"moss_tp"},
     "moss_tp/weights": {"moss_tp"},
+    "moss_tp/finetune": {"moss_tp", "moss_tp/weights"},
     "moss_tp/kernels/cpu/runtime": {"moss_tp/native"},
     "moss_tp/parallel": {"moss_tp/native"},
     "moss_tp/kernels/reference": {"moss_tp/kernels"},
@@ -33,7 +33,6 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels/cpu/attention",
         "moss_tp/kernels/cpu/linear",
         "moss_tp/kernels/cpu/runtime",
-        "moss_tp/kernels/reference",
         "moss_tp/native",
     },
     "moss_tp/kernels/__init__.py": {
@@ -68,7 +67,7 @@ ROOMS: dict[str, set[str]] = {
     "moss_tp/llm.py": {"moss_tp", "moss_tp/engine"},
     "moss_tp/__init__.py": {"moss_tp", "moss_tp/engine", "moss_tp/llm.py"},
     # cluster
-    "cluster/launch": set(),
+    "cluster/launch": {"moss_tp"},
     "cluster": {"moss_tp"},
     "cluster/ranks": {
         "cluster",
@@ -116,7 +115,13 @@ ROOMS: dict[str, set[str]] = {
         "serve_app",
         "serve_app/prompt",
     },
-    "serve_app/sessions": {"moss_tp", "moss_tp/engine", "serve_app", "serve_app/prompt"},
+    "serve_app/sessions": {
+        "cluster/launch",
+        "moss_tp",
+        "moss_tp/engine",
+        "serve_app",
+        "serve_app/prompt",
+    },
     "serve_app/bench": {
         "moss_tp",
         "moss_tp/engine",
@@ -186,11 +191,13 @@ ROOMS: dict[str, set[str]] = {
     "serve_app/cli/serve": {
         "cluster/launch",
         "moss_tp",
+        "moss_tp/weights",
         "serve_app",
         "serve_app/app.py",
         "serve_app/cli",
         "serve_app/demo",
         "serve_app/deployments",
+        "serve_app/http",
         "serve_app/prompt",
         "serve_app/sessions",
     },
@@ -245,4 +252,5 @@ TORCH_FREE = (
     "moss_tp.sampling.token_history",
     "moss_tp.sampling.uniforms",
     "moss_tp.engine.scheduling.waiting_queue",
+    "moss_tp.weights.checkpoint",
 )

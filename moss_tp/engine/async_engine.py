@@ -79,6 +79,7 @@ class AsyncEngine:
         The first `anext` raises InvalidRequestError, ContextLengthError or QueueFullError, or
         DeadlineExceededError after `deadline_s` in the queue. EngineDeadError may come any time.
         """
+        request = self._engine.check_request(request)
         stream = Stream()
         is_done = False
         self._post(lambda: self._add(request, stream))

@@ -15,22 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Protocol
 
+from moss_tp.engine.check_request import check_request
 from moss_tp.engine.detokenizer import ByteDecoder
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.reply import Reply
 from moss_tp.engine.request import EngineRequest
+from moss_tp.engine.resume import resume
 from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence
-from moss_tp.engine.scheduling.waiting_queue import MAX_PRIORITY
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import (
     ConfigError,
-    ContextLengthError,
     EngineDeadError,
     InvalidRequestError,
     QueueFullError,
@@ -41,13 +40,12 @@ from moss_tp.sampling.row import SampledToken
 MANY_TEXTS = 16
 
 
-class ModelIds(Protocol):
-    """The part of `moss_tp.config.ModelConfig` that limits a request's token ids."""
+@dataclass(frozen=True)
+class ModelIds:
+    """A model's token ids: how many there are, and those that end a reply, the usual one first."""
 
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def eos_token_id(self) -> int: ...
+    vocab_size: int
+    eos_ids: tuple[int, ...]
 
 
 @dataclass
@@ -104,60 +102,42 @@ class LLMEngine:
     def add_request(self, request: EngineRequest) -> None:
         """Queues a request; `expire` gives it up once it waited for `deadline_s` seconds.
 
-        Raises InvalidRequestError for values out of range and for an id that is running,
+        Raises InvalidRequestError for values that are wrong and for an id that is running,
         ContextLengthError for a prompt that leaves no room for a reply, and QueueFullError,
-        which a continuation never gets.
+        which a continuation never gets. A reply that `output_ids` end takes no step.
         """
-        self.check_request(request)
+        request = self.check_request(request)
         if request.request_id in self._requests:
             raise InvalidRequestError(f"request {request.request_id!r} is running already")
-        if not (self.can_add or request.is_continuation):
+        is_continuation = request.is_continuation or bool(request.output_ids)
+        if not (self.can_add or is_continuation):
             raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
         params = request.params
-        seq = self._sequence(request)
+        seq, reply = self._sequence(request), Reply(params, self._tokenizer)
+        resume(seq, reply, request.output_ids, self.config.context_length)
         ends_at = inf if params.max_time is None else self._clock() + params.max_time
-        self._requests[seq.request_id] = _Request(seq, Reply(params, self._tokenizer), ends_at)
-        self.scheduler.add(seq, request.priority, request.deadline_s, request.is_continuation)
+        self._requests[seq.request_id] = _Request(seq, reply, ends_at)
+        if seq.finish_reason is None:
+            self.scheduler.add(seq, request.priority, request.deadline_s, is_continuation)
+        else:
+            self._advanced.append(seq)
 
     def _sequence(self, request: EngineRequest) -> Sequence:
         params = request.params
-        eos_id = None if params.ignore_eos else self._model.eos_token_id
+        eos_ids = () if params.ignore_eos else self._model.eos_ids
         return Sequence(
             request.request_id,
             list(request.prompt_ids),
             params,
-            stop_ids=frozenset((*params.stop_token_ids, *(() if eos_id is None else (eos_id,)))),
+            stop_ids=frozenset((*params.stop_token_ids, *eos_ids)),
             salt=request.salt,
             num_shared_tokens=request.num_shared_tokens,
-            eos_id=eos_id,
+            eos_id=eos_ids[0] if eos_ids else None,
         )
 
-    def check_request(self, request: EngineRequest) -> None:
-        """Raises what `add_request` raises about the request itself."""
-        prompt_ids, params = request.prompt_ids, request.params
-        if not prompt_ids:
-            raise InvalidRequestError("the prompt is empty")
-        if len(prompt_ids) >= self.config.context_length:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt_ids)} tokens; with room for a reply at most "
-                f"{self.config.context_length - 1} are possible"
-            )
-        if not -MAX_PRIORITY <= request.priority <= MAX_PRIORITY:
-            raise InvalidRequestError(f"priority is out of range: {request.priority}")
-        if not 0 <= request.num_shared_tokens <= len(prompt_ids):
-            raise InvalidRequestError(
-                f"num_shared_tokens is out of range: {request.num_shared_tokens}"
-            )
-        if params.n != 1:
-            raise InvalidRequestError("n: the engine takes single requests; split() makes them")
-        vocab_size = self._model.vocab_size
-        biased_ids = [token_id for token_id, _ in params.logit_bias]
-        ids = (*prompt_ids, *params.stop_token_ids, *biased_ids)
-        for token_id in (min(ids), max(ids)):
-            if not 0 <= token_id < vocab_size:
-                raise InvalidRequestError(
-                    f"token id {token_id} is outside the vocabulary of {vocab_size}"
-                )
+    def check_request(self, request: EngineRequest) -> EngineRequest:
+        """Raises what `add_request` raises about the request itself; see `check_request`."""
+        return check_request(request, self._model.vocab_size, self.config.context_length)
 
     def abort(self, request_id: str) -> None:
         """Drops a request and frees its blocks. Does nothing for one that is unknown or done."""
@@ -250,4 +230,5 @@ class LLMEngine:
             num_prompt_tokens=seq.num_prompt_tokens,
             num_cached_tokens=seq.num_cached_tokens,
             logprobs=() if seq.params.logprobs is None else piece.tokens,
+            num_told_tokens=seq.num_told_tokens,
         )

@@ -14,7 +14,8 @@ class TokenDelta:
 
     `text` never splits a UTF-8 character and never contains a special token or part of a stop
     string; it may be empty. `finish_reason` is set on the last delta only. `logprobs` has one
-    entry per token if the request wants them.
+    entry per token if the request wants them. `num_told_tokens` came with the request as
+    `output_ids`: no delta has them, and they count as the reply's.
     """
 
     token_ids: tuple[int, ...]
@@ -23,19 +24,23 @@ class TokenDelta:
     num_prompt_tokens: int
     num_cached_tokens: int
     logprobs: tuple[SampledToken, ...] = ()
+    num_told_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class CompletionOutput:
     """One of a request's `n` replies. `token_ids` includes a stop id at its end, `text` does not.
 
-    `logprobs` has one entry per token, or is None if the request did not want them.
+    `logprobs` has one entry per token, or is None if the request did not want them. A resumed
+    reply goes on in all three where the tokens end that the request came with; the number of
+    those is `num_told_tokens`.
     """
 
     token_ids: list[int]
     text: str
     finish_reason: FinishReason
     logprobs: list[SampledToken] | None
+    num_told_tokens: int = 0
 
 
 @dataclass(frozen=True)

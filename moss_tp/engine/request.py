@@ -25,3 +25,4 @@ class EngineRequest:
     priority: int = 0
     deadline_s: float | None = None
     is_continuation: bool = False
+    output_ids: Sequence[int] = ()

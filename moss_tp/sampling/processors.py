@@ -13,6 +13,8 @@ from torch import Tensor
 
 from moss_tp.sampling.row import SamplingRow
 
+MIN_PENALTY = 1e-30  # fp32 is divided by it, and must stay finite
+
 
 def process_logits(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
     """Changes `logits (R, vocab_size)` in place."""
@@ -29,10 +31,11 @@ def process_logits(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
 
 def _biases(row: SamplingRow) -> Iterable[tuple[int, float]]:
     """`logit_bias`, and eos's bonus where the row is greedy: a random draw adds it itself, after
-    top-k, top-p and min-p."""
-    yield from row.params.logit_bias
+    top-k, top-p and min-p. Each id once, since nothing orders two additions to one logit."""
+    biases = dict(row.params.logit_bias)
     if row.params.is_greedy and row.eos_id is not None and row.eos_bonus:
-        yield row.eos_id, row.eos_bonus
+        biases[row.eos_id] = biases.get(row.eos_id, 0.0) + row.eos_bonus
+    return biases.items()
 
 
 def _apply_penalties(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
@@ -47,7 +50,9 @@ def _apply_penalties(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
 
     indices = np.repeat([i for i, _, _ in counted], lens)
     entries = _entries(logits, indices, np.concatenate([counts.ids for _, _, counts in counted]))
-    repetition = per_entry([params.repetition_penalty for _, params, _ in counted])
+    repetition = per_entry(
+        [max(params.repetition_penalty, MIN_PENALTY) for _, params, _ in counted]
+    )
     scores = logits.take(entries)
     scores = torch.where(scores < 0, scores * repetition, scores / repetition)
     if any(params.presence_penalty or params.frequency_penalty for _, params, _ in counted):

@@ -3,18 +3,24 @@
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moss_tp import LLM, RequestOutput, SamplingParams
 from moss_tp.engine.running.batch import Batch
 from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import derive_seed
+from tests.support.anything import anything
 from tests.support.tiny_moss import EOS_ID, make_checkpoint
 
+FIELDS = [one.name for one in fields(SamplingParams)]
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 
 
@@ -106,6 +112,34 @@ def test_logprobs_are_returned_only_if_requested(llm: LLM) -> None:
         assert second <= best < 0  # bf16 has ties
 
 
+def test_a_reply_goes_on_after_the_tokens_that_were_told(llm: LLM) -> None:
+    """Greedy and after one chunk: test_same_bytes compares all paths."""
+    wholes = llm.generate(["a", "b"], GREEDY)
+    told = [wholes[0].token_ids[:5], []]
+    first, second = llm.generate(["a", "b"], GREEDY, told)
+    assert first.token_ids == wholes[0].token_ids[5:]
+    assert first.text and wholes[0].text.endswith(first.text)
+    assert [one.outputs[0].num_told_tokens for one in (first, second)] == [5, 0]
+    assert second.token_ids == wholes[1].token_ids
+    (ended,) = llm.generate(["a"], GREEDY, [wholes[0].token_ids])
+    assert (ended.token_ids, ended.text, ended.finish_reason) == ([], "", "length")
+
+
+@pytest.mark.parametrize(
+    ("output_ids", "n", "error"),
+    [
+        ([[1], [2]], 2, "output_ids is of one reply, and n is 2"),
+        ([[1]], 1, "output_ids has 1 replies for 2 prompts"),
+        ([1, 2], 1, "output_ids is not a list"),
+        ([[1.5], []], 1, "output_ids is not an integer"),
+        (5, 1, "output_ids is not a list"),
+    ],
+)
+def test_told_tokens_are_one_list_a_prompt(llm: LLM, output_ids: Any, n: int, error: str) -> None:
+    with pytest.raises(InvalidRequestError, match=error):
+        llm.generate(["a", "b"], replace(GREEDY, n=n), output_ids)
+
+
 def test_a_stop_string_is_cut_off(llm: LLM) -> None:
     (free,) = llm.generate(["a"], GREEDY)
     stop = free.text[2:4]
@@ -130,10 +164,55 @@ def test_a_bad_prompt_starts_no_request(llm: LLM) -> None:
         llm.generate([[1], []], GREEDY)
     with pytest.raises(InvalidRequestError, match="put a single prompt into one"):
         llm.generate("hello", GREEDY)
+    for prompts in (None, 5, {"a": 1}, iter(["a"])):
+        with pytest.raises(InvalidRequestError, match="put a single prompt into one"):
+            llm.generate(prompts, GREEDY)  # type: ignore[arg-type]
+    for prompt in ([1.0, 2.0], [True], [[1]], 5, None, b"a", [278], [-1], "a\ud800"):
+        with pytest.raises(InvalidRequestError, match="prompt"):
+            llm.generate(["good", prompt], GREEDY)  # type: ignore[list-item]
+    wrong: list[Any] = [5, [None, None], [GREEDY, {}], {}]
+    for params in wrong:
+        with pytest.raises(InvalidRequestError, match="params"):
+            llm.generate(["a", "b"], params)
     with pytest.raises(InvalidRequestError, match="1 sampling params for 2 prompts"):
         llm.generate(["a", "b"], [GREEDY])
     assert llm.engine.num_steps == steps
     assert llm.generate([], GREEDY) == []
+
+
+_extreme = st.fixed_dictionaries(
+    {"max_tokens": st.sampled_from([1, 3, 2**62])},
+    optional={
+        "temperature": st.sampled_from([0, 5e-324, 1e-3, 1, 10]),
+        "top_p": st.sampled_from([5e-324, 0.5, 1]),
+        "top_k": st.sampled_from([0, 1, 70, 300, 2**63 - 1]),
+        "min_p": st.sampled_from([0, 5e-324, 1]),
+        "repetition_penalty": st.sampled_from([5e-324, 1, 10]),
+        "presence_penalty": st.floats(-2, 2),
+        "frequency_penalty": st.floats(-2, 2),
+        "logit_bias": st.dictionaries(st.integers(0, 276), st.floats(-100, 100)),
+        "length_penalty": st.sampled_from([5e-324, 1, 10]),
+        "regulation_start": st.sampled_from([0, 2, 2**63 - 1]),
+        "min_tokens": st.sampled_from([0, 1, 2**62]),
+        "seed": st.sampled_from([0, 2**63 - 1]),
+        "stop": st.text(min_size=1, max_size=3),
+        "stop_token_ids": st.sets(st.integers(0, 276), max_size=64),
+        "max_time": st.sampled_from([5e-324, 1.7e308]),
+        "logprobs": st.sampled_from([0, 20]),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(_extreme | st.dictionaries(st.sampled_from(FIELDS), anything), max_size=4))
+def test_no_accepted_params_end_the_engine(llm: LLM, values: list[dict[str, Any]]) -> None:
+    params = [GREEDY]
+    for one in values:
+        with suppress(InvalidRequestError):
+            params.append(SamplingParams(**one))
+    with suppress(InvalidRequestError):
+        llm.generate([[1, 2]] * len(params), params)
+    assert len(llm.generate([[1, 2]], GREEDY)[0].token_ids) == 8
 
 
 def test_a_missing_model_is_one_clear_error(tmp_path: Path) -> None:

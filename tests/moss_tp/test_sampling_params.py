@@ -1,14 +1,22 @@
-"""The ranges of sampling parameters, and their split into single replies."""
+"""The types and ranges of sampling parameters, and their split into single replies."""
 
 import math
-from dataclasses import replace
+import pickle
+from dataclasses import fields, replace
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moss_tp.errors import InvalidRequestError
 from moss_tp.sampling_params import SamplingParams, derive_seed
+from tests.support.anything import anything
 
+OPTIONAL = ("max_time", "seed", "logprobs")
 BAD: list[tuple[str, list[Any]]] = [
     ("temperature", [-0.1, 11, math.nan, math.inf]),
     ("top_p", [0, 1.1, math.nan]),
@@ -24,11 +32,27 @@ BAD: list[tuple[str, list[Any]]] = [
     ("min_tokens", [-1, 513]),
     ("max_time", [0, -1, math.nan, math.inf]),
     ("seed", [-1, 2**63]),
-    ("stop", [("",), ("x" * 257,), tuple("abcdefghijklmnopq"), "stop"]),
-    ("stop_token_ids", [(1,) * 65]),
+    ("stop", [("",), ("x" * 257,), tuple("abcdefghijklmnopq"), "", 5, [5], b"x", {"a": 1}]),
+    ("stop_token_ids", [(1,) * 65, 5, (1.0,), (True,), "5", ((1,),)]),
     ("logprobs", [-1, 21]),
     ("n", [0, 129]),
 ]
+NUMBERS = [
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "length_penalty",
+    "max_time",
+]
+INTEGERS = ["top_k", "regulation_start", "max_tokens", "min_tokens", "seed", "logprobs", "n"]
+BAD += [(field, ["0.5", True, 1j, [1], Decimal("0.5"), 10**400]) for field in NUMBERS]
+BAD += [(field, [4.5, 4.0, "4", True, math.nan, [4], 2**63, 10**400]) for field in INTEGERS]
+BAD += [(field, [None]) for field in NUMBERS + INTEGERS if field not in OPTIONAL]
+BAD += [("ignore_eos", [1, 0, "yes", None])]
+BAD += [("logit_bias", [5, {5}, ["ab"], [(5,)], {"5": 1}, {5: "1"}, {5: None}, {True: 1}])]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +61,41 @@ BAD: list[tuple[str, list[Any]]] = [
 def test_value_out_of_range_is_named(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequestError, match=rf"^{field} is "):
         SamplingParams(**{field: value})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from([one.name for one in fields(SamplingParams)]), anything))
+def test_any_value_in_any_field_is_taken_or_refused(values: dict[str, Any]) -> None:
+    try:
+        params = SamplingParams(**values)
+    except InvalidRequestError as error:
+        assert str(error).split(" ")[0] in {*values, "min_tokens"}, "below a max_tokens"
+        return
+    assert hash(params) == hash(replace(params))
+    assert pickle.loads(pickle.dumps(params)) == params
+    for field in INTEGERS:
+        assert type(getattr(params, field)) in (int, type(None))
+
+
+def test_common_forms_are_taken() -> None:
+    """As a tuple of pairs, of strings, of ids, and as plain numbers."""
+    given_as: dict[str, list[Any]] = {
+        "logit_bias": [{5: 100}, [[5, 100]], {np.int64(5): np.float32(100)}, np.array([[5, 100]])],
+        "stop": ["x", ["x"], {"x"}],
+        "stop_token_ids": [[7], {7}, np.array([7])],
+        "max_tokens": [np.int32(4)],
+        "temperature": [np.float32(0.5), Fraction(1, 2)],
+    }
+    expected = SamplingParams(
+        logit_bias=((5, 100.0),), stop=("x",), stop_token_ids=(7,), max_tokens=4, temperature=0.5
+    )
+    for field, values in given_as.items():
+        for value in values:
+            changes: dict[str, Any] = {field: value}
+            assert replace(expected, **changes) == expected
+    for field in ("stop", "stop_token_ids", "logit_bias"):
+        nothing: dict[str, Any] = {field: None}
+        assert SamplingParams(**nothing) == SamplingParams()
 
 
 def test_every_range_includes_its_ends() -> None:

@@ -160,7 +160,7 @@ class Scheduler:
             if not self.block_manager.admit(seq):
                 return
             if seq.num_preemptions == 0:
-                seq.num_cached_tokens = seq.num_computed
+                seq.num_cached_tokens = min(seq.num_computed, seq.num_prompt_tokens)
             insort(self.running, self.waiting.pop(), key=rank_of)
             yield (chunk := Chunk.next_of(seq, budget))
             budget -= chunk.num_known

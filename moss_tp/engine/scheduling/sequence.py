@@ -48,6 +48,7 @@ class Sequence:
     block_hashes: list[bytes] = field(default_factory=list)
     num_committed_blocks: int = 0
     num_preemptions: int = 0
+    num_told_tokens: int = 0  # of the output: they came with the request
     drafter: NgramDrafter = field(default_factory=NgramDrafter)
     rank: Rank = (True, 0.0, 0)
     expires_at: float = inf

@@ -62,10 +62,14 @@ class WaitingQueue:
         self._seqs.remove(seq)
 
     def expired(self) -> list[Sequence]:
-        """The sequences that waited past their deadline. A preempted one that has output already
-        has no deadline any more."""
+        """The sequences that waited past their deadline. A preempted one that has sampled tokens
+        already has no deadline any more."""
         now = self._clock()
-        return [seq for seq in self._seqs if seq.expires_at <= now and seq.num_output_tokens == 0]
+        return [
+            seq
+            for seq in self._seqs
+            if seq.expires_at <= now and seq.num_output_tokens == seq.num_told_tokens
+        ]
 
 
 def rank_of(seq: Sequence) -> Rank:

@@ -1,8 +1,6 @@
-"""Checks settings, address and directory before anything is started. It leaves nothing behind."""
+"""Checks settings before anything is started. It leaves nothing behind."""
 
 import asyncio
-import errno
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.device import num_gpus
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
+from moss_tp.weights.checkpoint import check_headers
 from serve_app.cli.serve.options import EMBEDDED
 from serve_app.prompt.choose import Dialogue, build_prompts
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
@@ -25,29 +24,13 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     model.check_tp(settings.tp)
     settings.engine_config(str(directory)).resolve(model)
     _check_tokenizer(directory, settings.resolved_dialogue, model.vocab_size)
+    check_headers(directory, model)
     _ = settings.plugin_names
     if settings.device == "cuda":
         _check_gpus(settings.tp * settings.replicas)
     if settings.store == EMBEDDED or asyncio.run(_check_store(settings.store)):
         return ()
     return (NOT_DURABLE,)
-
-
-def check_address(host: str, port: int) -> None:
-    """Raises ConfigError when a server could not listen there."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            # As the server does, so that lingering connections of an earlier one do not matter.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} of {host} is in use: stop what listens there, or choose "
-                "another with --port"
-            ) from error
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
 def _check_gpus(needed: int) -> None:
@@ -67,7 +50,7 @@ def _check_tokenizer(directory: Path, dialogue: Dialogue, vocab_size: int) -> No
 
 async def _check_store(url: str) -> bool:
     """Whether the store is durable. Raises when it is unusable."""
-    store = RedisSessionStore(url, StoreSettings(max_retries=1))
+    store = RedisSessionStore(url, StoreSettings(patience_s=2))
     try:
         await store.check()
         return await store.is_durable()

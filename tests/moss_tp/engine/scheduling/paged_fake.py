@@ -6,12 +6,11 @@ a block overwritten while in use or a shifted position changes the reply.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
 
-from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.running.batch import Batch, Ints
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken, SamplingRow
@@ -67,7 +66,7 @@ class PagedFake:
         batch = Batch(batch.ints.copy())
         self.batches.append(batch)
         self.rows.append(rows)
-        sampled: list[SampledToken] = []
+        histories: list[list[int]] = []
         tables = np.split(batch.block_tables, np.cumsum(batch.table_lens)[:-1])
         starts, contexts = batch.query_starts.tolist(), batch.context_lens.tolist()
         for i, (table, context) in enumerate(zip(tables, contexts, strict=True)):
@@ -75,15 +74,19 @@ class PagedFake:
             for position, token in enumerate(tokens, context - len(tokens)):
                 self._slots[self._slot(table, position)] = (position, token)
             for length in range(context - int(batch.num_logits[i]), context):
-                history = self._history(table, length + 1)
-                sampled.append(SampledToken(self._model(history)))
-        return sampled
+                histories.append(self._history(table, length + 1))
+        return self._sample(histories, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         self.on_death = on_death
 
     def close(self) -> None:
         self.is_closed = True
+
+    def _sample(
+        self, histories: Sequence[Sequence[int]], rows: Sequence[SamplingRow]
+    ) -> list[SampledToken]:
+        return [SampledToken(self._model(history)) for history in histories]
 
     def _slot(self, table: Ints, position: int) -> tuple[int, int]:
         block = int(table[position // self.block_size])
@@ -99,12 +102,7 @@ class PagedFake:
         return history
 
 
-@dataclass(frozen=True)
-class FakeModel:
-    """Satisfies `ModelIds`."""
-
-    vocab_size: int = VOCAB_SIZE
-    eos_token_id: int = EOS_ID
+FAKE_IDS = ModelIds(VOCAB_SIZE, (EOS_ID,))
 
 
 class FakeTokenizer:
@@ -118,7 +116,7 @@ def fake_engine(executor: PagedFake | None = None, **changes: object) -> LLMEngi
     """An engine of 32-token contexts over 8 blocks more than one sequence needs."""
     config = fake_config(**changes)
     executor = executor or PagedFake(num_blocks=16, block_size=config.block_size)
-    return LLMEngine(config, executor, FakeTokenizer(), FakeModel())
+    return LLMEngine(config, executor, FakeTokenizer(), FAKE_IDS)
 
 
 def fake_config(**changes: object) -> EngineConfig:
