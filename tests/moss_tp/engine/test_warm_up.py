@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.request import EngineRequest
@@ -18,11 +20,11 @@ from moss_tp.sampling_params import SamplingParams
 class FakeExecutor:
     """Each step takes `token_s` a token on its clock."""
 
-    num_blocks = 64
     forward_s = 0.0
 
-    def __init__(self, token_s: float) -> None:
+    def __init__(self, token_s: float, num_blocks: int = 256) -> None:
         self.token_s = token_s
+        self.num_blocks = num_blocks
         self.now = 0.0
         self.batches: list[Batch] = []
 
@@ -42,19 +44,37 @@ class FakeExecutor:
         return self.now
 
 
-@pytest.mark.parametrize("tokens", [1024, 700, 64])
-@pytest.mark.parametrize("context", [512, 100, 2])
-def test_the_last_step_is_as_large_as_any(tokens: int, context: int) -> None:
-    config = EngineConfig("m", max_model_len=context, max_num_batched_tokens=tokens)
-    executor = FakeExecutor(token_s=0)
+@given(
+    tokens=st.integers(64, 3000),
+    context=st.integers(2, 3000),
+    block_size=st.sampled_from([1, 16, 100]),
+    num_blocks=st.integers(0, 1000),
+)
+def test_every_step_is_one_that_requests_could_make(
+    tokens: int, context: int, block_size: int, num_blocks: int
+) -> None:
+    config = EngineConfig(
+        "m", max_model_len=context, max_num_batched_tokens=tokens, block_size=block_size
+    )
+    executor = FakeExecutor(token_s=0, num_blocks=max(num_blocks, -(-context // block_size)))
     warm_up(executor, config, executor.clock)
     for batch in executor.batches:
+        assert len(batch.query_lens) <= config.max_num_seqs
+        assert len(batch.token_ids) <= tokens
         assert batch.positions.min() >= 0
-        assert batch.slots(config.block_size).max() < -(-context // 16) * 16
+        assert batch.context_lens.max() <= context
+        slots = batch.slots(block_size)
+        assert len(set(slots.tolist())) == len(slots)
+        assert slots.max() < executor.num_blocks * block_size
         assert len(batch.logit_rows) == batch.num_logits.sum() <= len(batch.token_ids)
-        assert set(batch.context_lens.tolist()) == {context}
-    last = len(executor.batches[-1].token_ids)
-    assert tokens - config.max_num_seqs < last <= tokens or context == 2
+
+
+def test_the_last_step_is_about_as_large_as_any() -> None:
+    executor = FakeExecutor(token_s=0, num_blocks=8 * 32)
+    config = EngineConfig("m", max_model_len=512, max_num_batched_tokens=1024)
+    warm_up(executor, config, executor.clock)
+    size = StepSize.of(executor.batches[-1])
+    assert (size.tokens, size.attended, size.logits) == (1024, 1024 * 512, 8 * 8)
 
 
 def test_there_is_a_step_of_each_kind() -> None:
