@@ -54,11 +54,16 @@ def explain(error: Exception, data_dir: Path | None = None) -> str:
     if (code := _code(error)) is not None:
         disk = f": {_FULL_DISK}" if code == "MISCONF" and _FULL_DISK in str(error) else ""
         return _WORDS[code] + disk
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return _WORDS["WRONGPASS"]
+    if not isinstance(error, ConnectionError | OSError | TimeoutError):
+        return type(error).__name__
+    # A server that has to write every turn to its disk ends when it cannot.
+    if data_dir is not None and _is_full(data_dir):
+        return f"{_WORDS['MISCONF']}: {_FULL_DISK}"
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
         return "it does not answer"
-    if isinstance(error, ConnectionError | OSError):
-        return _connection_words(error, data_dir)
-    return type(error).__name__
+    return _connection_words(error)
 
 
 def _reply(error: Exception) -> Exception:
@@ -74,12 +79,7 @@ def _code(error: Exception) -> str | None:
     return next((word for word in words if word in _WORDS), None)
 
 
-def _connection_words(error: Exception, data_dir: Path | None) -> str:
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        return _WORDS["WRONGPASS"]
-    # A server that has to write every turn to its disk ends when it cannot.
-    if data_dir is not None and _is_full(data_dir):
-        return f"{_WORDS['MISCONF']}: {_FULL_DISK}"
+def _connection_words(error: Exception) -> str:
     cause = error if isinstance(error, OSError) else error.__context__
     if isinstance(cause, OSError) and cause.errno is not None:
         return os.strerror(cause.errno)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
-from serve_app.errors import StoreUnavailableError
+from serve_app.errors import StoreUnavailableError, TurnNotStoredError
 from serve_app.sessions.failures import explain, may_pass
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
@@ -119,6 +119,24 @@ async def test_a_server_that_hangs(own_server: StoreServer) -> None:
     await store.close()
 
 
+async def test_only_a_turn_that_was_not_sent_is_said_not_to_be_stored(
+    own_server: StoreServer,
+) -> None:
+    store = RedisSessionStore(own_server.url)
+    lease = Lease(new_token(), "ann", "key", new_token())
+    turn = Turn("hi", "", "", "", "ho", lease.key)
+    assert await store.begin(lease, may_create=True)
+    with own_server.stopped():
+        with pytest.raises(StoreUnavailableError, match="has not confirmed the turn"):
+            await store.commit(lease, 0, turn, time.monotonic() + 0.3)
+        with pytest.raises(TurnNotStoredError, match="before the turn was stored"):
+            await store.commit(lease, 0, turn, time.monotonic() - 1)
+    assert await store.commit(lease, 0, turn) == turn, "it is stored once, by now"
+    session = await store.load(lease.uid, "ann")
+    assert session is not None and session.turns == (turn,)
+    await store.close()
+
+
 async def test_a_server_that_hangs_is_away_however_many_wait(own_server: StoreServer) -> None:
     """Those in line, too, get the truth, and all at once instead of one after another."""
     times = StoreSettings(answer_timeout_s=0.5, patience_s=2, num_connections=2)
@@ -138,7 +156,8 @@ def test_a_server_that_ended_because_its_disk_is_full() -> None:
     """With `appendfsync always` it ends, and all a client sees is a closed connection."""
     closed = ConnectionError("Connection closed by server.")
     assert explain(closed) == explain(closed, Path("/")) == "it closed the connection"
-    assert explain(closed, FULL) == "it cannot write to its disk: No space left on device"
+    for error in (closed, TimeoutError()):
+        assert explain(error, FULL) == "it cannot write to its disk: No space left on device"
     assert may_pass(closed)
 
 
