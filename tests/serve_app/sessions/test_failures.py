@@ -16,6 +16,7 @@ from tests.support.store_server import StoreServer
 
 # A step that is tried again takes this long, so one that ends sooner was not.
 PATIENCE_S = 60
+IMPATIENT = StoreSettings(patience_s=0.3, commit_patience_s=0.3)
 # Every file system without room is full; this one is on every Linux.
 FULL = Path("/proc")
 
@@ -74,7 +75,7 @@ async def test_a_missing_permission(own_server: StoreServer) -> None:
 
 async def test_a_replica_takes_no_writes_until_it_is_promoted(own_server: StoreServer) -> None:
     own_server.command("REPLICAOF", "127.0.0.1", "1")
-    store = RedisSessionStore(own_server.url, StoreSettings(patience_s=0.3))
+    store = RedisSessionStore(own_server.url, IMPATIENT)
     assert await failure_of(store) == "it is a replica that takes no writes"
     await store.close()
     store = RedisSessionStore(own_server.url, StoreSettings(patience_s=PATIENCE_S))
@@ -100,11 +101,11 @@ async def test_a_server_that_forgot_its_scripts_learns_them_again(own_server: St
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
-    store = RedisSessionStore(f"unix://{tmp_path / 'socket'}", StoreSettings(patience_s=0.3))
+    store = RedisSessionStore(f"unix://{tmp_path / 'socket'}", IMPATIENT)
     assert await failure_of(store) == "No such file or directory"
     assert not await store.is_ready()
     await store.close()
-    store = RedisSessionStore("redis://ann:secret@127.0.0.1:1", StoreSettings(patience_s=0.3))
+    store = RedisSessionStore("redis://ann:secret@127.0.0.1:1", IMPATIENT)
     assert await failure_of(store) == "Connection refused"
     await store.close()
 
