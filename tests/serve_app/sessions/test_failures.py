@@ -12,7 +12,7 @@ from serve_app.sessions.failures import explain, may_pass
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
-from tests.support.store_server import StoreServer
+from tests.serve_app.store_server import StoreServer
 
 # A step that is tried again takes this long, so one that ends sooner was not.
 PATIENCE_S = 60

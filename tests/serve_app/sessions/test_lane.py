@@ -12,7 +12,7 @@ from serve_app.sessions.lane import Lane
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
-from tests.support.store_server import StoreServer
+from tests.serve_app.store_server import StoreServer
 
 ANSWER_S = 5.0
 

@@ -13,7 +13,7 @@ from serve_app.errors import IdempotencyInProgressError, SessionBusyError, TurnN
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
-from tests.support.store_server import StoreServer
+from tests.serve_app.store_server import StoreServer
 
 OWNERS, KEYS, TOKENS = st.sampled_from(["ann", "bob"]), st.sampled_from("abcd"), st.integers(0, 3)
 
