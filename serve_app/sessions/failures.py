@@ -4,6 +4,7 @@ The words are our own: an error's text may contain the store's password.
 """
 
 import asyncio
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -33,7 +34,11 @@ _WORDS = {
     "NOREPLICAS": "it has too few replicas to take writes",
 }
 _PASSING = ("READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN")
-_FULL_DISK = "No space left on device"
+_FULL_DISK = os.strerror(errno.ENOSPC)
+_DISK_ERRORS = [
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+]
 # With less free space even a small append-only file cannot grow.
 _MIN_FREE_BYTES = 64 * 1024
 
@@ -52,8 +57,7 @@ def explain(error: Exception, data_dir: Path | None = None) -> str:
     """Why the store failed. `data_dir` is where it keeps its data, if that is on this machine."""
     error = _reply(error)
     if (code := _code(error)) is not None:
-        disk = f": {_FULL_DISK}" if code == "MISCONF" and _FULL_DISK in str(error) else ""
-        return _WORDS[code] + disk
+        return ": ".join([_WORDS[code], *(why for why in _DISK_ERRORS if why in str(error))])
     if isinstance(error, AuthenticationError | AuthorizationError):
         return _WORDS["WRONGPASS"]
     if not isinstance(error, ConnectionError | OSError | TimeoutError):

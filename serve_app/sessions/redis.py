@@ -83,9 +83,11 @@ class RedisSessionStore:
         return bool((await self._info("persistence")).get("aof_enabled"))
 
     async def is_ready(self) -> bool:
+        async def write(redis: Redis) -> Any:
+            return await redis.set("moss:probe", "", px=1000)
+
         with suppress(StoreUnavailableError, DeadlineExceededError):
-            # A server that cannot write to its disk refuses even a ping.
-            await self._probes.run(lambda redis: redis.ping(), time.monotonic() + PROBE_S)
+            await self._probes.run(write, time.monotonic() + PROBE_S)
             return True
         return False
 
