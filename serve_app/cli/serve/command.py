@@ -52,8 +52,7 @@ def _errors_in_one_line(terminal: Terminal, log: Path, stop: StopSignals) -> Ite
     """
     try:
         yield
-    # While Ray starts, its own SIGTERM handler is installed, which raises SystemExit.
-    except (StopRequested, SystemExit):
+    except StopRequested:
         terminal.say("stopped")
     except Exception as error:
         if isinstance(error, MossError) and not stop.is_requested:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -100,9 +101,15 @@ def _running_serve(host: str, port: int) -> Iterator[threading.Event]:
         yield serving
     finally:
         if not isinstance(sys.exception(), RayDiedError):  # else nothing responds
-            ending = threading.Thread(target=serve.shutdown, name="serve-shutdown", daemon=True)
-            ending.start()
-            ending.join(SHUTDOWN_S if serving.is_set() else ABORT_S)
+            _end_serve(SHUTDOWN_S if serving.is_set() else ABORT_S)
+
+
+def _end_serve(within_s: float) -> None:
+    """`serve.shutdown`, which takes half a minute where a replica does not respond."""
+    context: Any = import_module("ray.serve.context")  # private
+    if (client := context._get_global_client(raise_if_no_controller_running=False)) is not None:
+        client.shutdown(within_s)  # when it takes longer, it logs that and returns
+    context._disconnect()
 
 
 def wait_for_stop(check: Callable[[], None]) -> NoReturn:
