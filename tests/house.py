@@ -33,7 +33,6 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels/cpu/attention",
         "moss_tp/kernels/cpu/linear",
         "moss_tp/kernels/cpu/runtime",
-        "moss_tp/kernels/reference",
         "moss_tp/native",
     },
     "moss_tp/kernels/__init__.py": {
