@@ -37,8 +37,8 @@ def last_event(url: str, stream: bool, max_length: int) -> dict[str, Any]:
     if response.headers["content-type"] == "application/json":
         last: dict[str, Any] = response.json()
         return last
-    *_, last = (line for line in response.text.splitlines() if line.startswith("data: "))
-    return cast(dict[str, Any], json.loads(last.removeprefix("data: ")))
+    *_, line = (line for line in response.text.splitlines() if line.startswith("data: "))
+    return cast(dict[str, Any], json.loads(line.removeprefix("data: ")))
 
 
 def endings(server: MossProcess, max_length: int, number: int) -> list[dict[str, Any]]:

@@ -19,25 +19,13 @@ from moss_tp.errors import MossError
 from serve_app.cli.serve.draining import drained_on_stop
 from serve_app.cli.serve.options import EMBEDDED
 from serve_app.cli.serve.ray_watch import RayDiedError, RayWatch
-from serve_app.deployments.options import FORCE_STOP
-from serve_app.http.proxy import CALLBACK
+from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
 from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.settings import ServeSettings
 
 APP_NAME = "moss"
 POLL_S = 0.2
 PROGRESS_EVERY_S = 10
-# Serve's defaults, which a user's environment may change. Three failed health checks in a row end
-# a proxy; a dead one fails at once, a stopped one after the time-out, and on a busy machine an
-# answer takes most of a second.
-SERVE_ENVIRONMENT = {
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
-    "RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "1",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # five seconds are few on a busy laptop
-    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
-    **dict((CALLBACK, FORCE_STOP)),
-}
 # For Serve to take its replicas down in order; then Ray ends what is left.
 SHUTDOWN_S = 20
 ABORT_S = 3  # while the model loads, nothing has an order to keep
