@@ -15,6 +15,7 @@ from serve_app.cli.serve import local_server as module
 from serve_app.cli.serve.local_server import StartError, session_store
 from serve_app.cli.serve.ray_watch import RayDiedError
 from serve_app.cli.serve.stop_signals import StopRequested
+from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
 from serve_app.settings import ServeSettings
 
 SETTINGS = ServeSettings(model="m", store="redis://localhost", tp=2, replicas=3)
@@ -161,13 +162,13 @@ def test_serve_gets_time_to_end_in_order_once_it_serves(
 def test_serve_gets_our_defaults_but_for_what_the_user_has_set(
     fake: FakeServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    period, timeout, *_ = module.SERVE_ENVIRONMENT
-    for name in module.SERVE_ENVIRONMENT:
+    period, timeout, *_ = SERVE_ENVIRONMENT
+    for name in SERVE_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(period, "7")
     run(fake)
     assert os.environ[period] == "7"
-    assert os.environ[timeout] == module.SERVE_ENVIRONMENT[timeout]
+    assert os.environ[timeout] == SERVE_ENVIRONMENT[timeout]
 
 
 def test_the_wait_ends_with_what_check_raises() -> None:

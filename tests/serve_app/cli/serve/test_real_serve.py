@@ -16,7 +16,7 @@ from serve_app.bench.load.server_process import free_port
 from serve_app.cli.serve.address import held_address
 from serve_app.cli.serve.local_server import local_server
 from serve_app.settings import ServeSettings
-from tests.support.slow_app import slow_app
+from tests.serve_app.cli.serve.slow_app import slow_app
 from tests.support.waiting import wait_until
 
 SETTINGS = ServeSettings(model="m", store="redis://unused", tp=1)
