@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -95,9 +96,13 @@ def _running_serve(host: str, port: int) -> Iterator[threading.Event]:
 def _end_serve(within_s: float) -> None:
     """`serve.shutdown`, which takes half a minute where a replica does not respond."""
     context: Any = import_module("ray.serve.context")  # private
-    if (client := context._get_global_client(raise_if_no_controller_running=False)) is not None:
-        client.shutdown(within_s)  # when it takes longer, it logs that and returns
-    context._disconnect()
+    try:
+        client = context._get_global_client(raise_if_no_controller_running=False)
+        if client is not None:
+            client.shutdown(within_s)  # when it takes longer, it logs that and returns
+        context._disconnect()
+    except Exception:  # it must not hide why the server ends; Ray ends what is left
+        traceback.print_exc()
 
 
 def wait_for_stop(check: Callable[[], None]) -> NoReturn:
