@@ -197,7 +197,6 @@ ROOMS: dict[str, set[str]] = {
         "serve_app/cli",
         "serve_app/demo",
         "serve_app/deployments",
-        "serve_app/http",
         "serve_app/prompt",
         "serve_app/sessions",
     },
