@@ -4,6 +4,7 @@ Also resolves a hub id to a directory. It reads neither weights nor tokenizer fi
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,8 +39,6 @@ class ModelConfig:
     vocab_size: int
     max_position_embeddings: int
     layer_norm_eps: float
-    bos_token_id: int
-    eos_token_id: int
     wbits: int = NOT_QUANTIZED
     groupsize: int = 128
 
@@ -56,8 +55,6 @@ class ModelConfig:
             _check_architecture(fields)
             config = cls(**_translate(fields))
             config._check()
-        except KeyError as error:
-            raise CheckpointError(f"{file}: the field {error} is missing") from error
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{file}: {error}") from error
         return config
@@ -91,6 +88,8 @@ class ModelConfig:
                 f"n_embd {self.hidden_size} must be a multiple of n_head {self.num_heads} "
                 f"and of {QKV_GROUPS}"
             )
+        if not (isfinite(self.layer_norm_eps) and self.layer_norm_eps > 0):
+            raise ValueError(f"layer_norm_epsilon {self.layer_norm_eps} must be positive")
         if not 0 < self.rotary_dim <= self.head_dim or self.rotary_dim % 2:
             raise ValueError(
                 f"rotary_dim {self.rotary_dim} must be even and at most the head size "
@@ -137,22 +136,38 @@ def _check_architecture(fields: dict[str, Any]) -> None:
 def _translate(fields: dict[str, Any]) -> dict[str, Any]:
     """ModelConfig's fields from the published ones.
 
-    Raises KeyError for a missing one, ValueError or TypeError for one that is not a number.
+    Raises ValueError for one that is missing or not a number.
     """
-    hidden, heads = int(fields["n_embd"]), int(fields["n_head"])
-    inner = fields.get("n_inner")
+    hidden, heads = _integer(fields, "n_embd"), _integer(fields, "n_head")
+    positions = "n_ctx" if fields.get("n_positions") is None else "n_positions"
     return {
-        "num_layers": int(fields["n_layer"]),
+        "num_layers": _integer(fields, "n_layer"),
         "hidden_size": hidden,
         "num_heads": heads,
         "head_dim": hidden // heads if heads > 0 else 0,
-        "intermediate_size": 4 * hidden if inner is None else int(inner),
-        "rotary_dim": int(fields["rotary_dim"]),
-        "vocab_size": int(fields["vocab_size"]),
-        "max_position_embeddings": int(fields.get("n_positions") or fields["n_ctx"]),
-        "layer_norm_eps": float(fields["layer_norm_epsilon"]),
-        "bos_token_id": int(fields["bos_token_id"]),
-        "eos_token_id": int(fields["eos_token_id"]),
-        "wbits": int(fields.get("wbits", NOT_QUANTIZED)),
-        "groupsize": int(fields.get("groupsize", 128)),
+        "intermediate_size": _integer(fields, "n_inner", 4 * hidden),
+        "rotary_dim": _integer(fields, "rotary_dim"),
+        "vocab_size": _integer(fields, "vocab_size"),
+        "max_position_embeddings": _integer(fields, positions),
+        "layer_norm_eps": float(_number(fields, "layer_norm_epsilon")),
+        "wbits": _integer(fields, "wbits", NOT_QUANTIZED),
+        "groupsize": _integer(fields, "groupsize", 128),
     }
+
+
+def _integer(fields: dict[str, Any], name: str, default: int | None = None) -> int:
+    """The field as an integer. A null is as good as none."""
+    number = _number(fields, name, default)
+    if number != number // 1:
+        raise ValueError(f"the field {name!r} is {number!r}, not an integer")
+    return int(number)
+
+
+def _number(fields: dict[str, Any], name: str, default: float | None = None) -> float:
+    value = fields.get(name)
+    value = default if value is None else value
+    if value is None:
+        raise ValueError(f"the field {name!r} is missing")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"the field {name!r} is {value!r}, not a number")
+    return value

@@ -16,8 +16,9 @@ class DeviceTraits:
     """One kind of device.
 
     `default_dtype` is what the server loads weights in. `step_timeout_s` is the server's default
-    limit for a step. A step that also decodes takes up to `mixed_prefill_tokens` of prompts.
-    `row_cost` is the time that one more row adds to a step, as a share of a step of one row.
+    limit for a step of which nothing is known yet. A step that also decodes takes up to
+    `mixed_prefill_tokens` of prompts. `row_cost` is the time that one more row adds to a step, as
+    a share of a step of one row.
 
     The default KV cache is `kv_share` of the free memory, split between the ranks where they
     share it (`is_shared_memory`), and at most `max_kv_sequences` full-length sequences.

@@ -33,6 +33,28 @@ NO_RESULTS = f"\n{NO_COMMAND}\n"  # the body of Results when no command ran
 
 # Any `<|` could open a forged marker, except in `<|1|>`, the number of a search result.
 _MARKER_OPENING = re.compile(r"<\|(?!\d+\|>)")
+_NAMES = [marker.removeprefix("<|").removesuffix("|>:") for marker in MARKERS.values()]
+_GAP = r"\s{0,4}"  # a model may space a marker in its own way
+
+
+def _marker_parts(name: str) -> list[str]:
+    """Patterns of the pieces of a role's marker, without its colon."""
+    letters = [r"\s{1,4}" if letter == " " else re.escape(letter) for letter in name]
+    return ["<", r"\|", _GAP, *letters, _GAP, r"\|", ">"]
+
+
+def _prefix_of(parts: Sequence[str]) -> str:
+    """A pattern of every beginning of `parts`, the whole left out."""
+    pattern = ""
+    for part in reversed(parts[:-1]):
+        pattern = f"{part}(?:{pattern})?"
+    return pattern
+
+
+_ROLE_MARKER = re.compile("|".join("".join(_marker_parts(name)) for name in _NAMES))
+_ROLE_MARKER_BEGINNING = re.compile(
+    rf"(?:{'|'.join(_prefix_of(_marker_parts(name)) for name in _NAMES)})\Z"
+)
 # A plugin's text may not number items or spell end tokens either.
 _STRUCTURE = re.compile(rf"<(?=\||(?:{'|'.join(t[1:] for t in END_TOKENS.values())}))")
 
@@ -68,6 +90,21 @@ def neutralise_output(text: str) -> str:
     Stricter than `neutralise`: only the server numbers items, so `<|1|>` is broken up too.
     """
     return _STRUCTURE.sub("< ", text)
+
+
+def find_role_marker(text: str, start: int = 0) -> int | None:
+    """Where the first marker of any role begins in generated `text`, at `start` or later.
+
+    The colon may be missing, and there may be white space around the name.
+    """
+    found = _ROLE_MARKER.search(text, start)
+    return None if found is None else found.start()
+
+
+def find_marker_beginning(text: str) -> int:
+    """Where the end of `text` that may become a role marker begins; its length if none may."""
+    found = _ROLE_MARKER_BEGINNING.search(text)
+    return len(text) if found is None else found.start()
 
 
 def encode_segment(encoder: Encoder, segment: Segment) -> list[int]:

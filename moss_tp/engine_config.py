@@ -28,7 +28,8 @@ class EngineConfig:
     longer than `max_queue_s`; `max_waiting` only guards the memory. `num_speculative_tokens` is
     how many drafted tokens of a sequence a step verifies at most; 0 turns speculation off.
     `num_threads` is for each rank; None means what `moss_tp.device.threads_per_rank` chooses.
-    `step_timeout_s` limits every collective, and therefore how long a hung rank goes unnoticed.
+    `step_timeout_s` limits a step until the engine has learnt how long steps take, and every
+    collective.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """

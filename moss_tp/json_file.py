@@ -1,20 +1,47 @@
-"""Reads the JSON files of a model directory."""
+"""Reads JSON: the files of a model directory, and the bytes of any other file."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from moss_tp.errors import CheckpointError
+from moss_tp.lfs import check_not_pointer
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in `file`. Raises CheckpointError, naming the file, when there is none."""
+    """The object in `file`. Raises CheckpointError, naming file and line, when there is none."""
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        check_not_pointer(file)
+        fields = parse_json(file.read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no {file}") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if not isinstance(fields, dict):
         raise CheckpointError(f"{file} is not a JSON object")
+    return fields
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value that `raw` spells in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
+
+    Raises ValueError, naming the line, for what is not JSON, nested too deeply to be read, or has
+    two values for one key.
+    """
+    encoding = json.detect_encoding(raw)
+    try:
+        return json.loads(raw.decode(encoding), object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} is not {encoding.upper()}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        for key, value in pairs:
+            if fields[key] != value:
+                raise ValueError(f"two values for the key {key!r}")
     return fields

@@ -3,55 +3,69 @@
 Owns the split between text and structure. Added tokens such as `<eom>` are special: `encode` never
 returns one, even for text that spells it, and it decodes to no bytes; `special_id` gives its id.
 MOSS's other added tokens are runs of white space, which are text. It is independent of the dialogue
-protocol and never runs code from a checkpoint.
+protocol, obeys no setting that changes or cuts text, and never runs code from a checkpoint.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as RawTokenizer
 
 from moss_tp.errors import CheckpointError
 from moss_tp.json_file import read_json
+from moss_tp.tokenizer_files import read_tokenizer_json, read_vocab_files
 
 END_OF_MOSS = "<eom>"
+# Every byte that UTF-8 has, and what normalizers, strippers and truncation change.
+_PROBE = (
+    "".join(map(chr, range(0x0, 0x100)))
+    + "".join(map(chr, range(0x100, 0x800, 0x40)))
+    + "".join(chr(code) for code in range(0x800, 0x110000, 0x1000) if not 0xD800 <= code < 0xE000)
+    + "  ABC Ａ１ ﬁ e\u0301\u212b 한\u1112\u1161 你好  \u3000x\r\n\n\t y \ufeff\u200b🙂 "
+)
 
 
 class Tokenizer:
-    """`raw` encodes text and has no special tokens; `specials` are their ids by name."""
+    """`raw` encodes text and has no special tokens; `specials` are their ids by name; `eos_ids`
+    end a reply, the usual one first."""
 
-    def __init__(self, raw: RawTokenizer, specials: dict[str, int], eos_id: int) -> None:
+    def __init__(
+        self, raw: RawTokenizer, specials: dict[str, int], eos_ids: tuple[int, ...]
+    ) -> None:
         self._raw = raw
         self._specials = specials
         self._special_names = {token_id: name for name, token_id in specials.items()}
-        self.eos_id = eos_id
+        self.eos_ids = eos_ids
 
     @classmethod
     def from_dir(cls, path: str | Path) -> Self:
         """Reads `tokenizer.json`, or `vocab.json`, `merges.txt` and `added_tokens.json`.
 
-        Raises CheckpointError when they are missing, broken or not a byte-level BPE.
+        Raises CheckpointError when they are missing, broken, not a byte-level BPE or one that
+        does not keep every byte of a text.
         """
         directory = Path(path)
         try:
-            if (directory / "tokenizer.json").exists():
-                raw, added = _from_tokenizer_json(directory / "tokenizer.json")
-            else:
-                raw, added = _from_vocab_files(directory)
+            is_one_file = (directory / "tokenizer.json").exists()
+            raw, added = (read_tokenizer_json if is_one_file else read_vocab_files)(directory)
             specials = _specials(directory, added)
             _add_text_tokens(raw, {k: v for k, v in added.items() if k not in specials})
-            return cls(raw, specials, _eos_id(directory, specials))
-        except FileNotFoundError as error:
-            raise CheckpointError(
-                f"{directory} has neither a tokenizer.json nor {Path(error.filename).name}"
-            ) from error
+        except CheckpointError:
+            raise
         # The tokenizers library raises plain Exception for a file that it cannot parse.
         except Exception as error:
             raise CheckpointError(f"the tokenizer in {directory} is broken: {error}") from error
+        tokenizer = cls(raw, specials, _eos_ids(directory, specials))
+        tokenizer._check_keeps_text(directory)
+        return tokenizer
+
+    @property
+    def eos_id(self) -> int:
+        """The id that usually ends a reply."""
+        return self.eos_ids[0]
 
     @cached_property
     def vocab_size(self) -> int:
@@ -96,29 +110,26 @@ class Tokenizer:
             if token_id not in self._special_names
         }
 
+    def _check_keeps_text(self, directory: Path) -> None:
+        """Raises CheckpointError unless text decodes to itself and spells no special token."""
+        for text in (_PROBE, *self._specials):
+            ids = self.encode(text)
+            if spelled := self._special_names.keys() & set(ids):
+                name = self._special_names[spelled.pop()]
+                raise CheckpointError(
+                    f"the tokenizer in {directory} takes text for the special token {name}"
+                )
+            if (kept := self.decode(ids)) != text:
+                raise CheckpointError(
+                    f"the tokenizer in {directory} does not keep text: {_difference(text, kept)}"
+                )
 
-def _from_tokenizer_json(file: Path) -> tuple[RawTokenizer, dict[str, int]]:
-    """The tokenizer without its added tokens, and the ids of those by name."""
-    fields = read_json(file)
-    added = {token["content"]: int(token["id"]) for token in fields.get("added_tokens") or ()}
-    raw = RawTokenizer.from_str(json.dumps({**fields, "added_tokens": [], "post_processor": None}))
-    if not isinstance(raw.decoder, decoders.ByteLevel):
-        raise CheckpointError(f"{file} is not a byte-level tokenizer")
-    return raw, added
 
-
-def _from_vocab_files(directory: Path) -> tuple[RawTokenizer, dict[str, int]]:
-    """The same from the files that MOSS was published with."""
-    added_file = directory / "added_tokens.json"
-    added = read_json(added_file) if added_file.exists() else {}
-    for name in ("vocab.json", "merges.txt"):
-        if not (directory / name).exists():
-            raise FileNotFoundError(2, "missing", str(directory / name))
-    model = models.BPE.from_file(str(directory / "vocab.json"), str(directory / "merges.txt"))
-    raw = RawTokenizer(model)
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    return raw, {name: int(token_id) for name, token_id in added.items()}
+def _difference(text: str, kept: str) -> str:
+    """Where the two first differ."""
+    pairs = enumerate(zip(text, kept, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(text), len(kept)))
+    return f"{text[at : at + 8]!r} becomes {kept[at : at + 8]!r}"
 
 
 def _specials(directory: Path, added: dict[str, int]) -> dict[str, int]:
@@ -155,15 +166,18 @@ def _add_text_tokens(raw: RawTokenizer, tokens: dict[str, int]) -> None:
             )
 
 
-def _eos_id(directory: Path, specials: dict[str, int]) -> int:
-    """The id that ends a reply: the model config's, else that of `<eom>`."""
-    config_file = directory / "config.json"
-    configured = read_json(config_file).get("eos_token_id") if config_file.exists() else None
-    if configured is not None:
-        return int(configured)
-    if END_OF_MOSS not in specials:
-        raise CheckpointError(f"no token {END_OF_MOSS}")
-    return specials[END_OF_MOSS]
+def _eos_ids(directory: Path, specials: dict[str, int]) -> tuple[int, ...]:
+    """The ids that end a reply: the model config's, one or a list, else that of `<eom>`."""
+    file = directory / "config.json"
+    configured = read_json(file).get("eos_token_id") if file.exists() else None
+    ids = configured if isinstance(configured, list) else [configured]
+    if configured is None or not ids:
+        if END_OF_MOSS not in specials:
+            raise CheckpointError(f"the tokenizer in {directory} has no token {END_OF_MOSS}")
+        return (specials[END_OF_MOSS],)
+    if not all(type(token_id) is int and token_id >= 0 for token_id in ids):
+        raise CheckpointError(f"{file}: the field 'eos_token_id' is {configured!r}, not ids")
+    return tuple(sorted(dict.fromkeys(ids), key=lambda i: i != specials.get(END_OF_MOSS)))
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -35,6 +35,14 @@ class IdempotencyMismatchError(InvalidRequestError):
     """The Idempotency-Key was used before with another body."""
 
 
+class DrainingError(MossError):
+    """The server is stopping: it takes no new turn, or ended this one after the time to drain."""
+
+
+class NotReadyError(MossError):
+    """No application or replica takes requests now; the server is starting or under strain."""
+
+
 class StoreUnavailableError(MossError):
     """The session store does not respond, or rejects writes."""
 

@@ -8,10 +8,10 @@ ROOMS: dict[str, set[str]] = {
     # moss_tp
     "moss_tp": set(),
     "moss_tp/native": set(),
-    "moss_tp/finetune": {"moss_tp"},
     "moss_tp/kernels": set(),
     "moss_tp/sampling": {"moss_tp"},
     "moss_tp/weights": {"moss_tp"},
+    "moss_tp/finetune": {"moss_tp", "moss_tp/weights"},
     "moss_tp/kernels/cpu/runtime": {"moss_tp/native"},
     "moss_tp/parallel": {"moss_tp/native"},
     "moss_tp/kernels/reference": {"moss_tp/kernels"},
@@ -186,10 +186,12 @@ ROOMS: dict[str, set[str]] = {
     "serve_app/cli/serve": {
         "cluster/launch",
         "moss_tp",
+        "moss_tp/weights",
         "serve_app",
         "serve_app/app.py",
         "serve_app/cli",
         "serve_app/demo",
+        "serve_app/deployments",
         "serve_app/prompt",
         "serve_app/sessions",
     },
@@ -245,4 +247,5 @@ TORCH_FREE = (
     "moss_tp.sampling.token_history",
     "moss_tp.sampling.uniforms",
     "moss_tp.engine.scheduling.waiting_queue",
+    "moss_tp.weights.checkpoint",
 )

@@ -5,8 +5,11 @@ Works in a Serve replica, which brings its placement group, and outside Serve
 workers by collectives, and Ray only starts them, reports their end and ends them.
 """
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import ray
 from ray.exceptions import RayError
@@ -45,6 +48,7 @@ class RayExecutor:
         except BaseException:
             self._group.close()
             raise
+        self._driver.watch(lambda reason: self._kill())
         if self._loops:
             threading.Thread(target=self._watch_ranks, name="moss-ranks", daemon=True).start()
 
@@ -92,6 +96,15 @@ class RayExecutor:
         num_blocks = choose_num_blocks(runner, config)
         self._loops = [worker.run_loop.remote(num_blocks) for worker in workers]
         return Driver(runner, num_blocks, config.step_timeout_s)
+
+    def _kill(self) -> None:
+        """Ends the workers without Ray, which takes its time with a stopped process.
+
+        So no collective waits for them, and a group that replaces this one finds their resources.
+        """
+        for pid in self._rank_pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _watch_ranks(self) -> None:
         """The sentinel thread. A loop ends only with its rank, or when rank 0 says STOP."""

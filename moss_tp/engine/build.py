@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from moss_tp.config import ModelConfig
-from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.running.executor import MakeExecutor, find_executor
 from moss_tp.engine_config import EngineConfig
 from moss_tp.tokenizer import Tokenizer
@@ -33,7 +33,8 @@ def build_engine(
     try:
         if on_death is not None:
             started.watch(on_death)
-        return LLMEngine(resolved, started, tokenizer, model)
+        ids = ModelIds(model.vocab_size, tokenizer.eos_ids)
+        return LLMEngine(resolved, started, tokenizer, ids)
     except BaseException:
         started.close()
         raise

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import Protocol
 
 from moss_tp.engine.check_request import check_request
 from moss_tp.engine.detokenizer import ByteDecoder
@@ -42,13 +41,12 @@ from moss_tp.sampling.row import SampledToken
 MANY_TEXTS = 16
 
 
-class ModelIds(Protocol):
-    """The part of `moss_tp.config.ModelConfig` that limits a request's token ids."""
+@dataclass(frozen=True)
+class ModelIds:
+    """A model's token ids: how many there are, and those that end a reply, the usual one first."""
 
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def eos_token_id(self) -> int: ...
+    vocab_size: int
+    eos_ids: tuple[int, ...]
 
 
 @dataclass
@@ -150,15 +148,15 @@ class LLMEngine:
 
     def _sequence(self, request: EngineRequest) -> Sequence:
         params = request.params
-        eos_id = None if params.ignore_eos else self._model.eos_token_id
+        eos_ids = () if params.ignore_eos else self._model.eos_ids
         return Sequence(
             request.request_id,
             list(request.prompt_ids),
             params,
-            stop_ids=frozenset((*params.stop_token_ids, *(() if eos_id is None else (eos_id,)))),
+            stop_ids=frozenset((*params.stop_token_ids, *eos_ids)),
             salt=request.salt,
             num_shared_tokens=request.num_shared_tokens,
-            eos_id=eos_id,
+            eos_id=eos_ids[0] if eos_ids else None,
         )
 
     def check_request(self, request: EngineRequest) -> EngineRequest:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CodeGenConfig, CodeGenForCausalLM
 
+from moss_tp.config import ModelConfig
 from moss_tp.finetune.dataset import IGNORED
+from moss_tp.json_file import read_json
+from moss_tp.weights.checkpoint import Checkpoint
 
 
 class SFTModel(nn.Module):
@@ -35,9 +38,12 @@ class SFTModel(nn.Module):
 def load_causal_lm(directory: Path, gradient_checkpointing: bool) -> CodeGenForCausalLM:
     """The checkpoint in fp32 as CodeGen, whose tensors MOSS's are.
 
-    The model type in its config is ignored, and Python code in the directory is never run.
+    The model type in its config is ignored, and Python code in the directory is never run. Raises
+    CheckpointError for weights that are broken or not the config's: none is left at random.
     """
-    config = CodeGenConfig.from_pretrained(directory)
+    with Checkpoint.open(directory) as checkpoint:
+        checkpoint.check(ModelConfig.from_dir(directory))
+    config = CodeGenConfig.from_dict(read_json(directory / "config.json"))
     config.architectures = ["CodeGenForCausalLM"]
     config.tie_word_embeddings = False
     model = CodeGenForCausalLM.from_pretrained(directory, config=config, dtype=torch.float32)

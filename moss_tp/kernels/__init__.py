@@ -1,7 +1,7 @@
 """Chooses a rank's kernels by device, dtype and head size. `base` has their interface.
 
     reference/    torch operations, on any device; the oracle of all others
-    cpu/          Numba and oneDNN
+    cpu/          Numba
 
 A back end is imported only when it is chosen, since that may compile kernels. A further one is a
 package here and an entry in BACK_ENDS.
@@ -28,9 +28,8 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> K
 
 
 def _cpu(dtype: torch.dtype, head_dim: int) -> Kernels:
-    # In bf16, attention loads two neighbours at a time.
-    is_supported = dtype == torch.float32 or (dtype == torch.bfloat16 and head_dim % 2 == 0)
-    if not is_supported:
+    # Attention reads no fp16, and two neighbours at a time in bf16.
+    if dtype == torch.float16 or (dtype == torch.bfloat16 and head_dim % 2):
         return reference_kernels(dtype)
     from moss_tp.kernels.cpu.choose import cpu_kernels
 

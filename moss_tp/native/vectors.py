@@ -1,10 +1,10 @@
 """fp32 vectors as LLVM values: how micro-kernels load, combine and round them.
 
-Elements in memory are FP32, BF16 or INT8 and are loaded 2 * lanes at a time, as two fp32 vectors:
+Elements in memory are FP32, BF16, FP16 or INT8. Pairs of vectors are 2 * lanes elements at a time:
 
-    FP32, INT8    the first half of the elements, and the second half
-    BF16          the even elements, and the odd ones: two neighbours share a 32-bit word, so one
-                  load, a shift and a mask yield both vectors
+    FP32, FP16, INT8    the first half of the elements, and the second half
+    BF16                the even elements, and the odd ones: two neighbours share a 32-bit word, so
+                        one load, a shift and a mask yield both vectors
 """
 
 from functools import cache
@@ -14,10 +14,11 @@ import numba
 from llvmlite import ir
 from numba.core.codegen import get_host_cpu_features
 
-from moss_tp.native.dtypes import FP32, INT8
-from moss_tp.native.llvm import BF16_BYTES, F32, FP32_BYTES, I8, I16, I32, call, i64
+from moss_tp.native.dtypes import BF16, ELEMENT_BYTES, FP16, FP32, INT8
+from moss_tp.native.llvm import BF16_BYTES, F32, I8, I16, I32, call, i64
 
 CACHE_LINE = 64  # bytes
+_STORED = {FP32: F32, FP16: ir.HalfType(), INT8: I8}
 
 
 class BFloatVector(ir.Type):  # type: ignore[misc]
@@ -74,22 +75,33 @@ def load_vector_pair(
 ) -> tuple[Any, Any]:
     """The `index`-th 2 * lanes elements of `dtype` from the address `base` on, as fp32; see the
     module for their order."""
+    if dtype != BF16:
+        low = builder.mul(index, i64(2))
+        high = builder.add(low, i64(1))
+        return (
+            load_whole_vector(builder, base, low, dtype, lanes),
+            load_whole_vector(builder, base, high, dtype, lanes),
+        )
     vector, words = fp32_vector(lanes), ir.VectorType(I32, lanes)
-    if dtype == INT8:
-        int8s = ir.VectorType(I8, lanes)
-        low = element_pointer(builder, base, index, 2 * lanes, int8s)
-        pointers = (low, builder.gep(low, [ir.Constant(I32, 1)]))
-        loaded = [builder.sext(builder.load(pointer, align=1), words) for pointer in pointers]
-        return builder.sitofp(loaded[0], vector), builder.sitofp(loaded[1], vector)
-    if dtype == FP32:
-        low = element_pointer(builder, base, index, 2 * lanes * FP32_BYTES, vector)
-        high = builder.gep(low, [ir.Constant(I32, 1)])
-        return builder.load(low, align=4), builder.load(high, align=4)
     pointer = element_pointer(builder, base, index, 2 * lanes * BF16_BYTES, words)
     pairs = builder.load(pointer, align=4)
     even = builder.shl(pairs, ir.Constant(words, [16] * lanes))
     odd = builder.and_(pairs, ir.Constant(words, [0xFFFF0000] * lanes))
     return builder.bitcast(even, vector), builder.bitcast(odd, vector)
+
+
+def load_whole_vector(builder: Any, base: Any, index: Any, dtype: int, lanes: int) -> Any:
+    """The `index`-th `lanes` elements of FP32, FP16 or INT8 from the address `base` on, as fp32
+    in their own order."""
+    vector, size = fp32_vector(lanes), ELEMENT_BYTES[dtype]
+    stored = ir.VectorType(_STORED[dtype], lanes)
+    pointer = element_pointer(builder, base, index, lanes * size, stored)
+    loaded = builder.load(pointer, align=size)
+    if dtype == FP16:
+        return builder.fpext(loaded, vector)
+    if dtype == INT8:
+        return builder.sitofp(builder.sext(loaded, ir.VectorType(I32, lanes)), vector)
+    return loaded
 
 
 def load_broadcast(builder: Any, address: Any, vector: Any) -> Any:

@@ -8,13 +8,14 @@ it has read everything that it needs from earlier epochs:
 
 So two slots a rank and one wait an epoch are enough. Sums are taken in fp32 in rank order, so all
 ranks get the same bits. A wait spins for a while, then sleeps on a futex and regularly checks that
-the rank it waits for is alive.
+the rank it waits for is alive. Ranks above 0 wait for a message of rank 0 as long as it lives.
 """
 
 import os
 import select
 import threading
 import time
+from math import inf
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ MAX_ONE_SHOT_BYTES = 1 << 16
 # About 2 ms: rank 0 samples and schedules the next step in less; waking up takes 0.2 to 0.4 ms.
 SPIN_CYCLES = 5_000_000
 SLEEP_NS = 100_000_000  # between two checks that the peer is alive
+# A sleep counts as this long at most: the process may have been stopped, or the machine asleep.
+MAX_SLEEP_S = 2 * SLEEP_NS * 1e-9
 
 Ints = NDArray[np.int64]
 
@@ -140,7 +143,7 @@ class SharedMemory:
         total = INT_BYTES
         while len(received) < total:
             self._post()
-            self._wait(0, 1, self._epoch)
+            self._wait(0, 1, self._epoch, self._timeout_s if received else inf)
             slot = self._segment.slot_offset(0, self._epoch)
             if not received:
                 length_bytes = self._segment.bytes[slot : slot + INT_BYTES]
@@ -157,27 +160,29 @@ class SharedMemory:
         slot = self._segment.slot(self._rank, self._epoch)
         publish(slot, source, num_bytes, self._segment.flag(self._rank), self._epoch)
 
-    def _wait(self, start: int, stop: int, epoch: int) -> None:
+    def _wait(self, start: int, stop: int, epoch: int, timeout_s: float | None = None) -> None:
         """Returns when ranks `start:stop` have posted `epoch`; raises RuntimeError."""
         flags = self._segment.flag(0)
+        left_s = self._timeout_s if timeout_s is None else timeout_s
         missing = first_missing(flags, start, stop, epoch, self._spin, 0)
-        deadline = time.monotonic() + self._timeout_s
         while missing >= 0:
+            before = time.monotonic()
             missing = first_missing(flags, start, stop, epoch, 0, self._sleep.ctypes.data)
+            left_s -= min(time.monotonic() - before, MAX_SLEEP_S)
             if missing >= 0:
-                missing = self._check_missing(missing, start, stop, epoch, deadline)
+                missing = self._check_missing(missing, start, stop, epoch, left_s)
         if stop - start == self._size:
             self._last_met = epoch
 
-    def _check_missing(self, rank: int, start: int, stop: int, epoch: int, deadline: float) -> int:
+    def _check_missing(self, rank: int, start: int, stop: int, epoch: int, left_s: float) -> int:
         """The first rank still missing. Raises RuntimeError if `rank` is missing for good."""
-        reason = self._failure(rank, deadline)
+        reason = self._failure(rank, left_s)
         missing = first_missing(self._segment.flag(0), start, stop, epoch, 0, 0)
         if reason is not None and missing == rank:
             raise RuntimeError(reason)
         return int(missing)
 
-    def _failure(self, rank: int, deadline: float) -> str | None:
+    def _failure(self, rank: int, left_s: float) -> str | None:
         with self._closing:
             if self._is_closed:
                 raise RuntimeError("the group is closed")
@@ -189,6 +194,6 @@ class SharedMemory:
             return f"rank {rank} is gone"
         if self._segment.is_closed(rank):
             return f"rank {rank} has left the group"
-        if time.monotonic() > deadline:
+        if left_s < 0:
             return f"rank {rank} has not responded for {self._timeout_s:g} s"
         return None

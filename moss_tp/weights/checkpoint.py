@@ -1,46 +1,50 @@
 """The tensors of a model directory, by their published names, read lazily.
 
-Owns the file formats: safetensors, and `pytorch_model*.bin` unpickled with `weights_only`; in one
-file, or in several with an index. It is independent of the model's code.
+safetensors are mapped into memory, and `pytorch_model*.bin` too, unpickled with `weights_only`. It
+is independent of the model's code. Headers are checked without torch, which is slow to import.
 """
 
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
+from moss_tp.config import ModelConfig
 from moss_tp.errors import CheckpointError
-from moss_tp.json_file import read_json
+from moss_tp.weights.files import check_archive, weight_files
+from moss_tp.weights.names import Header, check_tensors, published_shapes
 
-_FORMATS = (
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+_SAFETENSORS = ".safetensors"
+# safetensors' names of dtypes, by torch's.
+_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 class LazyTensor(Protocol):
     """A tensor in a file: indexing it reads the indexed part only."""
 
-    def __getitem__(self, index: Any) -> Tensor: ...
+    def __getitem__(self, index: Any) -> "Tensor": ...
 
 
 class StoredTensor(NamedTuple):
-    """A tensor of the checkpoint: its shape, and its values, which are not read yet."""
+    """A tensor of the checkpoint: its header, and its values, which are not read yet."""
 
-    shape: tuple[int, ...]
+    header: Header
     values: LazyTensor
 
-    def read(self, dim: int, start: int, stop: int) -> Tensor:
+    def read(self, dim: int, start: int, stop: int) -> "Tensor":
         """The slice `start:stop` along `dim`. Raises CheckpointError."""
         try:
             return self.values[(slice(None),) * dim + (slice(start, stop),)]
         except SafetensorError as error:
-            raise CheckpointError(f"a checkpoint file is broken: {error}") from error
+            raise CheckpointError(f"{self.header.file} is broken: {error}") from error
 
 
 class Checkpoint:
@@ -58,14 +62,18 @@ class Checkpoint:
         """
         tensors: dict[str, StoredTensor] = {}
         with ExitStack() as files:
-            for file in _weight_files(Path(path)):
-                for name, stored in _open(file, files).items():
-                    if name in tensors:
-                        raise CheckpointError(
-                            f"{name} is in more than one file, the last being {file}"
-                        )
-                    tensors[name] = stored
+            for file in weight_files(Path(path)):
+                _add(tensors, _open(file, files), file)
             return cls(tensors, files.pop_all())
+
+    @property
+    def headers(self) -> dict[str, Header]:
+        """The header of each tensor by name."""
+        return {name: stored.header for name, stored in self.tensors.items()}
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises CheckpointError unless the tensors are those of the model that `config` says."""
+        check_tensors(self.headers, published_shapes(config))
 
     def __enter__(self) -> Self:
         return self
@@ -80,43 +88,70 @@ class Checkpoint:
         self._files.close()
 
 
+def check_headers(directory: Path, config: ModelConfig) -> None:
+    """Checks a model directory's weights against its config within a second: their files, and
+    names, shapes and dtypes where the format has headers (`.bin` files have none).
+
+    Raises CheckpointError, naming file and tensor.
+    """
+    headers: dict[str, Header] = {}
+    files = weight_files(directory)
+    for file in files:
+        _add(headers, _headers(file), file)
+    if all(file.suffix == _SAFETENSORS for file in files):
+        check_tensors(headers, published_shapes(config))
+
+
+def _add(tensors: dict[str, T], more: Mapping[str, T], file: Path) -> None:
+    if both := tensors.keys() & more.keys():
+        raise CheckpointError(f"{min(both)} is in more than one file, the last being {file}")
+    tensors.update(more)
+
+
+def _headers(file: Path) -> dict[str, Header]:
+    """The headers of one file, without its values."""
+    if file.suffix != _SAFETENSORS:
+        check_archive(file)
+        return {}
+    with ExitStack() as files:
+        return {name: _header(part, file) for name, part in _slices(file, "np", files).items()}
+
+
 def _open(file: Path, files: ExitStack) -> dict[str, StoredTensor]:
     """The tensors of one file, which stays open until `files` is closed."""
-    if not file.exists():
-        raise CheckpointError(f"the weight file {file} is missing")
+    if file.suffix != _SAFETENSORS:
+        check_archive(file)
+        return _open_archive(file)
+    slices = _slices(file, "pt", files)
+    return {name: StoredTensor(_header(part, file), part) for name, part in slices.items()}
+
+
+def _slices(file: Path, framework: str, files: ExitStack) -> dict[str, Any]:
     try:
-        return _open_safetensors(file, files) if file.suffix == ".safetensors" else _open_bin(file)
-    # torch.load raises half a dozen unrelated types for a broken file.
-    except Exception as error:
+        opened = files.enter_context(safe_open(file, framework=framework))
+        return {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
 
 
-def _open_safetensors(file: Path, files: ExitStack) -> dict[str, StoredTensor]:
-    opened = files.enter_context(safe_open(file, framework="pt"))
-    slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-    return {name: StoredTensor(tuple(part.get_shape()), part) for name, part in slices.items()}
+def _header(part: Any, file: Path) -> Header:
+    return Header(tuple(part.get_shape()), part.get_dtype(), file)
 
 
-def _open_bin(file: Path) -> dict[str, StoredTensor]:
-    # mmap: pages that hold only other ranks' shards are never read.
-    tensors: dict[str, Tensor] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    return {name: StoredTensor(tuple(tensor.shape), tensor) for name, tensor in tensors.items()}
+def _open_archive(file: Path) -> dict[str, StoredTensor]:
+    import torch
 
-
-def _weight_files(directory: Path) -> list[Path]:
-    """The files that hold the checkpoint's tensors; safetensors where both formats are there."""
-    for single, index in _FORMATS:
-        if (directory / index).exists():
-            return [directory / name for name in sorted(set(_indexed_files(directory / index)))]
-        if (directory / single).exists():
-            return [directory / single]
-    names = ", ".join(name for pair in _FORMATS for name in pair)
-    raise CheckpointError(f"there are no weights in {directory}: none of {names}")
-
-
-def _indexed_files(index: Path) -> list[str]:
     try:
-        files = read_json(index)["weight_map"].values()
-    except (CheckpointError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{index} has no weight_map: {error}") from error
-    return [str(name) for name in files]
+        # mmap: pages that hold only other ranks' shards are never read.
+        tensors = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    # torch.load raises half a dozen unrelated types for a broken file.
+    except Exception as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+        raise CheckpointError(f"{file} does not hold tensors by name")
+    return {name: _stored(tensor, file) for name, tensor in tensors.items()}
+
+
+def _stored(tensor: "Tensor", file: Path) -> StoredTensor:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return StoredTensor(Header(tuple(tensor.shape), _DTYPES.get(dtype, dtype), file), tensor)

@@ -5,6 +5,7 @@ the role marker, as the demo's decoded text did, and `time` is local. It runs no
 """
 
 import hashlib
+import json
 from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from datetime import datetime
@@ -23,6 +24,8 @@ from serve_app.sessions.session import Turn
 OWNER = "demo"
 # Larger than any model's context, and still a machine integer.
 _MAX_LENGTH = 2**31 - 1
+# The fields of a body that do not change what is asked.
+_DELIVERY = {"uid", "stream", "max_time"}
 
 
 class ChatRequest(BaseModel):
@@ -55,7 +58,7 @@ def turn_request(
     return TurnRequest(
         owner=OWNER,
         user=chat.prompt,
-        fingerprint=hashlib.sha256(chat.model_dump_json().encode()).hexdigest(),
+        fingerprint=_fingerprint(chat),
         params=SamplingParams(
             temperature=chat.temperature, top_p=chat.top_p, max_tokens=chat.max_length
         ),
@@ -65,6 +68,17 @@ def turn_request(
         idempotency_key=idempotency_key,
         max_time_s=chat.max_time,
     )
+
+
+def _fingerprint(chat: ChatRequest) -> str:
+    """A digest of what is asked, whatever chat it continues and however it is delivered.
+
+    A client that retries may have learnt the uid meanwhile. Keys are the session's, so a turn of
+    another session never has this one's key.
+    """
+    asked = chat.model_dump(mode="json", exclude=_DELIVERY)
+    asked["plugins"] = chat.plugins and sorted(set(chat.plugins))
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 async def encode_stream(events: AsyncGenerator[TurnEvent]) -> AsyncGenerator[dict[str, Any]]:

@@ -13,11 +13,14 @@ from dataclasses import replace
 from plugins_svc.protocol.calls import Call
 from plugins_svc.protocol.results import Outcome, block_order, item_numbers
 from plugins_svc.sdk.output import PluginOutput, check_output
+from serve_app.chat.circuit_breaker import PluginPausedError
 from serve_app.chat.events import PluginCall, SearchItem
 from serve_app.chat.protocols import PluginClient
 from serve_app.chat.request import Choice, TimedOutput
 
 logger = logging.getLogger(__name__)
+
+MAX_SHARE = 0.5  # of the time that is left: the reply needs some, too
 
 
 class PluginCalls:
@@ -66,9 +69,11 @@ class PluginCalls:
         return output, round((time.monotonic() - start) * 1000)
 
     async def _answer(self, call: Call) -> PluginOutput:
+        timeout_s = min(self._timeout_s, MAX_SHARE * self._choice.time_left_s)
         try:
-            async with asyncio.timeout(min(self._timeout_s, self._choice.time_left_s)):
-                return check_output(await self._client.run(call))
+            return check_output(await self._client.run(call, timeout_s))
+        except PluginPausedError:  # logged when it was paused
+            return PluginOutput.no_result()
         except Exception as error:  # no failure of a plugin may fail the turn
             logger.warning("plugin %s gave no result: %s", call.plugin, type(error).__name__)
             return PluginOutput.no_result()

@@ -43,8 +43,8 @@ class ChatModel(Protocol):
 
 
 class PluginClient(Protocol):
-    """Answers plugin calls. It may fail or hang: the caller bounds it and handles that."""
+    """Answers plugin calls. It may fail, and the caller handles that."""
 
-    async def run(self, call: Call) -> PluginOutput:
-        """The plugin's answer to `call`."""
+    async def run(self, call: Call, timeout_s: float) -> PluginOutput:
+        """The plugin's answer to `call`; an exception if there is none within `timeout_s`."""
         ...

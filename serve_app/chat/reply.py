@@ -6,6 +6,7 @@ plain dialogue it is the only one. It does not use sessions, the store or HTTP.
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -20,6 +21,7 @@ from serve_app.chat.request import Choice, ReplyRequest
 from serve_app.chat.thinking import ReplyPrompt, ThinkingStage
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.prompt.exchange import Exchange
+from serve_app.prompt.fit import Prompt
 from serve_app.streams import merge
 
 PLUGIN_TIMEOUT_S = 5.0
@@ -46,20 +48,27 @@ class Replier:
         before the reply begins; later it ends the reply.
         """
         reply_params(request.params, request.max_length, self._prompts.eom_id)  # checks them early
-        # Encoding a body of 256 KB takes most of a second.
-        prompt = await asyncio.to_thread(
-            self._prompts.build,
-            request.history,
-            request.user,
-            request.enabled,
-            request.max_length,
-        )
+        prompt = await self._prompt(request)
         seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
         first = Choice(request, prompt, 0, seed, asyncio.Event(), {})
         choices = [self._events(replace(first, index=index)) for index in range(request.params.n)]
         async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
             async for event in events:
                 yield event
+
+    async def _prompt(self, request: ReplyRequest) -> Prompt:
+        """The prompt of the first pass. Encoding a body of 256 KB takes most of a second."""
+        try:
+            async with asyncio.timeout(request.deadline - time.monotonic()):
+                return await asyncio.to_thread(
+                    self._prompts.build,
+                    request.history,
+                    request.user,
+                    request.enabled,
+                    request.max_length,
+                )
+        except TimeoutError as error:
+            raise DeadlineExceededError("the deadline passed before the reply began") from error
 
     async def _events(self, choice: Choice) -> AsyncGenerator[Event]:
         if choice.index > 0:
@@ -88,6 +97,8 @@ class Replier:
             ) as deltas:
                 async for delta in deltas:
                     yield text.add(delta)
+                    if text.has_ended:  # leaving the pass aborts it
+                        break
         except DeadlineExceededError:
             if not text.has_begun:
                 raise

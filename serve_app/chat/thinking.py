@@ -19,7 +19,7 @@ from serve_app.chat.passes import run_pass
 from serve_app.chat.plugin_calls import PluginCalls
 from serve_app.chat.protocols import ChatModel, PluginClient
 from serve_app.chat.request import Choice
-from serve_app.prompt.builder import PromptBuilder, Thinking
+from serve_app.prompt.builder import PromptBuilder, Thinking, has_left_thinking
 from serve_app.prompt.fit import MIN_REPLY_TOKENS
 
 
@@ -82,11 +82,15 @@ class ThinkingStage:
         stop_ids = (self._prompts.eoc_id, self._prompts.eom_id)
         params = thoughts_params(choice.request.params, max(1, room // 2), stop_ids)
         ids: list[int] = []
+        text = ""
         num_cached_tokens = 0
         async with aclosing(run_pass(self._model, choice, 1, prompt_ids, params)) as deltas:
             async for delta in deltas:
                 ids.extend(delta.token_ids)
                 num_cached_tokens = delta.num_cached_tokens
+                text += delta.text
+                if ">" in delta.text and has_left_thinking(text):
+                    break  # leaving the pass aborts it
         return ids, num_cached_tokens
 
     def _fitting_prompt(

@@ -1,7 +1,8 @@
 """One turn of a session: take the lease, reply, commit, and only then report the end.
 
 The terminal event comes after the turn is durable, a turn that fails or is cancelled leaves no
-trace, and the lease is released in any case. It does not depend on HTTP.
+trace, and the lease is released in any case. The deadline bounds all of it. It does not depend on
+HTTP.
 """
 
 import time
@@ -16,15 +17,18 @@ from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
 from serve_app.chat.reply import Replier
 from serve_app.chat.request import ReplyRequest
 from serve_app.errors import IdempotencyMismatchError, SessionFullError
-from serve_app.sessions.lease import HeldLease
-from serve_app.sessions.opening import open_session
+from serve_app.sessions.lease import HeldLease, LeaseKeeper
+from serve_app.sessions.opening import SessionOpener
 from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import SessionStore
+
+# A reply that its deadline ended has this much time to be stored.
+COMMIT_S = 0.5
 
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """A turn that `owner` requests. `fingerprint` is a digest of everything a retry repeats.
+    """A turn that `owner` requests. `fingerprint` is a digest of what is asked.
 
     `max_length` bounds the prompt and everything generated, in tokens. `params` has n = 1. An
     unknown `uid`, or another owner's, starts a new chat.
@@ -73,13 +77,15 @@ class TurnLimits:
     lease_renewal_s: float = 5
 
 
-@dataclass(frozen=True)
 class TurnRunner:
-    """Runs turns on a store and a Replier. Holds no state of any turn."""
+    """Runs turns on a store and a Replier, and keeps the leases of those that run."""
 
-    store: SessionStore
-    replier: Replier
-    limits: TurnLimits
+    def __init__(self, store: SessionStore, replier: Replier, limits: TurnLimits) -> None:
+        self._store = store
+        self._replier = replier
+        self._limits = limits
+        self._leases = LeaseKeeper(store, limits.lease_renewal_s)
+        self._sessions = SessionOpener(store, self._leases)
 
     async def run(self, request: TurnRequest) -> AsyncGenerator[TurnEvent]:
         """The events of the reply, with a TurnDone as the last one instead of a Done.
@@ -89,17 +95,17 @@ class TurnRunner:
         """
         if request.params.n != 1:
             raise InvalidRequestError("n: a turn of a session has one reply")
-        deadline = time.monotonic() + min(request.max_time_s or inf, self.limits.max_time_s)
-        lease, opened = await open_session(
-            self.store, request.owner, request.uid, request.idempotency_key
+        deadline = time.monotonic() + min(request.max_time_s or inf, self._limits.max_time_s)
+        lease, opened = await self._sessions.open(
+            request.owner, request.uid, request.idempotency_key, deadline
         )
         session = opened.session
         if not opened.is_leased:
             yield _replay(request, lease.key, session)
             return
-        async with HeldLease(self.store, lease, self.limits.lease_renewal_s) as held:
+        async with self._leases.hold(lease) as held:
             done: Done | None = None
-            reply = self.replier.reply(self._reply_request(request, session, deadline))
+            reply = self._replier.reply(self._reply_request(request, session, deadline))
             async with aclosing(reply) as events:
                 async for event in events:
                     if isinstance(event, Done):
@@ -107,16 +113,21 @@ class TurnRunner:
                     else:
                         yield event
             assert done is not None  # a reply that raises no error ends with one
-            turn = _turn(request, lease.key, done)
-            stored = await self.store.commit(lease, len(session.turns), turn)
-            held.is_spent = True
+            stored = await self._commit(held, session, _turn(request, lease.key, done), deadline)
         yield TurnDone(replace(session, turns=(*session.turns, stored)), done.usage)
+
+    async def _commit(self, held: HeldLease, session: Session, turn: Turn, deadline: float) -> Turn:
+        """The turn as it is stored, which ends the lease."""
+        until = max(deadline, time.monotonic() + COMMIT_S)
+        stored = await self._store.commit(held.lease, len(session.turns), turn, until)
+        held.is_spent = True
+        return stored
 
     def _reply_request(
         self, request: TurnRequest, session: Session, deadline: float
     ) -> ReplyRequest:
         """Raises SessionFullError if the session may have no more turns."""
-        if len(session.turns) >= self.limits.max_turns:
+        if len(session.turns) >= self._limits.max_turns:
             raise SessionFullError("the chat has as many turns as it may; start a new one")
         return ReplyRequest(
             request_id=new_token(),
@@ -124,7 +135,7 @@ class TurnRunner:
             user=request.user,
             params=request.params,
             enabled=request.enabled,
-            max_length=min(request.max_length, self.limits.max_model_len),
+            max_length=min(request.max_length, self._limits.max_model_len),
             deadline=deadline,
             owner=request.owner,
             session_id=session.uid,

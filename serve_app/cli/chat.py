@@ -1,4 +1,10 @@
-"""`moss chat`: a chat in the terminal, with the commands of MOSS's original demo."""
+"""`moss chat`: a chat in the terminal, with the commands of MOSS's original demo.
+
+A line that the terminal's encoding cannot read or show costs that line, never the chat.
+"""
+
+import io
+import sys
 
 import click
 
@@ -13,6 +19,7 @@ GREETING = "Chat with MOSS. `clear` starts a new chat, `stop` quits, Ctrl-C stop
 @click.option("--url", default="http://localhost:19324", show_default=True, help="The server.")
 def command(url: str) -> None:
     """Chat with a running server in the terminal."""
+    _tolerate_other_encodings()
     client = ChatClient(url)
     try:
         client.check()
@@ -25,6 +32,18 @@ def command(url: str) -> None:
                 _reply(client, text)
     finally:
         client.close()
+
+
+def _tolerate_other_encodings() -> None:
+    """Bytes typed in another encoding become lone surrogates, which the client refuses to send; a
+    character that the terminal cannot show becomes `?`."""
+    for stream, errors in (
+        (sys.stdin, "surrogateescape"),
+        (sys.stdout, "replace"),
+        (sys.stderr, "replace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _read() -> str:

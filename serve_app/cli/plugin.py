@@ -1,9 +1,11 @@
 """`moss plugin run NAME ARG`: runs one plugin outside a chat and prints what the model would read.
 
-Plugin names and options come from the plugins' specs.
+Plugin names and options come from the plugins' specs. ARG is taken as it is, for calls begin with
+anything (`-5+3`).
 """
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import click
@@ -19,12 +21,40 @@ from serve_app.cli.options import with_options
 from serve_app.cli.plugin_options import PLUGIN_OPTIONS
 
 
+class VerbatimCommand(click.Command):
+    """A command whose arguments may look like options.
+
+    Only an option that the command has, spelled out, is one. After `--` everything is an argument.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        num_values = self._num_values(ctx)
+        options: list[str] = []
+        arguments: list[str] = []
+        rest = iter(args)
+        for arg in rest:
+            if arg == "--":
+                arguments.extend(rest)
+            elif arg in num_values:
+                options.extend((arg, *itertools.islice(rest, num_values[arg])))
+            elif num_values.get(arg.partition("=")[0]):
+                options.append(arg)
+            else:
+                arguments.append(arg)
+        return super().parse_args(ctx, [*options, "--", *arguments])
+
+    def _num_values(self, ctx: click.Context) -> dict[str, int]:
+        """How many values follow each option, by its name."""
+        options = (o for o in self.get_params(ctx) if isinstance(o, click.Option))
+        return {name: 0 if o.is_flag else o.nargs for o in options for name in o.opts}
+
+
 @click.group()
 def command() -> None:
     """Run plugins by hand."""
 
 
-@command.command()
+@command.command(cls=VerbatimCommand)
 @click.argument("name", type=click.Choice(PLUGIN_NAMES))
 @click.argument("argument")
 @with_options(*PLUGIN_OPTIONS)

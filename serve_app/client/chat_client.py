@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 
 from moss_tp.errors import MossError
-from serve_app.client.events import error_message, parse_event
+from serve_app.client.connect import http_client
+from serve_app.client.events import ReplyEvents, error_message
 
 CONNECT_TIMEOUT_S = 5
 
@@ -17,13 +18,12 @@ class ChatError(MossError):
 
 
 class ChatClient:
-    """One chat at `url`; `clear` starts a new one."""
+    """One chat at `url`; `clear` starts a new one. Raises ProxyError."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._uid: str | None = None
-        # No read timeout: the server enforces the deadline of a turn.
-        self._http = httpx.Client(timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S))
+        self._http = http_client(url, CONNECT_TIMEOUT_S)
 
     def clear(self) -> None:
         """Drops the uid, so that the next `ask` starts a new chat."""
@@ -40,18 +40,17 @@ class ChatClient:
             raise ChatError(error_message(response.status_code, response.content))
 
     def ask(self, prompt: str) -> Generator[str]:
-        """Yields the reply piece by piece. Raises ChatError.
+        """Yields the reply piece by piece. Raises ChatError, after which the chat can go on.
 
         Closing the generator aborts the reply; only a complete reply becomes part of the chat.
         """
-        body: dict[str, Any] = {"prompt": prompt, "stream": True}
+        body: dict[str, Any] = {"prompt": _checked(prompt), "stream": True}
         if self._uid is not None:
             body["uid"] = self._uid
         with self._chat_errors(), self._http.stream("POST", self._url, json=body) as response:
             if response.status_code != httpx.codes.OK:
                 raise ChatError(error_message(response.status_code, response.read()))
-            events = map(parse_event, response.iter_lines())
-            for event in (event for event in events if event is not None):
+            for event in _events(response):
                 if "error" in event:
                     raise ChatError(event["error"]["message"])
                 if "delta" not in event:
@@ -73,3 +72,16 @@ class ChatClient:
             raise ChatError(f"the connection to {self._url} failed: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ChatError(f"{self._url} does not speak MOSS's API") from error
+
+
+def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    events = ReplyEvents()
+    for chunk in response.iter_bytes():
+        yield from events.feed(chunk)
+
+
+def _checked(prompt: str) -> str:
+    """`prompt`, if it can be sent. Bytes in another encoding reach Python as lone surrogates."""
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise ChatError("not sent: the text is not in the encoding of this terminal")
+    return prompt

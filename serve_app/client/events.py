@@ -1,4 +1,4 @@
-"""How clients read the demo API: server-sent events and the bodies of error responses.
+"""How clients read the demo API: the events of a streamed reply and the bodies of error responses.
 
 It opens no connection: `chat_client` and the benchmarks' `load.sse_client` do that.
 """
@@ -6,18 +6,20 @@ It opens no connection: `chat_client` and the benchmarks' `load.sse_client` do t
 import json
 from typing import Any
 
+from serve_app.client.sse import EventStreamReader
+
 MAX_BODY_CHARS = 200  # of an error response that is not ours, such as a proxy's page
 
 
-def parse_event(line: str) -> dict[str, Any] | None:
-    """The JSON object of a `data:` line; None for comments (pings) and blank lines.
+class ReplyEvents:
+    """Reads one streamed reply: bytes as they arrive to JSON objects."""
 
-    Raises ValueError when the data is not JSON.
-    """
-    if not line.startswith("data:"):
-        return None
-    event: dict[str, Any] = json.loads(line.removeprefix("data:"))
-    return event
+    def __init__(self) -> None:
+        self._reader = EventStreamReader()
+
+    def feed(self, chunk: bytes) -> list[dict[str, Any]]:
+        """The events that `chunk` completes. Raises ValueError for data that is no JSON object."""
+        return [_parse(event.data) for event in self._reader.feed(chunk)]
 
 
 def error_message(status: int, body: bytes) -> str:
@@ -28,3 +30,10 @@ def error_message(status: int, body: bytes) -> str:
     except (ValueError, KeyError, TypeError):
         return f"the server answered {status}: {text[:MAX_BODY_CHARS]}"
     return message
+
+
+def _parse(data: str) -> dict[str, Any]:
+    event = json.loads(data)
+    if not isinstance(event, dict):
+        raise ValueError(f"not an event of the API: {data[:MAX_BODY_CHARS]}")
+    return event

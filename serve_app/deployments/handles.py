@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from typing import Any, cast
 
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
@@ -16,12 +16,13 @@ from cluster.errors import unwrapped
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError, QueueFullError
-from plugins_svc.sdk.errors import PluginError
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.circuit_breaker import PluginUnreachableError
 from serve_app.chat.plugin_client import PluginsByName, RunPlugin
 from serve_app.streams import is_being_cancelled
 
-HEALTH_TIMEOUT_S = 5
+# A replica answers in milliseconds; so people learn soon that a stopped one does not.
+HEALTH_TIMEOUT_S = 3
 
 
 class RemoteModel:
@@ -110,11 +111,12 @@ def remote_plugins(handles: Mapping[str, DeploymentHandle[Any]]) -> PluginsByNam
 
 def _remote_plugin(name: str, handle: DeploymentHandle[Any]) -> RunPlugin:
     async def run(argument: str) -> PluginOutput:
+        unreachable = PluginUnreachableError(f"no replica of plugin {name!r} answers")
         try:
-            with _cancelled_remotely(PluginError(f"plugin {name!r} cancelled the call")):
+            with _cancelled_remotely(unreachable):
                 output: PluginOutput = await handle.run.remote(argument)
-        except RayServeException as error:
-            raise PluginError(f"no replica of plugin {name!r} is up") from error
+        except (RayActorError, RayServeException) as error:
+            raise unreachable from error
         return output
 
     return run

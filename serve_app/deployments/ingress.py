@@ -22,6 +22,7 @@ from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.model import MossServer
 from serve_app.http.app import HttpService, create_http_app
+from serve_app.http.drain import Drain
 from serve_app.http.errors import to_response
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
@@ -42,6 +43,7 @@ class Ingress:
         self._model = RemoteModel(model)
         self._plugins = plugins
         self._store = RedisSessionStore(settings.store)
+        self._drain = Drain()
         self._model_dir = resolve_model(settings.model, with_weights=False)
 
     async def __serve_build_asgi_app__(self) -> Starlette:
@@ -52,9 +54,19 @@ class Ingress:
             health=self._model,
             model_name=self._settings.model_name,
             plugins=frozenset(self._plugins),
+            readiness=(self._store.is_ready,),
+            drain=self._drain,
         )
         routes = [Route("/stats", self._stats), Mount("/", create_http_app(service))]
         return Starlette(routes=routes)
+
+    async def begin_drain(self) -> int:
+        """Takes no more turns; returns how many run."""
+        return self._drain.begin()
+
+    async def finish_drain(self, within_s: float) -> int:
+        """Returns when no turn runs, which is soon after `within_s`; how many were cut."""
+        return await self._drain.finish(within_s)
 
     async def __del__(self) -> None:
         if hasattr(self, "_store"):

@@ -10,8 +10,13 @@ from serve_app.settings import ServeSettings
 
 # Beyond the bound of the engine's own queue: Serve's queue is polled, hence slow.
 MAX_ONGOING_REQUESTS = 4096
-HEALTH_CHECK_PERIOD_S = 2
-HEALTH_CHECK_TIMEOUT_S = 10
+# Serve replaces a replica after three failed checks in a row. One that was stopped, or whose event
+# loops hang, answers none: so it is replaced about eight seconds later.
+HEALTH_CHECK_PERIOD_S = 1
+HEALTH_CHECK_TIMEOUT_S = 2
+# Serve's controller reads it. Without it, such a replica would keep its placement group, hence
+# its successor waiting, as long as a healthy one may take to drain.
+FORCE_STOP = ("RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS", "1")
 DRAIN_POLL_S = 0.2
 
 

@@ -5,7 +5,7 @@ what an error means to a client, is decided elsewhere.
 """
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,20 +15,31 @@ from starlette.routing import Route
 from serve_app.api import demo
 from serve_app.api.parsing import parse_body, parse_idempotency_key
 from serve_app.chat.turn import TurnRunner
+from serve_app.http.drain import Drain
 from serve_app.http.errors import EXCEPTION_HANDLERS
-from serve_app.http.exchange import EventStream, read_body, run_until_disconnect
-from serve_app.http.health import HealthProbe, health_routes
+from serve_app.http.exchange import (
+    MAX_BODY_BYTES,
+    EventStream,
+    read_body,
+    run_until_disconnect,
+)
+from serve_app.http.health import Check, HealthProbe, health_routes
 
 
 @dataclass(frozen=True)
 class HttpService:
-    """What the routes use. `plugins` are the names of those that are deployed."""
+    """What the routes use. `plugins` are the names of those that are deployed.
+
+    `readiness` is what has to be true besides the model's health for a server to be ready.
+    """
 
     runner: TurnRunner
     health: HealthProbe
     model_name: str
     plugins: frozenset[str]
-    max_body_bytes: int = 256 * 1024
+    readiness: tuple[Check, ...] = ()
+    drain: Drain = field(default_factory=Drain, kw_only=True)
+    max_body_bytes: int = MAX_BODY_BYTES
     # Proxies close a silent connection, often after 30 or 60 s.
     ping_s: float = 15
 
@@ -37,15 +48,16 @@ def create_http_app(service: HttpService) -> Starlette:
     """An application for any ASGI server and any path prefix."""
 
     async def demo_chat(request: Request) -> Response:
+        service.drain.check()
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"))
         raw_body = await read_body(request, service.max_body_bytes)
         body = parse_body(raw_body, demo.ChatRequest)
         turn = demo.turn_request(body, key, service.model_name, service.plugins)
         events = service.runner.run(turn)
         if body.stream:
-            return EventStream(demo.encode_stream(events), service.ping_s)
+            return EventStream(demo.encode_stream(events), service.ping_s, service.drain)
         answer = demo.encode_answer(events)
-        return JSONResponse(await run_until_disconnect(answer, request.receive))
+        return JSONResponse(await run_until_disconnect(answer, request.receive, service.drain))
 
     async def version(request: Request) -> Response:
         number = importlib.metadata.version("moss-serve")
@@ -53,7 +65,7 @@ def create_http_app(service: HttpService) -> Starlette:
 
     routes = [
         Route("/", demo_chat, methods=["POST"]),
-        *health_routes(service.health),
+        *health_routes(service.health, (service.drain.takes_turns, *service.readiness)),
         Route("/version", version),
     ]
     return Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)

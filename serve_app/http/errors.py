@@ -6,6 +6,7 @@ without details.
 
 import logging
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -26,7 +27,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HttpError:
-    """Status, type, code and, if a retry may help, the seconds to wait before it."""
+    """Status, type, code and, if a retry may help, the seconds to wait before it.
+
+    An error with an attribute `retry_after_s` knows better how long that is.
+    """
 
     status: int
     type: str
@@ -52,6 +56,8 @@ TABLE: dict[type[Exception], HttpError] = {
     errors.IdempotencyMismatchError: HttpError(422, _INVALID, "idempotency_mismatch"),
     QueueFullError: HttpError(429, "rate_limit_error", "queue_full", 1),
     EngineDeadError: HttpError(500, "server_error", "engine_error", 5),
+    errors.NotReadyError: HttpError(503, "server_error", "overloaded", 2),
+    errors.DrainingError: HttpError(503, "server_error", "draining", 5),
     errors.StoreUnavailableError: HttpError(503, "server_error", "store_unavailable", 1),
     errors.TurnNotStoredError: HttpError(503, "server_error", "turn_not_stored", 1),
 }
@@ -76,8 +82,8 @@ def error_body(error: Exception) -> dict[str, Any]:
 def to_response(error: Exception) -> Response:
     """The response to a request that failed before its response began."""
     entry = find(error)
-    retry = entry.retry_after_s
-    headers = None if retry is None else {"Retry-After": str(retry)}
+    retry_s = getattr(error, "retry_after_s", entry.retry_after_s)
+    headers = None if retry_s is None else {"Retry-After": str(max(1, ceil(retry_s)))}
     return JSONResponse(error_body(error), entry.status, headers)
 
 

@@ -1,25 +1,29 @@
 """One HTTP exchange: a bounded body, a client that may disconnect, a stream that is never silent.
 
-The work runs in its own task and is cancelled once, when the client disconnects or the server
-drops the exchange, so its clean-up can still wait for the store. It does not depend on chats.
+The work runs in its own task and is cancelled once, when the client disconnects, the server drops
+the exchange or its drain is over, so its clean-up can still wait for the store. It does not depend
+on chats.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import aclosing, closing
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serve_app.errors import BodyTooLargeError
+from serve_app.errors import BodyTooLargeError, DrainingError
+from serve_app.http.drain import Drain
 from serve_app.http.errors import error_body
 from serve_app.streams import with_timeouts
 
 T = TypeVar("T")
 
+MAX_BODY_BYTES = 256 * 1024
+_CUT = "the server is stopping and could not wait for the end of this turn"
 _PING = ": ping\n\n"  # a comment in SSE: clients skip it, proxies see that the stream is alive
 
 
@@ -33,22 +37,26 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def run_until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """The result of `work`. If the client disconnects first, cancels it; raises ClientDisconnect.
+async def run_until_disconnect(work: Coroutine[Any, Any, T], receive: Receive, drain: Drain) -> T:
+    """The result of `work`, which counts as a running turn of `drain`.
 
-    The body must have been read already, so that `receive` returns nothing but the disconnect.
+    If the client disconnects first, or the drain is over, cancels it, and raises ClientDisconnect
+    or DrainingError. The body must have been read already, so that `receive` returns nothing but
+    the disconnect.
     """
-    task = asyncio.create_task(work)
-    watch = asyncio.create_task(_disconnected(receive))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
-        watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+    with closing(work), drain.turn():
+        task = asyncio.create_task(work)
+        watch = asyncio.create_task(_disconnected(receive))
+        over = asyncio.create_task(drain.wait_over())
+        try:
+            await asyncio.wait({task, watch, over}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise ClientDisconnect if watch.done() else DrainingError(_CUT)
+        finally:
+            for each in (task, watch, over):
+                each.cancel()
+            await asyncio.gather(task, watch, over, return_exceptions=True)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -65,36 +73,43 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[dict[str, Any]], ping_s: float) -> None:
+    def __init__(self, events: AsyncGenerator[dict[str, Any]], ping_s: float, drain: Drain) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = with_timeouts(events, lambda: ping_s)
+        self._drain = drain
+        self._has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientDisconnect):
-            await run_until_disconnect(self._send_all(send), receive)
-
-    async def _send_all(self, send: Send) -> None:
-        has_begun = False
-        async with aclosing(self._events) as events:
-            try:
-                async for event in events:
-                    if not has_begun:
-                        await self._begin(send)
-                        has_begun = True
-                    await self._send(send, _PING if event is None else _data(event))
-            except Exception as error:
-                if not has_begun:
-                    raise
-                await self._send(send, _data(error_body(error)))
+        try:
+            await run_until_disconnect(self._send_all(send), receive, self._drain)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if not self._has_begun:
+                raise
+            await self._send(send, error_event(error))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._events) as events:
+            async for event in events:
+                if not self._has_begun:
+                    await self._begin(send)
+                await self._send(send, _PING if event is None else _data(event))
+
     async def _begin(self, send: Send) -> None:
+        self._has_begun = True
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
 
     async def _send(self, send: Send, text: str) -> None:
         await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+
+def error_event(error: Exception) -> str:
+    """The last event of a stream that failed after its beginning."""
+    return _data(error_body(error))
 
 
 def _data(event: dict[str, Any]) -> str:

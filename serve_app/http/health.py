@@ -1,15 +1,24 @@
-"""The health endpoints: whether the process runs, can serve, and takes new requests."""
+"""The health endpoints: whether the process runs, can serve, and takes new requests.
 
-from collections.abc import Awaitable, Callable
+Each answers within LIMIT_S, whatever hangs behind it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+# A check of its own may take shorter.
+LIMIT_S = 5.0
+
+Check = Callable[[], Awaitable[bool]]
+
 
 class HealthProbe(Protocol):
-    """The checks behind the health endpoints."""
+    """The model's checks."""
 
     async def is_healthy(self) -> bool:
         """False if a rank is dead, or a step hangs while requests wait."""
@@ -20,26 +29,27 @@ class HealthProbe(Protocol):
         ...
 
 
-def health_routes(probe: HealthProbe) -> list[Route]:
-    """`/health`, `/livez` and `/readyz`: 200 or 503, with an empty body."""
+def health_routes(model: HealthProbe, readiness: Sequence[Check]) -> list[Route]:
+    """`/health`, `/livez` and `/readyz`: 200 or 503, with an empty body.
+
+    A server is ready if its model is and every check of `readiness` is true.
+    """
     return [
-        Route("/health", _endpoint(probe.is_healthy)),
-        Route("/livez", _endpoint(_is_alive)),
-        Route("/readyz", _endpoint(probe.is_ready)),
+        Route("/health", _endpoint(model.is_healthy)),
+        Route("/livez", _endpoint()),
+        Route("/readyz", _endpoint(model.is_ready, *readiness)),
     ]
 
 
-def _endpoint(is_good: Callable[[], Awaitable[bool]]) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint for one check. A check that raises counts as failed."""
+def _endpoint(*checks: Check) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint for checks that run at once. One that raises or is late counts as failed."""
 
     async def endpoint(request: Request) -> Response:
         try:
-            return Response(status_code=200 if await is_good() else 503)
+            async with asyncio.timeout(LIMIT_S):
+                are_good = await asyncio.gather(*(is_good() for is_good in checks))
         except Exception:
-            return Response(status_code=503)
+            are_good = [False]
+        return Response(status_code=200 if all(are_good) else 503)
 
     return endpoint
-
-
-async def _is_alive() -> bool:
-    return True

@@ -19,6 +19,7 @@ from moss_tp.dialogue import (
     encode_end,
     encode_opening,
     encode_segment,
+    find_role_marker,
     neutralise,
 )
 from plugins_svc.registry import capability_lines
@@ -79,15 +80,19 @@ class PromptBuilder:
         )
 
     def read_thinking(self, generated_ids: Sequence[int]) -> Thinking:
-        """Parses the output of a first pass. If it did not end with `<eoc>`, it has no commands."""
+        """Parses the output of a first pass, up to the marker of another role.
+
+        If it did not end with `<eoc>`, or has such a marker, it has no commands.
+        """
         ids = list(generated_ids)
         is_complete = ids[-1:] == [self.eoc_id]
         body = ids[:-1] if ids[-1:] in ([self.eoc_id], [self.eom_id]) else ids
         end = body.index(self._eot_id) if self._eot_id in body else len(body)
         thoughts, rest = self._decode(body[:end]), self._tokenizer.decode(body[end + 1 :])
+        start = find_role_marker(thoughts)
         _, marker, commands = rest.partition(MARKERS["commands"])
-        if not (is_complete and marker):
-            return self._without_commands(thoughts)
+        if not (is_complete and marker) or start is not None or has_left_thinking(rest):
+            return self._without_commands(thoughts if start is None else thoughts[:start].rstrip())
         newline = self._tokenizer.encode("\n")
         return Thinking(thoughts, commands.removeprefix(" "), ids + newline)
 
@@ -138,3 +143,13 @@ class PromptBuilder:
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(ids).removeprefix(" ")
+
+
+def has_left_thinking(text: str) -> bool:
+    """Whether the first pass has gone on to another role: `text` holds a marker, and not only that
+    of Commands, once."""
+    first = find_role_marker(text)
+    if first is None:
+        return False
+    is_commands = text.startswith(MARKERS["commands"].rstrip(":"), first)
+    return not is_commands or find_role_marker(text, first + 1) is not None

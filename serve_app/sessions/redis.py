@@ -1,23 +1,22 @@
 """Sessions in Redis or Valkey: turns as msgpack in a list, one Lua script per step.
 
-Every step is idempotent, so the client retries for a few seconds after a lost response. A store
-that restarts within that time causes a delay, not an error.
+Opening, committing, leases and probes have connections of their own, so that a turn that was let
+in never waits behind those that come in. How a step reaches the server is decided elsewhere.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
 
-from moss_tp.errors import ConfigError
+from moss_tp.errors import ConfigError, DeadlineExceededError
 from serve_app.errors import (
     IdempotencyInProgressError,
     SessionBusyError,
@@ -25,18 +24,30 @@ from serve_app.errors import (
     TurnNotStoredError,
 )
 from serve_app.sessions import scripts
+from serve_app.sessions.lane import Lane
+from serve_app.sessions.scripts import Arg, Script
 from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import Lease, Opened
+
+PROBE_S = 1.0
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Times in seconds. A session expires `session_ttl_s` after its last turn."""
+    """Times in seconds. A session expires `session_ttl_s` after its last turn.
+
+    An attempt may take `answer_timeout_s`. A turn waits `patience_s` for a store that is away
+    before its reply, `commit_patience_s` after it. Turns begin over `num_connections` and are
+    committed over `num_commit_connections`.
+    """
 
     session_ttl_s: float = 7 * 24 * 3600
     lease_s: float = 15
     answer_timeout_s: float = 2
-    max_retries: int = 6
+    patience_s: float = 6
+    commit_patience_s: float = 30
+    num_connections: int = 16
+    num_commit_connections: int = 8
 
 
 class RedisSessionStore:
@@ -47,63 +58,65 @@ class RedisSessionStore:
     """
 
     def __init__(self, url: str, settings: StoreSettings | None = None) -> None:
-        self.settings = settings or StoreSettings()
-        backoff = ExponentialBackoff(cap=1, base=0.05)
-        try:
-            self._redis: Redis = Redis.from_url(
-                url,
-                retry=Retry(backoff, self.settings.max_retries),
-                socket_timeout=self.settings.answer_timeout_s,
-                socket_connect_timeout=self.settings.answer_timeout_s,
-            )
-        except ValueError as error:
-            raise ConfigError(f"not a store's URL: {error}") from error
-        self._address = _address(self._redis.connection_pool.connection_kwargs)
-        register = self._redis.register_script
-        self._load = register(scripts.LOAD)
-        self._begin = register(scripts.BEGIN)
-        self._renew = register(scripts.RENEW)
-        self._release = register(scripts.RELEASE)
-        self._commit = register(scripts.COMMIT)
+        self.settings = settings = settings or StoreSettings()
+        answer_s, patience_s = settings.answer_timeout_s, settings.patience_s
+        self._opening = Lane(url, settings.num_connections, answer_s, patience_s)
+        self._commits = Lane(
+            url, settings.num_commit_connections, answer_s, settings.commit_patience_s
+        )
+        self._leases = Lane(url, 2, answer_s)  # one to renew, one to release
+        self._probes = Lane(url, 1, answer_s)
+        self._lanes = (self._opening, self._commits, self._leases, self._probes)
 
     async def check(self) -> None:
         """Raises ConfigError if the store may evict sessions, however much memory it has."""
-        async with self._errors():
-            memory: dict[str, Any] = await self._redis.info("memory")
+        memory = await self._info("memory")
         if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
             raise ConfigError(
                 f"the store evicts ({policy}), which would lose chats;"
                 " set its maxmemory-policy to noeviction"
             )
+        await self._find_data_dir()
 
     async def is_durable(self) -> bool:
         """Whether the server keeps an append-only file, so that a crash loses no turn."""
-        async with self._errors():
-            persistence: dict[str, Any] = await self._redis.info("persistence")
-        return bool(persistence.get("aof_enabled"))
+        return bool((await self._info("persistence")).get("aof_enabled"))
+
+    async def is_ready(self) -> bool:
+        with suppress(StoreUnavailableError, DeadlineExceededError):
+            # A server that cannot write to its disk refuses even a ping.
+            await self._probes.run(lambda redis: redis.ping(), time.monotonic() + PROBE_S)
+            return True
+        return False
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        for lane in self._lanes:
+            await lane.close()
 
-    async def load(self, uid: str, owner: str) -> Session | None:
-        turns = await self._run(self._load, _keys(uid, "meta", "turns"), owner)
+    async def load(self, uid: str, owner: str, deadline: float = inf) -> Session | None:
+        keys = _keys(uid, "meta", "turns")
+        turns = await self._open(scripts.LOAD, deadline, keys, owner)
         return None if turns is None else _session(uid, owner, turns)
 
-    async def reserve_uid(self, owner: str, key: str) -> str:
+    async def reserve_uid(self, owner: str, key: str, deadline: float = inf) -> str:
         name = "moss:start:" + hashlib.sha256(msgpack.packb([owner, key])).hexdigest()
         uid = new_token()
         ttl_ms = round(self.settings.session_ttl_s * 1000)
-        async with self._errors():
+
+        async def reserve(redis: Redis) -> Any:
             # A retry may find the uid that its first attempt set, so read it back.
-            await self._redis.set(name, uid, nx=True, px=ttl_ms)
-            stored = await self._redis.get(name)
+            await redis.set(name, uid, nx=True, px=ttl_ms)
+            return await redis.get(name)
+
+        stored = await self._opening.run(reserve, self._until(deadline))
         return stored.decode() if isinstance(stored, bytes) else uid
 
-    async def begin(self, lease: Lease, *, may_create: bool) -> Opened | None:
+    async def begin(
+        self, lease: Lease, deadline: float = inf, *, may_create: bool
+    ) -> Opened | None:
         keys = _keys(lease.uid, "meta", "turns", "keys", "lease")
-        state, *result = await self._run(
-            self._begin, keys, lease.owner, lease.key, lease.token, self._lease_ms, int(may_create)
-        )
+        args = lease.owner, lease.key, lease.token, self._lease_ms, int(may_create)
+        state, *result = await self._open(scripts.BEGIN, deadline, keys, *args)
         if state == b"missing":
             return None
         if state == b"busy":
@@ -112,20 +125,30 @@ class RedisSessionStore:
             raise SessionBusyError("another turn of this session is running")
         return Opened(_session(lease.uid, lease.owner, result[0]), state == b"leased")
 
-    async def renew(self, lease: Lease) -> bool:
-        keys = _keys(lease.uid, "lease")
-        return bool(await self._run(self._renew, keys, lease.token, lease.key, self._lease_ms))
+    async def renew(self, leases: Sequence[Lease]) -> list[bool]:
+        calls = [(_lease_key(lease), (lease.token, lease.key, self._lease_ms)) for lease in leases]
+        are_held = await self._leases.run(
+            lambda redis: scripts.RENEW.run_all(redis, calls), self._until(inf)
+        )
+        return [bool(is_held) for is_held in are_held]
 
-    async def release(self, lease: Lease) -> None:
-        await self._run(self._release, _keys(lease.uid, "lease"), lease.token, lease.key)
+    async def release(self, leases: Sequence[Lease]) -> None:
+        calls = [(_lease_key(lease), (lease.token, lease.key)) for lease in leases]
+        # A lease that cannot be released sooner has expired by then.
+        until = time.monotonic() + self.settings.lease_s
+        await self._leases.run(lambda redis: scripts.RELEASE.run_all(redis, calls), until)
 
-    async def commit(self, lease: Lease, num_turns: int, turn: Turn) -> Turn:
+    async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         keys = _keys(lease.uid, "meta", "turns", "keys", "lease")
         ttl_ms = round(self.settings.session_ttl_s * 1000)
         packed: bytes = msgpack.packb(asdict(turn))
-        stored = await self._run(
-            self._commit, keys, lease.owner, lease.key, lease.token, num_turns, packed, ttl_ms
-        )
+        args = lease.owner, lease.key, lease.token, num_turns, packed, ttl_ms
+        try:
+            stored = await self._commits.run(
+                lambda redis: scripts.COMMIT.run(redis, keys, *args), self._until(deadline)
+            )
+        except DeadlineExceededError as error:
+            raise TurnNotStoredError("the deadline passed before the turn was stored") from error
         if stored is None:
             raise TurnNotStoredError("the session changed while the reply was made; try again")
         return _unpack(stored)
@@ -134,29 +157,34 @@ class RedisSessionStore:
     def _lease_ms(self) -> int:
         return round(self.settings.lease_s * 1000)
 
-    async def _run(self, script: AsyncScript, keys: list[str], *args: str | bytes | int) -> Any:
-        async with self._errors():
-            return await script(keys=keys, args=args)
+    def _until(self, deadline: float) -> float:
+        """`deadline`; without one the store has as long as it may be away."""
+        return time.monotonic() + self.settings.patience_s if deadline == inf else deadline
 
-    @asynccontextmanager
-    async def _errors(self) -> AsyncIterator[None]:
-        """Translates Redis's errors, whose messages may contain the password."""
-        try:
-            yield
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(
-                f"the session store at {self._address} failed: {type(error).__name__}"
-            ) from error
+    async def _open(self, script: Script, deadline: float, keys: list[str], *args: Arg) -> Any:
+        return await self._opening.run(
+            lambda redis: script.run(redis, keys, *args), self._until(deadline)
+        )
 
+    async def _info(self, section: str) -> dict[str, Any]:
+        return await self._probes.run(lambda redis: redis.info(section), self._until(inf))
 
-def _address(connection: Mapping[str, Any]) -> str:
-    """The server's address, without user name and password."""
-    default = f"{connection.get('host', 'localhost')}:{connection.get('port', 6379)}"
-    return str(connection.get("path", default))
+    async def _find_data_dir(self) -> None:
+        """A full disk can be told from other failures if it is one of this machine."""
+        if not self._probes.is_local:
+            return
+        with suppress(StoreUnavailableError, DeadlineExceededError):  # as a user may not ask
+            found = await self._probes.run(lambda redis: redis.config_get("dir"), self._until(inf))
+            for lane in self._lanes if found.get("dir") else ():
+                lane.data_dir = Path(str(found["dir"]))
 
 
 def _keys(uid: str, *names: str) -> list[str]:
     return [f"moss:{{{uid}}}:{name}" for name in names]
+
+
+def _lease_key(lease: Lease) -> str:
+    return _keys(lease.uid, "lease")[0]
 
 
 def _session(uid: str, owner: str, turns: list[bytes]) -> Session:

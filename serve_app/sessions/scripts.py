@@ -4,15 +4,50 @@ All keys of a session share the hash tag `{uid}`, so a cluster keeps them on one
 opaque bytes here.
 """
 
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+Arg = str | bytes | int
+
+
+class Script:
+    """A script, sent by its digest where the server knows it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, redis: Redis, keys: Sequence[str], *args: Arg) -> Any:
+        """Its result for one session."""
+        try:
+            return await redis.evalsha(self._sha, len(keys), *keys, *args)
+        except NoScriptError:  # a server forgets its scripts when it restarts
+            return await redis.eval(self._text, len(keys), *keys, *args)
+
+    async def run_all(
+        self, redis: Redis, calls: Sequence[tuple[str, tuple[Arg, ...]]]
+    ) -> list[Any]:
+        """Its results for many sessions in one round trip; a call is a key and arguments."""
+        async with redis.pipeline(transaction=False) as pipeline:
+            for key, args in calls:
+                pipeline.eval(self._text, 1, key, *args)
+            results: list[Any] = await pipeline.execute()
+        return results
+
+
 # KEYS: meta turns. ARGV: owner.
-LOAD = """
+LOAD = Script("""
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
 return redis.call('LRANGE', KEYS[2], 0, -1)
-"""
+""")
 
 # KEYS: meta turns keys lease. ARGV: owner key token lease_ms may_create.
 # Returns {state, turns or the key of the lease that is held}.
-BEGIN = """
+BEGIN = Script("""
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] or not owner and ARGV[5] == '0' then return {'missing'} end
 local turns = redis.call('LRANGE', KEYS[2], 0, -1)
@@ -22,22 +57,22 @@ local held = redis.call('GET', KEYS[4])
 if held and held ~= mine then return {'busy', string.sub(held, #ARGV[3] + 1)} end
 redis.call('SET', KEYS[4], mine, 'PX', ARGV[4])
 return {'leased', turns}
-"""
+""")
 
 # KEYS: lease. ARGV: token key lease_ms.
-RENEW = """
+RENEW = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] .. ARGV[2] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])
-"""
+""")
 
 # KEYS: lease. ARGV: token key.
-RELEASE = """
+RELEASE = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] .. ARGV[2] then return 0 end
 return redis.call('DEL', KEYS[1])
-"""
+""")
 
 # KEYS: meta turns keys lease. ARGV: owner key token num_turns turn ttl_ms.
-COMMIT = """
+COMMIT = Script("""
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] then return false end
 local turn = ARGV[5]
@@ -54,4 +89,4 @@ else
 end
 if redis.call('GET', KEYS[4]) == ARGV[3] .. ARGV[2] then redis.call('DEL', KEYS[4]) end
 return turn
-"""
+""")

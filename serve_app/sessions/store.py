@@ -4,7 +4,9 @@ A turn is `begin` → (`renew`)* → `commit` or `release`. The lease refuses a 
 early. If a lease expires, `commit` still keeps turns in order by comparing the session's length.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from serve_app.sessions.session import Session, Turn
@@ -29,40 +31,51 @@ class Opened:
 
 
 class SessionStore(Protocol):
-    """Every method raises StoreUnavailableError if the store does not respond.
+    """Every step is idempotent, and is repeated while the store is away: for a few seconds.
 
-    Unknown and expired sessions and those of other owners are indistinguishable.
+    A `deadline`, in `time.monotonic` seconds, bounds that further; a step that has not run by then
+    raises DeadlineExceededError. Every method raises StoreUnavailableError if the store does not
+    respond. Unknown and expired sessions and those of other owners are indistinguishable.
     """
 
-    async def load(self, uid: str, owner: str) -> Session | None:
+    async def load(self, uid: str, owner: str, deadline: float = inf) -> Session | None:
         """The session if it belongs to `owner`, else None."""
         ...
 
-    async def reserve_uid(self, owner: str, key: str) -> str:
+    async def reserve_uid(self, owner: str, key: str, deadline: float = inf) -> str:
         """The uid of the session that `key` starts for this owner; each call gives the same."""
         ...
 
-    async def begin(self, lease: Lease, *, may_create: bool) -> Opened | None:
+    async def begin(
+        self, lease: Lease, deadline: float = inf, *, may_create: bool
+    ) -> Opened | None:
         """Read the session and take `lease` on it, in one atomic step.
 
         None if the owner has no such session, unless `may_create`. Raises SessionBusyError if
-        another lease is held, IdempotencyInProgressError if that one is for the same key.
+        another lease is held, IdempotencyInProgressError if that one is for the same key. After
+        any other error the lease may be held all the same.
         """
         ...
 
-    async def renew(self, lease: Lease) -> bool:
-        """Extend a lease; False if it is no longer held."""
+    async def renew(self, leases: Sequence[Lease]) -> list[bool]:
+        """Extend the leases; False for each that is no longer held."""
         ...
 
-    async def commit(self, lease: Lease, num_turns: int, turn: Turn) -> Turn:
+    async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         """Append `turn` durably to a session of exactly `num_turns` turns, and end the lease.
 
-        Returns the stored turn of the lease's key. That is `turn` unless the key was stored
-        before, so a commit that is sent twice stores one turn. Raises TurnNotStoredError if the
-        session has another length, has expired or belongs to another owner.
+        It is repeated for longer than the other steps. Returns the stored turn of the lease's key.
+        That is `turn` unless the key was stored before, so a commit that is sent twice stores one
+        turn. Raises TurnNotStoredError if the session has another length, has expired or belongs
+        to another owner, or if the deadline passes. After StoreUnavailableError the turn may be
+        stored all the same.
         """
         ...
 
-    async def release(self, lease: Lease) -> None:
-        """End the lease if it is still held."""
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """End those of the leases that are still held."""
+        ...
+
+    async def is_ready(self) -> bool:
+        """Whether the store answers at once, and can write."""
         ...

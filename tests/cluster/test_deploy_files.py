@@ -10,6 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from serve_app.deployments.options import FORCE_STOP
 from serve_app.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,12 @@ def test_the_cluster_is_closed_and_authenticated() -> None:
     starts = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
     for command in (c for c in starts if "ray start" in c):
         assert re.match(r"RAY_AUTH_MODE=token ", command)
+
+
+def test_the_controller_kills_replicas_that_do_not_answer() -> None:
+    """It runs on the head; nothing else would free the GPUs of a model that was stopped."""
+    (start,) = (c for c in load(CLUSTER)["head_start_ray_commands"] if "ray start" in c)
+    assert "=".join(FORCE_STOP) in start
 
 
 def test_serve_accepts_the_deploy_config() -> None:

@@ -49,8 +49,6 @@ def test_published_config(tmp_path: Path) -> None:
         vocab_size=107008,
         max_position_embeddings=2048,
         layer_norm_eps=1e-5,
-        bos_token_id=106028,
-        eos_token_id=106068,
         wbits=32,
         groupsize=128,
     )
@@ -79,13 +77,34 @@ def test_config_saved_by_transformers(tmp_path: Path) -> None:
         ({"n_head": 0}, "positive"),
         ({"rotary_dim": 300}, "rotary_dim 300"),
         ({"rotary_dim": 63}, "rotary_dim 63"),
-        ({"rotary_dim": None}, r"config\.json"),
-        ({"n_layer": "many"}, "many"),
+        ({"rotary_dim": None}, r"config\.json: the field 'rotary_dim' is missing"),
+        ({"n_layer": "many"}, "'n_layer' is 'many', not a number"),
+        ({"n_layer": True}, "'n_layer' is True, not a number"),
+        ({"n_layer": [34]}, "'n_layer'"),
+        ({"n_layer": 33.5}, "'n_layer' is 33.5, not an integer"),
+        ({"n_layer": float("nan")}, "'n_layer' is nan"),
+        ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon nan"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon 0"),
     ],
 )
 def test_impossible_config(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         ModelConfig.from_dir(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bos_token_id": None},
+        {"eos_token_id": None},
+        {"eos_token_id": [106068, 106028]},
+        {"n_positions": None},
+        {"n_layer": 34.0},
+    ],
+)
+def test_fields_as_other_programs_write_them(tmp_path: Path, changes: dict[str, Any]) -> None:
+    expected = ModelConfig.from_dir(write(tmp_path))
+    assert ModelConfig.from_dir(write(tmp_path, **changes)) == expected
 
 
 def test_missing_field_is_named(tmp_path: Path) -> None:

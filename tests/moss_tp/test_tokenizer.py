@@ -110,6 +110,34 @@ def test_config_overrides_the_eos_token(tmp_path: Path) -> None:
     assert Tokenizer.from_dir(tmp_path).eos_id == 5
 
 
+@pytest.mark.parametrize(
+    ("configured", "eos_ids"),
+    [
+        ("null", (EOS_ID,)),
+        ("[]", (EOS_ID,)),
+        ("7", (7,)),
+        ("[7, 9, 7]", (7, 9)),
+        (f"[7, {EOS_ID}]", (EOS_ID, 7)),
+    ],
+)
+def test_eos_ids_of_a_config(tmp_path: Path, configured: str, eos_ids: tuple[int, ...]) -> None:
+    """All ids of a list end a reply, as in transformers; `<eom>` is the usual one."""
+    write_tokenizer(tmp_path)
+    text = f'{{"eos_token_id": {configured}}}'
+    (tmp_path / "config.json").write_text(text, encoding="utf-8-sig")
+    tokenizer = Tokenizer.from_dir(tmp_path)
+    assert tokenizer.eos_ids == eos_ids
+    assert tokenizer.eos_id == eos_ids[0]
+
+
+@pytest.mark.parametrize("configured", ['"<eom>"', "[true]", "[[1]]", "-1", "1.5"])
+def test_eos_ids_that_are_none_blame_the_config(tmp_path: Path, configured: str) -> None:
+    write_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_text(f'{{"eos_token_id": {configured}}}')
+    with pytest.raises(CheckpointError, match=r"config\.json: the field 'eos_token_id' is"):
+        Tokenizer.from_dir(tmp_path)
+
+
 def test_added_white_space_is_text(tmp_path: Path) -> None:
     """MOSS has CodeGen's runs of spaces and tabs as added tokens."""
     write_vocab_files(tmp_path)
@@ -146,6 +174,17 @@ def test_special_token_inside_the_vocabulary(tmp_path: Path) -> None:
 
 def test_missing_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neither a tokenizer\.json nor vocab\.json"):
+        Tokenizer.from_dir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt", "config.json"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
+    write_tokenizer(tmp_path) if name in ("tokenizer.json", "config.json") else write_vocab_files(
+        tmp_path
+    )
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(CheckpointError, match=rf"{name} is a git-LFS pointer.*git lfs pull"):
         Tokenizer.from_dir(tmp_path)
 
 

@@ -129,13 +129,14 @@ class FakePlugins:
     num_running: int = 0
     max_running: int = 0
 
-    async def run(self, call: Call) -> PluginOutput:
+    async def run(self, call: Call, timeout_s: float) -> PluginOutput:
         self.calls.append(call)
         self.num_running += 1
         self.max_running = max(self.max_running, self.num_running)
         try:
             answer = self.answers.get(call.argument, 0.0)
-            await asyncio.sleep(answer if isinstance(answer, float) else 0.001)
+            async with asyncio.timeout(timeout_s):
+                await asyncio.sleep(answer if isinstance(answer, float) else 0.001)
             if isinstance(answer, Exception):
                 raise answer
             return answer if isinstance(answer, PluginOutput) else PluginOutput(True, ("late",))

@@ -33,7 +33,14 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     prompts = PromptBuilder(CharCodec(), "Be brief.\n")
     replier = create_replier(model, plugins, prompts)
     runner = TurnRunner(store, replier, limits or TurnLimits(max_model_len=4096))
-    service = HttpService(runner, probe, "moss-nano", frozenset({"calculator"}), 64 * 1024)
+    service = HttpService(
+        runner,
+        probe,
+        "moss-nano",
+        frozenset({"calculator"}),
+        readiness=(store.is_ready,),
+        max_body_bytes=64 * 1024,
+    )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://moss")
     return Site(service, model, plugins, probe, client)

@@ -1,10 +1,10 @@
 """Rank 0's side of a group of ranks, the same for every executor: steps, heartbeats, failure.
 
-The other ranks run `worker_loop`: they wait for the next control message in a collective, and a
-collective has a timeout. While there are no steps, a thread sends heartbeats well within that
-timeout. So an idle group stays alive, and workers whose rank 0 disappeared without closing its
-connection (a host that lost power) exit within `step_timeout_s` and free their memory.
-Starting and ending processes is the executor's job.
+The other ranks run `worker_loop`. A rank may be stopped or hang at any time, and then rank 0 hangs
+with it in a collective; a thread of its own watches how long that takes and fails the group. While
+there are no steps, another thread sends heartbeats, which the workers answer: so a rank that hangs
+in an idle group is noticed too, and workers that wait over a network never run into the timeout of
+a collective. Starting and ending processes is the executor's job.
 """
 
 import logging
@@ -15,6 +15,8 @@ from contextlib import suppress
 
 from moss_tp.engine.running.batch import Batch, Ints
 from moss_tp.engine.running.model_runner import ModelRunner
+from moss_tp.engine.running.step_times import NO_STEP, StepSize, StepTimes
+from moss_tp.engine.running.step_watch import TICK_S, StepWatch
 from moss_tp.engine.running.worker import HEARTBEAT, STOP
 from moss_tp.errors import EngineDeadError
 from moss_tp.sampling.row import SampledToken, SamplingRow
@@ -22,27 +24,36 @@ from moss_tp.sampling.row import SampledToken, SamplingRow
 logger = logging.getLogger(__name__)
 
 HEARTBEATS_PER_TIMEOUT = 4
+MAX_INTERVAL_S = 1.0  # between heartbeats
+CLOSE_TIMEOUT_S = 5
 
 
 class Driver:
-    """Runs steps on rank 0's `runner` and, by control messages, on the workers."""
+    """Runs steps on rank 0's `runner` and, by control messages, on the workers.
+
+    `step_timeout_s` limits a step until `StepTimes` has learnt how long steps take.
+    """
 
     def __init__(self, runner: ModelRunner, num_blocks: int, step_timeout_s: float) -> None:
         runner.allocate(num_blocks)
         self.num_blocks = num_blocks
         self._runner = runner
         self._has_workers = runner.group.size > 1
-        self._interval = step_timeout_s / HEARTBEATS_PER_TIMEOUT
+        self._interval = min(MAX_INTERVAL_S, step_timeout_s / HEARTBEATS_PER_TIMEOUT)
+        self._watch = StepWatch(StepTimes(step_timeout_s), time.monotonic)
         self._collectives = threading.Lock()  # held from a control message to the end of its step
         self._last_message = time.monotonic()
         self._state = threading.Lock()  # guards the three below
         self._death: str | None = None
         self._is_closed = False
         self._watchers: list[Callable[[str], None]] = []
-        self._stop_heartbeat = threading.Event()
-        self._heartbeat = threading.Thread(target=self._beat, name="moss-heartbeat", daemon=True)
+        self._stop_threads = threading.Event()
+        self._threads = [threading.Thread(target=self._tick, name="moss-watch", daemon=True)]
         if self._has_workers:
-            self._heartbeat.start()
+            beat = threading.Thread(target=self._beat, name="moss-heartbeat", daemon=True)
+            self._threads.append(beat)
+        for thread in self._threads:
+            thread.start()
 
     @property
     def is_alive(self) -> bool:
@@ -62,7 +73,7 @@ class Driver:
         """See `Executor.execute`."""
         self._check_alive()
         try:
-            with self._collectives:
+            with self._collectives, self._watch.step(StepSize.of(batch)):
                 if self._has_workers:
                     self._send(batch.ints)
                 return self._runner.run(batch, rows)
@@ -93,7 +104,7 @@ class Driver:
                 return
             self._death = reason
             watchers = list(self._watchers)
-        self._stop_heartbeat.set()
+        self._stop_threads.set()
         for on_death in watchers:
             on_death(reason)
 
@@ -103,10 +114,11 @@ class Driver:
             if self._is_closed:
                 return
             self._is_closed = True
-        self._stop_heartbeat.set()
-        if self._heartbeat.is_alive():
-            self._heartbeat.join()
-        if self._death is None and self._has_workers:
+        self._stop_threads.set()
+        for thread in self._threads:
+            thread.join(CLOSE_TIMEOUT_S)
+        hangs = any(thread.is_alive() for thread in self._threads)  # in a heartbeat
+        if self._death is None and self._has_workers and not hangs:
             # A worker that has just died needs no message.
             with self._collectives, suppress(RuntimeError):
                 self._send(STOP)
@@ -122,13 +134,20 @@ class Driver:
         self._runner.group.broadcast_ints(message)
         self._last_message = time.monotonic()
 
+    def _tick(self) -> None:
+        """The watch's thread. A stuck step ends the group, although rank 0 hangs in it."""
+        while not self._stop_threads.wait(TICK_S):
+            if (reason := self._watch.tick()) is not None:
+                self.fail(reason)
+
     def _beat(self) -> None:
         """The heartbeat thread. A running step holds the lock and counts as a message."""
-        while not self._stop_heartbeat.wait(self._interval / 2):
+        while not self._stop_threads.wait(self._interval / 2):
             if time.monotonic() - self._last_message < self._interval / 2:
                 continue
             try:
-                with self._collectives:
+                with self._collectives, self._watch.step(NO_STEP):
                     self._send(HEARTBEAT)
+                    self._runner.group.barrier()
             except Exception as error:
                 self.fail(f"a rank is gone: {error}")

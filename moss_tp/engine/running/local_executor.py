@@ -21,8 +21,8 @@ HOST = "127.0.0.1"
 
 
 class LocalExecutor:
-    """See `Executor`. When a rank exits, the others are killed at once, so that no collective
-    waits for it, and every later step raises EngineDeadError.
+    """See `Executor`. When a rank exits or hangs, all of them are killed at once, so that no
+    collective waits for it, and every later step raises EngineDeadError.
 
     Sets the number of torch's threads in this process, until it is closed.
     """
@@ -38,6 +38,7 @@ class LocalExecutor:
             self._kill()
             self._reap()
             raise
+        self._driver.watch(lambda reason: self._kill())
         self._sentinel = threading.Thread(target=self._watch_ranks, name="moss-ranks", daemon=True)
         if self._ranks:
             self._sentinel.start()
@@ -115,7 +116,6 @@ class LocalExecutor:
         if self._driver.is_closed:
             return
         self._driver.fail(f"rank {rank.rank} (process {rank.pid}) ended: {rank.last_message()}")
-        self._kill()
 
     def _kill(self) -> None:
         for rank in self._ranks:

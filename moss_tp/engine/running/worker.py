@@ -6,6 +6,8 @@ for all, lets rank 0 choose `num_blocks`, then passes that number to `worker_loo
 collective has to outlast a slow disk.
 
     control message:  STOP | HEARTBEAT | the ints of a step's Batch, whose first is positive
+
+A heartbeat is answered by a barrier.
 """
 
 from dataclasses import dataclass
@@ -58,7 +60,9 @@ def worker_loop(runner: ModelRunner, num_blocks: int) -> None:
         message = runner.group.broadcast_ints(None)
         if message[0] == STOP[0]:
             return
-        if message[0] != HEARTBEAT[0]:
+        if message[0] == HEARTBEAT[0]:
+            runner.group.barrier()
+        else:
             runner.run(Batch(message), ())
 
 

@@ -1,4 +1,4 @@
-"""A transformer block as ops of one program, on packed bf16 weights.
+"""A transformer block as ops of one program, on packed weights.
 
     normed        = layer_norm(x)
     qkv | mixed   = normed @ [qkv_proj | fc_in]      GELU on the second
@@ -6,7 +6,8 @@
     partial       = mixed @ [out_proj | fc_out] (+ x)
 
 Each weight is read once, in two products. Sums, and activations between blocks, are fp32; inputs
-of a bf16 dot product (see `linear.mul_add`) are rounded to bf16.
+of a bf16 dot product (see `linear.mul_add`) are rounded to bf16. Every op computes a row in one
+order, whatever the rows beside it.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from moss_tp.kernels.cpu.attention.attend import add_attention
 from moss_tp.kernels.cpu.attention.plan import CpuPlan
 from moss_tp.kernels.cpu.linear.gemm import GemmOutput, add_gemm, pack_for_gemm
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
-from moss_tp.kernels.cpu.linear.pack import PackedWeight
+from moss_tp.kernels.cpu.linear.pack import PackedWeight, weight_dtype
 from moss_tp.kernels.cpu.norm import add_norm
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.rotary import Rotary
@@ -49,6 +50,11 @@ class PackedBlock:
             head_dim=weights.head_dim,
             adds_residual=weights.adds_residual,
         )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and of a KV cache that is not int8."""
+        return weight_dtype(self.first.mul_add)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

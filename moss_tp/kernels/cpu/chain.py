@@ -93,7 +93,7 @@ class PanelChain:
         program = self._pool.take(key, len(x))
         if program is None:
             block = self._blocks[0]
-            check_attention(block.empty_qkv(len(x)), caches[0], plan, torch.bfloat16)
+            check_attention(block.empty_qkv(len(x)), caches[0], plan, block.dtype)
             program = BlockProgram(block, len(self._blocks), x, rotary, caches[0], own_plan)
         out = torch.empty_like(x)
         program.run(x, out, caches, self._tensors, own_plan)

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 from serve_app.bench.load.errors import BenchError
-from serve_app.client.events import error_message, parse_event
+from serve_app.client.connect import async_http_client
+from serve_app.client.events import ReplyEvents, error_message
 
 CONNECT_TIMEOUT_S = 10
 
@@ -60,14 +61,14 @@ class TokenCounts:
 
 
 class SseClient:
-    """Runs any number of concurrent turns on the server at `url`. Raises BenchError."""
+    """Runs any number of concurrent turns on the server at `url`.
+
+    Raises ProxyError when it is made, BenchError later.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=None),
-        )
+        self._http = async_http_client(self._url, CONNECT_TIMEOUT_S)
 
     async def __aenter__(self) -> "SseClient":
         return self
@@ -109,11 +110,14 @@ class SseClient:
                 yield _events(response)
         except httpx.HTTPError as error:
             raise BenchError(f"the connection to {self._url} failed: {error!r}") from error
+        except ValueError as error:
+            raise BenchError(f"{self._url} does not speak MOSS's API: {error}") from error
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    async for line in response.aiter_lines():
-        if (event := parse_event(line)) is not None:
+    events = ReplyEvents()
+    async for chunk in response.aiter_bytes():
+        for event in events.feed(chunk):
             yield event
 
 

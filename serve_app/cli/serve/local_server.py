@@ -15,6 +15,7 @@ from typing import NoReturn
 from cluster.launch.local_ray import local_ray
 from moss_tp.errors import MossError
 from serve_app.cli.serve.options import EMBEDDED
+from serve_app.deployments.options import FORCE_STOP
 from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.settings import ServeSettings
 
@@ -59,6 +60,7 @@ def local_server(
     """
     say("starting Ray")
     os.environ.setdefault(*PROXY_START_S)
+    os.environ.setdefault(*FORCE_STOP)
     with local_ray(num_cpus=settings.tp * settings.replicas + 1):
         from ray import serve
 

@@ -10,6 +10,7 @@ from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.device import num_gpus
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
+from moss_tp.weights.checkpoint import check_headers
 from serve_app.cli.serve.options import EMBEDDED
 from serve_app.prompt.choose import Dialogue, build_prompts
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
@@ -25,6 +26,7 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     model.check_tp(settings.tp)
     settings.engine_config(str(directory)).resolve(model)
     _check_tokenizer(directory, settings.resolved_dialogue, model.vocab_size)
+    check_headers(directory, model)
     _ = settings.plugin_names
     if settings.device == "cuda":
         _check_gpus(settings.tp * settings.replicas)
@@ -67,7 +69,7 @@ def _check_tokenizer(directory: Path, dialogue: Dialogue, vocab_size: int) -> No
 
 async def _check_store(url: str) -> bool:
     """Whether the store is durable. Raises when it is unusable."""
-    store = RedisSessionStore(url, StoreSettings(max_retries=1))
+    store = RedisSessionStore(url, StoreSettings(patience_s=2))
     try:
         await store.check()
         return await store.is_durable()

@@ -1,6 +1,7 @@
 """Ranks as Ray actors: the same tokens as local ranks, and a clear error when one is lost."""
 
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -76,6 +77,20 @@ def test_a_killed_rank_is_reported_at_once_to_all_watchers(tiny_model: Path) -> 
         assert reasons == [reasons[0]] * 3
     finally:
         executor.close()
+
+
+def test_a_stopped_rank_fails_the_generation_and_is_killed(tiny_model: Path) -> None:
+    """Not even Ray can end a stopped process quickly, and it holds the group's resources."""
+    with LLM(str(tiny_model), tp_size=2, dtype="float32", executor="ray", step_timeout_s=60) as llm:
+        assert isinstance(llm.engine.executor, RayExecutor)
+        rank = psutil.Process(llm.engine.executor.rank_pids[0])
+        llm.generate(PROMPTS, GREEDY)
+        rank.suspend()
+        start = time.monotonic()
+        with pytest.raises(EngineDeadError):
+            llm.generate(PROMPTS, GREEDY)
+        assert time.monotonic() - start < 30
+        assert psutil.wait_procs([rank], timeout=10)[1] == []
 
 
 def test_a_lost_rank_fails_the_generation(tiny_model: Path) -> None:

@@ -18,8 +18,8 @@ from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling.sampler import Sampler
 from tests.moss_tp.engine.scheduling.paged_fake import (
     EOS_ID,
+    FAKE_IDS,
     VOCAB_SIZE,
-    FakeModel,
     PagedFake,
     fake_config,
 )
@@ -60,7 +60,7 @@ class PiecesTokenizer:
 def sampling_engine(num_blocks: int = 24, **changes: object) -> LLMEngine:
     config = fake_config(**changes)
     executor = SamplingFake(num_blocks, config.block_size)
-    return LLMEngine(config, executor, PiecesTokenizer(), FakeModel())
+    return LLMEngine(config, executor, PiecesTokenizer(), FAKE_IDS)
 
 
 @dataclass

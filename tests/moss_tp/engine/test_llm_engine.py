@@ -14,8 +14,8 @@ from moss_tp.errors import (
 from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.scheduling.paged_fake import (
     EOS_ID,
+    FAKE_IDS,
     VOCAB_SIZE,
-    FakeModel,
     FakeTokenizer,
     PagedFake,
     expected_reply,
@@ -122,7 +122,7 @@ def test_a_stop_string_ends_a_reply_and_frees_its_blocks() -> None:
 def test_max_time_ends_a_reply_at_the_next_token() -> None:
     now = [100.0]
     executor = PagedFake(16, 4)
-    engine = LLMEngine(fake_config(), executor, FakeTokenizer(), FakeModel(), lambda: now[0])
+    engine = LLMEngine(fake_config(), executor, FakeTokenizer(), FAKE_IDS, lambda: now[0])
     reply = expected_reply([1], 20, frozenset([EOS_ID]), 32)
     held = FakeTokenizer().decode_bytes(reply[1:3]).decode() + "?"
     for name, max_time in {"timed": 10, "free": None}.items():

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import BlockWeights, DenseWeight, Weight
-from moss_tp.kernels.cpu.attention.attend import attend as cpu_attend
 from moss_tp.kernels.cpu.chain import BlockProgram, PanelBlock, PanelChain
-from moss_tp.kernels.cpu.linear.mul_add import MulAdd
-from moss_tp.kernels.cpu.linear.onednn import OneDnnLinear
+from moss_tp.kernels.cpu.linear.pack import weight_dtype
 from moss_tp.kernels.cpu.runtime.pool import ProgramPool
 from moss_tp.kernels.reference.attention import attend as reference_attend
 from moss_tp.kernels.reference.block import EagerBlock
@@ -27,6 +25,7 @@ from tests.moss_tp.kernels.test_linear import MUL_ADDS
 
 HIDDEN, INNER = 70, 90
 LENS = [(1, 7), (12, 30), (2, 9)]
+BLOCKS = [name for name in MUL_ADDS if "fp16" not in name]
 # One for all steps, as in a model: programs hold its address.
 ROTARY = Rotary.make(AttentionShape.rotary_dim, 1000, torch.device("cpu"))
 
@@ -94,26 +93,16 @@ def input_of(case: Case) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("mul_add", MUL_ADDS)
+@pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("adds_residual", [True, False])
-def test_panels(adds_residual: bool, mul_add: MulAdd) -> None:
-    shape = AttentionShape()
-    case = make_case(LENS, torch.bfloat16, shape)
-    own, x = weights(shape, torch.bfloat16, adds_residual), input_of(case)
+def test_panels(adds_residual: bool, name: str) -> None:
+    shape, dtype = AttentionShape(), weight_dtype(MUL_ADDS[name])
+    case = make_case(LENS, dtype, shape)
+    own, x = weights(shape, dtype, adds_residual), input_of(case)
     reference_out = expected(own, x, case)
-    out = PanelBlock(own, mul_add)(x, case.rotary, case.cache, case.plan)
-    torch.testing.assert_close(out, reference_out, atol=2e-2, rtol=2e-2)
-
-
-@pytest.mark.parametrize("adds_residual", [True, False])
-def test_onednn(adds_residual: bool) -> None:
-    shape = AttentionShape()
-    case = make_case(LENS, torch.float32, shape)
-    own, x = weights(shape, torch.float32, adds_residual), input_of(case)
-    reference_out = expected(own, x, case)
-    block = EagerBlock(own, OneDnnLinear, cpu_attend)
-    out = block(x, case.rotary, case.cache, case.plan)
-    torch.testing.assert_close(out, reference_out, atol=2e-5, rtol=2e-5)
+    out = PanelBlock(own, MUL_ADDS[name])(x, case.rotary, case.cache, case.plan)
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 2e-5
+    torch.testing.assert_close(out, reference_out, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -1,7 +1,7 @@
-"""Packed linear layers against F.linear in fp64.
+"""Packed linear layers against F.linear in fp64, on every multiply-add that this machine has.
 
-Tolerance: sums of up to 1100 products of size ~1/33 in fp32, in another order: 1e-5. Weights, and
-x where a bf16 dot product takes it, are drawn as bf16, so nothing is rounded.
+Tolerance: sums of up to 1100 products of size ~1/33 in fp32, in another order: 1e-5. Weights and
+x are drawn in the weight's dtype, so nothing is rounded.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,34 @@ from torch import Tensor
 from moss_tp.kernels.base import DenseWeight, MakeLinear
 from moss_tp.kernels.cpu.linear.gemm import PACKERS
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS
-from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_BF16, MulAdd
-from moss_tp.kernels.cpu.linear.onednn import OneDnnLinear
-from moss_tp.kernels.cpu.linear.pack import PackedWeight, best_mul_add, pack_dense
+from moss_tp.kernels.cpu.linear.mul_add import (
+    DOT_X16_BF16,
+    FMA_X8_BF16,
+    FMA_X8_FP16,
+    FMA_X8_FP32,
+    FMA_X16_FP16,
+    FMA_X16_FP32,
+    MulAdd,
+)
+from moss_tp.kernels.cpu.linear.pack import PackedWeight, best_mul_add, pack_dense, weight_dtype
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
 from moss_tp.kernels.reference.linear import PlainLinear
 from moss_tp.native.vectors import has_cpu_feature
 
-MUL_ADDS: list[MulAdd] = [FMA_X8_BF16]
+MUL_ADDS: dict[str, MulAdd] = {
+    "fma8-bf16": FMA_X8_BF16,
+    "fma8-fp16": FMA_X8_FP16,
+    "fma8-fp32": FMA_X8_FP32,
+}
+if has_cpu_feature("avx512f"):
+    MUL_ADDS |= {"fma16-fp16": FMA_X16_FP16, "fma16-fp32": FMA_X16_FP32}
 if has_cpu_feature("avx512bf16"):
-    MUL_ADDS.append(DOT_X16_BF16)
+    MUL_ADDS["dot-bf16"] = DOT_X16_BF16
 LINEARS: dict[str, tuple[MakeLinear, torch.dtype]] = {
     "plain": (PlainLinear, torch.float32),
-    "onednn": (OneDnnLinear, torch.float32),
     **{
-        f"panels-{i}": (partial(PanelLinear, mul_add=mul_add), torch.bfloat16)
-        for i, mul_add in enumerate(MUL_ADDS)
+        name: (partial(PanelLinear, mul_add=mul_add), weight_dtype(mul_add))
+        for name, mul_add in MUL_ADDS.items()
     },
 }
 # Around a panel's 16 columns, a group's 64, and one K block more.
@@ -74,25 +86,19 @@ def test_gelu_far_from_zero() -> None:
     assert_close(y, F.gelu(x.double(), approximate="tanh"))
 
 
-@pytest.mark.parametrize("mul_add", MUL_ADDS)
-def test_a_row_does_not_depend_on_the_rows_beside_it(mul_add: MulAdd) -> None:
-    linear = PanelLinear(DenseWeight(random(130, 1100).bfloat16()), mul_add=mul_add)
-    x = random(MAX_TASK_ROWS + 20, 1100)
-    together = linear(x)
-    for count in range(1, 28):
-        assert torch.equal(linear(x[:count]), together[:count])
-
-
-@pytest.mark.parametrize("mul_add", MUL_ADDS)
-def test_strided_rows(mul_add: MulAdd) -> None:
-    linear = PanelLinear(DenseWeight(random(20, 30).bfloat16()), mul_add=mul_add)
+@pytest.mark.parametrize("name", MUL_ADDS)
+def test_strided_rows(name: str) -> None:
+    make, dtype = LINEARS[name]
+    linear = make(DenseWeight(random(20, 30).to(dtype)), False)
     wide = random(5, 50)
     assert torch.equal(linear(wide[:, 10:40]), linear(wide[:, 10:40].contiguous()))
 
 
 def test_mismatches_are_refused() -> None:
+    with pytest.raises(ValueError, match="float64"):
+        pack_dense(DenseWeight(random(5, 8).double()))
     with pytest.raises(ValueError, match="float32"):
-        pack_dense(DenseWeight(random(5, 8)))
+        pack_dense(DenseWeight(random(5, 8)), FMA_X8_BF16)
     linear = PanelLinear(DenseWeight(random(5, 8).bfloat16()))
     with pytest.raises(ValueError, match="for 8 in"):
         linear(random(3, 6))
@@ -101,7 +107,7 @@ def test_mismatches_are_refused() -> None:
 
 
 def test_an_odd_input_needs_no_bf16_pairs() -> None:
-    assert best_mul_add(7) is FMA_X8_BF16
+    assert best_mul_add(torch.bfloat16, 7) is FMA_X8_BF16
     x, weight = random(3, 7), random(5, 7).bfloat16()
     assert pack_dense(DenseWeight(weight)).x_dtype == torch.float32
     assert_close(PanelLinear(DenseWeight(weight))(x), expected(x, weight, None))

@@ -3,6 +3,9 @@
 import json
 import os
 import pickle
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from tests.support.tiny_moss import make_checkpoint
 def read_all(directory: Path) -> dict[str, Tensor]:
     with Checkpoint.open(directory) as checkpoint:
         return {
-            name: stored.read(0, 0, stored.shape[0]).clone()
+            name: stored.read(0, 0, stored.header.shape[0]).clone()
             for name, stored in checkpoint.tensors.items()
         }
 
@@ -54,7 +57,7 @@ def test_reads_the_slice_only(tmp_path: Path, format: str) -> None:
     whole = read_all(directory)["lm_head.weight"]
     with Checkpoint.open(directory) as checkpoint:
         stored = checkpoint.tensors["lm_head.weight"]
-        assert stored.shape == whole.shape
+        assert stored.header.shape == whole.shape
         assert torch.equal(stored.read(0, 3, 9), whole[3:9])
         assert torch.equal(stored.read(1, 5, 6), whole[:, 5:6])
 
@@ -87,10 +90,59 @@ def test_truncated_file(tmp_path: Path, format: str) -> None:
         open_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"weight_map": 3}', "[]"])
+@pytest.mark.parametrize("content", ["", "{}", '{"weight_map": 3}', '{"weight_map": {}}', "[]"])
 def test_broken_index(tmp_path: Path, content: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(CheckpointError, match="has no weight_map"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", [None, 3, "../b.safetensors", "/b.safetensors", "", "."])
+def test_an_index_names_files_beside_it_only(tmp_path: Path, name: object) -> None:
+    index = {"weight_map": {"weight": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"index\.json puts weight into"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_missing_file_is_named_with_a_tensor_of_it(tmp_path: Path) -> None:
+    index = {"weight_map": {"lm_head.bias": "a.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    message = r"a\.safetensors is missing: model\.safetensors\.index\.json puts lm_head\.bias"
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "model.gguf", "model.pt"])
+def test_weights_without_an_index_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(CheckpointError, match=f"there are no weights in .*there is {name}"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(CheckpointError, match=rf"{name} is a git-LFS pointer.*git lfs pull"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_bin_of_an_old_pytorch_is_converted_as_the_message_says(tmp_path: Path) -> None:
+    weight = torch.arange(3.0)
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"weight": weight}, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match=r"from before 1\.6") as caught:
+        open_checkpoint(tmp_path)
+    command = shlex.split(str(caught.value).partition("Convert it: ")[2])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    assert torch.equal(read_all(tmp_path)["weight"], weight)
+
+
+@pytest.mark.parametrize("content", [[torch.ones(1)], {"weight": 3}, {"state_dict": {}}])
+def test_a_bin_without_tensors_by_name(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin does not hold tensors by name"):
         open_checkpoint(tmp_path)
 
 

@@ -15,6 +15,7 @@ from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.checkpoint import Checkpoint, StoredTensor
 from moss_tp.weights.load import fill_parameters, load_weights
+from moss_tp.weights.names import Header
 from tests.support.tiny_moss import make_checkpoint
 
 HEADS, HEAD_DIM = 24, 6
@@ -118,7 +119,7 @@ def test_rank_reads_only_its_shards(
         group = TPGroup(rank, tp_size, torch.device("cpu"))
         counting = {name: CountingTensor(tensor) for name, tensor in stored.items()}
         tensors = {
-            name: StoredTensor(tuple(tensor.shape), counting[name])
+            name: StoredTensor(Header(tuple(tensor.shape), "F32", directory), counting[name])
             for name, tensor in stored.items()
         }
         model = MossForCausalLM(config, group, torch.float32)
@@ -169,6 +170,10 @@ def load_small(directory: Path) -> None:
             r"misshapen: lm_head.bias \(9,\) instead of \(277,\)",
         ),
         (lambda t: t.clear(), "missing: .* and 16 more"),
+        (
+            lambda t: t.update({"lm_head.bias": torch.ones(277, dtype=torch.int64)}),
+            r"not floats: lm_head.bias I64 in .*model\.safetensors",
+        ),
     ],
 )
 def test_missing_left_over_and_misshapen_tensors_are_named(

@@ -9,12 +9,14 @@ import pytest
 from moss_tp.errors import DeadlineExceededError, InvalidRequestError
 from plugins_svc.sdk.output import Item, PluginOutput
 from serve_app.chat.events import Delta, Done, PluginCall, SearchItem, Thoughts, Usage
+from serve_app.chat.reply import create_replier
 from serve_app.chat.request import ReplyRequest
 from serve_app.prompt.exchange import Exchange
 from tests.serve_app.chat.replies import (
     CODEC,
     META,
     PARAMS,
+    PROMPTS,
     a_request,
     events_of,
     reply,
@@ -159,6 +161,19 @@ async def test_closing_during_a_plugin_call_cancels_it(
     assert plugins.num_running == 2
     await events.aclose()
     assert plugins.num_running == 0
+
+
+async def test_a_plugin_that_hangs_leaves_time_for_the_reply(model: FakeModel) -> None:
+    """Even if the request has less time than a call may take."""
+    model.think = think_of('Calculate("1")')
+    plugins = FakePlugins({"1": 60.0})
+    replier = create_replier(model, plugins, PROMPTS, plugin_timeout_s=30)
+    *events, done = [event async for event in replier.reply(a_request(time_s=1))]
+    assert isinstance(done, Done) and done.finish_reason == "stop"
+    assert [event.state for event in events if isinstance(event, PluginCall)] == [
+        "started",
+        "failed",
+    ]
 
 
 async def test_a_deadline_before_the_reply_is_an_error(

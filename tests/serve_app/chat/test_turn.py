@@ -269,7 +269,7 @@ async def test_a_full_session_is_refused(chat: Chat) -> None:
 
 
 async def test_without_a_store_every_turn_fails(chat: Chat) -> None:
-    settings = StoreSettings(answer_timeout_s=0.2, max_retries=0)
+    settings = StoreSettings(answer_timeout_s=0.2, patience_s=0.3)
     unreachable = RedisSessionStore("redis://127.0.0.1:1", settings)
     with pytest.raises(StoreUnavailableError):
         await replace(chat, store=unreachable).say()

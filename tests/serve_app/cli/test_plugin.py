@@ -37,6 +37,31 @@ def test_answers(arguments: tuple[str, ...], output: str, status: int) -> None:
     assert (shown.output, shown.exit_code) == (output, status)
 
 
+@pytest.mark.parametrize(
+    ("argument", "output"),
+    [("-5+3", "'-2'"), ("-(2)", "'-2'"), ("--5", "'5'"), ("-h", None), ("-xh", None), ("-", None)],
+)
+@pytest.mark.parametrize("before", [(), ("--",)])
+def test_an_argument_is_taken_as_it_is(
+    before: tuple[str, ...], argument: str, output: str | None
+) -> None:
+    shown = run("calculator", *before, argument)
+    assert shown.output == f"{output or repr('No result.')}\n"
+
+
+def test_help_and_settings_are_options_only_before_two_dashes(tmp_path: Path) -> None:
+    assert "Answer ARGUMENT" in run("calculator", "--help").output
+    assert "Answer ARGUMENT" in run("--help").output
+    documents = ("--documents", str(tmp_path))
+    (tmp_path / "help.md").write_text("The help of --documents=x", "utf-8")
+    shown = "<|1|>: 'The help of --documents=x'\n"
+    assert run("web_search", *documents, "--", "--help").output == shown
+    assert run("web_search", f"--documents={tmp_path}", "--helpful --documents").output == shown
+    assert run("web_search", "-help", *documents).output == shown
+    assert run(*documents, "--", "web_search", "--documents").output == shown
+    assert run("calculator", "1", "2").exit_code == 2
+
+
 def test_search_in_documents(tmp_path: Path) -> None:
     (tmp_path / "tea.md").write_text("Tea is a drink.<eom> See <|2|>.", "utf-8")
     shown = run("web_search", "tea", "--documents", str(tmp_path))

@@ -1,6 +1,9 @@
 """The chat client and `moss chat` against a scripted server, with every kind of failure."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,6 +111,43 @@ def test_a_failure_is_a_chat_error_and_keeps_the_uid(
     assert "uid" not in server.bodies[1]
 
 
+def test_line_separators_in_a_reply_are_text_and_the_chat_goes_on(
+    server: Server, client: ChatClient
+) -> None:
+    said = "a\u2028b\u2029c\x85d\x0b\x0c\x1c\x1d\x1e"
+    done = DONE | {"response": said, "history": [[said, said]]}
+    text = json.dumps({"delta": said}, ensure_ascii=False)
+    body = f"data: {text}\n\ndata: {json.dumps(done, ensure_ascii=False)}\n\n"
+    server.replies += [(200, body), stream(DONE)]
+    assert "".join(client.ask(said)) == said
+    list(client.ask("again"))
+    assert [body.get("uid") for body in server.bodies] == [None, "u1"]
+    assert server.bodies[0]["prompt"] == said
+
+
+def test_text_in_another_encoding_is_not_sent_and_the_chat_goes_on(
+    server: Server, client: ChatClient
+) -> None:
+    server.replies += [stream(DONE), stream(DONE)]
+    list(client.ask("hello"))
+    with pytest.raises(ChatError, match="not in the encoding of this terminal"):
+        list(client.ask("你好".encode("gbk").decode("utf-8", "surrogateescape")))
+    list(client.ask("again"))
+    assert [body.get("uid") for body in server.bodies] == [None, "u1"]
+
+
+@pytest.mark.parametrize("reply", [(500, "broken"), (200, "data: {\n\n"), (200, "data: {}\n\n")])
+def test_a_failed_turn_never_loses_the_chat(
+    server: Server, client: ChatClient, reply: tuple[int, str]
+) -> None:
+    server.replies += [stream(DONE), reply, stream(DONE)]
+    list(client.ask("hello"))
+    with pytest.raises(ChatError):
+        list(client.ask("bad"))
+    list(client.ask("again"))
+    assert [body.get("uid") for body in server.bodies] == [None, "u1", "u1"]
+
+
 def test_check_accepts_a_live_server(client: ChatClient) -> None:
     client.check()
 
@@ -140,3 +180,38 @@ def test_moss_chat_clear_starts_a_new_chat(server: Server) -> None:
     shown = run_moss("chat", "--url", url, stdin="one\ntwo\nclear\nthree\nstop\n")
     assert shown.returncode == 0
     assert [body.get("uid") for body in server.bodies] == [None, "u1", None]
+
+
+def test_moss_chat_to_loopback_uses_no_proxy(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALL_PROXY", "HTTP_PROXY", "all_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    server.replies = [stream({"delta": "hi"}, DONE)]
+    shown = run_moss("chat", "--url", f"http://127.0.0.1:{server.server_port}", stdin="one\n")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "hi" in shown.stdout
+    shown = run_moss("chat", "--url", "http://moss.example", stdin="one\n")
+    assert shown.returncode == 1
+    assert len(shown.stderr.splitlines()) == 1 and "proxy" in shown.stderr
+
+
+def test_moss_chat_survives_a_line_in_another_encoding(server: Server) -> None:
+    url = f"http://127.0.0.1:{server.server_port}"
+    for encoding, valid in (("utf-8", "你好"), ("gbk", "你好"), ("ascii", "hello")):
+        server.bodies.clear()
+        server.replies = [stream({"delta": "你好 🦊"}, DONE), stream(DONE)]
+        typed = [valid.encode(encoding), "\xff\xfe".encode("latin-1"), b"again"]
+        done = subprocess.run(
+            [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", url],
+            input=b"\n".join(typed),
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            check=True,
+        )
+        told = done.stderr.decode(encoding)
+        assert told == "moss: not sent: the text is not in the encoding of this terminal\n"
+        assert [body["prompt"] for body in server.bodies] == [valid, "again"]
+        assert [body.get("uid") for body in server.bodies] == [None, "u1"]
+        if encoding == "gbk":  # which has no fox
+            assert "你好 ?" in done.stdout.decode(encoding)

@@ -1,23 +1,25 @@
-"""Parsing of server-sent events and of error bodies."""
+"""Events of a streamed reply, and error bodies."""
 
 import pytest
 
-from serve_app.client.events import error_message, parse_event
+from serve_app.client.events import ReplyEvents, error_message
 
 
-@pytest.mark.parametrize("line", ["", ": ping", "event: done"])
-def test_a_line_without_data_is_no_event(line: str) -> None:
-    assert parse_event(line) is None
+def test_comments_and_fields_without_data_are_no_events() -> None:
+    assert ReplyEvents().feed(b": ping\n\nevent: done\n\n\n") == []
 
 
-def test_a_data_line_is_an_event() -> None:
-    assert parse_event('data: {"delta": "你好"}') == {"delta": "你好"}
-    assert parse_event('data:{"delta": "a"}') == {"delta": "a"}
+def test_data_is_an_event() -> None:
+    body = 'data: {"delta": "你好\u2028\x85"}\n\ndata:{"delta": "a"}\n\n'
+    assert ReplyEvents().feed(body.encode()) == [{"delta": "你好\u2028\x85"}, {"delta": "a"}]
 
 
-def test_data_that_is_not_json_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="Expecting"):
-        parse_event("data: {nonsense")
+@pytest.mark.parametrize(
+    ("data", "message"), [("{nonsense", "Expecting"), ("[1]", "not an event"), ("5", "not an")]
+)
+def test_data_that_is_no_json_object_is_a_value_error(data: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ReplyEvents().feed(f"data: {data}\n\n".encode())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 
 import pytest
 from ray import serve
+from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -23,8 +24,9 @@ from moss_tp.errors import (
 )
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
-from plugins_svc.sdk.errors import PluginError, UnknownPluginError
+from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.circuit_breaker import PluginUnreachableError
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 
 PARAMS = SamplingParams(seed=3)
@@ -180,9 +182,9 @@ async def test_plugin_calls_go_to_the_plugin_of_that_name(
     handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
 ) -> None:
     plugins = remote_plugins({"calculator": handles[1]})
-    assert await plugins.run(Call("Calculate", "1+x")) == PluginOutput(True, ("1+X",))
+    assert await plugins.run(Call("Calculate", "1+x"), 30) == PluginOutput(True, ("1+X",))
     with pytest.raises(UnknownPluginError):
-        await plugins.run(Call("Search", "x"))
+        await plugins.run(Call("Search", "x"), 30)
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
@@ -196,11 +198,11 @@ async def test_a_model_without_replicas_raises_engine_dead(error: BaseException)
     assert unreachable.num_calls == 2, "one retry"
 
 
-@pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
-async def test_a_plugin_without_replicas_raises_plugin_error(error: BaseException) -> None:
+@pytest.mark.parametrize("error", [*UNAVAILABLE, ActorDiedError(), asyncio.CancelledError()])
+async def test_a_plugin_without_replicas_is_unreachable(error: BaseException) -> None:
     unreachable = cast(DeploymentHandle[Any], UnreachableHandle(error))
-    with pytest.raises(PluginError, match="calculator"):
-        await remote_plugins({"calculator": unreachable}).run(Call("Calculate", "1"))
+    with pytest.raises(PluginUnreachableError, match="calculator"):
+        await remote_plugins({"calculator": unreachable}).run(Call("Calculate", "1"), 30)
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])

@@ -1,16 +1,26 @@
 """`POST /` and the health endpoints: the answer's form, the stream, Idempotency-Keys."""
 
+import asyncio
 import re
+import uuid
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
 
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.http.app import create_http_app
+from serve_app.http.health import LIMIT_S, Check
 from tests.support.chat_fakes import think_of
 from tests.support.site import Site, events_of
 
-KEY = {"Idempotency-Key": "2f0c1a52-6f0e-4f0b-8a5e-0d9a1f1f7a11"}
+
+@pytest.fixture
+def key() -> dict[str, str]:
+    """A header that no other test of this store has sent."""
+    return {"Idempotency-Key": str(uuid.uuid4())}
 
 
 async def test_the_answer_has_the_form_of_the_demo(site: Site) -> None:
@@ -82,9 +92,11 @@ async def test_the_stream_is_committed_before_its_end(site: Site) -> None:
         assert answer["response"].endswith(f"turn {number}")
 
 
-async def test_a_key_is_replayed_and_refused_for_another_body(site: Site) -> None:
+async def test_a_key_is_replayed_and_refused_for_another_body(
+    site: Site, key: dict[str, str]
+) -> None:
     async def post(**body: object) -> httpx.Response:
-        return await site.client.post("/", json={"prompt": "一", **body}, headers=KEY)
+        return await site.client.post("/", json={"prompt": "一", **body}, headers=key)
 
     first = await post()
     replay = await post()
@@ -95,6 +107,49 @@ async def test_a_key_is_replayed_and_refused_for_another_body(site: Site) -> Non
     assert mismatch.status_code == 422
     assert mismatch.json()["error"]["code"] == "idempotency_mismatch"
     assert len(site.model.prompts) == 2
+
+
+@pytest.mark.parametrize("knows_uid", [False, True])
+@pytest.mark.parametrize("streams_first", [False, True])
+async def test_a_key_is_replayed_however_it_is_delivered(
+    site: Site, key: dict[str, str], streams_first: bool, knows_uid: bool
+) -> None:
+    """A client whose answer was lost may ask otherwise: in one piece, or with the uid it saw."""
+
+    async def post(**body: object) -> dict[str, Any]:
+        response = await site.client.post("/", json={"prompt": "一", **body}, headers=key)
+        assert response.status_code == 200, response.text
+        return events_of(response)[-1] if body["stream"] else response.json()
+
+    first = await post(stream=streams_first)
+    uid = first["uid"] if knows_uid else None
+    again = await post(stream=not streams_first, uid=uid, max_time=60)
+    assert {**again, "time": first["time"]} == first
+    assert len(site.model.prompts) == 2, "it was not generated again"
+
+
+async def test_a_key_is_that_of_one_chat(site: Site, key: dict[str, str]) -> None:
+    """The same key and question under another chat's uid is that chat's own turn."""
+    other = (await site.post(prompt="other")).json()
+    body = {"prompt": "一"}
+    first = (await site.client.post("/", json=body, headers=key)).json()
+    there = await site.client.post("/", json={**body, "uid": other["uid"]}, headers=key)
+    assert there.json()["uid"] == other["uid"]
+    assert there.json()["response"] == "\n<|MOSS|>: turn 2"
+    assert [user for user, _ in there.json()["history"]] == ["other", "一"]
+    again = (await site.client.post("/", json=body, headers=key)).json()
+    assert (again["uid"], again["history"]) == (first["uid"], first["history"])
+
+
+async def test_a_key_that_was_sent_with_a_uid_nobody_has_is_replayed(
+    site: Site, key: dict[str, str]
+) -> None:
+    """As after the chat has expired: both requests start the chat of the key."""
+    body = {"prompt": "一", "uid": "f" * 32}
+    first = (await site.client.post("/", json=body, headers=key)).json()
+    for uid in (body["uid"], first["uid"], None):
+        again = await site.client.post("/", json={**body, "uid": uid}, headers=key)
+        assert (again.json()["uid"], again.json()["history"]) == (first["uid"], first["history"])
 
 
 async def test_health(site: Site) -> None:
@@ -109,6 +164,30 @@ async def test_health(site: Site) -> None:
     assert (await site.client.get("/livez")).status_code == 200
     version = (await site.client.get("/version")).json()
     assert version["model"] == "moss-nano" and re.match(r"\d+\.\d+", version["version"])
+
+
+async def test_a_server_is_ready_if_everything_is(site: Site) -> None:
+    """Its model, its store and whatever else has to be true."""
+    is_open, never = True, asyncio.Event()
+
+    async def check() -> bool:
+        return is_open
+
+    async def hang() -> bool:
+        return await never.wait()
+
+    async def status(*readiness: Check) -> int:
+        service = replace(site.service, readiness=readiness)
+        transport = httpx.ASGITransport(create_http_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://moss") as client:
+            assert (await client.get("/health")).status_code == 200
+            return (await client.get("/readyz")).status_code
+
+    assert await status(check, check) == 200
+    is_open = False
+    assert await status(check) == 503
+    async with asyncio.timeout(LIMIT_S + 10):
+        assert await status(hang) == 503
 
 
 async def test_dropped_turns_are_reported(site: Site) -> None:

@@ -24,7 +24,9 @@ from tests.support.site import Site, make_site
 async def test_a_stopped_store_is_a_503(tmp_path: Path) -> None:
     server = EmbeddedStore(tmp_path)
     server.start()
-    store = RedisSessionStore(server.url, StoreSettings(answer_timeout_s=0.3, max_retries=1))
+    store = RedisSessionStore(
+        server.url, StoreSettings(answer_timeout_s=0.3, patience_s=0.6, commit_patience_s=0.6)
+    )
     site = make_site(store)
 
     async def stop_in_reply(is_reply: bool, num_tokens: int) -> None:

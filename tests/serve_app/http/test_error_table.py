@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moss_tp.errors import ContextLengthError, InvalidRequestError
+from moss_tp.errors import ContextLengthError, InvalidRequestError, QueueFullError
 from serve_app import errors
 from serve_app.http.errors import TABLE, error_body, find, to_response
 
@@ -25,6 +25,7 @@ WITHOUT_A_REQUEST = {
     "StartError",
     "RayDiedError",
     "ChatError",
+    "ProxyError",
     "BenchError",
     "ConversationError",
 }
@@ -61,6 +62,14 @@ def test_retry_after_is_set_where_a_retry_may_help() -> None:
         may_retry = entry.status in (409, 429) or entry.status >= 500
         assert (entry.retry_after_s is not None) == may_retry, kind
         assert entry.type == "invalid_request_error" or entry.status not in (400, 404, 413, 422)
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.4, "1"), (2.1, "3"), (40, "40")])
+def test_an_error_may_know_when_a_retry_helps(seconds: float, header: str) -> None:
+    error = QueueFullError("full")
+    vars(error)["retry_after_s"] = seconds
+    response = to_response(error)
+    assert (response.status_code, response.headers["Retry-After"]) == (429, header)
 
 
 def test_codes_tell_errors_of_a_status_apart() -> None:

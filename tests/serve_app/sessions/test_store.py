@@ -84,11 +84,11 @@ async def test_a_session_has_one_lease_at_a_time(store: RedisSessionStore) -> No
         await store.begin(second, may_create=True)
     with pytest.raises(IdempotencyInProgressError):
         await store.begin(replace(second, key=first.key), may_create=True)
-    await store.release(second)
-    assert not await store.renew(second)
+    await store.release([second])
+    assert await store.renew([second, first]) == [False, True]
     with pytest.raises(SessionBusyError):
         await store.begin(second, may_create=True)
-    await store.release(first)
+    await store.release([first])
     assert await store.begin(second, may_create=True)
 
 
@@ -106,11 +106,11 @@ async def test_only_a_renewed_lease_does_not_expire(short_lived: RedisSessionSto
     await short_lived.begin(lease, may_create=True)
     for _ in range(4):
         await asyncio.sleep(0.3)
-        assert await short_lived.renew(lease)
+        assert await short_lived.renew([lease]) == [True]
     with pytest.raises(SessionBusyError):
         await short_lived.begin(other, may_create=True)
     await asyncio.sleep(1)
-    assert not await short_lived.renew(lease)
+    assert await short_lived.renew([lease]) == [False]
     assert await short_lived.begin(other, may_create=True)
 
 
@@ -197,7 +197,7 @@ async def test_racing_clients_append_every_turn_once_and_in_order(store: RedisSe
 
 async def test_an_unreachable_store_is_an_error_in_bounded_time() -> None:
     unreachable = RedisSessionStore(
-        "redis://:secret@127.0.0.1:1", StoreSettings(answer_timeout_s=0.2, max_retries=1)
+        "redis://:secret@127.0.0.1:1", StoreSettings(answer_timeout_s=0.2, patience_s=0.3)
     )
     lease = a_lease()
     async with asyncio.timeout(10):

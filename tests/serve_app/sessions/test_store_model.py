@@ -14,6 +14,8 @@ from serve_app.sessions.store import Lease
 
 OWNERS, KEYS, TOKENS = st.sampled_from(["ann", "bob"]), st.sampled_from("abcd"), st.integers(0, 3)
 
+LEASES = st.lists(st.tuples(st.integers(0, 1), KEYS, TOKENS), max_size=3)
+
 
 class StoreMachine(RuleBasedStateMachine):
     """Two sessions, two owners, few keys and leases, so that they collide."""
@@ -77,17 +79,18 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.runner.run(step) == stored
         self.forget(lease)
 
-    @rule(chat=st.integers(0, 1), key=KEYS, token=TOKENS)
-    def renew(self, chat: int, key: str, token: int) -> None:
-        lease = self.lease(chat, "ann", key, token)
-        is_held = self.held.get(lease.uid) == (lease.token, key)
-        assert self.runner.run(self.store.renew(lease)) == is_held
+    @rule(leases=LEASES)
+    def renew(self, leases: list[tuple[int, str, int]]) -> None:
+        batch = [self.lease(chat, "ann", key, token) for chat, key, token in leases]
+        are_held = [self.held.get(lease.uid) == (lease.token, lease.key) for lease in batch]
+        assert self.runner.run(self.store.renew(batch)) == are_held
 
-    @rule(chat=st.integers(0, 1), key=KEYS, token=TOKENS)
-    def release(self, chat: int, key: str, token: int) -> None:
-        lease = self.lease(chat, "ann", key, token)
-        self.runner.run(self.store.release(lease))
-        self.forget(lease)
+    @rule(leases=LEASES)
+    def release(self, leases: list[tuple[int, str, int]]) -> None:
+        batch = [self.lease(chat, "ann", key, token) for chat, key, token in leases]
+        self.runner.run(self.store.release(batch))
+        for lease in batch:
+            self.forget(lease)
 
     @rule(chat=st.integers(0, 1), owner=OWNERS)
     def load(self, chat: int, owner: str) -> None:

@@ -1,1 +1,1 @@
-"""Linear layers: weights packed into panels, products over them by tiles, and oneDNN's own."""
+"""Linear layers: weights packed into panels, and products over them by tiles."""

@@ -12,12 +12,8 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight, Weight
-from moss_tp.kernels.cpu.linear.gemm_kernel import (
-    KERNELS,
-    MAX_TASK_ROWS,
-    GemmParams,
-    OutputParams,
-)
+from moss_tp.kernels.cpu.linear.epilogue import OutputParams
+from moss_tp.kernels.cpu.linear.gemm_kernel import KERNELS, MAX_TASK_ROWS, GemmParams
 from moss_tp.kernels.cpu.linear.mul_add import X_STEP_BYTES, MulAdd
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS, PackedWeight, pack_dense
 from moss_tp.kernels.cpu.runtime.program import Program

@@ -5,32 +5,32 @@ memory, many rows find it in the cache. Compiled for every `MulAdd` that packed 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba.np.numpy_support import carray
 
+from moss_tp.kernels.cpu.linear.epilogue import OutputParams, epilogue
 from moss_tp.kernels.cpu.linear.mul_add import (
     DOT_X16_BF16,
     FMA_X8_BF16,
+    FMA_X8_FP16,
+    FMA_X8_FP32,
+    FMA_X16_FP16,
+    FMA_X16_FP32,
     PANEL,
     X_STEP_BYTES,
     MulAdd,
 )
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.cpu.linear.tile import TileShape, make_tile
-from moss_tp.native.bf16 import fp32_to_bf16
 from moss_tp.native.compiled import inner, kernel_on_demand
-from moss_tp.native.exp import exp
-from moss_tp.native.llvm import BF16_BYTES, FP32_BYTES
-from moss_tp.native.memory import fp32_at, uint16_at
+from moss_tp.native.llvm import FP32_BYTES
+from moss_tp.native.memory import fp32_at
 from moss_tp.native.params import Address, num_bytes, params_reader
 
 MAX_TASK_ROWS = 96
 K_BLOCK_BYTES = 128 * 2**10  # of a group's panels at a time: they stay in the L2 cache
-
-# sqrt(8 / pi): gelu_tanh(x) = x * sigmoid(GELU_SCALE * (x + GELU_CUBIC * x**3))
-GELU_SCALE, GELU_CUBIC, ONE = map(np.float32, (1.5957691216057308, 0.044715, 1))
 
 
 class GemmParams(NamedTuple):
@@ -46,24 +46,37 @@ class GemmParams(NamedTuple):
     first_groups: int  # groups that belong to the first output
 
 
-class OutputParams(NamedTuple):
-    out: Address  # (T, columns)
-    stride: int  # bytes
-    columns: int
-    has_gelu: int
-    residual: Address  # (T, columns) fp32, contiguous; 0 for none
-    is_bf16: int
-
-
-_read_gemm, _read_output = params_reader(GemmParams), params_reader(OutputParams)
+_read_gemm = params_reader(GemmParams)
 _GEMM_BYTES, _OUTPUT_BYTES = num_bytes(GemmParams), num_bytes(OutputParams)
 
 
-def _tile_shapes(panels_by_rows: tuple[int, ...]) -> dict[int, TileShape]:
+class Tiling(NamedTuple):
+    """Indexed by the rows of a tile.
+
+    A tile takes as many panels at once as hide the latency of an instruction, while its sums still
+    fit the registers. Prefetch distances are in bytes of a panel. A single tile waits for memory,
+    so it prefetches its own panels a little ahead. Several tiles share a panel, and each prefetches
+    its part of the next one.
+    """
+
+    panels: tuple[int, ...]
+    prefetch: tuple[int, ...]
+
+    @property
+    def max_rows(self) -> int:
+        return len(self.panels) - 1
+
+
+# For 16 registers, where a panel takes two, and for 32.
+X8_TILING = Tiling((0, 4, 2, 1, 1, 1, 1), (0, 512, 1024, 2048, 8192, 8192, 8192))
+X16_TILING = Tiling((0, *[4] * 5, *[2] * 7), (0, *[1024] * 5, *[2048] * 3, *[4096] * 4))
+
+
+def _tile_shapes(tiling: Tiling) -> dict[int, TileShape]:
     """By rows for a tile that has its panels to itself, by negative rows for one of several."""
-    max_rows, shared_panels = len(panels_by_rows) - 1, panels_by_rows[-1]
+    max_rows, shared_panels = tiling.max_rows, tiling.panels[-1]
     alone = {
-        rows: TileShape(rows, panels_by_rows[rows], prefetches=True, is_last_reader=True)
+        rows: TileShape(rows, tiling.panels[rows], prefetches=True, is_last_reader=True)
         for rows in range(1, max_rows + 1)
     }
     # Rows are split evenly: no tile of several has fewer than half the most.
@@ -74,20 +87,14 @@ def _tile_shapes(panels_by_rows: tuple[int, ...]) -> dict[int, TileShape]:
     return alone | shared
 
 
-def _make_multiply(
-    mul_add: MulAdd, panels_by_rows: tuple[int, ...], prefetch_by_rows: tuple[int, ...]
-) -> Callable[..., None]:
+def _make_multiply(mul_add: MulAdd, tiling: Tiling) -> Callable[..., None]:
     """`multiply(rows, x, x_stride, w, stride, steps, c)`: adds all rows of a task times a group
-    of panels, over `steps` K steps, to c.
-
-    Indexed by the rows of a tile: how many panels it takes at once, so that its sums hide the
-    latency of an instruction and still fit the registers; and how far ahead it prefetches, in
-    bytes of a panel. A single tile waits for memory, so it prefetches its own panels a little
-    ahead. Several tiles share a panel, and each prefetches its part of the next one.
-    """
-    max_rows, shared_panels = len(panels_by_rows) - 1, panels_by_rows[-1]
+    of panels, over `steps` K steps, to c. Each sum takes the K steps in order, whatever the tile,
+    so it does not depend on the rows beside it."""
+    panels_by_rows, prefetch_by_rows = tiling
+    max_rows, shared_panels = tiling.max_rows, panels_by_rows[-1]
     rate = mul_add.panel_step_bytes
-    tile = make_tile(mul_add, _tile_shapes(panels_by_rows))
+    tile = make_tile(mul_add, _tile_shapes(tiling))
 
     @inner
     def multiply(rows: int, x: int, x_stride: int, w: int, stride: int, steps: int, c: int) -> None:
@@ -112,38 +119,8 @@ def _make_multiply(
     return multiply  # type: ignore[no-any-return]
 
 
-@inner
-def _epilogue(sums: Any, bias: Any, output: int, row: int, column: int) -> None:
-    """Bias, GELU and residual on a task's sums; stores them from `row` and `column` on."""
-    p = _read_output(output)
-    width = min(GROUP, p.columns - column)
-    for i in range(len(sums)):
-        values = sums[i]
-        for j in range(GROUP):
-            values[j] += bias[j]
-        if p.has_gelu:
-            for j in range(GROUP):
-                x = values[j]
-                values[j] = x / (ONE + exp(-GELU_SCALE * (x + GELU_CUBIC * x * x * x)))
-        if p.residual:
-            residual = fp32_at(p.residual + ((row + i) * p.columns + column) * FP32_BYTES)
-            for j in range(width):
-                values[j] += residual[j]
-        start = p.out + (row + i) * p.stride
-        if p.is_bf16:
-            out_bf16 = uint16_at(start + column * BF16_BYTES)
-            for j in range(width):
-                out_bf16[j] = fp32_to_bf16(values[j])
-        else:
-            out_fp32 = fp32_at(start + column * FP32_BYTES)
-            for j in range(width):
-                out_fp32[j] = values[j]
-
-
-def _make_task(
-    mul_add: MulAdd, panels_by_rows: tuple[int, ...], prefetch_by_rows: tuple[int, ...]
-) -> Callable[..., None]:
-    multiply = _make_multiply(mul_add, panels_by_rows, prefetch_by_rows)
+def _make_task(mul_add: MulAdd, tiling: Tiling) -> Callable[..., None]:
+    multiply = _make_multiply(mul_add, tiling)
     step_bytes = mul_add.panel_step_bytes
     k_block = K_BLOCK_BYTES // (GROUP_PANELS * step_bytes)
 
@@ -165,25 +142,54 @@ def _make_task(
         output = params + _GEMM_BYTES + is_second * _OUTPUT_BYTES
         column = (group - is_second * p.first_groups) * GROUP
         bias = carray(fp32_at(p.bias + group * GROUP * FP32_BYTES), GROUP)
-        _epilogue(sums, bias, output, start, column)
+        epilogue(sums, bias, output, start, column)
 
     return run_task  # type: ignore[no-any-return]
 
 
-_fma_task = _make_task(FMA_X8_BF16, (0, 4, 2, 1, 1, 1, 1), (0, 512, 1024, 2048, 8192, 8192, 8192))
-_dot_task = _make_task(
-    DOT_X16_BF16, (0, *[4] * 5, *[2] * 7), (0, *[1024] * 5, *[2048] * 3, *[4096] * 4)
-)
+_fma_x8_bf16_task = _make_task(FMA_X8_BF16, X8_TILING)
+_fma_x8_fp16_task = _make_task(FMA_X8_FP16, X8_TILING)
+_fma_x8_fp32_task = _make_task(FMA_X8_FP32, X8_TILING)
+_fma_x16_fp16_task = _make_task(FMA_X16_FP16, X16_TILING)
+_fma_x16_fp32_task = _make_task(FMA_X16_FP32, X16_TILING)
+_dot_x16_bf16_task = _make_task(DOT_X16_BF16, X16_TILING)
 
 
 @kernel_on_demand
-def _fma_kernel(params: int, task: int) -> None:
-    _fma_task(params, task)
+def _fma_x8_bf16(params: int, task: int) -> None:
+    _fma_x8_bf16_task(params, task)
 
 
 @kernel_on_demand
-def _dot_kernel(params: int, task: int) -> None:
-    _dot_task(params, task)
+def _fma_x8_fp16(params: int, task: int) -> None:
+    _fma_x8_fp16_task(params, task)
 
 
-KERNELS: dict[MulAdd, Callable[[], int]] = {FMA_X8_BF16: _fma_kernel, DOT_X16_BF16: _dot_kernel}
+@kernel_on_demand
+def _fma_x8_fp32(params: int, task: int) -> None:
+    _fma_x8_fp32_task(params, task)
+
+
+@kernel_on_demand
+def _fma_x16_fp16(params: int, task: int) -> None:
+    _fma_x16_fp16_task(params, task)
+
+
+@kernel_on_demand
+def _fma_x16_fp32(params: int, task: int) -> None:
+    _fma_x16_fp32_task(params, task)
+
+
+@kernel_on_demand
+def _dot_x16_bf16(params: int, task: int) -> None:
+    _dot_x16_bf16_task(params, task)
+
+
+KERNELS: dict[MulAdd, Callable[[], int]] = {
+    FMA_X8_BF16: _fma_x8_bf16,
+    FMA_X8_FP16: _fma_x8_fp16,
+    FMA_X8_FP32: _fma_x8_fp32,
+    FMA_X16_FP16: _fma_x16_fp16,
+    FMA_X16_FP32: _fma_x16_fp32,
+    DOT_X16_BF16: _dot_x16_bf16,
+}

@@ -4,8 +4,10 @@
 
                    x            panel, the columns of a K step side by side
     FMA_X8_FP32    one fp32     fp32
-    FMA_X8_BF16    one fp32     bf16; column i next to column i + 8, see `native.vectors`
+    FMA_X8_FP16    one fp32     fp16, widened
+    FMA_X8_BF16    one fp32     bf16, widened; column i next to column i + 8, see `native.vectors`
     FMA_X16_FP32   one fp32     fp32                                              AVX-512
+    FMA_X16_FP16   one fp32     fp16, widened                                     AVX-512
     DOT_X16_BF16   two bf16     two bf16 of each column; the products are exact   AVX-512 BF16
 
 X8 and X16 are the lanes of a vector. The loops are in `tile`.
@@ -16,8 +18,8 @@ from typing import Any, Protocol
 
 from llvmlite import ir
 
-from moss_tp.native.dtypes import BF16, FP32
-from moss_tp.native.llvm import BF16_BYTES, FP32_BYTES, I32, call
+from moss_tp.native.dtypes import BF16, ELEMENT_BYTES, FP16, FP32
+from moss_tp.native.llvm import BF16_BYTES, I32, call
 from moss_tp.native.vectors import (
     BFloatVector,
     element_pointer,
@@ -25,15 +27,21 @@ from moss_tp.native.vectors import (
     fp32_vector,
     load_broadcast,
     load_vector_pair,
+    load_whole_vector,
 )
 
 PANEL = 16  # columns
 X_STEP_BYTES = 4  # of a row of x, in a K step
 _X8, _X16 = fp32_vector(PANEL // 2), fp32_vector(PANEL)
+_PAIRS = ir.VectorType(I32, PANEL)  # of bf16
 
 
 class MulAdd(Protocol):
     """The arithmetic of one K step. Vectors hold a panel's columns in their order."""
+
+    @property
+    def dtype(self) -> int:
+        """The code of a panel's elements, see `native.dtypes`."""
 
     @property
     def panel_step_bytes(self) -> int:
@@ -64,7 +72,7 @@ class _FmaX8:
 
     @property
     def panel_step_bytes(self) -> int:
-        return PANEL * (BF16_BYTES if self.dtype == BF16 else FP32_BYTES)
+        return PANEL * ELEMENT_BYTES[self.dtype]
 
     def load_weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
         return load_vector_pair(builder, panel, step, self.dtype, _X8.count)
@@ -80,28 +88,39 @@ class _FmaX8:
 class _FmaX16:
     """fp32 FMAs on a whole panel at a time: for machines with 32 registers."""
 
+    dtype: int  # FP32 or FP16
     vector = _X16
     x_per_step = 1
-    loaded = _X16  # the LLVM type of x and of a panel's K step
-    panel_step_bytes = PANEL * FP32_BYTES
+
+    @property
+    def panel_step_bytes(self) -> int:
+        return PANEL * ELEMENT_BYTES[self.dtype]
 
     def load_weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
-        pointer = element_pointer(builder, panel, step, self.panel_step_bytes, self.loaded)
-        return (builder.load(pointer, align=4),)
+        return (load_whole_vector(builder, panel, step, self.dtype, PANEL),)
 
     def load_x(self, builder: Any, address: Any) -> Any:
-        return load_broadcast(builder, address, self.loaded)
+        return load_broadcast(builder, address, _X16)
 
     def mul_add(self, builder: Any, x: Any, weights: Any, sums: Any) -> Any:
         return fma(builder, x, weights, sums)
 
 
 @dataclass(frozen=True, eq=False)
-class _DotX16(_FmaX16):
+class _DotX16:
     """vdpbf16ps: two products a column and K step, summed in fp32."""
 
-    loaded = ir.VectorType(I32, PANEL)  # pairs of bf16
+    dtype = BF16
+    vector = _X16
     x_per_step = 2
+    panel_step_bytes = PANEL * 2 * BF16_BYTES
+
+    def load_weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
+        pointer = element_pointer(builder, panel, step, self.panel_step_bytes, _PAIRS)
+        return (builder.load(pointer, align=4),)
+
+    def load_x(self, builder: Any, address: Any) -> Any:
+        return load_broadcast(builder, address, _PAIRS)
 
     def mul_add(self, builder: Any, x: Any, weights: Any, sums: Any) -> Any:
         pairs = BFloatVector(2 * PANEL)
@@ -109,5 +128,5 @@ class _DotX16(_FmaX16):
         return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", _X16, arguments)
 
 
-FMA_X8_FP32, FMA_X8_BF16 = _FmaX8(FP32), _FmaX8(BF16)
-FMA_X16_FP32, DOT_X16_BF16 = _FmaX16(), _DotX16()
+FMA_X8_FP32, FMA_X8_BF16, FMA_X8_FP16 = _FmaX8(FP32), _FmaX8(BF16), _FmaX8(FP16)
+FMA_X16_FP32, FMA_X16_FP16, DOT_X16_BF16 = _FmaX16(FP32), _FmaX16(FP16), _DotX16()

@@ -9,18 +9,32 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
-from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_BF16, PANEL, MulAdd
+from moss_tp.kernels.cpu.linear.mul_add import (
+    DOT_X16_BF16,
+    FMA_X8_BF16,
+    FMA_X8_FP16,
+    FMA_X8_FP32,
+    FMA_X16_FP16,
+    FMA_X16_FP32,
+    PANEL,
+    MulAdd,
+)
+from moss_tp.native.dtypes import BF16, FP16, FP32
 from moss_tp.native.vectors import has_cpu_feature
 
 GROUP_PANELS = 4
 GROUP = GROUP_PANELS * PANEL  # columns
+
+_DTYPES = {FP32: torch.float32, BF16: torch.bfloat16, FP16: torch.float16}
+_X8: dict[torch.dtype, MulAdd] = {torch.float32: FMA_X8_FP32, torch.float16: FMA_X8_FP16}
+_X16: dict[torch.dtype, MulAdd] = {torch.float32: FMA_X16_FP32, torch.float16: FMA_X16_FP16}
 
 
 @dataclass(frozen=True)
 class PackedWeight:
     """`(outputs, inputs)` in panels, with a bias for every padded output."""
 
-    panels: Tensor  # (groups * GROUP_PANELS, inputs * PANEL) bf16, in the order of `mul_add`
+    panels: Tensor  # (groups * GROUP_PANELS, inputs * PANEL) in the order of `mul_add`
     bias: Tensor  # (groups * GROUP,) fp32
     outputs: int
     inputs: int
@@ -37,27 +51,41 @@ class PackedWeight:
         return replace(self, panels=panels, bias=torch.cat((self.bias, other.bias)))
 
 
-def best_mul_add(inputs: int) -> MulAdd:
-    """Dot products of bf16 pairs where the machine has them; they need an even `inputs`."""
-    return DOT_X16_BF16 if has_cpu_feature("avx512bf16") and inputs % 2 == 0 else FMA_X8_BF16
+def weight_dtype(mul_add: MulAdd) -> torch.dtype:
+    """The dtype of the weights that `mul_add` multiplies by."""
+    return _DTYPES[mul_add.dtype]
+
+
+def best_mul_add(dtype: torch.dtype, inputs: int) -> MulAdd:
+    """The fastest for weights of `dtype` on this machine. Dot products of bf16 pairs need an even
+    `inputs`. Raises ValueError for a dtype without one."""
+    if dtype == torch.bfloat16:
+        has_dot = has_cpu_feature("avx512bf16") and inputs % 2 == 0
+        return DOT_X16_BF16 if has_dot else FMA_X8_BF16
+    if dtype not in _X16:
+        raise ValueError(f"there are no panels of {dtype}")
+    return (_X16 if has_cpu_feature("avx512f") else _X8)[dtype]
 
 
 def pack_dense(dense: DenseWeight, mul_add: MulAdd | None = None) -> PackedWeight:
-    """For `mul_add`, or for the best that this machine has. Raises ValueError if it is not bf16."""
+    """For `mul_add`, or for the best that this machine has. Raises ValueError for a weight of
+    another dtype."""
     weight, bias = dense.weight, dense.bias
     outputs, inputs = weight.shape
-    if weight.dtype != torch.bfloat16:
-        raise ValueError(f"panels hold bf16, not {weight.dtype}")
-    mul_add = mul_add or best_mul_add(inputs)
+    mul_add = mul_add or best_mul_add(weight.dtype, inputs)
+    if weight.dtype != weight_dtype(mul_add):
+        raise ValueError(f"panels of {weight_dtype(mul_add)} for a weight of {weight.dtype}")
     padded = -(-outputs // GROUP) * GROUP
     rows = weight.new_zeros(padded, inputs)
     rows[:outputs] = weight
     full_bias = torch.zeros(padded)
     if bias is not None:
         full_bias[:outputs] = bias
-    if mul_add is DOT_X16_BF16:
+    if mul_add.x_per_step == 2:
         panels = rows.view(-1, PANEL, inputs // 2, 2).transpose(1, 2)
-    else:
+    elif mul_add.dtype == BF16:
         panels = rows.view(-1, 2, PANEL // 2, inputs).permute(0, 3, 2, 1)
+    else:
+        panels = rows.view(-1, PANEL, inputs).transpose(1, 2)
     panels = panels.reshape(-1, inputs * PANEL)
     return PackedWeight(panels, full_bias, outputs, inputs, mul_add)

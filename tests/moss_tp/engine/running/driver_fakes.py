@@ -24,6 +24,7 @@ class FakeGroup:
         self.sent: list[list[int]] = []
         self.error: Exception | None = None
         self.num_closed = 0
+        self.num_barriers = 0
         self._inbox = list(inbox)
 
     def broadcast_ints(self, message: Ints | None) -> Ints:
@@ -33,6 +34,9 @@ class FakeGroup:
             raise self.error
         self.sent.append(message.tolist())
         return message
+
+    def barrier(self) -> None:
+        self.num_barriers += 1
 
     def close(self) -> None:
         self.num_closed += 1

@@ -32,6 +32,10 @@ class Ranks:
         return self.driver.execute(a_batch(), ())
 
 
+def assert_true(value: bool) -> None:
+    assert value
+
+
 @pytest.fixture
 def two() -> Iterator[Ranks]:
     """Two ranks whose heartbeat interval is longer than the test."""
@@ -56,7 +60,7 @@ def test_a_step_is_sent_to_the_workers_and_runs_on_rank_0(two: Ranks) -> None:
 def test_a_single_rank_sends_nothing() -> None:
     before = threading.active_count()
     ranks = Ranks(1, INTERVAL_S)
-    assert threading.active_count() == before
+    assert threading.active_count() == before + 1, "it only watches"
     assert ranks.step()
     ranks.driver.close()
     assert ranks.group.sent == []
@@ -66,6 +70,7 @@ def test_a_single_rank_sends_nothing() -> None:
 def test_an_idle_group_gets_heartbeats(idle: Ranks) -> None:
     assert wait_until(lambda: len(idle.group.sent) >= 3, 10)
     assert idle.group.sent[:3] == [HEARTBEAT.tolist()] * 3
+    assert idle.group.num_barriers >= 2, "each is answered before the next one"
 
 
 def test_no_heartbeat_is_sent_during_a_step(idle: Ranks) -> None:
@@ -86,6 +91,30 @@ def test_a_heartbeat_that_fails_is_a_lost_rank(idle: Ranks) -> None:
     with pytest.raises(EngineDeadError, match="connection reset"):
         idle.step()
     assert idle.runner.batches == []
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_stuck_step_ends_the_group(size: int) -> None:
+    """`execute` cannot return, but the watchers are called from another thread."""
+    ranks = Ranks(size, INTERVAL_S)
+    may_end = threading.Event()
+    ranks.runner.step = lambda: assert_true(may_end.wait(30))
+    stuck = threading.Thread(target=ranks.step)
+    stuck.start()
+    assert wait_until(lambda: bool(ranks.reasons), 10)
+    assert "a step of 1 tokens has not ended" in ranks.reasons[0]
+    assert (ranks.driver.is_alive, stuck.is_alive()) == (False, True)
+    may_end.set()
+    stuck.join()
+    ranks.driver.close()
+
+
+def test_a_heartbeat_without_an_answer_ends_an_idle_group(idle: Ranks) -> None:
+    may_end = threading.Event()
+    idle.group.barrier = lambda: assert_true(may_end.wait(30))  # type: ignore[method-assign]
+    assert wait_until(lambda: bool(idle.reasons), 10)
+    assert "has not ended" in idle.reasons[0]
+    may_end.set()
 
 
 def test_a_step_that_fails_ends_the_group(two: Ranks) -> None:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from moss_tp.engine.running import driver as driver_module
 from moss_tp.engine.running.driver import Driver
 from moss_tp.engine.running.worker import STOP
 from moss_tp.errors import EngineDeadError
@@ -24,7 +25,7 @@ def test_close_stops_the_workers_once() -> None:
     driver.close()
     assert group.sent == [STOP.tolist()]
     assert (group.num_closed, driver.is_closed, driver.is_alive) == (1, True, True)
-    assert set(threading.enumerate()) <= before, "the heartbeat has ended"
+    assert set(threading.enumerate()) <= before, "heartbeat and watch have ended"
     assert reasons == []
 
 
@@ -51,3 +52,26 @@ def test_close_succeeds_when_a_worker_has_just_died() -> None:
     group.error = RuntimeError("connection reset")
     driver.close()
     assert group.num_closed == 1
+
+
+def test_close_does_not_wait_for_a_rank_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heartbeat waits for its answer; leaving the group ends that wait."""
+    monkeypatch.setattr(driver_module, "CLOSE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(driver_module, "MAX_INTERVAL_S", 0.02)
+    is_waiting, has_left = threading.Event(), threading.Event()
+
+    class HangingGroup(FakeGroup):
+        def barrier(self) -> None:
+            is_waiting.set()
+            assert has_left.wait(30)
+
+        def close(self) -> None:
+            super().close()
+            has_left.set()
+
+    group = HangingGroup(2)
+    driver = Driver(FakeRunner(group).as_runner, 8, 600)
+    assert is_waiting.wait(10)
+    driver.close()
+    assert group.num_closed == 1
+    assert STOP.tolist() not in group.sent

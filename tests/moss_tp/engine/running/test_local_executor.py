@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[4]
 LONG = SamplingParams(temperature=0, max_tokens=200, ignore_eos=True)
 SHORT = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
 STEP_TIMEOUT_S = 5.0
+PATIENT_S = 60.0
 
 
 class Ranks:
@@ -45,7 +46,7 @@ class Ranks:
 @pytest.fixture
 def patient(tiny_model: str) -> Iterator[Ranks]:
     """A step timeout so long that the sentinel reports a dead rank first."""
-    ranks = Ranks(tiny_model, step_timeout_s=60)
+    ranks = Ranks(tiny_model, step_timeout_s=PATIENT_S)
     yield ranks
     ranks.engine.close()
     assert_gone(ranks.pids)
@@ -103,24 +104,41 @@ async def test_ranks_survive_idling_longer_than_the_timeout(hasty: Ranks) -> Non
     assert hasty.reasons == []
 
 
-async def test_a_hung_rank_is_noticed_within_the_timeout(hasty: Ranks) -> None:
-    task = asyncio.create_task(hasty.tokens("a", LONG))
-    while hasty.engine.stats().steps < 3:
+async def test_a_stopped_rank_is_noticed_long_before_the_timeout(patient: Ranks) -> None:
+    """Once the engine knows what steps take; rank 0 hangs in a collective meanwhile."""
+    tasks = [asyncio.create_task(patient.tokens(str(i), LONG)) for i in range(2)]
+    while patient.engine.stats().steps < 20:
         await asyncio.sleep(0.01)
+    os.kill(patient.pids[0], signal.SIGSTOP)
+    async with asyncio.timeout(PATIENT_S / 2):
+        replies = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(reply) for reply in replies] == [EngineDeadError] * 2
+    assert_gone(patient.pids)
+
+
+async def test_an_idle_engine_notices_a_stopped_rank(patient: Ranks) -> None:
+    assert await patient.tokens("a", SHORT) == 3
+    os.kill(patient.pids[0], signal.SIGSTOP)
+    assert await asyncio.to_thread(wait_until, lambda: bool(patient.reasons), PATIENT_S / 2)
+    assert "has not ended" in patient.reasons[0]
+    assert_gone(patient.pids)
+
+
+async def test_before_steps_are_known_a_stopped_rank_is_noticed_within_the_timeout(
+    hasty: Ranks,
+) -> None:
     os.kill(hasty.pids[0], signal.SIGSTOP)
     async with asyncio.timeout(STEP_TIMEOUT_S + 10):
         with pytest.raises(EngineDeadError):
-            await task
+            await hasty.tokens("a", LONG)
 
 
-def test_workers_without_heartbeats_end(tiny_model: str) -> None:
-    """The heartbeat's purpose: workers do not wait forever for a rank 0 that is gone."""
-    config = EngineConfig(
-        tiny_model, 2, dtype="float32", max_model_len=64, step_timeout_s=STEP_TIMEOUT_S
-    )
+def test_workers_wait_for_a_silent_rank_0_as_long_as_it_lives(tiny_model: str) -> None:
+    """It may be stopped by Ctrl-Z, or in a debugger."""
+    config = EngineConfig(tiny_model, 2, dtype="float32", max_model_len=64, step_timeout_s=1)
     executor = LocalExecutor(config)
-    executor._driver._stop_heartbeat.set()
-    assert wait_until(lambda: not any(map(is_running, executor.rank_pids)), STEP_TIMEOUT_S + 10)
+    executor._driver._stop_threads.set()
+    assert not wait_until(lambda: not all(map(is_running, executor.rank_pids)), 3)
     executor.close()
 
 

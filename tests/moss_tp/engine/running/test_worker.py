@@ -1,4 +1,4 @@
-"""The worker loop: it runs steps, skips heartbeats and ends with STOP."""
+"""The worker loop: it runs steps, answers heartbeats and ends with STOP."""
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +20,7 @@ def test_steps_before_stop_are_run_in_order(before: list[object], after: list[ob
     assert runner.num_blocks == 9
     num_steps = sum(message is BATCH for message in before)
     assert runner.batches == [BATCH.tolist()] * num_steps
+    assert runner.group.num_barriers == len(before) - num_steps
 
 
 def test_a_lost_rank_0_ends_the_loop() -> None:

@@ -6,12 +6,11 @@ a block overwritten while in use or a shifted position changes the reply.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
 
-from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.running.batch import Batch, Ints
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken, SamplingRow
@@ -103,12 +102,7 @@ class PagedFake:
         return history
 
 
-@dataclass(frozen=True)
-class FakeModel:
-    """Satisfies `ModelIds`."""
-
-    vocab_size: int = VOCAB_SIZE
-    eos_token_id: int = EOS_ID
+FAKE_IDS = ModelIds(VOCAB_SIZE, (EOS_ID,))
 
 
 class FakeTokenizer:
@@ -122,7 +116,7 @@ def fake_engine(executor: PagedFake | None = None, **changes: object) -> LLMEngi
     """An engine of 32-token contexts over 8 blocks more than one sequence needs."""
     config = fake_config(**changes)
     executor = executor or PagedFake(num_blocks=16, block_size=config.block_size)
-    return LLMEngine(config, executor, FakeTokenizer(), FakeModel())
+    return LLMEngine(config, executor, FakeTokenizer(), FAKE_IDS)
 
 
 def fake_config(**changes: object) -> EngineConfig:

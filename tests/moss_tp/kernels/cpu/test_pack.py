@@ -7,17 +7,34 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
-from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_BF16, PANEL, MulAdd
-from moss_tp.kernels.cpu.linear.pack import GROUP, PackedWeight, pack_dense
+from moss_tp.kernels.cpu.linear.mul_add import (
+    DOT_X16_BF16,
+    FMA_X8_BF16,
+    FMA_X8_FP16,
+    FMA_X8_FP32,
+    FMA_X16_FP16,
+    FMA_X16_FP32,
+    PANEL,
+    MulAdd,
+)
+from moss_tp.kernels.cpu.linear.pack import GROUP, PackedWeight, pack_dense, weight_dtype
 
 # Packing is plain torch: any machine can pack for any other.
-mul_adds = st.sampled_from([FMA_X8_BF16, DOT_X16_BF16])
+MUL_ADDS = [DOT_X16_BF16, FMA_X8_BF16, FMA_X8_FP16, FMA_X8_FP32, FMA_X16_FP16, FMA_X16_FP32]
+mul_adds = st.sampled_from(MUL_ADDS)
 sizes = st.integers(1, 3 * GROUP)
 
 
-def numbered(outputs: int, inputs: int) -> Tensor:
-    """Different values that bf16 holds exactly."""
-    return torch.arange(outputs * inputs).view(outputs, inputs).remainder(251).bfloat16() + 1
+def numbered(outputs: int, inputs: int, mul_add: MulAdd) -> Tensor:
+    """Different values that every dtype holds exactly."""
+    numbers = torch.arange(outputs * inputs).view(outputs, inputs).remainder(251) + 1
+    return numbers.to(weight_dtype(mul_add))
+
+
+def column_at(place: int, mul_add: MulAdd) -> int:
+    """Of the columns of a K step: FMA_X8_BF16 has column i next to column i + 8."""
+    is_split = mul_add is FMA_X8_BF16
+    return place // 2 + place % 2 * (PANEL // 2) if is_split else place
 
 
 def unpacked(packed: PackedWeight) -> Tensor:
@@ -29,8 +46,7 @@ def unpacked(packed: PackedWeight) -> Tensor:
         values = iter(panel.tolist())
         for first in range(0, inputs, step):
             for place in range(PANEL):
-                # FMA_X8: column i is next to column i + 8.
-                column = place if step == 2 else place // 2 + place % 2 * (PANEL // 2)
+                column = column_at(place, packed.mul_add)
                 for index in range(first, first + step):
                     rows[number * PANEL + column, index] = next(values)
     return rows
@@ -41,7 +57,7 @@ def unpacked(packed: PackedWeight) -> Tensor:
 def test_panels_hold_the_weight(
     outputs: int, half_inputs: int, mul_add: MulAdd, has_bias: bool
 ) -> None:
-    weight = numbered(outputs, 2 * half_inputs)
+    weight = numbered(outputs, 2 * half_inputs, mul_add)
     bias = torch.arange(outputs).float() if has_bias else None
     packed = pack_dense(DenseWeight(weight, bias), mul_add)
     rows = unpacked(packed)
@@ -57,7 +73,7 @@ def test_panels_hold_the_weight(
 @given(sizes, sizes, mul_adds)
 def test_stacked_weights_keep_their_groups(first: int, second: int, mul_add: MulAdd) -> None:
     """The second begins with a group of its own, so a task belongs to one output."""
-    weights = [numbered(outputs, 4) for outputs in (first, second)]
+    weights = [numbered(outputs, 4, mul_add) for outputs in (first, second)]
     packed = [pack_dense(DenseWeight(weight, weight[:, 0].float()), mul_add) for weight in weights]
     stacked = packed[0].stack(packed[1])
     assert torch.equal(unpacked(stacked), torch.cat([unpacked(one) for one in packed]))
@@ -65,7 +81,7 @@ def test_stacked_weights_keep_their_groups(first: int, second: int, mul_add: Mul
     assert (stacked.outputs, stacked.inputs) == (first, 4)
 
 
-@pytest.mark.parametrize("mul_add", [FMA_X8_BF16, DOT_X16_BF16])
+@pytest.mark.parametrize("mul_add", MUL_ADDS)
 def test_x_has_the_dtype_that_the_kernel_reads(mul_add: MulAdd) -> None:
-    packed = pack_dense(DenseWeight(numbered(3, 4)), mul_add)
+    packed = pack_dense(DenseWeight(numbered(3, 4, mul_add)), mul_add)
     assert packed.x_dtype == (torch.bfloat16 if mul_add is DOT_X16_BF16 else torch.float32)

@@ -32,8 +32,6 @@ MODEL = ModelConfig(
     vocab_size=100,
     max_position_embeddings=64,
     layer_norm_eps=1e-5,
-    bos_token_id=0,
-    eos_token_id=1,
 )
 BLOCK = 4 * 8 * 8 + 2 * 8 * 20
 HEAD = 8 * 100

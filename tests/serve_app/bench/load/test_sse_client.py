@@ -100,12 +100,18 @@ async def test_a_chat_continues_under_its_uid() -> None:
     [
         ('{"error": {"message": "a rank is gone"}}', "a rank is gone"),
         ("", "before the reply"),
+        ("{nonsense", "does not speak MOSS's API"),
     ],
 )
 async def test_a_failed_turn_is_an_error(ending: str, message: str) -> None:
     async with serving(Server(ending).app) as url, SseClient(url) as client:
         with pytest.raises(BenchError, match=message):
             await client.turn("hi")
+
+
+async def test_line_separators_in_a_reply_are_text() -> None:
+    async with serving(Server('{"uid": "u\u2028\x85"}').app) as url, SseClient(url) as client:
+        assert (await client.turn("hi")).uid == "u\u2028\x85"
 
 
 async def test_a_refused_request_is_an_error() -> None:

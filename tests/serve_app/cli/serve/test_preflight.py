@@ -1,6 +1,7 @@
 """`moss serve` rejects what cannot work with one line, before it starts anything."""
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,21 @@ def test_tokenizer_of_a_larger_model(tmp_path: Path) -> None:
     config["vocab_size"] = 10
     (model / "config.json").write_text(json.dumps(config), "utf-8")
     assert "they do not belong together" in error_of(tmp_path, "--model", str(model))
+
+
+def test_weights_that_are_cut_off(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model")
+    file = next(model.glob("*-00002.safetensors"))
+    os.truncate(file, file.stat().st_size // 2)
+    assert f"{file.name} cannot be read" in error_of(tmp_path, "--model", str(model))
+
+
+def test_weights_of_another_config(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    config["n_layer"] = 3
+    (model / "config.json").write_text(json.dumps(config), "utf-8")
+    assert "missing: transformer.h.2.attn" in error_of(tmp_path, "--model", str(model))
 
 
 def test_unwritable_data_directory(tmp_path: Path) -> None:

@@ -1,0 +1,161 @@
+"""What runs around every request in Serve's proxy: each answer gets the form of the contract.
+
+Serve answers by itself when no application or replica does, in plain text, and leaves a response
+without an end when a replica dies. It also obeys headers that are meant for its own proxies, and
+reads a body of any size. Serve finds `middlewares` by the name in CALLBACK.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moss_tp.errors import DeadlineExceededError, EngineDeadError, QueueFullError
+from serve_app.errors import BodyTooLargeError, NotReadyError
+from serve_app.http.errors import to_response
+from serve_app.http.exchange import MAX_BODY_BYTES, error_event
+
+logger = logging.getLogger(__name__)
+
+# An environment variable of Serve, and its value.
+CALLBACK = ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.http.proxy:middlewares")
+SERVE_PATHS = "/-/"  # Serve's own endpoints
+# A client's deadline is a field of its request; whether it has left is not for it to say.
+_OF_SERVE = {
+    b"x_request_timeout_seconds",
+    b"x_request_disconnect_disabled",
+    b"serve_multiplexed_model_id",
+    b"x_session_id",
+}
+_LOST = EngineDeadError("the process that handled the request has died")
+# What a plain-text answer of Serve's own means here.
+_BY_STATUS: dict[int, Exception] = {
+    404: NotReadyError("the server is starting or stopping"),  # no application has a route yet
+    408: DeadlineExceededError("the deadline has passed"),
+    429: QueueFullError("the server has no room for another request"),
+    503: NotReadyError("no replica takes requests now"),
+}
+
+
+def middlewares() -> list[Middleware]:
+    """The callback: Serve calls it when a proxy starts."""
+    return [Middleware(ContractMiddleware)]
+
+
+class ContractMiddleware:
+    """Bounds bodies, and completes or replaces what is not an answer of the application."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(SERVE_PATHS):
+            await self._app(scope, receive, send)
+            return
+        body = _BoundedBody(receive, self._max_body_bytes)
+        answer = _Answer(scope, send)
+        if body.is_declared_too_large(Headers(scope=scope)):
+            await answer.finish(body.error)
+            return
+        try:
+            inner = {**scope, "headers": list(_for_the_app(scope["headers"]))}
+            await self._app(inner, body.receive, answer.send)
+        except Exception:
+            logger.exception("the proxy failed on a request")
+        await answer.finish(body.error if body.is_too_large else _LOST)
+
+
+def _for_the_app(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """Those that are not Serve's own and that it can decode."""
+    for name, value in headers:
+        is_broken_id = name == b"x-request-id" and not value.isascii()
+        if name.lower().replace(b"-", b"_") not in _OF_SERVE and not is_broken_id:
+            yield name, value
+
+
+class _BoundedBody:
+    """`receive` as it is, until more than `max_bytes` have come; then the client seems gone."""
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self.error = BodyTooLargeError(f"the body is larger than {max_bytes} bytes")
+
+    @property
+    def is_too_large(self) -> bool:
+        return self._num_bytes > self._max_bytes
+
+    def is_declared_too_large(self, headers: Headers) -> bool:
+        length = headers.get("content-length", "0")
+        return length.isdecimal() and int(length) > self._max_bytes
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._num_bytes += len(message.get("body", b""))
+        return {"type": "http.disconnect"} if self.is_too_large else message
+
+
+class _Answer:
+    """One response: passes the application's on, replaces Serve's own, completes a cut one."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = _Unchunked(send) if scope["http_version"] == "1.0" else send
+        self._has_begun = self._is_stream = self._is_complete = False
+
+    async def send(self, message: Message) -> None:
+        if self._is_complete:
+            return  # the body of an answer that was replaced
+        if message["type"] == "http.response.start":
+            self._has_begun = True
+            content_type = Headers(raw=message["headers"]).get("content-type", "")
+            if message["status"] >= 400 and content_type.startswith("text/plain"):
+                await self._respond(_BY_STATUS.get(message["status"], _LOST))
+                return
+            self._is_stream = content_type.startswith("text/event-stream")
+        else:
+            self._is_complete = not message.get("more_body", False)
+        await self._send(message)
+
+    async def finish(self, error: Exception) -> None:
+        """Responds with `error`, or ends a stream with it, if the response has no end yet."""
+        if not self._has_begun:
+            await self._respond(error)
+        elif self._is_stream and not self._is_complete:
+            await self.send({"type": "http.response.body", "body": error_event(error).encode()})
+
+    async def _respond(self, error: Exception) -> None:
+        self._is_complete = True
+
+        async def receive() -> Message:
+            return {"type": "http.disconnect"}
+
+        await to_response(error)(self._scope, receive, self._send)
+
+
+class _Unchunked:
+    """`send` for an HTTP/1.0 client, which reads a body of unknown length until the close.
+
+    uvicorn's parser on httptools would send it in chunks, which came with HTTP/1.1; the one on
+    h11 knows. uvicorn closes the connection itself.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._cycle: Any = getattr(send, "__self__", None)
+        self._is_open_ended = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            has_length = "content-length" in Headers(raw=message["headers"])
+            self._is_open_ended = hasattr(self._cycle, "chunked_encoding") and not has_length
+            if self._is_open_ended:
+                self._cycle.chunked_encoding = False
+        elif self._is_open_ended:
+            self._cycle.expected_content_length = len(message.get("body", b""))
+        await self._send(message)

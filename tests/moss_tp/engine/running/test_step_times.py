@@ -1,0 +1,116 @@
+"""The limit of a step: never below what steps take, and near it once they are known.
+
+Times are drawn from what the model promises: a constant plus a multiple of each count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.running.step_times import (
+    DECAY,
+    FACTOR,
+    MIN_LIMIT_S,
+    NO_STEP,
+    StepSize,
+    StepTimes,
+)
+
+MAX_LIMIT_S = 600.0
+BUSY = FACTOR * 0.99  # how many times slower a step may be than the fastest of its kind
+
+sizes = st.builds(StepSize, st.integers(1, 4096), st.integers(1, 4096 * 2048), st.integers(0, 4096))
+costs = st.floats(0, 0.1)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Seconds: of any step, of a token, of an attended pair, of a row of logits."""
+
+    step: float
+    token: float
+    attended: float
+    logits: float
+
+    def seconds(self, size: StepSize) -> float:
+        return (
+            self.step
+            + self.token * size.tokens
+            + self.attended * 1e-3 * size.attended
+            + self.logits * size.logits
+        )
+
+
+machines = st.builds(Machine, st.floats(1e-4, 2), costs, costs, costs)
+runs = st.lists(st.tuples(sizes, st.floats(1, BUSY)), max_size=40)
+
+
+def learn(machine: Machine, run: Sequence[tuple[StepSize, float]]) -> StepTimes:
+    times = StepTimes(MAX_LIMIT_S)
+    for size, slowness in run:
+        times.record(size, machine.seconds(size) * slowness)
+    return times
+
+
+@given(machines, runs, sizes, st.floats(1, BUSY))
+def test_no_step_of_a_busy_machine_is_beyond_its_limit(
+    machine: Machine, run: list[tuple[StepSize, float]], size: StepSize, slowness: float
+) -> None:
+    seconds = machine.seconds(size) * slowness
+    assert learn(machine, run).limit_s(size) >= min(seconds, MAX_LIMIT_S)
+
+
+@given(machines, runs, sizes)
+def test_the_limit_of_a_known_step_is_a_multiple_of_what_it_takes(
+    machine: Machine, run: list[tuple[StepSize, float]], size: StepSize
+) -> None:
+    times = learn(machine, run)
+    seconds = machine.seconds(size)
+    for _ in range(1000):  # forgets what was slow
+        times.record(size, seconds)
+    # A class spans a factor of two.
+    assert times.limit_s(size) <= max(MIN_LIMIT_S, 2 * FACTOR * seconds) * 1.001
+
+
+@given(machines, sizes, st.lists(st.tuples(sizes, st.floats(1, BUSY)), max_size=5))
+def test_a_larger_step_bounds_all_smaller_ones(
+    machine: Machine, size: StepSize, run: list[tuple[StepSize, float]]
+) -> None:
+    largest = StepSize(4096, 4096 * 2048, 4096)
+    times = learn(machine, [*run, (largest, 1.0)])
+    assert times.limit_s(size) <= max(MIN_LIMIT_S, FACTOR * machine.seconds(largest))
+
+
+@given(sizes)
+def test_before_anything_is_known_the_longest_limit_holds(size: StepSize) -> None:
+    assert StepTimes(MAX_LIMIT_S).limit_s(size) == MAX_LIMIT_S
+    assert StepTimes(0.5).limit_s(size) == 0.5
+
+
+@given(sizes)
+def test_heartbeats_teach_nothing_about_steps(size: StepSize) -> None:
+    times = StepTimes(MAX_LIMIT_S)
+    times.record(NO_STEP, 0.001)
+    assert times.limit_s(size) == MAX_LIMIT_S
+    assert times.limit_s(NO_STEP) == MIN_LIMIT_S
+
+
+def test_a_slow_step_is_forgotten_slowly() -> None:
+    times, size = StepTimes(MAX_LIMIT_S), StepSize(1, 1, 1)
+    times.record(size, 10)
+    times.record(size, 0.01)
+    assert times.limit_s(size) == pytest.approx(FACTOR * 10 * DECAY)
+    for _ in range(500):
+        times.record(size, 0.01)
+    assert times.limit_s(size) == MIN_LIMIT_S
+
+
+def test_the_size_of_a_batch() -> None:
+    """Two chunks: 3 tokens of 7, with a token sampled, and 1 of 20, with none."""
+    ints = [2, 3, 1, 7, 20, 1, 0, 1, 2, 5, 5, 5, 6, 0, 1, 2]
+    assert StepSize.of(Batch(np.array(ints))) == StepSize(4, 3 * 7 + 20, 1)

@@ -1,0 +1,189 @@
+"""What the middleware in the proxy makes of answers that are not the application's."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.http.proxy import ContractMiddleware
+from tests.support.http_server import serving
+
+MAX_BODY = 1000
+PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
+EVENTS = [(b"content-type", b"text/event-stream")]
+EVENT = b'data: {"delta": "t"}\n\n'
+
+
+def start(status: int, headers: Sequence[tuple[bytes, bytes]]) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(content: bytes, more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+class App:
+    """Sends `messages`, then raises `error`; keeps what it received."""
+
+    def __init__(self, *messages: Message, error: Exception | None = None) -> None:
+        self.messages = messages
+        self.error = error
+        self.headers: dict[bytes, bytes] = {}
+        self.received: list[Message] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers = dict(scope["headers"])
+        while not self.received or self.received[-1].get("more_body", False):
+            self.received.append(await receive())
+        if self.received[-1]["type"] == "http.disconnect":
+            return
+        for message in self.messages:
+            await send(message)
+            await asyncio.sleep(0.01)
+        if self.error is not None:
+            raise self.error
+
+
+async def answer_to(app: ASGIApp, path: str = "/", **request: Any) -> httpx.Response:
+    async with (
+        serving(ContractMiddleware(app, MAX_BODY)) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        return await client.post(path, **request)
+
+
+def assert_contract(response: httpx.Response, status: int, code: str | None) -> None:
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code)
+    assert set(error) == {"message", "type", "param", "code"}
+    assert ("Retry-After" in response.headers) == (status in (429, 500, 503))
+
+
+@pytest.mark.parametrize(
+    ("served", "status", "code"),
+    [
+        (404, 503, "overloaded"),  # no application yet
+        (408, 408, "deadline_exceeded"),
+        (429, 429, "queue_full"),
+        (500, 500, "engine_error"),
+        (503, 503, "overloaded"),
+    ],
+)
+async def test_plain_text_of_serve_becomes_an_error_object(
+    served: int, status: int, code: str
+) -> None:
+    app = App(start(served, PLAIN), body(b"Path '/' not found. Ping http://.../-/routes"))
+    assert_contract(await answer_to(app), status, code)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("a bug")])
+async def test_no_answer_at_all_is_an_error_object(error: Exception | None) -> None:
+    """As when the replica dies under a request that is not streamed."""
+    assert_contract(await answer_to(App(error=error)), 500, "engine_error")
+
+
+async def test_answers_of_the_application_pass() -> None:
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"7")]
+    response = await answer_to(App(start(503, headers), body(b'{"error": 1}')))
+    assert (response.status_code, response.json()) == (503, {"error": 1})
+    assert response.headers["Retry-After"] == "7"
+    empty = await answer_to(App(start(503, []), body(b"")), "/health")
+    assert (empty.status_code, empty.content) == (503, b"")
+    text = await answer_to(App(start(200, PLAIN), body(b"ok")))
+    assert text.text == "ok"
+    routes = await answer_to(App(start(503, PLAIN), body(b"draining")), "/-/healthz")
+    assert routes.text == "draining", "Serve's own endpoints are not ours"
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("a bug")])
+async def test_a_cut_stream_gets_a_terminal_event(error: Exception | None) -> None:
+    app = App(start(200, EVENTS), body(EVENT, True), body(EVENT, True), error=error)
+    response = await answer_to(app)
+    *deltas, last = response.text.removesuffix("\n\n").split("\n\n")
+    assert deltas == [EVENT.decode().strip()] * 2
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_error"
+
+
+async def test_a_whole_stream_gets_nothing_more() -> None:
+    response = await answer_to(App(start(200, EVENTS), body(EVENT, True), body(b"")))
+    assert response.content == EVENT
+
+
+async def test_a_cut_answer_of_known_length_stays_cut() -> None:
+    app = App(start(200, [(b"content-length", b"10")]), body(b"12345", True))
+    with pytest.raises(httpx.RemoteProtocolError):
+        await answer_to(app)
+
+
+async def test_a_body_is_bounded_before_the_application_sees_it() -> None:
+    app = App(start(200, PLAIN), body(b"ok"))
+    assert (await answer_to(app, content=b"a" * MAX_BODY)).text == "ok"
+    app = App()
+    assert_contract(await answer_to(app, content=b"a" * (MAX_BODY + 1)), 413, None)
+    assert app.received == []
+
+
+async def test_a_body_without_a_declared_length_is_bounded_too() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"a" * 100
+            await asyncio.sleep(0)
+
+    app = App()
+    assert_contract(await answer_to(app, content=endless()), 413, None)
+    assert app.received[-1] == {"type": "http.disconnect"}
+    assert sum(len(message.get("body", b"")) for message in app.received) <= MAX_BODY
+
+
+async def test_headers_for_serves_proxies_do_not_pass() -> None:
+    app = App(start(200, PLAIN), body(b"ok"))
+    await answer_to(
+        app,
+        headers=[
+            (b"X-Request-Timeout-Seconds", b"0.001"),
+            (b"X-Request-Disconnect-Disabled", b"?1"),
+            (b"Serve-Multiplexed-Model-Id", b"\xff"),
+            (b"X-Request-Id", b"\xff"),
+            (b"Idempotency-Key", b"k"),
+        ],
+    )
+    assert {b"idempotency-key", b"host"} <= set(app.headers)
+    assert not [name for name in app.headers if name.startswith((b"x-request", b"serve"))]
+
+
+async def ask_raw(app: ASGIApp, request: bytes) -> bytes:
+    """What comes until the server closes the connection."""
+
+    def exchange(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(request)
+            return b"".join(iter(lambda: connection.recv(4096), b""))
+
+    async with serving(ContractMiddleware(app)) as url:
+        return await asyncio.to_thread(exchange, int(url.rpartition(":")[2]))
+
+
+async def test_an_http_1_0_client_gets_a_stream_without_chunks() -> None:
+    app = App(start(200, EVENTS), body(EVENT, True), body(EVENT, True), body(b""))
+    shown = await ask_raw(app, b"POST / HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+    head, _, content = shown.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert b"connection: close" in head.lower()
+    assert content == EVENT * 2
+
+
+async def test_an_http_1_0_client_gets_the_length_that_is_known() -> None:
+    app = App(start(200, [(b"content-length", b"2")]), body(b"ok"))
+    shown = await ask_raw(app, b"POST / HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+    assert b"content-length: 2" in shown and shown.endswith(b"\r\n\r\nok")
+
+
+async def test_an_http_1_1_client_still_gets_chunks() -> None:
+    app = App(start(200, EVENTS), body(EVENT, True), body(b""))
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    assert b"transfer-encoding: chunked" in (await ask_raw(app, request)).lower()
