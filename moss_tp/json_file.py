@@ -7,6 +7,17 @@ from typing import Any
 from moss_tp.errors import CheckpointError
 from moss_tp.lfs import check_not_pointer
 
+_HINT = "; one in GBK is converted by `iconv -f GB18030 -t UTF-8`"
+
+
+class JSONError(ValueError):
+    """Bytes that are not good JSON: for which `reason`, and in which line, if that is known."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason if line is None else f"line {line}: {reason}")
+        self.reason = reason
+        self.line = line
+
 
 def read_json(file: Path) -> dict[str, Any]:
     """The object in `file`. Raises CheckpointError, naming file and line, when there is none."""
@@ -25,17 +36,19 @@ def read_json(file: Path) -> dict[str, Any]:
 def parse_json(raw: bytes) -> Any:
     """The value that `raw` spells in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
 
-    Raises ValueError, naming the line, for what is not JSON, nested too deeply to be read, or has
-    two values for one key.
+    Raises JSONError for what is not JSON, nested too deeply to be read, or has two values for one
+    key.
     """
     encoding = json.detect_encoding(raw)
     try:
         return json.loads(raw.decode(encoding), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"line {line} is not {encoding.upper()}") from error
+        raise JSONError(f"the text is not {encoding.upper()}{_HINT}", line) from error
+    except json.JSONDecodeError as error:
+        raise JSONError(f"{error.msg} at column {error.colno}", error.lineno) from error
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise JSONError("it is nested too deeply") from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -43,5 +56,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         for key, value in pairs:
             if fields[key] != value:
-                raise ValueError(f"two values for the key {key!r}")
+                raise JSONError(f"it has two values for the key {key!r}")
     return fields

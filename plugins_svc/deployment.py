@@ -25,6 +25,10 @@ class PluginReplica:
         """Answer one call."""
         return await self._plugin.run(argument)
 
+    async def check_health(self) -> None:
+        """Serve's health check. It runs on the event loop that answers calls."""
+        await self._plugin.check()
+
     def __del__(self) -> None:
         """Serve calls it when the replica ends, once its requests are answered."""
         if hasattr(self, "_plugin"):

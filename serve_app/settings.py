@@ -42,7 +42,7 @@ class ServeSettings(BaseModel):
     documents_dir: Path | None = Field(default=None, description="documents for web search")
     plugins: tuple[str, ...] | None = Field(default=None, description="None: all available")
     dialogue: Dialogue | None = Field(default=None, description="None: by the model's name")
-    # How long a replica that is replaced or scaled down may finish its requests.
+    # How long requests may take to end when the server stops, or a replica is replaced.
     drain_s: float = Field(default=120, ge=0)
     step_timeout_s: float | None = Field(default=None, gt=0)
     # Failed starts of a replica after which the deployment counts as failed.

@@ -33,7 +33,6 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels/cpu/attention",
         "moss_tp/kernels/cpu/linear",
         "moss_tp/kernels/cpu/runtime",
-        "moss_tp/kernels/reference",
         "moss_tp/native",
     },
     "moss_tp/kernels/__init__.py": {
@@ -68,7 +67,7 @@ ROOMS: dict[str, set[str]] = {
     "moss_tp/llm.py": {"moss_tp", "moss_tp/engine"},
     "moss_tp/__init__.py": {"moss_tp", "moss_tp/engine", "moss_tp/llm.py"},
     # cluster
-    "cluster/launch": set(),
+    "cluster/launch": {"moss_tp"},
     "cluster": {"moss_tp"},
     "cluster/ranks": {
         "cluster",
@@ -116,7 +115,13 @@ ROOMS: dict[str, set[str]] = {
         "serve_app",
         "serve_app/prompt",
     },
-    "serve_app/sessions": {"moss_tp", "moss_tp/engine", "serve_app", "serve_app/prompt"},
+    "serve_app/sessions": {
+        "cluster/launch",
+        "moss_tp",
+        "moss_tp/engine",
+        "serve_app",
+        "serve_app/prompt",
+    },
     "serve_app/bench": {
         "moss_tp",
         "moss_tp/engine",
@@ -192,6 +197,7 @@ ROOMS: dict[str, set[str]] = {
         "serve_app/cli",
         "serve_app/demo",
         "serve_app/deployments",
+        "serve_app/http",
         "serve_app/prompt",
         "serve_app/sessions",
     },

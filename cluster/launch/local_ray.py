@@ -7,10 +7,7 @@ deployed to with `serve deploy`.
 import logging
 import os
 import secrets
-import shutil
 import signal
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +15,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cluster.launch.run_directory import run_directory
+
+# Below Ray's temporary directory; a pid has at most seven digits.
+_LONGEST_SOCKET = "session_2026-11-26_11-19-17_123456_1234567/sockets/plasma_store.1"
 OBJECT_STORE_BYTES = 100 << 20  # prompts and deltas are small; weights never pass through it
 
 
@@ -26,11 +27,10 @@ def local_ray(num_cpus: int) -> Iterator[Path]:
     """Runs Ray for the length of the block; yields its temporary directory, which has its logs.
 
     `num_cpus` is a scheduling limit and may exceed the machine's cores. The directory is removed
-    at a clean exit or a Ctrl-C and kept after an error.
+    at a clean exit or a Ctrl-C; after an error it is kept until the next start. Raises
+    ConfigError if there is no place for it.
     """
-    # A short path: that of Ray's sockets below it must stay under 108 bytes.
-    temp_dir = Path(tempfile.mkdtemp(prefix="moss-", dir="/tmp"))
-    with _ray_environment():
+    with run_directory("ray", _LONGEST_SOCKET) as temp_dir, _ray_environment():
         import ray  # reads the environment when it is imported
 
         try:
@@ -38,8 +38,6 @@ def local_ray(num_cpus: int) -> Iterator[Path]:
             yield temp_dir
         finally:
             ray.shutdown()
-            if not isinstance(sys.exception(), Exception):  # a request to stop is no Exception
-                shutil.rmtree(temp_dir, ignore_errors=True)
 
 
 def _init(num_cpus: int, temp_dir: Path) -> None:

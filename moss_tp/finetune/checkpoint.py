@@ -1,20 +1,32 @@
-"""Saves a run: the model as a directory that can be served, and the state to resume from.
+"""Saves a run: the state to resume from, and the model as a directory that can be served.
 
-A directory is written under a temporary name and renamed, so a partial checkpoint is never read.
+Both get their names by one rename, after everything is on disk, so a process that is killed at any
+moment leaves a whole state and a whole model, or none. States before the last are removed after.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from safetensors.torch import save_file
 from torch import Tensor
 
-from moss_tp.errors import CheckpointError
+from moss_tp.errors import CheckpointError, ConfigError, MossError
+from moss_tp.finetune.durable import remove, rename, sync, sync_tree
+from moss_tp.finetune.manifest import (
+    Manifest,
+    Progress,
+    check_parts,
+    write_manifest,
+    write_part,
+)
+from moss_tp.finetune.output import OutputDir, step_of
+from moss_tp.finetune.recipe import Recipe
 from moss_tp.json_file import read_json
 
 # Copied from the base model beside config and weights.
@@ -27,69 +39,119 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "meta_instruction.txt",
 )
-_PROGRESS = "progress.json"
+_WEIGHTS = "model.safetensors"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come: its optimizer steps, the current epoch and batches done in it."""
+def together(accelerator: Accelerator, action: Callable[[], object], *, main_only: bool) -> None:
+    """Runs `action` on every process or on the main one, and waits for all.
 
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
+    If it fails on one, every process raises: a ConfigError as such, all else as CheckpointError.
+    """
+    failure: tuple[bool, str] | None = None
+    if accelerator.is_main_process or not main_only:
+        try:
+            action()
+        # A full disk makes torch, safetensors and the system raise unrelated types.
+        except Exception as error:
+            reason = str(error) if isinstance(error, MossError) else f"cannot save: {error}"
+            failure = (isinstance(error, ConfigError), reason)
+    for other in gather_object([failure]):
+        if other is not None:
+            raise (ConfigError if other[0] else CheckpointError)(other[1])
+
+
+def save_state(
+    accelerator: Accelerator, output: OutputDir, progress: Progress, recipe: Recipe
+) -> None:
+    """Saves model, optimizer, schedule and RNG states. Every process must call it.
+
+    Raises CheckpointError when it cannot; the state before stays.
+    """
+    new = output.new_state(progress.step)
+    process, count = accelerator.process_index, accelerator.num_processes
+
+    def write() -> None:
+        accelerator.save_state(str(new))
+        write_part(new, output.run, progress.step, process, count)
+
+    def finish() -> None:
+        older = output.states()
+        check_parts(new, output.run, progress.step, count)
+        write_manifest(new, output.run, progress, recipe)
+        rename(new, new.with_suffix(""))
+        for state in older:
+            remove(state)
+
+    try:
+        together(accelerator, new.mkdir, main_only=True)
+        together(accelerator, write, main_only=False)
+        # Only now: files of other processes may have had temporary names.
+        together(accelerator, partial(sync_tree, new), main_only=False)
+        together(accelerator, finish, main_only=True)
+    except CheckpointError:
+        if accelerator.is_main_process:
+            shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def load_state(
+    accelerator: Accelerator, output: OutputDir, recipe: Recipe
+) -> tuple[Progress, list[str]]:
+    """Restores the latest state; how far the run was, and which settings change from there.
+
+    Raises CheckpointError for a state that is not whole, ConfigError for one of another recipe.
+    """
+    state = output.states()[-1]
+    count = accelerator.num_processes
+
+    def check() -> None:
+        saved = read_json(state / "manifest.json").get("recipe")
+        if isinstance(saved, dict):
+            Recipe(saved.get("fixed", {}), saved.get("free", {})).changes(recipe)
+        Manifest.read(state, step_of(state), count)
+        for older in output.states()[:-1]:
+            remove(older)
+
+    together(accelerator, check, main_only=True)
+    manifest = Manifest.read(state, step_of(state), count)
+    accelerator.load_state(str(state))
+    return manifest.progress, manifest.recipe.changes(recipe)
 
 
 def export_model(
-    weights: Mapping[str, Tensor], source: Path, directory: Path, dtype: torch.dtype
+    weights: Mapping[str, Tensor], source: Path, output: OutputDir, dtype: torch.dtype
 ) -> None:
-    """Writes a model directory that can be served.
+    """Writes the model directory that can be served; later calls replace its weights at once.
 
     `weights` are saved as safetensors in `dtype`; config and tokenizer come from the base model's
     directory `source`.
     """
-
-    def write(target: Path) -> None:
+    new = output.new_model
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
         tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in weights.items()}
-        save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
-        config = read_json(source / "config.json")
-        config.pop("torch_dtype", None)
-        config["dtype"] = str(dtype).removeprefix("torch.")
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (target / "config.json").write_text(text, encoding="utf-8")
-        for name in TOKENIZER_FILES:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, target / name)
-
-    _write_atomically(directory, write)
-
-
-def save_state(accelerator: Accelerator, directory: Path, progress: Progress) -> None:
-    """Saves model, optimizer, schedule and RNG states. Every process must call it."""
-    if accelerator.num_processes > 1:
-        accelerator.save_state(str(directory))
-    else:
-        _write_atomically(directory, lambda target: accelerator.save_state(str(target)))
-    if accelerator.is_main_process:
-        text = json.dumps(asdict(progress))
-        (directory / _PROGRESS).write_text(text, encoding="utf-8")
+        save_file(tensors, new / _WEIGHTS, metadata={"format": "pt"})
+        if (output.model / _WEIGHTS).is_file():
+            sync(new / _WEIGHTS)
+            (new / _WEIGHTS).replace(output.model / _WEIGHTS)
+            sync(output.model)
+            return
+        _copy_others(source, new, dtype)
+        output.mark_model(new)
+        sync_tree(new)
+        rename(new, output.model)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
-def load_state(accelerator: Accelerator, directory: Path) -> Progress:
-    """Restores what `save_state` saved. Raises CheckpointError when there is nothing to resume."""
-    if not (directory / _PROGRESS).is_file():
-        raise CheckpointError(f"nothing to resume in {directory}")
-    accelerator.load_state(str(directory))
-    return Progress(**read_json(directory / _PROGRESS))
-
-
-def _write_atomically(directory: Path, write: Callable[[Path], None]) -> None:
-    """Replaces `directory` by what `write` writes into the directory that it is given."""
-    new, old = directory.with_name(f".{directory.name}.new"), directory.with_name(".old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    write(new)
-    if directory.exists():
-        directory.rename(old)
-    new.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+def _copy_others(source: Path, target: Path, dtype: torch.dtype) -> None:
+    """Config and tokenizer of the base model."""
+    config = read_json(source / "config.json")
+    config.pop("torch_dtype", None)
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (target / "config.json").write_text(text, encoding="utf-8")
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)

@@ -4,6 +4,7 @@ The batches of an epoch depend only on seed and epoch, so a resumed run sees the
 uninterrupted one.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -41,9 +42,14 @@ class SFTDataset(Dataset[tuple[Tensor, Tensor]]):
         cached = _CachingEncoder(encoder)
         self._ids: list[Tensor] = []
         self._has_loss: list[Tensor] = []
+        self._path, self._max_seq_len = path, max_seq_len
+        self._num_left_out = self._num_cut = 0
         for conversation in read_conversations(path):
             example = build_example(cached, conversation, max_seq_len, options)
-            if example is not None:
+            if example is None:
+                self._num_left_out += 1
+            else:
+                self._num_cut += example.num_turns < len(conversation.turns)
                 self._ids.append(torch.tensor(example.ids, dtype=torch.int32))
                 self._has_loss.append(torch.tensor(example.has_loss))
 
@@ -53,6 +59,25 @@ class SFTDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         ids = self._ids[index].long()
         return ids, ids.masked_fill(~self._has_loss[index], IGNORED)
+
+    @property
+    def digest(self) -> str:
+        """Tells data sets apart: a hash of all ids and labels in order."""
+        sha = hashlib.sha256()
+        for ids, has_loss in zip(self._ids, self._has_loss, strict=True):
+            sha.update(ids.numpy().tobytes() + has_loss.numpy().tobytes())
+        return sha.hexdigest()
+
+    @property
+    def losses(self) -> str | None:
+        """What did not fit `max_seq_len`, for the user; None when all did."""
+        if not (self._num_left_out or self._num_cut):
+            return None
+        total = len(self) + self._num_left_out
+        return (
+            f"{self._path}: of {total} conversations, {self._num_left_out} are left out and "
+            f"{self._num_cut} lose their last turns: they do not fit {self._max_seq_len} tokens"
+        )
 
     @property
     def lengths(self) -> list[int]:

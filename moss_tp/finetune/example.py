@@ -31,10 +31,11 @@ class MaskOptions:
 
 @dataclass
 class Example:
-    """Token ids, and for each whether predicting it has a loss."""
+    """Token ids, for each whether predicting it has a loss, and how many turns they are."""
 
     ids: list[int] = field(default_factory=list)
     has_loss: list[bool] = field(default_factory=list)
+    num_turns: int = 0
 
     def append(self, ids: Sequence[int], has_loss: bool) -> None:
         self.ids.extend(ids)
@@ -50,7 +51,6 @@ def build_example(
     """Ids and mask of as many whole turns as fit `max_seq_len`, None when the first does not."""
     example = Example()
     example.append(encoder.encode(conversation.meta_instruction), has_loss=False)
-    num_instruction_ids = len(example.ids)
     for index, turn in enumerate(conversation.turns):
         is_last = index == len(conversation.turns) - 1
         if options.served_history and not is_last:
@@ -61,7 +61,8 @@ def build_example(
             break
         example.ids += encoded.ids
         example.has_loss += encoded.has_loss
-    return example if len(example.ids) > num_instruction_ids else None
+        example.num_turns += 1
+    return example if example.num_turns else None
 
 
 def _encode_turn(

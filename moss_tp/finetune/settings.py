@@ -1,6 +1,7 @@
 """The settings of a fine-tuning run, checked before anything is loaded."""
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from moss_tp.errors import ConfigError
@@ -14,6 +15,7 @@ _POSITIVE = (
     "save_step",
     "eval_step",
     "log_step",
+    "max_steps",
 )
 
 
@@ -55,9 +57,27 @@ class FinetuneSettings:
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.learning_rate <= 0 or not 0 <= self.warmup_rate <= 1:
-            raise ConfigError("learning_rate must be positive and warmup_rate within 0 and 1")
-        if not (self.data_dir / "train.jsonl").is_file():
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        for name, is_valid in self._checks().items():
+            if not is_valid:
+                raise ConfigError(f"{name} cannot be {getattr(self, name)}")
+        self._check_data()
+
+    def _checks(self) -> dict[str, bool]:
+        return {
+            "learning_rate": 0 < self.learning_rate < inf,
+            "warmup_rate": 0 <= self.warmup_rate <= 1,
+            "weight_decay": 0 <= self.weight_decay < inf,
+            "adam_beta2": 0 <= self.adam_beta2 < 1,
+            "max_grad_norm": self.max_grad_norm > 0,
+        }
+
+    def _check_data(self) -> None:
+        train, val = self.data_dir / "train.jsonl", self.data_dir / "val.jsonl"
+        if not train.exists():
             raise ConfigError(f"no train.jsonl in {self.data_dir}")
+        for file in (train, val):
+            if file.exists() and not file.is_file():
+                raise ConfigError(f"{file} is not a file")

@@ -4,6 +4,9 @@ MOSS's recipe: AdamW without weight decay on biases and norms, cosine schedule w
 gradient clipping, eval loss. It saves the model to serve and the state to resume from.
 """
 
+from contextlib import ExitStack
+from functools import partial
+
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor, nn
@@ -13,9 +16,12 @@ from transformers import get_cosine_schedule_with_warmup, set_seed
 
 from moss_tp.config import ModelConfig
 from moss_tp.errors import ConfigError
-from moss_tp.finetune.checkpoint import Progress, export_model, load_state, save_state
+from moss_tp.finetune.checkpoint import export_model, load_state, save_state, together
 from moss_tp.finetune.dataset import LengthGroupedBatches, SFTDataset, collate
 from moss_tp.finetune.example import MaskOptions
+from moss_tp.finetune.manifest import Progress
+from moss_tp.finetune.output import OutputDir, check_apart
+from moss_tp.finetune.recipe import Recipe
 from moss_tp.finetune.report import Metric, Report
 from moss_tp.finetune.settings import FinetuneSettings
 from moss_tp.finetune.sft_model import SFTModel, load_causal_lm
@@ -25,31 +31,44 @@ Batches = DataLoader[tuple[Tensor, Tensor]]
 
 
 def finetune(settings: FinetuneSettings) -> Progress:
-    """Runs the training; the model is in `output_dir / "model"` afterwards."""
+    """Runs the training; the model is in `output_dir / "model"` afterwards.
+
+    Raises ConfigError, CheckpointError or ConversationError for what cannot work, before the first
+    step where possible, and CheckpointError when a state or the model cannot be saved.
+    """
+    check_apart(settings.output_dir, settings.model)
     set_seed(settings.seed)
-    return Trainer(settings).run()
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+    )
+    output = OutputDir(settings.output_dir)
+    with ExitStack() as stack:
+        owned = output.owned(resume=settings.resume)
+        together(accelerator, lambda: stack.enter_context(owned), main_only=True)
+        return Trainer(settings, accelerator, output).run()
 
 
 class Trainer:
     """One run: loads data and model when constructed, trains in `run`."""
 
-    def __init__(self, settings: FinetuneSettings) -> None:
-        self.settings = settings
-        self.accelerator = Accelerator(
-            mixed_precision=settings.mixed_precision,
-            gradient_accumulation_steps=settings.gradient_accumulation,
-        )
-        positions = ModelConfig.from_dir(settings.model).max_position_embeddings
-        self.max_seq_len = min(settings.max_seq_len, positions)
+    def __init__(
+        self, settings: FinetuneSettings, accelerator: Accelerator, output: OutputDir
+    ) -> None:
+        self.settings, self.accelerator, self.output = settings, accelerator, output
+        config = ModelConfig.from_dir(settings.model)
+        self.max_seq_len = min(settings.max_seq_len, config.max_position_embeddings)
         self.tokenizer = Tokenizer.from_dir(settings.model)
-        train = self._dataset("train")
-        self.batches = LengthGroupedBatches(train.lengths, settings.batch_size, settings.seed)
+        self.train = self._dataset("train")
+        self.batches = LengthGroupedBatches(self.train.lengths, settings.batch_size, settings.seed)
         self.eval_loader = self._eval_loader()
         self.num_steps = self._count_steps()
-        self._prepare(DataLoader(train, batch_sampler=self.batches, collate_fn=collate))
+        count = accelerator.num_processes
+        self.recipe = Recipe.of(settings, config, self.train.digest, count)
+        self._prepare(DataLoader(self.train, batch_sampler=self.batches, collate_fn=collate))
         self.metric = Metric(self.accelerator.device)
-        self.state_dir = settings.output_dir / "state"
         self.progress = Progress()
+        self._saved_step = self._exported_step = 0
 
     def _prepare(self, loader: Batches) -> None:
         """Loads the model, and has accelerate wrap it, its optimizer and `loader`."""
@@ -68,19 +87,30 @@ class Trainer:
 
     def run(self) -> Progress:
         """Takes all remaining steps and saves after the last one."""
-        if self.settings.resume:
-            self.progress = load_state(self.accelerator, self.state_dir)
-        log_dir = self.settings.log_dir or self.settings.output_dir
-        is_main = self.accelerator.is_main_process
-        self.report = Report(log_dir, self.num_steps, self.progress.step, is_main)
+        together(self.accelerator, self._start_report, main_only=False)
         try:
+            if self.settings.resume:
+                self._resume()
             while self.progress.step < self.num_steps:
                 self._run_epoch()
-            if self.progress.step % self.settings.save_step:
+            if self._exported_step != self.progress.step:
                 self._save()
         finally:
             self.report.close()
         return self.progress
+
+    def _start_report(self) -> None:
+        log_dir = self.settings.log_dir or self.settings.output_dir
+        self.report = Report(log_dir, self.num_steps, self.accelerator.is_main_process)
+        if self.train.losses is not None:
+            self.report.say(self.train.losses)
+
+    def _resume(self) -> None:
+        self.progress, changes = load_state(self.accelerator, self.output, self.recipe)
+        self._saved_step = self.progress.step
+        self.report.resume(self.progress.step)
+        if changes:
+            self.report.say(f"the run had {', '.join(changes)}: changed from here on")
 
     def _run_epoch(self) -> None:
         self.model.train()
@@ -135,13 +165,15 @@ class Trainer:
 
     def _save(self) -> None:
         settings, accelerator = self.settings, self.accelerator
-        accelerator.wait_for_everyone()
-        save_state(accelerator, self.state_dir, self.progress)
+        if self._saved_step != self.progress.step:
+            save_state(accelerator, self.output, self.progress, self.recipe)
+            self._saved_step = self.progress.step
         state = accelerator.get_state_dict(self.model)
-        if accelerator.is_main_process:
-            weights = {name.removeprefix("causal_lm."): tensor for name, tensor in state.items()}
-            dtype = getattr(torch, settings.export_dtype)
-            export_model(weights, settings.model, settings.output_dir / "model", dtype)
+        weights = {name.removeprefix("causal_lm."): tensor for name, tensor in state.items()}
+        dtype = getattr(torch, settings.export_dtype)
+        export = partial(export_model, weights, settings.model, self.output, dtype)
+        together(accelerator, export, main_only=True)
+        self._exported_step = self.progress.step
 
     def _dataset(self, name: str) -> SFTDataset:
         path = self.settings.data_dir / f"{name}.jsonl"
@@ -162,7 +194,10 @@ class Trainer:
         batches: int = len(self.batches) // self.accelerator.num_processes
         steps = -(-batches // settings.gradient_accumulation) * settings.epochs
         if steps == 0:
-            raise ConfigError("fewer training conversations than one batch")
+            raise ConfigError(
+                f"{len(self.train)} training conversations do not fill a batch of "
+                f"{settings.batch_size} on each of {self.accelerator.num_processes} processes"
+            )
         return steps if settings.max_steps is None else min(steps, settings.max_steps)
 
 

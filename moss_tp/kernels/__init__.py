@@ -3,6 +3,10 @@
     reference/    torch operations, on any device; the oracle of all others
     cpu/          Numba
 
+On CPU a row's result has the same bits whatever the rows beside it, the step's number of rows and
+the number of threads: every sum is taken in one order, and rounded once. It holds for a dtype, a
+KV cache dtype and a tp_size on one machine. The reference does not promise that.
+
 A back end is imported only when it is chosen, since that may compile kernels. A further one is a
 package here and an entry in BACK_ENDS.
 """

@@ -26,6 +26,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, 
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from moss_tp.parallel.backends import Backend, gloo_backend, indexed_device, nccl_backend
+from moss_tp.parallel.ordered_sum import ordered_all_reduce
 
 if TYPE_CHECKING:
     from moss_tp.parallel.shm import SharedMemory
@@ -124,11 +125,14 @@ class TPGroup:
         return group
 
     def all_reduce(self, x: Tensor) -> Tensor:
-        """Sums `x` over the ranks, in place; returns it."""
+        """Sums `x` over the ranks, in place; returns it. On CPU an element's sum is taken in rank
+        order, so its bits do not depend on the shape of `x`."""
         if self._data is None:
             return x
         if self._shared is not None and x.is_cpu and self._shared.can_sum(x):
             self._run("all_reduce", self._shared.all_reduce, x)
+        elif x.is_cpu and x.is_floating_point():
+            self._run("all_reduce", ordered_all_reduce, self._data, self.size, x)
         else:
             self._run_backend("all_reduce", self._data.allreduce, [x])
         return x

@@ -31,10 +31,11 @@ def process_logits(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
 
 def _biases(row: SamplingRow) -> Iterable[tuple[int, float]]:
     """`logit_bias`, and eos's bonus where the row is greedy: a random draw adds it itself, after
-    top-k, top-p and min-p."""
-    yield from row.params.logit_bias
+    top-k, top-p and min-p. Each id once, since nothing orders two additions to one logit."""
+    biases = dict(row.params.logit_bias)
     if row.params.is_greedy and row.eos_id is not None and row.eos_bonus:
-        yield row.eos_id, row.eos_bonus
+        biases[row.eos_id] = biases.get(row.eos_id, 0.0) + row.eos_bonus
+    return biases.items()
 
 
 def _apply_penalties(logits: Tensor, rows: Sequence[SamplingRow]) -> None:

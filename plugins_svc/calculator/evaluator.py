@@ -19,12 +19,13 @@ from plugins_svc.expressions.arithmetic import (
     checked,
 )
 from plugins_svc.expressions.lexer import tokens_of
+from plugins_svc.expressions.notation import answer_of
 
 MAX_NODES = 200
 
 _TOKEN = re.compile(
     r"\s+|0[xX][0-9a-fA-F]+(?!\w)|0[oO][0-7]+(?!\w)|0[bB][01]+(?!\w)"
-    r"|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])|[A-Za-z_]\w*|\*\*|//|[-+*/^(),;=]",
+    r"|(?:(?!0\d)\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.])|[A-Za-z_]\w*|\*\*|//|[-+*/^(),;=]",
     re.ASCII,
 )
 _BINARY: dict[type[ast.operator], str] = {
@@ -40,8 +41,15 @@ _BINARY: dict[type[ast.operator], str] = {
 def evaluate(text: str) -> Number:
     """The value of an expression, or of the last one after assignments separated by `;`.
 
-    `^` is a power. ArithmeticRefusedError for any text without a value.
+    `^` is a power. ArithmeticRefusedError for any text without a value, or with two: in
+    `max(1,500,1,200)` the commas may separate thousands.
     """
+    if len(text) > MAX_CHARS:
+        raise ArithmeticRefusedError("expression too long")
+    return answer_of(text, _evaluate)
+
+
+def _evaluate(text: str) -> Number:
     *assignments, last = _parse(text)
     names = dict(CONSTANTS)
     for statement in assignments:
@@ -53,8 +61,6 @@ def evaluate(text: str) -> Number:
 
 def _parse(text: str) -> list[ast.stmt]:
     """The statements of `text`, at least one, within every limit."""
-    if len(text) > MAX_CHARS:
-        raise ArithmeticRefusedError("expression too long")
     tokens = tokens_of(text, _TOKEN)
     if _nesting(tokens) > MAX_DEPTH:
         raise ArithmeticRefusedError("expression too deep")

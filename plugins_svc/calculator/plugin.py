@@ -19,5 +19,8 @@ class Calculator:
         except ArithmeticRefusedError:
             return PluginOutput.no_result()
 
+    async def check(self) -> None:
+        """Does nothing: a calculator that runs is whole."""
+
     def close(self) -> None:
         """Does nothing: a calculator holds no resources."""

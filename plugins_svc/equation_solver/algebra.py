@@ -10,7 +10,12 @@ from typing import Any, TypeAlias
 
 import sympy  # type: ignore[import-untyped]
 
-from plugins_svc.expressions.arithmetic import Number, apply, checked
+from plugins_svc.expressions.arithmetic import (
+    ArithmeticRefusedError,
+    Number,
+    apply,
+    checked,
+)
 
 MAX_EXPONENT = 12
 
@@ -37,7 +42,7 @@ _FUNCTIONS: dict[str, Callable[[sympy.Expr], sympy.Expr]] = {
 }
 
 
-class EquationError(ValueError):
+class EquationError(ArithmeticRefusedError):
     """The text is not an equation, or exceeds a limit."""
 
 

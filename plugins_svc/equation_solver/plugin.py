@@ -5,7 +5,7 @@ else.
 """
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
 from plugins_svc.equation_solver.worker_process import WorkerProcess
@@ -25,12 +25,18 @@ class EquationSolver:
         self._idle: SimpleQueue[WorkerProcess] = SimpleQueue()
         for process in self._processes:
             self._idle.put(process)
+        self._checked: Future[list[str]] | None = None
 
     async def run(self, argument: str) -> PluginOutput:
         """The roots; no result for text without an equation or a definite solution, or too slow."""
         loop = asyncio.get_running_loop()
         lines = await loop.run_in_executor(self._threads, self._solve, argument)
         return PluginOutput(True, tuple(lines)) if lines else PluginOutput.no_result()
+
+    async def check(self) -> None:
+        """Has a worker that is idle, but does not answer, replaced. One at a time."""
+        if self._checked is None or self._checked.done():
+            self._checked = self._threads.submit(self._solve, "")
 
     def close(self) -> None:
         """Kill the worker processes, after the calls that they are answering."""

@@ -28,6 +28,13 @@ class Plugin(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """Start to repair what has broken. Raises if the plugin can answer nothing any more.
+
+        Called every second or so, even while calls run. It returns at once.
+        """
+        ...
+
     def close(self) -> None:
         """Release processes, threads and files. May be called again; `run` may not."""
         ...
@@ -101,6 +108,10 @@ class CheckedPlugin:
         """See `Plugin.run`."""
         checked = self._check(argument)
         return PluginOutput.no_result() if checked is None else await self._plugin.run(checked)
+
+    async def check(self) -> None:
+        """See `Plugin.check`."""
+        await self._plugin.check()
 
     def close(self) -> None:
         """See `Plugin.close`."""

@@ -29,6 +29,9 @@ class WebSearch:
         found = await asyncio.to_thread(self._index.search, argument, MAX_ITEMS)
         return PluginOutput(True, items=tuple(found)) if found else PluginOutput.no_result()
 
+    async def check(self) -> None:
+        """Does nothing: an index that was read is whole."""
+
     def close(self) -> None:
         """Free the index."""
         self._index.close()

@@ -17,7 +17,7 @@ from plugins_svc.sdk.errors import PluginError
 FAILURES = 3
 FIRST_PAUSE_S = 1.0
 PAUSE_GROWTH = 2
-MAX_PAUSE_S = 30.0
+MAX_PAUSE_S = 5.0  # Serve replaces a stopped replica in about ten seconds
 
 
 class PluginUnreachableError(PluginError):

@@ -22,7 +22,7 @@ from serve_app.chat.plugin_client import PluginsByName, RunPlugin
 from serve_app.streams import is_being_cancelled
 
 # A replica answers in milliseconds; so people learn soon that a stopped one does not.
-HEALTH_TIMEOUT_S = 3
+HEALTH_TIMEOUT_S = 4
 
 
 class RemoteModel:

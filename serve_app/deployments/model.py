@@ -18,7 +18,7 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError
 from serve_app.deployments.coalesce import coalesce
-from serve_app.deployments.step_watch import StepWatch
+from serve_app.deployments.progress import Progress
 from serve_app.settings import ServeSettings
 
 RANK_LOST_STATUS = 13
@@ -33,7 +33,7 @@ class MossServer:
         from serve_app.deployments.engine import start_engine
 
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
-        self._watch = StepWatch(settings.engine_config(settings.model).step_timeout_s)
+        self._progress = Progress(settings.engine_config(settings.model).step_timeout_s)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
         """The coalesced deltas of one request; closing it aborts the request within a step.
@@ -48,7 +48,7 @@ class MossServer:
         """The health check of Serve and `/health`. Raises EngineDeadError if it cannot generate."""
         if not self._engine.is_alive:
             raise EngineDeadError("the engine has ended")
-        self._watch.check(self._engine.stats(), time.monotonic())
+        self._progress.check(self._engine.stats(), time.monotonic())
 
     async def stats(self) -> dict[str, Any]:
         """The body of `/stats`. The first of `rank_pids` is the replica itself."""

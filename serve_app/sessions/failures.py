@@ -40,6 +40,7 @@ _MIN_FREE_BYTES = 64 * 1024
 
 def may_pass(error: Exception) -> bool:
     """Whether another attempt, over a new connection, may succeed within seconds."""
+    error = _reply(error)
     if isinstance(error, AuthenticationError | AuthorizationError):
         return False
     if isinstance(error, ResponseError | BusyLoadingError | ReadOnlyError):
@@ -49,6 +50,7 @@ def may_pass(error: Exception) -> bool:
 
 def explain(error: Exception, data_dir: Path | None = None) -> str:
     """Why the store failed. `data_dir` is where it keeps its data, if that is on this machine."""
+    error = _reply(error)
     if (code := _code(error)) is not None:
         disk = f": {_FULL_DISK}" if code == "MISCONF" and _FULL_DISK in str(error) else ""
         return _WORDS[code] + disk
@@ -57,6 +59,11 @@ def explain(error: Exception, data_dir: Path | None = None) -> str:
     if isinstance(error, ConnectionError | OSError):
         return _connection_words(error, data_dir)
     return type(error).__name__
+
+
+def _reply(error: Exception) -> Exception:
+    """`error`, or the server's reply in it: one to a handshake is wrapped."""
+    return error.__cause__ if isinstance(error.__cause__, RedisError) else error
 
 
 def _code(error: Exception) -> str | None:

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from tests.e2e.components import processes_of
+from tests.e2e.history import ChatRecord
 from tests.e2e.moss_process import MossProcess
-from tests.support.history import ChatRecord
 
 NUM_CLIENTS, NUM_TURNS, NUM_TRIES = 8, 45, 3
 KILL_EVERY_S = 15

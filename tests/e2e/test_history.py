@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.history import ChatRecord, History
+from tests.e2e.history import ChatRecord, History
 
 
 def _record() -> ChatRecord:

@@ -28,7 +28,7 @@ def test_every_unicode_encoding_is_read(value: dict[str, Any], encoding: str) ->
     ("content", "message"),
     [
         (b'{\n"a": 1,\n}', "line 3"),
-        ('{\n"a": "中文"}'.encode("gbk"), "line 2 is not UTF-8"),
+        ('{\n"a": "中文"}'.encode("gbk"), "line 2: the text is not UTF-8"),
         (b'{"a": 1, "a": 2}', "two values for the key 'a'"),
         (b'{"b": {"a": 1, "a": null}}', "two values for the key 'a'"),
         (b'{"a":' + b"[" * 10**5 + b"]" * 10**5 + b"}", "nested too deeply"),

@@ -1,5 +1,7 @@
 """The plugin deployments on a small, real Ray cluster."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,22 +30,27 @@ def own_serve() -> Iterator[None]:
 
 
 class ClosingLog:
-    """A plugin that only writes down that it was closed."""
+    """A plugin that only writes down that it was closed. It is broken if it has no log."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path | None) -> None:
         self._log = log
 
     async def run(self, argument: str) -> PluginOutput:
         return PluginOutput.no_result()
 
+    async def check(self) -> None:
+        if self._log is None:
+            raise RuntimeError("no log")
+
     def close(self) -> None:
-        self._log.write_text("closed", "utf-8")
+        if self._log is not None:
+            self._log.write_text("closed", "utf-8")
 
 
 class LoggingReplica(PluginReplica):
     """The replica of the product over a ClosingLog."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path | None) -> None:
         self._plugin = ClosingLog(log)
 
 
@@ -87,6 +94,27 @@ def test_a_replica_closes_its_plugin_when_it_ends(own_serve: None, tmp_path: Pat
     assert not log.exists()
     serve.delete("logging")
     assert log.read_text("utf-8") == "closed"
+
+
+async def test_a_replica_is_as_healthy_as_its_plugin() -> None:
+    await PluginReplica("calculator", {}).check_health()
+    with pytest.raises(RuntimeError, match="no log"):
+        await LoggingReplica(None).check_health()
+
+
+def test_serve_has_a_stopped_solver_worker_replaced(own_serve: None) -> None:
+    """Nobody asks the plugin meanwhile."""
+    before = solver_workers()
+    options = {"health_check_period_s": 0.5}
+    handle = serve.run(
+        plugin_deployment("equation_solver", {}, options), name="solver", route_prefix=None
+    )
+    assert handle.run.remote("2x=6").result(timeout_s=ANSWER_TIMEOUT_S).ok
+    workers = solver_workers() - before
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    assert wait_until(lambda: not workers & solver_workers(), ANSWER_TIMEOUT_S)
+    assert handle.run.remote("2x=8").result(timeout_s=ANSWER_TIMEOUT_S).ok
 
 
 def test_no_solver_worker_survives_its_replica(own_serve: None) -> None:

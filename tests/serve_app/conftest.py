@@ -9,6 +9,9 @@ from serve_app.sessions.redis import RedisSessionStore
 from tests.support.chat import Chat
 from tests.support.chat_fakes import FakeModel, FakePlugins
 from tests.support.site import Site, make_site
+from tests.support.store_server import StoreServer
+
+PROGRAMS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("redis-server"))]
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,15 @@ async def store(store_url: str) -> AsyncIterator[RedisSessionStore]:
     client = RedisSessionStore(store_url)
     yield client
     await client.close()
+
+
+@pytest.fixture(params=PROGRAMS)
+def own_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StoreServer]:
+    """A server that the test may stop or break."""
+    with StoreServer(tmp_path_factory.mktemp("own"), request.param) as running:
+        yield running
 
 
 @pytest.fixture

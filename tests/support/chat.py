@@ -28,11 +28,20 @@ class Chat:
     limits: TurnLimits = field(default_factory=lambda: TurnLimits(max_model_len=4096))
     dialogue: Dialogue = "plugin"
     codec: CharCodec = field(default_factory=CharCodec)
+    _runners: dict[tuple[int, ...], TurnRunner] = field(default_factory=dict)
 
     def ask(self, user: str = "你好", **changes: object) -> AsyncGenerator[TurnEvent]:
         request = TurnRequest("ann", user, user, PARAMS, frozenset({"calculator"}), 2048)
-        runner = TurnRunner(self.store, self.replier, self.limits)
-        return runner.run(replace(request, **changes))  # type: ignore[arg-type]
+        return self.runner.run(replace(request, **changes))  # type: ignore[arg-type]
+
+    @property
+    def runner(self) -> TurnRunner:
+        """One for all turns, as in a server, until a fake is exchanged."""
+        parts = (self.store, self.model, self.plugins, self.limits, self.codec)
+        key = tuple(map(id, parts))
+        if key not in self._runners:
+            self._runners[key] = TurnRunner(self.store, self.replier, self.limits)
+        return self._runners[key]
 
     @property
     def replier(self) -> Replier:

@@ -28,7 +28,7 @@ def ray_directory(processes: list[psutil.Process]) -> Path:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             for argument in process.cmdline():
-                if match := re.search(r"/tmp/moss-\w+", argument):
+                if match := re.search(r"/\S*/moss-\d+/ray-\w+", argument):
                     return Path(match[0])
     raise AssertionError("none of these processes is Ray's")
 

@@ -1,4 +1,4 @@
-"""Linear layers by torch."""
+"""Linear layers by torch, whose order of summation depends on the number of rows."""
 
 import torch.nn.functional as F
 from torch import Tensor

@@ -11,10 +11,16 @@ import click
 
 from moss_tp.errors import MossError
 from serve_app.cli.directory import make_directory
+from serve_app.cli.serve.address import held_address, url_of
 from serve_app.cli.serve.guard import Guard
-from serve_app.cli.serve.local_server import StartError, local_server, session_store, watch_ray
+from serve_app.cli.serve.local_server import (
+    StartError,
+    local_server,
+    session_store,
+    wait_for_stop,
+)
 from serve_app.cli.serve.options import EMBEDDED, serve_options, serve_settings
-from serve_app.cli.serve.preflight import check_address, check_settings
+from serve_app.cli.serve.preflight import check_settings
 from serve_app.cli.serve.stop_signals import StopRequested, StopSignals
 from serve_app.cli.terminal import Terminal, quiet_terminal
 from serve_app.settings import ServeSettings
@@ -26,29 +32,36 @@ def command(host: str, port: int, data_dir: Path, **fields: Any) -> None:
     """Serve a MOSS model over HTTP on this machine until Ctrl-C."""
     settings = serve_settings(fields)
     warnings = check_settings(settings)
-    check_address(host, port)
-    make_directory(data_dir)
     log = data_dir / "serve.log"
-    with quiet_terminal(log) as terminal:
-        for warning in warnings:
-            terminal.say(warning)
-        with _errors_in_one_line(terminal, log), Guard(), StopSignals(terminal) as stop:
-            _Server(settings, host, port, data_dir).run(terminal, stop)
+    with held_address(host, port) as address:
+        make_directory(data_dir)
+        # Before the guard: from the first process on, a signal ends all of them in order.
+        with quiet_terminal(log) as terminal, StopSignals(terminal) as stop:
+            for warning in warnings:
+                terminal.say(warning)
+            with _errors_in_one_line(terminal, log, stop), Guard():
+                server = _Server(settings, address, port, data_dir)
+                server.run(terminal, stop, url_of(host, port))
 
 
 @contextmanager
-def _errors_in_one_line(terminal: Terminal, log: Path) -> Iterator[None]:
-    """Ends quietly when asked to stop; a traceback goes into the log."""
+def _errors_in_one_line(terminal: Terminal, log: Path, stop: StopSignals) -> Iterator[None]:
+    """Ends quietly when asked to stop; a traceback goes into the log.
+
+    After a request to stop no error counts: a Ctrl-C reaches what Ray has just started, too.
+    """
     try:
         yield
     # While Ray starts, its own SIGTERM handler is installed, which raises SystemExit.
     except (StopRequested, SystemExit):
         terminal.say("stopped")
-    except MossError:
-        raise
     except Exception as error:
+        if isinstance(error, MossError) and not stop.is_requested:
+            raise
         traceback.print_exc()  # stderr is the log now
-        raise StartError(f"{type(error).__name__}; {log} says more") from error
+        if not stop.is_requested:
+            raise StartError(f"{type(error).__name__}; {log} says more") from error
+        terminal.say("stopped")
 
 
 @dataclass(frozen=True)
@@ -56,25 +69,26 @@ class _Server:
     """A server with the settings and the address of the flags."""
 
     settings: ServeSettings
-    host: str
+    address: str
     port: int
     data_dir: Path
 
-    def run(self, terminal: Terminal, stop: StopSignals) -> NoReturn:
+    def run(self, terminal: Terminal, stop: StopSignals, url: str) -> NoReturn:
         """Serves until `stop` raises StopRequested."""
         store_dir = self.data_dir / "store"
         if self.settings.store == EMBEDDED:
             terminal.say(f"starting the session store in {store_dir}")
         with session_store(self.settings.store, store_dir) as store:
             settings = self.settings.model_copy(update={"store": store})
-            with local_server(settings, self.host, self.port, terminal.say, stop.check):
-                terminal.say(self._ready_line(terminal.elapsed_s))
-                watch_ray(stop.check)
+            server = local_server(settings, self.address, self.port, terminal.say, stop.check)
+            with server as check:
+                terminal.say(_ready_line(terminal.elapsed_s, url))
+                wait_for_stop(check)
 
-    def _ready_line(self, seconds: float) -> str:
-        """How long it took, and a curl command that works."""
-        name = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "::") else self.host
-        return (
-            f"ready in {seconds:.0f} s; try: curl -X POST http://{name}:{self.port} "
-            "-H 'Content-Type: application/json' -d '{\"prompt\": \"你是谁？\"}'"
-        )
+
+def _ready_line(seconds: float, url: str) -> str:
+    """How long it took, and a curl command that works."""
+    return (
+        f"ready in {seconds:.0f} s; try: curl -X POST {url} "
+        "-H 'Content-Type: application/json' -d '{\"prompt\": \"你是谁？\"}'"
+    )

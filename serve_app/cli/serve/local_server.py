@@ -1,4 +1,4 @@
-"""Starts, watches and stops what `moss serve` runs on this machine: store, Ray, deployments.
+"""Starts and stops what `moss serve` runs on this machine: store, Ray, deployments.
 
 It does not depend on flags.
 """
@@ -6,34 +6,45 @@ It does not depend on flags.
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cluster.launch.local_ray import local_ray
 from moss_tp.errors import MossError
+from serve_app.cli.serve.draining import drained_on_stop
 from serve_app.cli.serve.options import EMBEDDED
+from serve_app.cli.serve.ray_watch import RayDiedError, RayWatch
 from serve_app.deployments.options import FORCE_STOP
+from serve_app.http.proxy import CALLBACK
 from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.settings import ServeSettings
 
 APP_NAME = "moss"
 POLL_S = 0.2
-WATCH_S = 2
 PROGRESS_EVERY_S = 10
-# By default Serve kills a proxy that is not up in five seconds; a busy laptop takes longer.
-PROXY_START_S = ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+# Serve's defaults, which a user's environment may change. Three failed health checks in a row end
+# a proxy; a dead one fails at once, a stopped one after the time-out, and on a busy machine an
+# answer takes most of a second.
+SERVE_ENVIRONMENT = {
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
+    "RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "1",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # five seconds are few on a busy laptop
+    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
+    **dict((CALLBACK, FORCE_STOP)),
+}
+# For Serve to take its replicas down in order; then Ray ends what is left.
+SHUTDOWN_S = 20
+ABORT_S = 3  # while the model loads, nothing has an order to keep
 ERROR_LINE = re.compile(r"^(?:[a-z_]+\.)*\w*(?:Error|Exception): (.+)$", re.MULTILINE)
 
 
 class StartError(MossError):
     """The server did not start; the message is the innermost known cause."""
-
-
-class RayDiedError(MossError):
-    """Ray died while the server was running."""
 
 
 @contextmanager
@@ -53,47 +64,58 @@ def local_server(
     port: int,
     say: Callable[[str], None],
     check_stop: Callable[[], None],
-) -> Iterator[None]:
-    """Serves on `host` and `port` for the length of the block; enters it when requests work.
+) -> Iterator[Callable[[], None]]:
+    """Serves on `host`, an IP address, and `port` for the length of the block.
 
-    Raises StartError when a deployment does not start, and whatever `check_stop` raises.
+    Enters the block when requests work, with a function that raises when the server must end:
+    RayDiedError, or whatever `check_stop` raises. Raises StartError when a deployment does not
+    start. Running turns may end before a StopRequested passes on.
     """
     say("starting Ray")
-    os.environ.setdefault(*PROXY_START_S)
-    os.environ.setdefault(*FORCE_STOP)
-    with local_ray(num_cpus=settings.tp * settings.replicas + 1):
-        from ray import serve
+    for name, value in SERVE_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with local_ray(num_cpus=settings.tp * settings.replicas + 1), RayWatch(say) as watch:
 
-        check_stop()
+        def check() -> None:
+            check_stop()
+            watch.check()
+
+        check()
+        with _running_serve(host, port) as serving:
+            check()
+            ingress = _deploy(settings, say, check)
+            serving.set()
+            with drained_on_stop(ingress, settings.drain_s, say):
+                yield check
+
+
+@contextmanager
+def _running_serve(host: str, port: int) -> Iterator[threading.Event]:
+    """Serve's system actors. Set the event when replicas serve, so that they end in order."""
+    from ray import serve
+
+    serving = threading.Event()
+    try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-        try:
-            check_stop()
-            _deploy(settings, say, check_stop)
-            yield
-        finally:
-            if not isinstance(sys.exception(), RayDiedError):  # else nothing answers
-                serve.shutdown()  # type: ignore[no-untyped-call]
+        yield serving
+    finally:
+        if not isinstance(sys.exception(), RayDiedError):  # else nothing responds
+            ending = threading.Thread(target=serve.shutdown, name="serve-shutdown", daemon=True)
+            ending.start()
+            ending.join(SHUTDOWN_S if serving.is_set() else ABORT_S)
 
 
-def watch_ray(check_stop: Callable[[], None]) -> NoReturn:
-    """Blocks while Ray lives; Serve itself replaces replicas that die.
-
-    Raises RayDiedError, or whatever `check_stop` raises.
-    """
-    import ray
-
-    while any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
-        until = time.monotonic() + WATCH_S
-        while time.monotonic() < until:
-            check_stop()
-            time.sleep(POLL_S)
-    raise RayDiedError("Ray has died, and the server with it")
+def wait_for_stop(check: Callable[[], None]) -> NoReturn:
+    """Blocks until `check` raises; Serve itself replaces replicas that die."""
+    while True:
+        check()
+        time.sleep(POLL_S)
 
 
 def _deploy(
     settings: ServeSettings, say: Callable[[str], None], check_stop: Callable[[], None]
-) -> None:
-    """Runs the application; returns when all of its deployments are up."""
+) -> Any:
+    """Runs the application; returns its handle when all of its deployments are up."""
     from ray import serve
 
     from serve_app.app import build_app
@@ -101,8 +123,9 @@ def _deploy(
     ranks = "1 rank" if settings.tp == 1 else f"{settings.tp} tensor-parallel ranks"
     say(f"loading {settings.model_name} on {ranks}")
     target = serve.RunTarget(build_app(settings), name=APP_NAME)
-    serve.run_many([target], wait_for_applications_running=False)
+    (ingress,) = serve.run_many([target], wait_for_applications_running=False)
     _wait_running(say, check_stop)
+    return ingress
 
 
 def _wait_running(say: Callable[[str], None], check_stop: Callable[[], None]) -> None:

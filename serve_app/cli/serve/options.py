@@ -19,8 +19,6 @@ from serve_app.settings import ServeSettings
 
 EMBEDDED = "embedded"
 STORE_SCHEMES = ("redis://", "rediss://", "unix://")
-# After a Ctrl-C, running requests get this long.
-DRAIN_S = 2
 
 _DTYPE_HELP = "Default: " + ", ".join(f"{t.default_dtype} on {d}" for d, t in TRAITS.items()) + "."
 _DATA_DIR = click.Path(file_okay=False, path_type=Path)
@@ -45,6 +43,15 @@ serve_options = with_options(
         show_default=True,
         help="Where the embedded store and the log live.",
     ),
+    click.option(
+        "--drain",
+        "drain_s",
+        type=click.FloatRange(0),
+        default=30,
+        show_default=True,
+        metavar="SECONDS",
+        help="At a stop, how long running replies may take to end.",
+    ),
     click.option("--max-model-len", type=click.IntRange(2), help="Prompt and reply, in tokens."),
     *PLUGIN_OPTIONS,
     click.option(
@@ -61,4 +68,4 @@ def serve_settings(fields: dict[str, Any]) -> ServeSettings:
     if store != EMBEDDED and not store.startswith(STORE_SCHEMES):
         raise ConfigError(f"--store is {EMBEDDED} or a URL such as redis://host:6379/0")
     # A failed start is shown to the user at once instead of being tried again.
-    return ServeSettings.model_validate({**fields, "drain_s": DRAIN_S, "start_attempts": 1})
+    return ServeSettings.model_validate({**fields, "start_attempts": 1})

@@ -1,8 +1,6 @@
-"""Checks settings, address and directory before anything is started. It leaves nothing behind."""
+"""Checks settings before anything is started. It leaves nothing behind."""
 
 import asyncio
-import errno
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,23 +31,6 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     if settings.store == EMBEDDED or asyncio.run(_check_store(settings.store)):
         return ()
     return (NOT_DURABLE,)
-
-
-def check_address(host: str, port: int) -> None:
-    """Raises ConfigError when a server could not listen there."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            # As the server does, so that lingering connections of an earlier one do not matter.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} of {host} is in use: stop what listens there, or choose "
-                "another with --port"
-            ) from error
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
 
 def _check_gpus(needed: int) -> None:

@@ -26,6 +26,10 @@ class StopSignals:
         self._terminal = terminal
         self._is_requested = False
 
+    @property
+    def is_requested(self) -> bool:
+        return self._is_requested
+
     def check(self) -> None:
         """Raises StopRequested after a signal. Call it a few times a second."""
         if self._is_requested:

@@ -62,7 +62,7 @@ def test_reading_resets_the_sums() -> None:
 
 def test_a_resumed_run_continues_the_log(tmp_path: Path) -> None:
     for step in (1, 2):
-        report = Report(tmp_path / "log", num_steps=2, start=step - 1, is_main=True)
+        report = Report(tmp_path / "log", num_steps=2, is_main=True)
         report.advance()
         report.log(step, loss=1 / 3, lr=9e-6)
         report.close()
@@ -73,14 +73,14 @@ def test_a_resumed_run_continues_the_log(tmp_path: Path) -> None:
 
 
 def test_a_line_is_on_disk_at_once(tmp_path: Path) -> None:
-    report = Report(tmp_path, num_steps=2, start=0, is_main=True)
+    report = Report(tmp_path, num_steps=2, is_main=True)
     report.log(1, loss=2.0)
     assert '"loss": 2.0' in (tmp_path / "train_log.jsonl").read_text("utf-8")
     report.close()
 
 
 def test_only_the_main_process_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = Report(tmp_path / "log", num_steps=2, start=0, is_main=False)
+    report = Report(tmp_path / "log", num_steps=2, is_main=False)
     report.advance()
     report.log(1, loss=2.0)
     report.close()

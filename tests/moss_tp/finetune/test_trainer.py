@@ -9,48 +9,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from transformers import set_seed
 
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.finetune.command import command
+from moss_tp.finetune.output import OutputDir, step_of
 from moss_tp.finetune.settings import FinetuneSettings
 from moss_tp.finetune.trainer import finetune
 from moss_tp.model import load_model
 from moss_tp.tokenizer import Tokenizer
+from tests.support.finetune_run import BATCH, NUM_TRAIN, are_equal, exported_weights, make_settings
 from tests.support.published_chat import published_chat
-from tests.support.tiny_moss import make_checkpoint
-
-NUM_TRAIN, BATCH = 12, 3
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> FinetuneSettings:
     """Four batches an epoch, two epochs."""
-    data = tmp_path / "data"
-    data.mkdir()
-    for name, count in (("train", NUM_TRAIN), ("val", 2)):
-        lines = []
-        for number in range(count):
-            chat = published_chat()
-            chat["chat"]["turn_1"]["Human"] = f"<|Human|>: I am Ann. {number}?<eoh>\n"
-            lines.append(json.dumps(chat) + "\n")
-        (data / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return FinetuneSettings(
-        model=make_checkpoint(tmp_path / "tiny", layers=1, positions=512),
-        data_dir=data,
-        output_dir=tmp_path / "out",
-        batch_size=BATCH,
-        learning_rate=3e-3,
-        eval_step=4,
-        save_step=3,
-        log_step=1,
-        export_dtype="float32",
-    )
-
-
-def weights(settings: FinetuneSettings) -> dict[str, torch.Tensor]:
-    return load_file(settings.output_dir / "model" / "model.safetensors")
+    return make_settings(tmp_path)
 
 
 def log(settings: FinetuneSettings) -> list[dict[str, float]]:
@@ -95,8 +73,7 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     _run_and_crash_at(replace(resumed, save_step=5, max_steps=None), step=6)
     progress = finetune(replace(resumed, resume=True))
     assert progress.step == 8
-    expected = weights(settings)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(resumed).items())
+    assert are_equal(exported_weights(resumed), exported_weights(settings))
     assert [line["step"] for line in log(resumed) if "loss" in line] == [1, 2, 3, 4, 5, 6, 6, 7, 8]
 
 
@@ -113,9 +90,10 @@ def _run_and_crash_at(settings: FinetuneSettings, step: int) -> None:
             if self.progress.step == step:
                 raise CrashError
 
-    torch.manual_seed(settings.seed)
-    with pytest.raises(CrashError):
-        CrashingTrainer(settings).run()
+    set_seed(settings.seed)
+    output = OutputDir(settings.output_dir)
+    with pytest.raises(CrashError), output.owned(resume=False):
+        CrashingTrainer(settings, Accelerator(), output).run()
 
 
 def test_exported_model_can_be_loaded_for_serving(settings: FinetuneSettings) -> None:
@@ -144,8 +122,35 @@ def test_impossible_settings_are_rejected(settings: FinetuneSettings) -> None:
         replace(settings, batch_size=0)
     with pytest.raises(ConfigError, match=r"train\.jsonl"):
         replace(settings, data_dir=settings.model)
-    with pytest.raises(ConfigError, match="fewer"):
+    for name, value in (
+        ("max_steps", 0),
+        ("max_steps", -1),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("weight_decay", -1.0),
+        ("adam_beta2", 1.0),
+        ("max_grad_norm", 0.0),
+    ):
+        with pytest.raises(ConfigError, match=name):
+            FinetuneSettings(**{**vars(settings), name: value})
+    with pytest.raises(ConfigError, match="12 training conversations do not fill"):
         finetune(replace(settings, batch_size=NUM_TRAIN + 1))
+
+
+def test_data_that_are_no_files(settings: FinetuneSettings, tmp_path: Path) -> None:
+    for name in ("val", "train"):
+        file = settings.data_dir / f"{name}.jsonl"
+        file.unlink()
+        file.mkdir()
+        with pytest.raises(ConfigError, match=rf"{name}\.jsonl is not a file"):
+            replace(settings, epochs=1)
+        file.rmdir()
+
+
+def test_empty_data(settings: FinetuneSettings) -> None:
+    (settings.data_dir / "train.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="0 training conversations do not fill"):
+        finetune(settings)
 
 
 def test_gradient_accumulation_steps_once_per_several_batches(settings: FinetuneSettings) -> None:
@@ -180,5 +185,5 @@ def test_two_processes_split_the_batches(settings: FinetuneSettings) -> None:
         capture_output=True,
         timeout=240,
     )
-    state = json.loads((settings.output_dir / "state" / "progress.json").read_text())
-    assert state["step"] == NUM_TRAIN // 3 // 2
+    (state,) = OutputDir(settings.output_dir).states()
+    assert step_of(state) == NUM_TRAIN // 3 // 2

@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,6 +180,29 @@ def test_a_wait_for_a_hung_rank_times_out() -> None:
                 memory.all_reduce(torch.ones(1))
 
     on_ranks(2, wait, timeout_s=0.3)
+
+
+def test_a_message_may_come_at_any_time() -> None:
+    """The ranks above 0 wait for the next step as long as rank 0 lives."""
+
+    def receive(memory: SharedMemory, rank: int) -> list[int]:
+        if rank == 0:
+            time.sleep(1)
+        return broadcast(memory, rank, [7])
+
+    assert on_ranks(2, receive, timeout_s=0.3) == [[7], [7]]
+
+
+def test_time_asleep_is_no_time_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a sleep of the machine, or Ctrl-Z and `fg`, the clock has advanced a lot."""
+    fast = SimpleNamespace(monotonic=lambda: 1e4 * time.monotonic())
+    monkeypatch.setattr("moss_tp.parallel.shm.time", fast)
+
+    def meet(memory: SharedMemory, rank: int) -> None:
+        time.sleep(0.5 * rank)
+        memory.barrier()
+
+    on_ranks(2, meet, timeout_s=10)
 
 
 def test_a_rank_that_left_is_reported_but_its_posts_count() -> None:

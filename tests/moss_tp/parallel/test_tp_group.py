@@ -14,6 +14,7 @@ import torch
 
 from moss_tp.parallel.backends import indexed_device
 from moss_tp.parallel.tp_group import CONTROL_INTS, TPGroup
+from tests.moss_tp.parallel.shared_ranks import assert_same_bits, expected_sum
 from tests.support.run_distributed import HOST, TIMEOUT_S, run_distributed
 
 MESSAGES: tuple[list[int], ...] = (
@@ -87,6 +88,34 @@ def test_collectives(size: int) -> None:
         first, *others = [results[transport]["gathered"] for results in by_rank]
         assert first == [[[rank], [9]] for rank in range(size)]
         assert others == [None] * (size - 1)
+
+
+LENGTHS = (0, 1, 7, 1000, 64_001)
+SUM_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def part_of(rank: int, length: int, dtype: torch.dtype) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(rank)
+    return (torch.randn(max(LENGTHS), generator=generator)[:length] * 3).to(dtype)
+
+
+def sums_over_gloo(group: TPGroup) -> list[torch.Tensor]:
+    other = another(group, share_memory=False)
+    parts = [part_of(group.rank, length, dtype) for dtype in SUM_DTYPES for length in LENGTHS]
+    sums = [other.all_reduce(part) for part in parts]
+    other.close()
+    return sums
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_sums_over_gloo_have_the_bits_of_those_through_shared_memory(size: int) -> None:
+    """In fp32 and in rank order, whatever is summed beside an element."""
+    by_rank = run_distributed(sums_over_gloo, size)
+    cases = [(dtype, length) for dtype in SUM_DTYPES for length in LENGTHS]
+    for index, (dtype, length) in enumerate(cases):
+        expected = expected_sum([part_of(rank, length, dtype) for rank in range(size)])
+        for sums in by_rank:
+            assert_same_bits(sums[index], expected)
 
 
 def test_group_of_one_makes_no_collective() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from moss_tp.sampling.processors import process_logits
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling.sampler import Sampler
 from moss_tp.sampling_params import SamplingParams
@@ -102,65 +103,6 @@ def chi_square(drawn: Counter[int], probs: Tensor, num_draws: int) -> float:
     return (cube_root - 1 + spread) / math.sqrt(spread)
 
 
-@st.composite
-def requests(draw: st.DrawFn, vocab_size: int) -> SamplingRow:
-    ids = st.integers(0, vocab_size - 1)
-    params = SamplingParams(
-        temperature=draw(st.sampled_from([0, 0.5, 1.7])),
-        top_k=draw(st.sampled_from([0, 1, 40, 100, 700])),
-        top_p=draw(st.sampled_from([0.3, 0.9, 1.0])),
-        min_p=draw(st.sampled_from([0, 0, 0.1])),
-        repetition_penalty=draw(st.sampled_from([1.0, 1.2])),
-        presence_penalty=draw(st.sampled_from([0, 0.5])),
-        frequency_penalty=draw(st.sampled_from([0, -0.5])),
-        logit_bias=draw(st.sampled_from([(), ((2, 5.0), (7, -100.0))])),
-        length_penalty=draw(st.sampled_from([1, 1.3])),
-        regulation_start=5,
-        logprobs=draw(st.sampled_from([None, 0, 3])),
-    )
-    return make_row(
-        params,
-        prompt=draw(st.lists(ids, max_size=5)),
-        output=draw(st.lists(ids, max_size=5)),
-        seed=draw(st.integers(0, 2**63 - 1)),
-        position=draw(st.integers(0, 20)),
-        blocked_ids=draw(st.sampled_from([(), (1, 2)])),
-        eos_id=draw(st.sampled_from([None, EOS])),
-    )
-
-
-@pytest.mark.usefixtures("one_thread")
-@given(st.data(), st.sampled_from([VOCAB, LARGE]), st.sampled_from([0.5, 3.0]))
-@settings(deadline=None, max_examples=60)
-def test_row_does_not_depend_on_its_batch(
-    data: st.DataObject, vocab_size: int, scale: float
-) -> None:
-    rows = data.draw(st.lists(requests(vocab_size), min_size=2, max_size=6))
-    logits = random_logits(data.draw(st.integers(0, 99)), len(rows), vocab_size, scale)
-    if data.draw(st.booleans()):  # ties, also at the cut of top-k
-        logits = logits.round()
-    batched = Sampler().sample(logits.clone(), rows)
-    alone = [Sampler().sample(logits[i : i + 1].clone(), [row])[0] for i, row in enumerate(rows)]
-    assert batched == alone
-
-
-def test_row_of_a_full_vocabulary_does_not_depend_on_its_batch() -> None:
-    """torch splits a single row of 107,008 ids among threads."""
-    settings_: list[dict[str, Any]] = [
-        {},
-        {"top_p": 0.9},
-        {"top_k": 40},
-        {"min_p": 0.01},
-        {"temperature": 0},
-    ]
-    params = [SamplingParams(**{**PLAIN, **one}, logprobs=2) for one in settings_]
-    rows = [make_row(one, seed=5) for one in params]
-    logits = random_logits(8, len(rows), 107_008, scale=2)
-    batched = Sampler().sample(logits.clone(), rows)
-    alone = [Sampler().sample(logits[i : i + 1].clone(), [row])[0] for i, row in enumerate(rows)]
-    assert batched == alone
-
-
 @given(st.data())
 @settings(deadline=None, max_examples=50)
 def test_greedy_is_argmax_of_transformers_scores(data: st.DataObject) -> None:
@@ -235,6 +177,26 @@ def test_blocked_ids_are_never_sampled(params: SamplingParams) -> None:
     blocked = [make_row(params, position=i, blocked_ids=(4, 9)) for i in range(50)]
     assert not {4, 9} & set(sample(logits.expand(50, -1), blocked))
     assert sample(logits, [make_row(params)])[0] in (4, 9)
+
+
+def test_a_bias_on_eos_adds_up_with_the_length_penalty_before_it_is_rounded() -> None:
+    """Two additions to one logit would have no order."""
+    params = SamplingParams(
+        temperature=0,
+        repetition_penalty=1,
+        length_penalty=1.3,
+        regulation_start=0,
+        logit_bias=((EOS, 0.3),),
+    )
+    row = make_row(params, position=7, eos_id=EOS)
+    differing = 0
+    for seed in range(20):
+        logits = random_logits(seed)
+        once = logits[0, EOS] + torch.tensor(0.3 + row.eos_bonus)
+        differing += bool(once != logits[0, EOS] + 0.3 + torch.tensor(row.eos_bonus))
+        process_logits(logits, [row])
+        assert logits[0, EOS] == once
+    assert differing
 
 
 def test_length_penalty_ends_a_greedy_reply() -> None:

@@ -14,6 +14,7 @@ from plugins_svc.equation_solver.spec import EQUATION_SOLVER
 from plugins_svc.expressions.arithmetic import MAX_CHARS
 from plugins_svc.sdk.output import PluginOutput
 from tests.support.plugin_checks import check_plugin
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -51,6 +52,32 @@ async def test_defence_a_long_text_never_reaches_the_process() -> None:
     assert await plugin.run("x=" + "1" * MAX_CHARS) == PluginOutput.no_result()
     assert process.pid == first
     plugin.close()
+
+
+async def test_a_check_replaces_a_worker_that_hangs_and_waits_for_nothing() -> None:
+    solver = EquationSolver(num_processes=1, timeout_s=1)
+    assert (await solver.run("x=1")).ok or (await solver.run("x=1")).ok, "it has started"
+    (process,) = solver._processes
+    first = process.pid
+    os.kill(first, signal.SIGSTOP)
+    async with asyncio.timeout(0.5):
+        for _ in range(10):
+            await solver.check()
+    assert await asyncio.to_thread(wait_until, lambda: process.pid != first, 30)
+    for _ in range(10):
+        await solver.check()
+    assert (await solver.run("x=1")).ok or (await solver.run("x=1")).ok
+    solver.close()
+
+
+async def test_a_check_leaves_a_worker_that_answers(solver: EquationSolver) -> None:
+    assert (await solver.run("x=1")).ok
+    (process,) = solver._processes
+    first = process.pid
+    for _ in range(3):
+        await solver.check()
+        assert (await solver.run("x=1")).ok
+    assert process.pid == first
 
 
 def test_close_ends_every_worker_process() -> None:

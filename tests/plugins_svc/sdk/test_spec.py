@@ -11,14 +11,18 @@ from plugins_svc.sdk.spec import PluginSettings, PluginSpec, Setting
 
 
 class Echo:
-    """Answers with a prefix and its argument; counts its closings."""
+    """Answers with a prefix and its argument; counts its checks and closings."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
+        self.num_checks = 0
         self.num_closed = 0
 
     async def run(self, argument: str) -> PluginOutput:
         return PluginOutput(True, (self.prefix + argument,))
+
+    async def check(self) -> None:
+        self.num_checks += 1
 
     def close(self) -> None:
         self.num_closed += 1
@@ -67,7 +71,9 @@ async def test_the_argument_check_stands_before_the_plugin() -> None:
     assert await cutting.run("abcd") == PluginOutput(True, (">abc",))
 
 
-def test_close_reaches_the_plugin() -> None:
+async def test_check_and_close_reach_the_plugin() -> None:
     echo = Echo("")
-    replace(ECHO, create=lambda settings: echo).start({"prefix": ""}).close()
-    assert echo.num_closed == 1
+    plugin = replace(ECHO, create=lambda settings: echo).start({"prefix": ""})
+    await plugin.check()
+    plugin.close()
+    assert (echo.num_checks, echo.num_closed) == (1, 1)

@@ -7,7 +7,7 @@ import pytest
 from moss_tp.engine.async_engine import EngineStats
 from moss_tp.errors import EngineDeadError
 from serve_app.deployments.model import MossServer
-from serve_app.deployments.step_watch import StepWatch
+from serve_app.deployments.progress import Progress
 
 
 @dataclass
@@ -26,7 +26,7 @@ class FakeEngine:
 def replica(engine: FakeEngine, limit_s: float = 60) -> MossServer:
     """A replica without its constructor, which would start ranks."""
     server = object.__new__(MossServer)
-    server.__dict__.update(_engine=engine, _watch=StepWatch(limit_s))
+    server.__dict__.update(_engine=engine, _progress=Progress(limit_s))
     return server
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from tests.support.chat_fakes import FakeModel
 from tests.support.http_server import serving
 from tests.support.site import Site, make_site
+from tests.support.store_server import StoreServer
 
 
 async def test_a_stopped_store_is_a_503(tmp_path: Path) -> None:
@@ -49,6 +51,29 @@ async def test_a_stopped_store_is_a_503(tmp_path: Path) -> None:
         await back.close()
     await store.close()
     server.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_store_that_hangs_is_a_503_within_the_deadline(
+    own_server: StoreServer, stream: bool
+) -> None:
+    """The server is not ready, says so, and recovers by itself."""
+    store = RedisSessionStore(own_server.url)
+    site = make_site(store)
+    async with site.client:
+        uid = (await site.post()).json()["uid"]
+        with own_server.stopped():
+            start = time.monotonic()
+            posts = [site.post(uid=uid, max_time=2, stream=stream) for uid in (uid, None) * 20]
+            for response in await asyncio.gather(*posts):
+                assert response.status_code == 503 and "Retry-After" in response.headers
+                assert response.json()["error"]["code"] == "store_unavailable"
+            assert (await site.client.get("/readyz")).status_code == 503
+            assert (await site.client.get("/health")).status_code == 200
+            assert time.monotonic() - start < 20, "it was 111 s"
+        assert (await site.client.get("/readyz")).status_code == 200
+        assert (await site.post()).status_code == 200
+    await store.close()
 
 
 async def test_kill_9_of_the_store_keeps_every_acknowledged_turn(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from redis.asyncio import Redis
 
 from moss_tp.errors import CheckpointError, ConfigError
-from serve_app.cli.serve.preflight import NOT_DURABLE, check_address, check_settings
+from serve_app.cli.serve.preflight import NOT_DURABLE, check_settings
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.errors import StoreUnavailableError
 from serve_app.settings import ServeSettings
@@ -84,18 +83,3 @@ def test_every_rank_of_every_replica_needs_a_gpu(
     else:
         with pytest.raises(ConfigError, match=r"6 GPUs are needed.* this machine has 5"):
             check_settings(settings)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_an_address_is_checked_and_left_free(host: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"port {port} of 127.0.0.1 is in use"):
-            check_address("127.0.0.1", port)
-    for _ in range(2):
-        check_address(host, port)
-
-
-def test_an_unknown_host_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"cannot listen on nowhere\.invalid port 80"):
-        check_address("nowhere.invalid", 80)

@@ -9,9 +9,8 @@ import pytest
 from moss_tp.errors import ConfigError, MossError
 from serve_app.cli.serve import command as module
 from serve_app.cli.serve.local_server import StartError
-from serve_app.cli.serve.stop_signals import StopRequested
+from serve_app.cli.serve.stop_signals import StopRequested, StopSignals
 from serve_app.cli.terminal import Terminal
-from serve_app.settings import ServeSettings
 
 LOG = Path("/data/serve.log")
 
@@ -23,19 +22,39 @@ def screen(tmp_path: Path) -> Iterator[tuple[Terminal, Path]]:
         yield Terminal(file.fileno()), path
 
 
+def stop_of(terminal: Terminal, is_requested: bool) -> StopSignals:
+    stop = StopSignals(terminal)
+    stop._is_requested = is_requested
+    return stop
+
+
 @pytest.mark.parametrize("request_to_stop", [StopRequested(), SystemExit(1)])
 def test_a_request_to_stop_is_no_error(
     screen: tuple[Terminal, Path], request_to_stop: BaseException
 ) -> None:
     terminal, path = screen
-    with module._errors_in_one_line(terminal, LOG):
+    with module._errors_in_one_line(terminal, LOG, stop_of(terminal, False)):
         raise request_to_stop
     assert path.read_text() == "moss: stopped\n"
 
 
+@pytest.mark.parametrize(
+    "error", [ConfigError("a rank got the Ctrl-C"), RuntimeError("so did Ray")]
+)
+def test_after_a_request_to_stop_no_error_counts(
+    screen: tuple[Terminal, Path], error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal, path = screen
+    with module._errors_in_one_line(terminal, LOG, stop_of(terminal, True)):
+        raise error
+    assert path.read_text() == "moss: stopped\n"
+    assert str(error) in capsys.readouterr().err, "the log has the traceback"
+
+
 def test_an_error_of_ours_keeps_its_message(screen: tuple[Terminal, Path]) -> None:
     error = ConfigError("tp 3 does not divide the heads")
-    with pytest.raises(MossError) as raised, module._errors_in_one_line(screen[0], LOG):
+    stop = stop_of(screen[0], False)
+    with pytest.raises(MossError) as raised, module._errors_in_one_line(screen[0], LOG, stop):
         raise error
     assert raised.value is error
     assert screen[1].read_text() == ""
@@ -46,7 +65,7 @@ def test_any_other_error_points_to_its_traceback(
 ) -> None:
     with (
         pytest.raises(StartError, match=r"^ZeroDivisionError; /data/serve\.log says more$"),
-        module._errors_in_one_line(screen[0], LOG),
+        module._errors_in_one_line(screen[0], LOG, stop_of(screen[0], False)),
     ):
         raise ZeroDivisionError("a bug")
     shown = capsys.readouterr().err
@@ -54,16 +73,7 @@ def test_any_other_error_points_to_its_traceback(
     assert sys._getframe().f_code.co_name in shown, "the traceback, not only the message"
 
 
-@pytest.mark.parametrize(
-    ("host", "name"),
-    [
-        ("127.0.0.1", "localhost"),
-        ("0.0.0.0", "localhost"),
-        ("::", "localhost"),
-        ("192.0.2.7", "192.0.2.7"),
-    ],
-)
-def test_the_command_that_is_shown_reaches_the_server(host: str, name: str) -> None:
-    settings = ServeSettings(model="m", store="embedded")
-    line = module._Server(settings, host, 8000, Path())._ready_line(17.4)
-    assert line.startswith(f"ready in 17 s; try: curl -X POST http://{name}:8000 ")
+def test_the_command_that_is_shown_is_whole() -> None:
+    line = module._ready_line(17.4, "http://localhost:8000")
+    assert line.startswith("ready in 17 s; try: curl -X POST http://localhost:8000 -H ")
+    assert line.endswith("""-d '{"prompt": "你是谁？"}'""")

@@ -1,5 +1,7 @@
-"""Starting and watching a server, on a fake Ray Serve: progress, causes of failure, the end."""
+"""Starting and ending a server, on a fake Ray Serve: progress, causes of failure, the end."""
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +13,8 @@ from ray import serve
 from ray.serve.schema import ApplicationStatus
 
 from serve_app.cli.serve import local_server as module
-from serve_app.cli.serve.local_server import RayDiedError, StartError
+from serve_app.cli.serve.local_server import StartError, session_store
+from serve_app.cli.serve.ray_watch import RayDiedError
 from serve_app.cli.serve.stop_signals import StopRequested
 from serve_app.settings import ServeSettings
 
@@ -55,12 +58,24 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     def record(name: str) -> Callable[..., None]:
         return lambda *arguments, **options: made.calls.append(name)
 
+    def run_many(*arguments: object, **options: object) -> list[str]:
+        made.calls.append("run_many")
+        return ["ingress"]
+
+    @contextmanager
+    def drained_on_stop(ingress: object, within_s: float, say: object) -> Iterator[None]:
+        made.calls.append(f"serve {ingress}")
+        yield
+        made.calls.append("no stop")
+
     made = FakeServe([FakeApp(ApplicationStatus.RUNNING)])
     monkeypatch.setattr(module, "local_ray", local_ray)
     monkeypatch.setattr(module, "POLL_S", 0)
     monkeypatch.setattr("serve_app.app.build_app", lambda settings: "app")
     monkeypatch.setattr(serve, "RunTarget", lambda app, name: app)
-    for name in ("start", "run_many", "shutdown"):
+    monkeypatch.setattr(module, "drained_on_stop", drained_on_stop)
+    monkeypatch.setattr(serve, "run_many", run_many)
+    for name in ("start", "shutdown"):
         monkeypatch.setattr(serve, name, record(name))
     monkeypatch.setattr(serve, "status", lambda: made)
     return made
@@ -84,8 +99,9 @@ def run(fake: FakeServe, error: BaseException | None = None, stops_after: int = 
 
 def test_a_server_is_started_and_ended_in_order(fake: FakeServe) -> None:
     assert run(fake) == ["starting Ray", "loading m on 2 tensor-parallel ranks"]
+    served = ["serve ingress", "ready", "no stop"]
     # A CPU for each rank of each replica, and one for the rest.
-    assert fake.calls == ["ray 7", "start", "run_many", "ready", "shutdown", "ray ends"]
+    assert fake.calls == ["ray 7", "start", "run_many", *served, "shutdown", "ray ends"]
 
 
 def test_a_dead_ray_is_not_shut_down(fake: FakeServe) -> None:
@@ -129,3 +145,47 @@ def test_a_failed_start_reports_the_innermost_cause(
         run(fake)
     assert str(raised.value) == cause
     assert fake.calls[-1] == "shutdown"
+
+
+def test_a_serve_that_does_not_end_is_left_to_ray(
+    fake: FakeServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(serve, "shutdown", never.wait)
+    monkeypatch.setattr(module, "SHUTDOWN_S", 0.05)
+    run(fake)
+    assert fake.calls[-1] == "ray ends"
+    never.set()
+
+
+def test_serve_gets_our_defaults_but_for_what_the_user_has_set(
+    fake: FakeServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    period, timeout, *_ = module.SERVE_ENVIRONMENT
+    for name in module.SERVE_ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(period, "7")
+    run(fake)
+    assert os.environ[period] == "7"
+    assert os.environ[timeout] == module.SERVE_ENVIRONMENT[timeout]
+
+
+def test_the_wait_ends_with_what_check_raises() -> None:
+    checks = iter([None, None, RayDiedError("gone")])
+
+    def check() -> None:
+        if (error := next(checks)) is not None:
+            raise error
+
+    with pytest.raises(RayDiedError):
+        module.wait_for_stop(check)
+
+
+def test_the_store_is_the_users_or_lives_for_the_block(tmp_path: Path) -> None:
+    with session_store("redis://host:1", tmp_path / "none") as url:
+        assert url == "redis://host:1"
+    assert not (tmp_path / "none").exists()
+    with session_store("embedded", tmp_path / "store") as url:
+        socket = Path(url.removeprefix("unix://"))
+        assert socket.is_socket()
+    assert not socket.exists()

@@ -7,7 +7,7 @@ import pytest
 
 from moss_tp.errors import ConfigError
 from serve_app.cli.serve.command import command
-from serve_app.cli.serve.options import DRAIN_S, serve_settings
+from serve_app.cli.serve.options import serve_settings
 from serve_app.settings import ServeSettings
 
 OF_THE_COMMAND = {"host", "port", "data_dir"}
@@ -31,9 +31,10 @@ def test_flags_reach_their_fields(tmp_path: Path) -> None:
     assert (settings.store, settings.max_model_len) == ("embedded", None)
 
 
-def test_a_local_server_drains_briefly_and_starts_once() -> None:
+def test_a_local_server_drains_for_half_a_minute_and_starts_once() -> None:
     settings = serve_settings(fields_of())
-    assert (settings.drain_s, settings.start_attempts) == (DRAIN_S, 1)
+    assert (settings.drain_s, settings.start_attempts) == (30, 1)
+    assert serve_settings(fields_of("--drain", "0.5")).drain_s == 0.5
 
 
 def test_a_store_is_embedded_or_a_url() -> None:

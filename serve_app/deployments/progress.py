@@ -1,4 +1,7 @@
-"""Detects a hung engine from its counters. It stops nothing."""
+"""Detects an engine whose thread hangs outside of a step, from its counters. It stops nothing.
+
+A step that hangs is seen by `moss_tp.engine.running.step_watch`, which knows how long it may take.
+"""
 
 from typing import Protocol
 
@@ -6,7 +9,7 @@ from moss_tp.errors import EngineDeadError
 
 
 class StepCounters(Protocol):
-    """The part of `moss_tp.engine.async_engine.EngineStats` that StepWatch reads."""
+    """The part of `moss_tp.engine.async_engine.EngineStats` that Progress reads."""
 
     @property
     def running(self) -> int: ...
@@ -16,7 +19,7 @@ class StepCounters(Protocol):
     def steps(self) -> int: ...
 
 
-class StepWatch:
+class Progress:
     """While the engine has requests, its step counter must rise within `limit_s` seconds."""
 
     def __init__(self, limit_s: float) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from moss_tp.errors import EngineDeadError
-from serve_app.deployments.step_watch import StepWatch
+from serve_app.deployments.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -16,20 +16,20 @@ class Counters:
 
 
 def test_an_idle_engine_is_never_hung() -> None:
-    watch = StepWatch(limit_s=10)
+    watch = Progress(limit_s=10)
     for now in (0.0, 100.0, 200.0):
         watch.check(Counters(0, 0, 5), now)
 
 
 def test_an_engine_that_steps_is_never_hung() -> None:
-    watch = StepWatch(limit_s=10)
+    watch = Progress(limit_s=10)
     for steps in range(5):
         watch.check(Counters(1, 0, steps), steps * 9.0)
 
 
 @pytest.mark.parametrize("counters", [Counters(1, 0, 5), Counters(0, 1, 5)])
 def test_a_step_beyond_the_limit_is_a_dead_engine(counters: Counters) -> None:
-    watch = StepWatch(limit_s=10)
+    watch = Progress(limit_s=10)
     watch.check(counters, 100)
     watch.check(counters, 110)
     with pytest.raises(EngineDeadError, match="11 s"):
@@ -37,7 +37,7 @@ def test_a_step_beyond_the_limit_is_a_dead_engine(counters: Counters) -> None:
 
 
 def test_time_spent_idle_does_not_count() -> None:
-    watch = StepWatch(limit_s=10)
+    watch = Progress(limit_s=10)
     watch.check(Counters(1, 0, 5), 0)
     watch.check(Counters(0, 0, 5), 50)
     watch.check(Counters(1, 0, 5), 59)

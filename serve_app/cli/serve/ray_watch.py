@@ -1,0 +1,79 @@
+"""Watches the processes of Ray that a server cannot do without.
+
+Ray's own calls hang when its GCS has died, and after a minute Ray ends the process without a word.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from moss_tp.errors import MossError
+
+NEEDED = ("gcs_server", "raylet")
+WATCH_S = 0.5
+LEAVE_S = 10  # for an orderly end; most calls of a Ray without its GCS never return
+DIED = 1  # exit status
+
+
+class RayDiedError(MossError):
+    """Ray died while the server was running."""
+
+
+class RayWatch:
+    """A context, entered while Ray runs: `check` raises when it has died.
+
+    If the process still runs LEAVE_S after that, it says so and exits; the guard ends the rest.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._is_over = threading.Event()
+        self._dead: str | None = None
+        children = psutil.Process().children()
+        self._processes = {p.name(): p for p in children if p.name() in NEEDED}
+        self._thread = threading.Thread(target=self._watch, name="ray-watch", daemon=True)
+
+    def check(self) -> None:
+        """Raises RayDiedError."""
+        if self._dead is not None:
+            raise RayDiedError(self._message)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_over.set()  # Ray is about to be shut down
+
+    @property
+    def _message(self) -> str:
+        return f"Ray has died ({self._dead} is gone), and the server with it"
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(WATCH_S):
+            dead = (name for name, process in self._processes.items() if not _is_alive(process))
+            self._dead = next(dead, None)
+            if self._dead is not None:
+                self._leave_in(LEAVE_S)
+
+    def _leave_in(self, seconds: float) -> None:
+        """Exits after that, unless the process has ended by then."""
+        threading.Event().wait(seconds)
+        self._say(self._message)
+        os._exit(DIED)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
