@@ -242,6 +242,7 @@ TORCH_FREE = (
     "moss_tp.dialogue",
     "moss_tp.sampling_params",
     "moss_tp.engine.running.batch",
+    "moss_tp.engine.scheduling.admission",
     "moss_tp.engine.scheduling.block_manager",
     "moss_tp.engine_config",
     "moss_tp.engine.detokenizer",
