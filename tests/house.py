@@ -228,6 +228,10 @@ HOMES = {
     "pydantic": ("serve_app/api/", "serve_app/settings.py"),
     "starlette": ("serve_app/http/", "serve_app/deployments/ingress.py"),
     "sympy": ("plugins_svc/equation_solver/",),
+    "charset_normalizer": ("plugins_svc/web_search/encodings.py",),
+    "markdown_it": ("plugins_svc/web_search/markup.py",),
+    "selectolax": ("plugins_svc/web_search/markup.py",),
+    "pypdf": ("plugins_svc/web_search/readers.py",),
     "matplotlib": ("serve_app/bench/reporting/picture.py",),
     "unittest.mock": (),
 }
@@ -238,6 +242,7 @@ TORCH_FREE = (
     "moss_tp.dialogue",
     "moss_tp.sampling_params",
     "moss_tp.engine.running.batch",
+    "moss_tp.engine.scheduling.admission",
     "moss_tp.engine.scheduling.block_manager",
     "moss_tp.engine_config",
     "moss_tp.engine.detokenizer",

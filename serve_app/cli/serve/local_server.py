@@ -19,6 +19,7 @@ from cluster.launch.local_ray import local_ray
 from moss_tp.errors import MossError
 from serve_app.cli.serve.draining import drained_on_stop
 from serve_app.cli.serve.options import EMBEDDED
+from serve_app.cli.serve.plugin_notes import plugin_notes, remote_asks
 from serve_app.cli.serve.ray_watch import RayDiedError, RayWatch
 from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
 from serve_app.sessions.embedded import EmbeddedStore
@@ -75,7 +76,8 @@ def local_server(
             check()
             ingress = _deploy(settings, say, check)
             serving.set()
-            with drained_on_stop(ingress, settings.drain_s, say):
+            notes = plugin_notes(remote_asks(APP_NAME, settings.plugin_names), say)
+            with notes, drained_on_stop(ingress, settings.drain_s, say):
                 yield check
 
 
