@@ -101,9 +101,11 @@ def test_a_sigkill_leaves_no_process_and_keeps_the_chats(tmp_path: Path) -> None
     with MossProcess(tmp_path) as server:
         chat = server.ask("你好")
         started = server.descendants()
+        left = ray_directory(started)
         server.stop(signal.SIGKILL)
         assert still_alive(started, 30) == []
     with MossProcess(tmp_path) as server:
+        assert not left.exists()
         again = server.ask("你是谁？", uid=chat["uid"])
         assert again["history"][0] == chat["history"][0]
         started = server.descendants()
