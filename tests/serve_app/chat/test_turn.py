@@ -5,10 +5,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from moss_tp.dialogue import MARKERS, find_role_marker
 from moss_tp.errors import EngineDeadError, InvalidRequestError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.events import Delta, Done, Thoughts, Usage
@@ -223,38 +220,6 @@ async def test_the_terminal_event_is_the_only_one_that_knows_the_session(chat: C
     assert (done.turn.reply, done.turn.finish_reason) == ("turn 1", "stop")
     stored = await chat.store.load(done.session.uid, "ann")
     assert stored == done.session, "it was committed before its end was reported"
-
-
-PIECES = st.sampled_from(
-    [*MARKERS.values(), "<|", "<", "|>", "MOSS", " ", "\n", "好", "<eot>", "ok"]
-)
-
-
-@given(st.lists(PIECES, max_size=8).map("".join), st.lists(PIECES, max_size=8).map("".join))
-@settings(max_examples=60, deadline=None)
-def test_no_role_marker_reaches_the_client_or_the_store(
-    store_url: str, thoughts: str, reply: str
-) -> None:
-    """Whatever the model writes; and what the client read is what is stored."""
-
-    async def turn() -> None:
-        store = RedisSessionStore(store_url)
-        model = FakeModel(
-            think=lambda _: f" {thoughts}<eot>\n<|Commands|>: None<eoc>",
-            reply=lambda _: f" {reply}<eom>",
-        )
-        *events, done = await Chat(store, model, FakePlugins()).events()
-        assert isinstance(done, TurnDone)
-        session = await store.load(done.session.uid, "ann")
-        await store.close()
-        assert session is not None
-        (stored,) = session.turns
-        texts = [event.text for event in events if isinstance(event, Thoughts | Delta)]
-        assert "".join(texts) == stored.thoughts + stored.reply
-        for text in (*texts, stored.thoughts, stored.commands, stored.results, stored.reply):
-            assert find_role_marker(text) is None
-
-    asyncio.run(turn())
 
 
 async def test_the_owner_and_the_priority_reach_the_engine(chat: Chat) -> None:
