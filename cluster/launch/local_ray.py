@@ -20,6 +20,7 @@ from cluster.launch.run_directory import run_directory
 # Below Ray's temporary directory; a pid has at most seven digits.
 _LONGEST_SOCKET = "session_2026-11-26_11-19-17_123456_1234567/sockets/plasma_store.1"
 OBJECT_STORE_BYTES = 100 << 20  # prompts and deltas are small; weights never pass through it
+ALARM_S = 3  # by which a handler of Ray's aborts the process
 CANCEL_ALARM_S = 0.5
 
 
@@ -62,7 +63,7 @@ def _own_sigterm() -> Iterator[None]:
     """Keeps this process's handler of SIGTERM while Ray starts, and it alive after one.
 
     Ray would exit from wherever it is, and a Ray that is half started aborts then. Its C++ side
-    has a handler too: that calls ours, but aborts by an alarm three seconds later.
+    has a handler too: that calls ours, but aborts by an alarm ALARM_S later.
     """
     utils: Any = import_module("ray._private.utils")
     handler, install = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
@@ -81,9 +82,13 @@ def _own_sigterm() -> Iterator[None]:
 
 
 def _cancel_alarms(is_over: threading.Event) -> None:
-    while not is_over.wait(CANCEL_ALARM_S):
-        signal.alarm(0)
-    signal.alarm(0)
+    """A longer timer is somebody else's."""
+    while True:
+        was_over = is_over.wait(CANCEL_ALARM_S)
+        if signal.getitimer(signal.ITIMER_REAL)[0] <= ALARM_S:
+            signal.alarm(0)
+        if was_over:
+            return
 
 
 @contextmanager

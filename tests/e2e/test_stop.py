@@ -101,9 +101,11 @@ def test_a_sigkill_leaves_no_process_and_keeps_the_chats(tmp_path: Path) -> None
     with MossProcess(tmp_path) as server:
         chat = server.ask("你好")
         started = server.descendants()
+        left = ray_directory(started)
         server.stop(signal.SIGKILL)
         assert still_alive(started, 30) == []
     with MossProcess(tmp_path) as server:
+        assert not left.exists()
         again = server.ask("你是谁？", uid=chat["uid"])
         assert again["history"][0] == chat["history"][0]
         started = server.descendants()
@@ -115,17 +117,30 @@ def test_a_sigkill_leaves_no_process_and_keeps_the_chats(tmp_path: Path) -> None
         assert working_in(tmp_path) == []
 
 
-def test_ctrl_c_during_startup(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "starting the session store"),
+        (signal.SIGTERM, "starting Ray"),
+        (signal.SIGINT, "starting Ray"),
+        (signal.SIGINT, "loading"),
+    ],
+)
+def test_a_signal_during_startup(tmp_path: Path, number: signal.Signals, moment: str) -> None:
     server = MossProcess(tmp_path)
     server.launch()
-    server.wait_for("starting Ray")
+    server.wait_for(moment)
     seen: set[psutil.Process] = set()
-    while len(seen) < 5:  # the guard, the store and the first of Ray's
+    while len(seen) < (5 if "Ray" in moment else 1):  # the guard, the store, the first of Ray's
         assert server.process.poll() is None, server.output
         seen |= set(server.descendants())
-    server.press_ctrl_c()
-    assert server.process.wait(STOP_TIMEOUT_S) == 0
+    if number == signal.SIGINT:
+        server.press_ctrl_c()
+    else:
+        server.process.send_signal(number)
+    assert server.process.wait(STOP_TIMEOUT_S) == 0, server.output
     assert still_alive(list(seen), WATCH_S + GONE_S) == []
+    assert server.output.splitlines()[-1] == "moss: stopped"
     assert "Traceback" not in server.output
 
 

@@ -16,8 +16,10 @@ before = [os.environ.get(name) for name in VARIABLES]
 from cluster.launch.local_ray import local_ray
 from tests.support.processes import listening_ports
 import psutil
+signal.alarm(10_000)
 with local_ray(num_cpus=2) as temp_dir:
     import ray
+    assert signal.alarm(0) > 9000, "a timer of the caller stays"
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert signal.getsignal(signal.SIGTERM) is handler
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
