@@ -11,7 +11,8 @@ import torch
 
 from moss_tp.kernels.base import Kernels
 from moss_tp.kernels.cpu.attention.attend import attend
-from moss_tp.kernels.cpu.attention.prefill import prefill_kernel
+from moss_tp.kernels.cpu.attention.kernel import kernel_of
+from moss_tp.kernels.cpu.attention.operands import best_operands
 from moss_tp.kernels.cpu.linear import onednn
 from moss_tp.kernels.reference.block import eager_kernels
 from moss_tp.kernels.reference.linear import PlainLinear
@@ -19,7 +20,9 @@ from moss_tp.kernels.reference.linear import PlainLinear
 
 def cpu_kernels(dtype: torch.dtype, head_dim: int) -> Kernels:
     """For fp32, and for bf16 with an even `head_dim`."""
-    prefill_kernel(dtype == torch.bfloat16, head_dim)  # compiled now: no request waits for it
+    kernel_of(
+        best_operands(dtype == torch.bfloat16, head_dim)
+    )  # compiled now: no request waits for it
     if onednn.is_fastest(dtype):
         return eager_kernels(dtype, onednn.OneDnnLinear, attend)
     if dtype == torch.float32:
