@@ -32,6 +32,7 @@ CHUNK = 64  # tokens; chunks begin at its multiples
 PANELS = CHUNK // PANEL
 UNROLL = 4
 SHAPE_KEY = 100
+PREFETCH_QUERIES = 2  # products of at most so many also prefetch what follows
 
 _WORDS = PANEL * FP32_BYTES  # bytes of a panel's K step
 
@@ -48,7 +49,7 @@ class Shape(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """Where K steps begin, as LLVM values: addresses, and bytes from one step to the next."""
+    """Where some K steps begin, as LLVM values: addresses, and bytes from one step to the next."""
 
     x: Sequence[Any]  # of each query
     w: Sequence[Any]  # of each panel
@@ -86,14 +87,19 @@ def make_score(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
             def emit(shape: Shape) -> None:
                 sums = _Sums(builder, mul_add, shape, scores, i64(CHUNK * FP32_BYTES))
                 sums.clear()
-                panels = range(shape.panels)
-                where = _Steps(
-                    _strided(builder, q, q_stride, shape.queries),
-                    [_load_address(builder, keys, i64(i)) for i in panels],
-                    [_load_address(builder, ahead, i64(i)) for i in panels],
-                    i64(_WORDS),
-                )
-                sums.add(where, steps)
+                tables = [
+                    [_load_address(builder, table, i64(i)) for i in range(shape.panels)]
+                    for table in (keys, ahead)
+                ]
+
+                def find(step: Any) -> _Steps:
+                    x = builder.add(q, builder.mul(step, i64(X_STEP_BYTES)))
+                    offset = builder.mul(step, i64(_WORDS))
+                    w, prefetched = ([builder.add(a, offset) for a in table] for table in tables)
+                    rows = _strided(builder, x, q_stride, shape.queries)
+                    return _Steps(rows, w, prefetched, i64(_WORDS))
+
+                sums.add(steps, find)
                 sums.store()
 
             _emit_switch(builder, key, shapes, emit)
@@ -125,29 +131,27 @@ def make_accumulate(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             key, weights, values, ahead, column, step_bytes, steps, out, stride = arguments
             weight_stride = i64(CHUNK // mul_add.x_per_step * X_STEP_BYTES)
-            full_runs = builder.udiv(steps, i64(run))
 
             def emit(shape: Shape) -> None:
                 sums = _Sums(builder, mul_add, shape, builder.add(out, column), stride)
                 sums.load()
 
-                def add_run(number: Any, count: Any) -> None:
-                    x = builder.add(weights, builder.mul(number, i64(run * X_STEP_BYTES)))
+                def find(step: Any) -> _Steps:
+                    x = builder.add(weights, builder.mul(step, i64(X_STEP_BYTES)))
+                    number, rest = builder.udiv(step, i64(run)), builder.urem(step, i64(run))
+                    offset = builder.add(column, builder.mul(rest, step_bytes))
                     w, prefetched = (
-                        builder.add(_load_address(builder, table, number), column)
+                        builder.add(_load_address(builder, table, number), offset)
                         for table in (values, ahead)
                     )
-                    where = _Steps(
+                    return _Steps(
                         _strided(builder, x, weight_stride, shape.queries),
                         _strided(builder, w, i64(_WORDS), shape.panels),
                         _strided(builder, prefetched, i64(_WORDS), shape.panels),
                         step_bytes,
                     )
-                    sums.add(where, count)
 
-                with loop_range(builder, full_runs) as loop:
-                    add_run(loop.index, i64(run))
-                add_run(full_runs, builder.urem(steps, i64(run)))
+                sums.add(steps, find)
                 sums.store()
 
             _emit_switch(builder, key, shapes, emit)
@@ -191,27 +195,28 @@ class _Sums:
             for total, address in zip(sums, addresses, strict=True):
                 store_vector(self._builder, self._builder.load(total), address)
 
-    def add(self, where: _Steps, steps: Any) -> None:
-        """Adds `steps` K steps, in order."""
+    def add(self, steps: Any, find: Callable[[Any], _Steps]) -> None:
+        """Adds `steps` K steps, in order. `find` is asked for every UNROLL steps, then for each of
+        those that are left."""
         builder = self._builder
         rounds, rest = (f(steps, i64(UNROLL)) for f in (builder.udiv, builder.urem))
         with loop_range(builder, rounds) as loop:
-            first = builder.mul(loop.index, i64(UNROLL))
+            where = find(builder.mul(loop.index, i64(UNROLL)))
             for i in range(UNROLL):
-                self._add_step(where, builder.add(first, i64(i)))
+                self._add_step(where, i)
         done = builder.mul(rounds, i64(UNROLL))
         with loop_range(builder, rest) as loop:
-            self._add_step(where, builder.add(done, loop.index))
+            self._add_step(find(builder.add(done, loop.index)), 0)
 
-    def _add_step(self, where: _Steps, step: Any) -> None:
+    def _add_step(self, where: _Steps, number: int) -> None:
         builder, mul_add = self._builder, self._mul_add
-        x_offset, w_offset = builder.mul(step, i64(X_STEP_BYTES)), builder.mul(step, where.w_step)
+        x_offset, w_offset = i64(number * X_STEP_BYTES), builder.mul(where.w_step, i64(number))
         weights = [
             vector
             for w in where.w
             for vector in mul_add.load_weights(builder, builder.add(w, w_offset), i64(0))
         ]
-        if self._shape.queries <= 2:
+        if self._shape.queries <= PREFETCH_QUERIES:
             for address in where.ahead:
                 emit_prefetch(builder, builder.add(address, w_offset))
         for x, sums in zip(where.x, self._sums, strict=True):

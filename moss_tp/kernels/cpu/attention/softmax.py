@@ -1,7 +1,8 @@
 """Online softmax over CHUNK scores of one query, by vectors.
 
 A token's weight is exp(score - running max). Where the max rises, earlier sums are rescaled by
-exp(old max - new max). Weights are summed lane by lane, and their lanes only at the end.
+exp(old max - new max). Weights are summed lane by lane, and their lanes only at the end. Arguments
+are addresses, except for `visible`: how many of the tokens are; the others have no weight.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,10 @@ from numba import types
 
 from moss_tp.kernels.cpu.attention.products import CHUNK
 from moss_tp.native.exp import emit_exp
-from moss_tp.native.llvm import F32, FP32_BYTES, I32, call, i64, intrinsic, loop_range
+from moss_tp.native.llvm import FP32_BYTES, I32, call, i64, intrinsic, loop_range
 from moss_tp.native.vectors import (
     LANES,
     VECTOR,
-    element_pointer,
     load_vector,
     maximum,
     splat,
@@ -31,18 +31,34 @@ _WORDS = ir.VectorType(I32, LANES)
 _VECTOR_BYTES = LANES * FP32_BYTES
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
+Vectors = list[Any]
 
-def make_softmax(per_step: int, has_scales: bool) -> Any:
-    """`softmax(scores, visible, key_scales, value_scales, running_max, totals, weights)`, whose
-    arguments are addresses, except for how many of the tokens are visible; the others get the
-    weight 0. Returns the factor by which earlier sums are to be rescaled.
 
-    `key_scales` are multiplied into the scores and `value_scales` into the weights, if there are
-    any. Weights are fp32, or bf16 where a K step has two.
-    """
+def make_max_score(has_scales: bool, is_masked: bool) -> Any:
+    """`max_score(scores, visible, key_scales)`, with scores times `key_scales` if it has any. If
+    it is not masked, all tokens are visible."""
 
     @intrinsic
-    def softmax(
+    def max_score(context: Any, scores: Any, visible: Any, key_scales: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            scores, visible, key_scales = arguments
+            loaded = _load_scores(builder, scores, key_scales if has_scales else None)
+            if is_masked:
+                loaded = _mask(builder, loaded, visible, float(LOWEST))
+            return _reduce_lanes(builder, _fold(builder, loaded, maximum), maximum)
+
+        return types.float32(*[types.int64] * 3), codegen
+
+    return max_score
+
+
+def make_exp_weights(per_step: int, has_scales: bool, is_masked: bool) -> Any:
+    """`exp_weights(scores, visible, key_scales, value_scales, running_max, totals, weights)`, which
+    adds the weights to `totals` and writes them times `value_scales` if it has any: in fp32, or in
+    bf16 where a K step has two."""
+
+    @intrinsic
+    def exp_weights(
         context: Any,
         scores: Any,
         visible: Any,
@@ -50,37 +66,30 @@ def make_softmax(per_step: int, has_scales: bool) -> Any:
         value_scales: Any,
         running_max: Any,
         totals: Any,
-        weights: Any,
+        out: Any,
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             scores, visible, key_scales, value_scales, running_max, totals, out = arguments
-            loaded, masks = _load_scores(builder, scores, visible)
-            if has_scales:
-                loaded = _multiply(builder, loaded, key_scales)
-            lowest = ir.Constant(VECTOR, [float(LOWEST)] * LANES)
-            masked = [builder.select(m, s, lowest) for m, s in zip(masks, loaded, strict=True)]
-            greatest = reduce_lanes(builder, _fold(builder, maximum, masked), maximum)
-            before = element_pointer(builder, running_max, i64(0), FP32_BYTES, F32)
-            old = builder.load(before)
-            new = maximum(builder, greatest, old)
-            builder.store(new, before)
-            rescale = emit_exp(builder, builder.fsub(old, new))
-            weights = _weights(builder, masked, masks, splat(builder, new, VECTOR))
-            total = builder.fmul(
-                load_vector(builder, totals, VECTOR), splat(builder, rescale, VECTOR)
+            loaded = _load_scores(builder, scores, key_scales if has_scales else None)
+            greatest = splat(builder, running_max, VECTOR)
+            weights = [emit_exp(builder, builder.fsub(score, greatest)) for score in loaded]
+            if is_masked:
+                weights = _mask(builder, weights, visible, 0.0)
+            total = builder.fadd(
+                load_vector(builder, totals, VECTOR), _fold(builder, weights, add_lanes)
             )
-            store_vector(builder, builder.fadd(total, _fold(builder, add_lanes, weights)), totals)
+            store_vector(builder, total, totals)
             if has_scales:
                 weights = _multiply(builder, weights, value_scales)
-                # A masked token's scale may be anything.
-                zero = ir.Constant(VECTOR, [0.0] * LANES)
-                weights = [builder.select(m, w, zero) for m, w in zip(masks, weights, strict=True)]
+            if has_scales and is_masked:
+                weights = _mask(builder, weights, visible, 0.0)  # a hidden scale may be NaN
             _store_weights(builder, weights, out, per_step)
-            return rescale
+            return context.get_dummy_value()
 
-        return types.float32(*[types.int64] * 7), codegen
+        argument_types = [types.int64] * 4, types.float32, [types.int64] * 2
+        return types.void(*argument_types[0], argument_types[1], *argument_types[2]), codegen
 
-    return softmax
+    return exp_weights
 
 
 @intrinsic
@@ -108,23 +117,22 @@ def sum_of_lanes(context: Any, totals: Any) -> Any:
     """The sum of the vector at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return reduce_lanes(builder, load_vector(builder, arguments[0], VECTOR), add_lanes)
+        return _reduce_lanes(builder, load_vector(builder, arguments[0], VECTOR), add_lanes)
 
     return types.float32(types.int64), codegen
 
 
-def _load_scores(builder: Any, scores: Any, visible: Any) -> tuple[list[Any], list[Any]]:
-    """The vectors of scores, and which of their tokens are visible."""
-    limit = splat(builder, builder.trunc(visible, I32), _WORDS)
-    loaded, masks = [], []
-    for first in range(0, CHUNK, LANES):
-        loaded.append(load_vector(builder, builder.add(scores, i64(first * FP32_BYTES)), VECTOR))
-        tokens = ir.Constant(_WORDS, list(range(first, first + LANES)))
-        masks.append(builder.icmp_signed("<", tokens, limit))
-    return loaded, masks
+def add_lanes(builder: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b)
 
 
-def _multiply(builder: Any, vectors: list[Any], factors: Any) -> list[Any]:
+def _load_scores(builder: Any, scores: Any, key_scales: Any | None) -> Vectors:
+    addresses = [builder.add(scores, i64(i * FP32_BYTES)) for i in range(0, CHUNK, LANES)]
+    loaded = [load_vector(builder, address, VECTOR) for address in addresses]
+    return loaded if key_scales is None else _multiply(builder, loaded, key_scales)
+
+
+def _multiply(builder: Any, vectors: Vectors, factors: Any) -> Vectors:
     products = []
     for i, vector in enumerate(vectors):
         address = builder.add(factors, i64(i * _VECTOR_BYTES))
@@ -132,16 +140,18 @@ def _multiply(builder: Any, vectors: list[Any], factors: Any) -> list[Any]:
     return products
 
 
-def _weights(builder: Any, scores: list[Any], masks: list[Any], greatest: Any) -> list[Any]:
-    zero = ir.Constant(VECTOR, [0.0] * LANES)
-    weights = []
-    for score, mask in zip(scores, masks, strict=True):
-        weight = emit_exp(builder, builder.fsub(score, greatest))
-        weights.append(builder.select(mask, weight, zero))
-    return weights
+def _mask(builder: Any, vectors: Vectors, visible: Any, hidden: float) -> Vectors:
+    """Replaces what belongs to tokens that are not visible."""
+    limit = splat(builder, builder.trunc(visible, I32), _WORDS)
+    replacement, masked = ir.Constant(VECTOR, [hidden] * LANES), []
+    for i, vector in enumerate(vectors):
+        tokens = ir.Constant(_WORDS, list(range(i * LANES, (i + 1) * LANES)))
+        is_visible = builder.icmp_signed("<", tokens, limit)
+        masked.append(builder.select(is_visible, vector, replacement))
+    return masked
 
 
-def _store_weights(builder: Any, weights: list[Any], out: Any, per_step: int) -> None:
+def _store_weights(builder: Any, weights: Vectors, out: Any, per_step: int) -> None:
     if per_step == 2:
         pairs = zip(weights[::2], weights[1::2], strict=True)
         weights = [to_bf16(builder, low, high) for low, high in pairs]
@@ -149,7 +159,7 @@ def _store_weights(builder: Any, weights: list[Any], out: Any, per_step: int) ->
         store_vector(builder, vector, builder.add(out, i64(i * _VECTOR_BYTES)))
 
 
-def _fold(builder: Any, combine: Callable[[Any, Any, Any], Any], vectors: list[Any]) -> Any:
+def _fold(builder: Any, vectors: Vectors, combine: Callable[[Any, Any, Any], Any]) -> Any:
     """Combines vectors pairwise."""
     while len(vectors) > 1:
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
@@ -157,7 +167,7 @@ def _fold(builder: Any, combine: Callable[[Any, Any, Any], Any], vectors: list[A
     return vectors[0]
 
 
-def reduce_lanes(builder: Any, vector: Any, combine: Callable[[Any, Any, Any], Any]) -> Any:
+def _reduce_lanes(builder: Any, vector: Any, combine: Callable[[Any, Any, Any], Any]) -> Any:
     """Combines all lanes pairwise, always in the same order."""
     width = LANES
     while width > 1:
@@ -173,7 +183,3 @@ def reduce_lanes(builder: Any, vector: Any, combine: Callable[[Any, Any, Any], A
         )
         vector = combine(builder, low, high)
     return builder.extract_element(vector, ir.Constant(I32, 0))
-
-
-def add_lanes(builder: Any, a: Any, b: Any) -> Any:
-    return builder.fadd(a, b)

@@ -1,4 +1,4 @@
-"""Rotary on q and k, and the step's K and V into the paged cache. One task is one row.
+"""Rotary on q and k, and the step's K and V into the paged cache. One task is a few rows.
 
 `qkv (T, 3, H, D)` is fp32; q is rotated and scaled in place, so that no score need be scaled.
 """
@@ -6,6 +6,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from moss_tp.kernels.cpu.attention.cache_rows import quantize_row, row_bytes, row_dtype, store_row
@@ -28,6 +29,9 @@ from moss_tp.native.llvm import FP32_BYTES
 from moss_tp.native.memory import fp32_at, int64_at, uint8_at, uint16_at, uint32_at
 from moss_tp.native.params import Address, params_reader
 
+TASKS_PER_THREAD = 4
+MAX_ROWS = 16  # of a task: those of a block are near each other in memory
+
 
 class StoreParams(NamedTuple):
     step: Address  # StepAddresses
@@ -37,6 +41,7 @@ class StoreParams(NamedTuple):
     k_cache: Address
     v_cache: Address
     num_rows: int
+    num_tasks: int
     num_heads: int
     head_dim: int
     block_size: int
@@ -60,6 +65,8 @@ def add_store(
 ) -> None:
     """`cache`: K and V `(num_blocks, H, …)` cells, see `layout`."""
     k_cache, v_cache = cache
+    tasks = TASKS_PER_THREAD * torch.get_num_threads()
+    num_tasks = max(min(len(qkv), tasks), -(-len(qkv) // MAX_ROWS))
     params = StoreParams(
         step=plan.step,
         qkv=qkv,
@@ -68,6 +75,7 @@ def add_store(
         k_cache=k_cache,
         v_cache=v_cache,
         num_rows=len(qkv),
+        num_tasks=num_tasks,
         num_heads=k_cache.shape[1],
         head_dim=qkv.shape[-1],
         block_size=k_cache.shape[2],
@@ -76,7 +84,7 @@ def add_store(
         per_step=per_step,
         scale_bits=int(np.float32(scale).view(np.uint32)),
     )
-    program.add(_store, len(qkv), params)
+    program.add(_store, num_tasks, params)
 
 
 @inner
@@ -107,6 +115,23 @@ def _scatter(row: int, out: int, count: int, stride: int, size: int) -> None:
 
 
 @inner
+def _interleave(rows: int, out: int, count: int, size: int) -> None:
+    """Two rows of `count` pieces of 1, 2 or 4 bytes, side by side in memory."""
+    if size == 1:
+        for i in range(count):
+            uint8_at(out)[2 * i] = uint8_at(rows)[i]
+            uint8_at(out)[2 * i + 1] = uint8_at(rows)[count + i]
+    elif size == 2:
+        for i in range(count):
+            uint16_at(out)[2 * i] = uint16_at(rows)[i]
+            uint16_at(out)[2 * i + 1] = uint16_at(rows)[count + i]
+    else:
+        for i in range(count):
+            uint32_at(out)[2 * i] = uint32_at(rows)[i]
+            uint32_at(out)[2 * i + 1] = uint32_at(rows)[count + i]
+
+
+@inner
 def _convert(values: int, row: int, cells: Cells, scale: int) -> None:
     """`head_dim` fp32 as a row of the cache's dtype; an INT8 row's scale goes to `scale`."""
     if cells.dtype == INT8:
@@ -116,54 +141,87 @@ def _convert(values: int, row: int, cells: Cells, scale: int) -> None:
 
 
 @inner
-def _store_key(k: int, row: Any, cells: Cells, cell: int, offset: int) -> None:
-    address, size = row.ctypes.data, row_bytes(1, cells.dtype)
-    scale = cells.k_cache + find_scales(cells, cell) + offset * FP32_BYTES
-    _convert(k, address, cells, scale)
+def _store_key(k: int, row: int, cells: Cells, cell: int, offset: int) -> None:
+    size = row_bytes(1, cells.dtype)
+    _convert(k, row, cells, cells.k_cache + find_scales(cells, cell) + offset * FP32_BYTES)
     out = cells.k_cache + cell + find_key(cells, offset, 0) * size
     steps = cells.head_dim // cells.per_step
-    _scatter(address, out, steps, panel_tokens(cells.block_size), cells.per_step * size)
+    _scatter(row, out, steps, panel_tokens(cells.block_size), cells.per_step * size)
 
 
 @inner
-def _store_value(v: int, row: Any, cells: Cells, cell: int, offset: int, is_last: bool) -> None:
-    """`is_last`: no row of this step follows it in the block. The partner that it has in its
-    group is then zeroed, since it is multiplied by a weight of 0, and 0 * NaN would not be 0."""
-    address, size = row.ctypes.data, row_bytes(1, cells.dtype)
-    scale = cells.v_cache + find_scales(cells, cell) + offset * FP32_BYTES
-    _convert(v, address, cells, scale)
+def _store_values(
+    v: int, v_stride: int, rows: int, cells: Cells, cell: int, offset: int, count: int
+) -> None:
+    """`count` tokens of one group, `v_stride` bytes apart: all of it or a part."""
+    size, group = row_bytes(1, cells.dtype), group_tokens(cells.block_size, cells.per_step)
+    scales = cells.v_cache + find_scales(cells, cell) + offset * FP32_BYTES
+    for i in range(count):
+        row = rows + i * cells.head_dim * size
+        _convert(v + i * v_stride, row, cells, scales + i * FP32_BYTES)
     out = cells.v_cache + cell + find_value(cells, offset) * size
+    if count == 2:
+        _interleave(rows, out, cells.head_dim, size)
+    else:
+        _scatter(rows, out, cells.head_dim, group, size)
+
+
+@inner
+def _clear_value(row: Any, cells: Cells, cell: int, offset: int) -> None:
+    """Zeroes a token's value."""
+    size, group = row_bytes(1, cells.dtype), group_tokens(cells.block_size, cells.per_step)
+    row[:] = 0
+    out = cells.v_cache + cell + find_value(cells, offset) * size
+    _scatter(row.ctypes.data, out, cells.head_dim, group, size)
+
+
+@inner
+def _store_head(
+    cells: Cells, v: int, stride: int, slots: Any, rows: tuple[int, int, int], scratch: Any
+) -> None:
+    """K and V of the rows `rows[0]` to `rows[1]` of a step with `rows[2]` rows."""
+    first, stop, num_rows = rows
     group = group_tokens(cells.block_size, cells.per_step)
-    _scatter(address, out, cells.head_dim, group, size)
-    if is_last and offset % group < group - 1:
-        row[:] = 0
-        _scatter(address, out + size, cells.head_dim, group, size)
+    row = first
+    while row < stop:
+        block, offset = slots[row] // cells.block_size, slots[row] % cells.block_size
+        cell = find_cell(cells, block)
+        is_first = offset % group < group - 1
+        has_next = row + 1 < num_rows and slots[row + 1] == slots[row] + 1
+        count = 2 if is_first and has_next and row + 1 < stop else 1
+        own = v + (row - first) * stride
+        for i in range(count):
+            k = own + i * stride - cells.num_heads * cells.head_dim * FP32_BYTES
+            _store_key(k, scratch.ctypes.data, cells, cell, offset + i)
+        _store_values(own, stride, scratch.ctypes.data, cells, cell, offset, count)
+        if is_first and not has_next:
+            # It is multiplied by a weight of 0, and 0 * NaN would not be 0.
+            _clear_value(scratch, cells, cell, offset + 1)
+        row += count
 
 
 @kernel
-def _store(params: int, row: int) -> None:
+def _store(params: int, task: int) -> None:
     p = _read_params(params)
     step = _read_step(p.step)
-    num_heads, head_dim, block_size = p.num_heads, p.head_dim, p.block_size
+    num_heads, head_dim = p.num_heads, p.head_dim
     scale = fp32_from_bits(np.uint32(p.scale_bits))
-    slots = int64_at(step.slot_mapping)
-    block, offset = slots[row] // block_size, slots[row] % block_size
-    is_last = row + 1 == p.num_rows or slots[row + 1] != slots[row] + 1
-    angles = int64_at(step.positions)[row] * (p.rotary_dim // 2) * FP32_BYTES
+    first, stop = task * p.num_rows // p.num_tasks, (task + 1) * p.num_rows // p.num_tasks
+    positions, slots = int64_at(step.positions), int64_at(step.slot_mapping)
     part_bytes = num_heads * head_dim * FP32_BYTES  # of q, k or v in a row
-    first = p.qkv + row * 3 * part_bytes
-    scratch = np.empty(head_dim, np.float32)
+    scratch = np.empty(2 * head_dim, np.float32)
     for head in range(num_heads):
+        own = p.qkv + first * 3 * part_bytes + head * head_dim * FP32_BYTES
+        for row in range(first, stop):
+            q = own + (row - first) * 3 * part_bytes
+            angles = positions[row] * (p.rotary_dim // 2) * FP32_BYTES
+            _rotate(q, p.cos + angles, p.sin + angles, p.rotary_dim)
+            _rotate(q + part_bytes, p.cos + angles, p.sin + angles, p.rotary_dim)
+            values = fp32_at(q)
+            for i in range(head_dim):
+                values[i] *= scale
         cells = Cells(
-            p.k_cache, p.v_cache, num_heads, head, head_dim, block_size, p.cache_dtype, p.per_step
+            p.k_cache, p.v_cache, num_heads, head, head_dim, p.block_size, p.cache_dtype, p.per_step
         )
-        q = first + head * head_dim * FP32_BYTES
-        k, v = q + part_bytes, q + 2 * part_bytes
-        _rotate(q, p.cos + angles, p.sin + angles, p.rotary_dim)
-        values = fp32_at(q)
-        for i in range(head_dim):
-            values[i] *= scale
-        _rotate(k, p.cos + angles, p.sin + angles, p.rotary_dim)
-        cell = find_cell(cells, block)
-        _store_key(k, scratch, cells, cell, offset)
-        _store_value(v, scratch, cells, cell, offset, is_last)
+        v, rows = own + 2 * part_bytes, (first, stop, p.num_rows)
+        _store_head(cells, v, 3 * part_bytes, slots, rows, scratch)

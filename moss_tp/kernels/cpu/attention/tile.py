@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from moss_tp.kernels.cpu.attention.context import is_direct, locate, locate_packed, make_pack
 from moss_tp.kernels.cpu.attention.layout import Cells
 from moss_tp.kernels.cpu.attention.operands import Operands
@@ -11,19 +9,26 @@ from moss_tp.kernels.cpu.attention.plan import Tile
 from moss_tp.kernels.cpu.attention.products import (
     CHUNK,
     PANELS,
+    PREFETCH_QUERIES,
     SHAPE_KEY,
     make_accumulate,
     make_score,
     shapes_of,
 )
 from moss_tp.kernels.cpu.attention.scratch import TABLE_BYTES, Scratch, width_of
-from moss_tp.kernels.cpu.attention.softmax import LOWEST, make_softmax, rescale_sums
+from moss_tp.kernels.cpu.attention.softmax import (
+    LOWEST,
+    make_exp_weights,
+    make_max_score,
+    rescale_sums,
+)
 from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
 from moss_tp.native.compiled import exact_inlined
 from moss_tp.native.dtypes import INT8
+from moss_tp.native.exp import exp
 from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
-from moss_tp.native.memory import fp32_at, uint32_at
-from moss_tp.native.vectors import LANES
+from moss_tp.native.memory import fp32_at, int64_at, prefetch, uint32_at
+from moss_tp.native.vectors import CACHE_LINE, LANES
 
 
 @exact_inlined
@@ -59,6 +64,16 @@ def clear_sums(scratch: Scratch, queries: int, head_dim: int) -> None:
         fp32_at(scratch.totals)[i] = 0
 
 
+@exact_inlined
+def _prefetch_part(ahead: int, size: int, part: int, parts: int) -> None:
+    """A part of the next chunk, whose PANEL tokens' keys and values have `size` bytes each."""
+    first, stop = part * size // parts // CACHE_LINE, (part + 1) * size // parts // CACHE_LINE
+    for i in range(2 * PANELS):
+        address = int64_at(ahead)[i]
+        for line in range(first, stop):
+            prefetch(address + line * CACHE_LINE)
+
+
 def make_score_chunk(operands: Operands) -> Any:
     """`score_chunk(scratch, queries, panels, head_dim, table, ahead)`: `queries` is a range."""
     most, most_panels = len(operands.score_panels) - 1, operands.score_panels
@@ -71,8 +86,11 @@ def make_score_chunk(operands: Operands) -> Any:
     ) -> None:
         steps = head_dim // per_step
         row_bytes = steps * X_STEP_BYTES
+        start, size = first, PANEL * row_bytes
         while first < stop:
             count = _queries_at_once(stop - first, most)
+            if count > PREFETCH_QUERIES:
+                _prefetch_part(ahead, size, (first - start) // most, -(-(stop - start) // most))
             panel = 0
             while panel < panels:
                 width = most_panels[count]
@@ -130,31 +148,38 @@ def make_accumulate_chunk(operands: Operands) -> Any:
     return accumulate_chunk
 
 
-def make_softmax_chunk(operands: Operands) -> Any:
-    """`softmax_chunk(scratch, first, stop, visible, head_dim, has_scales)`: the query `first` sees
-    `visible` tokens, and each one after it one more."""
-    steps = CHUNK // operands.per_step
-    plain, scaled = (make_softmax(operands.per_step, has_scales) for has_scales in (False, True))
+def make_softmax_chunk(operands: Operands, has_scales: bool) -> Any:
+    """`softmax_chunk(scratch, first, stop, visible, head_dim)`: the query `first` sees `visible`
+    tokens, and each one after it one more."""
+    per_step, steps = operands.per_step, CHUNK // operands.per_step
+    max_whole, max_masked = (make_max_score(has_scales, masked) for masked in (False, True))
+    exp_whole, exp_masked = (
+        make_exp_weights(per_step, has_scales, masked) for masked in (False, True)
+    )
 
     @exact_inlined
-    def softmax_chunk(
-        scratch: Scratch, first: int, stop: int, visible: int, head_dim: int, has_scales: bool
-    ) -> None:
-        vectors = width_of(head_dim) // LANES
+    def softmax_chunk(scratch: Scratch, first: int, stop: int, visible: int, head_dim: int) -> None:
+        vectors, maxima = width_of(head_dim) // LANES, fp32_at(scratch.maxima)
+        keys, values = scratch.key_scales, scratch.value_scales
         for query in range(first, stop):
+            seen = visible + query - first
             scores = scratch.scores + query * CHUNK * FP32_BYTES
-            running_max = scratch.maxima + query * FP32_BYTES
             totals = scratch.totals + query * LANES * FP32_BYTES
             weights = scratch.weights + query * steps * X_STEP_BYTES
-            seen = visible + query - first
-            keys, values = scratch.key_scales, scratch.value_scales
-            if has_scales:
-                factor = scaled(scores, seen, keys, values, running_max, totals, weights)
+            if seen < CHUNK:
+                greatest = max_masked(scores, seen, keys)
             else:
-                factor = plain(scores, seen, keys, values, running_max, totals, weights)
-            if factor != np.float32(1):
-                sums = scratch.sums + query * vectors * LANES * FP32_BYTES
-                rescale_sums(sums, vectors, factor)
+                greatest = max_whole(scores, seen, keys)
+            before = maxima[query]
+            if greatest > before:
+                maxima[query] = greatest
+                factor = exp(before - greatest)
+                rescale_sums(totals, 1, factor)
+                rescale_sums(scratch.sums + query * vectors * LANES * FP32_BYTES, vectors, factor)
+            if seen < CHUNK:
+                exp_masked(scores, seen, keys, values, maxima[query], totals, weights)
+            else:
+                exp_whole(scores, seen, keys, values, maxima[query], totals, weights)
 
     return softmax_chunk
 
@@ -164,7 +189,8 @@ def make_attend_span(operands: Operands) -> Any:
     the tokens from `start`, a multiple of CHUNK, up to `stop`, as far as they see them."""
     most, per_step, dtype = len(operands.score_panels) - 1, operands.per_step, operands.dtype
     score_chunk, accumulate_chunk = make_score_chunk(operands), make_accumulate_chunk(operands)
-    softmax_chunk, pack = make_softmax_chunk(operands), make_pack(operands)
+    softmax_plain, softmax_scaled = (make_softmax_chunk(operands, has) for has in (False, True))
+    pack = make_pack(operands)
 
     @exact_inlined
     def attend_span(
@@ -190,7 +216,10 @@ def make_attend_span(operands: Operands) -> Any:
             panels = -(-tokens // PANEL)
             score_chunk(scratch, first, tile.num_rows, panels, head_dim, table, ahead)
             visible = tile.context + first - start
-            softmax_chunk(scratch, first, tile.num_rows, visible, head_dim, has_scales)
+            if has_scales:
+                softmax_scaled(scratch, first, tile.num_rows, visible, head_dim)
+            else:
+                softmax_plain(scratch, first, tile.num_rows, visible, head_dim)
             accumulate_chunk(scratch, first, tile.num_rows, tokens, head_dim, table, ahead)
             table, ahead = ahead, table
             start = after
