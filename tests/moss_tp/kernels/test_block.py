@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import BlockWeights, DenseWeight, Weight
-from moss_tp.kernels.cpu.attention.attend import attend as cpu_attend
+from moss_tp.kernels.cpu.attention.operands import best_operands
 from moss_tp.kernels.cpu.chain import BlockProgram, PanelBlock, PanelChain
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.linear.onednn import OneDnnLinear
@@ -22,6 +22,7 @@ from moss_tp.kernels.reference.attention import attend as reference_attend
 from moss_tp.kernels.reference.block import EagerBlock
 from moss_tp.kernels.reference.linear import PlainLinear
 from moss_tp.kernels.rotary import Rotary
+from tests.moss_tp.kernels.cells import attend_rows, to_cells
 from tests.moss_tp.kernels.paged_case import AttentionShape, Case, make_case
 from tests.moss_tp.kernels.test_linear import MUL_ADDS
 
@@ -101,7 +102,8 @@ def test_panels(adds_residual: bool, mul_add: MulAdd) -> None:
     case = make_case(LENS, torch.bfloat16, shape)
     own, x = weights(shape, torch.bfloat16, adds_residual), input_of(case)
     reference_out = expected(own, x, case)
-    out = PanelBlock(own, mul_add)(x, case.rotary, case.cache, case.plan)
+    cells = to_cells(case.cache, best_operands(True, shape.head_dim).per_step)
+    out = PanelBlock(own, mul_add)(x, case.rotary, cells, case.plan)
     torch.testing.assert_close(out, reference_out, atol=2e-2, rtol=2e-2)
 
 
@@ -111,7 +113,7 @@ def test_onednn(adds_residual: bool) -> None:
     case = make_case(LENS, torch.float32, shape)
     own, x = weights(shape, torch.float32, adds_residual), input_of(case)
     reference_out = expected(own, x, case)
-    block = EagerBlock(own, OneDnnLinear, cpu_attend)
+    block = EagerBlock(own, OneDnnLinear, attend_rows)
     out = block(x, case.rotary, case.cache, case.plan)
     torch.testing.assert_close(out, reference_out, atol=2e-5, rtol=2e-5)
 
