@@ -13,7 +13,7 @@ from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import InvalidRequestError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.engine.sampling_fake import (
+from tests.moss_tp.engine.scheduling.sampling_fake import (
     PIECES,
     SamplingFake,
     Told,
