@@ -197,7 +197,6 @@ ROOMS: dict[str, set[str]] = {
         "serve_app/cli",
         "serve_app/demo",
         "serve_app/deployments",
-        "serve_app/http",
         "serve_app/prompt",
         "serve_app/sessions",
     },
@@ -229,6 +228,10 @@ HOMES = {
     "pydantic": ("serve_app/api/", "serve_app/settings.py"),
     "starlette": ("serve_app/http/", "serve_app/deployments/ingress.py"),
     "sympy": ("plugins_svc/equation_solver/",),
+    "charset_normalizer": ("plugins_svc/web_search/encodings.py",),
+    "markdown_it": ("plugins_svc/web_search/markup.py",),
+    "selectolax": ("plugins_svc/web_search/markup.py",),
+    "pypdf": ("plugins_svc/web_search/readers.py",),
     "matplotlib": ("serve_app/bench/reporting/picture.py",),
     "unittest.mock": (),
 }
