@@ -1,7 +1,11 @@
-"""The format of KV cache rows, and the shape checks of every attention kernel.
+"""What a KV cache holds of a token and head, and the shape checks of every attention kernel.
 
 fp32, bf16, fp16    head_dim elements
-int8                head_dim elements, then the bytes of the row's scale in fp32
+int8                head_dim elements, and the bytes of their scale in fp32
+
+A back end orders a head's part of a block as it likes, in as many bytes; a cache is read by the
+back end that has written it. The reference keeps rows, as `quantize` makes them; the CPU's kernels
+have panels, see `cpu.attention.layout`.
 """
 
 import torch

@@ -19,8 +19,9 @@ from moss_tp.parallel.tp_group import TPGroup
 class KVCache:
     """K and V of every layer for this rank's heads, `(num_blocks, heads, block_size, width)`.
 
-    A head's part of a block is contiguous. `width` is the head size; in int8 each row also ends
-    with the four bytes of its scale.
+    A head's part of a block is contiguous; in which order it holds its elements is the kernels'
+    own matter, see `kernels.kv_cache`. `width` is the head size, and in int8 four bytes more for
+    a scale.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]

@@ -26,7 +26,6 @@ from tests.support.same_bytes import MAX_MODEL_LEN, WAYS, Bench, differences
 from tests.support.tiny_moss import make_checkpoint
 
 # Attention computes a row of a prompt in another order than a row of a reply.
-SKIP_UNTIL_ATTENTION_HAS_ONE_ORDER = True
 NANO = Path(__file__).parents[3] / "serve_app/demo/moss_nano"
 HEAD_DIMS = {"random64": 64, "random16": 16, "nano": 64}
 AVX2 = "+avx2,+fma,+f16c,+bmi,+bmi2"
@@ -101,8 +100,6 @@ def bench(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
     cell: Cell = request.param
-    if SKIP_UNTIL_ATTENTION_HAS_ONE_ORDER:
-        pytest.skip("attention depends on where a prompt is cut")
     dtype: torch.dtype = getattr(torch, cell.dtype)
     head_dim = HEAD_DIMS[cell.model]
     if kernels.choose_kernels(torch.device("cpu"), dtype, head_dim).chain is None:

@@ -33,7 +33,7 @@ class PagedRun:
         self._rows = [_rows(shape, n, dtype, own) for n, own in zip(lens, seeds, strict=True)]
         counts = [-(-length // shape.block_size) for length in lens]
         order = torch.randperm(sum(counts), generator=torch.Generator().manual_seed(seed))
-        self._tables = [part.tolist() for part in order.split(counts)]
+        self._tables = [part.tolist() for part in torch.split(order, counts)]
         size = (sum(counts), shape.heads, shape.block_size, row_width(shape.head_dim, cache_dtype))
         self._cache = (_stale(size, cache_dtype, seed), _stale(size, cache_dtype, seed + 1))
 

@@ -24,7 +24,7 @@ def run_tests(variables: dict[str, str], *names: str) -> None:
 @pytest.mark.skipif(not has_cpu_feature("avx512f"), reason="this is such a processor")
 def test_kernels_without_avx512() -> None:
     variables = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c,+bmi,+bmi2"}
-    run_tests(variables, "attention", "linear", "block", "row_order")
+    run_tests(variables, "attention", "attention_bits", "linear", "block", "row_order")
 
 
 def test_no_kernel_reads_freed_memory(tmp_path: Path) -> None:

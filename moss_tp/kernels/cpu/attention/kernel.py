@@ -119,18 +119,18 @@ def kernel_of(operands: Operands) -> int:
 
 
 @exact_inlined
-def _record_bytes(p: Any) -> int:
+def _record_bytes(p: Any) -> Any:
     return (p.head_dim + RECORD_FLOATS) * FP32_BYTES
 
 
 @exact_inlined
-def _record(p: Any, row: int, head: int, split: int) -> int:
+def _record(p: Any, row: int, head: int, split: int) -> Any:
     """Of a row among those that decode."""
     return p.records + ((row * p.num_heads + head) * p.num_splits + split) * _record_bytes(p)
 
 
 @exact_inlined
-def _out(p: Any, row: int, head: int) -> int:
+def _out(p: Any, row: int, head: int) -> Any:
     return p.out + row * p.out_stride + head * row_bytes(p.head_dim, p.out_dtype)
 
 

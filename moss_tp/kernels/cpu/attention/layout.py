@@ -44,7 +44,7 @@ def group_tokens(block_size: int, per_step: int) -> int:
 @inner
 def find_cell(cells: Cells, block: int) -> int:
     """The offset of a block's cell in either cache, in bytes."""
-    size = row_bytes(cells.block_size * cells.head_dim, cells.dtype)
+    size: int = row_bytes(cells.block_size * cells.head_dim, cells.dtype)
     if cells.dtype == INT8:
         size += cells.block_size * FP32_BYTES
     return (block * cells.num_heads + cells.head) * size
@@ -59,7 +59,8 @@ def find_scales(cells: Cells, cell: int) -> int:
 @inner
 def find_key(cells: Cells, offset: int, step: int) -> int:
     """Where a step of a token's key is in its cell, in elements."""
-    width, steps = panel_tokens(cells.block_size), cells.head_dim // cells.per_step
+    width: int = panel_tokens(cells.block_size)
+    steps = cells.head_dim // cells.per_step
     return ((offset // width * steps + step) * width + offset % width) * cells.per_step
 
 
@@ -67,5 +68,5 @@ def find_key(cells: Cells, offset: int, step: int) -> int:
 def find_value(cells: Cells, offset: int) -> int:
     """Where the first element of a token's value is in its cell, in elements; they are
     `group_tokens` apart."""
-    group = group_tokens(cells.block_size, cells.per_step)
+    group: int = group_tokens(cells.block_size, cells.per_step)
     return offset // group * group * cells.head_dim + offset % group
