@@ -7,6 +7,8 @@ from numba import types
 
 from moss_tp.native.llvm import F32, I16, I32, intrinsic
 
+_F16 = ir.HalfType()
+
 
 def _bitcast(source: Any, target: Any) -> Any:
     @intrinsic
@@ -46,5 +48,25 @@ def fp32_to_bf16(context: Any, value: Any) -> Any:
         half = builder.trunc(builder.lshr(rounded, sixteen), I16)
         is_nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
         return builder.select(is_nan, ir.Constant(I16, 0x7FC0), half)
+
+    return types.uint16(types.float32), codegen
+
+
+@intrinsic
+def fp16_to_fp32(context: Any, bits: Any) -> Any:
+    """The value of an fp16, given as uint16."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], _F16), F32)
+
+    return types.float32(types.uint16), codegen
+
+
+@intrinsic
+def fp32_to_fp16(context: Any, value: Any) -> Any:
+    """The bits of the nearest fp16, ties to even."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], _F16), I16)
 
     return types.uint16(types.float32), codegen

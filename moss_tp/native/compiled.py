@@ -15,7 +15,7 @@ import numba
 from moss_tp.native.sources import cache_dir
 
 # Sums may be reassociated, so that they vectorise; infinities and NaN keep their meaning.
-_FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+_FASTMATH: set[str] | bool = {"reassoc", "contract", "nsz", "arcp"}
 
 _cache_dir_lock = threading.Lock()  # numba.config is shared by all threads
 _alive: list[Any] = []  # an address is valid as long as its function lives
@@ -29,6 +29,16 @@ def kernel(function: Callable[[int, int], None]) -> int:
 def kernel_on_demand(function: Callable[[int, int], None]) -> Callable[[], int]:
     """`kernel` for what not every machine uses: compiled at the first call of the result."""
     return cache(lambda: kernel(function))
+
+
+def exact_kernel(function: Callable[[int, int], None]) -> int:
+    """`kernel`, with every sum in the order it is written and nothing contracted, so that the same
+    numbers give the same bits wherever a function is inlined."""
+    return _compile(function, "void(int64, int64)", fastmath=False)
+
+
+def exact_kernel_on_demand(function: Callable[[int, int], None]) -> Callable[[], int]:
+    return cache(lambda: exact_kernel(function))
 
 
 def thread_main(function: Callable[[int], None]) -> int:
@@ -46,6 +56,11 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(fastmath=_FASTMATH, error_model="numpy", forceinline=True)(function)
 
 
+def exact_inlined(function: Callable[..., Any]) -> Any:
+    """`inlined`, for exact kernels."""
+    return numba.njit(error_model="numpy", forceinline=True)(function)
+
+
 def python_callable(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """A function that Python calls, without the GIL. Arithmetic is exact, see `exact_inner`."""
     return _cached(numba.njit(list(signatures), nogil=True, cache=True))
@@ -56,8 +71,10 @@ def exact_inner(function: Callable[..., Any]) -> Any:
     return numba.njit(function)
 
 
-def _compile(function: Callable[..., None], signature: str) -> int:
-    compile_ = numba.cfunc(signature, cache=True, fastmath=_FASTMATH, error_model="numpy")
+def _compile(
+    function: Callable[..., None], signature: str, fastmath: set[str] | bool = _FASTMATH
+) -> int:
+    compile_ = numba.cfunc(signature, cache=True, fastmath=fastmath, error_model="numpy")
     compiled = _cached(compile_)(function)
     _alive.append(compiled)
     return int(compiled.address)

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba.core.codegen import get_host_cpu_features
 
 from moss_tp.native.dtypes import BF16, ELEMENT_BYTES, FP16, FP32, INT8
-from moss_tp.native.llvm import BF16_BYTES, F32, I8, I16, I32, call, i64
+from moss_tp.native.llvm import BF16_BYTES, F32, I8, I32, call, i64
 
 CACHE_LINE = 64  # bytes
 _STORED = {FP32: F32, FP16: ir.HalfType(), INT8: I8}
@@ -110,18 +110,12 @@ def load_broadcast(builder: Any, address: Any, vector: Any) -> Any:
     return splat(builder, builder.load(pointer, align=4), vector)
 
 
-def to_bf16_pairs(builder: Any, low: Any, high: Any) -> Any:
-    """Two vectors of 16 fp32 as 16 words: lane i holds the bf16 of low[i] and of high[i]. Needs
-    AVX-512 BF16."""
+def to_bf16(builder: Any, low: Any, high: Any) -> Any:
+    """Two vectors of 16 fp32 as 32 bf16 in 16 words, two neighbours in each. Needs AVX-512 BF16."""
     lanes = low.type.count
-    bf16s = ir.VectorType(I16, 2 * lanes)
     name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
     rounded = call(builder, name, BFloatVector(2 * lanes), [high, low])
-    order = [lane + part * lanes for lane in range(lanes) for part in (0, 1)]
-    mask = ir.Constant(ir.VectorType(I32, 2 * lanes), order)
-    undefined = ir.Constant(bf16s, ir.Undefined)
-    interleaved = builder.shuffle_vector(builder.bitcast(rounded, bf16s), undefined, mask)
-    return builder.bitcast(interleaved, ir.VectorType(I32, lanes))
+    return builder.bitcast(rounded, ir.VectorType(I32, lanes))
 
 
 def splat(builder: Any, value: Any, vector: Any) -> Any:

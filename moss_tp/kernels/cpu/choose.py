@@ -9,12 +9,14 @@ What differs by dtype and processor is the multiply-add of the products, see `li
 import torch
 
 from moss_tp.kernels.base import Kernels
-from moss_tp.kernels.cpu.attention.prefill import prefill_kernel
+from moss_tp.kernels.cpu.attention.kernel import kernel_of
+from moss_tp.kernels.cpu.attention.operands import best_operands
 from moss_tp.kernels.cpu.chain import BlockFactory, PanelChain
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
 
 
 def cpu_kernels(dtype: torch.dtype, head_dim: int) -> Kernels:
-    """For fp32, and for bf16 with an even `head_dim`."""
-    prefill_kernel(dtype == torch.bfloat16, head_dim)  # compiled now: no request waits for it
+    """For fp32, bf16 and fp16."""
+    # Compiled now: no request waits for it.
+    kernel_of(best_operands(dtype == torch.bfloat16, head_dim))
     return Kernels(torch.float32, PanelLinear, BlockFactory(), PanelChain.of)

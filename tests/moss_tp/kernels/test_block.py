@@ -25,7 +25,7 @@ from tests.moss_tp.kernels.test_linear import MUL_ADDS
 
 HIDDEN, INNER = 70, 90
 LENS = [(1, 7), (12, 30), (2, 9)]
-BLOCKS = [name for name in MUL_ADDS if "fp16" not in name]
+
 # One for all steps, as in a model: programs hold its address.
 ROTARY = Rotary.make(AttentionShape.rotary_dim, 1000, torch.device("cpu"))
 
@@ -93,7 +93,7 @@ def input_of(case: Case) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", MUL_ADDS)
 @pytest.mark.parametrize("adds_residual", [True, False])
 def test_panels(adds_residual: bool, name: str) -> None:
     shape, dtype = AttentionShape(), weight_dtype(MUL_ADDS[name])

@@ -1,0 +1,225 @@
+"""The kernel of attention, for rows of replies and prompts alike.
+
+    out[row, h] = softmax(q[row, h] . K[context, h]) V[context, h]
+
+One task is one of the plan's tiles for some neighbouring heads, and all of its context or one split
+of it, see `partial`: where there are few rows, splits are summed at the same time.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from moss_tp.kernels.cpu.attention.cache_rows import row_bytes, row_dtype, store_row
+from moss_tp.kernels.cpu.attention.layout import Cells
+from moss_tp.kernels.cpu.attention.operands import DOT, FMA, Operands
+from moss_tp.kernels.cpu.attention.partial import merge_record, store_record, write_record
+from moss_tp.kernels.cpu.attention.plan import SPLIT, CpuPlan, StepAddresses, Tile
+from moss_tp.kernels.cpu.attention.products import CHUNK
+from moss_tp.kernels.cpu.attention.scratch import RECORD_FLOATS, Scratch, cut_scratch
+from moss_tp.kernels.cpu.attention.tile import (
+    clear_padding,
+    clear_sums,
+    make_attend_span,
+    padded_queries,
+)
+from moss_tp.kernels.cpu.linear.mul_add import X_STEP_BYTES
+from moss_tp.kernels.cpu.runtime.program import Program
+from moss_tp.native.compiled import exact_inlined, exact_kernel, exact_kernel_on_demand
+from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
+from moss_tp.native.memory import fp32_at, int64_at
+from moss_tp.native.params import Address, num_bytes, params_reader
+from moss_tp.native.vectors import CACHE_LINE
+
+TASKS_PER_THREAD = 4
+
+
+class AttendParams(NamedTuple):
+    step: Address  # StepAddresses
+    qkv: Address  # (T, 3, H, D) fp32, q rotated and scaled
+    out: Address  # (T, H * D)
+    out_stride: int  # bytes
+    k_cache: Address
+    v_cache: Address
+    num_heads: int
+    head_dim: int
+    block_size: int
+    cache_dtype: int
+    out_dtype: int
+    first_tile: int
+    head_groups: int  # tasks that share a tile
+    num_splits: int  # tasks that share a tile and heads
+    records: Address  # (rows, H, num_splits, D + RECORD_FLOATS) fp32, if there are splits
+
+
+_read_params, _read_step = params_reader(AttendParams), params_reader(StepAddresses)
+_read_tile, _TILE_BYTES = params_reader(Tile), num_bytes(Tile)
+
+
+def add_attend(
+    program: Program,
+    qkv: Tensor,
+    out: Tensor,
+    cache: tuple[Tensor, Tensor],
+    plan: CpuPlan,
+    operands: Operands,
+) -> None:
+    """`qkv (T, 3, H, D)` as `add_store` leaves it, `out (T, H * D)` fp32 or bf16 with any row
+    stride."""
+    kernel, num_heads = kernel_of(operands), qkv.shape[2]
+    wanted = TASKS_PER_THREAD * torch.get_num_threads()
+    if plan.num_decode_tiles:
+        groups = min(num_heads, -(-wanted // plan.num_decode_tiles))
+        num_splits = plan.num_splits if plan.num_decode_tiles * num_heads < wanted else 1
+        params = _params(qkv, out, cache, plan)._replace(
+            head_groups=groups,
+            num_splits=num_splits,
+            records=_records(plan.num_decode_rows * num_heads * num_splits, qkv.shape[3]),
+        )
+        program.add(kernel, plan.num_decode_tiles * groups * num_splits, params)
+        if num_splits > 1:
+            program.add(_merge, plan.num_decode_tiles * num_heads, params)
+    if plan.num_prefill_tiles:
+        params = _params(qkv, out, cache, plan)._replace(first_tile=plan.num_decode_tiles)
+        program.add(kernel, plan.num_prefill_tiles * num_heads, params)
+
+
+def _records(count: int, head_dim: int) -> Tensor:
+    return torch.empty(count, head_dim + RECORD_FLOATS)
+
+
+def _params(qkv: Tensor, out: Tensor, cache: tuple[Tensor, Tensor], plan: CpuPlan) -> AttendParams:
+    """Of tasks with one tile and one head each."""
+    k_cache, v_cache = cache
+    num_heads, head_dim = qkv.shape[2:]
+    return AttendParams(
+        step=plan.step,
+        qkv=qkv,
+        out=out,
+        out_stride=out.stride(0) * out.itemsize,
+        k_cache=k_cache,
+        v_cache=v_cache,
+        num_heads=num_heads,
+        head_dim=head_dim,
+        block_size=k_cache.shape[2],
+        cache_dtype=row_dtype(k_cache.dtype),
+        out_dtype=row_dtype(out.dtype),
+        first_tile=0,
+        head_groups=num_heads,
+        num_splits=1,
+        records=_records(0, head_dim),
+    )
+
+
+def kernel_of(operands: Operands) -> int:
+    """Compiled now, if this machine never has."""
+    return _dot_kernel() if operands is DOT else _fma_kernel()
+
+
+def _make_attend(operands: Operands) -> Any:
+    """`attend(params, task)`."""
+    most, per_step, dtype = len(operands.score_panels) - 1, operands.per_step, operands.dtype
+    attend_span = make_attend_span(operands)
+
+    @exact_inlined
+    def load_queries(p: Any, scratch: Scratch, tile: Tile, head: int) -> None:
+        size = p.head_dim // per_step * X_STEP_BYTES
+        for i in range(tile.num_rows):
+            start = ((tile.row + i) * 3 * p.num_heads + head) * p.head_dim
+            query = fp32_at(p.qkv + start * FP32_BYTES)
+            store_row(query, scratch.q + i * size, p.head_dim, dtype)
+
+    @exact_inlined
+    def attend_head(
+        p: Any, scratch: Scratch, cells: Cells, block_table: Any, tile: Tile, split: int
+    ) -> None:
+        head_dim, num_rows = p.head_dim, tile.num_rows
+        record_bytes = (head_dim + RECORD_FLOATS) * FP32_BYTES
+        seen = tile.context + num_rows - 1
+        load_queries(p, scratch, tile, cells.head)
+        first = split * SPLIT
+        for start in range(first, seen if p.num_splits == 1 else first + 1, SPLIT):
+            clear_sums(scratch, padded_queries(num_rows, most), head_dim)
+            attend_span(scratch, cells, block_table, tile, start, min(start + SPLIT, seen))
+            for i in range(num_rows):
+                if p.num_splits > 1:
+                    row = (tile.before + i) * p.num_heads + cells.head
+                    number = row * p.num_splits + split
+                    write_record(scratch, i, head_dim, p.records + number * record_bytes)
+                elif start == 0:
+                    write_record(scratch, i, head_dim, scratch.records + i * record_bytes)
+                else:
+                    write_record(scratch, i, head_dim, scratch.record)
+                    merge_record(scratch.records + i * record_bytes, scratch.record, head_dim)
+        if p.num_splits == 1:
+            for i in range(num_rows):
+                record = scratch.records + i * record_bytes
+                store_record(record, head_dim, _out(p, tile.row + i, cells.head), p.out_dtype)
+
+    @exact_inlined
+    def attend(params: int, task: int) -> None:
+        p = _read_params(params)
+        step = _read_step(p.step)
+        head_dim = p.head_dim
+        split, group = task % p.num_splits, task // p.num_splits % p.head_groups
+        number = p.first_tile + task // p.num_splits // p.head_groups
+        tile = _read_tile(step.tiles + number * _TILE_BYTES)
+        block_table = int64_at(step.block_tables + tile.seq * step.table_stride * INT_BYTES)
+        padded = padded_queries(tile.num_rows, most)
+        size = cut_scratch(0, padded, head_dim, per_step).end + CACHE_LINE
+        memory = np.empty(size, np.uint8)
+        scratch = cut_scratch(memory.ctypes.data, padded, head_dim, per_step)
+        clear_padding(scratch, tile, padded, head_dim // per_step, CHUNK // per_step)
+        first, last = (
+            group * p.num_heads // p.head_groups,
+            (group + 1) * p.num_heads // p.head_groups,
+        )
+        for head in range(first, last):
+            cells = Cells(
+                p.k_cache,
+                p.v_cache,
+                p.num_heads,
+                head,
+                head_dim,
+                p.block_size,
+                p.cache_dtype,
+                per_step,
+            )
+            attend_head(p, scratch, cells, block_table, tile, split)
+        memory[0] = 0  # so that it is not freed before
+
+    return attend
+
+
+@exact_inlined
+def _out(p: Any, row: int, head: int) -> int:
+    return p.out + row * p.out_stride + head * row_bytes(p.head_dim, p.out_dtype)
+
+
+_attend_dot, _attend_fma = _make_attend(DOT), _make_attend(FMA)
+
+
+@exact_kernel_on_demand
+def _dot_kernel(params: int, task: int) -> None:
+    _attend_dot(params, task)
+
+
+@exact_kernel_on_demand
+def _fma_kernel(params: int, task: int) -> None:
+    _attend_fma(params, task)
+
+
+@exact_kernel
+def _merge(params: int, task: int) -> None:
+    """Merges the splits of a tile's queries of one head."""
+    p = _read_params(params)
+    tile = _read_tile(_read_step(p.step).tiles + task // p.num_heads * _TILE_BYTES)
+    head, record_bytes = task % p.num_heads, (p.head_dim + RECORD_FLOATS) * FP32_BYTES
+    for i in range(tile.num_rows):
+        row = (tile.before + i) * p.num_heads + head
+        record = p.records + row * p.num_splits * record_bytes
+        for split in range(1, p.num_splits):
+            merge_record(record, record + split * record_bytes, p.head_dim)
+        store_record(record, p.head_dim, _out(p, tile.row + i, head), p.out_dtype)

@@ -1,0 +1,227 @@
+"""A tile's queries of one head over a span of its context, CHUNK tokens at a time."""
+
+from typing import Any
+
+from moss_tp.kernels.cpu.attention.context import is_direct, locate, locate_packed, make_pack
+from moss_tp.kernels.cpu.attention.layout import Cells
+from moss_tp.kernels.cpu.attention.operands import Operands
+from moss_tp.kernels.cpu.attention.plan import Tile
+from moss_tp.kernels.cpu.attention.products import (
+    CHUNK,
+    PANELS,
+    PREFETCH_QUERIES,
+    SHAPE_KEY,
+    make_accumulate,
+    make_score,
+    shapes_of,
+)
+from moss_tp.kernels.cpu.attention.scratch import TABLE_BYTES, Scratch, width_of
+from moss_tp.kernels.cpu.attention.softmax import (
+    LOWEST,
+    make_exp_weights,
+    make_max_score,
+    rescale_sums,
+)
+from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
+from moss_tp.native.compiled import exact_inlined
+from moss_tp.native.dtypes import INT8
+from moss_tp.native.exp import exp
+from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
+from moss_tp.native.memory import fp32_at, int64_at, prefetch, uint32_at
+from moss_tp.native.vectors import CACHE_LINE, LANES
+
+
+@exact_inlined
+def _queries_at_once(left: int, most: int) -> int:
+    if left <= 2:
+        return left
+    return 4 if left <= 4 else most
+
+
+@exact_inlined
+def padded_queries(count: int, most: int) -> int:
+    return _queries_at_once(count, most) if count <= most else -(-count // most) * most
+
+
+@exact_inlined
+def clear_padding(
+    scratch: Scratch, tile: Tile, padded: int, row_words: int, weight_words: int
+) -> None:
+    """So that queries which only fill up a shape compute with zeros."""
+    for i in range(tile.num_rows * row_words, padded * row_words):
+        uint32_at(scratch.q)[i] = 0
+    for i in range(tile.num_rows * weight_words, padded * weight_words):
+        uint32_at(scratch.weights)[i] = 0
+
+
+@exact_inlined
+def clear_sums(scratch: Scratch, queries: int, head_dim: int) -> None:
+    for i in range(queries * width_of(head_dim)):
+        fp32_at(scratch.sums)[i] = 0
+    for i in range(queries):
+        fp32_at(scratch.maxima)[i] = LOWEST
+    for i in range(queries * LANES):
+        fp32_at(scratch.totals)[i] = 0
+
+
+@exact_inlined
+def _prefetch_part(ahead: int, size: int, part: int, parts: int) -> None:
+    """A part of the next chunk, whose PANEL tokens' keys and values have `size` bytes each."""
+    first, stop = part * size // parts // CACHE_LINE, (part + 1) * size // parts // CACHE_LINE
+    for i in range(2 * PANELS):
+        address = int64_at(ahead)[i]
+        for line in range(first, stop):
+            prefetch(address + line * CACHE_LINE)
+
+
+def make_score_chunk(operands: Operands) -> Any:
+    """`score_chunk(scratch, queries, panels, head_dim, table, ahead)`: `queries` is a range."""
+    most, most_panels = len(operands.score_panels) - 1, operands.score_panels
+    per_step = operands.per_step
+    score = make_score(operands.mul_add, shapes_of(most_panels))
+
+    @exact_inlined
+    def score_chunk(
+        scratch: Scratch, first: int, stop: int, panels: int, head_dim: int, table: int, ahead: int
+    ) -> None:
+        steps = head_dim // per_step
+        row_bytes = steps * X_STEP_BYTES
+        start, size = first, PANEL * row_bytes
+        while first < stop:
+            count = _queries_at_once(stop - first, most)
+            if count > PREFETCH_QUERIES:
+                _prefetch_part(ahead, size, (first - start) // most, -(-(stop - start) // most))
+            panel = 0
+            while panel < panels:
+                width = most_panels[count]
+                while width > panels - panel:
+                    width //= 2
+                score(
+                    count * SHAPE_KEY + width,
+                    scratch.q + first * row_bytes,
+                    row_bytes,
+                    table + panel * INT_BYTES,
+                    ahead + panel * INT_BYTES,
+                    steps,
+                    scratch.scores + (first * CHUNK + panel * PANEL) * FP32_BYTES,
+                )
+                panel += width
+            first += count
+
+    return score_chunk
+
+
+def make_accumulate_chunk(operands: Operands) -> Any:
+    """`accumulate_chunk(scratch, first, stop, tokens, head_dim, step_bytes, table, ahead)`."""
+    most, most_panels = len(operands.value_panels) - 1, operands.value_panels
+    per_step = operands.per_step
+    accumulate = make_accumulate(operands.mul_add, shapes_of(most_panels))
+
+    @exact_inlined
+    def accumulate_chunk(
+        scratch: Scratch, first: int, stop: int, tokens: int, head_dim: int, table: int, ahead: int
+    ) -> None:
+        width = width_of(head_dim)
+        panels, steps = width // PANEL, -(-tokens // per_step)
+        stride = width * FP32_BYTES
+        while first < stop:
+            count = _queries_at_once(stop - first, most)
+            panel = 0
+            while panel < panels:
+                own = most_panels[count]
+                while own > panels - panel:
+                    own //= 2
+                accumulate(
+                    count * SHAPE_KEY + own,
+                    scratch.weights + first * (CHUNK // per_step) * X_STEP_BYTES,
+                    table + PANELS * INT_BYTES,
+                    ahead + PANELS * INT_BYTES,
+                    panel * PANEL * X_STEP_BYTES,
+                    width * X_STEP_BYTES,
+                    steps,
+                    scratch.sums + first * stride,
+                    stride,
+                )
+                panel += own
+            first += count
+
+    return accumulate_chunk
+
+
+def make_softmax_chunk(operands: Operands, has_scales: bool) -> Any:
+    """`softmax_chunk(scratch, first, stop, visible, head_dim)`: the query `first` sees `visible`
+    tokens, and each one after it one more."""
+    per_step, steps = operands.per_step, CHUNK // operands.per_step
+    max_whole, max_masked = (make_max_score(has_scales, masked) for masked in (False, True))
+    exp_whole, exp_masked = (
+        make_exp_weights(per_step, has_scales, masked) for masked in (False, True)
+    )
+
+    @exact_inlined
+    def softmax_chunk(scratch: Scratch, first: int, stop: int, visible: int, head_dim: int) -> None:
+        vectors, maxima = width_of(head_dim) // LANES, fp32_at(scratch.maxima)
+        keys, values = scratch.key_scales, scratch.value_scales
+        for query in range(first, stop):
+            seen = visible + query - first
+            scores = scratch.scores + query * CHUNK * FP32_BYTES
+            totals = scratch.totals + query * LANES * FP32_BYTES
+            weights = scratch.weights + query * steps * X_STEP_BYTES
+            if seen < CHUNK:
+                greatest = max_masked(scores, seen, keys)
+            else:
+                greatest = max_whole(scores, seen, keys)
+            before = maxima[query]
+            if greatest > before:
+                maxima[query] = greatest
+                factor = exp(before - greatest)
+                rescale_sums(totals, 1, factor)
+                rescale_sums(scratch.sums + query * vectors * LANES * FP32_BYTES, vectors, factor)
+            if seen < CHUNK:
+                exp_masked(scores, seen, keys, values, maxima[query], totals, weights)
+            else:
+                exp_whole(scores, seen, keys, values, maxima[query], totals, weights)
+
+    return softmax_chunk
+
+
+def make_attend_span(operands: Operands) -> Any:
+    """`attend_span(scratch, cells, block_table, tile, start, stop)`: the tile's queries attend to
+    the tokens from `start`, a multiple of CHUNK, up to `stop`, as far as they see them."""
+    most, per_step, dtype = len(operands.score_panels) - 1, operands.per_step, operands.dtype
+    score_chunk, accumulate_chunk = make_score_chunk(operands), make_accumulate_chunk(operands)
+    softmax_plain, softmax_scaled = (make_softmax_chunk(operands, has) for has in (False, True))
+    pack = make_pack(operands)
+
+    @exact_inlined
+    def attend_span(
+        scratch: Scratch, cells: Cells, block_table: Any, tile: Tile, start: int, stop: int
+    ) -> None:
+        head_dim, has_scales = cells.head_dim, cells.dtype == INT8
+        reads_cache = is_direct(cells, dtype)
+        table, ahead = scratch.tables, scratch.tables + TABLE_BYTES
+        if reads_cache:
+            locate(cells, block_table, start, stop, table)
+        else:
+            locate_packed(scratch, head_dim, per_step, table)
+            locate_packed(scratch, head_dim, per_step, ahead)
+        while start < stop:
+            after = start + CHUNK
+            tokens = min(CHUNK, stop - start)
+            if reads_cache:
+                locate(cells, block_table, min(after, stop - 1) // CHUNK * CHUNK, stop, ahead)
+            else:
+                pack(scratch, cells, block_table, start, tokens)
+            # Queries before it see nothing of this chunk. (A shape's queries stay together.)
+            first = max(0, start - tile.context + 1) // most * most
+            panels = -(-tokens // PANEL)
+            score_chunk(scratch, first, tile.num_rows, panels, head_dim, table, ahead)
+            visible = tile.context + first - start
+            if has_scales:
+                softmax_scaled(scratch, first, tile.num_rows, visible, head_dim)
+            else:
+                softmax_plain(scratch, first, tile.num_rows, visible, head_dim)
+            accumulate_chunk(scratch, first, tile.num_rows, tokens, head_dim, table, ahead)
+            table, ahead = ahead, table
+            start = after
+
+    return attend_span
