@@ -26,7 +26,8 @@ from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
 from moss_tp.native.compiled import exact_inlined
 from moss_tp.native.dtypes import INT8
 from moss_tp.native.llvm import FP32_BYTES
-from moss_tp.native.memory import fp32_at, int64_at, uint16_at
+from moss_tp.native.memory import fp32_at, int64_at, prefetch, uint16_at
+from moss_tp.native.vectors import CACHE_LINE
 
 
 @exact_inlined
@@ -64,17 +65,44 @@ def locate_packed(scratch: Scratch, head_dim: int, per_step: int, table: int) ->
         addresses[PANELS + i] = scratch.values + i * value_bytes
 
 
+@exact_inlined
+def prefetch_tokens(cells: Cells, block_table: Any, start: int, stop: int) -> None:
+    """Prefetches what the cache holds of the tokens from `start` up to `stop`, if there are any."""
+    token_bytes = row_bytes(cells.head_dim, cells.dtype)
+    while start < stop:
+        number = start // cells.block_size
+        offset = start - number * cells.block_size
+        run = min(cells.block_size - offset, stop - start)
+        cell = find_cell(cells, block_table[number])
+        first = cell + offset * token_bytes
+        for line in range(first, first + run * token_bytes, CACHE_LINE):
+            prefetch(cells.k_cache + line)
+            prefetch(cells.v_cache + line)
+        start += run
+
+
 def make_pack(operands: Operands) -> Any:
-    """`pack(scratch, cells, block_table, start, count)`: packs `count` tokens from `start` on."""
-    per_step = operands.per_step
+    """`pack(scratch, cells, block_table, start, count, following, ahead, seen)`: packs the `count`
+    tokens from `start` on, and prefetches CHUNK tokens of `following` from `ahead` on, up to
+    `seen`."""
     pack_keys, pack_values = _make_pack_keys(operands), _make_pack_values(operands)
 
     @exact_inlined
-    def pack(scratch: Scratch, cells: Cells, block_table: Any, start: int, count: int) -> None:
+    def pack(
+        scratch: Scratch,
+        cells: Cells,
+        block_table: Any,
+        start: int,
+        count: int,
+        following: Cells,
+        ahead: int,
+        seen: int,
+    ) -> None:
         i = 0
         while i < count:
             number, offset = (start + i) // cells.block_size, (start + i) % cells.block_size
             run = min(cells.block_size - offset, count - i)
+            prefetch_tokens(following, block_table, ahead + i, min(ahead + i + run, seen))
             cell = find_cell(cells, block_table[number])
             pack_keys(scratch.keys, cells, cell, offset, run, i)
             pack_values(scratch.values, scratch.row, cells, cell, offset, run, i)

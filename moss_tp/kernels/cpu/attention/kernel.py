@@ -118,84 +118,118 @@ def kernel_of(operands: Operands) -> int:
     return _dot_kernel() if operands is DOT else _fma_kernel()
 
 
-def _make_attend(operands: Operands) -> Any:
-    """`attend(params, task)`."""
-    most, per_step, dtype = len(operands.score_panels) - 1, operands.per_step, operands.dtype
-    attend_span = make_attend_span(operands)
+@exact_inlined
+def _record_bytes(p: Any) -> int:
+    return (p.head_dim + RECORD_FLOATS) * FP32_BYTES
 
-    @exact_inlined
-    def load_queries(p: Any, scratch: Scratch, tile: Tile, head: int) -> None:
-        size = p.head_dim // per_step * X_STEP_BYTES
-        for i in range(tile.num_rows):
-            start = ((tile.row + i) * 3 * p.num_heads + head) * p.head_dim
-            query = fp32_at(p.qkv + start * FP32_BYTES)
-            store_row(query, scratch.q + i * size, p.head_dim, dtype)
 
-    @exact_inlined
-    def attend_head(
-        p: Any, scratch: Scratch, cells: Cells, block_table: Any, tile: Tile, split: int
-    ) -> None:
-        head_dim, num_rows = p.head_dim, tile.num_rows
-        record_bytes = (head_dim + RECORD_FLOATS) * FP32_BYTES
-        seen = tile.context + num_rows - 1
-        load_queries(p, scratch, tile, cells.head)
-        first = split * SPLIT
-        for start in range(first, seen if p.num_splits == 1 else first + 1, SPLIT):
-            clear_sums(scratch, padded_queries(num_rows, most), head_dim)
-            attend_span(scratch, cells, block_table, tile, start, min(start + SPLIT, seen))
-            for i in range(num_rows):
-                if p.num_splits > 1:
-                    row = (tile.before + i) * p.num_heads + cells.head
-                    number = row * p.num_splits + split
-                    write_record(scratch, i, head_dim, p.records + number * record_bytes)
-                elif start == 0:
-                    write_record(scratch, i, head_dim, scratch.records + i * record_bytes)
-                else:
-                    write_record(scratch, i, head_dim, scratch.record)
-                    merge_record(scratch.records + i * record_bytes, scratch.record, head_dim)
-        if p.num_splits == 1:
-            for i in range(num_rows):
-                record = scratch.records + i * record_bytes
-                store_record(record, head_dim, _out(p, tile.row + i, cells.head), p.out_dtype)
-
-    @exact_inlined
-    def attend(params: int, task: int) -> None:
-        p = _read_params(params)
-        step = _read_step(p.step)
-        head_dim = p.head_dim
-        split, group = task % p.num_splits, task // p.num_splits % p.head_groups
-        number = p.first_tile + task // p.num_splits // p.head_groups
-        tile = _read_tile(step.tiles + number * _TILE_BYTES)
-        block_table = int64_at(step.block_tables + tile.seq * step.table_stride * INT_BYTES)
-        padded = padded_queries(tile.num_rows, most)
-        size = cut_scratch(0, padded, head_dim, per_step).end + CACHE_LINE
-        memory = np.empty(size, np.uint8)
-        scratch = cut_scratch(memory.ctypes.data, padded, head_dim, per_step)
-        clear_padding(scratch, tile, padded, head_dim // per_step, CHUNK // per_step)
-        first, last = (
-            group * p.num_heads // p.head_groups,
-            (group + 1) * p.num_heads // p.head_groups,
-        )
-        for head in range(first, last):
-            cells = Cells(
-                p.k_cache,
-                p.v_cache,
-                p.num_heads,
-                head,
-                head_dim,
-                p.block_size,
-                p.cache_dtype,
-                per_step,
-            )
-            attend_head(p, scratch, cells, block_table, tile, split)
-        memory[0] = 0  # so that it is not freed before
-
-    return attend
+@exact_inlined
+def _record(p: Any, row: int, head: int, split: int) -> int:
+    """Of a row among those that decode."""
+    return p.records + ((row * p.num_heads + head) * p.num_splits + split) * _record_bytes(p)
 
 
 @exact_inlined
 def _out(p: Any, row: int, head: int) -> int:
     return p.out + row * p.out_stride + head * row_bytes(p.head_dim, p.out_dtype)
+
+
+@exact_inlined
+def _head_cells(p: Any, head: int, per_step: int) -> Cells:
+    """The last head's for a head after it."""
+    own = min(head, p.num_heads - 1)
+    return Cells(
+        p.k_cache, p.v_cache, p.num_heads, own, p.head_dim, p.block_size, p.cache_dtype, per_step
+    )
+
+
+@exact_inlined
+def _load_queries(
+    p: Any, scratch: Scratch, tile: Tile, head: int, row_bytes: int, dtype: int
+) -> None:
+    for i in range(tile.num_rows):
+        start = ((tile.row + i) * 3 * p.num_heads + head) * p.head_dim
+        query = fp32_at(p.qkv + start * FP32_BYTES)
+        store_row(query, scratch.q + i * row_bytes, p.head_dim, dtype)
+
+
+@exact_inlined
+def _keep_split(p: Any, scratch: Scratch, tile: Tile, head: int, split: int) -> None:
+    """For another task to merge, or merged with those before it."""
+    for i in range(tile.num_rows):
+        record = scratch.records + i * _record_bytes(p)
+        if p.num_splits > 1:
+            write_record(scratch, i, p.head_dim, _record(p, tile.before + i, head, split))
+        elif split == 0:
+            write_record(scratch, i, p.head_dim, record)
+        else:
+            write_record(scratch, i, p.head_dim, scratch.record)
+            merge_record(record, scratch.record, p.head_dim)
+
+
+@exact_inlined
+def _store_out(p: Any, scratch: Scratch, tile: Tile, head: int) -> None:
+    for i in range(tile.num_rows):
+        record, out = scratch.records + i * _record_bytes(p), _out(p, tile.row + i, head)
+        store_record(record, p.head_dim, out, p.out_dtype)
+
+
+def _make_attend_head(operands: Operands) -> Any:
+    """`attend_head(p, scratch, block_table, tile, head, first, stop)`: over the splits from `first`
+    up to `stop`."""
+    most, per_step, attend_span = (
+        operands.max_queries,
+        operands.per_step,
+        make_attend_span(operands),
+    )
+
+    @exact_inlined
+    def attend_head(
+        p: Any, scratch: Scratch, block_table: Any, tile: Tile, head: int, first: int, stop: int
+    ) -> None:
+        seen = tile.context + tile.num_rows - 1
+        cells, next_head = _head_cells(p, head, per_step), _head_cells(p, head + 1, per_step)
+        for split in range(first, stop):
+            start = split * SPLIT
+            span = (start, min(start + SPLIT, seen))
+            following = (cells, start + SPLIT) if split + 1 < stop else (next_head, first * SPLIT)
+            clear_sums(scratch, padded_queries(tile.num_rows, most), p.head_dim)
+            if start < seen:
+                attend_span(scratch, cells, block_table, tile, span, following)
+            _keep_split(p, scratch, tile, head, split)
+
+    return attend_head
+
+
+def _make_attend(operands: Operands) -> Any:
+    """`attend(params, task)`."""
+    most, per_step, dtype = operands.max_queries, operands.per_step, operands.dtype
+    attend_head = _make_attend_head(operands)
+
+    @exact_inlined
+    def attend(params: int, task: int) -> None:
+        p = _read_params(params)
+        step, head_dim, groups = _read_step(p.step), p.head_dim, p.head_groups
+        split, group = task % p.num_splits, task // p.num_splits % groups
+        number = p.first_tile + task // p.num_splits // groups
+        tile = _read_tile(step.tiles + number * _TILE_BYTES)
+        block_table = int64_at(step.block_tables + tile.seq * step.table_stride * INT_BYTES)
+        queries = padded_queries(tile.num_rows, most)
+        size = cut_scratch(0, queries, head_dim, per_step).end + CACHE_LINE
+        memory = np.empty(size, np.uint8)
+        scratch = cut_scratch(memory.ctypes.data, queries, head_dim, per_step)
+        clear_padding(scratch, tile, queries, head_dim // per_step, CHUNK // per_step)
+        first, stop = split, split + 1
+        if p.num_splits == 1:
+            stop = -(-(tile.context + tile.num_rows - 1) // SPLIT)
+        for head in range(group * p.num_heads // groups, (group + 1) * p.num_heads // groups):
+            _load_queries(p, scratch, tile, head, head_dim // per_step * X_STEP_BYTES, dtype)
+            attend_head(p, scratch, block_table, tile, head, first, stop)
+            if p.num_splits == 1:
+                _store_out(p, scratch, tile, head)
+        memory[0] = 0  # so that it is not freed before
+
+    return attend
 
 
 _attend_dot, _attend_fma = _make_attend(DOT), _make_attend(FMA)
@@ -215,11 +249,12 @@ def _fma_kernel(params: int, task: int) -> None:
 def _merge(params: int, task: int) -> None:
     """Merges the splits of a tile's queries of one head."""
     p = _read_params(params)
-    tile = _read_tile(_read_step(p.step).tiles + task // p.num_heads * _TILE_BYTES)
-    head, record_bytes = task % p.num_heads, (p.head_dim + RECORD_FLOATS) * FP32_BYTES
+    tile, head = (
+        _read_tile(_read_step(p.step).tiles + task // p.num_heads * _TILE_BYTES),
+        task % p.num_heads,
+    )
     for i in range(tile.num_rows):
-        row = (tile.before + i) * p.num_heads + head
-        record = p.records + row * p.num_splits * record_bytes
+        merged = _record(p, tile.before + i, head, 0)
         for split in range(1, p.num_splits):
-            merge_record(record, record + split * record_bytes, p.head_dim)
-        store_record(record, p.head_dim, _out(p, tile.row + i, head), p.out_dtype)
+            merge_record(merged, _record(p, tile.before + i, head, split), p.head_dim)
+        store_record(merged, p.head_dim, _out(p, tile.row + i, head), p.out_dtype)

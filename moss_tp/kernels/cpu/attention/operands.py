@@ -32,6 +32,10 @@ class Operands:
     convert: Any  # (source, dtype, count, out): elements of the cache, by address
 
     @property
+    def max_queries(self) -> int:
+        return len(self.score_panels) - 1
+
+    @property
     def per_step(self) -> int:
         """Elements of a head, or tokens, in a K step; head_dim must be a multiple of it."""
         return self.mul_add.x_per_step

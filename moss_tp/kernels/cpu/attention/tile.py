@@ -76,7 +76,7 @@ def _prefetch_part(ahead: int, size: int, part: int, parts: int) -> None:
 
 def make_score_chunk(operands: Operands) -> Any:
     """`score_chunk(scratch, queries, panels, head_dim, table, ahead)`: `queries` is a range."""
-    most, most_panels = len(operands.score_panels) - 1, operands.score_panels
+    most, most_panels = operands.max_queries, operands.score_panels
     per_step = operands.per_step
     score = make_score(operands.mul_add, shapes_of(most_panels))
 
@@ -113,7 +113,7 @@ def make_score_chunk(operands: Operands) -> Any:
 
 def make_accumulate_chunk(operands: Operands) -> Any:
     """`accumulate_chunk(scratch, first, stop, tokens, head_dim, step_bytes, table, ahead)`."""
-    most, most_panels = len(operands.value_panels) - 1, operands.value_panels
+    most, most_panels = operands.max_queries, operands.value_panels
     per_step = operands.per_step
     accumulate = make_accumulate(operands.mul_add, shapes_of(most_panels))
 
@@ -185,18 +185,25 @@ def make_softmax_chunk(operands: Operands, has_scales: bool) -> Any:
 
 
 def make_attend_span(operands: Operands) -> Any:
-    """`attend_span(scratch, cells, block_table, tile, start, stop)`: the tile's queries attend to
-    the tokens from `start`, a multiple of CHUNK, up to `stop`, as far as they see them."""
-    most, per_step, dtype = len(operands.score_panels) - 1, operands.per_step, operands.dtype
+    """`attend_span(scratch, cells, block_table, tile, span, following)`: the tile's queries attend
+    to the tokens `span`, which begins at a multiple of CHUNK, as far as they see them. `following`
+    is what is read next, to be prefetched."""
+    most, per_step, dtype = operands.max_queries, operands.per_step, operands.dtype
     score_chunk, accumulate_chunk = make_score_chunk(operands), make_accumulate_chunk(operands)
     softmax_plain, softmax_scaled = (make_softmax_chunk(operands, has) for has in (False, True))
     pack = make_pack(operands)
 
     @exact_inlined
     def attend_span(
-        scratch: Scratch, cells: Cells, block_table: Any, tile: Tile, start: int, stop: int
+        scratch: Scratch,
+        cells: Cells,
+        block_table: Any,
+        tile: Tile,
+        span: tuple[int, int],
+        following: tuple[Cells, int],
     ) -> None:
-        head_dim, has_scales = cells.head_dim, cells.dtype == INT8
+        (start, stop), head_dim = span, cells.head_dim
+        seen = tile.context + tile.num_rows - 1
         reads_cache = is_direct(cells, dtype)
         table, ahead = scratch.tables, scratch.tables + TABLE_BYTES
         if reads_cache:
@@ -205,23 +212,23 @@ def make_attend_span(operands: Operands) -> Any:
             locate_packed(scratch, head_dim, per_step, table)
             locate_packed(scratch, head_dim, per_step, ahead)
         while start < stop:
-            after = start + CHUNK
             tokens = min(CHUNK, stop - start)
+            then, position = (cells, start + CHUNK) if start + CHUNK < stop else following
             if reads_cache:
-                locate(cells, block_table, min(after, stop - 1) // CHUNK * CHUNK, stop, ahead)
+                locate(then, block_table, position, seen, ahead)
             else:
-                pack(scratch, cells, block_table, start, tokens)
+                pack(scratch, cells, block_table, start, tokens, then, position, seen)
             # Queries before it see nothing of this chunk. (A shape's queries stay together.)
             first = max(0, start - tile.context + 1) // most * most
             panels = -(-tokens // PANEL)
             score_chunk(scratch, first, tile.num_rows, panels, head_dim, table, ahead)
             visible = tile.context + first - start
-            if has_scales:
+            if cells.dtype == INT8:
                 softmax_scaled(scratch, first, tile.num_rows, visible, head_dim)
             else:
                 softmax_plain(scratch, first, tile.num_rows, visible, head_dim)
             accumulate_chunk(scratch, first, tile.num_rows, tokens, head_dim, table, ahead)
             table, ahead = ahead, table
-            start = after
+            start += CHUNK
 
     return attend_span

@@ -1,12 +1,12 @@
-"""The CPU's plan of a step: which rows decode, and how long sequences are cut into tiles."""
+"""The CPU's plan of a step: how sequences are cut into tiles."""
 
 import numpy as np
 import pytest
 
 from moss_tp.kernels.cpu.attention.plan import (
-    DECODE_SPLIT,
     MAX_DECODE_QUERIES,
     MAX_TILE_QUERIES,
+    SPLIT,
     CpuPlan,
     StepAddresses,
     Tile,
@@ -31,42 +31,40 @@ def plan_of(lens: list[tuple[int, int]]) -> AttentionPlan:
     )
 
 
-def decode_rows(plan: CpuPlan) -> list[tuple[int, int]]:
-    """Each decode row with its sequence."""
-    _, _, rows, seqs, _, _ = plan.arrays
-    return list(zip(rows.tolist(), seqs.tolist(), strict=True))
-
-
 def tiles(plan: CpuPlan) -> list[Tile]:
-    return [Tile(*tile) for tile in plan.arrays[4].tolist()]
+    return [Tile(*tile) for tile in plan.arrays[2].tolist()]
 
 
 def test_decodes_only() -> None:
     plan = CpuPlan.make(plan_of([(1, 7), (1, 30), (1, 1)]))
-    assert decode_rows(plan) == [(0, 0), (1, 1), (2, 2)]
-    assert plan.layout == (3, 3, 1, 0)
+    assert tiles(plan) == [Tile(0, 1, 7, 0, 0), Tile(1, 1, 30, 1, 1), Tile(2, 1, 1, 2, 2)]
+    assert plan.layout == (3, 3, 1, 3, 0)
 
 
 def test_drafted_rows_decode_up_to_the_limit() -> None:
     most = MAX_DECODE_QUERIES
-    plan = CpuPlan.make(plan_of([(most, 50), (most + 1, 50)]))
-    assert decode_rows(plan) == [(row, 0) for row in range(most)]
-    assert tiles(plan) == [Tile(most, most + 1, 50 - most, seq=1)]
+    plan = CpuPlan.make(plan_of([(most + 1, 50), (most, 50), (2, 9)]))
+    assert tiles(plan) == [
+        Tile(most + 1, most, 51 - most, seq=1, before=0),
+        Tile(2 * most + 1, 2, 8, seq=2, before=most),
+        Tile(0, most + 1, 50 - most, seq=0, before=0),
+    ]
+    assert (plan.num_decode_rows, plan.num_decode_tiles, plan.num_prefill_tiles) == (most + 2, 2, 1)
 
 
 def test_long_sequences_are_cut_into_tiles_of_longest_context_first() -> None:
     rows = 2 * MAX_TILE_QUERIES + 5
     plan = CpuPlan.make(plan_of([(1, 4), (rows, rows + 70), (10, 10)]))
     assert tiles(plan) == [
-        Tile(1 + 2 * MAX_TILE_QUERIES, 5, 2 * MAX_TILE_QUERIES + 71, seq=1),
-        Tile(1 + MAX_TILE_QUERIES, MAX_TILE_QUERIES, MAX_TILE_QUERIES + 71, seq=1),
-        Tile(1, MAX_TILE_QUERIES, 71, seq=1),
-        Tile(1 + rows, 10, 1, seq=2),
+        Tile(0, 1, 4, seq=0, before=0),
+        Tile(1 + 2 * MAX_TILE_QUERIES, 5, 2 * MAX_TILE_QUERIES + 71, seq=1, before=0),
+        Tile(1 + MAX_TILE_QUERIES, MAX_TILE_QUERIES, MAX_TILE_QUERIES + 71, seq=1, before=0),
+        Tile(1, MAX_TILE_QUERIES, 71, seq=1, before=0),
+        Tile(1 + rows, 10, 1, seq=2, before=0),
     ]
-    assert decode_rows(plan) == [(0, 0)]
 
 
-@pytest.mark.parametrize(("context", "splits"), [(DECODE_SPLIT, 1), (DECODE_SPLIT + 1, 2)])
+@pytest.mark.parametrize(("context", "splits"), [(SPLIT, 1), (SPLIT + 1, 2)])
 def test_splits_follow_the_longest_context_of_decode_rows(context: int, splits: int) -> None:
     lens = [(1, 3), (2, context)]
     assert CpuPlan.make(plan_of(lens)).num_splits == splits
