@@ -24,10 +24,12 @@ class EngineConfig:
     `kv_cache_bytes` is the KV cache of **each** rank; None means what `kv_budget` chooses.
     `kv_cache_dtype` None keeps keys and values in `dtype`; int8 has a scale per token and head.
     `max_num_batched_tokens` limits a step; in a step that also decodes, prompts get at most
-    `max_mixed_prefill_tokens` of it. `num_speculative_tokens` is how many drafted tokens of a
-    sequence a step verifies at most; 0 turns speculation off. `num_threads` is for each rank;
-    None means what `moss_tp.device.threads_per_rank` chooses. `step_timeout_s` limits a
-    step until the engine has learnt how long steps take, and every collective.
+    `max_mixed_prefill_tokens` of it. A request without a deadline is refused if it would wait
+    longer than `max_queue_s`; `max_waiting` only guards the memory. `num_speculative_tokens` is
+    how many drafted tokens of a sequence a step verifies at most; 0 turns speculation off.
+    `num_threads` is for each rank; None means what `moss_tp.device.threads_per_rank` chooses.
+    `step_timeout_s` limits a step until the engine has learnt how long steps take, and every
+    collective.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """
@@ -43,7 +45,8 @@ class EngineConfig:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 1024
     max_mixed_prefill_tokens: int | None = None
-    max_waiting: int = 1024
+    max_waiting: int = 3072
+    max_queue_s: float = 600
     num_speculative_tokens: int = 7
     num_threads: int | None = None
     step_timeout_s: float = 30
@@ -62,6 +65,7 @@ class EngineConfig:
             "max_num_batched_tokens": self.max_num_batched_tokens >= self.max_num_seqs,
             "max_mixed_prefill_tokens": _is_none_or_positive(self.max_mixed_prefill_tokens),
             "max_waiting": self.max_waiting >= 1,
+            "max_queue_s": self.max_queue_s > 0,
             "num_speculative_tokens": self.num_speculative_tokens >= 0,
             "num_threads": _is_none_or_positive(self.num_threads),
             "step_timeout_s": self.step_timeout_s > 0,

@@ -30,4 +30,8 @@ class DeadlineExceededError(MossError):
 
 
 class QueueFullError(MossError):
-    """The engine holds its maximum of requests: try again later."""
+    """The engine has more work than it can begin in time: try again in `retry_after_s` seconds."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from itertools import count
+from math import inf
 from types import TracebackType
 from typing import Self
 
@@ -59,6 +60,7 @@ class LLM:
             block_size=block_size,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
+            max_queue_s=inf,
             num_speculative_tokens=num_speculative_tokens,
             num_threads=num_threads,
             step_timeout_s=step_timeout_s,

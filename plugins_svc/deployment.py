@@ -4,6 +4,7 @@ It uses Serve and the registry. Which plugins a chat may use, and how long they 
 the caller. An exception of a back end travels to the caller, who turns it into no result.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from ray.serve import Application
 from plugins_svc.registry import create_plugin
 from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.sdk.spec import PluginSettings
+
+NOTE_S = 1.0  # for a plugin to be ready
 
 
 class PluginReplica:
@@ -24,6 +27,14 @@ class PluginReplica:
     async def run(self, argument: str) -> PluginOutput:
         """Answer one call."""
         return await self._plugin.run(argument)
+
+    async def note(self) -> str | None:
+        """A line on what it answers from, maybe empty; None while it is not ready."""
+        try:
+            async with asyncio.timeout(NOTE_S):
+                return await self._plugin.ready()
+        except TimeoutError:
+            return None
 
     async def check_health(self) -> None:
         """Serve's health check. It runs on the event loop that answers calls."""

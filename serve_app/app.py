@@ -14,6 +14,7 @@ from plugins_svc.deployment import plugin_deployment
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.options import deployment_options
+from serve_app.deployments.replica_end import CUT_S
 from serve_app.settings import ServeSettings
 
 INGRESS_CPUS = 0.1
@@ -29,7 +30,9 @@ def build_app(settings: ServeSettings) -> Application:
         for name in settings.plugin_names
     }
     ingress = serve.deployment(
-        name="Ingress", ray_actor_options={"num_cpus": INGRESS_CPUS}, **options
+        name="Ingress",
+        ray_actor_options={"num_cpus": INGRESS_CPUS},
+        **{**options, "graceful_shutdown_timeout_s": settings.drain_s + CUT_S},
     )(Ingress)
     return ingress.bind(settings, _model(settings, options), plugins)
 

@@ -20,6 +20,8 @@ from cluster.launch.run_directory import run_directory
 # Below Ray's temporary directory; a pid has at most seven digits.
 _LONGEST_SOCKET = "session_2026-11-26_11-19-17_123456_1234567/sockets/plasma_store.1"
 OBJECT_STORE_BYTES = 100 << 20  # prompts and deltas are small; weights never pass through it
+ALARM_S = 3  # by which a handler of Ray's aborts the process
+CANCEL_ALARM_S = 0.5
 
 
 @contextmanager
@@ -43,19 +45,50 @@ def local_ray(num_cpus: int) -> Iterator[Path]:
 def _init(num_cpus: int, temp_dir: Path) -> None:
     import ray
 
-    handler = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=str(temp_dir),
-    )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # ray.init replaces it with one that exits
+    with _own_sigterm():
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(temp_dir),
+        )
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps this process's handler of SIGTERM while Ray starts, and it alive after one.
+
+    Ray would exit from wherever it is, and a Ray that is half started aborts then. Its C++ side
+    has a handler too: that calls ours, but aborts by an alarm ALARM_S later.
+    """
+    utils: Any = import_module("ray._private.utils")
+    handler, install = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler_of_ray: None
+    is_over = threading.Event()
+    thread = threading.Thread(target=_cancel_alarms, args=(is_over,), name="no-alarm", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # in place of the one in C++
+        is_over.set()
+        thread.join()
+        utils.set_sigterm_handler = install
+
+
+def _cancel_alarms(is_over: threading.Event) -> None:
+    """A longer timer is somebody else's."""
+    while True:
+        was_over = is_over.wait(CANCEL_ALARM_S)
+        if signal.getitimer(signal.ITIMER_REAL)[0] <= ALARM_S:
+            signal.alarm(0)
+        if was_over:
+            return
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class EngineStats:
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
+    expected_wait_s: float = 0.0  # of a request that would arrive now
 
 
 class AsyncEngine:
@@ -71,6 +72,7 @@ class AsyncEngine:
             prompt_tokens=self._num_prompt_tokens,
             cached_tokens=self._num_cached_tokens,
             output_tokens=self._num_output_tokens,
+            expected_wait_s=self._engine.expected_wait_s(),
         )
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:

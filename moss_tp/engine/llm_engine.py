@@ -24,6 +24,7 @@ from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.resume import resume
 from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.executor import Executor
+from moss_tp.engine.scheduling.admission import Admission
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence
@@ -76,6 +77,8 @@ class LLMEngine:
         self.executor = executor
         self.scheduler = Scheduler(config, executor.num_blocks, clock)
         self.num_steps = 0
+        self._admission = Admission(self.scheduler, config)
+        self._step_began: float | None = None  # when the last step ended, or None
         self._clock = clock
         self._tokenizer = tokenizer
         self._model = model
@@ -96,8 +99,14 @@ class LLMEngine:
 
     @property
     def can_add(self) -> bool:
-        """False while the queue is full."""
-        return len(self.scheduler.waiting) < self.config.max_waiting
+        """False while a request without a deadline would be refused."""
+        bound = self.config.max_queue_s
+        is_full = len(self.scheduler.waiting) >= self.config.max_waiting
+        return not is_full and (bound == inf or self.expected_wait_s() <= bound)
+
+    def expected_wait_s(self) -> float:
+        """How long a new request would wait, in seconds. May be called from any thread."""
+        return self._admission.expected_wait_s()
 
     def add_request(self, request: EngineRequest) -> None:
         """Queues a request; `expire` gives it up once it waited for `deadline_s` seconds.
@@ -110,8 +119,10 @@ class LLMEngine:
         if request.request_id in self._requests:
             raise InvalidRequestError(f"request {request.request_id!r} is running already")
         is_continuation = request.is_continuation or bool(request.output_ids)
-        if not (self.can_add or is_continuation):
-            raise QueueFullError(f"{self.config.max_waiting} requests are waiting already")
+        if not is_continuation:
+            self._admit(request)
+        if not self.has_work:
+            self._step_began = None
         params = request.params
         seq, reply = self._sequence(request), Reply(params, self._tokenizer)
         resume(seq, reply, request.output_ids, self.config.context_length)
@@ -121,6 +132,19 @@ class LLMEngine:
             self.scheduler.add(seq, request.priority, request.deadline_s, is_continuation)
         else:
             self._advanced.append(seq)
+
+    def _admit(self, request: EngineRequest) -> None:
+        """Raises QueueFullError if the request would start after its deadline."""
+        wait = self._admission.expected_wait_s(len(request.prompt_ids), request.priority)
+        bound = self.config.max_queue_s if request.deadline_s is None else request.deadline_s
+        if len(self.scheduler.waiting) >= self.config.max_waiting:
+            message = f"{self.config.max_waiting} requests are waiting already"
+            raise QueueFullError(message, max(1.0, wait))
+        if wait > bound > 0:  # one whose deadline has passed expires
+            raise QueueFullError(
+                f"the request would wait for {wait:.0f} s, and its limit is {bound:.0f} s",
+                max(1.0, wait - bound),
+            )
 
     def _sequence(self, request: EngineRequest) -> Sequence:
         params = request.params
@@ -144,6 +168,7 @@ class LLMEngine:
         request = self._requests.pop(request_id, None)
         if request is not None and request.seq.finish_reason is None:
             self.scheduler.abort(request.seq)
+            self._admission.speeds.note_end(request.seq)
 
     def expire(self) -> list[str]:
         """Drops the requests that waited in the queue past their deadline; returns their ids."""
@@ -164,6 +189,8 @@ class LLMEngine:
         chunks = self.scheduler.schedule()
         if not chunks:
             return
+        if self._step_began is None:
+            self._step_began = self._clock()
         batch = Batch.of(chunks, self.config.block_size)
         rows = [row for chunk in chunks for row in chunk.sampling_rows()]
         if self._is_closed:
@@ -195,7 +222,17 @@ class LLMEngine:
         tokens = sample()
         self._running_step = None
         self.num_steps += 1
+        self._note_step(chunks)
         self._advanced += self.scheduler.update(chunks, tokens)
+
+    def _note_step(self, chunks: list[Chunk]) -> None:
+        """While there is work, a step lasts until the next begins."""
+        began, self._step_began = self._step_began, self._clock()
+        if began is not None:
+            lens = [chunk.num_known for chunk in chunks]
+            num_decodes = lens.count(1)
+            seconds = self._step_began - began
+            self._admission.speeds.note_step(seconds, num_decodes, sum(lens) - num_decodes)
 
     def check_integrity(self) -> None:
         """Raises AssertionError when blocks or queues are inconsistent, or a request was lost."""
@@ -223,6 +260,7 @@ class LLMEngine:
             del self._requests[seq.request_id]
             if seq.finish_reason is None:
                 self.scheduler.finish(seq, piece.finish_reason)
+            self._admission.speeds.note_end(seq)
         return TokenDelta(
             token_ids=tuple(token.token_id for token in piece.tokens),
             text=piece.text,

@@ -6,7 +6,7 @@ one is noticed soon. What they leave in the KV cache is overwritten before it is
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -14,41 +14,57 @@ from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine_config import EngineConfig
 
-GROWTH = 4  # of the number of tokens from step to step
+GROWTH = 4  # of the number of tokens, as from one `StepSize.kind` to the next
 BUDGET_S = 5.0
 
 
 def warm_up(
     executor: Executor, config: EngineConfig, clock: Callable[[], float] = time.perf_counter
 ) -> None:
-    """Runs steps up to `config.max_num_batched_tokens`, for about BUDGET_S seconds at most.
+    """Runs steps of each `StepSize.kind`, for about BUDGET_S seconds at most.
 
     On a large model without a GPU that is one decode, for a full step may take minutes there.
     `config` is resolved; nothing else may use `executor` meanwhile. Raises EngineDeadError.
     """
     start = before = clock()
-    size = 0
-    while size < config.max_num_batched_tokens:
-        size = min(GROWTH * size or 1, config.max_num_batched_tokens)
-        executor.execute(_largest(size, config), ())
+    for batch in _batches(config, executor.num_blocks):
+        executor.execute(batch, ())
         now = clock()
         if now + GROWTH * (now - before) - start > BUDGET_S:
             return
         before = now
 
 
-def _largest(num_tokens: int, config: EngineConfig) -> Batch:
-    """A step of about `num_tokens`, no smaller in anything else than any step of so many.
+def _batches(config: EngineConfig, num_blocks: int) -> Iterator[Batch]:
+    """Growing steps up to `config.max_num_batched_tokens`, with as much context as the cache holds.
 
-    All sequences share the blocks of one full context, and their tokens are equal.
+    So none needs more memory than a step of requests may need.
     """
-    num_seqs = min(num_tokens, config.max_num_seqs)
-    chunk = min(num_tokens // num_seqs, config.context_length)
+    num_tokens, limit = 1, config.max_num_batched_tokens
+    num_full = num_blocks // _blocks(config.context_length, config)  # sequences; 1 at least
+    while True:
+        if num_tokens <= config.max_num_seqs:
+            yield _step(min(num_tokens, num_blocks), 1, num_blocks, config)
+        num_seqs = min(max(1, num_tokens // GROWTH), num_full, config.max_num_seqs)
+        chunk = min(max(2, num_tokens // num_seqs), config.context_length)
+        yield _step(num_seqs, chunk, num_blocks, config)
+        if num_tokens == limit:
+            return
+        num_tokens = min(GROWTH * num_tokens, limit)
+
+
+def _step(num_seqs: int, chunk: int, num_blocks: int, config: EngineConfig) -> Batch:
+    """A step with the last `chunk` tokens of each sequence; they share the cache."""
+    table_len = min(num_blocks // num_seqs, _blocks(config.context_length, config))
+    context = min(table_len * config.block_size, config.context_length)
     num_logits = min(chunk, 1 + config.num_speculative_tokens)
-    table_len = -(-config.context_length // config.block_size)
     ints = array("q", [num_seqs])
-    for of_each in (chunk, config.context_length, num_logits, table_len):
+    for of_each in (chunk, context, num_logits, table_len):
         ints.extend([of_each] * num_seqs)
     ints.extend([0] * (num_seqs * chunk))
-    ints.extend([*range(table_len)] * num_seqs)
+    ints.extend(range(num_seqs * table_len))
     return Batch(np.frombuffer(ints, np.int64))
+
+
+def _blocks(num_tokens: int, config: EngineConfig) -> int:
+    return -(-num_tokens // config.block_size)

@@ -42,10 +42,13 @@ TOKENIZER_FILES = (
 _WEIGHTS = "model.safetensors"
 
 
-def together(accelerator: Accelerator, action: Callable[[], object], *, main_only: bool) -> None:
+def together(
+    accelerator: Accelerator, what: str, action: Callable[[], object], *, main_only: bool
+) -> None:
     """Runs `action` on every process or on the main one, and waits for all.
 
-    If it fails on one, every process raises: a ConfigError as such, all else as CheckpointError.
+    If it fails on one, every process raises: a ConfigError as such, all else as CheckpointError
+    that says `what` failed.
     """
     failure: tuple[bool, str] | None = None
     if accelerator.is_main_process or not main_only:
@@ -53,7 +56,7 @@ def together(accelerator: Accelerator, action: Callable[[], object], *, main_onl
             action()
         # A full disk makes torch, safetensors and the system raise unrelated types.
         except Exception as error:
-            reason = str(error) if isinstance(error, MossError) else f"cannot save: {error}"
+            reason = str(error) if isinstance(error, MossError) else f"{what} failed: {error}"
             failure = (isinstance(error, ConfigError), reason)
     for other in gather_object([failure]):
         if other is not None:
@@ -69,6 +72,7 @@ def save_state(
     """
     new = output.new_state(progress.step)
     process, count = accelerator.process_index, accelerator.num_processes
+    what = f"saving {new}"
 
     def write() -> None:
         accelerator.save_state(str(new))
@@ -83,11 +87,11 @@ def save_state(
             remove(state)
 
     try:
-        together(accelerator, new.mkdir, main_only=True)
-        together(accelerator, write, main_only=False)
+        together(accelerator, what, new.mkdir, main_only=True)
+        together(accelerator, what, write, main_only=False)
         # Only now: files of other processes may have had temporary names.
-        together(accelerator, partial(sync_tree, new), main_only=False)
-        together(accelerator, finish, main_only=True)
+        together(accelerator, what, partial(sync_tree, new), main_only=False)
+        together(accelerator, what, finish, main_only=True)
     except CheckpointError:
         if accelerator.is_main_process:
             shutil.rmtree(new, ignore_errors=True)
@@ -112,7 +116,7 @@ def load_state(
         for older in output.states()[:-1]:
             remove(older)
 
-    together(accelerator, check, main_only=True)
+    together(accelerator, "resuming", check, main_only=True)
     manifest = Manifest.read(state, step_of(state), count)
     accelerator.load_state(str(state))
     return manifest.progress, manifest.recipe.changes(recipe)

@@ -28,7 +28,8 @@ _FOLDER = click.Path(path_type=Path)
     "--output_dir",
     required=True,
     type=_FOLDER,
-    help="The model is saved to OUTPUT_DIR/model, the state to resume from to OUTPUT_DIR/state.",
+    help="The model is saved to OUTPUT_DIR/model, the state to resume from to OUTPUT_DIR/state. "
+    "What this run did not make is never overwritten or removed.",
 )
 @click.option(
     "--log-dir", "--log_dir", type=_FOLDER, help="Folder of train_log.jsonl; by default OUTPUT_DIR."
@@ -79,7 +80,7 @@ _FOLDER = click.Path(path_type=Path)
     is_flag=True,
     help="Set the Results of earlier turns to None, as serving does.",
 )
-@click.option("--resume", is_flag=True, help="Continue from OUTPUT_DIR/state.")
+@click.option("--resume", is_flag=True, help="Continue from the last whole state in OUTPUT_DIR.")
 def command(model: str, **options: Any) -> None:
     """Fine-tune MOSS on conversations in its published JSON format.
 

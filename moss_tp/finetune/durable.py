@@ -49,10 +49,11 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Removes a directory; its name is free at once, so that no half of it is taken for it."""
+    """Removes a directory: its name at once, so that no half of it is taken for it, and what then
+    cannot be removed stays as a leftover."""
     old = directory.with_name(f"{directory.name}.old")
     directory.rename(old)
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def fingerprint(file: Path) -> str:

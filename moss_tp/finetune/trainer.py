@@ -45,7 +45,7 @@ def finetune(settings: FinetuneSettings) -> Progress:
     output = OutputDir(settings.output_dir)
     with ExitStack() as stack:
         owned = output.owned(resume=settings.resume)
-        together(accelerator, lambda: stack.enter_context(owned), main_only=True)
+        together(accelerator, "starting", lambda: stack.enter_context(owned), main_only=True)
         return Trainer(settings, accelerator, output).run()
 
 
@@ -87,7 +87,7 @@ class Trainer:
 
     def run(self) -> Progress:
         """Takes all remaining steps and saves after the last one."""
-        together(self.accelerator, self._start_report, main_only=False)
+        together(self.accelerator, "starting", self._start_report, main_only=False)
         try:
             if self.settings.resume:
                 self._resume()
@@ -172,7 +172,7 @@ class Trainer:
         weights = {name.removeprefix("causal_lm."): tensor for name, tensor in state.items()}
         dtype = getattr(torch, settings.export_dtype)
         export = partial(export_model, weights, settings.model, self.output, dtype)
-        together(accelerator, export, main_only=True)
+        together(accelerator, "saving the model", export, main_only=True)
         self._exported_step = self.progress.step
 
     def _dataset(self, name: str) -> SFTDataset:

@@ -12,6 +12,10 @@ from plugins_svc.sdk.output import PluginOutput
 class Calculator:
     """Answers `Calculate("expression")` with the value's `str()`."""
 
+    async def ready(self) -> str:
+        """Nothing: it is ready at once."""
+        return ""
+
     async def run(self, argument: str) -> PluginOutput:
         """The value; no result for an expression that the evaluator refuses."""
         try:

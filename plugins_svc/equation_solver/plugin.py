@@ -27,6 +27,10 @@ class EquationSolver:
             self._idle.put(process)
         self._checked: Future[list[str]] | None = None
 
+    async def ready(self) -> str:
+        """Nothing: it is ready at once."""
+        return ""
+
     async def run(self, argument: str) -> PluginOutput:
         """The roots; no result for text without an equation or a definite solution, or too slow."""
         loop = asyncio.get_running_loop()

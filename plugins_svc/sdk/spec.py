@@ -21,6 +21,13 @@ PluginSettings: TypeAlias = Mapping[str, str | Path]
 class Plugin(Protocol):
     """A running back end for one kind of call."""
 
+    async def ready(self) -> str:
+        """Waits until it answers from everything that it has; a line on that, maybe empty.
+
+        `run` may be called before. The line is for the operator.
+        """
+        ...
+
     async def run(self, argument: str) -> PluginOutput:
         """The answer to one call; may run several at a time.
 
@@ -103,6 +110,10 @@ class CheckedPlugin:
     def __init__(self, plugin: Plugin, check: ArgumentCheck) -> None:
         self._plugin = plugin
         self._check = check
+
+    async def ready(self) -> str:
+        """See `Plugin.ready`."""
+        return await self._plugin.ready()
 
     async def run(self, argument: str) -> PluginOutput:
         """See `Plugin.run`."""

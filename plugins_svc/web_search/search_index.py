@@ -6,6 +6,7 @@ and bigrams of CJK characters first. It indexes documents and opens no files.
 
 import re
 import sqlite3
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 
@@ -21,21 +22,29 @@ _SENTENCE = re.compile(r"[^。！？!?.\n]*(?:[。！？!?.]+|\n|$)")
 
 
 class SearchIndex:
-    """Searchable passages. Several threads may search at a time."""
+    """Searchable passages. Several threads may add and search at a time."""
 
-    def __init__(self, documents: Iterable[Document]) -> None:
+    def __init__(self, documents: Iterable[Document] = ()) -> None:
+        self._lock = threading.Lock()
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         self._database.execute(
             "CREATE VIRTUAL TABLE passages USING fts5"
             "(title_terms, terms, title UNINDEXED, url UNINDEXED, passage UNINDEXED,"
             " tokenize='porter unicode61')"
         )
-        rows = (
-            (" ".join(terms(d.title)), " ".join(terms(passage)), d.title, d.url, passage)
-            for d in documents
-            for passage in passages(d.text)
-        )
-        self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", rows)
+        for document in documents:
+            self.add(document)
+
+    def add(self, document: Document) -> int:
+        """Makes `document` searchable; the number of its passages."""
+        title_terms = " ".join(terms(document.title))
+        rows = [
+            (title_terms, " ".join(terms(passage)), document.title, document.url, passage)
+            for passage in passages(document.text)
+        ]
+        with self._lock:
+            self._database.executemany("INSERT INTO passages VALUES (?, ?, ?, ?, ?)", rows)
+        return len(rows)
 
     def search(self, query: str, max_items: int) -> list[Item]:
         """The passages that match any term of `query`, best first by BM25."""
@@ -43,15 +52,18 @@ class SearchIndex:
         if not wanted:
             return []
         match = " OR ".join(f'"{term}"{"*" if len(term) == 1 else ""}' for term in wanted)
-        rows = self._database.execute(
-            "SELECT title, url, passage FROM passages WHERE passages MATCH ? ORDER BY rank LIMIT ?",
-            (match, max_items),
-        )
+        with self._lock:
+            rows = self._database.execute(
+                "SELECT title, url, passage FROM passages WHERE passages MATCH ?"
+                " ORDER BY rank LIMIT ?",
+                (match, max_items),
+            ).fetchall()
         return [Item(title, url, passage) for title, url, passage in rows]
 
     def close(self) -> None:
         """Free the index."""
-        self._database.close()
+        with self._lock:
+            self._database.close()
 
 
 def terms(text: str) -> Iterator[str]:

@@ -46,7 +46,7 @@ DOCUMENTS_DIR = Setting(
     name="documents_dir",
     option="--documents",
     metavar="DIR",
-    help="Directory of .txt and .md files for web search. Default: no web search.",
+    help="Directory of text, Markdown, HTML and PDF files for web search. Default: none.",
     reason="it searches documents",
     is_directory=True,
 )

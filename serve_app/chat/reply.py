@@ -8,8 +8,10 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from moss_tp.errors import DeadlineExceededError
 from serve_app.chat.events import Done, Event, Usage
@@ -25,6 +27,7 @@ from serve_app.prompt.fit import Prompt
 from serve_app.streams import merge
 
 PLUGIN_TIMEOUT_S = 5.0
+NUM_ENCODERS = 4
 
 
 class Replier:
@@ -39,6 +42,8 @@ class Replier:
         self._model = model
         self._prompts = prompts
         self._thinking = thinking
+        # Threads of their own: the event loop's also look up the store's address.
+        self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encode")
 
     async def reply(self, request: ReplyRequest) -> AsyncGenerator[Event]:
         """The events of `request.params.n` choices. Closing it aborts whatever still runs.
@@ -58,15 +63,17 @@ class Replier:
 
     async def _prompt(self, request: ReplyRequest) -> Prompt:
         """The prompt of the first pass. Encoding a body of 256 KB takes most of a second."""
+        build = partial(
+            self._prompts.build,
+            request.history,
+            request.user,
+            request.enabled,
+            request.max_length,
+        )
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(request.deadline - time.monotonic()):
-                return await asyncio.to_thread(
-                    self._prompts.build,
-                    request.history,
-                    request.user,
-                    request.enabled,
-                    request.max_length,
-                )
+                return await loop.run_in_executor(self._encoders, build)
         except TimeoutError as error:
             raise DeadlineExceededError("the deadline passed before the reply began") from error
 

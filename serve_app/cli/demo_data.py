@@ -37,17 +37,17 @@ def command(
 ) -> None:
     """Write OUT/train.jsonl, OUT/val.jsonl and OUT/model, the untrained demo model.
 
-    val.jsonl holds values that train.jsonl never shows. Train with
-    `moss finetune --model OUT/model --data-dir OUT --output-dir …`.
+    None of them may be there already. val.jsonl holds values that train.jsonl never shows.
+    Train with `moss finetune --model OUT/model --data-dir OUT --output-dir …`.
     """
-    from serve_app.cli.directory import make_directory
+    from serve_app.cli.directory import new_entries
     from serve_app.demo.conversations.generator import conversations, write_conversations
     from serve_app.demo.nano import write_untrained_nano
 
-    make_directory(out)
-    write_conversations(out / "train.jsonl", num, seed, short_share=short_share)
-    write_conversations(out / "val.jsonl", num_val, seed + _VAL_SEED_OFFSET, held_out=True)
-    write_untrained_nano(out / "model", conversations(min(num, tokenizer_num), seed), seed)
+    with new_entries(out, ("train.jsonl", "val.jsonl", "model")) as new:
+        write_conversations(new / "train.jsonl", num, seed, short_share=short_share)
+        write_conversations(new / "val.jsonl", num_val, seed + _VAL_SEED_OFFSET, held_out=True)
+        write_untrained_nano(new / "model", conversations(min(num, tokenizer_num), seed), seed)
     click.echo(f"{num} conversations, {num_val} held out, and an untrained model in {out}")
 
 

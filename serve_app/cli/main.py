@@ -12,6 +12,7 @@ from typing import cast
 import click
 
 from moss_tp.errors import MossError
+from serve_app.cli.interrupt import remember_interrupts
 
 # By name: the module, and the line in `moss --help`, which must not import the module.
 SUBCOMMANDS = {
@@ -50,6 +51,7 @@ def moss() -> None:
 
 def main() -> None:
     """Entry point: runs a subcommand; its errors become one line and an exit status."""
+    remember_interrupts()
     try:
         status = moss.main(prog_name="moss", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -74,6 +74,8 @@ async def _answer(name: str, argument: str, settings: PluginSettings) -> PluginO
     except PluginError as error:
         raise click.ClickException(str(error)) from error
     try:
+        if note := await plugin.ready():
+            click.echo(f"moss: {note}", err=True)
         return await plugin.run(argument)
     finally:
         plugin.close()

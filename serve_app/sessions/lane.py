@@ -87,7 +87,10 @@ class Lane:
         async with asyncio.timeout(until - time.monotonic()):
             await self._slots.acquire()
         try:
-            async with asyncio.timeout(min(self._answer_s, until - time.monotonic())):
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError  # before anything is sent
+            async with asyncio.timeout(min(self._answer_s, left_s)):
                 return await self._answer(step)
         finally:
             self._slots.release()

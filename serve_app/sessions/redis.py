@@ -6,7 +6,7 @@ in never waits behind those that come in. How a step reaches the server is decid
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import inf
@@ -83,9 +83,11 @@ class RedisSessionStore:
         return bool((await self._info("persistence")).get("aof_enabled"))
 
     async def is_ready(self) -> bool:
+        async def write(redis: Redis) -> Any:
+            return await redis.set("moss:probe", "", px=1000)
+
         with suppress(StoreUnavailableError, DeadlineExceededError):
-            # A server that cannot write to its disk refuses even a ping.
-            await self._probes.run(lambda redis: redis.ping(), time.monotonic() + PROBE_S)
+            await self._probes.run(write, time.monotonic() + PROBE_S)
             return True
         return False
 
@@ -143,11 +145,22 @@ class RedisSessionStore:
         ttl_ms = round(self.settings.session_ttl_s * 1000)
         packed: bytes = msgpack.packb(asdict(turn))
         args = lease.owner, lease.key, lease.token, num_turns, packed, ttl_ms
+        was_sent = False
+
+        def send(redis: Redis) -> Awaitable[Any]:
+            nonlocal was_sent
+            was_sent = True
+            return scripts.COMMIT.run(redis, keys, *args)
+
         try:
             stored = await self._commits.run(
-                lambda redis: scripts.COMMIT.run(redis, keys, *args), self._until(deadline)
+                send, self._until(deadline, self.settings.commit_patience_s)
             )
         except DeadlineExceededError as error:
+            if was_sent:
+                raise StoreUnavailableError(
+                    "the session store has not confirmed the turn"
+                ) from error
             raise TurnNotStoredError("the deadline passed before the turn was stored") from error
         if stored is None:
             raise TurnNotStoredError("the session changed while the reply was made; try again")
@@ -157,9 +170,11 @@ class RedisSessionStore:
     def _lease_ms(self) -> int:
         return round(self.settings.lease_s * 1000)
 
-    def _until(self, deadline: float) -> float:
+    def _until(self, deadline: float, patience_s: float | None = None) -> float:
         """`deadline`; without one the store has as long as it may be away."""
-        return time.monotonic() + self.settings.patience_s if deadline == inf else deadline
+        if deadline < inf:
+            return deadline
+        return time.monotonic() + (patience_s or self.settings.patience_s)
 
     async def _open(self, script: Script, deadline: float, keys: list[str], *args: Arg) -> Any:
         return await self._opening.run(

@@ -77,5 +77,5 @@ class SessionStore(Protocol):
         ...
 
     async def is_ready(self) -> bool:
-        """Whether the store answers at once, and can write."""
+        """Whether the store takes a write, within about a second."""
         ...

@@ -10,7 +10,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from serve_app.deployments.options import FORCE_STOP
+from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
+from serve_app.http.proxy import CALLBACK
 from serve_app.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]
@@ -56,10 +57,13 @@ def test_the_cluster_is_closed_and_authenticated() -> None:
         assert re.match(r"RAY_AUTH_MODE=token ", command)
 
 
-def test_the_controller_kills_replicas_that_do_not_answer() -> None:
-    """It runs on the head; nothing else would free the GPUs of a model that was stopped."""
+def test_serves_actors_get_the_environment_that_they_get_on_one_machine() -> None:
+    """They run on the head: what frees the GPUs of a model that was stopped, and the contract."""
     (start,) = (c for c in load(CLUSTER)["head_start_ray_commands"] if "ray start" in c)
-    assert "=".join(FORCE_STOP) in start
+    variables = dict(word.split("=") for word in start.split() if word.startswith("RAY_SERVE_"))
+    assert variables == SERVE_ENVIRONMENT
+    module, _, name = SERVE_ENVIRONMENT[CALLBACK[0]].partition(":")
+    assert getattr(import_module(module), name)()
 
 
 def test_serve_accepts_the_deploy_config() -> None:

@@ -32,6 +32,7 @@ class Positions:
         {"max_num_batched_tokens": 63},
         {"max_mixed_prefill_tokens": 0},
         {"max_waiting": 0},
+        {"max_queue_s": 0},
         {"num_speculative_tokens": -1},
         {"num_threads": 0},
         {"step_timeout_s": 0},

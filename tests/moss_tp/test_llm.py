@@ -148,8 +148,9 @@ def test_a_stop_string_is_cut_off(llm: LLM) -> None:
     assert output.finish_reason == "stop"
 
 
-def test_more_prompts_than_the_queue_holds(llm: LLM) -> None:
-    num_prompts = llm.engine.config.max_waiting + llm.engine.config.max_num_seqs + 10
+def test_more_prompts_than_the_queue_holds(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm.engine, "config", replace(llm.engine.config, max_waiting=200))
+    num_prompts = 200 + llm.engine.config.max_num_seqs + 10
     one = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True)
     outputs = llm.generate([[i % 200] for i in range(num_prompts)], one)
     assert len(outputs) == num_prompts

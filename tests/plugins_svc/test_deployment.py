@@ -9,10 +9,12 @@ import pytest
 from ray import serve
 
 from cluster.launch.local_ray import local_ray
+from plugins_svc import deployment
 from plugins_svc.deployment import PluginReplica, plugin_deployment
 from plugins_svc.equation_solver.plugin import NUM_PROCESSES
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
+from tests.plugins_svc.web_search.pdf_files import pdf
 from tests.support.waiting import wait_until
 
 ANSWER_TIMEOUT_S = 120
@@ -34,6 +36,9 @@ class ClosingLog:
 
     def __init__(self, log: Path | None) -> None:
         self._log = log
+
+    async def ready(self) -> str:
+        return ""
 
     async def run(self, argument: str) -> PluginOutput:
         return PluginOutput.no_result()
@@ -100,6 +105,21 @@ async def test_a_replica_is_as_healthy_as_its_plugin() -> None:
     await PluginReplica("calculator", {}).check_health()
     with pytest.raises(RuntimeError, match="no log"):
         await LoggingReplica(None).check_health()
+
+
+async def test_a_replica_is_there_before_its_plugin_has_read_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "NOTE_S", 0.01)
+    (tmp_path / "long.pdf").write_bytes(pdf(*["tea"] * 3000))
+    replica = PluginReplica("web_search", {"documents_dir": tmp_path})
+    await replica.check_health()
+    assert await replica.note() is None
+    while (note := await replica.note()) is None:
+        await replica.check_health()
+    assert note == f"web search: 1 documents (3000 passages) in {tmp_path}"
+    assert await PluginReplica("calculator", {}).note() == ""
+    del replica
 
 
 def test_serve_has_a_stopped_solver_worker_replaced(own_serve: None) -> None:

@@ -6,10 +6,10 @@ import pytest
 
 from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.sessions.redis import RedisSessionStore
+from tests.serve_app.store_server import StoreServer
 from tests.support.chat import Chat
 from tests.support.chat_fakes import FakeModel, FakePlugins
 from tests.support.site import Site, make_site
-from tests.support.store_server import StoreServer
 
 PROGRAMS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("redis-server"))]
 

@@ -8,6 +8,7 @@ from ray.serve import Application, Deployment
 from serve_app.app import build_app
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.deployments.options import deployment_options
+from serve_app.deployments.replica_end import CUT_S
 from serve_app.settings import ServeSettings
 
 SETTINGS = ServeSettings(
@@ -47,7 +48,9 @@ def test_all_deployments_share_one_set_of_options(built: dict[str, Deployment]) 
     expected = deployment_options(SETTINGS)
     assert expected["graceful_shutdown_timeout_s"] == 7
     assert expected["max_constructor_retry_count"] == 4
+    cut_s = {"Ingress": CUT_S}  # Serve kills an ingress only after its own drain
     for name, deployment in built.items():
+        expected["graceful_shutdown_timeout_s"] = 7 + cut_s.get(name, 0)
         config: Any = deployment._deployment_config
         assert {option: getattr(config, option) for option in expected} == expected, name
 

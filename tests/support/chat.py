@@ -28,7 +28,7 @@ class Chat:
     limits: TurnLimits = field(default_factory=lambda: TurnLimits(max_model_len=4096))
     dialogue: Dialogue = "plugin"
     codec: CharCodec = field(default_factory=CharCodec)
-    _runners: dict[tuple[int, ...], TurnRunner] = field(default_factory=dict)
+    _runners: dict[object, TurnRunner] = field(default_factory=dict, init=False)
 
     def ask(self, user: str = "你好", **changes: object) -> AsyncGenerator[TurnEvent]:
         request = TurnRequest("ann", user, user, PARAMS, frozenset({"calculator"}), 2048)
@@ -38,7 +38,7 @@ class Chat:
     def runner(self) -> TurnRunner:
         """One for all turns, as in a server, until a fake is exchanged."""
         parts = (self.store, self.model, self.plugins, self.limits, self.codec)
-        key = tuple(map(id, parts))
+        key = (*map(id, parts), self.dialogue)
         if key not in self._runners:
             self._runners[key] = TurnRunner(self.store, self.replier, self.limits)
         return self._runners[key]

@@ -28,6 +28,7 @@ async def check_plugin(
     """The plugin answers `good`, has no result for `bad`, and neither raises nor leaks."""
     plugin = spec.start(settings)
     try:
+        assert await plugin.ready() == await plugin.ready()
         answers = [await plugin.run(argument) for argument in good]
         assert await asyncio.gather(*map(plugin.run, good)) == answers, "concurrent calls"
         for argument, output in zip(good, answers, strict=True):

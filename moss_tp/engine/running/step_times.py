@@ -1,8 +1,9 @@
 """How long a step may take before it counts as stuck: learnt from the steps before it.
 
 A step takes at most as long as another one, times how many times more it computes of anything:
-that holds for every time that is a constant plus a multiple of each count in `StepSize`. It knows
-no clock and no thread; `StepWatch` measures.
+that holds for every time that is a constant plus a multiple of each count in `StepSize`. Only the
+first step of a kind may take longer, since it may compile a kernel that no other needs. It knows no
+clock and no thread; `StepWatch` measures.
 """
 
 from dataclasses import dataclass
@@ -22,21 +23,35 @@ DECAY = 0.99
 
 @dataclass(frozen=True)
 class StepSize:
-    """What a step computes: tokens, pairs of a token and one that it attends to, rows of logits."""
+    """What a step computes: tokens, pairs of a token and one that it attends to, rows of logits.
+
+    A decode step has one token of each of its sequences.
+    """
 
     tokens: int
     attended: int
     logits: int
+    is_decode: bool
 
     @classmethod
     def of(cls, batch: Batch) -> Self:
-        attended = batch.query_lens @ batch.context_lens
-        return cls(len(batch.token_ids), int(attended), int(batch.num_logits.sum()))
+        return cls(
+            tokens=len(batch.token_ids),
+            attended=int(batch.query_lens @ batch.context_lens),
+            logits=int(batch.num_logits.sum()),
+            is_decode=len(batch.token_ids) == len(batch.query_lens),
+        )
+
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """Steps of a kind run the same kernels: about as many rows, decoding or not."""
+        return (self.tokens.bit_length() - 1) // 2, self.is_decode
 
     @property
     def floor(self) -> "StepSize":
         """The class that it belongs to: each count rounded down to a power of two."""
-        return StepSize(_power(self.tokens), _power(self.attended), _power(self.logits))
+        counts = (_power(self.tokens), _power(self.attended), _power(self.logits))
+        return StepSize(*counts, self.is_decode)
 
     def ratio(self, other: "StepSize") -> float:
         """How many times more it computes than `other`, of what grew most; at least 1."""
@@ -48,7 +63,7 @@ class StepSize:
         return max(1.0, *(_ratio(mine, theirs) for mine, theirs in pairs))
 
 
-NO_STEP = StepSize(0, 0, 0)  # a heartbeat computes nothing
+NO_STEP = StepSize(0, 0, 0, is_decode=False)  # a heartbeat computes nothing
 
 
 class StepTimes:
@@ -57,16 +72,20 @@ class StepTimes:
     def __init__(self, max_limit_s: float) -> None:
         self._max_limit_s = max_limit_s
         self._known: dict[StepSize, float] = {}  # a slowly decaying maximum of each class
+        self._kinds: set[tuple[int, bool]] = set()
 
     def record(self, size: StepSize, seconds: float) -> None:
         """A step of `size` ended after `seconds`."""
-        kind = size.floor
-        self._known[kind] = max(seconds, DECAY * self._known.get(kind, 0.0))
+        floor = size.floor
+        self._known[floor] = max(seconds, DECAY * self._known.get(floor, 0.0))
+        self._kinds |= {size.kind, NO_STEP.kind}  # a group that runs steps answers heartbeats
 
     def limit_s(self, size: StepSize) -> float:
         """How long a step of `size` may take. May be called from any thread."""
+        if size.kind not in self._kinds:
+            return self._max_limit_s
         known = list(self._known.items())  # another thread may be recording
-        expected = min((seconds * size.ratio(kind) for kind, seconds in known), default=inf)
+        expected = min(seconds * size.ratio(floor) for floor, seconds in known)
         return min(max(MIN_LIMIT_S, FACTOR * expected), self._max_limit_s)
 
 

@@ -66,6 +66,10 @@ class Sequence:
         return len(self.token_ids)
 
     @property
+    def is_continuation(self) -> bool:
+        return not self.rank[0]
+
+    @property
     def num_output_tokens(self) -> int:
         return len(self.token_ids) - self.num_prompt_tokens
 

@@ -51,6 +51,11 @@ class WaitingQueue:
         seq.expires_at = inf if deadline_s is None else now + deadline_s
         insort(self._seqs, seq, key=rank_of)
 
+    def ahead_of(self, priority: int) -> list[Sequence]:
+        """The sequences that are served before a request that would be added now."""
+        last = (True, self._clock() + priority * PRIORITY_STEP_S, inf)
+        return [seq for seq in self._seqs if seq.rank <= last]
+
     def put_back(self, seq: Sequence) -> None:
         """A preempted sequence: it keeps its rank."""
         insort(self._seqs, seq, key=rank_of)

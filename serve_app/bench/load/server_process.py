@@ -4,13 +4,14 @@
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,12 +23,18 @@ POLL_S = 0.1
 READY = "moss: ready in "
 
 
+# Below the ports that Linux gives to whoever asks for any, Ray's own processes among them.
+PORTS = range(20_000, 32_768)
+
+
 def free_port() -> int:
-    """A TCP port of loopback that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of loopback that is free now, and that nobody gets by chance."""
+    for _ in range(len(PORTS)):
+        port = random.choice(PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise BenchError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free")
 
 
 class ServerProcess:

@@ -32,6 +32,11 @@ def write_png(file: Path, sections: Sequence[Section]) -> None:
     figure.savefig(file, format="png", dpi=DPI)
 
 
+def is_picture(content: bytes) -> bool:
+    """Whether a file's content is a PNG."""
+    return content.startswith(b"\x89PNG\r\n")
+
+
 def _draw(axes: Any, title: str, chart: Chart) -> None:
     axes.set_title(title, fontsize=9, wrap=True)
     axes.set_xlabel(chart.x)

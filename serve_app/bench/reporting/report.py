@@ -51,6 +51,15 @@ def write_json(
     file.write_text(as_json(sections, machine, command), encoding="utf-8")
 
 
+def is_report(text: bytes) -> bool:
+    """Whether a file's content is what `write_json` writes."""
+    try:
+        report = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(report, dict) and "sections" in report
+
+
 def _fields(section: Section) -> dict[str, Any]:
     charts = [asdict(chart) for chart in section.charts]
     return {"title": section.title, "rows": section.rows, "charts": charts}

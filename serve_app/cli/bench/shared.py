@@ -54,9 +54,11 @@ class Shared:
 
     def check(self) -> None:
         """Raises ConfigError for what would otherwise fail only after the measurement."""
-        for file in (self.json_file, self.png_file):
-            if file is not None and not file.absolute().parent.is_dir():
-                raise ConfigError(f"there is no directory for {file}")
+        from serve_app.bench.reporting.picture import is_picture
+        from serve_app.bench.reporting.report import is_report
+
+        _check_output(self.json_file, is_report)
+        _check_output(self.png_file, is_picture)
         if self.png_file is not None:
             from serve_app.bench.reporting.picture import check_matplotlib
 
@@ -96,6 +98,16 @@ class Shared:
             from serve_app.bench.reporting.picture import write_png
 
             write_png(self.png_file, sections)
+
+
+def _check_output(file: Path | None, is_own: Callable[[bytes], bool]) -> None:
+    """Raises ConfigError if `file` cannot be written, or holds anything but an earlier result."""
+    if file is None:
+        return
+    if not file.absolute().parent.is_dir():
+        raise ConfigError(f"there is no directory for {file}")
+    if file.is_file() and (content := file.read_bytes()) and not is_own(content):
+        raise ConfigError(f"{file} is not a result of moss bench: choose another name")
 
 
 def shared_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,6 +11,7 @@ import click
 
 from moss_tp.errors import MossError
 from serve_app.cli.directory import make_directory
+from serve_app.cli.interrupt import check_interrupts
 from serve_app.cli.serve.address import held_address, url_of
 from serve_app.cli.serve.guard import Guard
 from serve_app.cli.serve.local_server import (
@@ -37,6 +38,7 @@ def command(host: str, port: int, data_dir: Path, **fields: Any) -> None:
         make_directory(data_dir)
         # Before the guard: from the first process on, a signal ends all of them in order.
         with quiet_terminal(log) as terminal, StopSignals(terminal) as stop:
+            check_interrupts()
             for warning in warnings:
                 terminal.say(warning)
             with _errors_in_one_line(terminal, log, stop), Guard():
@@ -52,8 +54,7 @@ def _errors_in_one_line(terminal: Terminal, log: Path, stop: StopSignals) -> Ite
     """
     try:
         yield
-    # While Ray starts, its own SIGTERM handler is installed, which raises SystemExit.
-    except (StopRequested, SystemExit):
+    except StopRequested:
         terminal.say("stopped")
     except Exception as error:
         if isinstance(error, MossError) and not stop.is_requested:

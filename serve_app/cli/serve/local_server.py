@@ -8,8 +8,10 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,26 +19,15 @@ from cluster.launch.local_ray import local_ray
 from moss_tp.errors import MossError
 from serve_app.cli.serve.draining import drained_on_stop
 from serve_app.cli.serve.options import EMBEDDED
+from serve_app.cli.serve.plugin_notes import plugin_notes, remote_asks
 from serve_app.cli.serve.ray_watch import RayDiedError, RayWatch
-from serve_app.deployments.options import FORCE_STOP
-from serve_app.http.proxy import CALLBACK
+from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
 from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.settings import ServeSettings
 
 APP_NAME = "moss"
 POLL_S = 0.2
 PROGRESS_EVERY_S = 10
-# Serve's defaults, which a user's environment may change. Three failed health checks in a row end
-# a proxy; a dead one fails at once, a stopped one after the time-out, and on a busy machine an
-# answer takes most of a second.
-SERVE_ENVIRONMENT = {
-    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
-    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
-    "RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "1",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # five seconds are few on a busy laptop
-    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
-    **dict((CALLBACK, FORCE_STOP)),
-}
 # For Serve to take its replicas down in order; then Ray ends what is left.
 SHUTDOWN_S = 20
 ABORT_S = 3  # while the model loads, nothing has an order to keep
@@ -85,7 +76,8 @@ def local_server(
             check()
             ingress = _deploy(settings, say, check)
             serving.set()
-            with drained_on_stop(ingress, settings.drain_s, say):
+            notes = plugin_notes(remote_asks(APP_NAME, settings.plugin_names), say)
+            with notes, drained_on_stop(ingress, settings.drain_s, say):
                 yield check
 
 
@@ -100,9 +92,19 @@ def _running_serve(host: str, port: int) -> Iterator[threading.Event]:
         yield serving
     finally:
         if not isinstance(sys.exception(), RayDiedError):  # else nothing responds
-            ending = threading.Thread(target=serve.shutdown, name="serve-shutdown", daemon=True)
-            ending.start()
-            ending.join(SHUTDOWN_S if serving.is_set() else ABORT_S)
+            _end_serve(SHUTDOWN_S if serving.is_set() else ABORT_S)
+
+
+def _end_serve(within_s: float) -> None:
+    """`serve.shutdown`, which takes half a minute where a replica does not respond."""
+    context: Any = import_module("ray.serve.context")  # private
+    try:
+        client = context._get_global_client(raise_if_no_controller_running=False)
+        if client is not None:
+            client.shutdown(within_s)  # when it takes longer, it logs that and returns
+        context._disconnect()
+    except Exception:  # it must not hide why the server ends; Ray ends what is left
+        traceback.print_exc()
 
 
 def wait_for_stop(check: Callable[[], None]) -> NoReturn:

@@ -15,7 +15,7 @@ from moss_tp.errors import MossError
 
 NEEDED = ("gcs_server", "raylet")
 WATCH_S = 0.5
-LEAVE_S = 10  # for an orderly end; most calls of a Ray without its GCS never return
+LEAVE_S = 3  # for an orderly end; most calls of a Ray without its GCS never return
 DIED = 1  # exit status
 
 

@@ -16,8 +16,10 @@ before = [os.environ.get(name) for name in VARIABLES]
 from cluster.launch.local_ray import local_ray
 from tests.support.processes import listening_ports
 import psutil
+signal.alarm(10_000)
 with local_ray(num_cpus=2) as temp_dir:
     import ray
+    assert signal.alarm(0) > 9000, "a timer of the caller stays"
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert signal.getsignal(signal.SIGTERM) is handler
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
@@ -33,9 +35,9 @@ print("passed")
 """
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
+        [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
         timeout=280,
@@ -45,10 +47,39 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_ray_is_private_and_leaves_no_process() -> None:
-    shown = run()
+    shown = run(SCRIPT)
     assert shown.stdout == "passed\n", shown.stderr
 
 
 def test_ray_is_private_even_if_it_was_imported_before() -> None:
-    shown = run("imported")
+    shown = run(SCRIPT, "imported")
     assert shown.stdout == "passed\n", shown.stderr
+
+
+SIGNALLED = """
+import os, signal, sys, threading, time
+sys.path.insert(0, ".")
+from cluster.launch.local_ray import local_ray
+received = []
+signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+is_up = threading.Event()
+def send():
+    while not is_up.wait(0.1):
+        os.kill(os.getpid(), signal.SIGTERM)
+sender = threading.Thread(target=send)
+sender.start()
+with local_ray(num_cpus=1):
+    is_up.set()
+    sender.join()
+    time.sleep(4)  # longer than the alarm of Ray's own handler
+    before = len(received)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    assert len(received) == before + 1
+print("passed", before > 5)
+"""
+
+
+def test_a_sigterm_at_any_moment_of_the_start_reaches_our_handler_only() -> None:
+    shown = run(SIGNALLED)
+    assert (shown.returncode, shown.stdout) == (0, "passed True\n"), shown.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import (
@@ -74,6 +74,18 @@ def test_stops_are_blocked_below_min_tokens_and_eos_only_where_it_stops() -> Non
     run(engine)
     blocked = [[row.blocked_ids for row in rows] for rows in executor.rows]
     assert blocked == [[(95, EOS_ID), ()], [(95, EOS_ID), ()], [(), ()], [(), ()]]
+
+
+def test_every_eos_id_of_a_model_ends_a_reply_and_the_first_is_the_regulated_one() -> None:
+    executor = PagedFake(16, 4)
+    ids = ModelIds(FAKE_IDS.vocab_size, (EOS_ID, 95))
+    engine = LLMEngine(fake_config(), executor, FakeTokenizer(), ids)
+    engine.add_request(EngineRequest("a", [1], SamplingParams(min_tokens=2, max_tokens=3)))
+    engine.add_request(EngineRequest("b", [1], SamplingParams(max_tokens=1, ignore_eos=True)))
+    assert [seq.stop_ids for seq in engine.scheduler.waiting] == [{EOS_ID, 95}, set()]
+    run(engine)
+    assert executor.rows[0][0].blocked_ids == (95, EOS_ID)
+    assert [row.eos_id for row in executor.rows[0]] == [EOS_ID, None]
 
 
 def test_every_token_has_its_own_position_even_after_preemption() -> None:

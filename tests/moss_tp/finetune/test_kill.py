@@ -13,7 +13,7 @@ import pytest
 from moss_tp.finetune.manifest import Manifest
 from moss_tp.finetune.output import OutputDir, step_of
 from moss_tp.finetune.settings import FinetuneSettings
-from tests.support.finetune_run import (
+from tests.moss_tp.finetune.tiny_run import (
     Disturbance,
     are_equal,
     exported_weights,
@@ -39,6 +39,7 @@ class Runs:
         # States of steps 2 and 4, so the second replaces the first.
         per_process = dict.fromkeys(["batch_size"], 3 if num_processes == 1 else 1)
         self._settings = make_settings(directory, save_step=2, max_steps=4, **per_process)
+        _write_foreign(self._settings.output_dir)  # an existing directory takes fewer calls
         self.undisturbed = self._run(self._settings)
         self.weights = exported_weights(self._settings)
 

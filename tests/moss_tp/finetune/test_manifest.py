@@ -15,7 +15,7 @@ from moss_tp.finetune.output import OutputDir
 from moss_tp.finetune.recipe import Recipe
 from moss_tp.finetune.settings import FinetuneSettings
 from moss_tp.finetune.trainer import finetune
-from tests.support.finetune_run import make_settings, run_processes
+from tests.moss_tp.finetune.tiny_run import make_settings, run_processes
 
 RECIPE = Recipe({"seed": 1}, {"epochs": 2})
 PROGRESS = Progress(step=6, epoch=1, batch=2)

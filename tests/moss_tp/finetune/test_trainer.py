@@ -21,7 +21,13 @@ from moss_tp.finetune.settings import FinetuneSettings
 from moss_tp.finetune.trainer import finetune
 from moss_tp.model import load_model
 from moss_tp.tokenizer import Tokenizer
-from tests.support.finetune_run import BATCH, NUM_TRAIN, are_equal, exported_weights, make_settings
+from tests.moss_tp.finetune.tiny_run import (
+    BATCH,
+    NUM_TRAIN,
+    are_equal,
+    exported_weights,
+    make_settings,
+)
 from tests.support.published_chat import published_chat
 
 

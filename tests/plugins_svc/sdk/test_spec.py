@@ -18,6 +18,9 @@ class Echo:
         self.num_checks = 0
         self.num_closed = 0
 
+    async def ready(self) -> str:
+        return ""
+
     async def run(self, argument: str) -> PluginOutput:
         return PluginOutput(True, (self.prefix + argument,))
 

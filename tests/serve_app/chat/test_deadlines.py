@@ -12,9 +12,9 @@ from serve_app.chat.turn import TurnDone
 from serve_app.errors import IdempotencyInProgressError, SessionBusyError, StoreUnavailableError
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Session, new_token
+from tests.serve_app.store_server import StoreServer
 from tests.support.chat import Chat
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
-from tests.support.store_server import StoreServer
 
 # Far more than a deadline of these tests, for busy machines, and far less than a nested retry.
 BUSY_S = 12

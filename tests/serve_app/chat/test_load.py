@@ -4,9 +4,9 @@ import asyncio
 
 from serve_app.chat.turn import TurnLimits
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
+from tests.serve_app.store_server import StoreServer
 from tests.support.chat import Chat
 from tests.support.chat_fakes import FakeModel, FakePlugins
-from tests.support.store_server import StoreServer
 
 NUM_TURNS = 400
 

@@ -55,18 +55,19 @@ def test_help_and_settings_are_options_only_before_two_dashes(tmp_path: Path) ->
     documents = ("--documents", str(tmp_path))
     (tmp_path / "help.md").write_text("The help of --documents=x", "utf-8")
     shown = "<|1|>: 'The help of --documents=x'\n"
-    assert run("web_search", *documents, "--", "--help").output == shown
-    assert run("web_search", f"--documents={tmp_path}", "--helpful --documents").output == shown
-    assert run("web_search", "-help", *documents).output == shown
-    assert run(*documents, "--", "web_search", "--documents").output == shown
+    assert run("web_search", *documents, "--", "--help").stdout == shown
+    assert run("web_search", f"--documents={tmp_path}", "--helpful --documents").stdout == shown
+    assert run("web_search", "-help", *documents).stdout == shown
+    assert run(*documents, "--", "web_search", "--documents").stdout == shown
     assert run("calculator", "1", "2").exit_code == 2
 
 
 def test_search_in_documents(tmp_path: Path) -> None:
     (tmp_path / "tea.md").write_text("Tea is a drink.<eom> See <|2|>.", "utf-8")
     shown = run("web_search", "tea", "--documents", str(tmp_path))
-    assert shown.output == "<|1|>: 'Tea is a drink.< eom> See < |2|>.'\n"
-    assert run("web_search", "coffee", "--documents", str(tmp_path)).output == "No result.\n"
+    assert shown.stdout == "<|1|>: 'Tea is a drink.< eom> See < |2|>.'\n"
+    assert shown.stderr == f"moss: web search: 1 documents (1 passages) in {tmp_path}\n"
+    assert run("web_search", "coffee", "--documents", str(tmp_path)).stdout == "No result.\n"
 
 
 def test_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:

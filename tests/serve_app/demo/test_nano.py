@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from moss_tp.config import ModelConfig
 from moss_tp.dialogue import MARKERS
+from moss_tp.errors import ConfigError
 from moss_tp.finetune.conversation import parse_conversation
 from moss_tp.finetune.example import MaskOptions, build_example
 from moss_tp.model import MossForCausalLM
@@ -163,3 +164,14 @@ def test_demo_data_writes_what_finetune_needs(tmp_path: Path) -> None:
     assert len(lines) == len(list(conversations(300, seed=0)))
     ModelConfig.from_dir(tmp_path / "model").check_tp(2)
     assert Tokenizer.from_dir(tmp_path / "model").special_id("<eom>") == 5
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "val.jsonl", "model/config.json"])
+def test_demo_data_overwrites_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    arguments = ["--out", str(tmp_path), "--num", "9", "--num-val", "1", "--tokenizer-num", "9"]
+    result = CliRunner().invoke(demo_data.command, arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert f"{name.split('/')[0]} is there already" in str(result.exception)
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]

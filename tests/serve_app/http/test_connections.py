@@ -17,10 +17,10 @@ from serve_app.chat.turn import TurnLimits
 from serve_app.http.app import create_http_app
 from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
+from tests.serve_app.store_server import StoreServer
 from tests.support.chat_fakes import FakeModel
 from tests.support.http_server import serving
 from tests.support.site import Site, make_site
-from tests.support.store_server import StoreServer
 
 
 async def test_a_stopped_store_is_a_503(tmp_path: Path) -> None:

@@ -66,9 +66,7 @@ def test_retry_after_is_set_where_a_retry_may_help() -> None:
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.4, "1"), (2.1, "3"), (40, "40")])
 def test_an_error_may_know_when_a_retry_helps(seconds: float, header: str) -> None:
-    error = QueueFullError("full")
-    vars(error)["retry_after_s"] = seconds
-    response = to_response(error)
+    response = to_response(QueueFullError("full", seconds))
     assert (response.status_code, response.headers["Retry-After"]) == (429, header)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.serve_app.conftest import PROGRAMS
-from tests.support.store_server import StoreServer
+from tests.serve_app.store_server import StoreServer
 
 
 @pytest.fixture(scope="session", params=PROGRAMS)

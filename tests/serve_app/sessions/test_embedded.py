@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,10 @@ def is_running(pid: int) -> bool:
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
-async def append(store: RedisSessionStore, uid: str, number: int) -> Turn:
+async def append(store: RedisSessionStore, uid: str, number: int, deadline: float = inf) -> Turn:
     lease = Lease(uid, "ann", f"key {number}", new_token())
-    return await store.commit(lease, number, Turn("u", "t", "c", "r", new_token(), lease.key))
+    turn = Turn("u", "t", "c", "r", new_token(), lease.key)
+    return await store.commit(lease, number, turn, deadline)
 
 
 async def read(url: str, uid: str) -> tuple[Turn, ...]:
@@ -48,15 +50,20 @@ async def read(url: str, uid: str) -> tuple[Turn, ...]:
     return session.turns if session else ()
 
 
-async def test_every_write_is_on_disk_before_it_is_acknowledged(store_url: str) -> None:
+async def test_every_write_is_on_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
     """Checks the settings, since only a power loss would show the difference."""
-    async with Redis.from_url(store_url) as raw:
-        for name, value in (
-            ("appendonly", "yes"),
-            ("appendfsync", "always"),
-            ("maxmemory-policy", "noeviction"),
-        ):
-            assert await raw.config_get(name) == {name: value}
+    with EmbeddedStore(tmp_path) as server:
+        async with Redis.from_url(server.url) as raw:
+            await check_settings(raw)
+
+
+async def check_settings(raw: Redis) -> None:
+    for name, value in (
+        ("appendonly", "yes"),
+        ("appendfsync", "always"),
+        ("maxmemory-policy", "noeviction"),
+    ):
+        assert await raw.config_get(name) == {name: value}
 
 
 async def test_turns_survive_a_restart(tmp_path: Path) -> None:
@@ -101,6 +108,20 @@ async def test_kill_9_loses_no_acknowledged_turn(tmp_path: Path) -> None:
         for uid in uids:
             assert len(stored[uid]) > 5
             assert await read(server.url, uid) == tuple(stored[uid])
+
+
+async def test_a_server_that_hangs_is_replaced(tmp_path: Path) -> None:
+    """Long before it would go on by itself, and with every turn."""
+    uid = new_token()
+    with EmbeddedStore(tmp_path) as server:
+        store = RedisSessionStore(server.url)
+        first = await append(store, uid, 0)
+        hung = server.pid
+        os.kill(hung, signal.SIGSTOP)
+        second = await append(store, uid, 1, time.monotonic() + 60)
+        assert server.pid != hung and not is_running(hung)
+        await store.close()
+        assert await read(server.url, uid) == (first, second)
 
 
 def test_a_second_start_on_the_same_directory_is_refused(tmp_path: Path) -> None:
@@ -157,6 +178,7 @@ def test_only_its_user_can_connect(tmp_path: Path) -> None:
 
 
 def test_a_server_that_cannot_start_reports_why_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()  # a store has used the directory
     broken = tmp_path / "appendonlydir"
     broken.mkdir()
     (broken / "appendonly.aof.manifest").write_text("nonsense\n")

@@ -12,7 +12,7 @@ from serve_app.sessions.lane import Lane
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
-from tests.support.store_server import StoreServer
+from tests.serve_app.store_server import StoreServer
 
 ANSWER_S = 5.0
 
@@ -115,14 +115,14 @@ async def test_a_hang_costs_a_deadline_and_not_a_multiple_of_it(own_server: Stor
 async def test_a_commit_waits_behind_no_other_turn(server: StoreServer) -> None:
     """Turns come in faster than they can be opened, and one that was let in ends."""
     store = RedisSessionStore(server.url, StoreSettings(num_connections=1))
-    leases = [Lease(new_token(), "ann", new_token(), new_token()) for _ in range(2000)]
+    leases = [Lease(new_token(), "ann", new_token(), new_token()) for _ in range(1000)]
     mine = leases.pop()
     assert await store.begin(mine, may_create=True)
-    opening = [asyncio.create_task(store.begin(lease, may_create=True)) for lease in leases]
+    steps = [store.begin(lease, soon(120), may_create=True) for lease in leases]
+    opening = [asyncio.create_task(step) for step in steps]
     await asyncio.sleep(0)
     assert await store.renew([mine]) == [True]
-    await store.commit(mine, 0, Turn("hi", "", "", "", "ho", mine.key))
-    assert await store.is_ready()
+    await store.commit(mine, 0, Turn("hi", "", "", "", "ho", mine.key), soon())
     num_open = sum(task.done() for task in opening)
     assert num_open < len(opening) / 2
     assert all(await asyncio.gather(*opening))

@@ -1,16 +1,19 @@
 """The store and a dictionary give the same results, in any order of steps."""
 
 import asyncio
+import time
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from moss_tp.errors import DeadlineExceededError
 from serve_app.errors import IdempotencyInProgressError, SessionBusyError, TurnNotStoredError
-from serve_app.sessions.redis import RedisSessionStore
+from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
+from tests.serve_app.store_server import StoreServer
 
 OWNERS, KEYS, TOKENS = st.sampled_from(["ann", "bob"]), st.sampled_from("abcd"), st.integers(0, 3)
 
@@ -20,12 +23,12 @@ LEASES = st.lists(st.tuples(st.integers(0, 1), KEYS, TOKENS), max_size=3)
 class StoreMachine(RuleBasedStateMachine):
     """Two sessions, two owners, few keys and leases, so that they collide."""
 
-    url = ""
+    server: StoreServer
 
     @initialize()
     def connect(self) -> None:
         self.runner = asyncio.Runner()
-        self.store = RedisSessionStore(self.url)
+        self.store = RedisSessionStore(self.server.url, StoreSettings(lease_s=600))
         self.uids = [new_token(), new_token()]
         self.tokens = [new_token() for _ in range(4)]
         self.owners: dict[str, str] = {}
@@ -99,6 +102,23 @@ class StoreMachine(RuleBasedStateMachine):
         expected = self.turns[uid] if self.owners.get(uid) == owner else []
         assert list(session.turns if session else ()) == expected
 
+    @rule(chat=st.integers(0, 1), key=KEYS, token=TOKENS)
+    def come_too_late(self, chat: int, key: str, token: int) -> None:
+        """A step whose deadline has passed changes nothing."""
+        lease, past = self.lease(chat, "ann", key, token), time.monotonic() - 1
+        with pytest.raises(DeadlineExceededError):
+            self.runner.run(self.store.begin(lease, past, may_create=True))
+        with pytest.raises(TurnNotStoredError):
+            turn = Turn("u", "t", "c", "r", new_token(), key)
+            self.runner.run(self.store.commit(lease, len(self.turns[lease.uid]), turn, past))
+
+    @rule(is_wanted=st.integers(0, 9))
+    def crash(self, is_wanted: int) -> None:
+        """A server that was killed comes back with every turn and every lease."""
+        if is_wanted == 0:
+            self.server.kill()
+            self.server.start()
+
     def forget(self, lease: Lease) -> None:
         if self.held.get(lease.uid) == (lease.token, lease.key):
             del self.held[lease.uid]
@@ -109,7 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.runner.close()
 
 
-def test_the_store_behaves_like_a_dictionary(store_url: str) -> None:
-    StoreMachine.url = store_url
+def test_the_store_behaves_like_a_dictionary(server: StoreServer) -> None:
+    StoreMachine.server = server
     limits = settings(max_examples=40, stateful_step_count=40, deadline=None)
     run_state_machine_as_test(StoreMachine, settings=limits)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moss_tp.engine.running.step_times import FACTOR, MIN_LIMIT_S, StepSize, StepTimes
 from moss_tp.engine.running.step_watch import MAX_TICK_S, TICK_S, StepWatch
 
-SIZE = StepSize(1, 1, 1)
+SIZE = StepSize(1, 1, 1, is_decode=True)
 MAX_LIMIT_S = 60.0
 # A tick is late on a busy machine.
 ticks = st.floats(TICK_S, MAX_TICK_S)

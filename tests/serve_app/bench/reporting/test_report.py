@@ -9,8 +9,8 @@ import pytest
 from moss_tp.errors import ConfigError
 from serve_app.bench.hardware.machine import Machine, measure_machine
 from serve_app.bench.reporting.figures import Chart, Section
-from serve_app.bench.reporting.picture import write_png
-from serve_app.bench.reporting.report import as_json, as_text, describe
+from serve_app.bench.reporting.picture import is_picture, write_png
+from serve_app.bench.reporting.report import as_json, as_text, describe, is_report, write_json
 
 SECTIONS = [
     Section(
@@ -42,6 +42,18 @@ def test_json_holds_rows_charts_machine_and_command() -> None:
     assert report["command"] == ["moss", "bench"]
     assert report["sections"]["decode"]["rows"] == SECTIONS[0].rows
     assert report["sections"]["chat"]["charts"][0]["series"] == {"a": [[1, 2.0]]}
+
+
+def test_results_are_told_from_other_files(tmp_path: Path) -> None:
+    """Only an earlier result may be overwritten."""
+    machine = Machine("cpu", 2, 1, "float32", 1e9, 2e9)
+    write_json(tmp_path / "a.json", SECTIONS, machine, ["moss"])
+    write_png(tmp_path / "a.png", SECTIONS)
+    report, picture = ((tmp_path / name).read_bytes() for name in ("a.json", "a.png"))
+    assert is_report(report)
+    assert not is_report(picture)
+    assert is_picture(picture)
+    assert not is_picture(report)
 
 
 def test_a_picture_has_one_panel_per_chart(tmp_path: Path) -> None:

@@ -108,3 +108,14 @@ def test_an_unknown_engine_setting_is_an_error(model: Path) -> None:
 def test_a_file_without_a_directory_is_an_error_before_the_run(tmp_path: Path, flag: str) -> None:
     with pytest.raises(ConfigError, match="there is no directory for"):
         bench("engine", flag, tmp_path / "missing" / "file")
+
+
+@pytest.mark.parametrize("flag", ["--json", "--png"])
+@pytest.mark.parametrize("content", [b"notes", b"[1]", b'{"a": 1}', b"\xff"])
+def test_a_file_of_somebody_else_is_an_error_before_the_run(
+    tmp_path: Path, flag: str, content: bytes
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ConfigError, match="file is not a result of moss bench"):
+        bench("engine", flag, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == content

@@ -1,7 +1,6 @@
 """Starting and ending a server, on a fake Ray Serve: progress, causes of failure, the end."""
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from serve_app.cli.serve import local_server as module
 from serve_app.cli.serve.local_server import StartError, session_store
 from serve_app.cli.serve.ray_watch import RayDiedError
 from serve_app.cli.serve.stop_signals import StopRequested
+from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
 from serve_app.settings import ServeSettings
 
 SETTINGS = ServeSettings(model="m", store="redis://localhost", tp=2, replicas=3)
@@ -75,8 +75,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     monkeypatch.setattr(serve, "RunTarget", lambda app, name: app)
     monkeypatch.setattr(module, "drained_on_stop", drained_on_stop)
     monkeypatch.setattr(serve, "run_many", run_many)
-    for name in ("start", "shutdown"):
-        monkeypatch.setattr(serve, name, record(name))
+    monkeypatch.setattr(serve, "start", record("start"))
+    monkeypatch.setattr(module, "_end_serve", record("shutdown"))
     monkeypatch.setattr(serve, "status", lambda: made)
     return made
 
@@ -147,27 +147,28 @@ def test_a_failed_start_reports_the_innermost_cause(
     assert fake.calls[-1] == "shutdown"
 
 
-def test_a_serve_that_does_not_end_is_left_to_ray(
+def test_serve_gets_time_to_end_in_order_once_it_serves(
     fake: FakeServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    never = threading.Event()
-    monkeypatch.setattr(serve, "shutdown", never.wait)
-    monkeypatch.setattr(module, "SHUTDOWN_S", 0.05)
+    limits: list[float] = []
+    monkeypatch.setattr(module, "_end_serve", limits.append)
     run(fake)
-    assert fake.calls[-1] == "ray ends"
-    never.set()
+    fake.apps = [FakeApp(ApplicationStatus.DEPLOYING)]
+    with pytest.raises(StopRequested):
+        run(fake, stops_after=2)
+    assert limits == [module.SHUTDOWN_S, module.ABORT_S]
 
 
 def test_serve_gets_our_defaults_but_for_what_the_user_has_set(
     fake: FakeServe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    period, timeout, *_ = module.SERVE_ENVIRONMENT
-    for name in module.SERVE_ENVIRONMENT:
+    period, timeout, *_ = SERVE_ENVIRONMENT
+    for name in SERVE_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(period, "7")
     run(fake)
     assert os.environ[period] == "7"
-    assert os.environ[timeout] == module.SERVE_ENVIRONMENT[timeout]
+    assert os.environ[timeout] == SERVE_ENVIRONMENT[timeout]
 
 
 def test_the_wait_ends_with_what_check_raises() -> None:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import httpx
 import psutil
 import pytest
+from ray import serve
 
 from serve_app.bench.load.server_process import free_port
 from serve_app.cli.serve.address import held_address
-from serve_app.cli.serve.local_server import local_server
+from serve_app.cli.serve.local_server import APP_NAME, local_server
 from serve_app.settings import ServeSettings
-from tests.support.slow_app import slow_app
+from tests.serve_app.cli.serve.slow_app import slow_app
 from tests.support.waiting import wait_until
 
 SETTINGS = ServeSettings(model="m", store="redis://unused", tp=1)
@@ -94,3 +95,18 @@ def test_a_killed_proxy_is_replaced_on_a_port_that_nobody_else_can_take(server: 
         thief.bind(("127.0.0.1", server.port))
     assert wait_until(server._is_listening, RECOVERY_S)
     assert server.post("/unary", "0").json() == "done"
+
+
+def test_a_replica_that_serve_stops_drains_first(server: Running) -> None:
+    """Here in a rolling update."""
+    old = server.replica()
+    with ThreadPoolExecutor(2) as pool:
+        unary = pool.submit(server.post, "/unary", FOREVER)
+        stream = pool.submit(server.post, "/stream", FOREVER)
+        time.sleep(1)  # both are with the replica, and the stream has begun
+        target = serve.RunTarget(slow_app(version=2), name=APP_NAME)
+        serve.run_many([target], wait_for_applications_running=False)
+        answer, events = unary.result(), stream.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+    assert '"code": "draining"' in events.text.removesuffix("\n\n").split("\n\n")[-1]
+    assert server.replica() != old

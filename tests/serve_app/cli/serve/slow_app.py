@@ -12,32 +12,38 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from serve_app.deployments.replica_end import drain_when_stopped
 from serve_app.http.drain import Drain
-from serve_app.http.exchange import EventStream
+from serve_app.http.errors import EXCEPTION_HANDLERS
+from serve_app.http.exchange import EventStream, run_until_disconnect
+
+DRAIN_S = 0.1
 
 
 @serve.ingress()
 class SlowIngress:
     """`GET /pid`, and `POST /unary` and `/stream`, which end after the seconds of their body."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
         self._drain = Drain()
 
     async def __serve_build_asgi_app__(self) -> Starlette:
+        self._stop = asyncio.create_task(drain_when_stopped(self._drain, DRAIN_S))
         return Starlette(
             routes=[
                 Route("/pid", self._pid),
                 Route("/unary", self._unary, methods=["POST"]),
                 Route("/stream", self._stream, methods=["POST"]),
-            ]
+            ],
+            exception_handlers=EXCEPTION_HANDLERS,
         )
 
     async def _pid(self, request: Request) -> Response:
         return JSONResponse(os.getpid())
 
     async def _unary(self, request: Request) -> Response:
-        await asyncio.sleep(float(await request.body()))
-        return JSONResponse("done")
+        work = asyncio.sleep(float(await request.body()), "done")
+        return JSONResponse(await run_until_disconnect(work, request.receive, self._drain))
 
     async def _stream(self, request: Request) -> Response:
         return EventStream(_events(float(await request.body())), 0.1, self._drain)
@@ -49,5 +55,12 @@ async def _events(seconds: float) -> AsyncGenerator[dict[str, Any]]:
     yield {"done": True}
 
 
-def slow_app() -> Application:
-    return serve.deployment(name="Slow", max_ongoing_requests=100)(SlowIngress).bind()
+def slow_app(version: int = 1) -> Application:
+    """Another version replaces the replica.
+
+    Serve waits long for a replica that it stops, so that only its drain can end the turns.
+    """
+    deployment = serve.deployment(
+        name="Slow", max_ongoing_requests=100, graceful_shutdown_timeout_s=600
+    )
+    return deployment(SlowIngress).bind(version)

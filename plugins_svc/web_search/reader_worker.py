@@ -1,0 +1,68 @@
+"""The process that reads documents: `python -m plugins_svc.web_search.reader_worker`.
+
+It limits itself before it reads anything. For each path (a JSON string on a line of stdin) it
+prints JSON lists, one a line: `[title, text]` for each part, then `[reason]`, which is empty if the
+file was read to its end. It exits at end of input, so it cannot outlive its parent.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from plugins_svc.web_search.encodings import UnreadableError
+from plugins_svc.web_search.readers import read_file
+
+MEMORY_BYTES = 1024 * 2**20
+CPU_SECONDS = 60
+
+
+def limit_process() -> None:
+    """Limit this process to MEMORY_BYTES of address space, no written file and no core dump."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_cpu() -> None:
+    """Allow CPU_SECONDS from now on, in case the parent is no longer there to kill us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + CPU_SECONDS, hard))
+
+
+def answer(path: Path) -> Iterator[list[str]]:
+    """The lines for one file, but for the memory's end: that ends the process."""
+    try:
+        for title, text in read_file(path):
+            yield [title, text]
+    except MemoryError:
+        raise
+    except UnreadableError as error:
+        yield [str(error)]
+    except OSError as error:
+        yield [(error.strerror or "unreadable").lower()]
+    except Exception as error:  # a parser may raise any type for a file that is broken
+        yield [f"damaged ({type(error).__name__})"]
+    else:
+        yield [""]
+
+
+def main() -> None:
+    """Answer until the input ends. Exits with status 1 when memory runs out."""
+    limit_process()
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):
+        for line in sys.stdin:
+            limit_cpu()
+            try:
+                for reply in answer(Path(json.loads(line))):
+                    print(json.dumps(reply), file=out, flush=True)
+            except MemoryError:
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

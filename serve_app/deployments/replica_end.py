@@ -1,0 +1,32 @@
+"""Drains an ingress replica that Serve takes down: a rolling update, or fewer replicas.
+
+Serve waits for the requests of such a replica and then kills it, but tells it nothing before. So
+the replica asks Ray for the actor that it runs in, which is private.
+"""
+
+import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from serve_app.http.drain import Drain
+
+POLL_S = 0.5
+# What a replica gets beyond the time to drain, to end the turns that it cuts.
+CUT_S = 10
+
+
+def is_being_stopped() -> bool:
+    """Whether Serve has begun to stop the replica in this process."""
+    worker: Any = import_module("ray._private.worker").global_worker
+    replica = getattr(worker.actors.get(worker.actor_id), "_replica_impl", None)
+    return bool(getattr(replica, "_shutting_down", False))
+
+
+async def drain_when_stopped(
+    drain: Drain, within_s: float, is_stopped: Callable[[], bool] = is_being_stopped
+) -> None:
+    """Returns when no turn runs any more."""
+    while not is_stopped():
+        await asyncio.sleep(POLL_S)
+    await drain.finish(within_s)

@@ -1,0 +1,18 @@
+"""What Serve's own actors, controller and proxies, read from the environment when they start.
+
+`moss serve` sets it unless the user has; on a cluster it stands in the head's start command. Three
+failed health checks in a row end a proxy: a dead one fails at once, a stopped one after the
+time-out, and on a busy machine a response takes most of a second.
+"""
+
+from serve_app.deployments.options import FORCE_STOP
+from serve_app.http.proxy import CALLBACK
+
+SERVE_ENVIRONMENT = {
+    **dict((FORCE_STOP, CALLBACK)),
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
+    "RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "1",  # for one that does not respond
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # five seconds are few on a busy laptop
+    "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
+}

@@ -1,0 +1,203 @@
+"""An engine of known speeds on a clock of its own: who is refused, and when the others start."""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.request import EngineRequest
+from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.speeds import NUM_STEPS
+from moss_tp.errors import QueueFullError
+from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling_params import SamplingParams
+from tests.moss_tp.engine.scheduling.paged_fake import (
+    FAKE_IDS,
+    FakeTokenizer,
+    PagedFake,
+    fake_config,
+)
+
+STEP_S = 0.05
+PROMPT_TOKEN_S = 0.01
+PARAMS = SamplingParams(max_tokens=10, ignore_eos=True)
+
+
+class TimedFake(PagedFake):
+    """Takes what a step would take, on a clock of its own."""
+
+    def __init__(self, num_blocks: int = 200) -> None:
+        super().__init__(num_blocks, block_size=4)
+        self.now = 1000.0
+        self.delays: list[float] = []  # of the next steps
+
+    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
+        lens = batch.query_lens.tolist()
+        num_decodes = lens.count(1)
+        self.now += STEP_S * bool(num_decodes) + PROMPT_TOKEN_S * (sum(lens) - num_decodes)
+        self.now += self.delays.pop() if self.delays else 0.0
+        return super().execute(batch, rows)
+
+
+class Server:
+    """An engine on the clock of its executor, and when each request got its first token."""
+
+    def __init__(self, num_blocks: int = 200, **changes: object) -> None:
+        self.executor = TimedFake(num_blocks)
+        settings = {"max_num_seqs": 4, "num_speculative_tokens": 0, **changes}
+        config = fake_config(**settings)
+        clock = lambda: self.executor.now  # noqa: E731
+        self.engine = LLMEngine(config, self.executor, FakeTokenizer(), FAKE_IDS, clock)
+        self.begun: dict[str, float] = {}
+
+    def say(self, name: str, deadline_s: float | None = None, **changes: object) -> None:
+        prompt = [sum(map(ord, name)) % 97, *map(int, f"{len(self.begun):05}"), 1]
+        request = EngineRequest(name, prompt, PARAMS, deadline_s=deadline_s)
+        self.engine.add_request(replace(request, **changes))  # type: ignore[arg-type]
+
+    def step(self) -> None:
+        for name, _ in self.engine.step():
+            self.begun.setdefault(name, self.executor.now)
+
+    def finish(self) -> None:
+        while self.engine.has_work:
+            self.step()
+
+    def warm_up(self) -> None:
+        for i in range(8):
+            self.say(f"warm {i}")
+        self.finish()
+
+
+def test_an_idle_engine_never_refuses() -> None:
+    server = Server()
+    server.executor.delays = [1000.0] * 200  # whatever was measured
+    server.warm_up()
+    server.say("a", deadline_s=1e-9)
+    assert server.engine.expected_wait_s() > 1
+    with pytest.raises(QueueFullError):
+        server.say("b", deadline_s=1e-9)
+
+
+def test_before_anything_was_measured_all_are_admitted() -> None:
+    server = Server()
+    for i in range(100):
+        server.say(str(i), deadline_s=0.001)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 5), st.floats(0.3, 20)), min_size=1, max_size=120),
+    max_num_seqs=st.integers(1, 6),
+    num_hung=st.integers(0, 3),
+)
+def test_what_is_admitted_starts_in_time(
+    arrivals: list[tuple[int, float]], max_num_seqs: int, num_hung: int
+) -> None:
+    """Each after a number of steps, and with a deadline. The last steps before them hung."""
+    server = Server(max_num_seqs=max_num_seqs)
+    server.executor.delays = [0.0] * 40 + [40.0] * num_hung
+    for _ in range(8):
+        server.warm_up()
+    starts_by: dict[str, float] = {}
+    for number, (steps_before, deadline_s) in enumerate(arrivals):
+        for _ in range(steps_before):
+            server.step()
+        now, wait = server.executor.now, server.engine.expected_wait_s()
+        try:
+            server.say(str(number), deadline_s)
+        except QueueFullError as error:
+            assert wait > deadline_s
+            assert error.retry_after_s >= 1
+        else:
+            assert wait <= deadline_s
+            starts_by[str(number)] = now + 1.2 * deadline_s
+    server.finish()
+    tolerance = 4 * STEP_S + 20 * PROMPT_TOKEN_S
+    late = {
+        name: server.begun[name] - end
+        for name, end in starts_by.items()
+        if server.begun[name] > end + tolerance
+    }
+    assert not late
+
+
+@pytest.mark.parametrize("num_ahead", [10, 40, 150])
+def test_the_wait_is_that_of_the_simulated_server(num_ahead: int) -> None:
+    server = Server()
+    for _ in range(30):
+        server.warm_up()
+    for i in range(num_ahead):
+        server.say(str(i), deadline_s=1000)
+    server.step()
+    wait, now = server.engine.expected_wait_s(), server.executor.now
+    server.say("last", deadline_s=1000)
+    server.finish()
+    assert wait == pytest.approx(server.begun["last"] - now, rel=0.3)
+
+
+def test_a_refused_request_is_told_when_to_come_back() -> None:
+    server = Server()
+    for _ in range(30):
+        server.warm_up()
+    for i in range(60):
+        server.say(str(i), deadline_s=1000)
+    with pytest.raises(QueueFullError) as refused:
+        server.say("refused", deadline_s=2)
+    again = pickle.loads(pickle.dumps(refused.value))
+    assert again.retry_after_s == refused.value.retry_after_s > 1
+    back_at = server.executor.now + refused.value.retry_after_s
+    while server.executor.now < back_at:
+        server.step()
+    server.say("refused", deadline_s=2 + 0.3 * refused.value.retry_after_s)
+
+
+def test_a_request_without_a_deadline_has_the_engines_bound() -> None:
+    server = Server(max_queue_s=2)
+    server.warm_up()
+    with pytest.raises(QueueFullError, match="its limit is 2 s"):
+        for i in range(1000):
+            server.say(str(i))
+    assert not server.engine.can_add
+    server.say("urgent", priority=-50)
+    server.say("pass 2", is_continuation=True)
+    server.say("resumed", output_ids=[1])
+    server.finish()
+    assert server.engine.can_add
+
+
+def test_after_a_hang_of_every_remembered_step_the_queue_opens_again() -> None:
+    """The measurement is wrong for as long as nothing better was measured, not longer."""
+    server = Server()
+    server.executor.delays = [30.0] * 300
+    while server.executor.delays:
+        server.warm_up()
+    server.say("a", deadline_s=5)
+    with pytest.raises(QueueFullError):
+        for i in range(10):
+            server.say(str(i), deadline_s=5)
+    for _ in range(NUM_STEPS):
+        server.finish()
+        server.warm_up()
+    for i in range(10):
+        server.say(f"again {i}", deadline_s=5)
+
+
+def test_few_blocks_make_the_wait_longer() -> None:
+    """Slots for all, blocks for two."""
+    few, many = Server(num_blocks=8, max_num_seqs=32), Server(max_num_seqs=32)
+    for server in (few, many):
+        for _ in range(30):
+            server.warm_up()
+        for i in range(20):
+            server.say(str(i), deadline_s=1000)
+        server.step()
+    wait, now = few.engine.expected_wait_s(), few.executor.now
+    assert wait > 5 * many.engine.expected_wait_s()
+    few.say("last", deadline_s=1000)
+    few.finish()
+    assert wait == pytest.approx(few.begun["last"] - now, rel=0.4)
