@@ -157,7 +157,7 @@ STEPS = {
     "decodes": ([(1, 7), (1, 20)], [(1, 30), (1, 2)], True),
     "longer tables": ([(1, 7), (1, 20)], [(1, 90), (1, 2)], True),
     "more splits": ([(1, 7), (1, 20)], [(1, 700), (1, 2)], False),
-    "as many rows, drafted": ([(1, 7), (1, 20)], [(2, 30)], True),
+    "as many rows, drafted": ([(1, 7), (1, 20)], [(2, 30)], False),
     "prefills": ([(12, 30), (1, 7)], [(12, 55), (1, 5)], True),
     "other sequences, one tile": ([(12, 30), (1, 7)], [(1, 5), (12, 55)], True),
     "another cut": ([(12, 30), (1, 7)], [(2, 5), (11, 55)], False),

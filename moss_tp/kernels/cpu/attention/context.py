@@ -24,17 +24,15 @@ from moss_tp.kernels.cpu.attention.products import PANELS
 from moss_tp.kernels.cpu.attention.scratch import Scratch, width_of
 from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
 from moss_tp.native.compiled import exact_inlined
-from moss_tp.native.dtypes import INT8
 from moss_tp.native.llvm import FP32_BYTES
 from moss_tp.native.memory import fp32_at, int64_at, prefetch, uint16_at
 from moss_tp.native.vectors import CACHE_LINE
 
 
 @exact_inlined
-def is_direct(cells: Cells, dtype: int) -> bool:
-    """Whether the products read the cache itself, whose elements they take as `dtype`."""
-    is_whole = cells.block_size % PANEL == 0 and cells.head_dim % PANEL == 0
-    return cells.dtype == dtype and is_whole
+def is_whole(cells: Cells) -> bool:
+    """Whether cells consist of whole panels, of tokens in K and of a head's elements in V."""
+    return cells.block_size % PANEL == 0 and cells.head_dim % PANEL == 0
 
 
 @exact_inlined
@@ -81,6 +79,17 @@ def prefetch_tokens(cells: Cells, block_table: Any, start: int, stop: int) -> No
         start += run
 
 
+@exact_inlined
+def load_scales(scratch: Scratch, cells: Cells, block_table: Any, start: int, count: int) -> None:
+    """The scales of INT8 tokens."""
+    for i in range(count):
+        number = (start + i) // cells.block_size
+        offset = start + i - number * cells.block_size
+        place = find_scales(cells, find_cell(cells, block_table[number])) + offset * FP32_BYTES
+        fp32_at(scratch.key_scales)[i] = fp32_at(cells.k_cache + place)[0]
+        fp32_at(scratch.value_scales)[i] = fp32_at(cells.v_cache + place)[0]
+
+
 def make_pack(operands: Operands) -> Any:
     """`pack(scratch, cells, block_table, start, count, following, ahead, seen)`: packs the `count`
     tokens from `start` on, and prefetches CHUNK tokens of `following` from `ahead` on, up to
@@ -106,12 +115,6 @@ def make_pack(operands: Operands) -> Any:
             cell = find_cell(cells, block_table[number])
             pack_keys(scratch.keys, cells, cell, offset, run, i)
             pack_values(scratch.values, scratch.row, cells, cell, offset, run, i)
-            if cells.dtype == INT8:
-                scales = find_scales(cells, cell) + offset * FP32_BYTES
-                for token in range(run):
-                    keys, values = cells.k_cache + scales, cells.v_cache + scales
-                    fp32_at(scratch.key_scales)[i + token] = fp32_at(keys)[token]
-                    fp32_at(scratch.value_scales)[i + token] = fp32_at(values)[token]
             i += run
 
     return pack

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from moss_tp.kernels.cpu.attention.cache_rows import store_row
+from moss_tp.kernels.cpu.attention.products import Shape, shapes_of
 from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_FP32, FMA_X16_FP32, MulAdd
 from moss_tp.native.bf16 import bf16_to_fp32, fp16_to_fp32, fp32_to_bits
 from moss_tp.native.compiled import inner
@@ -29,7 +30,14 @@ class Operands:
     dtype: int  # of the elements
     score_panels: tuple[int, ...]
     value_panels: tuple[int, ...]
+    widened: tuple[int, ...]  # other dtypes that a single query reads without packing them
     convert: Any  # (source, dtype, count, out): elements of the cache, by address
+
+    def shapes(self, panels: tuple[int, ...]) -> list[Shape]:
+        single = panels[:2]
+        return shapes_of(panels, self.dtype) + [
+            shape for dtype in self.widened for shape in shapes_of(single, dtype)
+        ]
 
     @property
     def max_queries(self) -> int:
@@ -73,11 +81,14 @@ def _to_bf16(source: int, dtype: int, count: int, out: int) -> None:
         store_row(wide, out, count, BF16)
 
 
+_NARROW = (BF16, FP16, INT8)
+_X16_SCORES, _X16_VALUES, _X8 = (0, 4, 4, 0, 4, 0, 4), (0, 16, 8, 0, 4, 0, 4), (0, 4, 2, 0, 1)
+
 if has_cpu_feature("avx512f"):
-    FMA = Operands(FMA_X16_FP32, FP32, (0, 4, 4, 0, 4, 0, 4), (0, 16, 8, 0, 4, 0, 4), _to_fp32)
+    FMA = Operands(FMA_X16_FP32, FP32, _X16_SCORES, _X16_VALUES, _NARROW, _to_fp32)
 else:
-    FMA = Operands(FMA_X8_FP32, FP32, (0, 4, 2, 0, 1), (0, 4, 2, 0, 1), _to_fp32)
-DOT = Operands(DOT_X16_BF16, BF16, (0, 4, 4, 0, 4, 0, 4), (0, 16, 8, 0, 4, 0, 4), _to_bf16)
+    FMA = Operands(FMA_X8_FP32, FP32, _X8, _X8, _NARROW, _to_fp32)
+DOT = Operands(DOT_X16_BF16, BF16, _X16_SCORES, _X16_VALUES, (INT8,), _to_bf16)
 
 
 def best_operands(has_bf16: bool, head_dim: int) -> Operands:

@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 from numba import types
 
+from moss_tp.kernels.cpu.attention.panel_loads import load_panel, panel_bytes
 from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES, MulAdd
+from moss_tp.native.compiled import exact_inlined
 from moss_tp.native.llvm import (
     FP32_BYTES,
     I64,
@@ -31,21 +33,26 @@ from moss_tp.native.vectors import element_pointer, load_vector, store_vector
 CHUNK = 64  # tokens; chunks begin at its multiples
 PANELS = CHUNK // PANEL
 UNROLL = 4
-SHAPE_KEY = 100
 PREFETCH_QUERIES = 2  # products of at most so many also prefetch what follows
-
-_WORDS = PANEL * FP32_BYTES  # bytes of a panel's K step
 
 
 class Shape(NamedTuple):
-    """Queries and panels whose sums fit into the registers."""
+    """Queries and panels whose sums fit into the registers, and the dtype of the panels."""
 
     queries: int
     panels: int
+    dtype: int
 
     @property
     def key(self) -> int:
-        return self.queries * SHAPE_KEY + self.panels
+        return _shape_key(*self)
+
+
+def _shape_key(queries: int, panels: int, dtype: int) -> int:
+    return (dtype * 100 + queries) * 100 + panels
+
+
+shape_key = exact_inlined(_shape_key)
 
 
 class _Steps(NamedTuple):
@@ -57,10 +64,10 @@ class _Steps(NamedTuple):
     w_step: Any
 
 
-def shapes_of(panels: Sequence[int]) -> list[Shape]:
+def shapes_of(panels: Sequence[int], dtype: int) -> list[Shape]:
     """All powers of two of panels, up to the most that each number of queries may have."""
     return [
-        Shape(queries, 1 << exponent)
+        Shape(queries, 1 << exponent, dtype)
         for queries, most in enumerate(panels)
         for exponent in range(most.bit_length())
     ]
@@ -87,6 +94,7 @@ def make_score(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
             def emit(shape: Shape) -> None:
                 sums = _Sums(builder, mul_add, shape, scores, i64(CHUNK * FP32_BYTES))
                 sums.clear()
+                step_bytes = i64(panel_bytes(mul_add, shape.dtype))
                 tables = [
                     [_load_address(builder, table, i64(i)) for i in range(shape.panels)]
                     for table in (keys, ahead)
@@ -94,10 +102,10 @@ def make_score(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
 
                 def find(step: Any) -> _Steps:
                     x = builder.add(q, builder.mul(step, i64(X_STEP_BYTES)))
-                    offset = builder.mul(step, i64(_WORDS))
+                    offset = builder.mul(step, step_bytes)
                     w, prefetched = ([builder.add(a, offset) for a in table] for table in tables)
                     rows = _strided(builder, x, q_stride, shape.queries)
-                    return _Steps(rows, w, prefetched, i64(_WORDS))
+                    return _Steps(rows, w, prefetched, step_bytes)
 
                 sums.add(steps, find)
                 sums.store()
@@ -112,7 +120,8 @@ def make_score(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
 
 def make_accumulate(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
     """`accumulate(key, weights, values, ahead, column, step_bytes, steps, sums, stride)`: `values`
-    and `ahead` are arrays of addresses, one for PANEL tokens; columns begin `column` bytes on."""
+    and `ahead` are arrays of addresses, one for PANEL tokens; their columns begin
+    `column` bytes on."""
     run = PANEL // mul_add.x_per_step  # K steps of PANEL tokens
 
     @intrinsic
@@ -133,8 +142,9 @@ def make_accumulate(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
             weight_stride = i64(CHUNK // mul_add.x_per_step * X_STEP_BYTES)
 
             def emit(shape: Shape) -> None:
-                sums = _Sums(builder, mul_add, shape, builder.add(out, column), stride)
+                sums = _Sums(builder, mul_add, shape, out, stride)
                 sums.load()
+                panel_stride = i64(panel_bytes(mul_add, shape.dtype))
 
                 def find(step: Any) -> _Steps:
                     x = builder.add(weights, builder.mul(step, i64(X_STEP_BYTES)))
@@ -146,8 +156,8 @@ def make_accumulate(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
                     )
                     return _Steps(
                         _strided(builder, x, weight_stride, shape.queries),
-                        _strided(builder, w, i64(_WORDS), shape.panels),
-                        _strided(builder, prefetched, i64(_WORDS), shape.panels),
+                        _strided(builder, w, panel_stride, shape.panels),
+                        _strided(builder, prefetched, panel_stride, shape.panels),
                         step_bytes,
                     )
 
@@ -214,7 +224,7 @@ class _Sums:
         weights = [
             vector
             for w in where.w
-            for vector in mul_add.load_weights(builder, builder.add(w, w_offset), i64(0))
+            for vector in load_panel(builder, mul_add, builder.add(w, w_offset), self._shape.dtype)
         ]
         if self._shape.queries <= PREFETCH_QUERIES:
             for address in where.ahead:

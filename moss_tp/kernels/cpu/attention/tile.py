@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from moss_tp.kernels.cpu.attention.context import is_direct, locate, locate_packed, make_pack
+from moss_tp.kernels.cpu.attention.cache_rows import row_bytes
+from moss_tp.kernels.cpu.attention.context import (
+    is_whole,
+    load_scales,
+    locate,
+    locate_packed,
+    make_pack,
+)
 from moss_tp.kernels.cpu.attention.layout import Cells
 from moss_tp.kernels.cpu.attention.operands import Operands
 from moss_tp.kernels.cpu.attention.plan import Tile
@@ -10,10 +17,9 @@ from moss_tp.kernels.cpu.attention.products import (
     CHUNK,
     PANELS,
     PREFETCH_QUERIES,
-    SHAPE_KEY,
     make_accumulate,
     make_score,
-    shapes_of,
+    shape_key,
 )
 from moss_tp.kernels.cpu.attention.scratch import TABLE_BYTES, Scratch, width_of
 from moss_tp.kernels.cpu.attention.softmax import (
@@ -75,18 +81,26 @@ def _prefetch_part(ahead: int, size: int, part: int, parts: int) -> None:
 
 
 def make_score_chunk(operands: Operands) -> Any:
-    """`score_chunk(scratch, queries, panels, head_dim, table, ahead)`: `queries` is a range."""
+    """`score_chunk(scratch, first, stop, panels, head_dim, dtype, table, ahead)` for the queries
+    from `first` up to `stop`; `dtype` is that of the keys."""
     most, most_panels = operands.max_queries, operands.score_panels
     per_step = operands.per_step
-    score = make_score(operands.mul_add, shapes_of(most_panels))
+    score = make_score(operands.mul_add, operands.shapes(most_panels))
 
     @exact_inlined
     def score_chunk(
-        scratch: Scratch, first: int, stop: int, panels: int, head_dim: int, table: int, ahead: int
+        scratch: Scratch,
+        first: int,
+        stop: int,
+        panels: int,
+        head_dim: int,
+        dtype: int,
+        table: int,
+        ahead: int,
     ) -> None:
         steps = head_dim // per_step
-        row_bytes = steps * X_STEP_BYTES
-        start, size = first, PANEL * row_bytes
+        query_bytes = steps * X_STEP_BYTES
+        start, size = first, PANEL * query_bytes
         while first < stop:
             count = _queries_at_once(stop - first, most)
             if count > PREFETCH_QUERIES:
@@ -97,9 +111,9 @@ def make_score_chunk(operands: Operands) -> Any:
                 while width > panels - panel:
                     width //= 2
                 score(
-                    count * SHAPE_KEY + width,
-                    scratch.q + first * row_bytes,
-                    row_bytes,
+                    shape_key(count, width, dtype),
+                    scratch.q + first * query_bytes,
+                    query_bytes,
                     table + panel * INT_BYTES,
                     ahead + panel * INT_BYTES,
                     steps,
@@ -112,16 +126,23 @@ def make_score_chunk(operands: Operands) -> Any:
 
 
 def make_accumulate_chunk(operands: Operands) -> Any:
-    """`accumulate_chunk(scratch, first, stop, tokens, head_dim, step_bytes, table, ahead)`."""
+    """`accumulate_chunk(scratch, first, stop, tokens, head_dim, dtype, table, ahead)`."""
     most, most_panels = operands.max_queries, operands.value_panels
     per_step = operands.per_step
-    accumulate = make_accumulate(operands.mul_add, shapes_of(most_panels))
+    accumulate = make_accumulate(operands.mul_add, operands.shapes(most_panels))
 
     @exact_inlined
     def accumulate_chunk(
-        scratch: Scratch, first: int, stop: int, tokens: int, head_dim: int, table: int, ahead: int
+        scratch: Scratch,
+        first: int,
+        stop: int,
+        tokens: int,
+        head_dim: int,
+        dtype: int,
+        table: int,
+        ahead: int,
     ) -> None:
-        width = width_of(head_dim)
+        width, element_bytes = width_of(head_dim), row_bytes(1, dtype)
         panels, steps = width // PANEL, -(-tokens // per_step)
         stride = width * FP32_BYTES
         while first < stop:
@@ -132,14 +153,14 @@ def make_accumulate_chunk(operands: Operands) -> Any:
                 while own > panels - panel:
                     own //= 2
                 accumulate(
-                    count * SHAPE_KEY + own,
+                    shape_key(count, own, dtype),
                     scratch.weights + first * (CHUNK // per_step) * X_STEP_BYTES,
                     table + PANELS * INT_BYTES,
                     ahead + PANELS * INT_BYTES,
-                    panel * PANEL * X_STEP_BYTES,
-                    width * X_STEP_BYTES,
+                    panel * PANEL * per_step * element_bytes,
+                    width * per_step * element_bytes,
                     steps,
-                    scratch.sums + first * stride,
+                    scratch.sums + first * stride + panel * PANEL * FP32_BYTES,
                     stride,
                 )
                 panel += own
@@ -189,6 +210,7 @@ def make_attend_span(operands: Operands) -> Any:
     to the tokens `span`, which begins at a multiple of CHUNK, as far as they see them. `following`
     is what is read next, to be prefetched."""
     most, per_step, dtype = operands.max_queries, operands.per_step, operands.dtype
+    widened = operands.widened
     score_chunk, accumulate_chunk = make_score_chunk(operands), make_accumulate_chunk(operands)
     softmax_plain, softmax_scaled = (make_softmax_chunk(operands, has) for has in (False, True))
     pack = make_pack(operands)
@@ -204,7 +226,9 @@ def make_attend_span(operands: Operands) -> Any:
     ) -> None:
         (start, stop), head_dim = span, cells.head_dim
         seen = tile.context + tile.num_rows - 1
-        reads_cache = is_direct(cells, dtype)
+        is_single = tile.num_rows == 1 and cells.dtype in widened
+        reads_cache = is_whole(cells) and (cells.dtype == dtype or is_single)
+        read_dtype = cells.dtype if reads_cache else dtype
         table, ahead = scratch.tables, scratch.tables + TABLE_BYTES
         if reads_cache:
             locate(cells, block_table, start, stop, table)
@@ -219,15 +243,18 @@ def make_attend_span(operands: Operands) -> Any:
             else:
                 pack(scratch, cells, block_table, start, tokens, then, position, seen)
             # Queries before it see nothing of this chunk. (A shape's queries stay together.)
-            first = max(0, start - tile.context + 1) // most * most
+            first, rows = max(0, start - tile.context + 1) // most * most, tile.num_rows
             panels = -(-tokens // PANEL)
-            score_chunk(scratch, first, tile.num_rows, panels, head_dim, table, ahead)
+            score_chunk(scratch, first, rows, panels, head_dim, read_dtype, table, ahead)
             visible = tile.context + first - start
             if cells.dtype == INT8:
-                softmax_scaled(scratch, first, tile.num_rows, visible, head_dim)
+                load_scales(scratch, cells, block_table, start, tokens)
+                softmax_scaled(scratch, first, rows, visible, head_dim)
             else:
-                softmax_plain(scratch, first, tile.num_rows, visible, head_dim)
-            accumulate_chunk(scratch, first, tile.num_rows, tokens, head_dim, table, ahead)
+                softmax_plain(scratch, first, rows, visible, head_dim)
+            accumulate_chunk(
+                scratch, first, tile.num_rows, tokens, head_dim, read_dtype, table, ahead
+            )
             table, ahead = ahead, table
             start += CHUNK
 
