@@ -5,6 +5,7 @@ from collections.abc import Callable
 from moss_tp.config import ModelConfig
 from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.running.executor import MakeExecutor, find_executor
+from moss_tp.engine.running.warm_up import warm_up
 from moss_tp.engine_config import EngineConfig
 from moss_tp.tokenizer import Tokenizer
 
@@ -14,12 +15,14 @@ def build_engine(
     executor: str | MakeExecutor = "local",
     on_death: Callable[[str], None] | None = None,
     tokenizer: Tokenizer | None = None,
+    *,
+    is_warm: bool = False,
 ) -> LLMEngine:
     """Loads `config.model`, a local directory, on every rank.
 
     `executor` is a registered name or makes the executor from the resolved config. `on_death` is
     called with a reason, from any thread, as soon as a rank is lost, even while a step hangs.
-    Pass `tokenizer` if it is already loaded.
+    Pass `tokenizer` if it is already loaded. With `is_warm` it has run a few steps, see `warm_up`.
 
     Raises ConfigError and CheckpointError, before any rank is started where possible. If it
     raises, all ranks have ended.
@@ -34,7 +37,10 @@ def build_engine(
         if on_death is not None:
             started.watch(on_death)
         ids = ModelIds(model.vocab_size, tokenizer.eos_ids)
-        return LLMEngine(resolved, started, tokenizer, ids)
+        engine = LLMEngine(resolved, started, tokenizer, ids)
+        if is_warm:
+            warm_up(started, resolved)
+        return engine
     except BaseException:
         started.close()
         raise

@@ -14,6 +14,7 @@ from typing import Any
 from moss_tp.dialogue import Segment, parse_segment
 from moss_tp.errors import MossError
 from moss_tp.json_file import JSONError, parse_json
+from moss_tp.lfs import check_not_pointer
 
 
 class ConversationError(MossError):
@@ -46,7 +47,8 @@ def parse_conversation(published: Mapping[str, Any]) -> Conversation:
 def read_conversations(path: Path) -> Iterator[Conversation]:
     """Conversations of a .jsonl file (one a line), a .json file (one) or a folder of the latter.
 
-    Blank lines are skipped. Raises ConversationError, which names file and line.
+    Blank lines are skipped. Raises ConversationError, which names file and line, and
+    CheckpointError for a git-LFS pointer.
     """
     try:
         if path.is_dir():
@@ -62,6 +64,7 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
 
 def _read_lines(path: Path) -> Iterator[Conversation]:
     """Lines end at a newline only: U+2028 and U+0085 are text."""
+    check_not_pointer(path)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if number == 1 and line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
 from moss_tp.config import ModelConfig
-from moss_tp.errors import ConfigError
+from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.finetune.checkpoint import export_model, load_state, save_state, together
 from moss_tp.finetune.dataset import LengthGroupedBatches, SFTDataset, collate
 from moss_tp.finetune.example import MaskOptions
@@ -59,6 +59,11 @@ class Trainer:
         config = ModelConfig.from_dir(settings.model)
         self.max_seq_len = min(settings.max_seq_len, config.max_position_embeddings)
         self.tokenizer = Tokenizer.from_dir(settings.model)
+        if self.tokenizer.vocab_size > config.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer in {settings.model} has {self.tokenizer.vocab_size} tokens, the "
+                f"model only {config.vocab_size}"
+            )
         self.train = self._dataset("train")
         self.batches = LengthGroupedBatches(self.train.lengths, settings.batch_size, settings.seed)
         self.eval_loader = self._eval_loader()

@@ -12,7 +12,6 @@ from cluster.ranks.group import WorkerGroup
 from moss_tp.config import resolve_model
 from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.build import build_engine
-from moss_tp.engine.warm_up import warm_up
 from serve_app.settings import ServeSettings
 
 
@@ -27,8 +26,9 @@ def start_engine(
     """
     try:
         config = settings.engine_config(str(resolve_model(settings.model)))
-        engine = build_engine(config, lambda resolved: RayExecutor(resolved, group), on_death)
-        warm_up(engine.executor, engine.config)
+        engine = build_engine(
+            config, lambda resolved: RayExecutor(resolved, group), on_death, is_warm=True
+        )
     except BaseException:
         group.close()
         raise

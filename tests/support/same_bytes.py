@@ -4,7 +4,7 @@ A way is a function of a `Bench`, which makes engines of any settings on one loa
 yields names of requests and what they replied, to be compared with what they reply alone.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -158,12 +158,13 @@ def _in_chunks(bench: Bench, size: int) -> Replies:
 def cached_at_every_length(bench: Bench) -> Replies:
     """Every prefix of full blocks is computed by a request of its own, then found."""
     one = SamplingParams(max_tokens=1)
-    for i, request in enumerate(bench.requests[:: 1 if bench.block_size > 4 else 6]):
-        number = bench.requests.index(request)
+    for number, request in enumerate(bench.requests):
+        if bench.block_size == 1 and number % 6:
+            continue  # there are so many lengths
         lengths = range(bench.block_size, len(request.prompt_ids), bench.block_size)
         first, then = [], []
         for n in lengths:
-            name = f"{i}-{n}"
+            name = f"{number}-{n}"
             first.append(EngineRequest(name, request.prompt_ids[:n], one, salt=name))
             then.append(replace(request, request_id=name, salt=name))
         with bench.engine() as engine:
@@ -183,21 +184,17 @@ def preempted(bench: Bench) -> Replies:
 
 def resumed(bench: Bench) -> Replies:
     """On an engine that knows nothing of them; once more after it computed them itself."""
-    cut = list(told(bench))
     with bench.engine() as engine:
-        for again in ("", "again"):
-            wanted = [replace(one, request_id=one.request_id + again) for _, _, one in cut]
-            replies = run(engine, wanted)
-            yield from ((i, k, reply) for (i, k, _), reply in zip(cut, replies, strict=True))
+        for _ in range(2):
+            yield from _resumed(engine, told(bench))
 
 
 def resumed_on_cached_replies(bench: Bench) -> Replies:
     """The blocks of the told tokens were computed as a reply."""
     with bench.engine() as engine:
         run(engine, bench.requests)
-        for i, k, request in told(bench):
-            (reply,) = run(engine, [replace(request, salt=f"{i}")])
-            yield i, k, reply
+        cut = [(i, k, replace(request, salt=f"{i}")) for i, k, request in told(bench)]
+        yield from _resumed(engine, cut)
 
 
 def speculated(bench: Bench) -> Replies:
@@ -208,9 +205,12 @@ def speculated(bench: Bench) -> Replies:
     with bench.engine(num_speculative_tokens=7) as engine:
         yield from _whole(run(engine, bench.requests))
     with bench.engine(num_speculative_tokens=7) as engine:
-        cut = list(told(bench))
-        replies = run(engine, [request for _, _, request in cut])
-        yield from ((i, k, reply) for (i, k, _), reply in zip(cut, replies, strict=True))
+        yield from _resumed(engine, told(bench))
+
+
+def _resumed(engine: LLMEngine, cut: Iterable[tuple[int, int, EngineRequest]]) -> Replies:
+    numbers, counts, wanted = zip(*cut, strict=True)
+    return zip(numbers, counts, run(engine, wanted), strict=True)
 
 
 def _whole(replies: Sequence[Reply]) -> Replies:

@@ -13,14 +13,14 @@ from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import InvalidRequestError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.engine.sampling_fake import (
+from tests.moss_tp.engine.scheduling.paged_fake import EOS_ID, VOCAB_SIZE
+from tests.moss_tp.engine.scheduling.sampling_fake import (
     PIECES,
     SamplingFake,
     Told,
     sampling_engine,
     told_by,
 )
-from tests.moss_tp.engine.scheduling.paged_fake import EOS_ID, VOCAB_SIZE
 
 PROMPT = [3, 1, 4, 1, 5]
 PARAMS = SamplingParams(seed=5, max_tokens=20, logprobs=2, temperature=1)

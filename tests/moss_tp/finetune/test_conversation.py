@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moss_tp.dialogue import HUMAN, MOSS, RESULTS, THOUGHTS, Segment, render
+from moss_tp.errors import CheckpointError
 from moss_tp.finetune.conversation import (
     ConversationError,
     parse_conversation,
@@ -169,6 +170,13 @@ def test_utf_16_lines_are_refused(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "train.jsonl"
     file.write_text(f"{_line().decode()}\n" * 2, encoding=encoding)
     with pytest.raises(ConversationError, match=r"train\.jsonl.* is (UTF-16|not JSON)"):
+        list(read_conversations(file))
+
+
+def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(CheckpointError, match=r"train\.jsonl is a git-LFS pointer"):
         list(read_conversations(file))
 
 

@@ -159,6 +159,13 @@ def test_empty_data(settings: FinetuneSettings) -> None:
         finetune(settings)
 
 
+def test_a_tokenizer_of_a_larger_model(settings: FinetuneSettings) -> None:
+    file = settings.model / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "vocab_size": 100}))
+    with pytest.raises(CheckpointError, match="has 272 tokens, the model only 100"):
+        finetune(settings)
+
+
 def test_gradient_accumulation_steps_once_per_several_batches(settings: FinetuneSettings) -> None:
     assert finetune(replace(settings, gradient_accumulation=2)).step == 4
 

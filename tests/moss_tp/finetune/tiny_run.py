@@ -30,7 +30,7 @@ from tests.support.tiny_moss import make_checkpoint
 NUM_TRAIN, BATCH = 12, 3
 FINETUNE = get_context("forkserver")
 FINETUNE.set_forkserver_preload(["moss_tp.finetune.trainer", "tests.moss_tp.finetune.tiny_run"])
-_TIMEOUT_S = 120
+_TIMEOUT_S = 900
 # Audit events of calls that name a path first.
 _CALLS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove")
 

@@ -28,7 +28,6 @@ from tests.moss_tp.kernels.test_linear import MUL_ADDS
 
 HIDDEN, INNER = 70, 90
 LENS = [(1, 7), (12, 30), (2, 9)]
-
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 # One for all steps, as in a model: programs hold its address.
 ROTARY = Rotary.make(AttentionShape.rotary_dim, 1000, torch.device("cpu"))

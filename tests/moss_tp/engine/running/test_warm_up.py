@@ -11,7 +11,7 @@ from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.local_executor import LocalExecutor
 from moss_tp.engine.running.step_times import StepSize
-from moss_tp.engine.warm_up import BUDGET_S, warm_up
+from moss_tp.engine.running.warm_up import BUDGET_S, warm_up
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
@@ -100,10 +100,9 @@ def test_it_changes_no_reply_and_teaches_what_steps_take(tiny_model: str) -> Non
     config = EngineConfig(tiny_model, dtype="float32")
     replies = []
     for is_warm in (False, True):
-        engine = build_engine(config)
+        engine = build_engine(config, is_warm=is_warm)
         assert isinstance(engine.executor, LocalExecutor)
         if is_warm:
-            warm_up(engine.executor, engine.config)
             times = engine.executor._driver._watch._times
             for num_tokens in (2, 30, 512):
                 size = StepSize(num_tokens, num_tokens * 32, 1, is_decode=False)
