@@ -32,9 +32,6 @@ def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> K
 
 
 def _cpu(dtype: torch.dtype, head_dim: int) -> Kernels:
-    # Attention reads no fp16, and two neighbours at a time in bf16.
-    if dtype == torch.float16 or (dtype == torch.bfloat16 and head_dim % 2):
-        return reference_kernels(dtype)
     from moss_tp.kernels.cpu.choose import cpu_kernels
 
     return cpu_kernels(dtype, head_dim)

@@ -16,7 +16,7 @@ from moss_tp.kernels.cpu.linear.panel import PanelLinear
 
 
 def cpu_kernels(dtype: torch.dtype, head_dim: int) -> Kernels:
-    """For fp32, and for bf16 with an even `head_dim`."""
+    """For fp32, bf16 and fp16."""
     # Compiled now: no request waits for it.
     kernel_of(best_operands(dtype == torch.bfloat16, head_dim))
     return Kernels(torch.float32, PanelLinear, BlockFactory(), PanelChain.of)
