@@ -28,7 +28,7 @@ from moss_tp.native.llvm import (
     stack_variable,
 )
 from moss_tp.native.memory import emit_prefetch
-from moss_tp.native.vectors import CACHE_LINE, element_pointer, load_vector, store_vector
+from moss_tp.native.vectors import element_pointer, load_vector, store_vector
 
 CHUNK = 64  # tokens; chunks begin at its multiples
 PANELS = CHUNK // PANEL
@@ -62,7 +62,6 @@ class _Steps(NamedTuple):
     w: Sequence[Any]  # of each panel
     ahead: Sequence[Any]  # to prefetch, of each panel
     w_step: Any
-    steps_a_line: int  # of a panel: the others need no prefetch
 
 
 def shapes_of(panels: Sequence[int], dtype: int) -> list[Shape]:
@@ -106,7 +105,7 @@ def make_score(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
                     offset = builder.mul(step, step_bytes)
                     w, prefetched = ([builder.add(a, offset) for a in table] for table in tables)
                     rows = _strided(builder, x, q_stride, shape.queries)
-                    return _Steps(rows, w, prefetched, step_bytes, _per_line(mul_add, shape))
+                    return _Steps(rows, w, prefetched, step_bytes)
 
                 sums.add(steps, find)
                 sums.store()
@@ -158,12 +157,8 @@ def make_accumulate(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
                     return _Steps(
                         _strided(builder, x, weight_stride, shape.queries),
                         _strided(builder, w, panel_stride, shape.panels),
-                        # A step's panels are side by side.
-                        _strided(builder, prefetched, panel_stride, shape.panels)[
-                            :: _per_line(mul_add, shape)
-                        ],
+                        _strided(builder, prefetched, panel_stride, shape.panels),
                         step_bytes,
-                        1,
                     )
 
                 sums.add(steps, find)
@@ -231,7 +226,7 @@ class _Sums:
             for w in where.w
             for vector in load_panel(builder, mul_add, builder.add(w, w_offset), self._shape.dtype)
         ]
-        if self._shape.queries <= PREFETCH_QUERIES and number % where.steps_a_line == 0:
+        if self._shape.queries <= PREFETCH_QUERIES:
             for address in where.ahead:
                 emit_prefetch(builder, builder.add(address, w_offset))
         for x, sums in zip(where.x, self._sums, strict=True):
@@ -253,11 +248,6 @@ def _emit_switch(
         emit(shape)
         builder.branch(end)
     builder.position_at_end(end)
-
-
-def _per_line(mul_add: MulAdd, shape: Shape) -> int:
-    """Panels' K steps in a cache line."""
-    return CACHE_LINE // panel_bytes(mul_add, shape.dtype)
 
 
 def _load_address(builder: Any, table: Any, index: Any) -> Any:
