@@ -195,14 +195,13 @@ def open_memory() -> list[Path]:
 
 
 def test_killed_rank_fails_the_others_and_leaks_no_memory() -> None:
-    named = set(Path("/dev/shm").iterdir())
     store = TPGroup.listen(HOST)
     process = multiprocessing.get_context("spawn").Process(target=join_and_die, args=(store.port,))
     process.start()
     group = TPGroup.join(0, 2, (HOST, store.port), "cpu", TIMEOUT_S)
     assert group.shares_memory
     assert mapped_memory()
-    assert set(Path("/dev/shm").iterdir()) <= named
+    assert not any("/dev/shm/" in line for line in mapped_memory())  # a name could be left behind
     group.broadcast_ints(np.array([1]))
     start = time.monotonic()
     with pytest.raises(RuntimeError, match="rank 1 is gone"):
