@@ -15,6 +15,10 @@ class BodyTooLargeError(InvalidRequestError):
     """The request's body is larger than allowed."""
 
 
+class BodyTimeoutError(InvalidRequestError):
+    """The request's body did not arrive in time."""
+
+
 class ModelNotFoundError(InvalidRequestError):
     """The request names a model that is not served here."""
 

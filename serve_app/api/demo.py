@@ -24,8 +24,8 @@ from serve_app.sessions.session import Turn
 OWNER = "demo"
 # Larger than any model's context, and still a machine integer.
 _MAX_LENGTH = 2**31 - 1
-# The fields of a body that do not change what is asked.
-_DELIVERY = {"uid", "stream", "max_time"}
+# The fields of a body that do not change what is asked. Only one model is served.
+_DELIVERY = {"uid", "stream", "max_time", "model"}
 
 
 class ChatRequest(BaseModel):

@@ -18,6 +18,7 @@ from serve_app.chat.turn import TurnRunner
 from serve_app.http.drain import Drain
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.exchange import (
+    BODY_TIMEOUT_S,
     MAX_BODY_BYTES,
     EventStream,
     read_body,
@@ -40,6 +41,7 @@ class HttpService:
     readiness: tuple[Check, ...] = ()
     drain: Drain = field(default_factory=Drain, kw_only=True)
     max_body_bytes: int = MAX_BODY_BYTES
+    body_timeout_s: float = BODY_TIMEOUT_S
     # Proxies close a silent connection, often after 30 or 60 s.
     ping_s: float = 15
 
@@ -50,7 +52,7 @@ def create_http_app(service: HttpService) -> Starlette:
     async def demo_chat(request: Request) -> Response:
         service.drain.check()
         key = parse_idempotency_key(request.headers.get("Idempotency-Key"))
-        raw_body = await read_body(request, service.max_body_bytes)
+        raw_body = await read_body(request, service.max_body_bytes, service.body_timeout_s)
         body = parse_body(raw_body, demo.ChatRequest)
         turn = demo.turn_request(body, key, service.model_name, service.plugins)
         events = service.runner.run(turn)

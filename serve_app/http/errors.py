@@ -48,6 +48,7 @@ TABLE: dict[type[Exception], HttpError] = {
     errors.SessionFullError: HttpError(400, _INVALID, "context_length_exceeded"),
     errors.ModelNotFoundError: HttpError(404, _INVALID, "model_not_found"),
     DeadlineExceededError: HttpError(408, "timeout_error", "deadline_exceeded"),
+    errors.BodyTimeoutError: HttpError(408, "timeout_error", "body_timeout"),
     errors.SessionBusyError: HttpError(409, "conflict_error", "session_busy", 1),
     errors.IdempotencyInProgressError: HttpError(
         409, "conflict_error", "idempotency_in_progress", 1

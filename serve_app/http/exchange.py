@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serve_app.errors import BodyTooLargeError, DrainingError
+from serve_app.errors import BodyTimeoutError, BodyTooLargeError, DrainingError
 from serve_app.http.drain import Drain
 from serve_app.http.errors import error_body
 from serve_app.streams import with_timeouts
@@ -23,17 +23,23 @@ from serve_app.streams import with_timeouts
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 256 * 1024
+BODY_TIMEOUT_S = 30.0
 _CUT = "the server is stopping and could not wait for the end of this turn"
 _PING = ": ping\n\n"  # a comment in SSE: clients skip it, proxies see that the stream is alive
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLargeError as soon as more than `max_bytes` have arrived."""
+async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole body. Raises BodyTooLargeError as soon as more than `max_bytes` have arrived, and
+    BodyTimeoutError if it has no end within `timeout_s`."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise BodyTooLargeError(f"the body is larger than {max_bytes} bytes")
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise BodyTooLargeError(f"the body is larger than {max_bytes} bytes")
+    except TimeoutError as error:
+        raise BodyTimeoutError(f"the body did not arrive within {timeout_s:g} s") from error
     return bytes(body)
 
 

@@ -6,6 +6,7 @@ Ctrl-C reaches only `moss serve`, which stops the store last. It does not know w
 """
 
 import fcntl
+import logging
 import os
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from cluster.launch.run_directory import RunDirectory, make_run_directory
 from serve_app.errors import StoreInUseError, StoreStartError
 from serve_app.sessions.data_directory import LOCK, check_own
 
+logger = logging.getLogger(__name__)
+
 _FLAGS = {
     "port": "0",
     "unixsocketperm": "700",
@@ -35,6 +38,7 @@ _FLAGS = {
 }
 _SOCKET = "store.sock"
 _RESTART_DELAY_S = 0.2
+_RETRY_S = 1.0
 _STOP_TIMEOUT_S = 10.0
 _PING_EVERY_S = 1.0
 # A server that answers nothing for so long is replaced; a slow disk may hold it up for seconds.
@@ -185,9 +189,13 @@ class EmbeddedStore:
         """Restart the server, on the same socket, whenever it ends unexpectedly."""
         while not self._stopping.is_set():
             assert self._process is not None
-            self._await_end(self._process)
-            if not self._stopping.wait(_RESTART_DELAY_S):
-                self._launch()
+            try:
+                self._await_end(self._process)
+                if not self._stopping.wait(_RESTART_DELAY_S):
+                    self._launch()
+            except OSError as error:  # such as a lack of processes or files, which may pass
+                logger.error("the embedded store could not be restarted, trying again: %s", error)
+                self._stopping.wait(_RETRY_S)
 
     def _await_end(self, process: subprocess.Popen[bytes]) -> None:
         """Returns when the server has ended. One that hangs is killed, which loses no write."""

@@ -64,14 +64,12 @@ class Lane:
         """
         started = time.monotonic()
         for pause_s in _pauses():
-            until = min(deadline, self._last_contact(started) + self._patience_s)
             try:
-                return await self._attempt(step, until)
+                return await self._attempt(step, started, deadline)
             except (RedisError, OSError) as error:  # TimeoutError when an attempt's time is over
                 if not may_pass(error):
                     raise self._unavailable(error) from error
-                until = min(deadline, self._last_contact(started) + self._patience_s)
-                if time.monotonic() + pause_s >= until:
+                if self._left_s(started, deadline) <= pause_s:
                     raise self._too_late(error, started) from error
             await asyncio.sleep(pause_s)
         raise AssertionError("the pauses never end")
@@ -83,17 +81,35 @@ class Lane:
         """When the server answered last, or was first asked."""
         return max(started, self._answered_at)
 
-    async def _attempt(self, step: Step[T], until: float) -> T:
-        async with asyncio.timeout(until - time.monotonic()):
-            await self._slots.acquire()
+    def _left_s(self, started: float, deadline: float) -> float:
+        """Until the deadline, or until patience ends with a server that stays silent."""
+        until = min(deadline, self._last_contact(started) + self._patience_s)
+        return until - time.monotonic()
+
+    async def _attempt(self, step: Step[T], started: float, deadline: float) -> T:
+        await self._wait_in_line(started, deadline)
         try:
-            left_s = until - time.monotonic()
+            left_s = self._left_s(started, deadline)
             if left_s <= 0:
                 raise TimeoutError  # before anything is sent
             async with asyncio.timeout(min(self._answer_s, left_s)):
                 return await self._answer(step)
         finally:
             self._slots.release()
+
+    async def _wait_in_line(self, started: float, deadline: float) -> None:
+        """Returns with a slot. A step keeps its place while the server answers others."""
+        place = asyncio.create_task(self._slots.acquire())
+        try:
+            while not place.done():
+                left_s = self._left_s(started, deadline)
+                if left_s <= 0:
+                    raise TimeoutError
+                await asyncio.wait({place}, timeout=None if left_s == inf else left_s)
+        except BaseException:
+            if not place.cancel():  # it has the slot already
+                self._slots.release()
+            raise
 
     async def _answer(self, step: Step[T]) -> T:
         try:

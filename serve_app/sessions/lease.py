@@ -6,7 +6,7 @@ lease is decided elsewhere.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # A turn waits so long for its lease to end, so that the client's next turn is not refused.
 RELEASE_WAIT_S = 0.2
+# Leases outlive an outage of their store only if they are renewed soon after it.
+RETRY_S = 1.0
 
 
 @dataclass
@@ -32,7 +34,10 @@ class HeldLease:
 
 
 class LeaseKeeper:
-    """Renews every lease that is held, every `renewal_s` seconds, while there are any."""
+    """Renews every lease that is held, every `renewal_s` seconds, while there are any.
+
+    A renewal that failed is repeated within RETRY_S, whatever its error was.
+    """
 
     def __init__(self, store: SessionStore, renewal_s: float) -> None:
         self._store = store
@@ -67,18 +72,23 @@ class LeaseKeeper:
         await asyncio.wait({ended}, timeout=RELEASE_WAIT_S)
 
     async def _renew(self) -> None:
+        pause_s = self._renewal_s
         while True:
-            await asyncio.sleep(self._renewal_s)
+            await asyncio.sleep(pause_s)
             leases = tuple(self._held)
             try:
                 are_held = await self._store.renew(leases)
-            except MossError as error:
-                logger.warning("%d leases could not be renewed: %s", len(leases), error)
-                continue
-            for lease, is_held in zip(leases, are_held, strict=True):
-                if not is_held and lease in self._held:
-                    logger.warning("a lease was lost; its turn goes on")
-                    self._held.pop(lease).is_lost = True
+                self._mark_lost(leases, are_held)
+                pause_s = self._renewal_s
+            except Exception as error:
+                _log_failure(error, f"{len(leases)} leases could not be renewed")
+                pause_s = min(self._renewal_s, RETRY_S)
+
+    def _mark_lost(self, leases: Sequence[Lease], are_held: Sequence[bool]) -> None:
+        for lease, is_held in zip(leases, are_held, strict=True):
+            if not is_held and lease in self._held:
+                logger.warning("a lease was lost; its turn goes on")
+                self._held.pop(lease).is_lost = True
 
     async def _release(self) -> None:
         """Releases what has to end, all at once, until nothing is left."""
@@ -86,10 +96,14 @@ class LeaseKeeper:
             batch, self._ending = self._ending, {}
             try:
                 await self._store.release(tuple(batch))
-            except MossError as error:
-                logger.warning(
-                    "%d leases could not be ended and will expire: %s", len(batch), error
-                )
+            except Exception as error:
+                _log_failure(error, f"{len(batch)} leases could not be ended and will expire")
             for ended in batch.values():
                 if not ended.done():
                     ended.set_result(None)
+
+
+def _log_failure(error: Exception, what: str) -> None:
+    """With a traceback if it is a bug of ours and not a failure of the store."""
+    bug = None if isinstance(error, MossError) else error
+    logger.warning("%s: %s", what, error, exc_info=bug)

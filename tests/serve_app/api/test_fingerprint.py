@@ -16,12 +16,12 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "top_p": st.floats(0.01, 1),
     "temperature": st.floats(0, 10).map(abs),
     "plugins": st.none() | st.lists(st.sampled_from(PLUGINS), unique=True),
-    "model": st.sampled_from([None, "moss"]),
 }
 DELIVERY: dict[str, st.SearchStrategy[Any]] = {
     "uid": st.none() | TEXT,
     "stream": st.booleans(),
     "max_time": st.none() | st.floats(0.1, 1000),
+    "model": st.sampled_from([None, "moss"]),
     "unknown": st.integers(),
 }
 ASKED = {**PROMPT, **OPTIONAL}

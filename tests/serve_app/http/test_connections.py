@@ -226,3 +226,18 @@ async def test_an_oversized_upload_is_refused_early(site: Site) -> None:
         except httpx.WriteError:
             return  # the server responded and closed before the upload ended
         assert response.status_code == 413
+
+
+async def test_a_body_that_does_not_end_is_refused(site: Site) -> None:
+    """Its client holds no slot for longer than a slow network would need."""
+    half = b'POST / HTTP/1.1\r\nHost: moss\r\nContent-Length: 1000\r\n\r\n{"prompt": '
+    async with serving(create_http_app(replace(site.service, body_timeout_s=0.2))) as url:
+        address = httpx.URL(url)
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(half)
+        async with asyncio.timeout(20):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body)["error"]["code"] == "body_timeout"

@@ -1,6 +1,7 @@
 """The embedded store is started, killed, orphaned and stopped; no acknowledged turn is lost."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -120,6 +121,26 @@ async def test_a_server_that_hangs_is_replaced(tmp_path: Path) -> None:
         os.kill(hung, signal.SIGSTOP)
         second = await append(store, uid, 1, time.monotonic() + 60)
         assert server.pid != hung and not is_running(hung)
+        await store.close()
+        assert await read(server.url, uid) == (first, second)
+
+
+async def test_a_restart_that_fails_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server has no log that it could be started with, for a while."""
+    log, uid = tmp_path / "store.log", new_token()
+    with caplog.at_level(logging.ERROR), EmbeddedStore(tmp_path) as server:
+        store = RedisSessionStore(server.url)
+        first = await append(store, uid, 0)
+        log.unlink()
+        log.mkdir()
+        os.kill(server.pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while "could not be restarted" not in caplog.text:
+                await asyncio.sleep(0.05)
+        log.rmdir()
+        second = await append(store, uid, 1, time.monotonic() + 60)
         await store.close()
         assert await read(server.url, uid) == (first, second)
 

@@ -56,6 +56,39 @@ async def test_a_deadline_in_line_is_no_failure_of_the_store(server: StoreServer
     await lane.close()
 
 
+async def test_the_oldest_step_in_line_is_next_however_long_it_waits(server: StoreServer) -> None:
+    """All the while the server answers, so nobody's patience ends."""
+    lane = Lane(server.url, 1, ANSWER_S, patience_s=1.5)
+    answered: list[int] = []
+
+    async def slow(number: int) -> None:
+        async def work(redis: Redis) -> None:
+            await asyncio.sleep(0.2)
+            assert await ping(redis)
+            answered.append(number)
+
+        await lane.run(work, soon(60))
+
+    async with asyncio.TaskGroup() as steps:
+        for number in range(20):
+            steps.create_task(slow(number))
+            await asyncio.sleep(0 if number < 12 else 0.2)
+    assert answered == list(range(20))
+    await lane.close()
+
+
+async def test_the_line_is_told_when_the_server_has_been_silent(own_server: StoreServer) -> None:
+    lane = Lane(own_server.url, 1, answer_s=0.3, patience_s=1.2)
+    with own_server.stopped():
+        start = time.monotonic()
+        steps = [lane.run(ping, soon(60)) for _ in range(30)]
+        results = await asyncio.gather(*steps, return_exceptions=True)
+        assert {type(result) for result in results} == {StoreUnavailableError}
+        assert time.monotonic() - start < 20
+    assert await lane.run(ping, soon())
+    await lane.close()
+
+
 async def test_a_cancelled_step_gives_its_place_back(server: StoreServer) -> None:
     lane = Lane(server.url, 2, ANSWER_S)
 

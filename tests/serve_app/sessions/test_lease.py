@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -14,6 +15,7 @@ from serve_app.sessions.session import new_token
 from serve_app.sessions.store import Lease, SessionStore
 
 RENEWAL_S = 0.005
+AWAY = StoreUnavailableError("down")
 
 
 def a_lease() -> Lease:
@@ -22,10 +24,10 @@ def a_lease() -> Lease:
 
 @dataclass
 class FakeStore:
-    """Has lost the leases in `lost`; while `is_away` it fails, and without `answers` it hangs."""
+    """Has lost the leases in `lost`, fails with `failure`, and hangs without `answers`."""
 
     lost: set[Lease] = field(default_factory=set)
-    is_away: bool = False
+    failure: Exception | None = None
     answers: asyncio.Event = field(default_factory=asyncio.Event)
     renewals: list[Sequence[Lease]] = field(default_factory=list)
     releases: list[Sequence[Lease]] = field(default_factory=list)
@@ -44,8 +46,8 @@ class FakeStore:
 
     async def _answer(self) -> None:
         await self.answers.wait()
-        if self.is_away:
-            raise StoreUnavailableError("down")
+        if self.failure is not None:
+            raise self.failure
 
 
 def keeper(store: FakeStore, renewal_s: float = RENEWAL_S) -> LeaseKeeper:
@@ -133,18 +135,45 @@ async def test_a_lost_lease_is_noticed_by_its_own_turn_only() -> None:
 
 
 async def test_an_unavailable_store_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
-    store = FakeStore(is_away=True)
+    store = FakeStore(failure=AWAY)
     with caplog.at_level(logging.WARNING):
         async with keeper(store).hold(a_lease()) as held:
             await renewed(store, 2)
-            store.is_away = False
+            store.failure = None
             await renewed(store, 2)
         assert not held.is_lost
     assert "1 leases could not be renewed: down" in caplog.text
 
 
+async def test_a_failed_renewal_is_repeated_long_before_the_next_one() -> None:
+    """The store is back before the leases expire, but a whole period later they are lost."""
+    store, period_s = FakeStore(), 5.0
+    async with keeper(store, period_s).hold(a_lease()):
+        store.failure = AWAY
+        await renewed(store, 1)
+        store.failure = None
+        failed_at = time.monotonic()
+        await renewed(store, 1)
+        assert time.monotonic() - failed_at < period_s - 1
+
+
+async def test_a_bug_ends_neither_renewals_nor_releases(caplog: pytest.LogCaptureFixture) -> None:
+    store, first, second = FakeStore(failure=RuntimeError("a bug")), a_lease(), a_lease()
+    leases = keeper(store)
+    with caplog.at_level(logging.WARNING):
+        async with leases.hold(first):
+            await renewed(store, 2)
+            async with leases.hold(second):
+                pass
+            store.failure = None
+            await renewed(store, 2)
+    assert store.releases == [(second,), (first,)]
+    assert {str(record.exc_info[1]) for record in caplog.records if record.exc_info} == {"a bug"}
+    assert "1 leases could not be ended and will expire: a bug" in caplog.text
+
+
 async def test_a_failed_release_does_not_fail_the_turn(caplog: pytest.LogCaptureFixture) -> None:
-    store = FakeStore(is_away=True)
+    store = FakeStore(failure=AWAY)
     with caplog.at_level(logging.WARNING):
         async with keeper(store).hold(a_lease()):
             pass
