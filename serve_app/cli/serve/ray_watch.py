@@ -12,6 +12,7 @@ from typing import Self
 import psutil
 
 from moss_tp.errors import MossError
+from serve_app.cli.serve.guard import is_alive
 
 NEEDED = ("gcs_server", "raylet")
 WATCH_S = 0.5
@@ -60,7 +61,7 @@ class RayWatch:
 
     def _watch(self) -> None:
         while not self._is_over.wait(WATCH_S):
-            dead = (name for name, process in self._processes.items() if not _is_alive(process))
+            dead = (name for name, process in self._processes.items() if not is_alive(process))
             self._dead = next(dead, None)
             if self._dead is not None:
                 self._leave_in(LEAVE_S)
@@ -70,10 +71,3 @@ class RayWatch:
         threading.Event().wait(seconds)
         self._say(self._message)
         os._exit(DIED)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
