@@ -9,11 +9,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from serve_app.http.drain import Drain
+from serve_app.http.drain import END_S, Drain
 
 POLL_S = 0.5
-# What a replica gets beyond the time to drain, to end the turns that it cuts.
-CUT_S = 10
+# What a replica gets beyond the time to drain: to end the turns that it cuts, and to be told.
+CUT_S = END_S + 5
 
 
 def is_being_stopped() -> bool:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from serve_app.cli.serve.stop_signals import StopRequested
+from serve_app.deployments.replica_end import CUT_S
 
 CALL_S = 10  # for an ingress to respond at all
-END_S = 10  # for the turns that are cut
 RELAY_S = 3  # for the proxy to pass on what it got; a client that does not read may hold it
 POLL_S = 0.05
 PROXY_ACTOR = "SERVE_PROXY_ACTOR"
@@ -41,7 +41,7 @@ def _drain(ingress: Any, within_s: float, say: Callable[[str], None]) -> None:
     if num_running := sum(count for count in begun if isinstance(count, int)):
         say(f"waiting for running replies ({num_running}), at most {within_s:g} s")
     finish = ingress.broadcast("finish_drain", within_s)
-    finish.results(timeout_s=within_s + END_S, return_exceptions=True)
+    finish.results(timeout_s=within_s + CUT_S, return_exceptions=True)
     _wait_for_proxies(RELAY_S)
 
 

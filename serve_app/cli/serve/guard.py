@@ -70,7 +70,7 @@ def _update(family: set[psutil.Process], server_pid: int) -> set[psutil.Process]
 
 def end_all(processes: Iterable[psutil.Process]) -> None:
     """Sends SIGTERM, and SIGKILL to those that still run after GRACE_S."""
-    left = [process for process in processes if _is_alive(process)]
+    left = [process for process in processes if is_alive(process)]
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in left:
             with suppress(psutil.NoSuchProcess):
@@ -78,10 +78,10 @@ def end_all(processes: Iterable[psutil.Process]) -> None:
         deadline = time.monotonic() + GRACE_S
         while left and time.monotonic() < deadline:
             time.sleep(POLL_S)
-            left = [process for process in left if _is_alive(process)]
+            left = [process for process in left if is_alive(process)]
 
 
-def _is_alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
     """A zombie counts as ended; reaping it is up to its parent."""
     try:
         return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)

@@ -65,7 +65,9 @@ def local_server(
     say("starting Ray")
     for name, value in SERVE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    with local_ray(num_cpus=settings.tp * settings.replicas + 1), RayWatch(say) as watch:
+    watch = RayWatch(say)
+    num_cpus = settings.tp * settings.replicas + 1
+    with watch.bounded_end(), local_ray(num_cpus), watch:
 
         def check() -> None:
             check_stop()

@@ -5,13 +5,15 @@ Ray's own calls hang when its GCS has died, and after a minute Ray ends the proc
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
 import psutil
 
 from moss_tp.errors import MossError
+from serve_app.cli.serve.guard import is_alive
 
 NEEDED = ("gcs_server", "raylet")
 WATCH_S = 0.5
@@ -26,15 +28,16 @@ class RayDiedError(MossError):
 class RayWatch:
     """A context, entered while Ray runs: `check` raises when it has died.
 
-    If the process still runs LEAVE_S after that, it says so and exits; the guard ends the rest.
+    Enter `bounded_end` before Ray starts: if its block has not ended LEAVE_S after a death, the
+    watch says so and exits; the guard ends the rest.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._is_over = threading.Event()
+        self._has_left = threading.Event()
         self._dead: str | None = None
-        children = psutil.Process().children()
-        self._processes = {p.name(): p for p in children if p.name() in NEEDED}
+        self._processes: dict[str, psutil.Process] = {}
         self._thread = threading.Thread(target=self._watch, name="ray-watch", daemon=True)
 
     def check(self) -> None:
@@ -42,7 +45,16 @@ class RayWatch:
         if self._dead is not None:
             raise RayDiedError(self._message)
 
+    @contextmanager
+    def bounded_end(self) -> Iterator[None]:
+        """Only for what uses Ray: whatever ends after the block takes its own time."""
+        try:
+            yield
+        finally:
+            self._has_left.set()
+
     def __enter__(self) -> Self:
+        self._processes = _needed_children()
         self._thread.start()
         return self
 
@@ -60,20 +72,23 @@ class RayWatch:
 
     def _watch(self) -> None:
         while not self._is_over.wait(WATCH_S):
-            dead = (name for name, process in self._processes.items() if not _is_alive(process))
+            dead = (name for name, process in self._processes.items() if not is_alive(process))
             self._dead = next(dead, None)
             if self._dead is not None:
                 self._leave_in(LEAVE_S)
 
     def _leave_in(self, seconds: float) -> None:
-        """Exits after that, unless the process has ended by then."""
-        threading.Event().wait(seconds)
-        self._say(self._message)
-        os._exit(DIED)
+        """Exits after that, unless Ray has been left by then."""
+        if not self._has_left.wait(seconds):
+            self._say(self._message)
+            os._exit(DIED)
 
 
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+def _needed_children() -> dict[str, psutil.Process]:
+    found = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            name = child.name()
+            if name in NEEDED:
+                found[name] = child
+    return found

@@ -22,16 +22,21 @@ DRAIN_S = 0.1
 
 @serve.ingress()
 class SlowIngress:
-    """`GET /pid`, and `POST /unary` and `/stream`, which end after the seconds of their body."""
+    """`GET /pid`, and `POST /unary` and `/stream`, which end after the seconds of their body.
+
+    `GET /arrived` is how many `/unary` this replica has begun.
+    """
 
     def __init__(self, version: int) -> None:
         self._drain = Drain()
+        self._num_arrived = 0
 
     async def __serve_build_asgi_app__(self) -> Starlette:
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, DRAIN_S))
         return Starlette(
             routes=[
                 Route("/pid", self._pid),
+                Route("/arrived", self._arrived),
                 Route("/unary", self._unary, methods=["POST"]),
                 Route("/stream", self._stream, methods=["POST"]),
             ],
@@ -41,9 +46,16 @@ class SlowIngress:
     async def _pid(self, request: Request) -> Response:
         return JSONResponse(os.getpid())
 
+    async def _arrived(self, request: Request) -> Response:
+        return JSONResponse(self._num_arrived)
+
     async def _unary(self, request: Request) -> Response:
-        work = asyncio.sleep(float(await request.body()), "done")
+        work = self._work(float(await request.body()))
         return JSONResponse(await run_until_disconnect(work, request.receive, self._drain))
+
+    async def _work(self, seconds: float) -> str:
+        self._num_arrived += 1  # and the turn counts as a running one
+        return await asyncio.sleep(seconds, "done")
 
     async def _stream(self, request: Request) -> Response:
         return EventStream(_events(float(await request.body())), 0.1, self._drain)

@@ -9,6 +9,7 @@ from serve_app.cli.serve import draining
 from serve_app.cli.serve.draining import drained_on_stop
 from serve_app.cli.serve.ray_watch import RayDiedError
 from serve_app.cli.serve.stop_signals import StopRequested
+from serve_app.http.drain import END_S
 
 
 @dataclass
@@ -53,7 +54,7 @@ def test_a_stop_lets_all_replicas_drain(waits: list[float]) -> None:
     assert ingress.calls[0] == ("begin_drain",)
     assert ingress.calls[2] == ("finish_drain", 30)
     (timeout_s,) = ingress.calls[3]
-    assert timeout_s > 30, "each replica ends what still runs after that"
+    assert timeout_s > 30 + END_S, "each replica ends what still runs after that"
     assert len(waits) == 1
 
 

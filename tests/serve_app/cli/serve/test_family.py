@@ -51,7 +51,7 @@ def test_an_orphan_still_belongs_to_the_family(
     assert ours(guard._update(set(), os.getpid()), itself, grandchild) == set()
     assert ours(guard._update(known, os.getpid()), itself, grandchild) == {grandchild}
     grandchild.kill()
-    assert wait_until(lambda: not guard._is_alive(grandchild), 5)
+    assert wait_until(lambda: not guard.is_alive(grandchild), 5)
 
 
 def test_the_watch_ends_with_the_servers_pipe(
@@ -92,9 +92,9 @@ def test_ended_processes_are_no_error() -> None:
     child = start("exit 0")
     gone = psutil.Process(child.pid)
     assert wait_until(lambda: gone.status() == psutil.STATUS_ZOMBIE, 5)
-    assert not guard._is_alive(gone)
+    assert not guard.is_alive(gone)
     child.communicate()
-    assert not guard._is_alive(gone)
+    assert not guard.is_alive(gone)
     started = time.monotonic()
     guard.end_all({gone})
     assert time.monotonic() - started < 1

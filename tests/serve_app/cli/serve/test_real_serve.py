@@ -3,9 +3,10 @@
 import os
 import signal
 import socket
-import time
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -37,8 +38,32 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def replica(self) -> int:
-        pid: int = httpx.get(f"{self.url}/pid", timeout=RECOVERY_S, trust_env=False).json()
-        return pid
+        return self._get("/pid")
+
+    @contextmanager
+    def endless_turns(self) -> Iterator[tuple["Future[httpx.Response]", "Future[str]"]]:
+        """A unary and a streamed one, which the replica runs when the block begins."""
+        num_arrived = self._get("/arrived")
+        has_begun = threading.Event()
+        with ThreadPoolExecutor(2) as pool:
+            unary = pool.submit(self.post, "/unary", FOREVER)
+            stream = pool.submit(self._read_stream, has_begun)
+            assert has_begun.wait(RECOVERY_S)
+            assert wait_until(lambda: self._get("/arrived") > num_arrived, RECOVERY_S)
+            yield unary, stream
+
+    def _read_stream(self, has_begun: threading.Event) -> str:
+        with httpx.stream(
+            "POST", f"{self.url}/stream", content=FOREVER, timeout=600, trust_env=False
+        ) as response:
+            chunks = response.iter_text()
+            text = next(chunks)
+            has_begun.set()
+            return text + "".join(chunks)
+
+    def _get(self, path: str) -> int:
+        number: int = httpx.get(f"{self.url}{path}", timeout=RECOVERY_S, trust_env=False).json()
+        return number
 
     def post(self, path: str, seconds: str) -> httpx.Response:
         return httpx.post(f"{self.url}{path}", content=seconds, timeout=600, trust_env=False)
@@ -66,6 +91,12 @@ def server() -> Iterator[Running]:
             yield running
 
 
+def is_proxy(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # or a zombie
+        return "ProxyActor" in " ".join(process.cmdline())
+    return False
+
+
 def test_before_the_application_is_there_clients_are_told_to_come_back(server: Running) -> None:
     (early,) = server.early
     assert (early.status_code, early.json()["error"]["code"]) == (503, "overloaded")
@@ -74,21 +105,17 @@ def test_before_the_application_is_there_clients_are_told_to_come_back(server: R
 
 def test_a_replica_killed_under_a_request_is_an_error_object(server: Running) -> None:
     victim = server.replica()
-    with ThreadPoolExecutor(2) as pool:
-        unary = pool.submit(server.post, "/unary", FOREVER)
-        stream = pool.submit(server.post, "/stream", FOREVER)
-        time.sleep(1)  # both are with the replica, and the stream has begun
+    with server.endless_turns() as (unary, stream):
         os.kill(victim, signal.SIGKILL)
         answer, events = unary.result(), stream.result()
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "engine_error")
     assert int(answer.headers["Retry-After"]) > 0
-    assert '"code": "engine_error"' in events.text.removesuffix("\n\n").split("\n\n")[-1]
+    assert '"code": "engine_error"' in events.removesuffix("\n\n").split("\n\n")[-1]
     assert server.replica() != victim, "a new one serves"
 
 
 def test_a_killed_proxy_is_replaced_on_a_port_that_nobody_else_can_take(server: Running) -> None:
-    processes = psutil.Process().children(recursive=True)
-    (proxy,) = [p for p in processes if "ProxyActor" in " ".join(p.cmdline())]
+    (proxy,) = [child for child in psutil.Process().children(recursive=True) if is_proxy(child)]
     proxy.kill()
     proxy.wait(RECOVERY_S)
     with socket.socket() as thief, pytest.raises(OSError, match="in use"):
@@ -100,13 +127,10 @@ def test_a_killed_proxy_is_replaced_on_a_port_that_nobody_else_can_take(server: 
 def test_a_replica_that_serve_stops_drains_first(server: Running) -> None:
     """Here in a rolling update."""
     old = server.replica()
-    with ThreadPoolExecutor(2) as pool:
-        unary = pool.submit(server.post, "/unary", FOREVER)
-        stream = pool.submit(server.post, "/stream", FOREVER)
-        time.sleep(1)  # both are with the replica, and the stream has begun
+    with server.endless_turns() as (unary, stream):
         target = serve.RunTarget(slow_app(version=2), name=APP_NAME)
         serve.run_many([target], wait_for_applications_running=False)
         answer, events = unary.result(), stream.result()
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
-    assert '"code": "draining"' in events.text.removesuffix("\n\n").split("\n\n")[-1]
+    assert '"code": "draining"' in events.removesuffix("\n\n").split("\n\n")[-1]
     assert server.replica() != old
