@@ -6,7 +6,7 @@ the field, whatever the value is.
 
 import math
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -49,9 +49,13 @@ def boolean(field: str, value: object) -> bool:
 
 
 def text(field: str, value: object) -> str:
-    """A string."""
+    """A string that can be encoded: without a lone half of a surrogate pair."""
     if not isinstance(value, str):
         raise InvalidRequestError(f"{field} is not a string: {shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"{field} is not valid Unicode: {shown(value)}") from None
     return value
 
 
@@ -69,6 +73,13 @@ def size(field: str, value: object) -> int:
         return len(value)
     except (TypeError, OverflowError):  # an array without dimensions, a range beyond memory
         raise InvalidRequestError(f"{field} is not a list: {shown(value)}") from None
+
+
+def length(field: str, value: object) -> int:
+    """The `size` of what has an order, which a set has not."""
+    if isinstance(value, Set):
+        raise InvalidRequestError(f"{field} is a set, which has no order: {shown(value)}")
+    return size(field, value)
 
 
 def items(field: str, value: Any, limit: int) -> tuple[Any, ...]:

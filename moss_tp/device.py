@@ -15,8 +15,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 class DeviceTraits:
     """One kind of device.
 
-    `default_dtype` is what the server loads weights in. `step_timeout_s` is the server's default
-    limit for a step of which nothing is known yet. A step that also decodes takes up to
+    `default_dtype` is what the server loads weights in. `step_timeout_s` is the default limit
+    for a step of which nothing is known yet. A step that also decodes takes up to
     `mixed_prefill_tokens` of prompts. `row_cost` is the time that one more row adds to a step, as
     a share of a step of one row.
 

@@ -29,7 +29,7 @@ class EngineConfig:
     how many drafted tokens of a sequence a step verifies at most; 0 turns speculation off.
     `num_threads` is for each rank; None means what `moss_tp.device.threads_per_rank` chooses.
     `step_timeout_s` limits a step until the engine has learnt how long steps take, and every
-    collective.
+    collective; None means the device's default.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """
@@ -49,7 +49,7 @@ class EngineConfig:
     max_queue_s: float = 600
     num_speculative_tokens: int = 7
     num_threads: int | None = None
-    step_timeout_s: float = 30
+    step_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -68,7 +68,7 @@ class EngineConfig:
             "max_queue_s": self.max_queue_s > 0,
             "num_speculative_tokens": self.num_speculative_tokens >= 0,
             "num_threads": _is_none_or_positive(self.num_threads),
-            "step_timeout_s": self.step_timeout_s > 0,
+            "step_timeout_s": self.step_timeout_s is None or self.step_timeout_s > 0,
         }
         for field, is_valid in checks.items():
             if not is_valid:
@@ -101,6 +101,11 @@ class EngineConfig:
         if self.max_mixed_prefill_tokens is None:
             return self.traits.mixed_prefill_tokens
         return self.max_mixed_prefill_tokens
+
+    @property
+    def step_limit_s(self) -> float:
+        """`step_timeout_s`, or the device's default where that is None."""
+        return self.traits.step_timeout_s if self.step_timeout_s is None else self.step_timeout_s
 
     @property
     def context_length(self) -> int:

@@ -7,7 +7,7 @@ from math import inf
 from types import TracebackType
 from typing import Self
 
-from moss_tp.checks import items, shown, size
+from moss_tp.checks import items, length, shown, text
 from moss_tp.config import resolve_model
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.outputs import CompletionOutput, RequestOutput, TokenDelta
@@ -47,7 +47,7 @@ class LLM:
         max_num_batched_tokens: int = 1024,
         num_speculative_tokens: int = 7,
         num_threads: int | None = None,
-        step_timeout_s: float = 30,
+        step_timeout_s: float | None = None,
     ) -> None:
         config = EngineConfig(
             model=str(resolve_model(model)),
@@ -79,7 +79,8 @@ class LLM:
         without special tokens.
 
         `output_ids` has, for each prompt, the first tokens of its reply (or none): the reply goes
-        on after them as it would have, and its output holds what comes after them.
+        on after them as it would have with the same seed, and its output holds what comes after
+        them.
 
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
         when a rank is lost.
@@ -131,11 +132,7 @@ class LLM:
         ]
 
     def _encode(self, prompt: str) -> list[int]:
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequestError(f"prompts has text that is no Unicode: {error}") from error
-        return self.tokenizer.encode(prompt)
+        return self.tokenizer.encode(text("prompts", prompt))
 
     def _run(self, groups: Sequence[Sequence[EngineRequest]], deltas: _Deltas) -> None:
         """Runs all requests to their end. The other replies to a prompt are added once the first
@@ -144,7 +141,7 @@ class LLM:
         others = {group[0].request_id: group[1:] for group in groups}
         while queue or self.engine.has_work:
             while queue and self.engine.can_add:
-                self.engine.add_request(queue.popleft())
+                self.engine.add_checked(queue.popleft())
             self.engine.start_step()
             for request_id, delta in self.engine.take_deltas():
                 deltas[request_id].append(delta)
@@ -192,9 +189,10 @@ def _one_each(params: object, num_prompts: int) -> Sequence[SamplingParams]:
 def _told_each(output_ids: object, num_prompts: int) -> Sequence[Sequence[int]]:
     if output_ids is None:
         return [()] * num_prompts
+    length("output_ids", output_ids)
     each = items("output_ids", output_ids, num_prompts)
     if len(each) != num_prompts:
         raise InvalidRequestError(f"output_ids has {len(each)} replies for {num_prompts} prompts")
     for one in each:
-        size("output_ids", one)
+        length("output_ids", one)
     return each

@@ -133,7 +133,7 @@ def _stop_strings(field: str, value: object) -> tuple[str, ...]:
             f"{field} is not a list of strings of 1 to {MAX_STOP_LENGTH} characters: "
             f"{checks.shown(value)}"
         )
-    return tuple(map(str, stops))
+    return tuple(str(checks.text(field, stop)) for stop in stops)
 
 
 def _ids(field: str, value: object) -> tuple[int, ...]:

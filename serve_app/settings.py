@@ -95,7 +95,7 @@ class ServeSettings(BaseModel):
             max_model_len=self.max_model_len,
             kv_cache_bytes=self.kv_cache_bytes,
             kv_cache_dtype=self.kv_cache_dtype,
-            step_timeout_s=self.step_timeout_s or traits.step_timeout_s,
+            step_timeout_s=self.step_timeout_s,
         )
 
 

@@ -32,7 +32,6 @@ class EngineStats:
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
-    expected_wait_s: float = 0.0  # of a request that would arrive now
 
 
 class AsyncEngine:
@@ -72,8 +71,12 @@ class AsyncEngine:
             prompt_tokens=self._num_prompt_tokens,
             cached_tokens=self._num_cached_tokens,
             output_tokens=self._num_output_tokens,
-            expected_wait_s=self._engine.expected_wait_s(),
         )
+
+    def expected_wait_s(self) -> float:
+        """How long a request would wait that arrived now. Takes milliseconds with a long queue;
+        may be called from any thread."""
+        return self._engine.expected_wait_s()
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         """The deltas of one request. Closing or cancelling the iterator aborts it within a step.
@@ -153,7 +156,7 @@ class AsyncEngine:
             deliver([(stream, EngineDeadError(self._death))])
             return
         try:
-            self._engine.add_request(request)
+            self._engine.add_checked(request)
         except MossError as error:
             deliver([(stream, error)])
         else:

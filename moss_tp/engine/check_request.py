@@ -22,7 +22,7 @@ def check_request(request: EngineRequest, vocab_size: int, context_length: int) 
     if request.params.n != 1:
         raise InvalidRequestError("n: the engine takes single requests; split() makes them")
     room = context_length - 1
-    num_prompt = checks.size("prompt_ids", request.prompt_ids)
+    num_prompt = checks.length("prompt_ids", request.prompt_ids)
     if num_prompt == 0:
         raise InvalidRequestError("prompt_ids is empty: the prompt has no token")
     if num_prompt > room:
@@ -41,7 +41,7 @@ def check_request(request: EngineRequest, vocab_size: int, context_length: int) 
 
 
 def _check_output(request: EngineRequest, room: int) -> None:
-    num_output = checks.size("output_ids", request.output_ids)
+    num_output = checks.length("output_ids", request.output_ids)
     if num_output > request.params.max_tokens:
         raise InvalidRequestError(
             f"output_ids has {num_output} tokens, more than max_tokens {request.params.max_tokens}"

@@ -101,8 +101,7 @@ class LLMEngine:
     def can_add(self) -> bool:
         """False while a request without a deadline would be refused."""
         bound = self.config.max_queue_s
-        is_full = len(self.scheduler.waiting) >= self.config.max_waiting
-        return not is_full and (bound == inf or self.expected_wait_s() <= bound)
+        return not self._is_full and (bound == inf or self._admission.wait_s(1, 0) <= bound)
 
     def expected_wait_s(self) -> float:
         """How long a new request would wait, in seconds. May be called from any thread."""
@@ -115,11 +114,14 @@ class LLMEngine:
         ContextLengthError for a prompt that leaves no room for a reply, and QueueFullError,
         which a continuation never gets. A reply that `output_ids` end takes no step.
         """
-        request = self.check_request(request)
+        self.add_checked(self.check_request(request))
+
+    def add_checked(self, request: EngineRequest) -> None:
+        """`add_request` of what `check_request` returned."""
         if request.request_id in self._requests:
             raise InvalidRequestError(f"request {request.request_id!r} is running already")
-        is_continuation = request.is_continuation or bool(request.output_ids)
-        if not is_continuation:
+        is_admitted = request.is_continuation or bool(request.output_ids)
+        if not is_admitted:
             self._admit(request)
         if not self.has_work:
             self._step_began = None
@@ -128,16 +130,22 @@ class LLMEngine:
         resume(seq, reply, request.output_ids, self.config.context_length)
         ends_at = inf if params.max_time is None else self._clock() + params.max_time
         self._requests[seq.request_id] = _Request(seq, reply, ends_at)
-        if seq.finish_reason is None:
-            self.scheduler.add(seq, request.priority, request.deadline_s, is_continuation)
-        else:
+        if seq.finish_reason is not None:
             self._advanced.append(seq)
+            return
+        self.scheduler.add(seq, request.priority, request.deadline_s, is_admitted)
+        if is_admitted:
+            self._admission.forget()
+        else:
+            self._admission.note_added(seq, request.priority)
 
     def _admit(self, request: EngineRequest) -> None:
         """Raises QueueFullError if the request would start after its deadline."""
-        wait = self._admission.expected_wait_s(len(request.prompt_ids), request.priority)
         bound = self.config.max_queue_s if request.deadline_s is None else request.deadline_s
-        if len(self.scheduler.waiting) >= self.config.max_waiting:
+        if not self._is_full and bound == inf:
+            return
+        wait = self._admission.wait_s(len(request.prompt_ids), request.priority)
+        if self._is_full:
             message = f"{self.config.max_waiting} requests are waiting already"
             raise QueueFullError(message, max(1.0, wait))
         if wait > bound > 0:  # one whose deadline has passed expires
@@ -145,6 +153,10 @@ class LLMEngine:
                 f"the request would wait for {wait:.0f} s, and its limit is {bound:.0f} s",
                 max(1.0, wait - bound),
             )
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self.scheduler.waiting) >= self.config.max_waiting
 
     def _sequence(self, request: EngineRequest) -> Sequence:
         params = request.params
@@ -156,6 +168,7 @@ class LLMEngine:
             stop_ids=frozenset((*params.stop_token_ids, *eos_ids)),
             salt=request.salt,
             num_shared_tokens=request.num_shared_tokens,
+            is_next_pass=request.is_continuation,
             eos_id=eos_ids[0] if eos_ids else None,
         )
 
@@ -168,11 +181,13 @@ class LLMEngine:
         request = self._requests.pop(request_id, None)
         if request is not None and request.seq.finish_reason is None:
             self.scheduler.abort(request.seq)
-            self._admission.speeds.note_end(request.seq)
+            self._note_end(request.seq)
 
     def expire(self) -> list[str]:
         """Drops the requests that waited in the queue past their deadline; returns their ids."""
         expired = [seq.request_id for seq in self.scheduler.expire()]
+        if expired:
+            self._admission.forget()
         for request_id in expired:
             del self._requests[request_id]
         return expired
@@ -187,6 +202,7 @@ class LLMEngine:
         """Starts the next step, if there is work. Finishes a step that is still running first."""
         self.finish_step()
         chunks = self.scheduler.schedule()
+        self._admission.forget()
         if not chunks:
             return
         if self._step_began is None:
@@ -224,6 +240,7 @@ class LLMEngine:
         self.num_steps += 1
         self._note_step(chunks)
         self._advanced += self.scheduler.update(chunks, tokens)
+        self._admission.forget()
 
     def _note_step(self, chunks: list[Chunk]) -> None:
         """While there is work, a step lasts until the next begins."""
@@ -233,6 +250,10 @@ class LLMEngine:
             num_decodes = lens.count(1)
             seconds = self._step_began - began
             self._admission.speeds.note_step(seconds, num_decodes, sum(lens) - num_decodes)
+
+    def _note_end(self, seq: Sequence) -> None:
+        self._admission.speeds.note_end(seq)
+        self._admission.forget()
 
     def check_integrity(self) -> None:
         """Raises AssertionError when blocks or queues are inconsistent, or a request was lost."""
@@ -260,7 +281,7 @@ class LLMEngine:
             del self._requests[seq.request_id]
             if seq.finish_reason is None:
                 self.scheduler.finish(seq, piece.finish_reason)
-            self._admission.speeds.note_end(seq)
+            self._note_end(seq)
         return TokenDelta(
             token_ids=tuple(token.token_id for token in piece.tokens),
             text=piece.text,

@@ -13,8 +13,10 @@ class EngineRequest:
     Requests of different `salt` share no cached block, except those that lie wholly within the
     first `num_shared_tokens` of the prompt. A smaller `priority` is served earlier; a request
     that waited in the queue for `deadline_s` seconds is dropped. `is_continuation` marks the
-    next pass of a turn whose earlier pass was served: it goes ahead of every request that is not
-    a continuation, and the bound of the queue does not apply to it.
+    next pass of a turn whose earlier pass was served. `output_ids` are the first tokens of the
+    reply, which another engine told before it was lost; the reply goes on after them. Give none
+    but those of a reply that was admitted once: a request with `output_ids`, like a next pass,
+    goes ahead of every other, and the bound of the queue does not apply to it.
     """
 
     request_id: str

@@ -5,6 +5,7 @@ has lost a rank cannot serve, so the process exits at once and Serve starts a ne
 handles token ids and deltas, not chats.
 """
 
+import asyncio
 import os
 import sys
 import time
@@ -33,7 +34,7 @@ class MossServer:
         from serve_app.deployments.engine import start_engine
 
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
-        self._progress = Progress(settings.engine_config(settings.model).step_timeout_s)
+        self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
         """The coalesced deltas of one request; closing it aborts the request within a step.
@@ -52,7 +53,9 @@ class MossServer:
 
     async def stats(self) -> dict[str, Any]:
         """The body of `/stats`. The first of `rank_pids` is the replica itself."""
-        return {"rank_pids": self._rank_pids, **asdict(self._engine.stats())}
+        wait_s = await asyncio.to_thread(self._engine.expected_wait_s)
+        stats = asdict(self._engine.stats())
+        return {"rank_pids": self._rank_pids, **stats, "expected_wait_s": wait_s}
 
     def __del__(self) -> None:
         """Serve calls this when a replica has drained, so that the ranks shut down in order."""

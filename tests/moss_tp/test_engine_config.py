@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from moss_tp.device import TRAITS
 from moss_tp.engine.running import executor
 from moss_tp.engine.running.executor import find_executor
 from moss_tp.engine.running.local_executor import LocalExecutor
@@ -50,6 +51,12 @@ def test_resolve_takes_the_models_positions() -> None:
         EngineConfig(model="m", max_model_len=2049).resolve(Positions())
     with pytest.raises(ConfigError, match="resolve"):
         _ = EngineConfig(model="m").context_length
+
+
+def test_the_first_steps_may_take_what_suits_the_device() -> None:
+    assert EngineConfig(model="m").step_limit_s == TRAITS["cpu"].step_timeout_s
+    assert EngineConfig(model="m", device="cuda").step_limit_s == TRAITS["cuda"].step_timeout_s
+    assert EngineConfig(model="m", step_timeout_s=7).step_limit_s == 7
 
 
 def test_prompts_share_a_step_as_suits_the_device() -> None:

@@ -133,6 +133,8 @@ def test_a_reply_goes_on_after_the_tokens_that_were_told(llm: LLM) -> None:
         ([1, 2], 1, "output_ids is not a list"),
         ([[1.5], []], 1, "output_ids is not an integer"),
         (5, 1, "output_ids is not a list"),
+        ({(1,), (2,)}, 1, "output_ids is a set"),
+        ([{1, 2}, []], 1, "output_ids is a set"),
     ],
 )
 def test_told_tokens_are_one_list_a_prompt(llm: LLM, output_ids: Any, n: int, error: str) -> None:

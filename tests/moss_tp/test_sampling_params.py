@@ -32,7 +32,10 @@ BAD: list[tuple[str, list[Any]]] = [
     ("min_tokens", [-1, 513]),
     ("max_time", [0, -1, math.nan, math.inf]),
     ("seed", [-1, 2**63]),
-    ("stop", [("",), ("x" * 257,), tuple("abcdefghijklmnopq"), "", 5, [5], b"x", {"a": 1}]),
+    (
+        "stop",
+        [("",), ("x" * 257,), tuple("abcdefghijklmnopq"), "", 5, [5], b"x", "\ud800", {"a": 1}],
+    ),
     ("stop_token_ids", [(1,) * 65, 5, (1.0,), (True,), "5", ((1,),)]),
     ("logprobs", [-1, 21]),
     ("n", [0, 129]),

@@ -82,7 +82,7 @@ class LocalExecutor:
             num_blocks = choose_num_blocks(runner, config)
         else:
             runner, num_blocks = self._start_group()
-        return Driver(runner, num_blocks, config.step_timeout_s)
+        return Driver(runner, num_blocks, config.step_limit_s)
 
     def _start_group(self) -> tuple[ModelRunner, int]:
         store = TPGroup.listen(HOST)

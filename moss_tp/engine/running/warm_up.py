@@ -44,24 +44,28 @@ def _batches(config: EngineConfig, num_blocks: int) -> Iterator[Batch]:
     num_full = num_blocks // _blocks(config.context_length, config)  # sequences; 1 at least
     while True:
         if num_tokens <= config.max_num_seqs:
-            yield _step(min(num_tokens, num_blocks), 1, num_blocks, config)
+            yield _step([1] * min(num_tokens, num_blocks), num_blocks, config)
         num_seqs = min(max(1, num_tokens // GROWTH), num_full, config.max_num_seqs)
-        chunk = min(max(2, num_tokens // num_seqs), config.context_length)
-        yield _step(num_seqs, chunk, num_blocks, config)
+        share, rest = divmod(max(2, num_tokens), num_seqs)
+        chunks = [min(share + (i < rest), config.context_length) for i in range(num_seqs)]
+        yield _step(chunks, num_blocks, config)
         if num_tokens == limit:
             return
         num_tokens = min(GROWTH * num_tokens, limit)
 
 
-def _step(num_seqs: int, chunk: int, num_blocks: int, config: EngineConfig) -> Batch:
-    """A step with the last `chunk` tokens of each sequence; they share the cache."""
+def _step(chunks: list[int], num_blocks: int, config: EngineConfig) -> Batch:
+    """A step with the last tokens of each sequence, as many as `chunks` says; they share the
+    cache."""
+    num_seqs = len(chunks)
     table_len = min(num_blocks // num_seqs, _blocks(config.context_length, config))
     context = min(table_len * config.block_size, config.context_length)
-    num_logits = min(chunk, 1 + config.num_speculative_tokens)
-    ints = array("q", [num_seqs])
-    for of_each in (chunk, context, num_logits, table_len):
-        ints.extend([of_each] * num_seqs)
-    ints.extend([0] * (num_seqs * chunk))
+    num_logits = [min(chunk, 1 + config.num_speculative_tokens) for chunk in chunks]
+    ints = array("q", [num_seqs, *chunks])
+    ints.extend([context] * num_seqs)
+    ints.extend(num_logits)
+    ints.extend([table_len] * num_seqs)
+    ints.extend([0] * sum(chunks))
     ints.extend(range(num_seqs * table_len))
     return Batch(np.frombuffer(ints, np.int64))
 

@@ -70,4 +70,4 @@ def _join(spec: RankSpec) -> TPGroup:
     config = spec.config
     if config.tp_size == 1:
         return TPGroup.single(spec.device)
-    return TPGroup.join(spec.rank, config.tp_size, spec.address, spec.device, config.step_timeout_s)
+    return TPGroup.join(spec.rank, config.tp_size, spec.address, spec.device, config.step_limit_s)

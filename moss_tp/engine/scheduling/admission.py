@@ -13,9 +13,13 @@ More work ahead never makes it earlier. An idle engine has none, so no measureme
 refuses for ever: the work that is there is done, and measured anew. No torch, no clock.
 """
 
+from collections.abc import Sequence as Ids
+from copy import copy
 from heapq import heappop, heappush
+from typing import Self
 
 from moss_tp.engine.scheduling.scheduler import Scheduler
+from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine.scheduling.speeds import Speeds
 from moss_tp.engine_config import EngineConfig
 
@@ -56,6 +60,12 @@ class Forecast:
             self._free_blocks += freed
             self.num_steps = max(self.num_steps, end)
 
+    def copy(self) -> Self:
+        """One that goes on from here."""
+        other = copy(self)
+        other._ends = list(self._ends)
+        return other
+
     def _compute(self, prompt_tokens: float) -> None:
         self.num_prompt_tokens += prompt_tokens
         self.num_steps += prompt_tokens / self._chunk_size
@@ -66,36 +76,79 @@ class Forecast:
 
 
 class Admission:
-    """Reads a scheduler, and the speeds at which it is served. Changes nothing."""
+    """Reads a scheduler, and the speeds at which it is served. Changes nothing.
+
+    Playing the queue through takes as long as the queue is. So between two steps it is done once
+    for a priority, and what arrives then is added at its end: `note_added`. Whoever changes the
+    scheduler in another way calls `forget`.
+    """
 
     def __init__(self, scheduler: Scheduler, config: EngineConfig) -> None:
         self.speeds = Speeds()
         self._scheduler = scheduler
         self._config = config
+        self._forecasts: dict[int, Forecast] = {}  # by priority
 
-    def expected_wait_s(self, prompt_len: int = 1, priority: int = 0) -> float:
-        """Seconds until a new request, not a continuation, would start. 0 while nothing is known,
-        or on an idle engine."""
+    def expected_wait_s(self) -> float:
+        """Seconds until a new request, not a continuation, would start: 0 while nothing is known,
+        or on an idle engine. May be called from any thread."""
+        return self._wait_s(self._play(0), 1)
+
+    def wait_s(self, prompt_len: int, priority: int) -> float:
+        """`expected_wait_s` of a request that is about to be added."""
+        if priority not in self._forecasts:
+            forecast = self._play(priority)
+            if forecast is None:
+                return 0.0
+            self._forecasts[priority] = forecast
+        return self._wait_s(self._forecasts[priority].copy(), prompt_len)
+
+    def note_added(self, seq: Sequence, priority: int) -> None:
+        """A sequence that was queued, and is not a continuation."""
+        for later, forecast in self._forecasts.items():
+            if later >= priority:
+                self._queue(forecast, seq, self._share(self._scheduler.running))
+
+    def forget(self) -> None:
+        """Something else changed."""
+        self._forecasts.clear()
+
+    def _play(self, priority: int) -> Forecast | None:
+        """All that is served before a new request. None where it would not wait."""
+        if not self.speeds.is_known:
+            return None
         running = list(self._scheduler.running)
         ahead = self._scheduler.waiting.ahead_of(priority)
-        if not self.speeds.is_known or not (running or ahead):
-            return 0.0
-        blocks = self._scheduler.block_manager
-        forecast = Forecast(
-            self._config.max_num_seqs, blocks.num_blocks, self._config.mixed_prefill_limit
-        )
-        # Blocks of a prefix that sequences share are in several tables, and exist once.
-        in_tables = sum(len(seq.block_table) for seq in running)
-        share = (blocks.num_blocks - blocks.num_free) / in_tables if in_tables else 1.0
+        if not (running or ahead):
+            return None
+        num_blocks = self._scheduler.block_manager.num_blocks
+        limit = self._config.mixed_prefill_limit
+        forecast = Forecast(self._config.max_num_seqs, num_blocks, limit)
+        share = self._share(running)
         for seq in running:
             prompt = seq.num_uncomputed if seq.num_uncomputed > 1 else 0
             forecast.run(prompt, self.speeds.num_steps_left(seq), share * len(seq.block_table))
-        uncached = self.speeds.uncached_share
         for seq in ahead:
-            steps = self.speeds.num_steps_left(seq)
-            needed = share * blocks.num_needed(seq.num_tokens + int(steps / 2))
-            forecast.queue(uncached * seq.num_tokens, steps, needed)
-        forecast.wait(share * blocks.num_needed(prompt_len))
+            self._queue(forecast, seq, share)
+        return forecast
+
+    def _share(self, running: Ids[Sequence]) -> float:
+        """Blocks of a prefix that sequences share are in several tables, and exist once."""
+        blocks = self._scheduler.block_manager
+        in_tables = sum(len(seq.block_table) for seq in running)
+        return (blocks.num_blocks - blocks.num_free) / in_tables if in_tables else 1.0
+
+    def _queue(self, forecast: Forecast, seq: Sequence, share: float) -> None:
+        steps = self.speeds.num_steps_left(seq)
+        needed = self._scheduler.block_manager.num_needed(seq.num_tokens + int(steps / 2))
+        forecast.queue(self.speeds.uncached_share * seq.num_tokens, steps, share * needed)
+
+    def _wait_s(self, forecast: Forecast | None, prompt_len: int) -> float:
+        """Consumes the forecast."""
+        if forecast is None:
+            return 0.0
+        needed = self._scheduler.block_manager.num_needed(prompt_len)
+        forecast.wait(self._share(self._scheduler.running) * needed)
         return (
             forecast.num_steps * self.speeds.step_s
             + forecast.num_prompt_tokens * self.speeds.prompt_token_s

@@ -13,7 +13,7 @@ goes to drafted tokens that are worth verifying; no sequence is preempted for th
 `running` and `waiting` are in order of rank (see WaitingQueue). The last in order is preempted
 first, and no sequence overtakes the head of the queue, so the first in order always advances: a
 request with N requests before it finishes within (N + 1) * (max_num_seqs + 1) * max_model_len
-steps.
+steps. Among the N are continuations that arrive later: next passes, and resumed replies.
 """
 
 import time

@@ -39,6 +39,7 @@ class Sequence:
     stop_ids: frozenset[int]
     salt: str = ""
     num_shared_tokens: int = 0  # of the prompt; see BlockManager
+    is_next_pass: bool = False  # of a turn, an earlier pass of which was served
     eos_id: int | None = None
     num_prompt_tokens: int = field(init=False)
     seed: int = field(init=False)
@@ -64,10 +65,6 @@ class Sequence:
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
-
-    @property
-    def is_continuation(self) -> bool:
-        return not self.rank[0]
 
     @property
     def num_output_tokens(self) -> int:

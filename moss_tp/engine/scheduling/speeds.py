@@ -22,7 +22,7 @@ class Speeds:
     def __init__(self) -> None:
         self._step_s: deque[float] = deque(maxlen=NUM_STEPS)
         self._prompt_token_s: deque[tuple[float, int]] = deque(maxlen=NUM_STEPS)
-        # Tokens and number of replies: of requests, and of the continuations that follow them.
+        # Tokens and number of replies: of first passes, and of the next passes that follow them.
         self._first = [REPLY_TOKENS_AT_START, 1.0]
         self._next = [0.0, 0.0]
         self._prompts = [1.0, 1.0]  # tokens, and those that were not cached
@@ -54,13 +54,13 @@ class Speeds:
         return self._prompts[1] / self._prompts[0]
 
     def num_steps_left(self, seq: Sequence) -> float:
-        """Expected tokens until the slot of `seq` is free: of its reply, and of the continuations
-        that follow it, which go ahead of all others."""
-        tokens, replies = self._next if seq.is_continuation and self._next[1] else self._first
+        """Expected tokens until the slot of `seq` is free: of its reply, and of the next
+        passes that follow it, which go ahead of all others."""
+        tokens, replies = self._next if seq.is_next_pass and self._next[1] else self._first
         mean = tokens / replies
         left = max(mean - seq.num_output_tokens, MIN_LEFT * mean)
         left = min(left, seq.params.max_tokens - seq.num_output_tokens)
-        return left if seq.is_continuation else left + self._next[0] / self._first[1]
+        return left if seq.is_next_pass else left + self._next[0] / self._first[1]
 
     def note_step(self, seconds: float, num_decodes: int, num_prompt_tokens: int) -> None:
         """A step that took `seconds`, in which that many sequences decoded."""
@@ -80,15 +80,15 @@ class Speeds:
             self._prompt_token_s.append((prompt_s * ratio / num_prompt_tokens, num_prompt_tokens))
 
     def note_end(self, seq: Sequence) -> None:
-        """A sequence that ended, for whatever reason. Nothing, if it had not begun."""
-        num_sampled = seq.num_output_tokens - seq.num_told_tokens
-        if not num_sampled:
+        """A sequence that ended, for whatever reason. Nothing, if it had not begun. The reply of a
+        resumed one counts as a whole."""
+        if seq.num_output_tokens == seq.num_told_tokens:
             return
         self._first = [MEMORY * total for total in self._first]
         self._next = [MEMORY * total for total in self._next]
         self._prompts = [MEMORY * total for total in self._prompts]
-        totals = self._next if seq.is_continuation else self._first
-        totals[0] += num_sampled
+        totals = self._next if seq.is_next_pass else self._first
+        totals[0] += seq.num_output_tokens
         totals[1] += 1
         self._prompts[0] += seq.num_prompt_tokens
         self._prompts[1] += seq.num_prompt_tokens - seq.num_cached_tokens

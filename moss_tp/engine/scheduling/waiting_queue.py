@@ -5,8 +5,9 @@
 The lowest rank comes first: continuations before everything else, then smaller priorities, then
 earlier arrivals. A rank never changes: a request that arrives more than `PRIORITY_STEP_S` per
 priority level later is served later, however urgent it is. So only finitely many new requests can
-get ahead of a waiting one. The same holds for continuations, since each is the next pass of a
-turn whose earlier pass was served first: a turn of two passes counts twice, and no request starves.
+get ahead of a waiting one. The same holds for continuations, since each goes on with what was
+admitted before: it is the next pass of a turn whose earlier pass was served, or a reply that its
+engine lost in the middle. A turn of two passes counts twice, and no request starves.
 """
 
 from bisect import insort

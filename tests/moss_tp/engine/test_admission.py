@@ -1,7 +1,7 @@
 """An engine of known speeds on a clock of its own: who is refused, and when the others start."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Sequence as Ids
 from dataclasses import replace
 
 import pytest
@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.batch import Batch
-from moss_tp.engine.scheduling.speeds import NUM_STEPS
+from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.engine.scheduling.speeds import NUM_STEPS, REPLY_TOKENS_AT_START
+from moss_tp.engine.scheduling.waiting_queue import WaitingQueue
 from moss_tp.errors import QueueFullError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
@@ -35,7 +37,7 @@ class TimedFake(PagedFake):
         self.now = 1000.0
         self.delays: list[float] = []  # of the next steps
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
+    def execute(self, batch: Batch, rows: Ids[SamplingRow] = ()) -> list[SampledToken]:
         lens = batch.query_lens.tolist()
         num_decodes = lens.count(1)
         self.now += STEP_S * bool(num_decodes) + PROMPT_TOKEN_S * (sum(lens) - num_decodes)
@@ -168,6 +170,45 @@ def test_a_request_without_a_deadline_has_the_engines_bound() -> None:
     server.say("resumed", output_ids=[1])
     server.finish()
     assert server.engine.can_add
+
+
+@pytest.mark.parametrize("num_told", [0, 3])
+def test_resumed_replies_make_no_later_request_wait(num_told: int) -> None:
+    """They are first passes, told in two parts."""
+    server = Server()
+    for i in range(20):
+        server.say(f"resumed {i}", output_ids=[1] * num_told)
+        server.finish()
+    seq = Sequence("a", [1], SamplingParams(max_tokens=500), frozenset())
+    assert server.engine._admission.speeds.num_steps_left(seq) < REPLY_TOKENS_AT_START
+
+
+class CountingQueue(WaitingQueue):
+    """Counts how often it is read from end to end for a forecast."""
+
+    num_reads = 0
+
+    def ahead_of(self, priority: int) -> list[Sequence]:
+        self.num_reads += 1
+        return super().ahead_of(priority)
+
+
+def test_between_two_steps_the_queue_is_played_through_once() -> None:
+    server = Server()
+    server.warm_up()
+    queue = CountingQueue(lambda: server.executor.now)
+    server.engine.scheduler.waiting = queue
+    server.say("first")
+    before = queue.num_reads
+    for i in range(50):
+        server.say(str(i), deadline_s=1000)
+        assert server.engine._admission.wait_s(1, 0) == server.engine.expected_wait_s()
+    assert queue.num_reads - before == 50 + 1, "the fresh forecasts of this test, and one"
+    server.engine.abort("7")
+    server.say("pass 2", is_continuation=True)
+    assert server.engine._admission.wait_s(1, 0) == server.engine.expected_wait_s() > 0
+    server.finish()
+    assert server.engine._admission.wait_s(1, 0) == 0
 
 
 def test_after_a_hang_of_every_remembered_step_the_queue_opens_again() -> None:

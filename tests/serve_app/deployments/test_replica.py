@@ -46,6 +46,9 @@ class FakeEngine:
     def stats(self) -> EngineStats:
         return EngineStats(1, 2, 3, 4, 5, 6, 7, 8)
 
+    def expected_wait_s(self) -> float:
+        return 9.5
+
     def close(self) -> None:
         self.num_closed += 1
 
@@ -95,6 +98,7 @@ async def test_stats_name_all_processes() -> None:
     stats = await replica(FakeEngine()).stats()
     assert stats["rank_pids"] == (10, 11)
     assert (stats["running"], stats["waiting"], stats["steps"]) == (1, 2, 5)
+    assert stats["expected_wait_s"] == 9.5
 
 
 def test_a_drained_replica_closes_its_engine() -> None:

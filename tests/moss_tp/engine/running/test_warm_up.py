@@ -77,8 +77,10 @@ def test_the_last_step_is_about_as_large_as_any() -> None:
     assert (size.tokens, size.attended, size.logits) == (1024, 1024 * 512, 8 * 8)
 
 
-def test_there_is_a_step_of_each_kind() -> None:
-    executor = FakeExecutor(token_s=0)
+@pytest.mark.parametrize("num_full", [2, 3, 5, 8, 11, 40, 64])
+def test_there_is_a_step_of_each_kind(num_full: int) -> None:
+    """However many sequences of the full length the cache holds."""
+    executor = FakeExecutor(token_s=0, num_blocks=num_full * 32)
     config = EngineConfig("m", max_model_len=512, max_num_batched_tokens=1024)
     warm_up(executor, config, executor.clock)
     expected = {StepSize(n, n, n, is_decode=True).kind for n in range(1, config.max_num_seqs + 1)}
@@ -106,8 +108,8 @@ def test_it_changes_no_reply_and_teaches_what_steps_take(tiny_model: str) -> Non
             times = engine.executor._driver._watch._times
             for num_tokens in (2, 30, 512):
                 size = StepSize(num_tokens, num_tokens * 32, 1, is_decode=False)
-                assert times.limit_s(size) < config.step_timeout_s
-            assert times.limit_s(StepSize(1, 1, 1, is_decode=True)) < config.step_timeout_s
+                assert times.limit_s(size) < config.step_limit_s
+            assert times.limit_s(StepSize(1, 1, 1, is_decode=True)) < config.step_limit_s
         engine.add_request(EngineRequest("a", [1, 2, 3], SamplingParams(seed=1, max_tokens=20)))
         ids: list[int] = []
         while engine.has_work:
