@@ -1,10 +1,11 @@
 """One turn of a session: take the lease, reply, commit, and only then report the end.
 
-The terminal event comes after the turn is durable, a turn that fails or is cancelled leaves no
-trace, and the lease is released in any case. The deadline bounds all of it. It does not depend on
-HTTP.
+The terminal event comes after the turn is durable, a turn that fails or is cancelled before its
+commit leaves no trace, and the lease is released in any case. A commit that is cancelled may have
+stored the turn. The deadline bounds all of it. It does not depend on HTTP.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -87,11 +88,14 @@ class TurnRunner:
         self._leases = LeaseKeeper(store, limits.lease_renewal_s)
         self._sessions = SessionOpener(store, self._leases)
 
-    async def run(self, request: TurnRequest) -> AsyncGenerator[TurnEvent]:
+    async def run(
+        self, request: TurnRequest, committing: asyncio.Event | None = None
+    ) -> AsyncGenerator[TurnEvent]:
         """The events of the reply, with a TurnDone as the last one instead of a Done.
 
         A repeated Idempotency-Key yields only the TurnDone of its stored turn. Closing it before
-        TurnDone cancels the turn. Raises the errors of `serve_app.errors` and `Replier.reply`.
+        TurnDone cancels the turn; from when `committing` is set it may be stored all the same.
+        Raises the errors of `serve_app.errors` and `Replier.reply`.
         """
         if request.params.n != 1:
             raise InvalidRequestError("n: a turn of a session has one reply")
@@ -113,6 +117,8 @@ class TurnRunner:
                     else:
                         yield event
             assert done is not None  # a reply that raises no error ends with one
+            if committing is not None:
+                committing.set()
             stored = await self._commit(held, session, _turn(request, lease.key, done), deadline)
         yield TurnDone(replace(session, turns=(*session.turns, stored)), done.usage)
 

@@ -4,6 +4,7 @@ A route reads the request, runs the turn and has the dialect encode its events. 
 what an error means to a client, is decided elsewhere.
 """
 
+import asyncio
 import importlib.metadata
 from dataclasses import dataclass, field
 
@@ -55,11 +56,13 @@ def create_http_app(service: HttpService) -> Starlette:
         raw_body = await read_body(request, service.max_body_bytes, service.body_timeout_s)
         body = parse_body(raw_body, demo.ChatRequest)
         turn = demo.turn_request(body, key, service.model_name, service.plugins)
-        events = service.runner.run(turn)
+        committing = asyncio.Event()
+        events = service.runner.run(turn, committing)
         if body.stream:
-            return EventStream(demo.encode_stream(events), service.ping_s, service.drain)
-        answer = demo.encode_answer(events)
-        return JSONResponse(await run_until_disconnect(answer, request.receive, service.drain))
+            stream = demo.encode_stream(events)
+            return EventStream(stream, service.ping_s, service.drain, committing)
+        work, receive = demo.encode_answer(events), request.receive
+        return JSONResponse(await run_until_disconnect(work, receive, service.drain, committing))
 
     async def version(request: Request) -> Response:
         number = importlib.metadata.version("moss-serve")

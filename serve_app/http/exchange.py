@@ -1,8 +1,8 @@
 """One HTTP exchange: a bounded body, a client that may disconnect, a stream that is never silent.
 
 The work runs in its own task and is cancelled once, when the client disconnects, the server drops
-the exchange or its drain is over, so its clean-up can still wait for the store. It does not depend
-on chats.
+the exchange or its drain is over, so its clean-up can still wait for the store. Work that is being
+committed gets a moment to end whole. It does not depend on chats.
 """
 
 import asyncio
@@ -15,8 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from serve_app.errors import BodyTimeoutError, BodyTooLargeError, DrainingError
-from serve_app.http.drain import Drain
+from serve_app.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    DrainingError,
+    StoreUnavailableError,
+)
+from serve_app.http.drain import END_S, Drain
 from serve_app.http.errors import error_body
 from serve_app.streams import with_timeouts
 
@@ -24,7 +29,10 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 256 * 1024
 BODY_TIMEOUT_S = 30.0
+# For work that is being committed; its clean-up comes after it.
+COMMIT_S = END_S - 1.0
 _CUT = "the server is stopping and could not wait for the end of this turn"
+_UNCONFIRMED = "the server is stopping and the session store has not confirmed the turn"
 _PING = ": ping\n\n"  # a comment in SSE: clients skip it, proxies see that the stream is alive
 
 
@@ -43,26 +51,40 @@ async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes
     return bytes(body)
 
 
-async def run_until_disconnect(work: Coroutine[Any, Any, T], receive: Receive, drain: Drain) -> T:
+async def run_until_disconnect(
+    work: Coroutine[Any, Any, T],
+    receive: Receive,
+    drain: Drain,
+    committing: asyncio.Event | None = None,
+) -> T:
     """The result of `work`, which counts as a running turn of `drain`.
 
     If the client disconnects first, or the drain is over, cancels it, and raises ClientDisconnect
-    or DrainingError. The body must have been read already, so that `receive` returns nothing but
-    the disconnect.
+    or DrainingError. Work that has set `committing` gets COMMIT_S to end; StoreUnavailableError
+    says that nobody knows what it did. The body must have been read already, so that `receive`
+    returns nothing but the disconnect.
     """
+    committing = committing or asyncio.Event()
     with closing(work), drain.turn():
         task = asyncio.create_task(work)
         watch = asyncio.create_task(_disconnected(receive))
         over = asyncio.create_task(drain.wait_over())
         try:
             await asyncio.wait({task, watch, over}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise ClientDisconnect if watch.done() else DrainingError(_CUT)
+            has_left = watch.done() and not task.done()
         finally:
+            if committing.is_set():
+                await asyncio.wait({task}, timeout=COMMIT_S)
+            is_whole = task.done()
             for each in (task, watch, over):
                 each.cancel()
             await asyncio.gather(task, watch, over, return_exceptions=True)
+        if has_left:
+            raise ClientDisconnect
+        if is_whole:
+            return task.result()
+        # The work may have come to its commit while it was being cancelled.
+        raise StoreUnavailableError(_UNCONFIRMED) if committing.is_set() else DrainingError(_CUT)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -79,16 +101,23 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[dict[str, Any]], ping_s: float, drain: Drain) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[dict[str, Any]],
+        ping_s: float,
+        drain: Drain,
+        committing: asyncio.Event | None = None,
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = with_timeouts(events, lambda: ping_s)
         self._drain = drain
+        self._committing = committing
         self._has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await run_until_disconnect(self._send_all(send), receive, self._drain)
+            await run_until_disconnect(self._send_all(send), receive, self._drain, self._committing)
         except ClientDisconnect:
             return
         except Exception as error:

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 import httpx
 import pytest
@@ -13,6 +14,8 @@ from serve_app.errors import DrainingError
 from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
 from serve_app.sessions.redis import RedisSessionStore
+from serve_app.sessions.session import Turn, new_token
+from serve_app.sessions.store import Lease
 from tests.support.http_server import serving
 from tests.support.site import Site, make_site
 
@@ -101,6 +104,92 @@ async def test_a_cut_turn_leaves_its_session_free(site: Site, store: RedisSessio
     async with again.client:
         history = (await again.post(prompt="next", uid=uid)).json()["history"]
     assert [query for query, _ in history] == ["你好", "next"]
+
+
+@dataclass
+class SlowCommits(RedisSessionStore):
+    """Stops each commit until `opened`: before the server has it, or before its answer."""
+
+    url: str
+    is_sent: bool = True
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+    num_waiting: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__(self.url)
+
+    async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
+        stored = await super().commit(lease, num_turns, turn, deadline) if self.is_sent else None
+        self.num_waiting += 1
+        await self.opened.wait()
+        return stored or await super().commit(lease, num_turns, turn, deadline)
+
+    async def wait_for(self, num_waiting: int) -> None:
+        async with asyncio.timeout(20):
+            while self.num_waiting < num_waiting:
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture(params=[True, False], ids=["sent", "unsent"])
+async def slow(store_url: str, request: pytest.FixtureRequest) -> AsyncIterator[SlowCommits]:
+    store = SlowCommits(store_url, is_sent=request.param)
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_turn_that_is_being_committed_ends_whole(slow: SlowCommits, stream: bool) -> None:
+    """A client that read `draining` would repeat a turn that is stored."""
+    site = make_site(slow)
+    async with client_of(site) as client:
+        turn = asyncio.create_task(client.post("/", json={"prompt": "hi", "stream": stream}))
+        await slow.wait_for(1)
+        finish = asyncio.create_task(site.service.drain.finish(0))
+        await asyncio.sleep(0.3)
+        slow.opened.set()
+        response = await turn
+        await finish
+    answer = json.loads(response.text.split("data: ")[-1])
+    assert answer["status"] == 200
+    session = await slow.load(answer["uid"], "demo")
+    assert session is not None and [turn.user for turn in session.turns] == ["hi"]
+
+
+async def test_a_commit_without_an_answer_is_not_called_a_drain(slow: SlowCommits) -> None:
+    """Nobody knows whether it is stored; it is told before the server ends."""
+    site = make_site(slow)
+    async with client_of(site) as client:
+        turns = [
+            asyncio.create_task(client.post("/", json={"prompt": "hi", "stream": stream}))
+            for stream in (True, False)
+        ]
+        await slow.wait_for(2)
+        assert await site.service.drain.finish(0) == 2
+        assert site.service.drain.begin() == 0, "none runs after it"
+        streamed, unary = [await turn for turn in turns]
+    last = json.loads(streamed.text.split("data: ")[-1])
+    for body in (last, unary.json()):
+        assert body["error"]["code"] == "store_unavailable"
+
+
+async def test_a_client_that_leaves_during_the_commit_ends_nothing(slow: SlowCommits) -> None:
+    """Its turn is stored under its lease, as the client will see when it comes back."""
+    site = make_site(slow)
+    key = {"Idempotency-Key": new_token()}
+    async with client_of(site) as client:
+        turn = asyncio.create_task(client.post("/", json={"prompt": "hi"}, headers=key))
+        await slow.wait_for(1)
+        turn.cancel()
+        await asyncio.sleep(0.3)
+        num_prompts = len(site.model.prompts)
+        slow.opened.set()
+        async with asyncio.timeout(20):
+            while (
+                again := await client.post("/", json={"prompt": "hi"}, headers=key)
+            ).status_code == 409:
+                await asyncio.sleep(0.01)
+    assert [query for query, _ in again.json()["history"]] == ["hi"]
+    assert len(site.model.prompts) == num_prompts, "the stored turn was replayed"
 
 
 async def test_an_idle_server_is_drained_at_once(site: Site) -> None:
