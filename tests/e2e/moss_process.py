@@ -23,6 +23,7 @@ class MossProcess(ServerProcess):
 
     def __init__(self, directory: Path, *flags: str, model: Path = BUNDLED_MODEL) -> None:
         super().__init__(directory, ["--model", str(model), *flags])
+        self.log = directory / "data" / "serve.log"
 
     def __enter__(self) -> Self:
         self.launch()

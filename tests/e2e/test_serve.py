@@ -9,9 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.moss_process import MossProcess
+from serve_app.bench.load.server_process import STOP_TIMEOUT_S
+from tests.e2e.moss_process import GONE_S, MossProcess
 from tests.support.moss_command import run_moss
-from tests.support.processes import listening_ports
+from tests.support.processes import listening_ports, still_alive
 
 ANSWER_START = "\n<|MOSS|>: "
 
@@ -145,3 +146,13 @@ def test_a_second_server_on_the_port_is_refused(server: MossProcess, tmp_path: P
     assert second.stderr.startswith(f"moss: port {server.port} of 127.0.0.1 is in use")
     assert second.stderr.count("\n") == 1
     assert not (tmp_path / ".moss").exists()
+
+
+def test_a_second_ctrl_c_ends_it_and_leaves_nothing(server: MossProcess) -> None:
+    """The last test here: the server is gone."""
+    started = server.descendants()
+    server.press_ctrl_c()
+    server.wait_for("stopping")
+    server.press_ctrl_c()
+    assert server.process.wait(STOP_TIMEOUT_S) in (0, 130)  # 0: it had already stopped
+    assert still_alive(started, 2 * GONE_S) == []
