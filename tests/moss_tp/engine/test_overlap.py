@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp.engine import llm_engine
@@ -165,6 +165,7 @@ def test_integrity_notices_a_lost_request() -> None:
         engine.check_integrity()
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
