@@ -149,6 +149,7 @@ _DEEP = b'{"meta_instruction": ' + b"[" * 10**5 + b"]" * 10**5 + b"}"
         (_line(num_turns=1), ":2: .*num_turns is 1, but chat has 2 turns"),
         (_line(num_turns=float("inf")), ":2: conversation 7"),
         (_line(num_turns=None), ":2: conversation 7"),
+        (_line(num_turns=0).replace(b"0", b"9" * 5000), ":2 is not JSON: .*digits"),
         (b"\xff" * 9, ":2 is not JSON: the text is not"),
     ],
 )
@@ -173,10 +174,11 @@ def test_utf_16_lines_are_refused(tmp_path: Path, encoding: str) -> None:
         list(read_conversations(file))
 
 
-def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "train.jsonl"
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"train.{suffix}"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(CheckpointError, match=r"train\.jsonl is a git-LFS pointer"):
+    with pytest.raises(CheckpointError, match=rf"train\.{suffix} is a git-LFS pointer"):
         list(read_conversations(file))
 
 
