@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp.dialogue import HUMAN, MOSS, RESULTS, THOUGHTS, Segment, render
@@ -108,6 +108,7 @@ def test_line_ends_blank_lines_and_a_bom_are_no_matter(tmp_path: Path, content: 
     assert list(read_conversations(tmp_path / "train.jsonl")) == [expected, expected]
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=3))
 def test_only_a_newline_ends_a_line(texts: list[str]) -> None:
     with TemporaryDirectory() as directory:
