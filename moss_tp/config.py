@@ -55,7 +55,7 @@ class ModelConfig:
             _check_architecture(fields)
             config = cls(**_translate(fields))
             config._check()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{file}: {error}") from error
         return config
 

@@ -36,8 +36,8 @@ def read_json(file: Path) -> dict[str, Any]:
 def parse_json(raw: bytes) -> Any:
     """The value that `raw` spells in UTF-8, UTF-16 or UTF-32, with or without a byte-order mark.
 
-    Raises JSONError for what is not JSON, nested too deeply to be read, or has two values for one
-    key.
+    Raises JSONError for what is not JSON, nested too deeply or with too many digits to be read, or
+    has two values for one key.
     """
     encoding = json.detect_encoding(raw)
     try:
@@ -49,6 +49,10 @@ def parse_json(raw: bytes) -> Any:
         raise JSONError(f"{error.msg} at column {error.colno}", error.lineno) from error
     except RecursionError as error:
         raise JSONError("it is nested too deeply") from error
+    except JSONError:
+        raise
+    except ValueError as error:  # an integer of thousands of digits
+        raise JSONError(str(error)) from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

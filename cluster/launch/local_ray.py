@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -22,6 +23,7 @@ _LONGEST_SOCKET = "session_2026-11-26_11-19-17_123456_1234567/sockets/plasma_sto
 OBJECT_STORE_BYTES = 100 << 20  # prompts and deltas are small; weights never pass through it
 ALARM_S = 3  # by which a handler of Ray's aborts the process
 CANCEL_ALARM_S = 0.5
+_SOON_S = 0.05
 
 
 @contextmanager
@@ -69,24 +71,64 @@ def _own_sigterm() -> Iterator[None]:
     handler, install = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda handler_of_ray: None
     is_over = threading.Event()
-    thread = threading.Thread(target=_cancel_alarms, args=(is_over,), name="no-alarm", daemon=True)
+    timer = _Timer()
+    arguments = (is_over, timer)
+    thread = threading.Thread(target=_cancel_alarms, args=arguments, name="no-alarm", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # in place of the one in C++
+        # In place of the one in C++. None stands for one of the caller's that Python does not know.
+        is_main = threading.current_thread() is threading.main_thread()
+        if handler is not None and is_main:
+            signal.signal(signal.SIGTERM, handler)
         is_over.set()
         thread.join()
+        if is_main:
+            timer.restore()
         utils.set_sigterm_handler = install
 
 
-def _cancel_alarms(is_over: threading.Event) -> None:
-    """A longer timer is somebody else's."""
+class _Timer:
+    """The caller's real-time timer and handler of its signal, which an alarm of Ray's replaces.
+
+    The timer can be put back only after the handler, and that only by the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGALRM)
+        left, self._interval = signal.getitimer(signal.ITIMER_REAL)
+        self._due = time.monotonic() + left if left else None
+        self._is_replaced = False
+
+    def cancel_alarm(self) -> None:
+        """Cancels an alarm of Ray's. A longer timer is somebody else's."""
+        left = signal.getitimer(signal.ITIMER_REAL)[0]
+        own_left = self._left()
+        if 0 < left <= ALARM_S and (own_left is None or abs(left - own_left) > _SOON_S):
+            signal.alarm(0)
+            # One that was due since the last look may not have come before the alarm.
+            self._is_replaced |= own_left is not None and own_left > -CANCEL_ALARM_S
+
+    def restore(self) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGALRM, self._handler)
+        left = self._left()
+        if self._is_replaced and left is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(left, _SOON_S), self._interval)
+
+    def _left(self) -> float | None:
+        """Seconds until it is due, below 0 if it was, or None where there is none."""
+        if self._due is None:
+            return None
+        left = self._due - time.monotonic()
+        return left % self._interval if left < 0 < self._interval else left
+
+
+def _cancel_alarms(is_over: threading.Event, timer: _Timer) -> None:
     while True:
         was_over = is_over.wait(CANCEL_ALARM_S)
-        if signal.getitimer(signal.ITIMER_REAL)[0] <= ALARM_S:
-            signal.alarm(0)
+        timer.cancel_alarm()
         if was_over:
             return
 

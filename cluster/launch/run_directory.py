@@ -18,6 +18,7 @@ from moss_tp.errors import ConfigError
 
 MAX_SOCKET_PATH = 107  # bytes of sun_path, less the final zero
 _SHORT = "/tmp"
+_MAX_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,18 @@ def make_run_directory(kind: str, longest_socket: str) -> RunDirectory:
 
     `longest_socket` is the longest path, relative to it, on which a socket will listen. Raises
     ConfigError if no folder is private and writable, or the path of the socket would be too long.
+    Never waits for another run, which may be stopped.
     """
     parent = _private_folder(len(os.fsencode(f"/{kind}-12345678/{longest_socket}")))
-    folder = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # nobody clears what is not locked yet
-        _clear(parent, kind)
+    _clear(parent, kind)
+    for _ in range(_MAX_TRIES):
         path = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=parent))
-        lock = _lock(path)
-    finally:
-        os.close(folder)
-    assert lock is not None  # nobody else knows the path
-    return RunDirectory(path, lock)
+        if (lock := _lock(path)) is None:
+            continue  # another run has taken it for a leftover
+        if path.exists():
+            return RunDirectory(path, lock)
+        os.close(lock)  # of what that run has removed
+    raise ConfigError(f"no directory in {parent} can be locked; set TMPDIR to another folder")
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class RayExecutor:
         So no collective waits for them, and a group that replaces this one finds their resources.
         """
         for pid in self._rank_pids:
-            with suppress(ProcessLookupError):
+            with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
     def _watch_ranks(self) -> None:

@@ -125,7 +125,8 @@ def load_state(
 def export_model(
     weights: Mapping[str, Tensor], source: Path, output: OutputDir, dtype: torch.dtype
 ) -> None:
-    """Writes the model directory that can be served; later calls replace its weights at once.
+    """Writes the model directory that can be served; later calls replace its weights at once, and
+    bring back what was removed from it.
 
     `weights` are saved as safetensors in `dtype`; config and tokenizer come from the base model's
     directory `source`.
@@ -136,17 +137,24 @@ def export_model(
     try:
         tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in weights.items()}
         save_file(tensors, new / _WEIGHTS, metadata={"format": "pt"})
-        if (output.model / _WEIGHTS).is_file():
-            sync(new / _WEIGHTS)
-            (new / _WEIGHTS).replace(output.model / _WEIGHTS)
-            sync(output.model)
-            return
         _copy_others(source, new, dtype)
         output.mark_model(new)
         sync_tree(new)
-        rename(new, output.model)
+        if output.owns_model():
+            _renew(new, output.model)
+        else:
+            rename(new, output.model)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _renew(new: Path, model: Path) -> None:
+    """Puts the new weights into `model`, after the other files that are missing there."""
+    for file in new.iterdir():
+        if file.name != _WEIGHTS and not (model / file.name).exists():
+            file.replace(model / file.name)
+    (new / _WEIGHTS).replace(model / _WEIGHTS)
+    sync(model)
 
 
 def _copy_others(source: Path, target: Path, dtype: torch.dtype) -> None:

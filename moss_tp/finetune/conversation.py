@@ -54,7 +54,9 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
         if path.is_dir():
             for file in sorted(path.glob("*.json")):
                 yield from read_conversations(file)
-        elif path.suffix == ".json":
+            return
+        check_not_pointer(path)
+        if path.suffix == ".json":
             yield _parse(path.read_bytes(), path)
         else:
             yield from _read_lines(path)
@@ -64,7 +66,6 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
 
 def _read_lines(path: Path) -> Iterator[Conversation]:
     """Lines end at a newline only: U+2028 and U+0085 are text."""
-    check_not_pointer(path)
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if number == 1 and line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):

@@ -1,7 +1,8 @@
 """The output directory of a run: what is the run's own there, and nobody else's.
 
     OUTPUT_DIR/model/finetune.json       marks the model as made by run `run`
-    OUTPUT_DIR/state/run.json            marks the state directory, and is locked by a running run
+    OUTPUT_DIR/state/                    locked by a running run
+    OUTPUT_DIR/state/run.json            marks the state directory as run `run`'s
     OUTPUT_DIR/state/step-00000006/      a whole state
     OUTPUT_DIR/state/*.new, *.old        what is being written or removed; cleared at the next start
 
@@ -64,18 +65,31 @@ class OutputDir:
         """
         try:
             self._check(resume)
-            self._mark()
-            lock = os.open(self._marker, os.O_RDONLY)
+            self.state.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.state, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise ConfigError(f"cannot write in {self.state}: {error.strerror}") from error
         try:
-            self._lock(lock)
-            self._clear()
+            self._take(lock, resume)
             yield
         finally:
             os.close(lock)
 
+    def _take(self, lock: int, resume: bool) -> None:
+        try:
+            self._lock(lock)
+            self._check(resume)  # again: another run may have come and gone since
+            self._mark()
+            self._clear()
+        except OSError as error:
+            raise ConfigError(f"cannot write in {self.state}: {error.strerror}") from error
+
     def _check(self, resume: bool) -> None:
+        for directory in (self.state, self.model):
+            if directory.is_symlink():  # nothing could be renamed across file systems
+                raise ConfigError(
+                    f"{directory} is a symbolic link, not a directory: choose another --output-dir"
+                )
         states = self.states()
         if resume and not states:
             raise CheckpointError(f"nothing to resume in {self.state}")
@@ -88,17 +102,17 @@ class OutputDir:
             _ = self.run  # raises for somebody else's file
         elif _has_others(self.state, self._marker.with_suffix(".json.new")):
             raise ConfigError(_NOT_OWN.format(self.state))
-        if _has_others(self.model) and not (resume and self._owns_model()):
+        if _has_others(self.model) and not (resume and self.owns_model()):
             raise ConfigError(_NOT_OWN.format(self.model))
 
-    def _owns_model(self) -> bool:
+    def owns_model(self) -> bool:
+        """Whether this run has made the model directory that is there."""
         marker = self.model / "finetune.json"
         return marker.is_file() and _run_of(marker) == self.run
 
     def _mark(self) -> None:
         if self._marker.is_file():
             return
-        self.state.mkdir(parents=True, exist_ok=True)
         new = self._marker.with_suffix(".json.new")
         write_json(new, {"made_by": _MADE_BY, "run": uuid.uuid4().hex})
         rename(new, self._marker)
@@ -148,9 +162,7 @@ def _run_of(marker: Path) -> str:
 
 
 def _has_others(directory: Path, *own: Path) -> bool:
-    """Whether there is anything but an ordinary directory with only `own` in it, or nothing."""
-    if directory.is_symlink():
-        return True
+    """Whether there is anything but a directory with only `own` in it, or nothing."""
     if not directory.exists():
         return False
     return not directory.is_dir() or bool(set(directory.iterdir()) - set(own))

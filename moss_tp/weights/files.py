@@ -27,15 +27,16 @@ _MAX_NAMED = 3
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The files that hold the checkpoint's tensors; safetensors where both formats are there.
+    """The files that hold the checkpoint's tensors; like transformers, safetensors where both
+    formats are there, and the single file where there is an index too.
 
     Raises CheckpointError, naming the file, for one that is missing or a git-LFS pointer.
     """
     for single, index in _FORMATS:
-        if (directory / index).exists():
-            return [_checked(file, reason) for file, reason in _indexed(directory / index).items()]
         if (directory / single).exists():
             return [_checked(directory / single, "")]
+        if (directory / index).exists():
+            return [_checked(file, reason) for file, reason in _indexed(directory / index).items()]
     names = ", ".join(name for pair in _FORMATS for name in pair)
     raise CheckpointError(
         f"there are no weights in {directory}: none of {names}{_strays(directory)}"

@@ -85,6 +85,7 @@ def test_config_saved_by_transformers(tmp_path: Path) -> None:
         ({"n_layer": float("nan")}, "'n_layer' is nan"),
         ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon nan"),
         ({"layer_norm_epsilon": 0}, "layer_norm_epsilon 0"),
+        ({"layer_norm_epsilon": 10**400}, r"config\.json: .* too large"),
     ],
 )
 def test_impossible_config(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -32,6 +32,7 @@ def test_every_unicode_encoding_is_read(value: dict[str, Any], encoding: str) ->
         (b'{"a": 1, "a": 2}', "two values for the key 'a'"),
         (b'{"b": {"a": 1, "a": null}}', "two values for the key 'a'"),
         (b'{"a":' + b"[" * 10**5 + b"]" * 10**5 + b"}", "nested too deeply"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "5000 digits"),
         (b'["a"]', "is not a JSON object"),
         (b"", "line 1"),
     ],

@@ -106,7 +106,10 @@ class Driver:
             watchers = list(self._watchers)
         self._stop_threads.set()
         for on_death in watchers:
-            on_death(reason)
+            try:
+                on_death(reason)
+            except Exception:  # the others must know, too
+                logger.exception("a watcher of the ranks failed")
 
     def close(self) -> None:
         """Stops the workers, if they still listen, and leaves the group. Idempotent."""

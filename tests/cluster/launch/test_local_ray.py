@@ -1,9 +1,14 @@
 """A private Ray: on loopback, with its own token, and no process left after it."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from cluster.launch.local_ray import _own_sigterm
 
 SCRIPT = """
 import os, signal, sys
@@ -60,11 +65,13 @@ SIGNALLED = """
 import os, signal, sys, threading, time
 sys.path.insert(0, ".")
 from cluster.launch.local_ray import local_ray
-received = []
+received, alarms = [], []
 signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+signal.signal(signal.SIGALRM, lambda number, frame: alarms.append(number))
+signal.setitimer(signal.ITIMER_REAL, 2, 1000)  # Ray takes longer
 is_up = threading.Event()
 def send():
-    while not is_up.wait(0.1):
+    while not is_up.wait(0.4):  # Ray cannot take one while it handles another
         os.kill(os.getpid(), signal.SIGTERM)
 sender = threading.Thread(target=send)
 sender.start()
@@ -76,10 +83,19 @@ with local_ray(num_cpus=1):
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(0.1)
     assert len(received) == before + 1
-print("passed", before > 5)
+assert len(alarms) == 1, "the caller's own timer"
+assert signal.getitimer(signal.ITIMER_REAL)[1] == 1000
+print("passed", before > 1)
 """
 
 
 def test_a_sigterm_at_any_moment_of_the_start_reaches_our_handler_only() -> None:
     shown = run(SIGNALLED)
     assert (shown.returncode, shown.stdout) == (0, "passed True\n"), shown.stderr
+
+
+def test_a_handler_that_python_does_not_know_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """getsignal says None where a program that embeds Python has set its own."""
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    with _own_sigterm():
+        pass

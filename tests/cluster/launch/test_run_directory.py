@@ -1,5 +1,6 @@
 """Run directories are private, locked while they are used, and cleared when their owner is gone."""
 
+import fcntl
 import os
 import signal
 import stat
@@ -7,11 +8,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from cluster.launch.run_directory import MAX_SOCKET_PATH, make_run_directory, run_directory
+from cluster.launch.run_directory import (
+    MAX_SOCKET_PATH,
+    RunDirectory,
+    make_run_directory,
+    run_directory,
+)
 from moss_tp.errors import ConfigError
 
 # Makes a directory, gives its lock to a child, prints the path and both pids, and waits.
@@ -156,3 +163,32 @@ def test_the_longest_path_fits_exactly(folder: Path) -> None:
     make_run_directory("ray", "x" * room).remove()
     with pytest.raises(ConfigError):
         make_run_directory("ray", "x" * (room + 1))
+
+
+@pytest.mark.timeout(60)
+def test_nobody_waits_for_a_run_that_is_stopped(folder: Path) -> None:
+    """Whatever it has locked at that moment."""
+    made = make_run_directory("ray", "socket")
+    held = os.open(folder, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    make_run_directory("ray", "socket").remove()
+    os.close(held)
+    made.remove()
+
+
+def test_runs_that_start_at_once_do_not_clear_each_other() -> None:
+    def make(number: int) -> list[RunDirectory]:
+        made = []
+        for _ in range(50):
+            made.append(make_run_directory("ray", "socket"))
+            if len(made) > 3:
+                made.pop(0).remove()
+            assert all(directory.path.is_dir() for directory in made)
+        return made
+
+    with ThreadPoolExecutor(4) as pool:
+        left = [directory for made in pool.map(make, range(4)) for directory in made]
+    assert all(directory.path.is_dir() for directory in left)
+    assert len({directory.path for directory in left}) == len(left) == 12
+    for directory in left:
+        directory.remove()

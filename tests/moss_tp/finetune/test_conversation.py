@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp.dialogue import HUMAN, MOSS, RESULTS, THOUGHTS, Segment, render
@@ -108,6 +108,7 @@ def test_line_ends_blank_lines_and_a_bom_are_no_matter(tmp_path: Path, content: 
     assert list(read_conversations(tmp_path / "train.jsonl")) == [expected, expected]
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=3))
 def test_only_a_newline_ends_a_line(texts: list[str]) -> None:
     with TemporaryDirectory() as directory:
@@ -149,6 +150,7 @@ _DEEP = b'{"meta_instruction": ' + b"[" * 10**5 + b"]" * 10**5 + b"}"
         (_line(num_turns=1), ":2: .*num_turns is 1, but chat has 2 turns"),
         (_line(num_turns=float("inf")), ":2: conversation 7"),
         (_line(num_turns=None), ":2: conversation 7"),
+        (_line(num_turns=0).replace(b"0", b"9" * 5000), ":2 is not JSON: .*digits"),
         (b"\xff" * 9, ":2 is not JSON: the text is not"),
     ],
 )
@@ -173,10 +175,11 @@ def test_utf_16_lines_are_refused(tmp_path: Path, encoding: str) -> None:
         list(read_conversations(file))
 
 
-def test_a_git_lfs_pointer_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "train.jsonl"
+@pytest.mark.parametrize("suffix", ["jsonl", "json"])
+def test_a_git_lfs_pointer_is_named(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"train.{suffix}"
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(CheckpointError, match=r"train\.jsonl is a git-LFS pointer"):
+    with pytest.raises(CheckpointError, match=rf"train\.{suffix} is a git-LFS pointer"):
         list(read_conversations(file))
 
 

@@ -3,6 +3,7 @@
 import signal
 import time
 from dataclasses import replace
+from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
@@ -26,6 +27,8 @@ from tests.support.waiting import wait_until
 
 # So many kills are spread over the calls to the file system; `make chaos` kills at each call.
 PARTS = 7
+# Steps that are saved take at least a quarter of a second then, on the fastest machine.
+PAUSE_S = 0.01
 FOREIGN = ("notes.txt", ".old/diary", ".model.new/a", "model.new/b", "step-00000002/c")
 
 
@@ -36,6 +39,7 @@ class Runs:
     def __init__(self, directory: Path, num_processes: int) -> None:
         self._directory = directory
         self._num_processes = num_processes
+        self._numbers = count()
         # States of steps 2 and 4, so the second replaces the first.
         per_process = dict.fromkeys(["batch_size"], 3 if num_processes == 1 else 1)
         self._settings = make_settings(directory, save_step=2, max_steps=4, **per_process)
@@ -56,7 +60,9 @@ class Runs:
 
     def kill_and_resume(self, call: int, rank: int) -> None:
         """A killed run leaves a whole state or none; going on from it, the end is the same."""
-        settings = replace(self._settings, output_dir=self._directory / f"killed-{rank}-{call}")
+        settings = replace(
+            self._settings, output_dir=self._directory / f"killed-{next(self._numbers)}"
+        )
         _write_foreign(settings.output_dir)
         foreign = files_below(settings.output_dir)
         self._run(settings, Disturbance(call, rank))
@@ -103,7 +109,7 @@ def kill_at_random(settings: FinetuneSettings, num_processes: int, rng: Random) 
     before = output.states()
     with TemporaryDirectory() as directory:
         resumed = replace(settings, resume=bool(before))
-        processes = start_processes(resumed, num_processes, Path(directory))
+        processes = start_processes(resumed, num_processes, Path(directory), pause_s=PAUSE_S)
         wait_until(lambda: _latest(output) > _step(before) or _any_ended(processes), 120)
         time.sleep(rng.uniform(0, 0.5))
         assert not _any_ended(processes)

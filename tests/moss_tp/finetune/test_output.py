@@ -141,6 +141,49 @@ def test_a_model_that_was_moved_away_is_written_again(settings: FinetuneSettings
     assert are_equal(exported_weights(settings), weights)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_what_was_removed_from_the_model_is_written_again(
+    settings: FinetuneSettings, name: str
+) -> None:
+    finetune(settings)
+    weights = exported_weights(settings)
+    (settings.output_dir / "model" / name).unlink()
+    write(settings.output_dir / "model" / "notes")
+    finetune(replace(settings, resume=True))
+    assert are_equal(exported_weights(settings), weights)
+    assert (settings.output_dir / "model" / name).is_file()
+    assert (settings.output_dir / "model" / "notes").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["model", "state"])
+def test_what_was_moved_behind_a_link_is_refused(settings: FinetuneSettings, name: str) -> None:
+    """It may be on another file system, into which nothing can be renamed at the run's end."""
+    finetune(settings)
+    moved = settings.output_dir.parent / "moved"
+    (settings.output_dir / name).rename(moved)
+    (settings.output_dir / name).symlink_to(moved)
+    refuse(replace(settings, resume=True), f"{name} is a symbolic link")
+
+
+class LateOutputDir(OutputDir):
+    """Before it can lock the directory, another run comes and goes."""
+
+    def _lock(self, descriptor: int) -> None:
+        other = OutputDir(self.state.parent)
+        with other.owned(resume=False):
+            other.new_state(2).with_suffix("").mkdir()
+        super()._lock(descriptor)
+
+
+def test_a_run_that_ended_just_before_is_not_overwritten(tmp_path: Path) -> None:
+    late = LateOutputDir(tmp_path / "out")
+    with (
+        pytest.raises(ConfigError, match="holds step 2 of an earlier run"),
+        late.owned(resume=False),
+    ):
+        pass
+
+
 def test_two_runs_at_once(settings: FinetuneSettings) -> None:
     with OutputDir(settings.output_dir).owned(resume=False):
         refuse(settings, "another run is writing")

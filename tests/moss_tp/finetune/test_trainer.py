@@ -187,16 +187,20 @@ def test_command_reports_errors_in_one_line(settings: FinetuneSettings) -> None:
     assert result.output.startswith("Error: no train.jsonl")
 
 
+@pytest.mark.timeout(900)
 def test_two_processes_split_the_batches(settings: FinetuneSettings) -> None:
     arguments = ["--model", str(settings.model), "--data-dir", str(settings.data_dir)]
     arguments += ["--output-dir", str(settings.output_dir), "--epochs", "1", "--batch-size", "3"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    subprocess.run(
+    ended = subprocess.run(
         [sys.executable, *launch, "--nproc-per-node", "2", "-m", "moss_tp.finetune", *arguments],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        timeout=240,
+        env=os.environ
+        | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=800,
     )
+    assert ended.returncode == 0, ended.stdout
     (state,) = OutputDir(settings.output_dir).states()
     assert step_of(state) == NUM_TRAIN // 3 // 2

@@ -117,11 +117,16 @@ def start_processes(
     num_processes: int,
     directory: Path,
     disturbance: Disturbance | None = None,
+    pause_s: float = 0,
 ) -> list[BaseProcess]:
-    """Starts a run's processes, which meet and report in `directory`, which is empty."""
+    """Starts a run's processes, which meet and report in `directory`, which is empty.
+
+    They pause before each call to the file system below the output directory.
+    """
     started = [
         FINETUNE.Process(
-            target=_run, args=(settings, rank, num_processes, str(directory), disturbance)
+            target=_run,
+            args=(settings, rank, num_processes, str(directory), disturbance, pause_s),
         )
         for rank in range(num_processes)
     ]
@@ -154,6 +159,7 @@ def _run(
     num_processes: int,
     directory: str,
     disturbance: Disturbance | None,
+    pause_s: float,
 ) -> None:
     """The body of a process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -166,7 +172,7 @@ def _run(
         store = f"file://{directory}/store"
         torch.distributed.init_process_group("gloo", store, rank=rank, world_size=num_processes)
     mine = disturbance if disturbance is not None and disturbance.rank == rank else None
-    calls = _watch_calls(settings.output_dir, mine)
+    calls = _watch_calls(settings.output_dir, mine, pause_s)
     error = None
     try:
         finetune(settings)
@@ -176,13 +182,14 @@ def _run(
     Path(directory, str(rank)).write_text(json.dumps([error, len(calls)]))
 
 
-def _watch_calls(root: Path, disturbance: Disturbance | None) -> list[str]:
+def _watch_calls(root: Path, disturbance: Disturbance | None, pause_s: float) -> list[str]:
     """The calls below `root` from now on, before which Python tells of them."""
     calls: list[str] = []
 
     def on_event(event: str, args: tuple[Any, ...]) -> None:
         if event in _CALLS and str(args[0]).startswith(str(root)):
             calls.append(event)
+            time.sleep(pause_s)
             if disturbance is not None and len(calls) == disturbance.call:
                 disturbance.act()
 

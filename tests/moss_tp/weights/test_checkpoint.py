@@ -68,6 +68,13 @@ def test_safetensors_come_first(tmp_path: Path) -> None:
     assert read_all(tmp_path)["weight"].tolist() == [0]
 
 
+def test_a_single_file_comes_before_an_index(tmp_path: Path) -> None:
+    """As in transformers."""
+    make_checkpoint(tmp_path)
+    save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    assert list(read_all(tmp_path)) == ["weight"]
+
+
 def test_no_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there are no weights"):
         open_checkpoint(tmp_path)

@@ -165,3 +165,17 @@ def test_a_ctrl_c_in_a_step_is_fatal_only_with_workers(size: int, is_alive: bool
         ranks.step()
     assert ranks.driver.is_alive == is_alive
     ranks.driver.close()
+
+
+def test_a_watcher_that_fails_does_not_keep_the_next_from_being_called() -> None:
+    driver = Ranks(1).driver
+    reasons: list[str] = []
+
+    def fail(reason: str) -> None:
+        raise PermissionError(reason)
+
+    driver.watch(fail)
+    driver.watch(reasons.append)
+    driver.fail("a rank is gone")
+    assert reasons == ["a rank is gone"]
+    driver.close()
