@@ -55,6 +55,7 @@ class Indexing:
             log = logger.warning if self.report.has_gaps else logger.info
             log("web search: %s", self.report.line())
         except Exception:
+            self.report.has_stopped = True
             logger.exception("web search stopped reading documents")
         finally:
             self._process.close()
@@ -67,6 +68,9 @@ class Indexing:
                 num_passages += self._index.add(document)
         except UnreadableError as error:
             self.report.leave_out(path, f"{error} (read in part)" if num_passages else str(error))
+        except Exception as error:  # of the machine, such as no more processes: the next may do
+            logger.warning("web search could not read %s", path, exc_info=True)
+            self.report.leave_out(path, f"not read ({type(error).__name__})")
         else:
             if not num_passages:
                 self.report.leave_out(path, "no text")

@@ -17,6 +17,7 @@ class IndexReport:
         self.num_documents = 0
         self.num_passages = 0
         self.is_complete = False
+        self.has_stopped = False  # by an error, before it was complete
 
     @property
     def has_gaps(self) -> bool:
@@ -32,7 +33,7 @@ class IndexReport:
         """One line, for the operator."""
         read = f"{self.num_documents} documents ({self.num_passages} passages) in {self._directory}"
         if not self.is_complete:
-            read = f"still reading: {read}"
+            read = f"{'stopped' if self.has_stopped else 'still reading'}: {read}"
         if not self._left_out:
             return read
         reasons = (_reason(reason, names) for reason, names in sorted(self._left_out.items()))
