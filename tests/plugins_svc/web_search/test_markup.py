@@ -1,9 +1,11 @@
 """Titles and text of HTML and Markdown."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins_svc.web_search.markup import html_text, markdown_text
+from plugins_svc.web_search.encodings import UnreadableError
+from plugins_svc.web_search.markup import MAX_DEPTH, html_text, markdown_text
 
 PAGE = """<!DOCTYPE html><html><head><title> The  library
 </title><style>p { color: red }</style><script>var secret = 1</script></head>
@@ -33,6 +35,26 @@ def test_html_of_all_kinds_of_damage() -> None:
     assert words(html_text("<div>" * 5000 + "deep").text) == "deep"
     frames = "<html><head><title>T</title></head><frameset><frame src='a'></frameset></html>"
     assert html_text(frames).title == "T"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["<html hidden><body><p>text", "<body hidden><p>text", "<body role=navigation><p>text"],
+)
+def test_a_page_that_is_hidden_whole_is_read(source: str) -> None:
+    assert words(html_text(source).text) == "text"
+
+
+@pytest.mark.parametrize("tag", ["<div>", "<DIV a='1'>", "<b>", "<x-y>"])
+def test_defence_html_that_is_nested_too_deeply_is_refused(tag: str) -> None:
+    for read in (html_text, markdown_text):
+        with pytest.raises(UnreadableError, match="nested too deeply"):
+            read(f"<div>\n{tag * (MAX_DEPTH + 1)}")
+
+
+def test_many_elements_side_by_side_are_not_nested() -> None:
+    for row in ("<p>tea", "<li>tea", "<br>tea", "<p><b>tea</b></p>", "<img src=x>tea"):
+        assert html_text(row * (MAX_DEPTH + 1)).text.count("tea") == MAX_DEPTH + 1
 
 
 @settings(deadline=None)

@@ -53,9 +53,15 @@ def test_html_may_declare_its_encoding(tmp_path: Path, head: str) -> None:
 
 def test_a_wrong_declaration_does_not_spoil_utf_8(tmp_path: Path) -> None:
     assert read(tmp_path / "a.html", '<meta charset="gbk"><p>茶'.encode())[1] == "茶"
-    for name in ("nonsense", "utf-8", "utf-16", "rot13", "hex"):
+    for name in ("nonsense", "utf-8", "utf-16", "rot13", "hex", "undefined", "idna", "punycode"):
         data = f'<meta charset="{name}"><p>万里长城全长约两万一千公里。'.encode("gbk")
         assert read(tmp_path / "a.html", data)[1] == "万里长城全长约两万一千公里。"
+
+
+@pytest.mark.parametrize("name", ["iso-8859-1", "Latin1", "us-ascii"])
+def test_western_html_is_read_as_browsers_do(tmp_path: Path, name: str) -> None:
+    data = f'<meta charset="{name}"><p>“5 €” – café'.encode("cp1252")
+    assert read(tmp_path / "a.html", data)[1] == "“5 €” – café"
 
 
 def test_markdown_that_is_too_large_to_parse_is_plain_text(tmp_path: Path) -> None:
