@@ -6,6 +6,7 @@ file was read to its end. It exits at end of input, so it cannot outlive its par
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -53,6 +54,7 @@ def answer(path: Path) -> Iterator[list[str]]:
 def main() -> None:
     """Answer until the input ends. Exits with status 1 when memory runs out."""
     limit_process()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # the parent reads no warnings
     out = sys.stdout
     with redirect_stdout(sys.stderr):
         for line in sys.stdin:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader, PdfWriter
 
+from plugins_svc.web_search import reader_process
 from plugins_svc.web_search.encodings import UnreadableError
 from plugins_svc.web_search.reader_process import ReaderProcess
 from plugins_svc.web_search.reader_worker import MEMORY_BYTES
@@ -107,6 +109,42 @@ def test_defence_the_process_is_limited(tmp_path: Path, process: ReaderProcess) 
     assert not Path(f"/proc/{running.pid}").exists()
 
 
+def kill(process: ReaderProcess) -> None:
+    running = process._process
+    assert running is not None
+    running.kill()
+    running.wait()
+
+
+def test_a_process_that_died_between_two_files_costs_none(
+    tmp_path: Path, process: ReaderProcess
+) -> None:
+    (tmp_path / "a.txt").write_text("tea")
+    for _ in range(2):
+        assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
+        kill(process)
+
+
+def test_the_time_of_the_consumer_does_not_count(tmp_path: Path) -> None:
+    process = ReaderProcess(timeout_s=600.0)
+    (tmp_path / "a.pdf").write_bytes(pdf("one", "two", "three"))
+    timers = []
+    for _ in process.read(tmp_path / "a.pdf"):
+        timers += [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
+    assert not [timer for timer in timers if not timer.finished.is_set()]
+    process.close()
+
+
+def test_why_a_worker_cannot_start_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: ReaderProcess
+) -> None:
+    (tmp_path / "a.txt").write_text("tea")
+    command = [sys.executable, "-P", "-s", "-m", "no_such_module"]
+    monkeypatch.setattr(reader_process, "_COMMAND", command)
+    with pytest.raises(UnreadableError, match=r"breaks its reader \(.*no_such_module"):
+        list(process.read(tmp_path / "a.txt"))
+
+
 def test_defence_a_file_that_hangs_or_kills_its_reader_is_left_out(tmp_path: Path) -> None:
     process = ReaderProcess(timeout_s=0.5)
     os.mkfifo(tmp_path / "fifo.txt")
@@ -115,12 +153,12 @@ def test_defence_a_file_that_hangs_or_kills_its_reader_is_left_out(tmp_path: Pat
         list(process.read(tmp_path / "fifo.txt"))
     process.close()
     process = ReaderProcess()
-    assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
-    running = process._process
-    assert running is not None
-    os.kill(running.pid, signal.SIGKILL)
-    with pytest.raises(UnreadableError, match="breaks its reader"):
-        list(process.read(tmp_path / "a.txt"))
+    (tmp_path / "a.pdf").write_bytes(pdf(*["tea"] * 3000))
+    parts = process.read(tmp_path / "a.pdf")
+    assert next(parts) == ("", "tea")
+    kill(process)
+    with pytest.raises(UnreadableError, match=r"^breaks its reader$"):
+        list(parts)
     assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
     process.close()
     with pytest.raises(UnreadableError, match="closed"):
