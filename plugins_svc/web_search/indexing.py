@@ -82,7 +82,9 @@ class Indexing:
         if self._num_chars >= self._max_chars:
             raise UnreadableError("the index is full")
         file_end = self._num_chars + self._max_chars // MAX_SHARE
-        for title, text in self._process.read(path):
+        for title, text, guess in self._process.read(path):
+            if guess:
+                self.report.read_as(path, guess)
             if self._num_chars + len(text) > min(file_end, self._max_chars):
                 is_large = file_end < self._max_chars
                 self._num_chars = self._num_chars if is_large else self._max_chars

@@ -44,10 +44,11 @@ _NESTED = re.compile(
 
 
 class Readable(NamedTuple):
-    """`title` is empty if the document has none."""
+    """`title` is empty if the document has none, `guess` if its encoding is certain."""
 
     title: str
     text: str
+    guess: str = ""
 
 
 def html_text(source: str) -> Readable:

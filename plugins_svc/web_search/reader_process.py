@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from plugins_svc.web_search.encodings import UnreadableError
+from plugins_svc.web_search.markup import Readable
 
 FILE_TIMEOUT_S = 60.0  # of wall clock, so that a busy machine loses no document
 _COMMAND = [sys.executable, "-P", "-s", "-m", "plugins_svc.web_search.reader_worker"]
@@ -29,8 +30,8 @@ class ReaderProcess:
         self._is_closed = False
         self._took_too_long = False
 
-    def read(self, path: Path) -> Iterator[tuple[str, str]]:
-        """Title and text of each part of the file.
+    def read(self, path: Path) -> Iterator[Readable]:
+        """Each part of the file.
 
         Raises UnreadableError, maybe after some parts, with the reason why there are no more.
         """
@@ -74,7 +75,7 @@ class ReaderProcess:
                 )
             return self._process
 
-    def _parts(self, process: "subprocess.Popen[str]", path: Path) -> Iterator[tuple[str, str]]:
+    def _parts(self, process: "subprocess.Popen[str]", path: Path) -> Iterator[Readable]:
         assert process.stdin is not None
         left_s = self._timeout_s  # the consumer's time does not count
         process.stdin.write(json.dumps(str(path)) + "\n")
@@ -84,8 +85,8 @@ class ReaderProcess:
             line = self._line(process, left_s)
             left_s = max(0.0, left_s - (time.monotonic() - start))
             match json.loads(line):
-                case [title, text]:
-                    yield title, text
+                case [title, text, guess]:
+                    yield Readable(title, text, guess)
                 case [""]:
                     return
                 case [reason]:

@@ -31,24 +31,32 @@ def read_file(path: Path) -> Iterator[Readable]:
 
 
 def _plain(path: Path) -> Iterator[Readable]:
-    for text in decoded(path, encoding_of(path)):
-        yield Readable("", text)
+    encoding = encoding_of(path)
+    for text in decoded(path, encoding):
+        yield Readable("", text, _guessed(encoding))
 
 
 def _markdown(path: Path) -> Iterator[Readable]:
     if path.stat().st_size > MAX_PARSED_BYTES:
         yield from _plain(path)
     else:
-        yield markdown_text("".join(decoded(path, encoding_of(path))))
+        encoding = encoding_of(path)
+        readable = markdown_text("".join(decoded(path, encoding)))
+        yield readable._replace(guess=_guessed(encoding))
 
 
 def _html(path: Path) -> Iterator[Readable]:
     if path.stat().st_size > MAX_PARSED_BYTES * 8:
         raise UnreadableError("too large for HTML")
     encoding = encoding_of(path)
-    if not encoding.startswith("utf"):
-        encoding = _declared_encoding(path) or encoding
-    yield html_text("".join(decoded(path, encoding)))
+    guess = _guessed(encoding)
+    if guess and (declared := _declared_encoding(path)):
+        encoding, guess = declared, ""
+    yield html_text("".join(decoded(path, encoding)))._replace(guess=guess)
+
+
+def _guessed(encoding: str) -> str:
+    return "" if encoding.startswith("utf") else encoding
 
 
 def _declared_encoding(path: Path) -> str | None:

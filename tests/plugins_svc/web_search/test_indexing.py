@@ -15,6 +15,7 @@ from plugins_svc.sdk.errors import PluginError
 from plugins_svc.web_search import indexing
 from plugins_svc.web_search.documents import LeaveOut
 from plugins_svc.web_search.indexing import Indexing
+from plugins_svc.web_search.markup import Readable
 from plugins_svc.web_search.plugin import WebSearch
 from plugins_svc.web_search.reader_process import ReaderProcess
 from plugins_svc.web_search.search_index import SearchIndex
@@ -42,7 +43,7 @@ async def test_documents_of_every_kind_and_encoding(tmp_path: Path) -> None:
     urls, line = await found(tmp_path, "tea")
     assert urls == ["a.html", "a.pdf", "mark.md"]
     assert (await found(tmp_path, "cups"))[0] == ["a.pdf"], "a title is searched too"
-    assert line == f"web search: 5 documents (5 passages) in {tmp_path}"
+    assert line == f"web search: 5 documents (5 passages) in {tmp_path}; read as gb18030: gbk.txt"
 
 
 async def test_the_end_of_a_large_file_is_found(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ class FailingOnce(ReaderProcess):
 
     has_failed = False
 
-    def read(self, path: Path) -> Iterator[tuple[str, str]]:
+    def read(self, path: Path) -> Iterator[Readable]:
         if not self.has_failed:
             self.has_failed = True
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -15,6 +15,7 @@ from pypdf import PdfReader, PdfWriter
 
 from plugins_svc.web_search import reader_process
 from plugins_svc.web_search.encodings import UnreadableError
+from plugins_svc.web_search.markup import Readable
 from plugins_svc.web_search.reader_process import ReaderProcess
 from plugins_svc.web_search.reader_worker import MEMORY_BYTES
 from plugins_svc.web_search.readers import MAX_PARSED_BYTES, read_file
@@ -91,12 +92,12 @@ def test_pdfs_that_cannot_be_read(tmp_path: Path, process: ReaderProcess) -> Non
         with pytest.raises(UnreadableError, match=reason):
             list(process.read(tmp_path / "a.pdf"))
     (tmp_path / "a.pdf").write_bytes(encrypted(""))
-    assert list(process.read(tmp_path / "a.pdf")) == [("", "A secret.")]
+    assert list(process.read(tmp_path / "a.pdf")) == [Readable("", "A secret.")]
 
 
 def test_defence_the_process_is_limited(tmp_path: Path, process: ReaderProcess) -> None:
     (tmp_path / "a.txt").write_text("tea")
-    assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
+    assert list(process.read(tmp_path / "a.txt")) == [Readable("", "tea"), Readable("", "")]
     running = process._process
     assert running is not None
     limits = Path(f"/proc/{running.pid}/limits").read_text("ascii")
@@ -121,7 +122,7 @@ def test_a_process_that_died_between_two_files_costs_none(
 ) -> None:
     (tmp_path / "a.txt").write_text("tea")
     for _ in range(2):
-        assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
+        assert list(process.read(tmp_path / "a.txt")) == [Readable("", "tea"), Readable("", "")]
         kill(process)
 
 
@@ -155,11 +156,11 @@ def test_defence_a_file_that_hangs_or_kills_its_reader_is_left_out(tmp_path: Pat
     process = ReaderProcess()
     (tmp_path / "a.pdf").write_bytes(pdf(*["tea"] * 3000))
     parts = process.read(tmp_path / "a.pdf")
-    assert next(parts) == ("", "tea")
+    assert next(parts) == Readable("", "tea")
     kill(process)
     with pytest.raises(UnreadableError, match=r"^breaks its reader$"):
         list(parts)
-    assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
+    assert list(process.read(tmp_path / "a.txt")) == [Readable("", "tea"), Readable("", "")]
     process.close()
     with pytest.raises(UnreadableError, match="closed"):
         list(process.read(tmp_path / "a.txt"))
@@ -171,9 +172,9 @@ def test_a_reader_that_stops_early_leaves_nothing_for_the_next_file(
     (tmp_path / "a.pdf").write_bytes(pdf("one", "two", "three"))
     (tmp_path / "b.txt").write_text("tea")
     parts = process.read(tmp_path / "a.pdf")
-    assert next(parts) == ("", "one")
+    assert next(parts) == Readable("", "one")
     del parts
-    assert list(process.read(tmp_path / "b.txt")) == [("", "tea"), ("", "")]
+    assert list(process.read(tmp_path / "b.txt")) == [Readable("", "tea"), Readable("", "")]
 
 
 def test_defence_memory_and_cpu_are_bounded() -> None:
@@ -193,8 +194,8 @@ def test_the_worker_answers_a_line_with_lines_and_ends_with_its_input(tmp_path: 
     command = [sys.executable, "-m", "plugins_svc.web_search.reader_worker"]
     done = subprocess.run(command, input=paths, capture_output=True, check=True)
     assert done.stdout.decode().splitlines() == [
-        '["", "tea"]',
-        '["", ""]',
+        '["", "tea", ""]',
+        '["", "", ""]',
         '[""]',
         '["no such file or directory"]',
         '["binary"]',
