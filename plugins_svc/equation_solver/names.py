@@ -16,13 +16,22 @@ _FACTOR = re.compile(r"(?![fghFGH](?!\w))[A-Za-z](?:_?\d+)?")
 
 
 _TIMES = re.compile(r"\d[xX]\d")
+_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_EXPONENT = re.compile(r"\d\.?([eE])[-+]?\d+(\.?\d*\s*[A-Za-z(])?")
 _MAX_PRODUCT = 4  # a longer name is a word
 
 
 def check_text(text: str) -> None:
-    """EquationError where an x may be a multiplication sign, as in `2x3`."""
+    """EquationError where an x may be a multiplication sign, as in `2x3`, or an e an unknown.
+
+    `2e+3f=12` is such a text, and so is one in which an e stands elsewhere.
+    """
     if found := _TIMES.search(text):
         raise EquationError(f"{found[0]} may be a product")
+    elsewhere = _NUMBER.sub("", text)
+    for found in _EXPONENT.finditer(text):
+        if found[2] or re.search(rf"(?<![A-Za-z_]){found[1]}(?![A-Za-z])", elsewhere):
+            raise EquationError(f"{found[0]} may be a sum")
 
 
 def check_name(name: str, *, is_before_parenthesis: bool) -> None:

@@ -1,16 +1,19 @@
 """Which encoding a file of text is in: a byte-order mark, then valid UTF-8, then a guess.
 
-The guess is charset-normalizer's among encodings that files of people are in, corrected for short
-Chinese texts. GBK and GB2312 are read as GB18030, which contains them.
+A text that can be Chinese is Chinese; the guess is otherwise charset-normalizer's among encodings
+that files of people are in. GBK and GB2312 are read as GB18030, which contains them.
 """
 
 import codecs
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from charset_normalizer import from_bytes
+
+from plugins_svc.web_search.chinese import LONE_PAIR, chinese_or_japanese
 
 CHUNK_BYTES = 2**20
 SAMPLE_BYTES = 2**16
@@ -24,9 +27,12 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _WIDE = ("utf_16_le", "utf_16_be", "utf_32_le", "utf_32_be")
-_CANDIDATES = (  # what files of people are in; more of them make short texts ambiguous
-    *("gb18030", "big5", "cp932", "euc_jp", "cp949"),
-    *("cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1256", "cp874"),
+# What files of people are in; more of them make short texts ambiguous.
+_MULTIBYTE = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
+_LATIN = ("cp1252", "cp1250")
+_OTHER = ("cp1251", "koi8_r", "cp1253", "cp1256", "cp874")
+_WESTERN = frozenset(map(chr, range(128))) | frozenset(
+    "áàâäãåæçéèêëíìîïñóòôöõøœúùûüßÁÀÂÄÃÅÆÇÉÈÊËÍÌÎÏÑÓÒÔÖÕØŒÚÙÛÜ¿¡ªº°§€£«»“”‘’„–—…·\xa0"
 )
 _LAYOUT = "\t\n\r\f\v\b\x1a\x1b"  # 1a ends a file of DOS
 _CONTROLS = bytes({*range(32)} - {*_LAYOUT.encode()})
@@ -43,21 +49,24 @@ def encoding_of(path: Path) -> str:
     for mark, name in _MARKS:
         if start.startswith(mark):
             return name
-    sample = start if b"\0" in start else _first_not_utf8(path)
+    is_utf8 = b"\0" not in start or _is_nearly_utf8(start)
+    sample = _first_not_utf8(path) if is_utf8 else start
     return "utf-8" if _is_nearly_utf8(sample) else guess(sample)
 
 
 def guess(sample: bytes) -> str:
     """The codec of `sample`, which has no mark. UnreadableError for what is not text."""
-    has_zeros = b"\0" in sample
-    is_binary = has_zeros or len(sample.translate(None, _CONTROLS)) < len(sample) * 0.98
+    has_controls = _has_controls(sample)
+    if not has_controls and (known := chinese_or_japanese(sample)):
+        return known
+    is_binary = has_controls or b"\0" in sample
     # In a short text that may be in a narrow encoding, UTF-16 is unlikely.
-    narrow = () if is_binary else _CANDIDATES
+    narrow = () if is_binary else _narrow(sample)
     wide = _WIDE if is_binary or len(sample) >= 64 else ()
     for candidates in ((*narrow, *wide), _WIDE):
-        best = from_bytes(sample, cp_isolation=list(candidates)).best()
-        if best is not None and _is_text(sample.decode(best.encoding, errors="replace")):
-            return "gb18030" if _is_chinese(sample, best.encoding) else best.encoding
+        best = _best(sample, candidates)
+        if best is not None and _is_text(sample.decode(best, errors="replace")):
+            return best
     raise UnreadableError("binary" if is_binary else "in an unknown encoding")
 
 
@@ -90,20 +99,46 @@ def _first_not_utf8(path: Path) -> bytes:
 
 
 def _sample(data: bytes) -> bytes:
-    """Whole lines from the first that is not ASCII, or from its first such byte."""
+    """Whole lines from the first that is not ASCII; within a very long one, from such a byte."""
     high = next((i for i, byte in enumerate(data) if byte > 127), 0)
-    start = data.rfind(b"\n", 0, high) + 1 or high
+    start = data.rfind(b"\n", max(0, high - SAMPLE_BYTES // 2), high) + 1
+    start = start or (0 if high < SAMPLE_BYTES // 2 else high)
     sample = data[start : start + SAMPLE_BYTES]
     if len(sample) < SAMPLE_BYTES:
         return sample
     return sample[: sample.rfind(b"\n") + 1] or sample[:-1]
 
 
+def _has_controls(sample: bytes) -> bool:
+    """Whether there are too many control characters for a text; a log may have a few NULs."""
+    return len(sample.translate(None, _CONTROLS)) < len(sample) * (1 - MAX_STRANGE)
+
+
 def _is_nearly_utf8(sample: bytes) -> bool:
     """Whether few characters are broken, as in a damaged file. No other encoding looks so."""
     text = sample.decode("utf-8", errors="replace")
     num_broken = text.count("\ufffd")
-    return b"\0" not in sample and sum(c > "\x7f" for c in text) >= 6 * num_broken
+    return not _has_controls(sample) and sum(c > "\x7f" for c in text) >= 6 * num_broken
+
+
+def _narrow(sample: bytes) -> tuple[str, ...]:
+    """The candidates; letters alone amid ASCII, as in `Köln`, are of a Latin alphabet."""
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", LONE_PAIR.sub(b"", sample))]
+    is_single = runs.count(1) >= 0.9 * len(runs)
+    return _LATIN if is_single else (*_MULTIBYTE, *_LATIN, *_OTHER)
+
+
+def _best(sample: bytes, candidates: tuple[str, ...]) -> str | None:
+    """Charset-normalizer's guess. Where it cannot tell cp1252 from cp1250, the former."""
+    matches = from_bytes(sample, cp_isolation=list(candidates))
+    best = matches.best()
+    if best is not None and best.encoding != "cp1250":
+        return best.encoding
+    coherence = {match.encoding: match.coherence for match in matches}
+    if "cp1252" in candidates and not set(sample.decode("cp1252", errors="replace")) - _WESTERN:
+        is_as_likely = best is None or coherence.get("cp1252", -1.0) >= best.coherence
+        return "cp1252" if is_as_likely else "cp1250"
+    return None if best is None else best.encoding
 
 
 def _is_text(text: str) -> bool:
@@ -116,20 +151,3 @@ def _is_text(text: str) -> bool:
     strange += sum(c & 0xFF == 0 for c in map(ord, text)) - sum(map(text.count, "\0\u3000\u4e00"))
     strange -= sum(map(text.count, _LAYOUT))
     return strange <= 1 + MAX_STRANGE * len(text)
-
-
-def _is_chinese(sample: bytes, guessed: str) -> bool:
-    """Whether `sample` is GB2312 after all: short texts are valid in several encodings.
-
-    Nearly all of its pairs are then hanzi of GB2312. Those of Korean too, but only in the rows of
-    Hangul.
-    """
-    if guessed not in ("big5", "cp932", "euc_jp", "cp949"):
-        return False
-    try:
-        pairs = [c.encode("gb18030") for c in sample.decode("gb18030") if c > "\x7f"]
-    except UnicodeError:
-        return False
-    hanzi = [pair[0] for pair in pairs if pair[0] > 0xAF and len(pair) == 2 and pair[1] > 0xA0]
-    beyond = sum(lead > 0xC8 for lead in hanzi)
-    return len(hanzi) > 0.8 * len(pairs) and (guessed != "cp949" or beyond > 0.1 * len(pairs))

@@ -55,6 +55,7 @@ class Indexing:
             log = logger.warning if self.report.has_gaps else logger.info
             log("web search: %s", self.report.line())
         except Exception:
+            self.report.has_stopped = True
             logger.exception("web search stopped reading documents")
         finally:
             self._process.close()
@@ -67,6 +68,9 @@ class Indexing:
                 num_passages += self._index.add(document)
         except UnreadableError as error:
             self.report.leave_out(path, f"{error} (read in part)" if num_passages else str(error))
+        except Exception as error:  # of the machine, such as no more processes: the next may do
+            logger.warning("web search could not read %s", path, exc_info=True)
+            self.report.leave_out(path, f"not read ({type(error).__name__})")
         else:
             if not num_passages:
                 self.report.leave_out(path, "no text")
@@ -78,7 +82,9 @@ class Indexing:
         if self._num_chars >= self._max_chars:
             raise UnreadableError("the index is full")
         file_end = self._num_chars + self._max_chars // MAX_SHARE
-        for title, text in self._process.read(path):
+        for title, text, guess in self._process.read(path):
+            if guess:
+                self.report.read_as(path, guess)
             if self._num_chars + len(text) > min(file_end, self._max_chars):
                 is_large = file_end < self._max_chars
                 self._num_chars = self._num_chars if is_large else self._max_chars

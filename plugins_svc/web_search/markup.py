@@ -12,6 +12,10 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from selectolax.lexbor import LexborHTMLParser
 
+from plugins_svc.web_search.encodings import UnreadableError
+
+MAX_DEPTH = 20_000  # lexbor takes time by its square, here a second or two
+
 _LEFT_OUT = (
     "script, style, template, noscript, svg, iframe, object, nav, aside, footer, "
     "[role=navigation], [hidden]"
@@ -31,19 +35,34 @@ _TAG = re.compile(
 )
 
 
+# Elements that need an end tag; of the others, any number stands side by side.
+_NESTED = re.compile(
+    r"<(/?)(?!(?:area|base|br|col|dd|dt|embed|hr|img|input|li|link|meta|option|p|source|td|th|tr|"
+    r"track|wbr|circle|ellipse|line|path|polygon|polyline|rect|stop|use)\b)[a-z]",
+    re.IGNORECASE,
+)
+
+
 class Readable(NamedTuple):
-    """`title` is empty if the document has none."""
+    """`title` is empty if the document has none, `guess` if its encoding is certain."""
 
     title: str
     text: str
+    guess: str = ""
 
 
 def html_text(source: str) -> Readable:
-    """The title and the text, with a line break around every block."""
+    """The title and the text, with a line break around every block.
+
+    UnreadableError beyond MAX_DEPTH.
+    """
+    if _depth(source) > MAX_DEPTH:
+        raise UnreadableError("nested too deeply")
     tree = LexborHTMLParser(source)
     title = tree.css_first("title")
     for node in tree.css(_LEFT_OUT):
-        node.decompose()
+        if node.tag not in ("html", "body"):  # a script may show them later
+            node.decompose()
     for selector, space in ((_BLOCKS, "\n"), (_CELLS, " ")):
         for node in tree.css(selector):
             node.insert_before(space)
@@ -70,6 +89,15 @@ def markdown_text(source: str) -> Readable:
         elif token.type == "html_block":
             lines.append(html_text(token.content).text)
     return Readable(_folded(title), "\n".join(lines))
+
+
+def _depth(source: str) -> int:
+    """How deep elements are nested, at most."""
+    depth = deepest = 0
+    for tag in _NESTED.finditer(source):
+        depth = max(0, depth - 1) if tag[1] else depth + 1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _inline_text(token: Token) -> str:

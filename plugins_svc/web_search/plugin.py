@@ -5,10 +5,11 @@ by strangers, so they must be neutralised before the model sees them.
 """
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from plugins_svc.sdk.errors import PluginError
-from plugins_svc.sdk.output import Item, PluginOutput
+from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.web_search.indexing import Indexing
 from plugins_svc.web_search.search_index import SearchIndex
 
@@ -35,17 +36,18 @@ class WebSearch:
 
     async def run(self, argument: str) -> PluginOutput:
         """At most MAX_ITEMS passages; no result when nothing matches."""
-        found = await asyncio.to_thread(self._search, argument)
+        with suppress(TimeoutError):  # on the loop: a thread each would leave none for others
+            async with asyncio.timeout(START_WAIT_S):
+                await self.ready()
+        found = await asyncio.to_thread(self._index.search, argument, MAX_ITEMS)
         return PluginOutput(True, items=tuple(found)) if found else PluginOutput.no_result()
 
     async def check(self) -> None:
-        """Does nothing: an index that was read is whole."""
+        """PluginError when reading has ended with an error. An index that was read is whole."""
+        if self._indexing.report.has_stopped:
+            raise PluginError(f"web search {self._indexing.report.line()}")
 
     def close(self) -> None:
         """Free the index."""
         self._indexing.close()
         self._index.close()
-
-    def _search(self, query: str) -> list[Item]:
-        self._indexing.wait(START_WAIT_S)
-        return self._index.search(query, MAX_ITEMS)

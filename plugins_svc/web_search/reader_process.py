@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from plugins_svc.web_search.encodings import UnreadableError
+from plugins_svc.web_search.markup import Readable
 
 FILE_TIMEOUT_S = 60.0  # of wall clock, so that a busy machine loses no document
 _COMMAND = [sys.executable, "-P", "-s", "-m", "plugins_svc.web_search.reader_worker"]
@@ -26,16 +28,14 @@ class ReaderProcess:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
         self._is_closed = False
+        self._took_too_long = False
 
-    def read(self, path: Path) -> Iterator[tuple[str, str]]:
-        """Title and text of each part of the file.
+    def read(self, path: Path) -> Iterator[Readable]:
+        """Each part of the file.
 
         Raises UnreadableError, maybe after some parts, with the reason why there are no more.
         """
         process = self._running()
-        timer = threading.Timer(self._timeout_s, process.kill)
-        timer.daemon = True
-        timer.start()
         is_done = False
         try:
             yield from self._parts(process, path)
@@ -44,11 +44,8 @@ class ReaderProcess:
             is_done = True
             raise
         except (OSError, ValueError) as error:  # the process is gone, maybe amid a line
-            took_too_long = not timer.is_alive()
-            reason = "takes too long to read" if took_too_long else "breaks its reader"
-            raise UnreadableError(reason) from error
+            raise UnreadableError(self._breakdown(process)) from error
         finally:
-            timer.cancel()
             if not is_done:  # what it still has to say is of no use
                 self._end()
 
@@ -61,35 +58,72 @@ class ReaderProcess:
         with self._lock:
             if self._is_closed:
                 raise UnreadableError("the plugin was closed")
+            if self._process is not None and self._process.poll() is not None:
+                _reap(self._process)  # it died between two files
+                self._process = None
             if self._process is None:
+                self._took_too_long = False
                 self._process = subprocess.Popen(
                     _COMMAND,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
                     encoding="ascii",  # of JSON as we write it
+                    errors="replace",
                     env=_ENVIRONMENT,
                     start_new_session=True,  # Ctrl-C in a terminal must not reach it
                 )
             return self._process
 
-    def _parts(self, process: "subprocess.Popen[str]", path: Path) -> Iterator[tuple[str, str]]:
-        assert process.stdin is not None and process.stdout is not None
+    def _parts(self, process: "subprocess.Popen[str]", path: Path) -> Iterator[Readable]:
+        assert process.stdin is not None
+        left_s = self._timeout_s  # the consumer's time does not count
         process.stdin.write(json.dumps(str(path)) + "\n")
         process.stdin.flush()
         while True:
-            match json.loads(process.stdout.readline()):
-                case [title, text]:
-                    yield title, text
+            start = time.monotonic()
+            line = self._line(process, left_s)
+            left_s = max(0.0, left_s - (time.monotonic() - start))
+            match json.loads(line):
+                case [title, text, guess]:
+                    yield Readable(title, text, guess)
                 case [""]:
                     return
                 case [reason]:
                     raise UnreadableError(reason)
+
+    def _line(self, process: "subprocess.Popen[str]", timeout_s: float) -> str:
+        assert process.stdout is not None
+        timer = threading.Timer(timeout_s, self._stop, [process])
+        timer.daemon = True
+        timer.start()
+        try:
+            return process.stdout.readline()
+        finally:
+            timer.cancel()
+
+    def _stop(self, process: "subprocess.Popen[str]") -> None:
+        self._took_too_long = True
+        process.kill()
+
+    def _breakdown(self, process: "subprocess.Popen[str]") -> str:
+        """Why there are no more lines. What a worker says is why it could not start."""
+        if self._took_too_long:
+            return "takes too long to read"
+        process.kill()
+        said = ""
+        with suppress(OSError, ValueError):  # closed meanwhile
+            said = process.stderr.read().strip() if process.stderr else ""
+        return f"breaks its reader ({said.splitlines()[-1]})" if said else "breaks its reader"
 
     def _end(self) -> None:
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
             process.kill()
-            with suppress(BrokenPipeError), process:
-                pass
+            _reap(process)
+
+
+def _reap(process: "subprocess.Popen[str]") -> None:
+    with suppress(BrokenPipeError), process:
+        pass

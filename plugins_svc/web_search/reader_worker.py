@@ -1,11 +1,12 @@
 """The process that reads documents: `python -m plugins_svc.web_search.reader_worker`.
 
 It limits itself before it reads anything. For each path (a JSON string on a line of stdin) it
-prints JSON lists, one a line: `[title, text]` for each part, then `[reason]`, which is empty if the
-file was read to its end. It exits at end of input, so it cannot outlive its parent.
+prints JSON lists, one a line: `[title, text, guess]` for each part, then `[reason]`, which is empty
+if the file was read to its end. It exits at end of input, so it cannot outlive its parent.
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -36,8 +37,8 @@ def limit_cpu() -> None:
 def answer(path: Path) -> Iterator[list[str]]:
     """The lines for one file, but for the memory's end: that ends the process."""
     try:
-        for title, text in read_file(path):
-            yield [title, text]
+        for part in read_file(path):
+            yield [*part]
     except MemoryError:
         raise
     except UnreadableError as error:
@@ -53,6 +54,7 @@ def answer(path: Path) -> Iterator[list[str]]:
 def main() -> None:
     """Answer until the input ends. Exits with status 1 when memory runs out."""
     limit_process()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # the parent reads no warnings
     out = sys.stdout
     with redirect_stdout(sys.stderr):
         for line in sys.stdin:

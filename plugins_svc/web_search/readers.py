@@ -4,6 +4,7 @@ Text that is larger than MAX_PARSED_BYTES is read as plain text if it is Markdow
 reader's limited process, since a file may be written to break its parser.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from plugins_svc.web_search.markup import Readable, html_text, markdown_text
 
 MAX_PARSED_BYTES = 4 * 2**20
 
+# As browsers read them: https://encoding.spec.whatwg.org/#names-and-labels
+_WESTERN = dict.fromkeys(("iso8859-1", "ascii"), "cp1252")
 _META_CHARSET = re.compile(rb"<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*[\"']?([-\w]+)", re.I)
 
 
@@ -28,24 +31,32 @@ def read_file(path: Path) -> Iterator[Readable]:
 
 
 def _plain(path: Path) -> Iterator[Readable]:
-    for text in decoded(path, encoding_of(path)):
-        yield Readable("", text)
+    encoding = encoding_of(path)
+    for text in decoded(path, encoding):
+        yield Readable("", text, _guessed(encoding))
 
 
 def _markdown(path: Path) -> Iterator[Readable]:
     if path.stat().st_size > MAX_PARSED_BYTES:
         yield from _plain(path)
     else:
-        yield markdown_text("".join(decoded(path, encoding_of(path))))
+        encoding = encoding_of(path)
+        readable = markdown_text("".join(decoded(path, encoding)))
+        yield readable._replace(guess=_guessed(encoding))
 
 
 def _html(path: Path) -> Iterator[Readable]:
     if path.stat().st_size > MAX_PARSED_BYTES * 8:
         raise UnreadableError("too large for HTML")
     encoding = encoding_of(path)
-    if not encoding.startswith("utf"):
-        encoding = _declared_encoding(path) or encoding
-    yield html_text("".join(decoded(path, encoding)))
+    guess = _guessed(encoding)
+    if guess and (declared := _declared_encoding(path)):
+        encoding, guess = declared, ""
+    yield html_text("".join(decoded(path, encoding)))._replace(guess=guess)
+
+
+def _guessed(encoding: str) -> str:
+    return "" if encoding.startswith("utf") else encoding
 
 
 def _declared_encoding(path: Path) -> str | None:
@@ -56,10 +67,10 @@ def _declared_encoding(path: Path) -> str | None:
     if name in ("gb2312", "gbk", "x-gbk"):
         return "gb18030"
     try:
-        b"a".decode(name, errors="replace")  # an empty text is not decoded
-    except LookupError:
+        bytes(range(256)).decode(name, errors="replace")
+    except (LookupError, UnicodeError):
         return None
-    return None if name.startswith("utf") else name
+    return None if name.startswith("utf") else _WESTERN.get(codecs.lookup(name).name, name)
 
 
 def _pdf(path: Path) -> Iterator[Readable]:

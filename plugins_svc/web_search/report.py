@@ -14,9 +14,11 @@ class IndexReport:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._left_out: defaultdict[str, list[str]] = defaultdict(list)
+        self._guessed: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self.num_documents = 0
         self.num_passages = 0
         self.is_complete = False
+        self.has_stopped = False  # by an error, before it was complete
 
     @property
     def has_gaps(self) -> bool:
@@ -25,18 +27,26 @@ class IndexReport:
 
     def leave_out(self, path: Path, reason: str) -> None:
         """Counts `path`, which may have been read in part."""
-        name = shown(path.relative_to(self._directory))
-        self._left_out[reason].append(" ".join(name.split()))
+        self._left_out[reason].append(self._name(path))
+
+    def read_as(self, path: Path, encoding: str) -> None:
+        """`encoding` is a guess, so that its owner can tell a wrong one. May be called again."""
+        self._guessed[encoding][self._name(path)] = None
 
     def line(self) -> str:
         """One line, for the operator."""
         read = f"{self.num_documents} documents ({self.num_passages} passages) in {self._directory}"
         if not self.is_complete:
-            read = f"still reading: {read}"
+            read = f"{'stopped' if self.has_stopped else 'still reading'}: {read}"
+        for encoding, names in sorted(self._guessed.items()):
+            read += f"; read as {_reason(encoding, list(names))}"
         if not self._left_out:
             return read
         reasons = (_reason(reason, names) for reason, names in sorted(self._left_out.items()))
         return f"{read}; left out: {'; '.join(reasons)}"
+
+    def _name(self, path: Path) -> str:
+        return " ".join(shown(path.relative_to(self._directory)).split())
 
 
 def _reason(reason: str, names: list[str]) -> str:

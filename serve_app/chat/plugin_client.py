@@ -16,8 +16,9 @@ from serve_app.chat.circuit_breaker import CircuitBreaker, PluginUnreachableErro
 # Answers an argument. Raises PluginUnreachableError if the plugin cannot be asked.
 RunPlugin = Callable[[str], Awaitable[PluginOutput]]
 
-# A client in a hurry must not make a plugin look dead to the others.
-MIN_PATIENCE_S = 1.0
+# A client in a hurry must not make a plugin look dead to the others: this is longer than every
+# plugin's own limit (a search waits for 2 s, an equation takes up to 3 s).
+MIN_PATIENCE_S = 4.0
 
 logger = logging.getLogger(__name__)
 

@@ -191,3 +191,19 @@ def test_defence_only_finite_numbers(attack: str) -> None:
 def test_defence_infinities_are_refused_before_they_are_solved(attack: str) -> None:
     with pytest.raises(REFUSED):
         parse_equations(attack)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2e+3f=12,e-f=1", "2e-3f=0,e+f=5", "3e+2x=4", "2e3 x=4", "2.E+3(f+1)=1", "2e+3=9,2e=6"],
+)
+def test_an_exponent_that_may_be_an_unknown_is_refused(text: str) -> None:
+    with pytest.raises(EquationError, match="may be a sum"):
+        solve(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"), [("5e=10", ["e = 2"]), ("x=2e+3,x", ["x = 2000.00000000000"])]
+)
+def test_an_exponent_or_an_unknown_e(text: str, lines: list[str]) -> None:
+    assert solve(text) == lines

@@ -58,10 +58,82 @@ def test_both_orders_of_utf_16(path: Path, mark: bytes) -> None:
     [
         *((TRADITIONAL, "big5"), (TRADITIONAL, "gbk"), (JAPANESE, "shift_jis")),
         *((JAPANESE, "euc_jp"), (KOREAN, "euc_kr"), (FRENCH, "latin-1"), (RUSSIAN, "cp1251")),
-        *((RUSSIAN, "koi8-r"), ("café", "latin-1"), ("𠀀𠮷 rare: " + SIMPLIFIED, "gb18030")),
+        *(
+            (RUSSIAN, "koi8-r"),
+            ("café", "latin-1"),
+            ("これは日本語の文章です。東京は日本の首都です。", "euc_jp"),
+            ("한국어 문서", "cp949"),
+            ("𠀀𠮷 rare: " + SIMPLIFIED, "gb18030"),
+        ),
     ],
 )
 def test_other_encodings(path: Path, text: str, encoding: str) -> None:
+    assert read(path, text.encode(encoding)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "你好，世界",
+            "单位：元",
+            "（一）总则",
+            "《红楼梦》——曹雪芹",
+            "“长城”、“故宫”。",
+            "好的，谢谢！",
+        ),
+        *(
+            "电话：010-12345678，地址：北京市海淀区",
+            "1、苹果；2、香蕉；3、梨。",
+            "价格：￥100元",
+        ),
+        *("姓名\t年龄\n张三\t20\n李四\t30\n", "今天，我，你，他，都，好，吗？", "函数f(x)=x+1。"),
+        "Report 2023: total 1,000 units. " * 20 + "单位：元",
+    ],
+)
+def test_short_chinese_with_much_punctuation(path: Path, text: str) -> None:
+    assert read(path, text.encode("gbk")) == text
+
+
+HANZI = st.integers(0xB0, 0xD6).flatmap(
+    lambda lead: st.integers(0xA1, 0xFE).map(lambda trail: bytes((lead, trail)).decode("gbk"))
+)
+PHRASES = st.tuples(st.text(HANZI, min_size=1, max_size=8), st.sampled_from("，。：；！？、"))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PHRASES, min_size=1), st.sampled_from(["", "“", "（", "——", "……", "１"]))
+def test_hanzi_and_full_width_punctuation(
+    path: Path, phrases: list[tuple[str, str]], before: str
+) -> None:
+    text = "".join(f"{before}{hanzi}{mark}" for hanzi, mark in phrases)
+    assert read(path, text.encode("gbk")) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("café à la crème, déjà vu", "très", "créée", "niño", "El niño comió una manzana."),
+        *("Straße über Köln", "Räksmörgås på ön", "Perché è così? Più città", FRENCH),
+        "España, ¿qué tal? Mañana será otro día.",
+        "Le café est très bon et l'été à Paris est agréable. Où êtes-vous allé hier?",
+    ],
+)
+def test_western_letters_that_other_code_pages_lack(path: Path, text: str) -> None:
+    assert read(path, text.encode("latin-1")) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Příliš žluťoučký kůň úpěl ďábelské ódy", "Zażółć gęślą jaźń", "Árvíztűrő tükörfúrógép"],
+)
+def test_central_european_letters(path: Path, text: str) -> None:
+    assert read(path, text.encode("cp1250")) == text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
+def test_a_nul_in_a_log_does_not_make_it_binary(path: Path, encoding: str) -> None:
+    text = SIMPLIFIED * 3 + "\0" + SIMPLIFIED
     assert read(path, text.encode(encoding)) == text
 
 

@@ -1,15 +1,23 @@
 """A directory becomes an index: what is read, what is left out, and what the operator is told."""
 
 import asyncio
+import errno
 import logging
 import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from plugins_svc.sdk.errors import PluginError
 from plugins_svc.web_search import indexing
+from plugins_svc.web_search.documents import LeaveOut
 from plugins_svc.web_search.indexing import Indexing
+from plugins_svc.web_search.markup import Readable
 from plugins_svc.web_search.plugin import WebSearch
+from plugins_svc.web_search.reader_process import ReaderProcess
 from plugins_svc.web_search.search_index import SearchIndex
 from tests.plugins_svc.web_search.pdf_files import pdf
 
@@ -35,7 +43,7 @@ async def test_documents_of_every_kind_and_encoding(tmp_path: Path) -> None:
     urls, line = await found(tmp_path, "tea")
     assert urls == ["a.html", "a.pdf", "mark.md"]
     assert (await found(tmp_path, "cups"))[0] == ["a.pdf"], "a title is searched too"
-    assert line == f"web search: 5 documents (5 passages) in {tmp_path}"
+    assert line == f"web search: 5 documents (5 passages) in {tmp_path}; read as gb18030: gbk.txt"
 
 
 async def test_the_end_of_a_large_file_is_found(tmp_path: Path) -> None:
@@ -140,17 +148,88 @@ def test_the_log_tells_of_gaps(tmp_path: Path, caplog: pytest.LogCaptureFixture)
             (tmp_path / name.replace("none.png", "tea.txt")).write_text("tea")
 
 
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Two documents; the last is not read before the gate is open."""
+    event = threading.Event()
+
+    def find(directory: Path, leave_out: LeaveOut) -> Iterator[Path]:
+        yield tmp_path / "a.txt"
+        event.wait()
+        yield tmp_path / "b.txt"
+
+    (tmp_path / "a.txt").write_text("tea is first")
+    (tmp_path / "b.txt").write_text("tea is last")
+    monkeypatch.setattr(indexing, "find_documents", find)
+    yield event
+    event.set()
+
+
 async def test_a_search_during_indexing_takes_what_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
     monkeypatch.setattr("plugins_svc.web_search.plugin.START_WAIT_S", 0.01)
-    (tmp_path / "a.txt").write_text("tea is first")
-    (tmp_path / "b.pdf").write_bytes(pdf(*["filler"] * 3000, "tea is last"))
     plugin = WebSearch(tmp_path)  # returns at once, so that a health check finds it alive
-    while not (await plugin.run("tea")).ok:
+    while not (output := await plugin.run("tea")).ok:
         await asyncio.sleep(0.01)
+    assert len(output.items) == 1
+    assert not plugin._indexing.wait(0)
+    gate.set()
     await plugin.ready()
     assert len((await plugin.run("tea")).items) == 2
+    plugin.close()
+
+
+async def test_searches_during_indexing_block_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+) -> None:
+    monkeypatch.setattr("plugins_svc.web_search.plugin.START_WAIT_S", 600.0)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    plugin = WebSearch(tmp_path)
+    searches = [asyncio.create_task(plugin.run("tea")) for _ in range(50)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await asyncio.to_thread(gate.set)
+    assert [len((await search).items) for search in searches] == [2] * 50
+    plugin.close()
+
+
+class FailingOnce(ReaderProcess):
+    """Has no process for the first file."""
+
+    has_failed = False
+
+    def read(self, path: Path) -> Iterator[Readable]:
+        if not self.has_failed:
+            self.has_failed = True
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return super().read(path)
+
+
+async def test_a_file_that_cannot_be_read_now_does_not_end_indexing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "ReaderProcess", FailingOnce)
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text("tea")
+    urls, line = await found(tmp_path, "tea")
+    assert urls == ["b.txt", "c.txt"]
+    assert line.endswith("; left out: not read (BlockingIOError): a.txt")
+
+
+async def test_indexing_that_stopped_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(directory: Path, leave_out: LeaveOut) -> Iterator[Path]:
+        yield tmp_path / "a.txt"
+        raise RuntimeError("no more files")
+
+    (tmp_path / "a.txt").write_text("tea")
+    monkeypatch.setattr(indexing, "find_documents", find)
+    plugin = WebSearch(tmp_path)
+    assert (await plugin.ready()).startswith("web search: stopped: 1 documents")
+    with pytest.raises(PluginError, match="stopped"):
+        await plugin.check()
     plugin.close()
 
 

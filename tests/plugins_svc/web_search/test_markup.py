@@ -1,9 +1,11 @@
 """Titles and text of HTML and Markdown."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins_svc.web_search.markup import html_text, markdown_text
+from plugins_svc.web_search.encodings import UnreadableError
+from plugins_svc.web_search.markup import MAX_DEPTH, html_text, markdown_text
 
 PAGE = """<!DOCTYPE html><html><head><title> The  library
 </title><style>p { color: red }</style><script>var secret = 1</script></head>
@@ -20,7 +22,7 @@ def words(text: str) -> str:
 
 
 def test_html_without_scripts_styles_and_navigation() -> None:
-    title, text = html_text(PAGE)
+    title, text, _ = html_text(PAGE)
     assert title == "The library"
     assert words(text) == ("Opening hours It opens at nine. It closes at <ten>. Mon 9 one two a b")
     assert "nine.\n" in text, "a block ends its line"
@@ -33,6 +35,26 @@ def test_html_of_all_kinds_of_damage() -> None:
     assert words(html_text("<div>" * 5000 + "deep").text) == "deep"
     frames = "<html><head><title>T</title></head><frameset><frame src='a'></frameset></html>"
     assert html_text(frames).title == "T"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["<html hidden><body><p>text", "<body hidden><p>text", "<body role=navigation><p>text"],
+)
+def test_a_page_that_is_hidden_whole_is_read(source: str) -> None:
+    assert words(html_text(source).text) == "text"
+
+
+@pytest.mark.parametrize("tag", ["<div>", "<DIV a='1'>", "<b>", "<x-y>"])
+def test_defence_html_that_is_nested_too_deeply_is_refused(tag: str) -> None:
+    for read in (html_text, markdown_text):
+        with pytest.raises(UnreadableError, match="nested too deeply"):
+            read(f"<div>\n{tag * (MAX_DEPTH + 1)}")
+
+
+def test_many_elements_side_by_side_are_not_nested() -> None:
+    for row in ("<p>tea", "<li>tea", "<br>tea", "<p><b>tea</b></p>", "<img src=x>tea"):
+        assert html_text(row * (MAX_DEPTH + 1)).text.count("tea") == MAX_DEPTH + 1
 
 
 @settings(deadline=None)
@@ -50,7 +72,7 @@ def test_markdown_without_markup() -> None:
         "```sh\nmake test\n```\n\n<div>block</div>\n\n<script>secret</script>\n\n"
         "See <eom> a<br>b.\n"
     )
-    title, text = markdown_text(source)
+    title, text, _ = markdown_text(source)
     assert title == "The library"
     assert words(text) == (
         "The library It opens at nine and closes at ten. a photo one two day hour Mon 9 "
@@ -59,9 +81,9 @@ def test_markdown_without_markup() -> None:
 
 
 def test_front_matter_gives_the_title_and_is_no_text() -> None:
-    assert markdown_text("---\ntitle: '开放时间'\ntags: [a]\n---\n# Other\n\ntext") == (
+    assert markdown_text("---\ntitle: '开放时间'\ntags: [a]\n---\n# Other\n\ntext")[:2] == (
         "开放时间",
         "Other\ntext",
     )
-    assert markdown_text("---\ntags: [a]\n---\ntext") == ("", "text")
+    assert markdown_text("---\ntags: [a]\n---\ntext")[:2] == ("", "text")
     assert markdown_text("text\n---\nmore").title == "text"

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from pypdf import PdfReader, PdfWriter
 
+from plugins_svc.web_search import reader_process
 from plugins_svc.web_search.encodings import UnreadableError
+from plugins_svc.web_search.markup import Readable
 from plugins_svc.web_search.reader_process import ReaderProcess
 from plugins_svc.web_search.reader_worker import MEMORY_BYTES
 from plugins_svc.web_search.readers import MAX_PARSED_BYTES, read_file
@@ -53,9 +56,15 @@ def test_html_may_declare_its_encoding(tmp_path: Path, head: str) -> None:
 
 def test_a_wrong_declaration_does_not_spoil_utf_8(tmp_path: Path) -> None:
     assert read(tmp_path / "a.html", '<meta charset="gbk"><p>茶'.encode())[1] == "茶"
-    for name in ("nonsense", "utf-8", "utf-16", "rot13", "hex"):
+    for name in ("nonsense", "utf-8", "utf-16", "rot13", "hex", "undefined", "idna", "punycode"):
         data = f'<meta charset="{name}"><p>万里长城全长约两万一千公里。'.encode("gbk")
         assert read(tmp_path / "a.html", data)[1] == "万里长城全长约两万一千公里。"
+
+
+@pytest.mark.parametrize("name", ["iso-8859-1", "Latin1", "us-ascii"])
+def test_western_html_is_read_as_browsers_do(tmp_path: Path, name: str) -> None:
+    data = f'<meta charset="{name}"><p>“5 €” – café'.encode("cp1252")
+    assert read(tmp_path / "a.html", data)[1] == "“5 €” – café"
 
 
 def test_markdown_that_is_too_large_to_parse_is_plain_text(tmp_path: Path) -> None:
@@ -83,12 +92,12 @@ def test_pdfs_that_cannot_be_read(tmp_path: Path, process: ReaderProcess) -> Non
         with pytest.raises(UnreadableError, match=reason):
             list(process.read(tmp_path / "a.pdf"))
     (tmp_path / "a.pdf").write_bytes(encrypted(""))
-    assert list(process.read(tmp_path / "a.pdf")) == [("", "A secret.")]
+    assert list(process.read(tmp_path / "a.pdf")) == [Readable("", "A secret.")]
 
 
 def test_defence_the_process_is_limited(tmp_path: Path, process: ReaderProcess) -> None:
     (tmp_path / "a.txt").write_text("tea")
-    assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
+    assert list(process.read(tmp_path / "a.txt")) == [Readable("", "tea"), Readable("", "")]
     running = process._process
     assert running is not None
     limits = Path(f"/proc/{running.pid}/limits").read_text("ascii")
@@ -101,6 +110,42 @@ def test_defence_the_process_is_limited(tmp_path: Path, process: ReaderProcess) 
     assert not Path(f"/proc/{running.pid}").exists()
 
 
+def kill(process: ReaderProcess) -> None:
+    running = process._process
+    assert running is not None
+    running.kill()
+    running.wait()
+
+
+def test_a_process_that_died_between_two_files_costs_none(
+    tmp_path: Path, process: ReaderProcess
+) -> None:
+    (tmp_path / "a.txt").write_text("tea")
+    for _ in range(2):
+        assert list(process.read(tmp_path / "a.txt")) == [Readable("", "tea"), Readable("", "")]
+        kill(process)
+
+
+def test_the_time_of_the_consumer_does_not_count(tmp_path: Path) -> None:
+    process = ReaderProcess(timeout_s=600.0)
+    (tmp_path / "a.pdf").write_bytes(pdf("one", "two", "three"))
+    timers = []
+    for _ in process.read(tmp_path / "a.pdf"):
+        timers += [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
+    assert not [timer for timer in timers if not timer.finished.is_set()]
+    process.close()
+
+
+def test_why_a_worker_cannot_start_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, process: ReaderProcess
+) -> None:
+    (tmp_path / "a.txt").write_text("tea")
+    command = [sys.executable, "-P", "-s", "-m", "no_such_module"]
+    monkeypatch.setattr(reader_process, "_COMMAND", command)
+    with pytest.raises(UnreadableError, match=r"breaks its reader \(.*no_such_module"):
+        list(process.read(tmp_path / "a.txt"))
+
+
 def test_defence_a_file_that_hangs_or_kills_its_reader_is_left_out(tmp_path: Path) -> None:
     process = ReaderProcess(timeout_s=0.5)
     os.mkfifo(tmp_path / "fifo.txt")
@@ -109,13 +154,13 @@ def test_defence_a_file_that_hangs_or_kills_its_reader_is_left_out(tmp_path: Pat
         list(process.read(tmp_path / "fifo.txt"))
     process.close()
     process = ReaderProcess()
-    assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
-    running = process._process
-    assert running is not None
-    os.kill(running.pid, signal.SIGKILL)
-    with pytest.raises(UnreadableError, match="breaks its reader"):
-        list(process.read(tmp_path / "a.txt"))
-    assert list(process.read(tmp_path / "a.txt")) == [("", "tea"), ("", "")]
+    (tmp_path / "a.pdf").write_bytes(pdf(*["tea"] * 3000))
+    parts = process.read(tmp_path / "a.pdf")
+    assert next(parts) == Readable("", "tea")
+    kill(process)
+    with pytest.raises(UnreadableError, match=r"^breaks its reader$"):
+        list(parts)
+    assert list(process.read(tmp_path / "a.txt")) == [Readable("", "tea"), Readable("", "")]
     process.close()
     with pytest.raises(UnreadableError, match="closed"):
         list(process.read(tmp_path / "a.txt"))
@@ -127,9 +172,9 @@ def test_a_reader_that_stops_early_leaves_nothing_for_the_next_file(
     (tmp_path / "a.pdf").write_bytes(pdf("one", "two", "three"))
     (tmp_path / "b.txt").write_text("tea")
     parts = process.read(tmp_path / "a.pdf")
-    assert next(parts) == ("", "one")
+    assert next(parts) == Readable("", "one")
     del parts
-    assert list(process.read(tmp_path / "b.txt")) == [("", "tea"), ("", "")]
+    assert list(process.read(tmp_path / "b.txt")) == [Readable("", "tea"), Readable("", "")]
 
 
 def test_defence_memory_and_cpu_are_bounded() -> None:
@@ -149,8 +194,8 @@ def test_the_worker_answers_a_line_with_lines_and_ends_with_its_input(tmp_path: 
     command = [sys.executable, "-m", "plugins_svc.web_search.reader_worker"]
     done = subprocess.run(command, input=paths, capture_output=True, check=True)
     assert done.stdout.decode().splitlines() == [
-        '["", "tea"]',
-        '["", ""]',
+        '["", "tea", ""]',
+        '["", "", ""]',
         '[""]',
         '["no such file or directory"]',
         '["binary"]',
