@@ -6,11 +6,21 @@ from pathlib import Path
 
 import psutil
 
+from serve_app.cli.serve.guard import is_alive
+from tests.support.waiting import wait_until
+
 
 def still_alive(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
     """Those that have not ended within the time. A zombie counts as ended."""
-    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
-    return [process for process in alive if not _is_zombie(process)]
+    left = processes
+
+    def have_ended() -> bool:
+        nonlocal left
+        left = [process for process in left if is_alive(process)]
+        return not left
+
+    wait_until(have_ended, timeout_s)
+    return left
 
 
 def working_in(directory: Path) -> list[psutil.Process]:
@@ -41,10 +51,3 @@ def listening_ports(processes: list[psutil.Process]) -> dict[int, str]:
         for connection in psutil.net_connections("tcp")
         if connection.laddr and connection.status == psutil.CONN_LISTEN and connection.pid in pids
     }
-
-
-def _is_zombie(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
