@@ -6,10 +6,10 @@ of lines, empty for no result. It exits at end of input, so it cannot outlive it
 """
 
 import json
-import resource
 import sys
-import time
 from contextlib import redirect_stdout
+
+from plugins_svc.sdk.limited_process import limit_cpu_from_now, limit_memory_and_files
 
 MEMORY_BYTES = 512 * 2**20
 CPU_SECONDS = 4
@@ -18,15 +18,12 @@ WARM_UP = ("2x=1", "x^2=2", "x+y=3;x-y=1")  # so that sympy's lazy imports are d
 
 def limit_process() -> None:
     """Limit this process to MEMORY_BYTES of address space, no written file and no core dump."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory_and_files(MEMORY_BYTES)
 
 
 def limit_cpu() -> None:
     """Allow CPU_SECONDS from now on, in case the parent is no longer there to kill us."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + CPU_SECONDS, hard))
+    limit_cpu_from_now(CPU_SECONDS)
 
 
 def answer(text: str) -> list[str]:

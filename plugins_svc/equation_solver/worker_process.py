@@ -7,12 +7,11 @@ killed and replaced. This module reads the format of the worker's lines and does
 import json
 import select
 import subprocess
-import sys
-from pathlib import Path
+
+from plugins_svc.sdk.limited_process import ENVIRONMENT, command
 
 START_TIMEOUT_S = 60.0
-_COMMAND = [sys.executable, "-P", "-s", "-m", "plugins_svc.equation_solver.worker"]
-_ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[2])}  # nothing else: no secrets to leak
+_COMMAND = command("plugins_svc.equation_solver.worker")
 
 
 class WorkerProcess:
@@ -71,6 +70,6 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         bufsize=0,
-        env=_ENVIRONMENT,
+        env=ENVIRONMENT,
         start_new_session=True,  # Ctrl-C in a terminal must not reach it
     )

@@ -5,19 +5,18 @@ A process that takes too long or breaks is replaced, and its file is left out.
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from plugins_svc.sdk.limited_process import ENVIRONMENT, command
 from plugins_svc.web_search.encodings import UnreadableError
 from plugins_svc.web_search.markup import Readable
 
 FILE_TIMEOUT_S = 60.0  # of wall clock, so that a busy machine loses no document
-_COMMAND = [sys.executable, "-P", "-s", "-m", "plugins_svc.web_search.reader_worker"]
-_ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[2])}  # nothing else: no secrets to leak
+_COMMAND = command("plugins_svc.web_search.reader_worker")
 
 
 class ReaderProcess:
@@ -70,7 +69,7 @@ class ReaderProcess:
                     stderr=subprocess.PIPE,
                     encoding="ascii",  # of JSON as we write it
                     errors="replace",
-                    env=_ENVIRONMENT,
+                    env=ENVIRONMENT,
                     start_new_session=True,  # Ctrl-C in a terminal must not reach it
                 )
             return self._process

@@ -7,13 +7,12 @@ if the file was read to its end. It exits at end of input, so it cannot outlive 
 
 import json
 import os
-import resource
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
+from plugins_svc.sdk.limited_process import limit_cpu_from_now, limit_memory_and_files
 from plugins_svc.web_search.encodings import UnreadableError
 from plugins_svc.web_search.readers import read_file
 
@@ -23,15 +22,12 @@ CPU_SECONDS = 60
 
 def limit_process() -> None:
     """Limit this process to MEMORY_BYTES of address space, no written file and no core dump."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_memory_and_files(MEMORY_BYTES)
 
 
 def limit_cpu() -> None:
     """Allow CPU_SECONDS from now on, in case the parent is no longer there to kill us."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + CPU_SECONDS, hard))
+    limit_cpu_from_now(CPU_SECONDS)
 
 
 def answer(path: Path) -> Iterator[list[str]]:

@@ -18,17 +18,28 @@ from tests.plugins_svc.web_search.pdf_files import pdf
 from tests.support.waiting import wait_until
 
 ANSWER_TIMEOUT_S = 120
-CLOSE_TIMEOUT_S = 30
+CLOSE_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 ROOT = Path(__file__).parents[2]
 WORKER = b"plugins_svc.equation_solver.worker"
 
 
+@pytest.fixture(scope="module")
+def one_serve() -> Iterator[None]:
+    """Started once: on a busy machine each start takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_gcs_server_port_wait_time_s", str(START_TIMEOUT_S))
+        with local_ray(num_cpus=1):
+            serve.start(proxy_location="Disabled")  # no HTTP, so no port
+            yield
+            serve.shutdown()  # type: ignore[no-untyped-call]
+
+
 @pytest.fixture
-def own_serve() -> Iterator[None]:
-    with local_ray(num_cpus=1):
-        serve.start(proxy_location="Disabled")  # no HTTP, so no port
-        yield
-        serve.shutdown()  # type: ignore[no-untyped-call]
+def own_serve(one_serve: None) -> Iterator[None]:
+    yield
+    for name in serve.status().applications:
+        serve.delete(name)
 
 
 class ClosingLog:
