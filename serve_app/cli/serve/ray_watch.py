@@ -72,9 +72,10 @@ class RayWatch:
 
     def _watch(self) -> None:
         while not self._is_over.wait(WATCH_S):
-            dead = (name for name, process in self._processes.items() if not is_alive(process))
-            self._dead = next(dead, None)
-            if self._dead is not None:
+            gone = (name for name, process in self._processes.items() if not is_alive(process))
+            dead = next(gone, None)
+            if dead is not None and not self._is_over.is_set():  # else it is being shut down
+                self._dead = dead
                 self._leave_in(LEAVE_S)
 
     def _leave_in(self, seconds: float) -> None:
