@@ -196,7 +196,9 @@ def open_memory() -> list[Path]:
 
 def test_killed_rank_fails_the_others_and_leaks_no_memory() -> None:
     store = TPGroup.listen(HOST)
-    process = multiprocessing.get_context("spawn").Process(target=join_and_die, args=(store.port,))
+    process = multiprocessing.get_context("spawn").Process(
+        target=join_and_die, args=(store.port,), daemon=True
+    )
     process.start()
     group = TPGroup.join(0, 2, (HOST, store.port), "cpu", TIMEOUT_S)
     assert group.shares_memory
