@@ -15,7 +15,7 @@ BIAS = "lm_head.bias"
 
 def make_endless_model(directory: Path) -> Path:
     """Writes the model, with a short meta instruction; returns `directory`."""
-    make_checkpoint(directory, positions=4096)
+    make_checkpoint(directory, positions=16384)
     index = json.loads((directory / "model.safetensors.index.json").read_text("utf-8"))
     shard = directory / index["weight_map"][BIAS]
     tensors = load_file(shard)

@@ -20,8 +20,8 @@ from tests.support.waiting import wait_until
 RECOVERY_S = 120  # 6 s on an idle machine
 # In tokens, which are bytes here. A prompt has about 450; thoughts get half of the rest.
 SHORT = 600
-LONG = 3000
-FULL = 2000  # a turn that is not aborted generates more tokens, half of them thoughts
+LONG = 12_000  # seconds, also on a fast machine
+FULL = 8_000  # a turn that is not aborted generates more tokens, half of them thoughts
 
 
 @pytest.fixture(scope="module")

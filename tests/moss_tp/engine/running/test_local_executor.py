@@ -32,7 +32,13 @@ class Ranks:
     """An AsyncEngine on two ranks, and the reasons passed to `on_death`."""
 
     def __init__(self, model: str, step_timeout_s: float) -> None:
-        config = EngineConfig(model, tp_size=2, dtype="float32", step_timeout_s=step_timeout_s)
+        config = EngineConfig(
+            model,
+            tp_size=2,
+            dtype="float32",
+            num_speculative_tokens=0,  # else a reply may be over in a few steps
+            step_timeout_s=step_timeout_s,
+        )
         llm_engine = build_engine(config)
         assert isinstance(llm_engine.executor, LocalExecutor)
         self.pids = llm_engine.executor.rank_pids
