@@ -46,7 +46,10 @@ def finetune(settings: FinetuneSettings) -> Progress:
     with ExitStack() as stack:
         owned = output.owned(resume=settings.resume)
         together(accelerator, "starting", lambda: stack.enter_context(owned), main_only=True)
-        return Trainer(settings, accelerator, output).run()
+        progress = Trainer(settings, accelerator, output).run()
+        # Threads of a process group that still run when Python exits would abort the process.
+        accelerator.end_training()
+        return progress
 
 
 class Trainer:
