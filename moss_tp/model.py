@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
 from moss_tp.kernels import choose_kernels
-from moss_tp.kernels.base import ChainKernel, Kernels
-from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.kernels.base import ChainKernel, Kernels, StepPlan
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.block import MossBlock, layer_norm
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
@@ -49,9 +48,7 @@ class MossModel(nn.Module):
         if self._is_single and kernels.chain is not None:
             self._chain = kernels.chain([block.kernel for block in self.h])
 
-    def forward(
-        self, token_ids: Tensor, plan: AttentionPlan, logit_rows: Tensor, kv: KVCache
-    ) -> Tensor:
+    def forward(self, token_ids: Tensor, plan: StepPlan, logit_rows: Tensor, kv: KVCache) -> Tensor:
         x: Tensor = self.wte(token_ids).to(self._activations)
         if self._chain is not None:
             x = self._chain(x, self._rotary, kv.layers, plan)
@@ -68,22 +65,24 @@ class MossForCausalLM(nn.Module):
     Raises ConfigError when the model cannot be split over the group or its device has no kernels.
     """
 
-    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: ModelConfig, group: TPGroup, dtype: torch.dtype, back_end: str | None = None
+    ) -> None:
         super().__init__()
         config.check_tp(group.size)
-        self._kernels = choose_kernels(group.device, dtype, config.head_dim)
+        self.kernels = choose_kernels(back_end or group.device.type, dtype, config.head_dim)
         self.transformer = MossModel(config, group, dtype)
         self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, group, dtype)
 
     @torch.inference_mode()
     def pack(self) -> None:
         """Hands the loaded weights over to the kernels. Call it once, before the first step."""
-        self.transformer.pack(self._kernels)
-        self.lm_head.pack(self._kernels.linear)
+        self.transformer.pack(self.kernels)
+        self.lm_head.pack(self.kernels.linear)
 
     @torch.inference_mode()
     def forward(
-        self, token_ids: Tensor, plan: AttentionPlan, logit_rows: Tensor, kv: KVCache
+        self, token_ids: Tensor, plan: StepPlan, logit_rows: Tensor, kv: KVCache
     ) -> Tensor | None:
         """fp32 logits `(R, vocab_size)` on rank 0, None elsewhere; fills the cache's slots.
 
@@ -96,14 +95,20 @@ class MossForCausalLM(nn.Module):
 
 
 def load_model(
-    path: str | Path, config: ModelConfig, group: TPGroup, dtype: torch.dtype
+    path: str | Path,
+    config: ModelConfig,
+    group: TPGroup,
+    dtype: torch.dtype,
+    back_end: str | None = None,
 ) -> MossForCausalLM:
     """This rank's shard of the model directory `path`, ready to run.
+
+    `back_end` names the kernels where they are not those of the group's device.
 
     Raises ConfigError when it cannot be split this way, CheckpointError for missing, broken or
     left-over tensors.
     """
-    model = MossForCausalLM(config, group, dtype)
+    model = MossForCausalLM(config, group, dtype, back_end)
     load_weights(model, path)
     model.pack()
     return model.eval()

@@ -1,15 +1,22 @@
 """Tests that need a program of the machine: they skip without it, and the run ends by saying so.
 
 `@pytest.mark.needs("redis-server")` names the program. With `CI=true` such a test fails instead:
-there everything has to be tested.
+there everything has to be tested. `@pytest.mark.gpu` skips without a CUDA device, also there.
+
+Without one, Triton is imported in its interpreter's mode, so that kernels run on CPU tensors.
 """
 
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+HAS_GPU = Path("/dev/nvidiactl").exists()
+if not HAS_GPU:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 _MISSING = pytest.StashKey[Counter[str]]()
 
@@ -19,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not HAS_GPU:
+        item.config.stash[_MISSING]["a CUDA device"] += 1
+        pytest.skip("there is no CUDA device")
     for marker in item.iter_markers("needs"):
         for program in marker.args:
             if shutil.which(program):
@@ -34,4 +44,4 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """Prints below everything else, so that the end of a long run shows it."""
     yield
     for program, count in session.config.stash[_MISSING].items():
-        print(f"NOT TESTED, for {program} is not installed: {count} tests")
+        print(f"NOT TESTED, for this machine has not got {program}: {count} tests")

@@ -20,14 +20,15 @@ from moss_tp.kernels.base import Kernels
 from moss_tp.kernels.reference.block import reference_kernels
 
 
-def choose_kernels(device: torch.device, dtype: torch.dtype, head_dim: int) -> Kernels:
+def choose_kernels(back_end: str, dtype: torch.dtype, head_dim: int) -> Kernels:
     """The fastest kernels for weights of `dtype`; compiles them if this machine never has.
 
-    Raises ConfigError for a device that has none.
+    A back end is named as its device type, "cpu" or "cuda". Raises ConfigError for one that does
+    not exist.
     """
-    choose = BACK_ENDS.get(device.type)
+    choose = BACK_ENDS.get(back_end)
     if choose is None:
-        raise ConfigError(f"there are no kernels for {device}")
+        raise ConfigError(f"there are no kernels for {back_end}")
     return choose(dtype, head_dim)
 
 

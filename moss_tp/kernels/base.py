@@ -14,8 +14,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.rotary import Rotary
+
+# What a back end reads of a step: an AttentionPlan, or on CUDA a DevicePlan.
+StepPlan = Any
+# A layer's K and V, as the back end has allocated them: a pair of tensors, or more than that.
+LayerCache = Any
 
 
 class Weight(Protocol):
@@ -83,9 +87,7 @@ class Linear(Protocol):
 
 
 class BlockKernel(Protocol):
-    def __call__(
-        self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
-    ) -> Tensor:
+    def __call__(self, x: Tensor, rotary: Rotary, cache: LayerCache, plan: StepPlan) -> Tensor:
         """`x (T, hidden) -> (T, hidden)`, a partial sum; writes the step's K and V to `cache`."""
         ...
 
@@ -95,8 +97,8 @@ class ChainKernel(Protocol):
         self,
         x: Tensor,
         rotary: Rotary,
-        layers: Sequence[tuple[Tensor, Tensor]],
-        plan: AttentionPlan,
+        layers: Sequence[LayerCache],
+        plan: StepPlan,
     ) -> Tensor:
         """All blocks in sequence, each with its cache in `layers`. For a single rank, which has
         no all-reduce between blocks."""
@@ -104,7 +106,7 @@ class ChainKernel(Protocol):
 
 
 MakeLinear = Callable[[Weight, bool], Linear]  # of a weight and has_gelu
-Attend = Callable[[Tensor, Rotary, tuple[Tensor, Tensor], AttentionPlan, float], Tensor]
+Attend = Callable[[Tensor, Rotary, LayerCache, StepPlan, float], Tensor]
 
 
 @dataclass(frozen=True)

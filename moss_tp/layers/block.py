@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
-from moss_tp.kernels.base import BlockKernel, BlockWeights, Kernels
-from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.kernels.base import BlockKernel, BlockWeights, Kernels, LayerCache, StepPlan
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.parallel_weight import (
     DenseParallelWeight,
@@ -72,9 +71,7 @@ class MossBlock(nn.Module):
         )
         release(self)
 
-    def forward(
-        self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache, plan: StepPlan) -> Tensor:
         """`x (T, hidden) -> (T, hidden)`; fills the plan's slots of `cache`."""
         if self.kernel is None:
             raise RuntimeError("the block is not packed")

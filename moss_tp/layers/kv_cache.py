@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.config import ModelConfig
+from moss_tp.kernels.base import LayerCache
 from moss_tp.kernels.kv_cache import row_width
 from moss_tp.parallel.tp_group import TPGroup
 
@@ -24,7 +25,7 @@ class KVCache:
     a scale.
     """
 
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    layers: tuple[LayerCache, ...]
     block_size: int
 
     @classmethod

@@ -102,7 +102,7 @@ def bench(
     cell: Cell = request.param
     dtype: torch.dtype = getattr(torch, cell.dtype)
     head_dim = HEAD_DIMS[cell.model]
-    chosen = kernels.choose_kernels(torch.device("cpu"), dtype, head_dim)
+    chosen = kernels.choose_kernels("cpu", dtype, head_dim)
     assert chosen.chain is not None, "it runs on the reference kernels, which promise nothing"
     with open_llm(cell, tmp_path_factory.mktemp("same")) as llm:
         yield Bench(llm)

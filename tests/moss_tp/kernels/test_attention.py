@@ -256,4 +256,4 @@ def test_mismatches_are_refused(attend: Attend) -> None:
 
 def test_a_device_without_kernels() -> None:
     with pytest.raises(ConfigError, match="no kernels for meta"):
-        choose_kernels(torch.device("meta"), torch.float32, 64)
+        choose_kernels("meta", torch.float32, 64)

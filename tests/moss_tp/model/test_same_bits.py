@@ -156,7 +156,7 @@ def test_products_that_depend_on_the_number_of_rows_are_noticed(path: Path) -> N
     group, config = TPGroup.single("cpu"), ModelConfig.from_dir(path)
     model = MossForCausalLM(config, group, torch.float32)
     load_weights(model, path)
-    model._kernels = eager_kernels(torch.float32, CutByRows, attend)
+    model.kernels = eager_kernels(torch.float32, CutByRows, attend)
     model.pack()
     with pytest.raises(AssertionError, match="differs"):
         assert_same_bits(by_schedule(model, group, path, "fp32"))

@@ -1,0 +1,9 @@
+"""A device that works through queues, behind a protocol: CUDA, or the CPU in its place.
+
+    base     the protocol: queues, events, graphs, pinned memory
+    cuda     streams, events and CUDA graphs of torch
+    eager    the CPU, which runs everything at once and in order
+
+What runs on a GPU step by step (the graph runner, the sampler, streamed weights) is written for the
+protocol, so that a machine without a GPU proves its order and its bytes.
+"""

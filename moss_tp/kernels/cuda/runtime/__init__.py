@@ -1,0 +1,1 @@
+"""When Triton runs a kernel, and what a kernel is compiled to."""
