@@ -35,3 +35,7 @@ class QueueFullError(MossError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StepMemoryError(MossError):
+    """A step did not fit into the device's memory. Nothing of it counts; a smaller one may fit."""
