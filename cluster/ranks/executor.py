@@ -17,10 +17,10 @@ from ray.exceptions import RayError
 from cluster.errors import unwrapped
 from cluster.ranks.group import WorkerGroup
 from moss_tp.device import threads_per_rank
-from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.driver import Driver
 from moss_tp.engine.running.kv_budget import choose_num_blocks
 from moss_tp.engine.running.worker import RankSpec, build_rank
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling.row import SampledToken, SamplingRow

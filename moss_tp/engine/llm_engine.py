@@ -22,9 +22,9 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.reply import Reply
 from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.resume import resume
-from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.admission import Admission
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp import LLM, RequestOutput, SamplingParams
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import derive_seed

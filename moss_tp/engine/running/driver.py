@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from moss_tp.engine.running.batch import Batch, Ints
 from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine.running.step_times import NO_STEP, StepSize, StepTimes
 from moss_tp.engine.running.step_watch import TICK_S, StepWatch
 from moss_tp.engine.running.worker import HEARTBEAT, STOP
+from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.errors import EngineDeadError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 

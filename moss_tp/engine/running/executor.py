@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from moss_tp.sampling.row import SampledToken, SamplingRow

@@ -7,12 +7,12 @@ from multiprocessing.connection import Connection, wait
 import torch
 
 from moss_tp.device import rank_device, threads_per_rank
-from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.driver import Driver
 from moss_tp.engine.running.kv_budget import choose_num_blocks
 from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine.running.rank_process import READY, UP, RankProcess
 from moss_tp.engine.running.worker import RankSpec, build_rank
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling.row import SampledToken, SamplingRow

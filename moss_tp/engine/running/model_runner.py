@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from moss_tp.config import ModelConfig
-from moss_tp.engine.running.batch import Batch, Ints
+from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.kv_cache import KVCache
 from moss_tp.model import MossForCausalLM

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from moss_tp.config import ModelConfig
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling.row import SampledToken, SamplingRow
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Self
 
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 
 # A step may take this many times what is known: a busy machine, a kernel compiled on demand.
 FACTOR = 20

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.executor import Executor
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 
 GROWTH = 4  # of the number of tokens, as from one `StepSize.kind` to the next

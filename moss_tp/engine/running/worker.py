@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from moss_tp.config import ModelConfig
-from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.model_runner import ModelRunner
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.model import load_model
 from moss_tp.parallel.tp_group import TPGroup

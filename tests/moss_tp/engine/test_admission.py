@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.request import EngineRequest
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine.scheduling.speeds import NUM_STEPS, REPLY_TOKENS_AT_START
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue

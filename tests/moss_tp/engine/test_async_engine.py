@@ -10,7 +10,7 @@ import pytest
 from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.errors import (
     ContextLengthError,
     DeadlineExceededError,

@@ -11,7 +11,7 @@ from moss_tp.engine import llm_engine
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.scheduling.paged_fake import (

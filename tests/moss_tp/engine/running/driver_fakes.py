@@ -6,8 +6,8 @@ from typing import cast
 
 import numpy as np
 
-from moss_tp.engine.running.batch import Batch, Ints
 from moss_tp.engine.running.model_runner import ModelRunner
+from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.sampling.row import SampledToken, SamplingRow
 
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.step_times import (
     DECAY,
     FACTOR,
@@ -20,6 +19,7 @@ from moss_tp.engine.running.step_times import (
     StepSize,
     StepTimes,
 )
+from moss_tp.engine.scheduling.batch import Batch
 
 MAX_LIMIT_S = 600.0
 BUSY = FACTOR * 0.99  # how many times slower a step may be than the fastest of its kind

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.request import EngineRequest
-from moss_tp.engine.running.batch import Batch
 from moss_tp.engine.running.local_executor import LocalExecutor
 from moss_tp.engine.running.step_times import StepSize
 from moss_tp.engine.running.warm_up import BUDGET_S, warm_up
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams

@@ -1,6 +1,6 @@
 """A scheduler and a fake model, stepped together and checked after each step."""
 
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.sampling_params import SamplingParams

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moss_tp.engine.running.batch import Batch
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.sampling_params import SamplingParams
