@@ -73,7 +73,8 @@ class GraphRunner:
     def allocate(self, num_blocks: int) -> None:
         """See `Runner`. Records the graphs, too: all ranks must be in here at the same time."""
         size, dtype = self._engine.block_size, self.cache_dtype
-        kv = KVCache.allocate(self.config, self.group, num_blocks, size, dtype)
+        cache_format = self.model.kernels.cache
+        kv = KVCache.allocate(self.config, self.group, num_blocks, size, dtype, cache_format)
         self._device_step = DeviceStep(self.model, kv, self._sampler, self.group)
         self._slots = [self._make_slot(num_blocks * size) for _ in range(NUM_SLOTS)]
         self._graphs = {}
@@ -81,6 +82,7 @@ class GraphRunner:
         self._gpu.compute.copy(self._block, self._slots[0].inputs)
         for rows in reversed(self._buckets):
             self._graphs[rows] = self._record(self._slots[0].step_input.size_of(rows))
+        self._wait()  # before a step changes what the recordings read
 
     def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> GraphStep:
         """See `Runner`. Steps end in the order of their launch; the tokens of all but one must
@@ -115,7 +117,7 @@ class GraphRunner:
                 raise
             message = first_line(error)  # the error's frames hold the step's tensors
         # What was queued before the failure still reads the slot.
-        wait_for(self._gpu.compute.record().is_done, self._engine.step_limit_s)
+        self._wait()
         raise StepMemoryError(message)
 
     def _queue_all(self, slot: StepSlot, bucket: int | None, size: StepSize) -> None:
@@ -128,6 +130,10 @@ class GraphRunner:
             self.num_replays += 1
         if self.group.rank == 0:
             queue.copy(slot.outputs, self._sampler.outputs)
+
+    def _wait(self) -> None:
+        """For all that is queued. Only where no request runs."""
+        wait_for(self._gpu.compute.record().is_done, self._engine.step_limit_s)
 
     def _record(self, size: StepSize) -> Graph:
         work = self._work(size)

@@ -25,6 +25,7 @@ from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine.running.runner import PendingStep, Runner
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
+from moss_tp.layers.offload import Offload
 from moss_tp.model import load_model
 from moss_tp.parallel.tp_group import TPGroup
 
@@ -64,9 +65,17 @@ def build_rank(spec: RankSpec) -> Runner:
     if config.device == "cuda":
         # Before loading: what loads the weights is in order with the steps then.
         accelerator = spec.accelerator or accelerator_of(group.device)
-        model = load_model(config.model, model_config, group, dtype, back_end="cuda")
+        model = load_model(
+            config.model,
+            model_config,
+            group,
+            dtype,
+            back_end="cuda",
+            load_format=config.load_format,
+            offload=Offload(config.offload_bytes, accelerator) if config.offload_bytes else None,
+        )
         return build_graph_runner(model, model_config, group, config, accelerator)
-    model = load_model(config.model, model_config, group, dtype)
+    model = load_model(config.model, model_config, group, dtype, load_format=config.load_format)
     cache_dtype: torch.dtype = getattr(torch, config.cache_dtype)
     return ModelRunner(model, model_config, group, config.block_size, cache_dtype)
 
