@@ -188,6 +188,8 @@ ROOMS: dict[str, set[str]] = {
     "serve_app/cli": {
         "moss_tp",
         "moss_tp/finetune",
+        "moss_tp/kernels/cuda",
+        "moss_tp/kernels/cuda/runtime",
         "plugins_svc",
         "plugins_svc/protocol",
         "plugins_svc/sdk",
