@@ -36,7 +36,7 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels/cpu/runtime",
         "moss_tp/native",
     },
-    "moss_tp/kernels/cuda/runtime": set(),
+    "moss_tp/kernels/cuda/runtime": {"moss_tp"},
     "moss_tp/kernels/cuda/linear": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/attention": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/sampling": {
