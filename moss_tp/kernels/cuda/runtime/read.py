@@ -6,15 +6,15 @@ A copy also writes, and torch's reductions do not reach the full rate.
 from collections.abc import Iterator
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
+from moss_tp.kernels.cuda.runtime.jit import jit
 from moss_tp.kernels.cuda.runtime.spec import KernelSpec
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
 
 
-@triton.jit
+@jit
 def _read_kernel(
     x: tl.tensor, sums: tl.tensor, n: tl.tensor, BLOCK: tl.constexpr, LOOPS: tl.constexpr
 ) -> None:
