@@ -22,7 +22,13 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels/cpu/runtime",
         "moss_tp/native",
     },
-    "moss_tp/layers": {"moss_tp", "moss_tp/kernels", "moss_tp/parallel", "moss_tp/weights"},
+    "moss_tp/layers": {
+        "moss_tp",
+        "moss_tp/accelerator",
+        "moss_tp/kernels",
+        "moss_tp/parallel",
+        "moss_tp/weights",
+    },
     "moss_tp/kernels/cpu/attention": {
         "moss_tp/kernels",
         "moss_tp/kernels/cpu/linear",
