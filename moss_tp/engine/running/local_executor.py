@@ -10,8 +10,8 @@ from moss_tp.device import rank_device, threads_per_rank
 from moss_tp.engine.running.driver import Driver
 from moss_tp.engine.running.executor import Step
 from moss_tp.engine.running.kv_budget import choose_num_blocks
-from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine.running.rank_process import READY, UP, RankProcess
+from moss_tp.engine.running.runner import Runner
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
@@ -89,7 +89,7 @@ class LocalExecutor:
             runner, num_blocks = self._start_group()
         return Driver(runner, num_blocks, config.step_limit_s)
 
-    def _start_group(self) -> tuple[ModelRunner, int]:
+    def _start_group(self) -> tuple[Runner, int]:
         store = TPGroup.listen(HOST)
         for rank in range(1, self._config.tp_size):
             self._ranks.append(RankProcess(rank, self._num_threads))
