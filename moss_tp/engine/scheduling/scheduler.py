@@ -175,7 +175,9 @@ class Scheduler:
         for queue in (self.running, list(self.waiting)):
             assert queue == sorted(queue, key=rank_of), "not in order of rank"
         for seq in self.running:
-            table_len = len(seq.block_table)
+            table_len, num_hashed = len(seq.block_table), len(seq.block_hashes)
+            num_known = seq.num_tokens - seq.is_pending
+            assert num_hashed * self.block_manager.block_size <= num_known, "a guess is hashed"
             assert seq.num_uncomputed > 0, f"{seq.request_id} runs with nothing to compute"
             assert table_len >= self.block_manager.num_needed(seq.num_computed)
         for seq in self.waiting:
