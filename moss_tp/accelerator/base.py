@@ -21,7 +21,7 @@ class Event(Protocol):
 class Queue(Protocol):
     """Work that runs in order. Different queues run at the same time, except for `wait`."""
 
-    def launch(self, work: Callable[[], None]) -> None:
+    def launch(self, work: Callable[[], object]) -> None:
         """Queues what `work` does on tensors of the device; it may be called now or later."""
         ...
 
@@ -61,7 +61,7 @@ class Accelerator(Protocol):
         """Zeroed memory of the host that the device can copy from and to by itself."""
         ...
 
-    def graph(self, work: Callable[[], None]) -> Graph:
+    def graph(self, work: Callable[[], object]) -> Graph:
         """Records `work` without running it. `work` queues nothing that the host must see, uses
         `compute` and `transfer`, and has joined `transfer` to `compute` at its end."""
         ...
