@@ -6,17 +6,19 @@ On a CPU they compute the GPU's steps, so that every part runs without one.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from moss_tp.accelerator.base import Accelerator
 from moss_tp.config import ModelConfig
 from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.driver import Driver
+from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.running.kv_budget import choose_num_blocks
-from moss_tp.engine.running.runner import Runner
+from moss_tp.engine.running.local_executor import LocalExecutor
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine_config import EngineConfig
 from moss_tp.gpu_check.check import Check
@@ -27,27 +29,40 @@ EOS = 0
 NUM_THREADS = 4  # of the host
 
 
-@dataclass(frozen=True)
-class Opened:
-    """An engine and what it runs on."""
+class OneCard(LocalExecutor):
+    """All ranks on one GPU, which sum over the host; or all on the CPU."""
 
-    engine: LLMEngine
-    driver: Driver
-    runner: Runner
+    def __init__(self, config: EngineConfig, device: str) -> None:
+        self._device = device
+        super().__init__(config)
+
+    def _spec(self, rank: int, port: int) -> RankSpec:
+        return replace(super()._spec(rank, port), device=self._device)
 
 
 @contextmanager
-def opened(check: Check, model: Path, dtype: str, **settings: Any) -> Iterator[Opened]:
-    """An engine for `model`, a directory, with further fields of EngineConfig in `settings`."""
+def opened(
+    check: Check,
+    model: Path,
+    dtype: str,
+    accelerator: Accelerator | None = None,
+    **settings: Any,
+) -> Iterator[LLMEngine]:
+    """An engine for `model`, a directory, with further fields of EngineConfig in `settings`.
+    `accelerator` replaces the device's own, of a single rank."""
     limits = ModelConfig.from_dir(model)
     fields = {"device": "cuda", "dtype": dtype, "num_threads": NUM_THREADS, **settings}
     config = EngineConfig(model=str(model), **fields).resolve(limits)
     device = check.plan.device if config.device == "cuda" else config.device
-    runner = build_rank(RankSpec(config, 0, device, ("", 0), NUM_THREADS))
-    driver = Driver(runner, choose_num_blocks(runner, config), config.step_limit_s)
-    engine = LLMEngine(config, driver, Bytes(), ModelIds(limits.vocab_size, (EOS,)))
+    executor: Executor
+    if config.tp_size > 1:
+        executor = OneCard(config, device)
+    else:
+        runner = build_rank(RankSpec(config, 0, device, ("", 0), NUM_THREADS, accelerator))
+        executor = Driver(runner, choose_num_blocks(runner, config), config.step_limit_s)
+    engine = LLMEngine(config, executor, Bytes(), ModelIds(limits.vocab_size, (EOS,)))
     try:
-        yield Opened(engine, driver, runner)
+        yield engine
     finally:
         engine.close()
 

@@ -3,6 +3,7 @@
 import subprocess
 from contextlib import suppress
 from random import Random
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ def run(check: Check) -> None:
     before = _used_before() if check.device.type == "cuda" else 0
     blocks = shape.positions // BLOCK_SIZE
     kv_bytes = blocks * KVCache.bytes_per_block(shape.config, 1, BLOCK_SIZE, dtype)
-    settings = {
+    settings: dict[str, Any] = {
         "load_format": "dummy",
         "max_num_seqs": 1,
         "max_num_batched_tokens": shape.positions,
@@ -32,9 +33,9 @@ def run(check: Check) -> None:
         "kv_cache_bytes": kv_bytes,
     }
     name = str(dtype).removeprefix("torch.")
-    with opened(check, shape.write(check.directory / "memory"), name, **settings) as running:
+    with opened(check, shape.write(check.directory / "memory"), name, **settings) as engine:
         prompt, new = shape.positions - 16, 16
-        traces = drive(running.engine, requests(Random(0), 1, prompt, new, shape.vocab_size))
+        traces = drive(engine, requests(Random(0), 1, prompt, new, shape.vocab_size))
         assert len(traces["0"].token_ids) == new
         if check.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(check.device)

@@ -30,10 +30,10 @@ def run(check: Check) -> None:
         "num_speculative_tokens": 0,
         "kv_cache_bytes": 8 * GIB if check.is_full else 1 << 22,
     }
-    with opened(check, shape.write(check.directory / "offload"), dtype, **settings) as running:
+    with opened(check, shape.write(check.directory / "offload"), dtype, **settings) as engine:
         for batch in (1, 8):
             asked = requests(Random(batch), batch, 16, NEW, shape.vocab_size)
-            trace = drive(running.engine, asked)["0"]
+            trace = drive(engine, asked)["0"]
             step_s = statistics.median([b - a for a, b in pairwise(trace.times[2:])])
             block = num_block_weights(shape.config) * ITEM_BYTES[dtype]
             streamed = -(-gib * GIB // block) * block

@@ -4,6 +4,7 @@ import statistics
 import time
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.gpu_check.check import Check
@@ -29,22 +30,22 @@ def run(check: Check) -> None:
     decodes = DECODES if check.is_full else {1: (20, 0.0), 4: (9, None)}
     prefills = PREFILLS if check.is_full else {33: 0.0}
     dtype = "float16" if check.is_full else "float32"
-    settings = {
+    settings: dict[str, Any] = {
         "load_format": "dummy",
         "max_num_seqs": max(decodes),
         "max_num_batched_tokens": 2048,
         "num_speculative_tokens": 0,
         "kv_cache_bytes": None if check.is_full else 1 << 22,
     }
-    with opened(check, shape.write(check.directory / "speed"), dtype, **settings) as running:
+    with opened(check, shape.write(check.directory / "speed"), dtype, **settings) as engine:
         random = Random(0)
-        drive(running.engine, requests(random, max(decodes), 16, 4, shape.vocab_size))
+        drive(engine, requests(random, max(decodes), 16, 4, shape.vocab_size))
         for batch, (prompt, bar) in decodes.items():
-            _decode(check, running.engine, shape, dtype, batch, prompt, bar)
+            _decode(check, engine, shape, dtype, batch, prompt, bar)
         for tokens, bar in prefills.items():
-            _prefill(check, running.engine, shape, dtype, tokens, bar)
+            _prefill(check, engine, shape, dtype, tokens, bar)
         for batch in PROFILED_BATCHES if check.is_full else (1,):
-            _profile(check, running.engine, shape, batch)
+            _profile(check, engine, shape, batch)
 
 
 def _decode(

@@ -1,6 +1,7 @@
 """Replies of a small model in fp32: the GPU's tokens against the CPU engine's, by all settings."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -59,23 +60,28 @@ def make_requests() -> list[EngineRequest]:
 
 
 def run(check: Check) -> None:
-    directory = check.directory / "small"
-    if not (directory / FILE).exists():
-        start_cpu_tokens(check).wait()
-    expected = json.loads((directory / FILE).read_text("utf-8"))
     for name, changed in WAYS.items():
-        found = tokens_of(check, "cuda", changed)
-        equal = [key for key in expected if found[key] == expected[key]]
-        check.verdict(Verdict(f"replies {name}", len(equal), limit=len(expected), bar=1))
-        for key in expected.keys() - set(equal):
-            check.figure(f"{name}, request {key}", {"cpu": expected[key], "gpu": found[key]})
+        compare(check, name, changed)
+
+
+def compare(check: Check, name: str, changed: Mapping[str, Any]) -> None:
+    """A verdict on an engine with `changed` settings."""
+    file = check.directory / "small" / FILE
+    if not file.exists():
+        start_cpu_tokens(check).wait()
+    expected = json.loads(file.read_text("utf-8"))
+    found = tokens_of(check, "cuda", changed)
+    equal = [key for key in expected if found[key] == expected[key]]
+    check.verdict(Verdict(f"replies {name}", len(equal), limit=len(expected), bar=1))
+    for key in expected.keys() - set(equal):
+        check.figure(f"{name}, request {key}", {"cpu": expected[key], "gpu": found[key]})
 
 
 def tokens_of(check: Check, device: str, changed: Mapping[str, Any]) -> dict[str, list[int]]:
     """The replies of an engine for `device`."""
     settings = {"device": device, "kv_cache_bytes": KV_BYTES, **changed}
-    with opened(check, check.directory / "small", "float32", **settings) as running:
-        traces = drive(running.engine, make_requests())
+    with opened(check, check.directory / "small", "float32", **settings) as engine:
+        traces = drive(engine, make_requests())
     return {key: trace.token_ids for key, trace in traces.items()}
 
 
@@ -84,7 +90,11 @@ def start_cpu_tokens(check: Check) -> "subprocess.Popen[bytes]":
     directory = check.directory / "small"
     if not directory.exists():
         write_checkpoint(directory)
-    return subprocess.Popen([sys.executable, "-m", __name__, str(check.directory)])
+    path = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, str(check.directory)],
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def write_cpu_tokens(directory: Path) -> None:
