@@ -20,8 +20,8 @@ from moss_tp.engine.running.executor import Executor
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
-from tests.support.cuda_on_cpu import CudaOnCpu
-from tests.support.lazy_accelerator import LazyAccelerator
+from tests.support.devices.cuda_on_cpu import CudaOnCpu
+from tests.support.devices.lazy_accelerator import LazyAccelerator
 from tests.support.same_bytes import MAX_MODEL_LEN, WAYS, Bench, Replies, Reply
 from tests.support.tiny_moss import make_checkpoint
 
