@@ -91,7 +91,7 @@ class RandomPace(Pace):
         super().__init__(0.02)
         self._random = random.Random(seed)
 
-    def should_draft(self, num_decodes: int, num_rows: int) -> bool:
+    def should_draft(self, num_decodes: int) -> bool:
         return self._random.random() < 0.3
 
 

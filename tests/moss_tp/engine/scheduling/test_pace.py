@@ -43,38 +43,38 @@ def test_it_chooses_what_gives_more_tokens_a_second(
     behind = tokens_a_second(num_decodes, 0, 0, 0)
     if drafts != pytest.approx(behind, rel=1e-6):
         pace = a_pace(gap_s, drafted, expected)
-        assert pace.should_draft(num_decodes, num_decodes) == (drafts > behind)
+        assert pace.should_draft(num_decodes) == (drafts > behind)
 
 
 def test_nothing_is_waited_for_where_drafts_promise_nothing() -> None:
-    assert not Pace(ROW_COST).should_draft(1, 1)
-    assert not a_pace(0, 0, 0).should_draft(1, 1)
-    assert not a_pace(0, 7, 7).should_draft(0, 100), "a step of prompts only"
+    assert not Pace(ROW_COST).should_draft(1)
+    assert not a_pace(0, 0, 0).should_draft(1)
+    assert not a_pace(0, 7, 7).should_draft(0), "nothing runs"
 
 
 def test_what_waiting_costs_is_measured_first() -> None:
     """Else a gap that was never seen would never be."""
-    assert a_pace(1, 7, 1, num_times=MIN_TIMES - 1).should_draft(1, 1)
-    assert not a_pace(1, 7, 1).should_draft(1, 1)
+    assert a_pace(1, 7, 1, num_times=MIN_TIMES - 1).should_draft(1)
+    assert not a_pace(1, 7, 1).should_draft(1)
 
 
 def test_one_slow_step_or_gap_changes_nothing() -> None:
     pace = a_pace(0.001, 4, 2)
     pace.note_gap(60)
     pace.note_step(1e-6)
-    assert pace.should_draft(1, 1)
+    assert pace.should_draft(1)
 
 
 def test_one_step_without_a_draft_does_not_end_drafting() -> None:
     """But several do; and one good outlook begins it again."""
     pace = a_pace(0.001, 4, 2)
     pace.note_outlook(Outlook(1, 0, 0))
-    assert pace.should_draft(1, 1)
+    assert pace.should_draft(1)
     for _ in range(20):
         pace.note_outlook(Outlook(1, 0, 0))
-    assert not pace.should_draft(1, 1)
+    assert not pace.should_draft(1)
     pace.note_outlook(Outlook(1, 7, 5))
-    assert pace.should_draft(1, 1)
+    assert pace.should_draft(1)
 
 
 def test_the_drafters_are_asked_now_and_then() -> None:
