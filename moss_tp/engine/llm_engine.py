@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 
 from moss_tp.engine.check_request import check_request
@@ -211,7 +210,7 @@ class LLMEngine:
         rows = [row for chunk in chunks for row in chunk.sampling_rows()]
         if self._is_closed:
             raise EngineDeadError("the engine is closed")
-        sample: Callable[[], list[SampledToken]] = partial(self.executor.execute, batch, rows)
+        sample: Callable[[], list[SampledToken]] = self.executor.submit(batch, rows).result
         # With several ranks never in the caller's thread: Ctrl-C there would interrupt rank 0 in a
         # step that the workers have started.
         if len(self._advanced) >= MANY_TEXTS or self.config.tp_size > 1:

@@ -40,7 +40,9 @@ def _biases(row: SamplingRow) -> Iterable[tuple[int, float]]:
 
 def _apply_penalties(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
     """Repetition penalty (Keskar et al. 2019), then OpenAI's presence and frequency penalties."""
-    counted = [(i, row.params, row.counts) for i, row in enumerate(rows) if row.counts is not None]
+    counted = [
+        (i, row.params, counts) for i, row in enumerate(rows) if (counts := row.counts) is not None
+    ]
     if not counted:
         return
     lens = [len(counts.ids) for _, _, counts in counted]

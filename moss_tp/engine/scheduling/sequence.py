@@ -80,11 +80,16 @@ class Sequence:
         The random number depends on the position only. Valid until the next `append`.
         """
         position = self.num_output_tokens + len(drafted)
-        counts = None
-        if self._history is not None:
-            counts = self._history.counts_after(drafted) if drafted else self._history.counts
         blocked_ids = self._stop_ids if position < self.params.min_tokens else ()
-        return SamplingRow(self.params, self.seed, position, counts, blocked_ids, self.eos_id)
+        return SamplingRow(
+            self.params,
+            self.seed,
+            position,
+            self._history,
+            tuple(drafted) if self._history is not None else (),
+            blocked_ids,
+            self.eos_id,
+        )
 
     def append(self, token: SampledToken, max_model_len: int) -> None:
         """Appends a sampled token, and sets `finish_reason` if it ends the reply."""
