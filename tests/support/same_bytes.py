@@ -59,13 +59,14 @@ class SharedExecutor:
 
 
 class Bench:
-    """Engines on the model of `llm`, each with an empty cache."""
+    """Engines on the model of `llm`, each with an empty cache. `alone` is what they should reply,
+    None for what each request is replied alone."""
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, alone: "list[Reply] | None" = None) -> None:
         self._llm = llm
         self.block_size = llm.engine.config.block_size
         self.requests = requests(llm.engine.config.context_length)
-        self.alone = self._alone()
+        self.alone = alone or self._alone()
 
     @contextmanager
     def engine(self, num_blocks: int | None = None, **changes: int) -> Iterator[LLMEngine]:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from moss_tp.engine.graphs.sampler import StepSampler, take_ids
+from moss_tp.engine.graphs.sampler import StepSampler
 from moss_tp.engine.graphs.step_views import StepViews
+from moss_tp.kernels.cuda.sampling.ids import take_ids
 from moss_tp.layers.kv_cache import KVCache
 from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup

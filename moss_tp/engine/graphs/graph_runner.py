@@ -22,7 +22,7 @@ from moss_tp.engine.graphs.layout import StepLayout
 from moss_tp.engine.graphs.limits import step_limits
 from moss_tp.engine.graphs.sampler import StepSampler
 from moss_tp.engine.graphs.step_input import StepInput
-from moss_tp.engine.graphs.step_slot import GraphStep, StepSlot, first_line
+from moss_tp.engine.graphs.step_slot import MEMORY_ERRORS, GraphStep, StepSlot, first_line
 from moss_tp.engine.graphs.step_views import StepSize, StepViews, step_views
 from moss_tp.engine.graphs.wait import wait_for
 from moss_tp.engine.scheduling.batch import Batch
@@ -92,8 +92,7 @@ class GraphRunner:
         slot = self._slots[self._num_launched % len(self._slots)]
         bucket = bucket_of(batch, self._buckets)
         size = slot.step_input.fill(batch, bucket)
-        if self.group.rank == 0:
-            self._sampler.encode(rows, slot.sampling, size.logit_rows)
+        self._sampler.encode(rows, slot.sampling, size.logit_rows)
         self._queue(slot, bucket, size)
         step = GraphStep(
             event=self._gpu.compute.record(),
@@ -112,7 +111,7 @@ class GraphRunner:
         try:
             self._queue_all(slot, bucket, size)
             return
-        except torch.OutOfMemoryError as error:
+        except MEMORY_ERRORS as error:
             if self.group.size > 1:
                 raise
             message = first_line(error)  # the error's frames hold the step's tensors
@@ -128,8 +127,7 @@ class GraphRunner:
         else:
             self._graphs[bucket].replay()
             self.num_replays += 1
-        if self.group.rank == 0:
-            queue.copy(slot.outputs, self._sampler.outputs)
+        queue.copy(slot.outputs, self._sampler.outputs)
 
     def _wait(self) -> None:
         """For all that is queued. Only where no request runs."""

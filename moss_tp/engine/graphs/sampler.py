@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,5 +42,20 @@ class StepSampler(Protocol):
         ...
 
 
-def take_ids(token_ids: Tensor, sampled_ids: Tensor) -> Tensor:
-    raise NotImplementedError
+class IdsOnly:
+    """On ranks above 0, which sample nothing: they receive the ids."""
+
+    num_ints = 0
+
+    def __init__(self, max_logit_rows: int, device: torch.device) -> None:
+        self.outputs = torch.zeros(0, dtype=torch.int32, device=device)
+        self.token_ids = torch.zeros(max_logit_rows, dtype=torch.int32, device=device)
+
+    def encode(self, rows: Sequence[SamplingRow], block: NDArray[np.int32], num_rows: int) -> None:
+        """There is nothing to encode."""
+
+    def sample(self, logits: Tensor, block: Tensor) -> None:
+        raise RuntimeError("a rank above 0 samples nothing")
+
+    def decode(self, outputs: Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+        return []

@@ -14,6 +14,8 @@ from moss_tp.engine.graphs.step_input import StepInput
 from moss_tp.errors import StepMemoryError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 
+MEMORY_ERRORS = (torch.OutOfMemoryError, StepMemoryError)
+
 Decode = Callable[[Tensor, Sequence[SamplingRow]], list[SampledToken]]
 
 
@@ -50,7 +52,7 @@ class GraphStep:
         if not self._has_ended:
             try:
                 has_ended = self.event.is_done()
-            except torch.OutOfMemoryError as error:
+            except MEMORY_ERRORS as error:
                 # Not chained: the error's frames would keep the step's tensors.
                 self._memory_error, has_ended = first_line(error), True
             if has_ended:

@@ -1,6 +1,6 @@
 """How many KV blocks fit into a rank's memory. Rank 0 chooses for all ranks."""
 
-from moss_tp.device import free_memory
+from moss_tp.device import TRAITS, free_memory
 from moss_tp.engine.running.runner import Runner
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
@@ -30,8 +30,9 @@ def choose_num_blocks(runner: Runner, config: EngineConfig) -> int:
 
 
 def _default_bytes(runner: Runner, config: EngineConfig, sequence_bytes: int) -> int:
-    traits = config.traits
-    share = int(free_memory(str(runner.group.device)) * traits.kv_share)
+    device = str(runner.group.device)
+    traits = TRAITS[device.partition(":")[0]]  # the CPU's, where it computes the GPU's steps
+    share = int(free_memory(device) * traits.kv_share)
     if traits.is_shared_memory:
         share //= config.tp_size
     if traits.max_kv_sequences is None:
