@@ -8,12 +8,13 @@ is a class like DenseWeight, in a file of its own. Back ends without a kernel fo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.kv_cache import CacheFormat, RowFormat
 from moss_tp.kernels.rotary import Rotary
 
 # What a back end reads of a step: an AttentionPlan, or on CUDA a DevicePlan.
@@ -118,3 +119,4 @@ class Kernels:
     block: Callable[[BlockWeights], BlockKernel]
     # Takes what `block` made; None if a chain would only call the blocks one after the other.
     chain: Callable[[Sequence[Any]], ChainKernel] | None = None
+    cache: CacheFormat = field(default_factory=RowFormat)

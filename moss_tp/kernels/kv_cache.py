@@ -3,10 +3,14 @@
 fp32, bf16, fp16    head_dim elements
 int8                head_dim elements, and the bytes of their scale in fp32
 
-A back end orders a head's part of a block as it likes, in as many bytes; a cache is read by the
-back end that has written it. The reference keeps rows, as `quantize` makes them; the CPU's kernels
-have panels, see `cpu.attention.layout`.
+A back end allocates a layer's cache by its `CacheFormat` and orders its bytes as it likes; a cache
+is read by the back end that has written it. The reference keeps rows, as `quantize` makes them; the
+CPU's kernels have panels of as many bytes, see `cpu.attention.layout`; CUDA has the scales in
+planes of their own, see `cuda.attention.cache`.
 """
+
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +38,53 @@ def dequantize(rows: Tensor) -> Tensor:
     # A copy: a view as fp32 must start at a multiple of four bytes.
     scale = rows[..., -SCALE_BYTES:].clone(memory_format=torch.contiguous_format)
     return rows[..., :-SCALE_BYTES] * scale.view(torch.float32)
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """Of one layer's K, and of its V: a rank's heads, and the slots of a block."""
+
+    num_heads: int
+    block_size: int
+    head_dim: int
+
+
+class CacheFormat(Protocol):
+    """How a back end lays out a layer's cache."""
+
+    @property
+    def spare_blocks(self) -> int:
+        """Blocks that `allocate` adds to those it is asked for: they belong to no sequence."""
+        ...
+
+    def allocate(
+        self, num_blocks: int, shape: BlockShape, dtype: torch.dtype, device: torch.device
+    ) -> Any:
+        """A layer's K and V in `num_blocks` zeroed blocks and the spare ones."""
+        ...
+
+    def bytes_per_block(self, shape: BlockShape, dtype: torch.dtype) -> int:
+        """Bytes of one block of a layer, K and V."""
+        ...
+
+
+class RowFormat:
+    """K and V of `(num_blocks, heads, block_size, row_width)`: the reference's and the CPU's."""
+
+    spare_blocks = 0
+
+    def allocate(
+        self, num_blocks: int, shape: BlockShape, dtype: torch.dtype, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        width = row_width(shape.head_dim, dtype)
+        size = (num_blocks, shape.num_heads, shape.block_size, width)
+        # Zeroed, since a masked slot is multiplied by 0, and 0 * NaN would not be 0.
+        k, v = (torch.zeros(size, dtype=dtype, device=device) for _ in range(2))
+        return k, v
+
+    def bytes_per_block(self, shape: BlockShape, dtype: torch.dtype) -> int:
+        num_rows = 2 * shape.num_heads * shape.block_size
+        return num_rows * row_width(shape.head_dim, dtype) * dtype.itemsize
 
 
 def check_attention(

@@ -27,3 +27,12 @@ class Rotary:
     @property
     def dim(self) -> int:
         return 2 * self.cos.shape[1]
+
+
+def rotate(x: Tensor, rotary: Rotary, positions: Tensor) -> Tensor:
+    """`x (T, H, D)` rotated, in its own dtype; computed in fp32. `positions (T,)` are int64."""
+    cos, sin = rotary.cos[positions][:, None], rotary.sin[positions][:, None]
+    pairs = x[..., : rotary.dim].float()
+    even, odd = pairs[..., ::2], pairs[..., 1::2]
+    rotated = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
+    return torch.cat((rotated.flatten(-2).to(x.dtype), x[..., rotary.dim :]), dim=-1)

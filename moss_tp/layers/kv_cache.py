@@ -8,22 +8,18 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from moss_tp.config import ModelConfig
 from moss_tp.kernels.base import LayerCache
-from moss_tp.kernels.kv_cache import row_width
+from moss_tp.kernels.kv_cache import BlockShape, CacheFormat, RowFormat
 from moss_tp.parallel.tp_group import TPGroup
+
+ROWS = RowFormat()
 
 
 @dataclass(frozen=True)
 class KVCache:
-    """K and V of every layer for this rank's heads, `(num_blocks, heads, block_size, width)`.
-
-    A head's part of a block is contiguous; in which order it holds its elements is the kernels'
-    own matter, see `kernels.kv_cache`. `width` is the head size, and in int8 four bytes more for
-    a scale.
-    """
+    """K and V of every layer for this rank's heads, as a `CacheFormat` allocates them."""
 
     layers: tuple[LayerCache, ...]
     block_size: int
@@ -36,21 +32,31 @@ class KVCache:
         num_blocks: int,
         block_size: int,
         dtype: torch.dtype,
+        cache_format: CacheFormat = ROWS,
     ) -> Self:
-        """`num_blocks` zeroed blocks on the group's device."""
-        width = row_width(config.head_dim, dtype)
-        shape = (num_blocks, config.num_heads // group.size, block_size, width)
+        """`num_blocks` zeroed blocks, and the format's spare ones, on the group's device.
 
-        # Zeroed, since a masked slot is multiplied by 0, and 0 * NaN would not be 0.
-        def zeros() -> Tensor:
-            return torch.zeros(shape, dtype=dtype, device=group.device)
-
-        return cls(tuple((zeros(), zeros()) for _ in range(config.num_layers)), block_size)
+        `cache_format` is that of the kernels which will read it, `Kernels.cache`."""
+        shape = _shape(config, group.size, block_size)
+        layers = (
+            cache_format.allocate(num_blocks, shape, dtype, group.device)
+            for _ in range(config.num_layers)
+        )
+        return cls(tuple(layers), block_size)
 
     @staticmethod
     def bytes_per_block(
-        config: ModelConfig, tp_size: int, block_size: int, dtype: torch.dtype
+        config: ModelConfig,
+        tp_size: int,
+        block_size: int,
+        dtype: torch.dtype,
+        cache_format: CacheFormat = ROWS,
     ) -> int:
-        """Bytes of one block on one rank, over all layers."""
-        num_rows = 2 * config.num_layers * block_size * (config.num_heads // tp_size)
-        return num_rows * row_width(config.head_dim, dtype) * dtype.itemsize
+        """Bytes of one block on one rank, over all layers; `cache_format.spare_blocks` more are
+        allocated than a caller asks for."""
+        shape = _shape(config, tp_size, block_size)
+        return config.num_layers * cache_format.bytes_per_block(shape, dtype)
+
+
+def _shape(config: ModelConfig, tp_size: int, block_size: int) -> BlockShape:
+    return BlockShape(config.num_heads // tp_size, block_size, config.head_dim)

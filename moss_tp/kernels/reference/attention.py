@@ -7,7 +7,7 @@ from torch import Tensor
 from moss_tp.kernels.kv_cache import check_attention, dequantize, quantize
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.kernels.reference.plan import ReferencePlan, reference_plan
-from moss_tp.kernels.rotary import Rotary
+from moss_tp.kernels.rotary import Rotary, rotate
 
 
 def attend(
@@ -25,15 +25,6 @@ def attend(
     q, k = rotated.chunk(2, dim=1)
     write_kv(k, qkv[:, 2], *cache, on_device)
     return paged_attention(q, *cache, on_device, scale).flatten(1)
-
-
-def rotate(x: Tensor, rotary: Rotary, positions: Tensor) -> Tensor:
-    """`x (T, H, D)` rotated, in its own dtype; computed in fp32."""
-    cos, sin = rotary.cos[positions][:, None], rotary.sin[positions][:, None]
-    pairs = x[..., : rotary.dim].float()
-    even, odd = pairs[..., ::2], pairs[..., 1::2]
-    rotated = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
-    return torch.cat((rotated.flatten(-2).to(x.dtype), x[..., rotary.dim :]), dim=-1)
 
 
 def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, plan: ReferencePlan) -> None:

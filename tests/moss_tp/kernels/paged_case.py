@@ -8,8 +8,7 @@ from torch import Tensor
 
 from moss_tp.kernels.kv_cache import dequantize, quantize
 from moss_tp.kernels.plan import AttentionPlan
-from moss_tp.kernels.reference import attention as reference
-from moss_tp.kernels.rotary import Rotary
+from moss_tp.kernels.rotary import Rotary, rotate
 from tests.support.paged_sequences import padded
 
 
@@ -64,7 +63,7 @@ def make_case(
         table = [free_blocks.pop() for _ in range(-(-context // shape.block_size))]
         blocks, offsets = torch.tensor(table)[tokens // shape.block_size], tokens % shape.block_size
         history = context - query
-        q, k = (reference.rotate(dense[:, i].float(), rotary, tokens) for i in (0, 1))
+        q, k = (rotate(dense[:, i].float(), rotary, tokens) for i in (0, 1))
         for part, value in zip(cache, (k, dense[:, 2]), strict=True):
             part[blocks[:history], :, offsets[:history]] = stored(value[:history])
         slots.append((blocks * shape.block_size + offsets)[history:])

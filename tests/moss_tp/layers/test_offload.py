@@ -21,7 +21,7 @@ from moss_tp.layers import offload
 from moss_tp.layers.offload import NUM_BUFFERS, Offload, WeightStream, streamed_layers
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
-from tests.support.lazy_accelerator import LazyAccelerator, LazyQueue
+from tests.support.devices.lazy_accelerator import LazyAccelerator, LazyQueue
 from tests.support.paged_sequences import PagedSequences
 from tests.support.tiny_moss import make_checkpoint
 

@@ -1,0 +1,14 @@
+"""Every kernel of the back end, as a model's dtype and head size and a GPU's capability need it."""
+
+from collections.abc import Iterator
+
+from moss_tp.kernels.cuda.runtime import read, spin
+from moss_tp.kernels.cuda.runtime.spec import KernelSpec
+
+NAME = f"{__name__}:specs"
+
+
+def specs(dtype: str, head_dim: int, cc: int) -> Iterator[KernelSpec]:
+    """See `runtime.cubins.Catalogue`."""
+    yield from read.specs()
+    yield from spin.specs()
