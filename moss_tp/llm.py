@@ -87,7 +87,8 @@ class LLM:
         them.
 
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
-        when a rank is lost.
+        when a rank is lost, RequestMemoryError where one of the requests alone is too large for the
+        device's memory.
         """
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise InvalidRequestError("prompts is a list: put a single prompt into one")
@@ -151,6 +152,8 @@ class LLM:
                 deltas[request_id].append(delta)
                 queue.extend(others.pop(request_id, ()))
             self.engine.finish_step()
+            for _, error in self.engine.take_failures():
+                raise error
 
 
 def _output(group: Sequence[EngineRequest], deltas: _Deltas) -> RequestOutput:

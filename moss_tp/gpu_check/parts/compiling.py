@@ -6,6 +6,7 @@ from dataclasses import asdict
 import torch
 
 from moss_tp.gpu_check.check import Check
+from moss_tp.gpu_check.parts.tokens import start_cpu_tokens
 from moss_tp.gpu_check.shapes import MOSS
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.kernels.cuda.catalogue import NAME
@@ -13,10 +14,12 @@ from moss_tp.kernels.cuda.runtime.cubins import Cubin, Variant, compile_all
 
 
 def run(check: Check) -> None:
+    cpu = start_cpu_tokens(check)  # which compiles kernels, too: the part `tokens` needs them
     cubins = compile_all(NAME, _variants(check))
     check.figure("cubins", [asdict(cubin) for cubin in cubins])
     check.verdict(_count("kernels that do not compile or fit", cubins, lambda c: not c.fits))
     check.verdict(_count("kernels that spill", cubins, lambda c: c.spilled_bytes > 0))
+    cpu.wait()
 
 
 def _variants(check: Check) -> list[Variant]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from moss_tp.kernels.cuda.runtime import read
+from moss_tp.kernels.cuda.runtime import read, spin
 from moss_tp.kernels.cuda.runtime.spec import KernelSpec
 
 NAME = f"{__name__}:specs"
@@ -11,3 +11,4 @@ NAME = f"{__name__}:specs"
 def specs(dtype: str, head_dim: int, cc: int) -> Iterator[KernelSpec]:
     """See `runtime.cubins.Catalogue`."""
     yield from read.specs()
+    yield from spin.specs()
