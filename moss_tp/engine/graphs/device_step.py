@@ -26,7 +26,7 @@ class DeviceStep:
         """The step in `views`, from pending ids to sampled ones. Fit for a graph: it does not look
         at values."""
         token_ids = take_ids(views.token_ids, self.sampler.token_ids)
-        logits = self.model.forward(token_ids, views.plan, views.logit_rows, self.kv)
+        logits = self.model.logits(token_ids, views.plan, views.logit_rows, self.kv)
         if not len(views.logit_rows):
             return
         if logits is not None:
