@@ -25,6 +25,7 @@ def build_graph_runner(
     limits = step_limits(engine)
     if model.kernels.memory is not None:
         model.kernels.memory.reserve(limits, group.device)
+    group.reserve(limits.max_rows * config.hidden_size, model.kernels.activations)
     sampler = _sampler(config, group, limits, accelerator)
     runner = GraphRunner(model, config, group, engine, accelerator, sampler)
     if engine.kv_cache_bytes is None:

@@ -32,4 +32,4 @@ class DeviceStep:
         if logits is not None:
             self.sampler.sample(logits, views.sampling)
         if self.group.size > 1:  # for the pending ids of the next step
-            self.group.broadcast(self.sampler.token_ids)  # type: ignore[attr-defined]
+            self.group.broadcast(self.sampler.token_ids)

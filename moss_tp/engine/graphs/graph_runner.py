@@ -60,7 +60,9 @@ class GraphRunner:
         self._gpu = accelerator
         self._sampler = sampler
         limits = step_limits(engine)
-        self._buckets = bucket_rows(limits)
+        # Ranks that share a GPU exchange tensors through the host, which a graph cannot.
+        self._buckets = bucket_rows(limits) if group.can_be_recorded else ()
+        self._max_logit_rows = limits.max_logit_rows
         self._layout = StepLayout.of(limits, engine.block_size, sampler.num_ints)
         self._block = torch.zeros(self._layout.num_ints, dtype=torch.int32, device=group.device)
         self._device_step: DeviceStep | None = None
@@ -78,7 +80,7 @@ class GraphRunner:
         self._device_step = DeviceStep(self.model, kv, self._sampler, self.group)
         self._slots = [self._make_slot(num_blocks * size) for _ in range(NUM_SLOTS)]
         self._graphs = {}
-        self._sampler.encode((), self._slots[0].sampling, self._buckets[-1])
+        self._sampler.encode((), self._slots[0].sampling, self._max_logit_rows)
         self._gpu.compute.copy(self._block, self._slots[0].inputs)
         for rows in reversed(self._buckets):
             self._graphs[rows] = self._record(self._slots[0].step_input.size_of(rows))
