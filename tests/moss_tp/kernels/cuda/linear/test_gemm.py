@@ -27,7 +27,7 @@ DTYPES = list(TOLERANCES)
 
 def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     random = torch.Generator().manual_seed(seed)
-    return (torch.randn(shape, generator=random) * shape[-1] ** -0.5).to(dtype)
+    return torch.randn(shape, generator=random).mul_(float(shape[-1] ** -0.5)).to(dtype)
 
 
 def poisoned(*shape: int, dtype: torch.dtype) -> Tensor:
