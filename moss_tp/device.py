@@ -20,8 +20,8 @@ class DeviceTraits:
     `mixed_prefill_tokens` of prompts. `row_cost` is the time that one more row adds to a step, as
     a share of a step of one row.
 
-    The default KV cache is `kv_share` of the free memory, split between the ranks where they
-    share it (`is_shared_memory`), and at most `max_kv_sequences` full-length sequences.
+    The default KV cache is `kv_share` of the memory that is free then, split between the ranks
+    where they share it (`is_shared_memory`), and at most `max_kv_sequences` full-length sequences.
     """
 
     default_dtype: str
@@ -46,14 +46,14 @@ TRAITS = {
         is_shared_memory=True,
         max_kv_sequences=8,
     ),
-    # Published checkpoints are fp16. What the KV cache leaves is for activations and for other
-    # users of the GPU.
+    # Published checkpoints are fp16. The largest step has its memory when the KV cache is made;
+    # what that leaves is for other users of the GPU.
     "cuda": DeviceTraits(
         default_dtype="float16",
         step_timeout_s=30,
         mixed_prefill_tokens=1024,
         row_cost=0.02,
-        kv_share=0.85,
+        kv_share=0.95,
         is_shared_memory=False,
         max_kv_sequences=None,
     ),

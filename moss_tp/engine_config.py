@@ -1,12 +1,15 @@
 """How an engine is set up. Plain values only: it is pickled to every rank and imports no torch."""
 
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Protocol
 
 from moss_tp.device import DEVICES, DTYPES, TRAITS, DeviceTraits
 from moss_tp.errors import ConfigError
 
 KV_CACHE_DTYPES = ("int8",)
+LOAD_FORMATS = ("auto", "dummy")
+_GIB = 1 << 30
 
 
 class ModelLimits(Protocol):
@@ -29,7 +32,10 @@ class EngineConfig:
     how many drafted tokens of a sequence a step verifies at most; 0 turns speculation off.
     `num_threads` is for each rank; None means what `moss_tp.device.threads_per_rank` chooses.
     `step_timeout_s` limits a step until the engine has learnt how long steps take, and every
-    collective; None means the device's default.
+    collective; None means the device's default. `cpu_offload_gb` is how many GiB of its blocks'
+    weights **each** rank at least keeps in pinned host memory, in whole blocks, and streams to its
+    GPU in every step, through buffers of two blocks there. `load_format` "dummy" makes random
+    weights: of the directory only `config.json` is needed.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """
@@ -50,6 +56,8 @@ class EngineConfig:
     num_speculative_tokens: int = 7
     num_threads: int | None = None
     step_timeout_s: float | None = None
+    cpu_offload_gb: float = 0
+    load_format: str = "auto"
 
     def __post_init__(self) -> None:
         checks = {
@@ -69,10 +77,16 @@ class EngineConfig:
             "num_speculative_tokens": self.num_speculative_tokens >= 0,
             "num_threads": _is_none_or_positive(self.num_threads),
             "step_timeout_s": self.step_timeout_s is None or self.step_timeout_s > 0,
+            "cpu_offload_gb": isfinite(self.cpu_offload_gb) and self.cpu_offload_gb >= 0,
+            "load_format": self.load_format in LOAD_FORMATS,
         }
         for field, is_valid in checks.items():
             if not is_valid:
                 raise ConfigError(f"{field} cannot be {getattr(self, field)!r}")
+        if self.cpu_offload_gb and self.device != "cuda":
+            raise ConfigError(
+                f"cpu_offload_gb is for device cuda: on {self.device} weights stay put"
+            )
 
     def resolve(self, model: ModelLimits) -> "EngineConfig":
         """This config with `max_model_len` filled in; ConfigError when the model is shorter."""
@@ -89,6 +103,11 @@ class EngineConfig:
     def traits(self) -> DeviceTraits:
         """The facts of `device`."""
         return TRAITS[self.device]
+
+    @property
+    def offload_bytes(self) -> int:
+        """`cpu_offload_gb` in bytes."""
+        return round(self.cpu_offload_gb * _GIB)
 
     @property
     def cache_dtype(self) -> str:

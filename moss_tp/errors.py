@@ -39,3 +39,7 @@ class QueueFullError(MossError):
 
 class StepMemoryError(MossError):
     """A step did not fit into the device's memory. Nothing of it counts; a smaller one may fit."""
+
+
+class RequestMemoryError(MossError):
+    """A request's next token alone does not fit into the device's memory."""

@@ -48,9 +48,11 @@ class LLM:
         num_speculative_tokens: int = 7,
         num_threads: int | None = None,
         step_timeout_s: float | None = None,
+        cpu_offload_gb: float = 0,
+        load_format: str = "auto",
     ) -> None:
         config = EngineConfig(
-            model=str(resolve_model(model)),
+            model=str(resolve_model(model, with_weights=load_format != "dummy")),
             tp_size=tp_size,
             device=device,
             dtype=dtype,
@@ -64,6 +66,8 @@ class LLM:
             num_speculative_tokens=num_speculative_tokens,
             num_threads=num_threads,
             step_timeout_s=step_timeout_s,
+            cpu_offload_gb=cpu_offload_gb,
+            load_format=load_format,
         )
         self.tokenizer = Tokenizer.from_dir(config.model)
         self.engine = build_engine(config, executor, tokenizer=self.tokenizer)
@@ -83,7 +87,8 @@ class LLM:
         them.
 
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
-        when a rank is lost.
+        when a rank is lost, RequestMemoryError where one of the requests alone is too large for the
+        device's memory.
         """
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise InvalidRequestError("prompts is a list: put a single prompt into one")
@@ -147,6 +152,8 @@ class LLM:
                 deltas[request_id].append(delta)
                 queue.extend(others.pop(request_id, ()))
             self.engine.finish_step()
+            for _, error in self.engine.take_failures():
+                raise error
 
 
 def _output(group: Sequence[EngineRequest], deltas: _Deltas) -> RequestOutput:

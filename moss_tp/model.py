@@ -5,8 +5,9 @@
     logits = lm_head(ln_f(x[logit_rows]))         one gather
 
 Parameters are loaded first, then packed: kernels take them over and do the arithmetic. A block's
-mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` (plain torch) and
-`kernels/cpu/block.py` (one Numba program). The model is independent of sequences and sampling.
+mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` (plain torch),
+`kernels/cpu/block.py` (one Numba program) and `kernels/cuda/block.py` (Triton). The model is
+independent of sequences and sampling.
 """
 
 from pathlib import Path
@@ -17,35 +18,54 @@ from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
 from moss_tp.kernels import choose_kernels
-from moss_tp.kernels.base import ChainKernel, Kernels, StepPlan
+from moss_tp.kernels.base import ChainKernel, Kernels, NormKernel, StepPlan
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.block import MossBlock, layer_norm
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from moss_tp.layers.kv_cache import KVCache
+from moss_tp.layers.offload import Offload, WeightStream, streamed_layers
 from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.weights.dummy import make_dummy_weights
 from moss_tp.weights.load import load_weights
+
+HOST = torch.device("cpu")
 
 
 class MossModel(nn.Module):
     """`token_ids (T,) -> hidden states (R, hidden)` of the rows whose logits are wanted."""
 
-    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: ModelConfig, group: TPGroup, dtype: torch.dtype, offload: Offload | None
+    ) -> None:
         super().__init__()
         self.wte = VocabParallelEmbedding(config.vocab_size, config.hidden_size, group, dtype)
-        self.h = nn.ModuleList(MossBlock(config, group, dtype) for _ in range(config.num_layers))
-        self.ln_f = layer_norm(config, group, dtype)
+        self._streamed = () if offload is None else _streamed(config, group, dtype, offload)
+        self._stream = WeightStream(offload.accelerator) if offload and self._streamed else None
+        self.h = nn.ModuleList(
+            MossBlock(config, group, dtype, HOST if layer in self._streamed else None)
+            for layer in range(config.num_layers)
+        )
+        self.ln_f = layer_norm(config, dtype, group.device)
         self._rotary = Rotary.make(config.rotary_dim, config.max_position_embeddings, group.device)
         self._activations = dtype
         self._is_single = group.size == 1
         self._chain: ChainKernel | None = None
+        self._norm: NormKernel | None = None  # ln_f, where the kernels have one
 
     def pack(self, kernels: Kernels) -> None:
-        """Packs every block; on a single rank also chains them, where the kernels can."""
-        for block in self.h:
+        """Packs every block; on a single rank also chains them, where the kernels can.
+
+        Raises ConfigError when weights are to be streamed and the kernels cannot.
+        """
+        for layer, block in enumerate(self.h):
             cast(MossBlock, block).pack(kernels)
+            if self._stream is not None and layer in self._streamed:
+                cast(MossBlock, block).move_to(self._stream, layer)
         self._activations = kernels.activations
         self.ln_f.to(kernels.activations)
-        if self._is_single and kernels.chain is not None:
+        if kernels.norm is not None:
+            self._norm = kernels.norm(self.ln_f.weight, self.ln_f.bias, self.ln_f.eps)
+        if self._is_single and kernels.chain is not None and self._stream is None:
             self._chain = kernels.chain([block.kernel for block in self.h])
 
     def forward(self, token_ids: Tensor, plan: StepPlan, logit_rows: Tensor, kv: KVCache) -> Tensor:
@@ -53,25 +73,45 @@ class MossModel(nn.Module):
         if self._chain is not None:
             x = self._chain(x, self._rotary, kv.layers, plan)
         else:
-            for block, cache in zip(self.h, kv.layers, strict=True):
-                x = block(x, self._rotary, cache, plan)
+            x = self._blocks(x, plan, kv)
+        if self._norm is not None:
+            return self._norm(x, logit_rows)
         normed: Tensor = self.ln_f(x[logit_rows])
         return normed
+
+    def _blocks(self, x: Tensor, plan: StepPlan, kv: KVCache) -> Tensor:
+        stream = self._stream
+        if stream is not None:
+            stream.begin()
+        for layer, (block, cache) in enumerate(zip(self.h, kv.layers, strict=True)):
+            if stream is not None:
+                stream.before(layer)
+            x = block(x, self._rotary, cache, plan)
+            if stream is not None:
+                stream.after(layer)
+        return x
 
 
 class MossForCausalLM(nn.Module):
     """One rank's shard. Its weights are uninitialised until loaded.
 
+    `offload` says how much of the blocks' weights is loaded to the host and streamed.
+
     Raises ConfigError when the model cannot be split over the group or its device has no kernels.
     """
 
     def __init__(
-        self, config: ModelConfig, group: TPGroup, dtype: torch.dtype, back_end: str | None = None
+        self,
+        config: ModelConfig,
+        group: TPGroup,
+        dtype: torch.dtype,
+        back_end: str | None = None,
+        offload: Offload | None = None,
     ) -> None:
         super().__init__()
         config.check_tp(group.size)
         self.kernels = choose_kernels(back_end or group.device.type, dtype, config.head_dim)
-        self.transformer = MossModel(config, group, dtype)
+        self.transformer = MossModel(config, group, dtype, offload)
         self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, group, dtype)
 
     @torch.inference_mode()
@@ -87,11 +127,24 @@ class MossForCausalLM(nn.Module):
         """fp32 logits `(R, vocab_size)` on rank 0, None elsewhere; fills the cache's slots.
 
         `token_ids (T,)` are all rows of the step, in the order of `plan`; `logit_rows (R,)` are
-        the indices of those after which a token is sampled.
+        the indices of those after which a token is sampled. Both are int64 for the CPU's kernels,
+        int32 for CUDA's.
         """
+        logits = self.logits(token_ids, plan, logit_rows, kv)
+        return None if logits is None else logits.to(torch.float32, copy=self._reuses_memory)
+
+    @torch.inference_mode()
+    def logits(
+        self, token_ids: Tensor, plan: StepPlan, logit_rows: Tensor, kv: KVCache
+    ) -> Tensor | None:
+        """As `forward`, in the dtype of the activations; see `ParallelLMHead.gathered`. With CUDA's
+        kernels they last until the next step."""
         hidden = self.transformer(token_ids, plan, logit_rows, kv)
-        logits: Tensor | None = self.lm_head(hidden)
-        return logits
+        return self.lm_head.gathered(hidden)
+
+    @property
+    def _reuses_memory(self) -> bool:
+        return self.kernels.memory is not None
 
 
 def load_model(
@@ -100,15 +153,31 @@ def load_model(
     group: TPGroup,
     dtype: torch.dtype,
     back_end: str | None = None,
+    *,
+    load_format: str = "auto",
+    offload: Offload | None = None,
 ) -> MossForCausalLM:
     """This rank's shard of the model directory `path`, ready to run.
 
-    `back_end` names the kernels where they are not those of the group's device.
+    `back_end` names the kernels where they are not those of the group's device. `load_format`: see
+    `EngineConfig`.
 
     Raises ConfigError when it cannot be split this way, CheckpointError for missing, broken or
     left-over tensors.
     """
-    model = MossForCausalLM(config, group, dtype, back_end)
-    load_weights(model, path)
+    model = MossForCausalLM(config, group, dtype, back_end, offload)
+    if load_format == "dummy":
+        make_dummy_weights(model, group.rank, group.device)
+    else:
+        load_weights(model, path)
     model.pack()
     return model.eval()
+
+
+def _streamed(
+    config: ModelConfig, group: TPGroup, dtype: torch.dtype, offload: Offload
+) -> tuple[int, ...]:
+    """The layers whose weights are streamed."""
+    block = MossBlock(config, group, dtype, torch.device("meta"))
+    block_bytes = sum(parameter.nbytes for parameter in block.parameters())
+    return streamed_layers(config.num_layers, block_bytes, offload.num_bytes)

@@ -20,6 +20,7 @@ from serve_app.prompt.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
 
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+LoadFormat = Literal["auto", "dummy"]
 
 # Published models trained with plugins, as a hub id, a local copy or the hub's cache.
 _PLUGIN_MODEL = re.compile(r"-plugin(-int[48])?(/snapshots/[0-9a-f]+)?$")
@@ -38,6 +39,8 @@ class ServeSettings(BaseModel):
     max_model_len: int | None = None
     kv_cache_bytes: int | None = None
     kv_cache_dtype: Literal["int8"] | None = Field(default=None, description="None: as dtype")
+    cpu_offload_gb: float = Field(default=0, ge=0, description="of each rank, in GiB")
+    load_format: LoadFormat = "auto"
     replicas: int = Field(default=1, ge=1)
     documents_dir: Path | None = Field(default=None, description="documents for web search")
     plugins: tuple[str, ...] | None = Field(default=None, description="None: all available")
@@ -53,6 +56,11 @@ class ServeSettings(BaseModel):
         """The name in the API: the hub id, or the name of the directory."""
         path = Path(self.model)
         return path.resolve().name if path.is_dir() else self.model
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the model's files have to hold its weights."""
+        return self.load_format != "dummy"
 
     @property
     def resolved_dialogue(self) -> Dialogue:
@@ -96,6 +104,8 @@ class ServeSettings(BaseModel):
             kv_cache_bytes=self.kv_cache_bytes,
             kv_cache_dtype=self.kv_cache_dtype,
             step_timeout_s=self.step_timeout_s,
+            cpu_offload_gb=self.cpu_offload_gb,
+            load_format=self.load_format,
         )
 
 

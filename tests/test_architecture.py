@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import HOMES, ROOMS, TORCH_FREE
+from tests.homes import HOMES, TORCH_FREE
+from tests.house import ROOMS
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("moss_tp", "cluster", "plugins_svc", "serve_app")

@@ -18,12 +18,13 @@ from cluster.errors import unwrapped
 from cluster.ranks.group import WorkerGroup
 from moss_tp.device import threads_per_rank
 from moss_tp.engine.running.driver import Driver
+from moss_tp.engine.running.executor import Step
 from moss_tp.engine.running.kv_budget import choose_num_blocks
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SamplingRow
 
 HOST = "127.0.0.1"  # a group never leaves its node
 STOP_TIMEOUT_S = 5
@@ -65,8 +66,12 @@ class RayExecutor:
         """Process ids of the ranks above 0."""
         return list(self._rank_pids)
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        return self._driver.execute(batch, rows)
+    @property
+    def max_in_flight(self) -> int:
+        return self._driver.max_in_flight
+
+    def submit(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
+        return self._driver.submit(batch, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         self._driver.watch(on_death)

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from moss_tp.engine.running.model_runner import ModelRunner
+    from moss_tp.engine.running.runner import Runner
     from moss_tp.engine.running.worker import RankSpec
 
 
@@ -18,7 +18,7 @@ class TPWorker:
     def __init__(self) -> None:
         import moss_tp.engine.running.worker  # noqa: F401
 
-        self._runner: ModelRunner | None = None
+        self._runner: Runner | None = None
 
     def pid(self) -> int:
         """The process id; once it is answered, the process is ready to build."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -44,12 +44,12 @@ class CudaQueue:
 
 class CudaGraph:
     def __init__(self, graph: torch.cuda.CUDAGraph, queue: CudaQueue) -> None:
-        self._graph = graph
+        self.graph = graph
         self._queue = queue
 
     def replay(self) -> None:
         with torch.cuda.stream(self._queue.stream):
-            self._graph.replay()
+            self.graph.replay()
 
 
 class CudaAccelerator:
@@ -60,7 +60,7 @@ class CudaAccelerator:
         torch.cuda.set_device(device)
         self.device = device
         self.compute, self.transfer = _queue(device), _queue(device)
-        self._pool: Any = None
+        self._graphs: WeakSet[CudaGraph] = WeakSet()
         self.compute.stream.wait_stream(torch.cuda.current_stream(device))
         torch.cuda.set_stream(self.compute.stream)
 
@@ -71,17 +71,19 @@ class CudaAccelerator:
         """See `base.Accelerator`. Waits for the device. Graphs share a pool, so no two of them run
         at the same time: all are replayed on `compute`. Record the largest first."""
         graph = torch.cuda.CUDAGraph()
+        living = next(iter(self._graphs), None)
         recording = torch.cuda.graph(
             graph,
-            pool=self._pool,
+            pool=None if living is None else living.graph.pool(),  # one of no graph is gone
             stream=self.compute.stream,
             # Other threads may use CUDA meanwhile: NCCL's watchdog queries its events.
             capture_error_mode="thread_local",
         )
         with recording:
             work()
-        self._pool = graph.pool()
-        return CudaGraph(graph, self.compute)
+        recorded = CudaGraph(graph, self.compute)
+        self._graphs.add(recorded)
+        return recorded
 
 
 def _queue(device: torch.device) -> CudaQueue:

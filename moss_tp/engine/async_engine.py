@@ -20,6 +20,9 @@ from moss_tp.errors import DeadlineExceededError, EngineDeadError, MossError
 
 logger = logging.getLogger(__name__)
 
+JOIN_S = 0.1
+CLOSE_TIMEOUT_S = 5.0
+
 
 @dataclass(frozen=True)
 class EngineStats:
@@ -46,6 +49,7 @@ class AsyncEngine:
         self._inbox: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._lost_rank: str | None = None
+        self._is_lost = threading.Event()
         self._death: str | None = None  # why the engine no longer serves
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
@@ -53,7 +57,7 @@ class AsyncEngine:
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="moss-engine", daemon=True)
         self._thread.start()
-        engine.executor.watch(lambda reason: self._post(lambda: self._lose_rank(reason)))
+        engine.executor.watch(self._note_loss)
 
     @property
     def is_alive(self) -> bool:
@@ -82,7 +86,8 @@ class AsyncEngine:
         """The deltas of one request. Closing or cancelling the iterator aborts it within a step.
 
         The first `anext` raises InvalidRequestError, ContextLengthError or QueueFullError, or
-        DeadlineExceededError after `deadline_s` in the queue. EngineDeadError may come any time.
+        DeadlineExceededError after `deadline_s` in the queue. EngineDeadError and
+        RequestMemoryError may come any time.
         """
         request = self._engine.check_request(request)
         stream = Stream()
@@ -98,12 +103,20 @@ class AsyncEngine:
                 self._post(lambda: self._abort(request.request_id, stream))
 
     def close(self) -> None:
-        """Ends the thread after the running step, and every rank. Idempotent."""
+        """Ends the thread after the running steps, and every rank. Idempotent."""
         with self._changed:
             self._is_closing = True
             self._changed.notify()
-        self._thread.join()
+        while self._thread.is_alive() and not self._is_lost.is_set():
+            self._thread.join(JOIN_S)
+        # Nothing ends a thread that launches a step on a device that is stuck.
+        self._thread.join(CLOSE_TIMEOUT_S)
         self._engine.close()
+
+    def _note_loss(self, reason: str) -> None:
+        """The executor's watcher, in any thread."""
+        self._is_lost.set()
+        self._post(lambda: self._lose_rank(reason))
 
     def _post(self, command: Callable[[], None]) -> None:
         """Queues `command` for the thread; once the thread has ended, runs it in the caller's."""
@@ -122,6 +135,7 @@ class AsyncEngine:
                 self._engine.start_step()
                 self._deliver(self._engine.take_deltas())
                 self._engine.finish_step()
+                self._fail(self._engine.take_failures())
         except EngineDeadError as error:
             reason = str(error)
             logger.error("the engine died: %s", reason)
@@ -174,6 +188,9 @@ class AsyncEngine:
     def _drop(self, request_ids: Sequence[str]) -> None:
         error = DeadlineExceededError("the deadline passed in the queue")
         deliver([(self._streams.pop(request_id), error) for request_id in request_ids])
+
+    def _fail(self, failures: Sequence[tuple[str, MossError]]) -> None:
+        deliver([(self._streams.pop(request_id), error) for request_id, error in failures])
 
     def _deliver(self, deltas: Sequence[tuple[str, TokenDelta]]) -> None:
         for _, delta in deltas:

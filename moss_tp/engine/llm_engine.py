@@ -1,19 +1,18 @@
 """Requests in, one step at a time, deltas out. Joins Scheduler, Executor and detokenizing.
 
     start_step     schedules a step; with many texts to detokenize, or several ranks, the executor
-                   runs it in a separate thread meanwhile
+                   runs it in a separate thread meanwhile; a GPU has it queued behind a running one
     take_deltas    detokenizes what the previous step sampled
-    finish_step    waits for the step's tokens (or runs it now) and updates the sequences
+    finish_step    waits for a step's tokens (or runs it now) and updates the sequences
+    take_failures  requests that cannot go on
 
 When a reply ends by its text (a stop string) or by `max_time`, one more step of it is already
-running; its tokens are dropped. May be used by one thread at a time.
+running, on a GPU perhaps two; their tokens are dropped. May be used by one thread at a time.
 """
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 
 from moss_tp.engine.check_request import check_request
@@ -24,18 +23,18 @@ from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.resume import resume
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.admission import Admission
-from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.engine.stepper import Stepper
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import (
     ConfigError,
-    EngineDeadError,
     InvalidRequestError,
+    MossError,
     QueueFullError,
+    RequestMemoryError,
 )
-from moss_tp.sampling.row import SampledToken
 
 # Detokenizing this many texts takes as long as handing a step to a thread and back: 0.2 ms.
 MANY_TEXTS = 16
@@ -83,14 +82,13 @@ class LLMEngine:
         self._tokenizer = tokenizer
         self._model = model
         self._requests: dict[str, _Request] = {}
-        self._thread = ThreadPoolExecutor(1, "moss-step")
-        self._running_step: tuple[list[Chunk], Callable[[], list[SampledToken]]] | None = None
-        self._is_closed = False
+        self._stepper = Stepper(self.scheduler, executor, config, clock)
+        self._failures: list[tuple[str, MossError]] = []
         self._advanced: list[Sequence] = []  # got tokens that `take_deltas` has not returned
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work or bool(self._advanced)
+        return self.scheduler.has_work or bool(self._advanced) or self._stepper.is_busy
 
     @property
     def forward_s(self) -> float:
@@ -125,6 +123,7 @@ class LLMEngine:
             self._admit(request)
         if not self.has_work:
             self._step_began = None
+            self._stepper.forget_time()
         params = request.params
         seq, reply = self._sequence(request), Reply(params, self._tokenizer)
         resume(seq, reply, request.output_ids, self.config.context_length)
@@ -199,24 +198,14 @@ class LLMEngine:
         return self.take_deltas()
 
     def start_step(self) -> None:
-        """Starts the next step, if there is work. Finishes a step that is still running first."""
-        self.finish_step()
-        chunks = self.scheduler.schedule()
+        """Starts the next step, if there is work. Finishes a step that is still running first,
+        where the executor takes one at a time."""
+        if self.executor.max_in_flight == 1:
+            self.finish_step()
+        is_started = self._stepper.start(len(self._advanced) >= MANY_TEXTS)
         self._admission.forget()
-        if not chunks:
-            return
-        if self._step_began is None:
+        if is_started and self._step_began is None:
             self._step_began = self._clock()
-        batch = Batch.of(chunks, self.config.block_size)
-        rows = [row for chunk in chunks for row in chunk.sampling_rows()]
-        if self._is_closed:
-            raise EngineDeadError("the engine is closed")
-        sample: Callable[[], list[SampledToken]] = partial(self.executor.execute, batch, rows)
-        # With several ranks never in the caller's thread: Ctrl-C there would interrupt rank 0 in a
-        # step that the workers have started.
-        if len(self._advanced) >= MANY_TEXTS or self.config.tp_size > 1:
-            sample = self._thread.submit(sample).result
-        self._running_step = chunks, sample
 
     def take_deltas(self) -> list[tuple[str, TokenDelta]]:
         """A delta for every request that got tokens since the last call."""
@@ -228,19 +217,29 @@ class LLMEngine:
         ]
 
     def finish_step(self) -> None:
-        """Finishes the running step, if there is one.
+        """Finishes the first of the running steps, if there is one.
 
         Raises EngineDeadError when a rank is lost; the engine cannot be used after that.
         """
-        if self._running_step is None:
+        ended = self._stepper.finish()
+        if ended is None:
             return
-        chunks, sample = self._running_step
-        tokens = sample()
-        self._running_step = None
         self.num_steps += 1
-        self._note_step(chunks)
-        self._advanced += self.scheduler.update(chunks, tokens)
+        self._note_step(ended.chunks)
+        self._advanced += ended.advanced
         self._admission.forget()
+        if ended.too_large is not None:
+            self._fail(ended.too_large)
+
+    def take_failures(self) -> list[tuple[str, MossError]]:
+        """The requests that have ended with an error since the last call, and their errors."""
+        failures, self._failures = self._failures, []
+        return failures
+
+    def _fail(self, seq: Sequence) -> None:
+        error = RequestMemoryError("the request does not fit into the device's memory")
+        self._failures.append((seq.request_id, error))
+        self.abort(seq.request_id)
 
     def _note_step(self, chunks: list[Chunk]) -> None:
         """While there is work, a step lasts until the next begins."""
@@ -265,10 +264,8 @@ class LLMEngine:
         assert num_known == num_scheduled + num_finished, f"{num_known} requests are known"
 
     def close(self) -> None:
-        """Ends every rank, after the running step."""
-        self._is_closed = True
-        self._thread.shutdown()
-        self.executor.close()
+        """Ends every rank, after the running steps; it does not wait for a stuck device."""
+        self._stepper.close()
 
     def _delta(self, request: _Request) -> TokenDelta:
         """The newly appended tokens, up to the one that ends the reply."""

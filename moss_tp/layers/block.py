@@ -6,12 +6,16 @@ The arithmetic is the kernel's; see the protocols in `kernels/base.py`. `kernels
 spells it out operation by operation, `kernels/cpu/block.py` runs it as one program.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
+from moss_tp.errors import ConfigError
 from moss_tp.kernels.base import BlockKernel, BlockWeights, Kernels, LayerCache, StepPlan
 from moss_tp.kernels.rotary import Rotary
+from moss_tp.layers.offload import StreamableBlock, WeightStream
 from moss_tp.layers.parallel_weight import (
     DenseParallelWeight,
     column_parallel,
@@ -25,35 +29,50 @@ from moss_tp.parallel.tp_group import TPGroup
 class MossAttention(nn.Module):
     """The attention's parameters, for this rank's heads."""
 
-    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: ModelConfig, group: TPGroup, dtype: torch.dtype, device: torch.device
+    ) -> None:
         super().__init__()
         hidden = config.hidden_size
-        self.qkv_proj = DenseParallelWeight(qkv_parallel(hidden, group), group, dtype)
-        self.out_proj = DenseParallelWeight(row_parallel(hidden, hidden, group), group, dtype)
+        qkv, out = qkv_parallel(hidden, group), row_parallel(hidden, hidden, group)
+        self.qkv_proj = DenseParallelWeight(qkv, group, dtype, device=device)
+        self.out_proj = DenseParallelWeight(out, group, dtype, device=device)
 
 
 class MossMLP(nn.Module):
     """The MLP's parameters, for this rank's columns."""
 
-    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
+    def __init__(
+        self, config: ModelConfig, group: TPGroup, dtype: torch.dtype, device: torch.device
+    ) -> None:
         super().__init__()
         hidden, inner = config.hidden_size, config.intermediate_size
         fc_in, fc_out = column_parallel(hidden, inner, group), row_parallel(inner, hidden, group)
-        self.fc_in = DenseParallelWeight(fc_in, group, dtype, has_bias=True)
-        self.fc_out = DenseParallelWeight(fc_out, group, dtype, has_bias=True)
+        self.fc_in = DenseParallelWeight(fc_in, group, dtype, has_bias=True, device=device)
+        self.fc_out = DenseParallelWeight(fc_out, group, dtype, has_bias=True, device=device)
 
 
 class MossBlock(nn.Module):
-    """Attention and MLP in parallel on one normed input. Call `pack` before the first use."""
+    """Attention and MLP in parallel on one normed input. Call `pack` before the first use.
 
-    def __init__(self, config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> None:
+    `device` is where its parameters are loaded to and packed, None for the group's.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        group: TPGroup,
+        dtype: torch.dtype,
+        device: torch.device | None = None,
+    ) -> None:
         super().__init__()
+        place = device or group.device
         self._group = group
         self._head_dim = config.head_dim
         self.kernel: BlockKernel | None = None
-        self.ln_1 = layer_norm(config, group, dtype)
-        self.attn = MossAttention(config, group, dtype)
-        self.mlp = MossMLP(config, group, dtype)
+        self.ln_1 = layer_norm(config, dtype, place)
+        self.attn = MossAttention(config, group, dtype, place)
+        self.mlp = MossMLP(config, group, dtype, place)
 
     def pack(self, kernels: Kernels) -> None:
         """Hands the loaded weights over to the block's kernel."""
@@ -71,6 +90,13 @@ class MossBlock(nn.Module):
         )
         release(self)
 
+    def move_to(self, stream: WeightStream, layer: int) -> None:
+        """Has the packed weights, which are on the host, streamed to the device as those of
+        `layer`. Raises ConfigError when the kernel cannot."""
+        if not hasattr(self.kernel, "over"):
+            raise ConfigError("cpu_offload_gb is set, but the kernels cannot stream their weights")
+        self.kernel = cast(BlockKernel, stream.add(layer, cast(StreamableBlock, self.kernel)))
+
     def forward(self, x: Tensor, rotary: Rotary, cache: LayerCache, plan: StepPlan) -> Tensor:
         """`x (T, hidden) -> (T, hidden)`; fills the plan's slots of `cache`."""
         if self.kernel is None:
@@ -78,7 +104,7 @@ class MossBlock(nn.Module):
         return self._group.all_reduce(self.kernel(x, rotary, cache, plan))
 
 
-def layer_norm(config: ModelConfig, group: TPGroup, dtype: torch.dtype) -> nn.LayerNorm:
+def layer_norm(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> nn.LayerNorm:
     """A LayerNorm over the hidden size, replicated on every rank."""
-    norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, device=group.device, dtype=dtype)
+    norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps, device=device, dtype=dtype)
     return norm.requires_grad_(False)

@@ -24,23 +24,27 @@ def vocab_part(vocab_size: int, group: TPGroup) -> tuple[int, int, int]:
 
 
 class VocabParallelEmbedding(nn.Module):
-    """`token_ids (T,) -> (T, hidden)`. One all-reduce."""
+    """`token_ids (T,)`, int32 or int64, `-> (T, hidden)`. One all-reduce.
+
+    A row of zeros on either side of this rank's rows stands for the ids of other ranks, so that a
+    sum of the ranks' rows takes three kernels to prepare and adds nothing but zeros.
+    """
 
     def __init__(self, vocab_size: int, hidden: int, group: TPGroup, dtype: torch.dtype) -> None:
         super().__init__()
         self._group = group
-        num_rows, self._start, self._stop = vocab_part(vocab_size, group)
-        self.weight = empty_parameter(num_rows, hidden, group=group, dtype=dtype)
-        span = (self._start, self._stop)
+        num_rows, self._start, stop = vocab_part(vocab_size, group)
+        self._last = num_rows + 1
+        self._rows = torch.zeros(num_rows + 2, hidden, dtype=dtype, device=group.device)
+        self.weight = nn.Parameter(self._rows[1:-1], requires_grad=False)
+        span = (self._start, stop)
         self.shards: Mapping[str, Shard] = {"weight": Shard((vocab_size, hidden), 0, (span,))}
 
     def forward(self, token_ids: Tensor) -> Tensor:
         if self._group.size == 1:
             return F.embedding(token_ids, self.weight)
-        is_local = (token_ids >= self._start) & (token_ids < self._stop)
-        local_ids = torch.where(is_local, token_ids - self._start, 0)
-        x = F.embedding(local_ids, self.weight).masked_fill_(~is_local[:, None], 0)
-        return self._group.all_reduce(x)
+        rows = (token_ids - (self._start - 1)).clamp_(0, self._last)
+        return self._group.all_reduce(F.embedding(rows, self._rows))
 
 
 class ParallelLMHead(nn.Module):
@@ -55,8 +59,8 @@ class ParallelLMHead(nn.Module):
         self._is_root = group.rank == 0
         self._vocab_size = vocab_size
         num_rows, start, stop = vocab_part(vocab_size, group)
-        self.weight = empty_parameter(num_rows, hidden, group=group, dtype=dtype)
-        self.bias = empty_parameter(num_rows, group=group, dtype=dtype)
+        self.weight = empty_parameter(num_rows, hidden, device=group.device, dtype=dtype)
+        self.bias = empty_parameter(num_rows, device=group.device, dtype=dtype)
         self.shards: Mapping[str, Shard] = {
             "weight": Shard((vocab_size, hidden), 0, ((start, stop),)),
             "bias": Shard((vocab_size,), 0, ((start, stop),)),
@@ -69,12 +73,18 @@ class ParallelLMHead(nn.Module):
         release(self)
 
     def forward(self, x: Tensor) -> Tensor | None:
+        logits = self.gathered(x)
+        return None if logits is None else logits.float()
+
+    def gathered(self, x: Tensor) -> Tensor | None:
+        """The logits in the dtype that the product has; else as `forward`. Their rows may be
+        further apart than `vocab_size`. Nothing here depends on values or waits for the device."""
         if x.shape[0] == 0:
-            return x.new_empty(0, self._vocab_size, dtype=torch.float32) if self._is_root else None
+            return x.new_empty(0, self._vocab_size) if self._is_root else None
         if self._linear is None:
             raise RuntimeError("the LM head is not packed")
         parts = self._group.gather(self._linear(x))
         if parts is None:
             return None
         logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        return logits[:, : self._vocab_size].float()
+        return logits[:, : self._vocab_size]

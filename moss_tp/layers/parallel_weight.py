@@ -63,22 +63,30 @@ def _stored_qkv_spans(start: int, stop: int, hidden: int, offset: int) -> Iterat
 class DenseParallelWeight(nn.Module):
     """This rank's `shard` of a stored weight `(outputs, inputs)`, and of its bias `(outputs,)`.
 
-    Row-parallel results are summed over the ranks, so only rank 0 adds the bias there.
+    Row-parallel results are summed over the ranks, so only rank 0 adds the bias there. `device` is
+    where they are loaded to, None for the group's.
     """
 
     def __init__(
-        self, shard: Shard, group: TPGroup, dtype: torch.dtype, *, has_bias: bool = False
+        self,
+        shard: Shard,
+        group: TPGroup,
+        dtype: torch.dtype,
+        *,
+        has_bias: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
         shards = {"weight": shard}
-        self.weight = empty_parameter(*shard.local_shape, group=group, dtype=dtype)
+        place = device or group.device
+        self.weight = empty_parameter(*shard.local_shape, device=place, dtype=dtype)
         self.bias: nn.Parameter | None = None
         if has_bias:
             outputs = shard.shape[:1]
             is_column_parallel = shard.dim == 0
             bias = Shard(outputs, 0, shard.spans) if is_column_parallel else Shard.whole(outputs)
             shards["bias"] = bias
-            self.bias = empty_parameter(*bias.local_shape, group=group, dtype=dtype)
+            self.bias = empty_parameter(*bias.local_shape, device=place, dtype=dtype)
         self.adds_bias = has_bias and (shard.dim == 0 or group.rank == 0)
         self.shards: Mapping[str, Shard] = shards
 
@@ -87,9 +95,9 @@ class DenseParallelWeight(nn.Module):
         return DenseWeight(self.weight, self.bias if self.adds_bias else None)
 
 
-def empty_parameter(*shape: int, group: TPGroup, dtype: torch.dtype) -> nn.Parameter:
-    """Storage on the group's device for the loader to fill."""
-    return nn.Parameter(torch.empty(shape, dtype=dtype, device=group.device), requires_grad=False)
+def empty_parameter(*shape: int, device: torch.device, dtype: torch.dtype) -> nn.Parameter:
+    """Storage for the loader to fill."""
+    return nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
 
 
 def release(module: nn.Module) -> None:

@@ -17,6 +17,7 @@ from moss_tp.sampling.inverse_cdf import invert, invert_vocab, total_weight
 from moss_tp.sampling.row import SamplingRow
 from moss_tp.sampling.topk import sorted_values, topk
 from moss_tp.sampling.uniforms import uniforms
+from moss_tp.sampling_params import SamplingParams
 
 MIN_TEMPERATURE = 1e-30  # fp32 is divided by it; lower ones would change nothing
 # Rows at a time where memory of the vocabulary's size is needed for each: allocating fresh pages
@@ -43,7 +44,7 @@ def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     vocab_size = logits.shape[-1]
     groups: dict[Method, list[int]] = {}
     for i, row in enumerate(rows):
-        groups.setdefault(_method(row, vocab_size), []).append(i)
+        groups.setdefault(choose_method(row.params, vocab_size), []).append(i)
     if len(groups) == 1 and not (VOCAB in groups or BEST_OF_TOP_P in groups):
         return _draw_from_best(logits, rows, *groups)[0]
     ids = torch.empty(len(rows), dtype=torch.int64, device=logits.device)
@@ -67,12 +68,12 @@ def _split(indices: list[int], size: int) -> Iterator[list[int]]:
     return (indices[start : start + size] for start in range(0, len(indices), size))
 
 
-def _method(row: SamplingRow, vocab_size: int) -> Method:
-    top_k = row.params.top_k or vocab_size
+def choose_method(params: SamplingParams, vocab_size: int) -> Method:
+    top_k = params.top_k or vocab_size
     for method in (BEST_64, BEST_256):
         if top_k <= method.num_best:
             return method
-    return BEST_OF_TOP_P if row.params.top_k == 0 and row.params.top_p < 1 else VOCAB
+    return BEST_OF_TOP_P if params.top_k == 0 and params.top_p < 1 else VOCAB
 
 
 class _Columns(NamedTuple):

@@ -19,7 +19,7 @@ MIN_PENALTY = 1e-30  # fp32 is divided by it, and must stay finite
 def process_logits(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
     """Changes `logits (R, vocab_size)` in place."""
     _apply_penalties(logits, rows)
-    biases = [(i, *pair) for i, row in enumerate(rows) for pair in _biases(row)]
+    biases = [(i, *pair) for i, row in enumerate(rows) for pair in logit_biases(row)]
     if biases:
         indices, ids, values = zip(*biases, strict=True)
         logits.put_(_entries(logits, indices, ids), logits.new_tensor(values), accumulate=True)
@@ -29,7 +29,7 @@ def process_logits(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
         logits.put_(entries, logits.new_full(entries.shape, -torch.inf))
 
 
-def _biases(row: SamplingRow) -> Iterable[tuple[int, float]]:
+def logit_biases(row: SamplingRow) -> Iterable[tuple[int, float]]:
     """`logit_bias`, and eos's bonus where the row is greedy: a random draw adds it itself, after
     top-k, top-p and min-p. Each id once, since nothing orders two additions to one logit."""
     biases = dict(row.params.logit_bias)
@@ -40,7 +40,9 @@ def _biases(row: SamplingRow) -> Iterable[tuple[int, float]]:
 
 def _apply_penalties(logits: Tensor, rows: Sequence[SamplingRow]) -> None:
     """Repetition penalty (Keskar et al. 2019), then OpenAI's presence and frequency penalties."""
-    counted = [(i, row.params, row.counts) for i, row in enumerate(rows) if row.counts is not None]
+    counted = [
+        (i, row.params, counts) for i, row in enumerate(rows) if (counts := row.counts) is not None
+    ]
     if not counted:
         return
     lens = [len(counts.ids) for _, _, counts in counted]

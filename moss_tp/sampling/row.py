@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from moss_tp.sampling.token_history import TokenCounts
+from moss_tp.sampling.token_history import TokenCounts, TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
 
@@ -11,17 +11,27 @@ from moss_tp.sampling_params import SamplingParams
 class SamplingRow:
     """How to sample output token number `position` of one request.
 
-    `seed` and `position` alone determine the random number. `counts` is None when no penalty
-    needs them. `blocked_ids` (stop ids, below `min_tokens`) cannot be sampled. `eos_id` is the id
-    that `length_penalty` acts on, None when no eos ends the reply.
+    `seed` and `position` alone determine the random number. `history` is None when no penalty
+    needs it; `drafted` ids come between it and this token. It may be one token short of that: one
+    that the step before is still sampling on the device. `blocked_ids` (stop ids, below
+    `min_tokens`) cannot be sampled. `eos_id` is the id that `length_penalty` acts on, None when no
+    eos ends the reply.
     """
 
     params: SamplingParams
     seed: int
     position: int
-    counts: TokenCounts | None = None
+    history: TokenHistory | None = None
+    drafted: tuple[int, ...] = ()
     blocked_ids: tuple[int, ...] = ()
     eos_id: int | None = None
+
+    @property
+    def counts(self) -> TokenCounts | None:
+        """What comes before this token, counted. Valid until the history's next `append`."""
+        if self.history is None:
+            return None
+        return self.history.counts_after(self.drafted) if self.drafted else self.history.counts
 
     @property
     def eos_bonus(self) -> float:

@@ -3,7 +3,7 @@
 Updated token by token, since a step has no time to scan whole prompts. No torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,16 @@ class TokenHistory:
         self._index = {token_id: i for i, token_id in enumerate(dict.fromkeys(prompt_ids))}
         self._ids = np.fromiter(self._index, np.int64, len(self._index))
         self._num_output = np.zeros(len(self._index), np.int64)
+        self._output_ids: list[int] = []
+
+    @property
+    def num_output(self) -> int:
+        """Tokens of the output so far."""
+        return len(self._output_ids)
+
+    def output_since(self, start: int) -> Sequence[int]:
+        """The output's ids from number `start` on."""
+        return self._output_ids[start:]
 
     @property
     def counts(self) -> TokenCounts:
@@ -33,6 +43,7 @@ class TokenHistory:
 
     def append(self, token_id: int) -> None:
         """Counts one more output token."""
+        self._output_ids.append(token_id)
         size = len(self._index)
         index = self._index.setdefault(token_id, size)
         if index == len(self._ids):

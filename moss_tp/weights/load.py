@@ -27,13 +27,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def fill_parameters(model: nn.Module, checkpoint: Checkpoint) -> None:
     """`load_weights` from an open checkpoint."""
     parameters = dict(model.named_parameters())
-    shards = _shards_by_name(model, parameters)
+    shards = shards_by_name(model, parameters)
     check_tensors(checkpoint.headers, {name: shard.shape for name, shard in shards.items()})
     for name, parameter in parameters.items():
         _fill(parameter.data, shards[name], checkpoint.tensors[name])
 
 
-def _shards_by_name(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Shard]:
+def shards_by_name(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Shard]:
     """Every parameter's shard, by the parameter's name in the checkpoint."""
     shards = {name: Shard.whole(parameter.shape) for name, parameter in parameters.items()}
     for path, module in model.named_modules():

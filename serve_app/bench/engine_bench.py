@@ -13,8 +13,8 @@ from itertools import pairwise
 from random import Random
 
 from moss_tp.config import ModelConfig
+from moss_tp.hardware.roofline import ITEM_BYTES, StepCost, decode_cost, prefill_cost
 from serve_app.bench.hardware.machine import Machine
-from serve_app.bench.hardware.roofline import ITEM_BYTES, StepCost, decode_cost, prefill_cost
 from serve_app.bench.load.drive import StepEngine, Trace, drive, end_s
 from serve_app.bench.load.workload import same_requests
 from serve_app.bench.reporting.figures import Chart, Row, Section, median, milliseconds

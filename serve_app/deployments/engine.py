@@ -25,7 +25,8 @@ def start_engine(
     Raises ConfigError or CheckpointError, with the group closed.
     """
     try:
-        config = settings.engine_config(str(resolve_model(settings.model)))
+        directory = resolve_model(settings.model, with_weights=settings.reads_weights)
+        config = settings.engine_config(str(directory))
         engine = build_engine(
             config, lambda resolved: RayExecutor(resolved, group), on_death, is_warm=True
         )

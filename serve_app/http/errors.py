@@ -19,6 +19,7 @@ from moss_tp.errors import (
     EngineDeadError,
     InvalidRequestError,
     QueueFullError,
+    RequestMemoryError,
 )
 from serve_app import errors
 
@@ -59,6 +60,7 @@ TABLE: dict[type[Exception], HttpError] = {
     EngineDeadError: HttpError(500, "server_error", "engine_error", 5),
     errors.NotReadyError: HttpError(503, "server_error", "overloaded", 2),
     errors.DrainingError: HttpError(503, "server_error", "draining", 5),
+    RequestMemoryError: HttpError(503, "server_error", "out_of_memory", 5),
     errors.StoreUnavailableError: HttpError(503, "server_error", "store_unavailable", 1),
     errors.TurnNotStoredError: HttpError(503, "server_error", "turn_not_stored", 1),
 }

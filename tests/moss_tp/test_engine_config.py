@@ -37,6 +37,10 @@ class Positions:
         {"num_speculative_tokens": -1},
         {"num_threads": 0},
         {"step_timeout_s": 0},
+        {"cpu_offload_gb": -1, "device": "cuda"},
+        {"cpu_offload_gb": float("nan"), "device": "cuda"},
+        {"cpu_offload_gb": 1, "device": "cpu"},
+        {"load_format": "gguf"},
     ],
 )
 def test_a_wrong_value_is_named(changes: dict[str, Any]) -> None:

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp import LLM, RequestOutput, SamplingParams
+from moss_tp.engine.running.executor import Step
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
-from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SamplingRow
 from moss_tp.sampling_params import derive_seed
 from tests.support.anything import anything
 from tests.support.tiny_moss import EOS_ID, make_checkpoint
@@ -47,13 +48,13 @@ def test_several_replies_compute_their_prompt_once(
 ) -> None:
     """The others find its full blocks in the cache."""
     lengths: list[int] = []
-    execute = llm.engine.executor.execute
+    submit = llm.engine.executor.submit
 
-    def counted(batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+    def counted(batch: Batch, rows: Sequence[SamplingRow]) -> Step:
         lengths.append(len(batch.token_ids))
-        return execute(batch, rows)
+        return submit(batch, rows)
 
-    monkeypatch.setattr(llm.engine.executor, "execute", counted)
+    monkeypatch.setattr(llm.engine.executor, "submit", counted)
     prompt = [5 * i % 200 for i in range(40)]
     (output,) = llm.generate([prompt], SamplingParams(max_tokens=1, seed=3, n=4, ignore_eos=True))
     assert len(output.outputs) == 4

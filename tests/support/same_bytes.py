@@ -12,7 +12,7 @@ from moss_tp import LLM
 from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.outputs import FinishReason
 from moss_tp.engine.request import EngineRequest
-from moss_tp.engine.running.executor import Executor
+from moss_tp.engine.running.executor import Executor, Step
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams
@@ -44,8 +44,12 @@ class SharedExecutor:
         self.num_blocks = num_blocks
         self.forward_s = 0.0
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        return self._executor.execute(batch, rows)
+    @property
+    def max_in_flight(self) -> int:
+        return self._executor.max_in_flight
+
+    def submit(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
+        return self._executor.submit(batch, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         self._executor.watch(on_death)
@@ -55,13 +59,14 @@ class SharedExecutor:
 
 
 class Bench:
-    """Engines on the model of `llm`, each with an empty cache."""
+    """Engines on the model of `llm`, each with an empty cache. `alone` is what they should reply,
+    None for what each request is replied alone."""
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, alone: "list[Reply] | None" = None) -> None:
         self._llm = llm
         self.block_size = llm.engine.config.block_size
         self.requests = requests(llm.engine.config.context_length)
-        self.alone = self._alone()
+        self.alone = alone or self._alone()
 
     @contextmanager
     def engine(self, num_blocks: int | None = None, **changes: int) -> Iterator[LLMEngine]:

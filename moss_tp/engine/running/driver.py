@@ -5,20 +5,27 @@ with it in a collective; a thread of its own watches how long that takes and fai
 there are no steps, another thread sends heartbeats, which the workers answer: so a rank that hangs
 in an idle group is noticed too, and workers that wait over a network never run into the timeout of
 a collective. Starting and ending processes is the executor's job.
+
+A runner that computes on a device of its own has up to `max_in_flight` steps queued there. Rank 0
+only looks whether they have ended, and gives up once the group has failed. So it hangs nowhere,
+whatever the device waits for.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 
-from moss_tp.engine.running.model_runner import ModelRunner
+from moss_tp.engine.running.executor import Step
+from moss_tp.engine.running.runner import Runner
 from moss_tp.engine.running.step_times import NO_STEP, StepSize, StepTimes
 from moss_tp.engine.running.step_watch import TICK_S, StepWatch
+from moss_tp.engine.running.steps import FailedStep, LaunchedStep, LazyStep, poll
 from moss_tp.engine.running.worker import HEARTBEAT, STOP
 from moss_tp.engine.scheduling.batch import Batch, Ints
-from moss_tp.errors import EngineDeadError
+from moss_tp.errors import EngineDeadError, StepMemoryError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 
 logger = logging.getLogger(__name__)
@@ -34,14 +41,16 @@ class Driver:
     `step_timeout_s` limits a step until `StepTimes` has learnt how long steps take.
     """
 
-    def __init__(self, runner: ModelRunner, num_blocks: int, step_timeout_s: float) -> None:
+    def __init__(self, runner: Runner, num_blocks: int, step_timeout_s: float) -> None:
         runner.allocate(num_blocks)
         self.num_blocks = num_blocks
         self._runner = runner
         self._has_workers = runner.group.size > 1
         self._interval = min(MAX_INTERVAL_S, step_timeout_s / HEARTBEATS_PER_TIMEOUT)
         self._watch = StepWatch(StepTimes(step_timeout_s), time.monotonic)
-        self._collectives = threading.Lock()  # held from a control message to the end of its step
+        # Held from a control message until its step has ended, or has been launched.
+        self._collectives = threading.Lock()
+        self._in_flight: list[LaunchedStep] = []
         self._last_message = time.monotonic()
         self._state = threading.Lock()  # guards the three below
         self._death: str | None = None
@@ -69,24 +78,16 @@ class Driver:
         """See `Executor.forward_s`."""
         return self._runner.forward_s
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        """See `Executor.execute`."""
-        self._check_alive()
-        try:
-            with self._collectives, self._watch.step(StepSize.of(batch)):
-                if self._has_workers:
-                    self._send(batch.ints)
-                return self._runner.run(batch, rows)
-        except Exception as error:
-            if self._death is None:  # otherwise the failing step is only a consequence
-                logger.exception("a step failed")
-            self.fail(f"a step failed: {error}")
-            raise EngineDeadError(self._death) from error
-        except BaseException:
-            # Ctrl-C in the computing thread: workers are in a step that rank 0 will not finish.
-            if self._has_workers:
-                self.fail("a step was interrupted")
-            raise
+    @property
+    def max_in_flight(self) -> int:
+        """See `Executor.max_in_flight`."""
+        return self._runner.max_in_flight
+
+    def submit(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
+        """See `Executor.submit`."""
+        if self.max_in_flight == 1:
+            return LazyStep(partial(self._run, batch, rows))
+        return self._launch(batch, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         """See `Executor.watch`."""
@@ -116,16 +117,101 @@ class Driver:
         with self._state:
             if self._is_closed:
                 return
+        self._settle()
+        with self._state:
             self._is_closed = True
         self._stop_threads.set()
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_S)
         hangs = any(thread.is_alive() for thread in self._threads)  # in a heartbeat
         if self._death is None and self._has_workers and not hangs:
-            # A worker that has just died needs no message.
-            with self._collectives, suppress(RuntimeError):
-                self._send(STOP)
+            self._stop_workers()
         self._runner.group.close()
+
+    def _stop_workers(self) -> None:
+        """Says STOP, unless a thread is stuck in launching a step."""
+        timeout = CLOSE_TIMEOUT_S if self.max_in_flight > 1 else -1
+        if self._collectives.acquire(timeout=timeout):
+            with suppress(RuntimeError):  # a worker that has just died needs no message
+                self._send(STOP)
+            self._collectives.release()
+
+    def _run(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+        """A whole step, in the calling thread."""
+        self._check_alive()
+        with self._guarded(), self._collectives, self._watch.step(StepSize.of(batch)):
+            if self._has_workers:
+                self._send(batch.ints)
+            return self._runner.launch(batch, rows).tokens()
+
+    def _launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
+        self._check_alive()
+        with self._guarded(), self._collectives:
+            watched = self._watch.begin(StepSize.of(batch))
+            try:
+                if self._has_workers:
+                    self._send(batch.ints)
+                pending = self._runner.launch(batch, rows)
+            except StepMemoryError as error:
+                self._watch.drop(watched)
+                return FailedStep(error)
+            step = LaunchedStep(pending, watched, self._wait)
+            self._in_flight.append(step)
+            return step
+
+    def _wait(self, step: LaunchedStep) -> list[SampledToken]:
+        """The tokens of a launched step. May be called again after a Ctrl-C."""
+        try:
+            poll(step.pending.is_done, self._check_alive)
+            tokens = step.pending.tokens()
+        except StepMemoryError:
+            self._watch.drop(step.watched)
+            self._in_flight.remove(step)
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+        self._watch.end(step.watched)
+        self._in_flight.remove(step)
+        return tokens
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except StepMemoryError:
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+        except BaseException:
+            # Ctrl-C in the computing thread: workers are in a step that rank 0 will not finish.
+            if self._has_workers:
+                self.fail("a step was interrupted")
+            raise
+
+    def _failed(self, error: Exception) -> EngineDeadError:
+        """What a step raises that ended with `error`; the group has failed with it."""
+        if isinstance(error, EngineDeadError):
+            return error
+        if self._death is None:  # otherwise the failing step is only a consequence
+            logger.error("a step failed", exc_info=error)
+        self.fail(f"a step failed: {error}")
+        return EngineDeadError(self._death)
+
+    def _settle(self) -> None:
+        """Waits for the steps in flight, but not for a device that is stuck: that fails the group,
+        so that no worker is waited for."""
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+
+        def check() -> None:
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise EngineDeadError("a step did not end while the engine was closed")
+
+        try:
+            for step in list(self._in_flight):
+                poll(step.pending.is_done, check)
+        except Exception as error:
+            self.fail(str(error))
 
     def _check_alive(self) -> None:
         if self._death is not None:
@@ -144,13 +230,19 @@ class Driver:
                 self.fail(reason)
 
     def _beat(self) -> None:
-        """The heartbeat thread. A running step holds the lock and counts as a message."""
+        """The heartbeat thread. A running step holds the lock, or is in flight, and counts as a
+        message."""
         while not self._stop_threads.wait(self._interval / 2):
             if time.monotonic() - self._last_message < self._interval / 2:
                 continue
             try:
-                with self._collectives, self._watch.step(NO_STEP):
-                    self._send(HEARTBEAT)
-                    self._runner.group.barrier()
+                with self._collectives:
+                    if not self._in_flight:
+                        self._heartbeat()
             except Exception as error:
                 self.fail(f"a rank is gone: {error}")
+
+    def _heartbeat(self) -> None:
+        with self._watch.step(NO_STEP):
+            self._send(HEARTBEAT)
+            self._runner.group.barrier()

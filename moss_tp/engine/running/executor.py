@@ -18,6 +18,19 @@ LOCAL = "local"
 ENTRY_POINTS = "moss_tp.executors"
 
 
+class Step(Protocol):
+    """A step that an executor has taken on."""
+
+    def result(self) -> list[SampledToken]:
+        """Waits for the step (or runs it now): a token for each row whose logits its batch needs.
+
+        Raises EngineDeadError when a rank is gone or hung; the executor cannot be used after that.
+        Raises StepMemoryError if the step did not fit into the device's memory. Then nothing of it
+        counts, nor of a step that was submitted after it, whose result still has to be waited for.
+        """
+        ...
+
+
 class Executor(Protocol):
     @property
     def num_blocks(self) -> int:
@@ -29,11 +42,17 @@ class Executor(Protocol):
         """Seconds that rank 0 has spent in the model's forward pass, over all steps so far."""
         ...
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        """Runs one step on every rank and returns a token for each row whose logits `batch` needs.
+    @property
+    def max_in_flight(self) -> int:
+        """Steps that may be submitted before the result of the first is waited for. With more than
+        one, a step may have pending ids: see `Batch`."""
+        ...
 
-        `rows` says how to sample them, in the same order. Raises EngineDeadError when a rank is
-        gone or hung; the executor cannot be used after that.
+    def submit(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
+        """Starts one step on every rank, or runs it in `Step.result` if `max_in_flight` is 1.
+
+        `rows` says how to sample the rows whose logits `batch` needs, in the same order. Results
+        are waited for in the order of submission. Raises EngineDeadError.
         """
         ...
 

@@ -1,18 +1,18 @@
 """How many KV blocks fit into a rank's memory. Rank 0 chooses for all ranks."""
 
-from moss_tp.device import free_memory
-from moss_tp.engine.running.model_runner import ModelRunner
+from moss_tp.device import TRAITS, free_memory
+from moss_tp.engine.running.runner import Runner
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from moss_tp.layers.kv_cache import KVCache
 
 
-def choose_num_blocks(runner: ModelRunner, config: EngineConfig) -> int:
+def choose_num_blocks(runner: Runner, config: EngineConfig) -> int:
     """Blocks for `config.kv_cache_bytes`, or for the default where that is None.
 
-    The default is a share of the memory that is free after loading, see `DeviceTraits`. Rank 0
-    chooses for all: ranks hold equal shards on equal devices. ConfigError when not even one
-    full-length sequence fits.
+    The default is a share of the memory that is free after loading, on CUDA after the largest
+    steps as well, see `DeviceTraits`. Rank 0 chooses for all: ranks hold equal shards on equal
+    devices. ConfigError when not even one full-length sequence fits.
     """
     per_block = KVCache.bytes_per_block(
         runner.config, config.tp_size, config.block_size, runner.cache_dtype
@@ -29,9 +29,10 @@ def choose_num_blocks(runner: ModelRunner, config: EngineConfig) -> int:
     return num_blocks
 
 
-def _default_bytes(runner: ModelRunner, config: EngineConfig, sequence_bytes: int) -> int:
-    traits = config.traits
-    share = int(free_memory(str(runner.group.device)) * traits.kv_share)
+def _default_bytes(runner: Runner, config: EngineConfig, sequence_bytes: int) -> int:
+    device = str(runner.group.device)
+    traits = TRAITS[device.partition(":")[0]]  # the CPU's, where it computes the GPU's steps
+    share = int(free_memory(device) * traits.kv_share)
     if traits.is_shared_memory:
         share //= config.tp_size
     if traits.max_kv_sequences is None:

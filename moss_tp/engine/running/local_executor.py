@@ -8,14 +8,15 @@ import torch
 
 from moss_tp.device import rank_device, threads_per_rank
 from moss_tp.engine.running.driver import Driver
+from moss_tp.engine.running.executor import Step
 from moss_tp.engine.running.kv_budget import choose_num_blocks
-from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine.running.rank_process import READY, UP, RankProcess
+from moss_tp.engine.running.runner import Runner
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SamplingRow
 
 HOST = "127.0.0.1"
 
@@ -56,8 +57,12 @@ class LocalExecutor:
         """Process ids of the ranks above 0."""
         return [rank.pid for rank in self._ranks]
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        return self._driver.execute(batch, rows)
+    @property
+    def max_in_flight(self) -> int:
+        return self._driver.max_in_flight
+
+    def submit(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
+        return self._driver.submit(batch, rows)
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         self._driver.watch(on_death)
@@ -84,7 +89,7 @@ class LocalExecutor:
             runner, num_blocks = self._start_group()
         return Driver(runner, num_blocks, config.step_limit_s)
 
-    def _start_group(self) -> tuple[ModelRunner, int]:
+    def _start_group(self) -> tuple[Runner, int]:
         store = TPGroup.listen(HOST)
         for rank in range(1, self._config.tp_size):
             self._ranks.append(RankProcess(rank, self._num_threads))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from moss_tp.config import ModelConfig
+from moss_tp.engine.running.runner import EndedStep
 from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.kv_cache import KVCache
@@ -19,6 +20,8 @@ from moss_tp.sampling.sampler import Sampler
 
 
 class ModelRunner:
+    max_in_flight = 1
+
     def __init__(
         self,
         model: MossForCausalLM,
@@ -42,9 +45,13 @@ class ModelRunner:
             self.config, self.group, num_blocks, self.block_size, self.cache_dtype
         )
 
+    def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> EndedStep:
+        """See `Runner.launch`."""
+        return EndedStep(self.run(batch, rows))
+
     @torch.inference_mode()
     def run(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
-        """The sampled tokens on rank 0, [] elsewhere. `rows`: see `Executor.execute`."""
+        """The sampled tokens on rank 0, [] elsewhere. `rows`: see `Executor.submit`."""
         if self._kv is None:
             raise RuntimeError("the KV cache is not allocated")
         token_ids, logit_rows = self._to_device(batch.token_ids), self._to_device(batch.logit_rows)

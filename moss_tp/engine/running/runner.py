@@ -1,6 +1,7 @@
 """The protocol of a rank's side of a step. `ModelRunner` is the CPU's, `GraphRunner` the GPU's."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -23,6 +24,19 @@ class PendingStep(Protocol):
 
         Raises StepMemoryError if the step did not fit into the device's memory."""
         ...
+
+
+@dataclass(frozen=True)
+class EndedStep:
+    """The PendingStep of a runner that computes in `launch`."""
+
+    sampled: list[SampledToken]
+
+    def is_done(self) -> bool:
+        return True
+
+    def tokens(self) -> list[SampledToken]:
+        return self.sampled
 
 
 class Runner(Protocol):
@@ -50,7 +64,7 @@ class Runner(Protocol):
         ...
 
     def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> PendingStep:
-        """Starts a step; on the CPU it has ended then. `rows`: see `Executor.execute`.
+        """Starts a step; on the CPU it has ended then. `rows`: see `Executor.submit`.
 
         Raises StepMemoryError if it does not fit into the device's memory.
         """

@@ -28,7 +28,7 @@ def warm_up(
     """
     start = before = clock()
     for batch in _batches(config, executor.num_blocks):
-        executor.execute(batch, ())
+        executor.submit(batch, ()).result()
         now = clock()
         if now + GROWTH * (now - before) - start > BUDGET_S:
             return

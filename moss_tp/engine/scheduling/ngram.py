@@ -37,6 +37,11 @@ class NgramDrafter:
             length, chance = length + 1, chance * self.hit_rate
         return self._prediction[:length]
 
+    def expected_hits(self, length: int) -> float:
+        """How many of a draft's first `length` tokens should be right."""
+        rate = min(self.hit_rate, HIT_RATE_LIMIT)
+        return rate * (1 - rate**length) / (1 - rate)
+
     def _update_hit_rate(self, token_ids: Ids[int]) -> None:
         """Updates the hit rate from the last draft, up to its first wrong token."""
         new_ids = token_ids[self._drafted_at :]

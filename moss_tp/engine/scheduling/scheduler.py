@@ -14,6 +14,16 @@ goes to drafted tokens that are worth verifying; no sequence is preempted for th
 first, and no sequence overtakes the head of the queue, so the first in order always advances: a
 request with N requests before it finishes within (N + 1) * (max_num_seqs + 1) * max_model_len
 steps. Among the N are continuations that arrive later: next passes, and resumed replies.
+
+A device is kept busy by a step that is scheduled while the one before it runs: `schedule_behind`.
+
+    step n     . . t          t is sampled by step n, and computed by step n + 1, where it is
+    step n+1         t u      pending: its id is on the device, and not known here
+
+Positions, blocks and budgets are as if t were known. If it turns out to end its sequence, then
+that sequence's row of step n + 1 is void: what it samples is dropped, what it writes is never
+committed, and who gets its blocks writes to them later. Blocks are committed, and hashed, only
+once a step has ended, up to what it has computed: all of that is known.
 """
 
 import time
@@ -24,8 +34,9 @@ from itertools import zip_longest
 
 from moss_tp.engine.scheduling.block_manager import BlockManager
 from moss_tp.engine.scheduling.chunk import Chunk
-from moss_tp.engine.scheduling.ngram import HIT_RATE_LIMIT, min_chance
+from moss_tp.engine.scheduling.drafting import Drafting, Outlook
 from moss_tp.engine.scheduling.sequence import FinishReason, Sequence
+from moss_tp.engine.scheduling.step_limits import StepLimits
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue, rank_of
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken
@@ -46,12 +57,11 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_drafted = 0
         self.num_accepted = 0
-        self._max_num_seqs = config.max_num_seqs
-        self._max_num_batched_tokens = config.max_num_batched_tokens
+        self._limits = StepLimits(config.max_num_batched_tokens, config.max_num_seqs)
+        self._advanced_step: Ids[Chunk] = ()  # see `_advance`
         self._max_mixed_prefill_tokens = config.mixed_prefill_limit
         self._max_model_len = config.context_length
-        self._num_speculative_tokens = config.num_speculative_tokens
-        self._row_cost = config.traits.row_cost
+        self._drafting = Drafting(config, self.block_manager)
 
     @property
     def has_work(self) -> bool:
@@ -74,33 +84,51 @@ class Scheduler:
             self.abort(seq)
         return expired
 
-    def schedule(self) -> list[Chunk]:
+    def schedule(self, may_draft: bool = True) -> list[Chunk]:
         """The chunks of the next step, decodes first; at least one whenever there is work."""
         num_running = len(self.running)
         self._grow_running()
-        has_preempted = len(self.running) < num_running
-        decodes = [Chunk(seq, 1, True) for seq in self.running if seq.num_uncomputed == 1]
-        budget = self._max_num_batched_tokens - len(decodes)
-        if decodes:
-            budget = min(budget, self._max_mixed_prefill_tokens)
-        prefills = list(self._prefill_running(budget))
         # After a preemption nothing is admitted: the preempted sequence would take its blocks back.
-        if not has_preempted:
-            budget -= sum(chunk.num_known for chunk in prefills)
-            prefills.extend(self._admit_waiting(budget))
-        return [*self._with_drafts(decodes, prefills), *prefills]
+        decodes, prefills = self._next_chunks(can_admit=len(self.running) == num_running)
+        if may_draft and not self._limits.is_reduced:
+            num_rows = len(decodes) + sum(chunk.num_known for chunk in prefills)
+            decodes = list(self._drafting.extend(decodes, num_rows, self._limits.tokens))
+        return [*decodes, *prefills]
+
+    def schedule_behind(self, chunks: Ids[Chunk]) -> list[Chunk]:
+        """The step after `chunks`, which is still running. It drafts and preempts nothing.
+
+        [] if none can be known before `chunks` has ended: it verifies drafts, each of its
+        sequences may be at its end, or there is no free block for one of them.
+        """
+        if any(chunk.draft for chunk in chunks):
+            return []
+        if self._advanced_step is not chunks:
+            self._advance(chunks)
+        if not all(seq.is_ending or self.block_manager.grow(seq) for seq in self.running):
+            return []
+        decodes, prefills = self._next_chunks(can_admit=True)
+        return [*decodes, *prefills]
+
+    def look_ahead(self, chunks: Ids[Chunk]) -> Outlook:
+        """What drafts would promise after the step `chunks`, which has just ended."""
+        seqs = [chunk.seq for chunk in chunks if chunk.is_sampled and not chunk.seq.finish_reason]
+        return self._drafting.look_ahead(seqs, len(seqs), self._limits.tokens)
 
     def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
         """Applies a step's sampled tokens, removes finished sequences, and returns those that got
         tokens. A sequence that ended while the step ran gets none."""
         start = 0
         advanced: list[Sequence] = []
+        has_advanced = self._advanced_step is chunks
+        self._limits.note_fit()
         for chunk in chunks:
             seq, end = chunk.seq, start + chunk.num_logits
             if seq.finish_reason is not None:  # ended while the step ran; its blocks are freed
                 start = end
                 continue
-            seq.num_computed += chunk.num_known
+            if not has_advanced:
+                seq.num_computed += chunk.num_known
             if chunk.is_sampled:
                 self._accept(chunk, sampled[start:end])
                 advanced.append(seq)
@@ -109,6 +137,28 @@ class Scheduler:
                 self._remove(seq)
             start = end
         return advanced
+
+    def roll_back(self, chunks: Ids[Chunk]) -> Sequence | None:
+        """After the step `chunks` did not fit into the memory, and one behind it has ended.
+
+        Nothing of both counts, and the next step is smaller: it drafts nothing, and has half the
+        tokens or, of decodes, half the sequences; the last in order are preempted for that. The
+        sequence of a step that cannot be smaller is returned.
+        """
+        has_advanced, self._advanced_step = self._advanced_step is chunks, ()
+        live = [chunk for chunk in chunks if chunk.seq.finish_reason is None]
+        for chunk in live:
+            if has_advanced:
+                chunk.seq.num_computed -= chunk.num_known
+                if chunk.is_sampled:
+                    chunk.seq.withdraw()
+            self.block_manager.trim(chunk.seq)
+        num_tokens = sum(chunk.num_known + len(chunk.draft) for chunk in chunks)
+        if not self._limits.shrink(num_tokens, len(chunks)):
+            return live[0].seq if live else None
+        while len(self.running) > self._limits.seqs:
+            self._preempt(self.running.pop())
+        return None
 
     def abort(self, seq: Sequence) -> None:
         """Drops a sequence; its blocks are free for the next step."""
@@ -125,7 +175,9 @@ class Scheduler:
         for queue in (self.running, list(self.waiting)):
             assert queue == sorted(queue, key=rank_of), "not in order of rank"
         for seq in self.running:
-            table_len = len(seq.block_table)
+            table_len, num_hashed = len(seq.block_table), len(seq.block_hashes)
+            num_known = seq.num_tokens - seq.is_pending
+            assert num_hashed * self.block_manager.block_size <= num_known, "a guess is hashed"
             assert seq.num_uncomputed > 0, f"{seq.request_id} runs with nothing to compute"
             assert table_len >= self.block_manager.num_needed(seq.num_computed)
         for seq in self.waiting:
@@ -148,6 +200,34 @@ class Scheduler:
         self.num_preemptions += 1
         self.waiting.put_back(seq)
 
+    def _advance(self, chunks: Ids[Chunk]) -> None:
+        """Brings the sequences of a running step to where they will be when it has ended."""
+        self._advanced_step = chunks
+        row = 0
+        for chunk in chunks:
+            seq = chunk.seq
+            if seq.finish_reason is None:
+                seq.num_computed += chunk.num_known
+                if chunk.is_sampled:
+                    seq.expect(row, self._max_model_len)
+            row += chunk.num_logits
+
+    def _next_chunks(self, can_admit: bool) -> tuple[list[Chunk], list[Chunk]]:
+        """The decodes and the prefills of the next step."""
+        decodes = [
+            Chunk(seq, 1, True)
+            for seq in self.running
+            if seq.num_uncomputed == 1 and not seq.is_ending
+        ]
+        budget = self._limits.tokens - len(decodes)
+        if decodes:
+            budget = min(budget, self._max_mixed_prefill_tokens)
+        prefills = list(self._prefill_running(budget))
+        if can_admit:
+            budget -= sum(chunk.num_known for chunk in prefills)
+            prefills.extend(self._admit_waiting(budget))
+        return decodes, prefills
+
     def _prefill_running(self, budget: int) -> Iterable[Chunk]:
         for seq in self.running:
             if budget > 0 and seq.num_uncomputed > 1:
@@ -155,7 +235,7 @@ class Scheduler:
                 budget -= chunk.num_known
 
     def _admit_waiting(self, budget: int) -> Iterable[Chunk]:
-        while self.waiting and budget > 0 and len(self.running) < self._max_num_seqs:
+        while self.waiting and budget > 0 and len(self.running) < self._limits.seqs:
             seq = self.waiting.head
             if not self.block_manager.admit(seq):
                 return
@@ -164,30 +244,6 @@ class Scheduler:
             insort(self.running, self.waiting.pop(), key=rank_of)
             yield (chunk := Chunk.next_of(seq, budget))
             budget -= chunk.num_known
-
-    def _with_drafts(self, decodes: Ids[Chunk], prefills: Ids[Chunk]) -> Iterable[Chunk]:
-        """The decodes, each with as many drafted tokens as are worth verifying."""
-        num_rows = len(decodes) + sum(chunk.num_known for chunk in prefills)
-        for position, chunk in enumerate(decodes):
-            limit = min(self._num_speculative_tokens, self._max_num_batched_tokens - num_rows)
-            chance = min_chance(num_rows, self._row_cost)
-            if limit <= 0 or chance >= HIT_RATE_LIMIT:
-                yield from decodes[position:]
-                return
-            chunk = self._with_draft(chunk, limit, chance)
-            num_rows += len(chunk.draft)
-            yield chunk
-
-    def _with_draft(self, chunk: Chunk, limit: int, chance: float) -> Chunk:
-        """`chunk` with a draft of its sequence's next tokens, within the limits of its length."""
-        seq = chunk.seq
-        num_left = min(
-            seq.params.max_tokens - seq.num_output_tokens, self._max_model_len - seq.num_tokens
-        )
-        draft = seq.drafter.draft(seq.token_ids, min(limit, num_left - 1), chance)
-        if not draft or not self.block_manager.grow(seq, len(draft)):
-            return chunk
-        return chunk._replace(draft=tuple(draft))
 
     def _accept(self, chunk: Chunk, sampled: Ids[SampledToken]) -> None:
         """Appends the sampled tokens up to the first that differs from the draft.
@@ -209,6 +265,8 @@ class Scheduler:
         return drafted == sampled.token_id
 
     def _remove(self, seq: Sequence) -> None:
+        if seq.is_pending:
+            seq.withdraw()
         if seq.block_table:
             self.running.remove(seq)
             self.block_manager.release(seq)

@@ -28,6 +28,9 @@ class Sequence:
                                                    its logits are for the next token
 
     A preempted sequence loses only its blocks: its output stays, so nothing is emitted twice.
+
+    While the last token is pending, a step is still sampling it, as number r of its tokens, and
+    `-(1 + r)` stands in its place. It counts like any other, until `append` brings it.
     `seed` is the request's, or random. `eos_id` is the model's, None if it does not end the
     reply. The BlockManager maintains `block_table`, `block_hashes` (of full blocks, chained) and
     `num_committed_blocks` (those that are cached); the WaitingQueue sets `rank` and `expires_at`.
@@ -54,6 +57,8 @@ class Sequence:
     rank: Rank = (True, 0.0, 0)
     expires_at: float = inf
     finish_reason: FinishReason | None = None
+    is_pending: bool = False  # the last token
+    is_ending: bool = False  # it is pending, and ends the reply by its length
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
@@ -80,23 +85,44 @@ class Sequence:
         The random number depends on the position only. Valid until the next `append`.
         """
         position = self.num_output_tokens + len(drafted)
-        counts = None
-        if self._history is not None:
-            counts = self._history.counts_after(drafted) if drafted else self._history.counts
         blocked_ids = self._stop_ids if position < self.params.min_tokens else ()
-        return SamplingRow(self.params, self.seed, position, counts, blocked_ids, self.eos_id)
+        return SamplingRow(
+            self.params,
+            self.seed,
+            position,
+            self._history,
+            tuple(drafted) if self._history is not None else (),
+            blocked_ids,
+            self.eos_id,
+        )
 
     def append(self, token: SampledToken, max_model_len: int) -> None:
         """Appends a sampled token, and sets `finish_reason` if it ends the reply."""
         token_id = token.token_id
+        if self.is_pending:
+            self.withdraw()
         self.token_ids.append(token_id)
         self._untaken.append(token)
         if self._history is not None:
             self._history.append(token_id)
         if token_id in self.stop_ids:
             self.finish_reason = "stop"
-        elif self.num_output_tokens >= self.params.max_tokens or self.num_tokens >= max_model_len:
+        elif self._is_full(max_model_len):
             self.finish_reason = "length"
+
+    def expect(self, row: int, max_model_len: int) -> None:
+        """Appends a pending token: number `row` of those that the running step samples."""
+        self.token_ids.append(-1 - row)
+        self.is_pending = True
+        self.is_ending = self._is_full(max_model_len)
+
+    def withdraw(self) -> None:
+        """Takes a pending token back."""
+        del self.token_ids[-1]
+        self.is_pending = self.is_ending = False
+
+    def _is_full(self, max_model_len: int) -> bool:
+        return self.num_output_tokens >= self.params.max_tokens or self.num_tokens >= max_model_len
 
     def take_new(self) -> list[SampledToken]:
         """The tokens appended since the last call."""

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from moss_tp.device import DEVICES, DTYPES, TRAITS
-from moss_tp.engine_config import KV_CACHE_DTYPES
+from moss_tp.engine_config import KV_CACHE_DTYPES, LOAD_FORMATS
 from moss_tp.errors import ConfigError
 from serve_app.cli.options import with_options
 from serve_app.cli.plugin_options import PLUGIN_OPTIONS
@@ -32,6 +32,19 @@ serve_options = with_options(
     click.option("--dtype", type=click.Choice(DTYPES), help=_DTYPE_HELP),
     click.option(
         "--kv-cache-dtype", type=click.Choice(KV_CACHE_DTYPES), help="Default: the same as --dtype."
+    ),
+    click.option(
+        "--cpu-offload-gb",
+        type=click.FloatRange(0),
+        default=0.0,
+        metavar="GIB",
+        help="Weights that each rank keeps in host memory and streams to its GPU.",
+    ),
+    click.option(
+        "--load-format",
+        type=click.Choice(LOAD_FORMATS),
+        default="auto",
+        help="dummy: random weights, to measure speed and memory without a checkpoint.",
     ),
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True),

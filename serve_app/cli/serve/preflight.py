@@ -19,12 +19,13 @@ NOT_DURABLE = "warning: the store keeps no append-only file, so its crash may lo
 
 def check_settings(settings: ServeSettings) -> Sequence[str]:
     """Warnings for the user. Raises ConfigError or CheckpointError that say what to change."""
-    directory = resolve_model(settings.model)
+    directory = resolve_model(settings.model, with_weights=settings.reads_weights)
     model = ModelConfig.from_dir(directory)
     model.check_tp(settings.tp)
     settings.engine_config(str(directory)).resolve(model)
     _check_tokenizer(directory, settings.resolved_dialogue, model.vocab_size)
-    check_headers(directory, model)
+    if settings.reads_weights:
+        check_headers(directory, model)
     _ = settings.plugin_names
     if settings.device == "cuda":
         _check_gpus(settings.tp * settings.replicas)

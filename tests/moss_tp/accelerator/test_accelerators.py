@@ -10,7 +10,7 @@ from moss_tp.accelerator.base import Accelerator
 from moss_tp.accelerator.choose import accelerator_of
 from moss_tp.accelerator.eager import EagerAccelerator
 from moss_tp.accelerator.null import NullAccelerator
-from tests.support.lazy_accelerator import LazyAccelerator
+from tests.support.devices.lazy_accelerator import LazyAccelerator
 
 
 def lazy_early() -> LazyAccelerator:

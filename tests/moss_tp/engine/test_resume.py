@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from moss_tp.engine import llm_engine
 from moss_tp.engine.async_engine import AsyncEngine
-from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import InvalidRequestError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
@@ -231,8 +230,7 @@ class Forgetful(SamplingFake):
 
 def test_a_draw_at_another_position_is_noticed() -> None:
     whole = undisturbed(PROMPT, replace(PARAMS, ignore_eos=True))
-    engine: LLMEngine = sampling_engine()
-    engine.executor = Forgetful(24, 4)
+    engine = sampling_engine(executor=Forgetful)
     request = EngineRequest(
         "a", PROMPT, replace(PARAMS, ignore_eos=True), output_ids=whole.token_ids[:4]
     )

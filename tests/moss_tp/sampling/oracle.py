@@ -35,8 +35,8 @@ def make_row(
     history = TokenHistory(prompt)
     for token_id in output:
         history.append(token_id)
-    counts = history.counts if params.has_penalties else None
-    return SamplingRow(params, seed, position, counts, blocked_ids, eos_id)
+    counted = history if params.has_penalties else None
+    return SamplingRow(params, seed, position, counted, (), blocked_ids, eos_id)
 
 
 def scores(

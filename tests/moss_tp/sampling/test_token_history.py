@@ -27,3 +27,12 @@ def test_counts_equal_a_recount(prompt: list[int], output: list[int], draft_ids:
         history.append(token_id)
     assert as_dict(history.counts_after(draft_ids)) == expected(prompt, output + draft_ids)
     assert as_dict(history.counts) == expected(prompt, output), "counts_after appends nothing"
+
+
+@given(ids, ids, st.integers(0, 70))
+def test_the_output_is_kept_in_order(prompt: list[int], output: list[int], start: int) -> None:
+    history = TokenHistory(prompt)
+    for token_id in output:
+        history.append(token_id)
+    assert history.num_output == len(output)
+    assert list(history.output_since(start)) == output[start:]

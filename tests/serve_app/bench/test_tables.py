@@ -4,17 +4,17 @@ from random import Random
 
 import pytest
 
+from moss_tp.hardware.roofline import decode_cost
 from serve_app.bench.chat_bench import ChatSpec, chat_sections, measure_chat
 from serve_app.bench.engine_bench import DecodeRun, Limits, TableRun, TableSpec, table_sections
 from serve_app.bench.hardware.machine import Machine
-from serve_app.bench.hardware.roofline import decode_cost
 from serve_app.bench.load.drive import drive
 from serve_app.bench.load.workload import MixedSpec, mixed_requests
 from serve_app.bench.mixed import mixed_section, summarize
 from serve_app.bench.reporting.figures import quantile
 from serve_app.bench.soak import Sample, slope_bytes, soak, soak_section
+from tests.moss_tp.hardware.test_roofline import MODEL
 from tests.serve_app.bench.fake_engine import FakeEngine
-from tests.serve_app.bench.hardware.test_roofline import MODEL
 
 
 def test_decode_is_the_median_run_beside_its_limit() -> None:

@@ -1,14 +1,12 @@
 """Functions of kernels, each in one order of operations."""
 
-from typing import Any
-
 import triton.language as tl
 
 from moss_tp.kernels.cuda.runtime.jit import jit
 
 
 @jit
-def gelu_tanh(x: Any) -> Any:
+def gelu_tanh(x: tl.tensor) -> tl.tensor:
     """GELU by tanh (Hendrycks and Gimpel 2016), of fp32.
 
     x/2 (1 + tanh u) = x / (1 + exp(-2u)), u = sqrt(2/pi) (x + 0.044715 x^3). The constants are

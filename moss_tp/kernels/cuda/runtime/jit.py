@@ -3,7 +3,7 @@
 Only kernels and their wrappers import it: it needs Triton.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,12 +19,19 @@ def jit(function: Callable[..., Any]) -> Any:
     return triton.jit(function)
 
 
-def kernel(*unspecialized: str) -> Callable[[Callable[..., Any]], Any]:
+def kernel(
+    *unspecialized: str, unaligned: Sequence[str] = ()
+) -> Callable[[Callable[..., Any]], Any]:
     """A kernel. Triton compiles it anew where an integer is 1 or divisible by 16, except for those
-    in `unspecialized`: what differs from step to step must not choose another program."""
+    in `unspecialized`: what differs from step to step must not choose another program. Nor where a
+    pointer is aligned to 16 bytes, in `unaligned`."""
 
     def compiled(function: Callable[..., Any]) -> Any:
-        return triton.jit(function, do_not_specialize=list(unspecialized))
+        return triton.jit(
+            function,
+            do_not_specialize=list(unspecialized),
+            do_not_specialize_on_alignment=list(unaligned),
+        )
 
     return compiled
 

@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 
 from moss_tp.engine.running.model_runner import ModelRunner
+from moss_tp.engine.running.runner import EndedStep, PendingStep
 from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.sampling.row import SampledToken, SamplingRow
 
@@ -45,6 +46,8 @@ class FakeGroup:
 class FakeRunner:
     """`step` runs in each step; `batches` are the ints of all steps, `num_blocks` as allocated."""
 
+    max_in_flight = 1
+
     def __init__(self, group: FakeGroup, step: Callable[[], None] = lambda: None) -> None:
         self.group = group
         self.step = step
@@ -56,6 +59,9 @@ class FakeRunner:
     def allocate(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
 
+    def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> PendingStep:
+        return EndedStep(self.run(batch, rows))
+
     def run(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
         self.batches.append(batch.ints.tolist())
         self.is_in_step.set()
@@ -65,3 +71,44 @@ class FakeRunner:
     @property
     def as_runner(self) -> ModelRunner:
         return cast(ModelRunner, self)
+
+
+class PendingFake:
+    """A step on a device: `end` or `break_device` decides how it ends, `error` what reading it
+    raises."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self._is_done = False
+        self._is_broken = False
+
+    def end(self) -> None:
+        self._is_done = True
+
+    def break_device(self) -> None:
+        self._is_broken = True
+
+    def is_done(self) -> bool:
+        if self._is_broken:
+            raise RuntimeError("an illegal memory access")
+        return self._is_done
+
+    def tokens(self) -> list[SampledToken]:
+        if self.error is not None:
+            raise self.error
+        return [SampledToken(6)]
+
+
+class DeviceRunner(FakeRunner):
+    """Two steps in flight; `pending` are those that were launched."""
+
+    max_in_flight = 2
+
+    def __init__(self, group: FakeGroup, step: Callable[[], None] = lambda: None) -> None:
+        super().__init__(group, step)
+        self.pending: list[PendingFake] = []
+
+    def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> PendingStep:
+        self.run(batch, rows)
+        self.pending.append(PendingFake())
+        return self.pending[-1]

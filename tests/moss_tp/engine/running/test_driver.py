@@ -29,7 +29,7 @@ class Ranks:
         self.driver.watch(self.reasons.append)
 
     def step(self) -> list[SampledToken]:
-        return self.driver.execute(a_batch(), ())
+        return self.driver.submit(a_batch(), ()).result()
 
 
 def assert_true(value: bool) -> None:
@@ -96,7 +96,7 @@ def test_a_heartbeat_that_fails_is_a_lost_rank(idle: Ranks) -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_stuck_step_ends_the_group(size: int) -> None:
-    """`execute` cannot return, but the watchers are called from another thread."""
+    """`result` cannot return, but the watchers are called from another thread."""
     ranks = Ranks(size, INTERVAL_S)
     may_end = threading.Event()
     ranks.runner.step = lambda: assert_true(may_end.wait(30))

@@ -35,7 +35,7 @@ def test_a_closed_driver_runs_nothing_and_loses_no_rank() -> None:
     driver.fail("a rank ended after STOP")
     assert reasons == []
     with pytest.raises(EngineDeadError, match="is closed"):
-        driver.execute(a_batch(), ())
+        driver.submit(a_batch(), ()).result()
     assert group.sent == [STOP.tolist()]
 
 

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.request import EngineRequest
+from moss_tp.engine.running.executor import Step
 from moss_tp.engine.running.local_executor import LocalExecutor
 from moss_tp.engine.running.step_times import StepSize
+from moss_tp.engine.running.steps import LazyStep
 from moss_tp.engine.running.warm_up import BUDGET_S, warm_up
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
-from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SamplingRow
 from moss_tp.sampling_params import SamplingParams
 
 
@@ -21,6 +23,7 @@ class FakeExecutor:
     """Each step takes `token_s` a token on its clock."""
 
     forward_s = 0.0
+    max_in_flight = 1
 
     def __init__(self, token_s: float, num_blocks: int = 256) -> None:
         self.token_s = token_s
@@ -28,11 +31,11 @@ class FakeExecutor:
         self.now = 0.0
         self.batches: list[Batch] = []
 
-    def execute(self, batch: Batch, rows: Sequence[SamplingRow]) -> list[SampledToken]:
+    def submit(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
         assert rows == ()
         self.batches.append(batch)
         self.now += len(batch.token_ids) * self.token_s
-        return []
+        return LazyStep(list)
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         """Nothing dies."""

@@ -11,6 +11,8 @@ from hashlib import sha256
 import numpy as np
 
 from moss_tp.engine.llm_engine import LLMEngine, ModelIds
+from moss_tp.engine.running.executor import Step
+from moss_tp.engine.running.steps import LazyStep
 from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken, SamplingRow
@@ -51,6 +53,8 @@ def expected_reply(
 class PagedFake:
     """Satisfies `Executor`. It records the sampling `rows` and ignores them."""
 
+    max_in_flight = 1
+
     def __init__(self, num_blocks: int, block_size: int, model: Model = next_token) -> None:
         self._model = model
         self.num_blocks = num_blocks
@@ -61,6 +65,9 @@ class PagedFake:
         self.rows: list[Sequence[SamplingRow]] = []
         self.on_death: Callable[[str], None] | None = None
         self._slots: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def submit(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> Step:
+        return LazyStep(lambda: self.execute(batch, rows))
 
     def execute(self, batch: Batch, rows: Sequence[SamplingRow] = ()) -> list[SampledToken]:
         batch = Batch(batch.ints.copy())

@@ -57,10 +57,12 @@ class PiecesTokenizer:
         return b"".join(PIECES[i % len(PIECES)] for i in ids if i != EOS_ID)
 
 
-def sampling_engine(num_blocks: int = 24, **changes: object) -> LLMEngine:
+def sampling_engine(
+    num_blocks: int = 24, executor: type[SamplingFake] = SamplingFake, **changes: object
+) -> LLMEngine:
     config = fake_config(**changes)
-    executor = SamplingFake(num_blocks, config.block_size)
-    return LLMEngine(config, executor, PiecesTokenizer(), FAKE_IDS)
+    started = executor(num_blocks, config.block_size)
+    return LLMEngine(config, started, PiecesTokenizer(), FAKE_IDS)
 
 
 @dataclass

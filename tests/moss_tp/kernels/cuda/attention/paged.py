@@ -13,7 +13,7 @@ from moss_tp.kernels.device_plan import DevicePlan, StepLimits
 from moss_tp.kernels.kv_cache import SCALE_BYTES, BlockShape
 from moss_tp.kernels.rotary import Rotary
 from tests.moss_tp.kernels.paged_case import AttentionShape, Case, make_case
-from tests.support.device_plans import device_plan
+from tests.support.devices.device_plans import device_plan
 
 SHAPE = AttentionShape(heads=2, head_dim=16, rotary_dim=8, block_size=8)
 

@@ -1,7 +1,6 @@
 """What all kernels share: the interpreter's switch, launch counts, device functions."""
 
 import importlib
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from moss_tp.kernels.cuda.runtime.launches import count_launch, counted_launches
 
 
 @jit
-def _gelu_kernel(x: Any, out: Any, SIZE: tl.constexpr) -> None:
+def _gelu_kernel(x: tl.tensor, out: tl.tensor, SIZE: tl.constexpr) -> None:
     index = tl.arange(0, SIZE)
     tl.store(out + index, gelu_tanh(tl.load(x + index)))
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 import torch
 
 from moss_tp.config import ModelConfig
-from moss_tp.model import MossForCausalLM
-from moss_tp.parallel.tp_group import TPGroup
-from serve_app.bench.hardware.roofline import (
+from moss_tp.hardware.roofline import (
     StepCost,
     decode_cost,
     num_block_weights,
     prefill_cost,
     step_cost,
 )
+from moss_tp.model import MossForCausalLM
+from moss_tp.parallel.tp_group import TPGroup
 
 
 @dataclass(frozen=True)

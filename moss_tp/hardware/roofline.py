@@ -29,7 +29,7 @@ class Dimensions(Protocol):
 
 
 class Speeds(Protocol):
-    """The part of `machine.Machine` that bounds a step."""
+    """The part of `GpuRates`, or of a CPU's, that bounds a step."""
 
     @property
     def read_bytes_s(self) -> float: ...

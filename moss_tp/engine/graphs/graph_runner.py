@@ -1,0 +1,169 @@
+"""A rank's side of a step on a GPU: one copy in, one graph, one copy out.
+
+    host      fill pinned ints | queue: copy in, graph or kernels, copy out, event | ... | decode
+    device                       copy in -> take ids -> model -> sample -> copy out -> event
+
+The host is done with a step when it is queued, and may queue the next one, whose pending ids the
+device fills in by itself; it looks at the event now and then, and never waits for the device. Two
+steps on their way have pinned memory of their own; on the device all steps share one block.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from moss_tp.accelerator.base import Accelerator, Graph
+from moss_tp.config import ModelConfig
+from moss_tp.engine.graphs.buckets import bucket_of, bucket_rows
+from moss_tp.engine.graphs.device_step import DeviceStep
+from moss_tp.engine.graphs.layout import StepLayout
+from moss_tp.engine.graphs.limits import step_limits
+from moss_tp.engine.graphs.sampler import StepSampler
+from moss_tp.engine.graphs.step_input import StepInput
+from moss_tp.engine.graphs.step_slot import MEMORY_ERRORS, GraphStep, StepSlot, first_line
+from moss_tp.engine.graphs.step_views import StepSize, StepViews, step_views
+from moss_tp.engine.graphs.wait import wait_for
+from moss_tp.engine.scheduling.batch import Batch
+from moss_tp.engine_config import EngineConfig
+from moss_tp.errors import StepMemoryError
+from moss_tp.layers.kv_cache import KVCache
+from moss_tp.model import MossForCausalLM
+from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.sampling.row import SamplingRow
+
+NUM_SLOTS = 2
+
+
+class GraphRunner:
+    """See `Runner`. `model` is on the accelerator's device; `engine` is resolved."""
+
+    max_in_flight = 2
+
+    def __init__(
+        self,
+        model: MossForCausalLM,
+        config: ModelConfig,
+        group: TPGroup,
+        engine: EngineConfig,
+        accelerator: Accelerator,
+        sampler: StepSampler,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.group = group
+        self.cache_dtype: torch.dtype = getattr(torch, engine.cache_dtype)
+        self.forward_s = 0.0
+        self.num_replays = 0
+        self.engine = engine
+        self._gpu = accelerator
+        self._sampler = sampler
+        limits = step_limits(engine)
+        # Ranks that share a GPU exchange tensors through the host, which a graph cannot.
+        self._buckets = bucket_rows(limits) if group.can_be_recorded else ()
+        self._max_logit_rows = limits.max_logit_rows
+        self._layout = StepLayout.of(limits, engine.block_size, sampler.num_ints)
+        self._block = torch.zeros(self._layout.num_ints, dtype=torch.int32, device=group.device)
+        self._device_step: DeviceStep | None = None
+        self._graphs: dict[int, Graph] = {}
+        group.before_close(lambda: self._graphs.clear())
+        self._slots: list[StepSlot] = []
+        self._num_launched = 0
+        self._num_in_flight = 0
+        self._last_end = 0.0
+
+    def allocate(self, num_blocks: int) -> None:
+        """See `Runner`. Records the graphs, too: all ranks must be in here at the same time."""
+        size, dtype = self.engine.block_size, self.cache_dtype
+        cache_format = self.model.kernels.cache
+        kv = KVCache.allocate(self.config, self.group, num_blocks, size, dtype, cache_format)
+        self._device_step = DeviceStep(self.model, kv, self._sampler, self.group)
+        self._slots = [self._make_slot(num_blocks * size) for _ in range(NUM_SLOTS)]
+        self._graphs = {}
+        self._sampler.encode((), self._slots[0].sampling, self._max_logit_rows)
+        self._gpu.compute.copy(self._block, self._slots[0].inputs)
+        for rows in reversed(self._buckets):
+            self._graphs[rows] = self._record(self._slots[0].step_input.size_of(rows))
+        self._wait()  # before a step changes what the recordings read
+
+    def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> GraphStep:
+        """See `Runner`. Steps end in the order of their launch; the tokens of all but one must
+        have been read."""
+        if self._num_in_flight >= self.max_in_flight:
+            raise RuntimeError("too many steps are in flight")
+        slot = self._slots[self._num_launched % len(self._slots)]
+        bucket = bucket_of(batch, self._buckets)
+        size = slot.step_input.fill(batch, bucket)
+        self._sampler.encode(rows, slot.sampling, size.logit_rows)
+        self._queue(slot, bucket, size)
+        step = GraphStep(
+            event=self._gpu.compute.record(),
+            slot=slot,
+            rows=rows,
+            decode=self._sampler.decode,
+            note_end=self._note_end,
+            note_read=self._note_read,
+        )
+        self._num_launched += 1
+        self._num_in_flight += 1
+        return step
+
+    def _queue(self, slot: StepSlot, bucket: int | None, size: StepSize) -> None:
+        """Raises StepMemoryError, on a single rank. Other ranks would wait for one that fails."""
+        try:
+            self._queue_all(slot, bucket, size)
+            return
+        except MEMORY_ERRORS as error:
+            if self.group.size > 1:
+                raise
+            message = first_line(error)  # the error's frames hold the step's tensors
+        # What was queued before the failure still reads the slot.
+        self._wait()
+        raise StepMemoryError(message)
+
+    def _queue_all(self, slot: StepSlot, bucket: int | None, size: StepSize) -> None:
+        queue = self._gpu.compute
+        queue.copy(self._block, slot.inputs)
+        if bucket is None:
+            queue.launch(self._work(size))
+        else:
+            self._graphs[bucket].replay()
+            self.num_replays += 1
+        queue.copy(slot.outputs, self._sampler.outputs)
+
+    def _wait(self) -> None:
+        """For all that is queued. Only where no request runs."""
+        wait_for(self._gpu.compute.record().is_done, self.engine.step_limit_s)
+
+    def _record(self, size: StepSize) -> Graph:
+        work = self._work(size)
+        self._gpu.compute.launch(work)  # compiles kernels, which a recording cannot
+        self.group.barrier()
+        return self._gpu.graph(work)
+
+    def _work(self, size: StepSize) -> "partial[None]":
+        if self._device_step is None:
+            raise RuntimeError("the KV cache is not allocated")
+        views: StepViews = step_views(self._block, self._layout, size, self.engine.block_size)
+        return partial(self._device_step.compute, views)
+
+    def _make_slot(self, spare_slot: int) -> StepSlot:
+        inputs = self._gpu.pinned((self._layout.num_ints,), torch.int32)
+        outputs = self._sampler.outputs
+        block = inputs.numpy()
+        return StepSlot(
+            inputs=inputs,
+            outputs=self._gpu.pinned(tuple(outputs.shape), outputs.dtype),
+            step_input=StepInput(block, self._layout, self.engine.block_size, spare_slot),
+            sampling=block[self._layout.sampling.span],
+        )
+
+    def _note_end(self, step: GraphStep) -> None:
+        """A step runs from its launch, or from the end of the one before it."""
+        now = time.perf_counter()
+        self.forward_s += now - max(step.launched_at, self._last_end)
+        self._last_end = now
+
+    def _note_read(self) -> None:
+        self._num_in_flight -= 1

@@ -1,0 +1,165 @@
+"""The steps that are on their way: scheduled, submitted, and applied to their sequences at the end.
+
+With an executor that takes one step at a time, a step starts when the one before it has ended. With
+one that takes two, the next step is queued behind the running one, unless drafts promise more:
+
+    schedule n+1, submit n+1 | tell the texts of n-1 | wait for n, update | schedule n+2, ...
+
+Knows sequences, no requests and no text.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from moss_tp.engine.running.executor import Executor
+from moss_tp.engine.scheduling.batch import Batch
+from moss_tp.engine.scheduling.chunk import Chunk
+from moss_tp.engine.scheduling.drafting import outlook_of
+from moss_tp.engine.scheduling.pace import Pace
+from moss_tp.engine.scheduling.scheduler import Scheduler
+from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.engine_config import EngineConfig
+from moss_tp.errors import EngineDeadError, StepMemoryError
+from moss_tp.sampling.row import SampledToken
+
+
+@dataclass(frozen=True, eq=False)
+class InFlight:
+    """A submitted step; `sample` waits for its tokens."""
+
+    chunks: list[Chunk]
+    sample: Callable[[], list[SampledToken]]
+    started: float
+
+
+@dataclass(frozen=True)
+class EndedStep:
+    """`advanced` are the sequences that got tokens. A step that did not fit has none, and
+    `too_large` is the sequence whose next step alone does not."""
+
+    chunks: list[Chunk]
+    advanced: list[Sequence] = field(default_factory=list)
+    too_large: Sequence | None = None
+
+
+class Stepper:
+    """`clock` returns seconds. Owns `executor` and closes it."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        executor: Executor,
+        config: EngineConfig,
+        clock: Callable[[], float],
+    ) -> None:
+        self._scheduler = scheduler
+        self._executor = executor
+        self._block_size = config.block_size
+        self._clock = clock
+        self._max_in_flight = executor.max_in_flight
+        # With several ranks never in the caller's thread: Ctrl-C there would interrupt rank 0 in a
+        # step that the workers have started.
+        self._has_ranks = config.tp_size > 1
+        self._pace = Pace(config.traits.row_cost)
+        self._in_flight: deque[InFlight] = deque()
+        self._ended_at: float | None = None  # of the last step, while there was work since
+        self._thread = ThreadPoolExecutor(1, "moss-step")
+        self._is_closed = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a step is on its way."""
+        return bool(self._in_flight)
+
+    def start(self, is_beside: bool) -> bool:
+        """Starts the next step, or the next two. False if no step is on its way then.
+
+        A step that would run in `finish` runs in a thread if the caller has work beside it.
+        """
+        while len(self._in_flight) < self._max_in_flight:
+            chunks = self._schedule()
+            if not chunks:
+                break
+            self._submit(chunks, is_beside)
+        return bool(self._in_flight)
+
+    def finish(self) -> EndedStep | None:
+        """Waits for the first of the steps that are on their way (or runs it now).
+
+        Raises EngineDeadError when a rank is lost; nothing can be started after that.
+        """
+        if not self._in_flight:
+            return None
+        step = self._in_flight[0]
+        try:
+            tokens = step.sample()
+        except StepMemoryError:
+            return self._roll_back()
+        self._in_flight.popleft()
+        advanced = self._scheduler.update(step.chunks, tokens)
+        if self._max_in_flight > 1:
+            self._note_end(step)
+        return EndedStep(step.chunks, advanced)
+
+    def forget_time(self) -> None:
+        """Nothing was to be done for a while."""
+        self._ended_at = None
+
+    def close(self) -> None:
+        """Ends every rank. Steps on their way are given up if the executor's device is stuck."""
+        self._is_closed = True
+        self._thread.shutdown()
+        self._executor.close()
+
+    def _schedule(self) -> list[Chunk]:
+        if self._max_in_flight == 1:
+            return self._scheduler.schedule()
+        if self._pace.should_draft(len(self._scheduler.running)):
+            return [] if self._in_flight else self._schedule_with_drafts()
+        if self._in_flight:
+            return self._scheduler.schedule_behind(self._in_flight[-1].chunks)
+        return self._scheduler.schedule(may_draft=False)
+
+    def _schedule_with_drafts(self) -> list[Chunk]:
+        chunks = self._scheduler.schedule()
+        self._pace.note_outlook(outlook_of(chunks))
+        return chunks
+
+    def _submit(self, chunks: list[Chunk], is_beside: bool) -> None:
+        batch = Batch.of(chunks, self._block_size)
+        rows = [row for chunk in chunks for row in chunk.sampling_rows()]
+        if self._is_closed:
+            raise EngineDeadError("the engine is closed")
+        sample = self._executor.submit(batch, rows).result
+        if self._max_in_flight > 1:
+            self._note_start()
+        elif is_beside or self._has_ranks:
+            sample = self._thread.submit(sample).result
+        self._in_flight.append(InFlight(chunks, sample, self._clock()))
+
+    def _roll_back(self) -> EndedStep:
+        """After the first step in flight did not fit."""
+        chunks = self._in_flight[0].chunks
+        while len(self._in_flight) > 1:  # behind it: their tokens mean nothing
+            with suppress(StepMemoryError):
+                self._in_flight[1].sample()
+            del self._in_flight[1]
+        self._in_flight.clear()
+        self._ended_at = None
+        return EndedStep(chunks, too_large=self._scheduler.roll_back(chunks))
+
+    def _note_start(self) -> None:
+        """The device waited, if nothing was in flight."""
+        if not self._in_flight and self._ended_at is not None:
+            self._pace.note_gap(self._clock() - self._ended_at)
+
+    def _note_end(self, step: InFlight) -> None:
+        now, before = self._clock(), self._ended_at
+        self._ended_at = now
+        if all(chunk.num_known == 1 and not chunk.draft for chunk in step.chunks):
+            self._pace.note_step(now - max(step.started, before or step.started))
+        if self._in_flight and self._pace.note_behind():
+            self._pace.note_outlook(self._scheduler.look_ahead(step.chunks))

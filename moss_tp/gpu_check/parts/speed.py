@@ -1,0 +1,112 @@
+"""Decode and prefill of MOSS's shape with random weights, beside what the card could do."""
+
+import statistics
+import time
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.gpu_check.check import Check
+from moss_tp.gpu_check.parts import profile
+from moss_tp.gpu_check.parts.engines import Trace, drive, opened, requests
+from moss_tp.gpu_check.parts.limits import rates_of
+from moss_tp.gpu_check.shapes import MOSS, TINY, Shape
+from moss_tp.gpu_check.verdict import Verdict
+from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, prefill_cost
+
+# Batch: tokens of a prompt, and the bar as a share of the limit.
+DECODES = {1: (480, 0.85), 8: (480, 0.80), 32: (480, 0.75), 64: (192, None), 128: (192, 0.70)}
+PREFILLS = {512: None, 1024: 0.55, 2047: 0.55}
+NEW = 40
+PREFILL_REPEATS = 3
+MAX_NODES = 240
+MAX_IDLE_US = 150
+PROFILED_BATCHES = (1, 64)
+
+
+def run(check: Check) -> None:
+    shape = MOSS if check.is_full else TINY
+    decodes = DECODES if check.is_full else {1: (20, 0.0), 4: (9, None)}
+    prefills = PREFILLS if check.is_full else {33: 0.0}
+    dtype = "float16" if check.is_full else "float32"
+    settings: dict[str, Any] = {
+        "load_format": "dummy",
+        "max_num_seqs": max(decodes),
+        "max_num_batched_tokens": 2048,
+        "num_speculative_tokens": 0,
+        "kv_cache_bytes": None if check.is_full else 1 << 22,
+    }
+    with opened(check, shape.write(check.directory / "speed"), dtype, **settings) as engine:
+        random = Random(0)
+        drive(engine, requests(random, max(decodes), 16, 4, shape.vocab_size))
+        for batch, (prompt, bar) in decodes.items():
+            _decode(check, engine, shape, dtype, batch, prompt, bar)
+        for tokens, bar in prefills.items():
+            _prefill(check, engine, shape, dtype, tokens, bar)
+        for batch in PROFILED_BATCHES if check.is_full else (1,):
+            _profile(check, engine, shape, batch)
+
+
+def _decode(
+    check: Check,
+    engine: LLMEngine,
+    shape: Shape,
+    dtype: str,
+    batch: int,
+    prompt: int,
+    bar: float | None,
+) -> None:
+    """The median step in which the whole batch decodes."""
+    traces = drive(engine, requests(Random(batch), batch, prompt, NEW, shape.vocab_size))
+    step_s = steady_step_s(list(traces.values()))
+    cost = decode_cost(shape.config, batch, prompt + NEW // 2, ITEM_BYTES[dtype])
+    limit = batch / cost.limit_s(rates_of(check))
+    name = f"decode, batch {batch}, context {prompt + NEW // 2}"
+    note = f"{step_s * 1e3:.2f} ms a step"
+    check.verdict(Verdict(name, batch / step_s, "tok/s", limit, bar, note=note))
+
+
+def steady_step_s(traces: list[Trace]) -> float:
+    """The median time from one token to the next while all replies go on."""
+    begin = max(trace.times[0] for trace in traces)
+    end = min(trace.times[-1] for trace in traces)
+    moments = sorted({at for trace in traces for at in trace.times if begin <= at <= end})
+    return statistics.median([after - before for before, after in pairwise(moments)])
+
+
+def _prefill(
+    check: Check, engine: LLMEngine, shape: Shape, dtype: str, tokens: int, bar: float | None
+) -> None:
+    """The median time of a prompt's only step, its first token included."""
+    seconds = []
+    for repeat in range(PREFILL_REPEATS):
+        request = requests(Random(f"{tokens} {repeat}"), 1, tokens, 1, shape.vocab_size)
+        before = time.perf_counter()
+        drive(engine, request)
+        seconds.append(time.perf_counter() - before)
+    median = statistics.median(seconds)
+    limit = prefill_cost(shape.config, tokens, ITEM_BYTES[dtype]).limit_s(rates_of(check))
+    figure = Verdict(f"prefill of {tokens}", tokens / median, "tok/s", tokens / limit, bar)
+    check.verdict(figure)
+
+
+def _profile(check: Check, engine: LLMEngine, shape: Shape, batch: int) -> None:
+    """Steps of a whole batch, then a prompt: time by kernel."""
+    decode = requests(Random(-batch), batch, 64 if check.is_full else 8, NEW // 2, shape.vocab_size)
+    events = profile.profiled(lambda: drive(engine, decode), check.device)
+    steps = profile.steps_of(events)[-NEW // 4 :]
+    flat = [event for step in steps for event in step]
+    check.figure(f"decode of {batch}, by kernel", profile.times(flat, len(steps)))
+    if not steps:
+        return
+    nodes, idle = profile.launches(steps), profile.idle_us(steps)
+    name = f"kernels of a decode step, batch {batch}"
+    check.verdict(Verdict(name, nodes, bar=MAX_NODES, sense="at most"))
+    name, bar = f"idle between steps, batch {batch}", MAX_IDLE_US if batch == 64 else None
+    check.verdict(Verdict(name, idle, "µs", bar=bar, sense="at most"))
+    prompt = requests(Random("profile"), 1, 1024, 1, shape.vocab_size)
+    check.figure(
+        "prefill of 1,024, by kernel",
+        profile.times(profile.profiled(lambda: drive(engine, prompt), check.device), 1),
+    )

@@ -1,0 +1,70 @@
+"""Models of the check: MOSS's own shape, and small ones that any machine can compute."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from moss_tp.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's sizes."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    rotary_dim: int
+    vocab_size: int
+    positions: int = 2048
+
+    @property
+    def hidden(self) -> int:
+        return self.heads * self.head_dim
+
+    def with_layers(self, layers: int, vocab_size: int) -> "Shape":
+        return replace(self, layers=layers, vocab_size=vocab_size)
+
+    def write(self, directory: Path) -> Path:
+        """Makes a model directory with nothing but `config.json`, for dummy weights."""
+        directory.mkdir(parents=True, exist_ok=True)
+        fields = {
+            "architectures": ["MossForCausalLM"],
+            "activation_function": "gelu_new",
+            "n_embd": self.hidden,
+            "n_head": self.heads,
+            "n_layer": self.layers,
+            "n_positions": self.positions,
+            "rotary_dim": self.rotary_dim,
+            "vocab_size": self.vocab_size,
+            "layer_norm_epsilon": 1e-5,
+        }
+        (directory / "config.json").write_text(json.dumps(fields), "utf-8")
+        return directory
+
+    @property
+    def config(self) -> ModelConfig:
+        return ModelConfig(
+            num_layers=self.layers,
+            hidden_size=self.hidden,
+            num_heads=self.heads,
+            head_dim=self.head_dim,
+            intermediate_size=4 * self.hidden,
+            rotary_dim=self.rotary_dim,
+            vocab_size=self.vocab_size,
+            max_position_embeddings=self.positions,
+            layer_norm_eps=1e-5,
+        )
+
+
+# fnlp/moss-moon-003: 16.7 B parameters.
+MOSS = Shape(layers=34, heads=24, head_dim=256, rotary_dim=64, vocab_size=107008)
+TINY = Shape(layers=2, heads=4, head_dim=16, rotary_dim=8, vocab_size=277, positions=256)
+
+
+class Bytes:
+    """A tokenizer's part in an engine that is only measured: an id is a letter of no meaning."""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return bytes(97 + token_id % 26 for token_id in ids)

@@ -1,0 +1,87 @@
+"""How a product is cut: K into pieces, outputs and rows into tiles.
+
+Pieces are part of the order of operations, so they depend on the weight's shape only. Tiles are
+not: an element is computed by the same instructions in the same order in each of them.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+MAX_PIECES = 4
+MIN_PIECE = 1024
+MAX_DEPTH = 128  # of a tile; divides a piece
+# Programs that keep a GPU busy: about three on each multiprocessor of the largest.
+BUSY = 384
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`depth` of K at a time, `stages` of them on their way from memory."""
+
+    outputs: int
+    rows: int
+    depth: int
+    warps: int
+    stages: int
+
+
+# By the most rows that each is for; the last takes any. Up to 32 rows all that counts is how fast
+# weights arrive: 64 to 80 KiB are under way, twice on a multiprocessor. With more rows, a tile that
+# is wider in outputs reads x less often from the L2 cache.
+#
+# wgmma's M is 64 a warpgroup, so every tile is 64 or 128 outputs: all rows have one instruction.
+_HOPPER = {
+    16: Tile(64, 16, 128, warps=4, stages=4),
+    32: Tile(64, 32, 128, warps=4, stages=4),
+    64: Tile(128, 64, 64, warps=8, stages=4),
+    512: Tile(128, 128, 64, warps=8, stages=3),
+    0: Tile(128, 256, 64, warps=8, stages=4),
+}
+# At most 99 KiB of shared memory, for sm_86; on sm_80 two programs share a multiprocessor.
+_AMPERE = {
+    16: Tile(64, 16, 128, warps=4, stages=4),
+    32: Tile(64, 32, 128, warps=4, stages=4),
+    64: Tile(64, 64, 64, warps=4, stages=4),
+    512: Tile(128, 128, 32, warps=8, stages=4),
+    0: Tile(128, 256, 32, warps=8, stages=4),
+}
+# Without matrix instructions, which have no fp32 in full.
+_FP32 = {
+    16: Tile(64, 16, 32, warps=4, stages=2),
+    0: Tile(64, 64, 32, warps=8, stages=2),
+}
+
+
+def piece_size(inputs: int, outputs: int) -> int:
+    """K in a piece: as many pieces as keep a GPU busy with one row, each long enough to pay."""
+    num_tiles = -(-outputs // 64)
+    wanted = min(MAX_PIECES, -(-BUSY // num_tiles), max(1, inputs // MIN_PIECE))
+    return -(-inputs // (wanted * MAX_DEPTH)) * MAX_DEPTH
+
+
+def num_pieces(inputs: int, outputs: int) -> int:
+    return -(-inputs // piece_size(inputs, outputs))
+
+
+def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capability: int) -> Tile:
+    """`capability` is 80 for sm_80. Small where large tiles would leave multiprocessors idle."""
+    table = _table(dtype, capability)
+    tile = table[next((limit for limit in table if rows <= limit), 0)]
+    num_programs = -(-outputs // 128) * -(-rows // tile.rows) * pieces
+    if tile.outputs == 128 and num_programs < BUSY // 4 and tile.rows <= 128:
+        return replace(tile, outputs=64, rows=64, warps=4)
+    return tile
+
+
+def row_buckets(dtype: torch.dtype, capability: int) -> tuple[int, ...]:
+    """Where the choice of a tile may change: the fewest and the most rows of each."""
+    limits = [limit for limit in _table(dtype, capability) if limit]
+    return tuple(sorted({1, *limits, *(limit + 1 for limit in limits)}))
+
+
+def _table(dtype: torch.dtype, capability: int) -> dict[int, Tile]:
+    if dtype == torch.float32:
+        return _FP32
+    # sm_120 has the instructions and the shared memory of sm_86.
+    return _HOPPER if 90 <= capability < 120 else _AMPERE

@@ -1,0 +1,19 @@
+"""What a wrapper asks of the device that a tensor is on."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+INTERPRETED_CAPABILITY = 80
+
+
+def capability(x: Tensor) -> int:
+    """80 for sm_80; INTERPRETED_CAPABILITY for tensors on the CPU."""
+    return _capability(x.get_device()) if x.is_cuda else INTERPRETED_CAPABILITY
+
+
+@cache
+def _capability(index: int) -> int:
+    major, minor = torch.cuda.get_device_capability(index)
+    return 10 * major + minor

