@@ -5,8 +5,9 @@
     logits = lm_head(ln_f(x[logit_rows]))         one gather
 
 Parameters are loaded first, then packed: kernels take them over and do the arithmetic. A block's
-mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` (plain torch) and
-`kernels/cpu/block.py` (one Numba program). The model is independent of sequences and sampling.
+mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` (plain torch),
+`kernels/cpu/block.py` (one Numba program) and `kernels/cuda/block.py` (Triton). The model is
+independent of sequences and sampling.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
 from moss_tp.kernels import choose_kernels
-from moss_tp.kernels.base import ChainKernel, Kernels, StepPlan
+from moss_tp.kernels.base import ChainKernel, Kernels, NormKernel, StepPlan
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.block import MossBlock, layer_norm
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
@@ -49,6 +50,7 @@ class MossModel(nn.Module):
         self._activations = dtype
         self._is_single = group.size == 1
         self._chain: ChainKernel | None = None
+        self._norm: NormKernel | None = None  # ln_f, where the kernels have one
 
     def pack(self, kernels: Kernels) -> None:
         """Packs every block; on a single rank also chains them, where the kernels can.
@@ -61,6 +63,8 @@ class MossModel(nn.Module):
                 cast(MossBlock, block).move_to(self._stream, layer)
         self._activations = kernels.activations
         self.ln_f.to(kernels.activations)
+        if kernels.norm is not None:
+            self._norm = kernels.norm(self.ln_f.weight, self.ln_f.bias, self.ln_f.eps)
         if self._is_single and kernels.chain is not None and self._stream is None:
             self._chain = kernels.chain([block.kernel for block in self.h])
 
@@ -70,6 +74,8 @@ class MossModel(nn.Module):
             x = self._chain(x, self._rotary, kv.layers, plan)
         else:
             x = self._blocks(x, plan, kv)
+        if self._norm is not None:
+            return self._norm(x, logit_rows)
         normed: Tensor = self.ln_f(x[logit_rows])
         return normed
 
@@ -121,11 +127,24 @@ class MossForCausalLM(nn.Module):
         """fp32 logits `(R, vocab_size)` on rank 0, None elsewhere; fills the cache's slots.
 
         `token_ids (T,)` are all rows of the step, in the order of `plan`; `logit_rows (R,)` are
-        the indices of those after which a token is sampled.
+        the indices of those after which a token is sampled. Both are int64 for the CPU's kernels,
+        int32 for CUDA's.
         """
+        logits = self.logits(token_ids, plan, logit_rows, kv)
+        return None if logits is None else logits.to(torch.float32, copy=self._reuses_memory)
+
+    @torch.inference_mode()
+    def logits(
+        self, token_ids: Tensor, plan: StepPlan, logit_rows: Tensor, kv: KVCache
+    ) -> Tensor | None:
+        """As `forward`, in the dtype of the activations; see `ParallelLMHead.gathered`. With CUDA's
+        kernels they last until the next step."""
         hidden = self.transformer(token_ids, plan, logit_rows, kv)
-        logits: Tensor | None = self.lm_head(hidden)
-        return logits
+        return self.lm_head.gathered(hidden)
+
+    @property
+    def _reuses_memory(self) -> bool:
+        return self.kernels.memory is not None
 
 
 def load_model(

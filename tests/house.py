@@ -65,7 +65,6 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels",
         "moss_tp/kernels/cpu",
         "moss_tp/kernels/cuda",
-        "moss_tp/kernels/reference",
     },
     "moss_tp/model.py": {
         "moss_tp",
@@ -80,7 +79,6 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/accelerator",
         "moss_tp/engine/scheduling",
         "moss_tp/kernels",
-        "moss_tp/kernels/cuda",
         "moss_tp/kernels/cuda/sampling",
         "moss_tp/layers",
         "moss_tp/model.py",

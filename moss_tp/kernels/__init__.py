@@ -2,6 +2,7 @@
 
     reference/    torch operations, on any device; the oracle of all others
     cpu/          Numba
+    cuda/         Triton
 
 On CPU a row's result has the same bits whatever the rows beside it, the step's number of rows and
 the number of threads: every sum is taken in one order, and rounded once. It holds for a dtype, a
@@ -17,7 +18,6 @@ import torch
 
 from moss_tp.errors import ConfigError
 from moss_tp.kernels.base import Kernels
-from moss_tp.kernels.reference.block import reference_kernels
 
 
 def choose_kernels(back_end: str, dtype: torch.dtype, head_dim: int) -> Kernels:
@@ -39,7 +39,9 @@ def _cpu(dtype: torch.dtype, head_dim: int) -> Kernels:
 
 
 def _cuda(dtype: torch.dtype, head_dim: int) -> Kernels:
-    return reference_kernels(dtype)
+    from moss_tp.kernels.cuda.choose import cuda_kernels
+
+    return cuda_kernels(dtype, head_dim)
 
 
 BACK_ENDS: dict[str, Callable[[torch.dtype, int], Kernels]] = {"cpu": _cpu, "cuda": _cuda}

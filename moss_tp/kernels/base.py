@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.device_plan import StepLimits
 from moss_tp.kernels.kv_cache import CacheFormat, RowFormat
 from moss_tp.kernels.rotary import Rotary
 
@@ -106,6 +107,25 @@ class ChainKernel(Protocol):
         ...
 
 
+class NormKernel(Protocol):
+    def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
+        """`x (T, hidden) -> (R, hidden)`: LayerNorm of `rows (R,)` int32 of x."""
+        ...
+
+
+class StepMemory(Protocol):
+    """What kernels write in a step, besides the cache: one allocation, of which all steps take."""
+
+    def bytes(self, limits: StepLimits) -> int:
+        """Of the largest step within `limits`; known once the weights are packed."""
+        ...
+
+    def reserve(self, limits: StepLimits, device: torch.device) -> None:
+        """Allocates it. From now on a larger step raises StepMemoryError. Without it memory grows
+        with the steps."""
+        ...
+
+
 MakeLinear = Callable[[Weight, bool], Linear]  # of a weight and has_gelu
 Attend = Callable[[Tensor, Rotary, LayerCache, StepPlan, float], Tensor]
 
@@ -120,3 +140,7 @@ class Kernels:
     # Takes what `block` made; None if a chain would only call the blocks one after the other.
     chain: Callable[[Sequence[Any]], ChainKernel] | None = None
     cache: CacheFormat = field(default_factory=RowFormat)
+    # Of the norm's weight and bias and its epsilon; None where the model norms by torch.
+    norm: Callable[[Tensor, Tensor, float], NormKernel] | None = None
+    # None where kernels allocate as they go. Else results are overwritten by the next step.
+    memory: StepMemory | None = None

@@ -1,18 +1,34 @@
 """torch's communication backends, outside its global registry of process groups.
 
-So a process can be in several groups. Collectives are called in `tp_group`, not here.
+So a process can be in several groups. Collectives are called in `tp_group` and `ordered_sum`.
 """
 
+import os
 import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.distributed.distributed_c10d import ProcessGroupGloo, Store
 
+T = TypeVar("T")
 # A process group of one backend. Any, as torch's stubs declare collectives only on the wrapper
 # class that the registry returns.
 Backend = Any
+
+# NCCL's side of torch has a watchdog of its own. By default it ends the process when a collective
+# takes too long (ASYNC_ERROR_HANDLING=3), or aborts the communicator (1, 2): then a step that hung
+# would seem to have ended, with wrong values. It never sees what a CUDA graph replays. Here rank 0
+# watches every step and ends the ranks, so the watchdog only looks on. A blocking wait would query
+# events, which ends a capture.
+NCCL_ENVIRONMENT = {
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
+    "TORCH_NCCL_BLOCKING_WAIT": "0",
+    "TORCH_NCCL_ENABLE_MONITORING": "0",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
+}
 
 
 def gloo_backend(
@@ -21,6 +37,11 @@ def gloo_backend(
     """gloo, bound to the interface that routes to rank 0: loopback stays on loopback."""
     with socket.create_connection(address, timeout=timeout.total_seconds()) as connection:
         local_ip = connection.getsockname()[0]
+    return gloo_on(local_ip, store, rank, size, timeout)
+
+
+def gloo_on(local_ip: str, store: Store, rank: int, size: int, timeout: timedelta) -> Backend:
+    """gloo, bound to an address of this machine."""
     gloo: Any = ProcessGroupGloo
     options = gloo._Options()
     options._timeout = timeout
@@ -29,12 +50,21 @@ def gloo_backend(
 
 
 def nccl_backend(store: Store, rank: int, size: int, timeout: timedelta) -> Backend:
+    """NCCL, which connects in its first collective. It neither watches nor ends anything."""
     # Imported here: a torch that was built for CPU only does not have it.
     from torch.distributed import ProcessGroupNCCL
 
     options = ProcessGroupNCCL.Options()
     options._timeout = timeout
-    return ProcessGroupNCCL(store, rank, size, options)
+    with _environment(NCCL_ENVIRONMENT):  # read when the group is made
+        return ProcessGroupNCCL(store, rank, size, options)
+
+
+def on_current_stream(options: T) -> T:
+    """Options of a collective that NCCL runs on the current stream, between what is queued there,
+    instead of on a stream of its own."""
+    options.asyncOp = False  # type: ignore[attr-defined]  # torch's stubs lack it
+    return options
 
 
 def indexed_device(device: str | torch.device) -> torch.device:
@@ -42,3 +72,17 @@ def indexed_device(device: str | torch.device) -> torch.device:
     shows a process."""
     named = torch.device(device)
     return torch.device("cuda", 0) if named.type == "cuda" and named.index is None else named
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -93,6 +93,18 @@ class SharedMemory:
                 copy(part.data_ptr() + start, self._segment.slot(rank, self._epoch), num_bytes)
         return [x, *parts] if self._rank == 0 else None
 
+    def broadcast(self, x: Tensor) -> None:
+        """Gives `x`, which has no gaps, the values that it has on rank 0."""
+        total = x.numel() * x.element_size()
+        for start in range(0, total, SLOT_BYTES):
+            num_bytes = min(SLOT_BYTES, total - start)
+            if self._rank == 0:
+                self._post(x.data_ptr() + start, num_bytes)
+                continue
+            self._post()
+            self._wait(0, 1, self._epoch)
+            copy(x.data_ptr() + start, self._segment.slot(0, self._epoch), num_bytes)
+
     def broadcast_ints(self, values: Ints | None) -> Ints:
         """Rank 0's `values` on every rank; the others pass None."""
         if values is None:

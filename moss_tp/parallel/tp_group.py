@@ -3,18 +3,16 @@
     rank 0: store = TPGroup.listen(host)     (host, store.port) goes to the other ranks
     all:    TPGroup.join(rank, size, (host, port), device, timeout_s)   at the same time
 
-A group is an object, never a global: a process may be in several. Tensors on CUDA go over NCCL.
-Tensors on CPU and control messages (ints) go through shared memory when all ranks are on one
-host, else over gloo.
+A group is an object, never a global: a process may be in several. Tensors on CUDA go over NCCL, on
+the current stream, so that a CUDA graph can record them; ranks that are on one GPU copy them to the
+host instead. Tensors on CPU and control messages (ints) go through shared memory when all ranks are
+on one host, else over gloo.
 """
 
-import platform
 import socket
-import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -25,8 +23,16 @@ from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, unstubbed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from moss_tp.parallel.backends import Backend, gloo_backend, indexed_device, nccl_backend
-from moss_tp.parallel.ordered_sum import ordered_all_reduce
+from moss_tp.parallel.backends import (
+    Backend,
+    gloo_backend,
+    indexed_device,
+    nccl_backend,
+    on_current_stream,
+)
+from moss_tp.parallel.deadline import end, poll, within
+from moss_tp.parallel.joining import connect_store, have_gpus_of_their_own, shared_memory
+from moss_tp.parallel.ordered_sum import ONE_SHOT_BYTES, OrderedSum
 
 if TYPE_CHECKING:
     from moss_tp.parallel.shm import SharedMemory
@@ -37,13 +43,17 @@ Ints = NDArray[np.int64]
 # Ints in gloo's first broadcast of a control message: the message's length, then as many of its
 # values as fit. Enough for a step of 64 decodes with short block tables.
 CONTROL_INTS = 2048
+SUMMED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class TPGroup:
     """This process's end, `rank`, of a group of `size` ranks, with its tensors on `device`.
 
-    `counts` counts collectives by name; a group of one makes none. A collective raises
-    RuntimeError when it times out or a peer is gone; the group is unusable afterwards.
+    `control` is for tensors of the host, `data` for those of the device; None: they are copied to
+    the host. `counts` counts collectives by name; a group of one makes none. A collective raises
+    RuntimeError when it times out or a peer is gone; the group is unusable afterwards. Over NCCL
+    it does neither, it only orders what the device does: whoever waits for the device has to do it
+    with a deadline.
     """
 
     def __init__(
@@ -62,13 +72,20 @@ class TPGroup:
         self.counts: Counter[str] = Counter()
         self._control = control
         self._data = data
+        self._sum = OrderedSum(data, size)
         self._store = store  # NCCL reads it as long as the group lives
         self._shared = shared
+        self._drops: list[Callable[[], None]] = []
 
     @property
     def shares_memory(self) -> bool:
         """Whether all ranks are on one host and communicate through shared memory on CPU."""
         return self._shared is not None
+
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether a CUDA graph can record collectives of the device's tensors."""
+        return self._control is None or self._data is not None
 
     @classmethod
     def single(cls, device: str | torch.device) -> Self:
@@ -108,47 +125,70 @@ class TPGroup:
         `timeout_s` limits how long they may take, and every later collective. Memory is shared
         when every rank has `share_memory` set and can. Raises RuntimeError.
         """
-        torch_device = indexed_device(device)
-        timeout = timedelta(seconds=timeout_s)
-        store = _connect_store(address, rank, timeout)
+        place, timeout = indexed_device(device), timedelta(seconds=timeout_s)
+        store = connect_store(address, rank, timeout)
         control = gloo_backend(PrefixStore("control", store), rank, size, address, timeout)
-        data = control
-        if torch_device.type == "cuda":
-            torch.cuda.set_device(torch_device)
-            data = nccl_backend(PrefixStore("data", store), rank, size, timeout)
-        shared = None
-        if _all_agree(control, share_memory and _has_ordered_stores()):
-            shared = _share(PrefixStore("memory", store), rank, size, timeout_s, control)
-        group = cls(rank, size, torch_device, control, data, store, shared)
-        group.all_reduce(torch.zeros(1, device=torch_device))  # NCCL connects lazily
-        group.counts.clear()
+        shared = shared_memory(store, rank, size, timeout_s, control, share_memory)
+        data: Backend | None = control
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+            data = None
+            if have_gpus_of_their_own(store, rank, size, place):
+                data = nccl_backend(PrefixStore("data", store), rank, size, timeout)
+        group = cls(rank, size, place, control, data, store, shared)
+        group._connect(timeout_s)
         return group
 
+    def reserve(self, num_elements: int, dtype: torch.dtype) -> None:
+        """Has all later sums over ranks on the device use one block of memory, which is enough for
+        `num_elements`; larger ones raise RuntimeError. See `ordered_sum.scratch_bytes`."""
+        if self.size > 1:
+            self._sum.reserve(num_elements, dtype, self.device)
+
     def all_reduce(self, x: Tensor) -> Tensor:
-        """Sums `x` over the ranks, in place; returns it. On CPU an element's sum is taken in rank
-        order, so its bits do not depend on the shape of `x`."""
-        if self._data is None:
+        """Sums `x` over the ranks, in place; returns it. An element's sum is taken in rank order
+        and rounded once, so its bits do not depend on the shape of `x`."""
+        if self._control is None:
             return x
+        if self._is_staged(x):
+            return x.copy_(self.all_reduce(x.cpu()))
         if self._shared is not None and x.is_cpu and self._shared.can_sum(x):
             self._run("all_reduce", self._shared.all_reduce, x)
-        elif x.is_cpu and x.is_floating_point():
-            self._run("all_reduce", ordered_all_reduce, self._data, self.size, x)
+        elif x.dtype in SUMMED_DTYPES and self._backend_of(x) is self._data:
+            self._run("all_reduce", self._sum, x)
         else:
-            self._run_backend("all_reduce", self._data.allreduce, [x])
+            self._run_backend("all_reduce", self._backend_of(x).allreduce, [x])
         return x
 
     def gather(self, x: Tensor) -> list[Tensor] | None:
         """Every rank's `x` in rank order on rank 0, None elsewhere. All have the same shape."""
-        if self._data is None:
+        if self._control is None:
             return [x]
+        if self._is_staged(x):
+            staged = self.gather(x.cpu())
+            return None if staged is None else [part.to(x.device) for part in staged]
         if self._shared is not None and x.is_cpu:
             return self._run("gather", self._shared.gather, x)
-        parts = [torch.empty_like(x) for _ in range(self.size)] if self.rank == 0 else None
-        options = dist.GatherOptions()
+        parts = list(x.new_empty(self.size, *x.shape).unbind()) if self.rank == 0 else None
+        options = on_current_stream(dist.GatherOptions())
         options.rootRank = 0
         outputs = [] if parts is None else [parts]
-        self._run_backend("gather", self._data.gather, outputs, [x.contiguous()], options)
+        gather = self._backend_of(x).gather
+        self._run_backend("gather", gather, outputs, [x.contiguous()], options)
         return parts
+
+    def broadcast(self, x: Tensor) -> Tensor:
+        """Gives `x` the values that it has on rank 0; returns it. All have the same shape, without
+        gaps."""
+        if self._control is None:
+            return x
+        if self._is_staged(x):
+            return x.copy_(self.broadcast(x.cpu()))
+        if self._shared is not None and x.is_cpu:
+            self._run("broadcast", self._shared.broadcast, x)
+        else:
+            self._broadcast(x)
+        return x
 
     def broadcast_ints(self, values: Ints | None) -> Ints:
         """Rank 0's `values (N,)` on every rank. The other ranks pass None."""
@@ -175,21 +215,56 @@ class TPGroup:
         elif self._control is not None:
             self._run_backend("barrier", self._control.barrier)
 
+    def before_close(self, drop: Callable[[], None]) -> None:
+        """Has `close` call `drop`, in any thread: what drops CUDA graphs that hold collectives of
+        this group. NCCL does not end before they are gone."""
+        self._drops.append(drop)
+
     def close(self) -> None:
-        """Leaves the group: the peers' next collective fails. Idempotent."""
+        """Leaves the group: the peers' next collective fails. Idempotent.
+
+        Takes seconds at most: it waits neither for the peers nor for the device, which may both be
+        stuck.
+        """
         if self._shared is not None:
             self._shared.close()
-        for backend in (self._control, self._data):
-            if backend is not None:
-                backend.shutdown()
-        self._control = self._data = self._store = self._shared = None
+        drop, self._drops = self._drops, []
+        held = list({id(one): one for one in (self._data, self._control) if one}.values())
+        self._sum = OrderedSum(None, self.size)
+        self._control = self._data = self._shared = None
+        end(held, drop)
+        self._store = None
+
+    def _connect(self, timeout_s: float) -> None:
+        """Runs each collective of the device once, since backends connect in the first one."""
+        if self._data is None or self._data is self._control:
+            self.all_reduce(torch.zeros(1, device=self.device))
+        else:
+            event = within(timeout_s, "connecting the ranks' GPUs", self._connect_gpu)
+            poll(timeout_s, "the first collective on the GPUs", event.query)
+        self.counts.clear()
+
+    def _connect_gpu(self) -> torch.cuda.Event:
+        torch.cuda.set_device(self.device)  # of this thread
+        x = torch.zeros(ONE_SHOT_BYTES, dtype=torch.float32, device=self.device)
+        self.all_reduce(x[:1])
+        self.all_reduce(x)
+        self.gather(x[:1])
+        self.broadcast(x[:1])
+        event: torch.cuda.Event = torch.cuda.current_stream().record_event()
+        return event
+
+    def _is_staged(self, x: Tensor) -> bool:
+        return self._data is None and not x.is_cpu
+
+    def _backend_of(self, x: Tensor) -> Backend:
+        return self._control if x.is_cpu else self._data
 
     def _broadcast(self, x: Tensor) -> None:
-        assert self._control is not None
-        options = dist.BroadcastOptions()
+        options = on_current_stream(dist.BroadcastOptions())
         options.rootRank = 0
         options.rootTensor = 0
-        self._run_backend("broadcast", self._control.broadcast, [x], options)
+        self._run_backend("broadcast", self._backend_of(x).broadcast, [x], options)
 
     def _run(self, name: str, collective: Callable[..., R], *args: Any) -> R:
         self.counts[name] += 1
@@ -197,37 +272,3 @@ class TPGroup:
 
     def _run_backend(self, name: str, collective: Callable[..., Any], *args: Any) -> None:
         self._run(name, collective, *args).wait()
-
-
-def _connect_store(address: tuple[str, int], rank: int, timeout: timedelta) -> TCPStore:
-    """The store that rank 0 listens on."""
-    return TCPStore(
-        *address,
-        is_master=rank == 0,
-        timeout=timeout,
-        wait_for_workers=False,
-        multi_tenant=True,
-    )
-
-
-def _has_ordered_stores() -> bool:
-    """Whether cores see each other's stores in order (x86) and futexes exist (Linux)."""
-    return sys.platform == "linux" and platform.machine() == "x86_64"
-
-
-def _share(
-    store: Store, rank: int, size: int, timeout_s: float, control: Backend
-) -> "SharedMemory | None":
-    # Imported here, since it compiles kernels, and works on such machines only.
-    from moss_tp.parallel.shm_join import join_shared_memory
-
-    return join_shared_memory(store, rank, size, timeout_s, partial(_all_agree, control))
-
-
-def _all_agree(control: Backend, vote: bool) -> bool:
-    """Whether every rank votes True; the answer is the same on every rank."""
-    votes = torch.tensor([vote], dtype=torch.int32)
-    options: Any = dist.AllreduceOptions()
-    options.reduceOp = dist.ReduceOp.MIN
-    control.allreduce([votes], options).wait()
-    return bool(votes.item())

@@ -24,7 +24,7 @@ def bucket_rows(limits: StepLimits) -> tuple[int, ...]:
 def bucket_of(batch: Batch, buckets: tuple[int, ...]) -> int | None:
     """The rows of the smallest graph that holds `batch`; None if it runs without one."""
     num_rows = len(batch.token_ids)
-    if num_rows > buckets[-1]:
+    if not buckets or num_rows > buckets[-1]:
         return None
     if num_rows > len(batch.query_lens) and batch.query_lens.max() > SHORT_ROWS:
         return None

@@ -23,8 +23,9 @@ def build_graph_runner(
     """Of a loaded model; the KV cache is not allocated yet. All ranks must be in here at the same
     time. What steps need of the memory is taken, so that what is left is for the cache."""
     limits = step_limits(engine)
-    if getattr(model.kernels, "memory", None) is not None:
+    if model.kernels.memory is not None:
         model.kernels.memory.reserve(limits, group.device)
+    group.reserve(limits.max_rows * config.hidden_size, model.kernels.activations)
     sampler = _sampler(config, group, limits, accelerator)
     runner = GraphRunner(model, config, group, engine, accelerator, sampler)
     if engine.kv_cache_bytes is None:

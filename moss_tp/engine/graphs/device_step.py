@@ -26,10 +26,10 @@ class DeviceStep:
         """The step in `views`, from pending ids to sampled ones. Fit for a graph: it does not look
         at values."""
         token_ids = take_ids(views.token_ids, self.sampler.token_ids)
-        logits = self.model.forward(token_ids, views.plan, views.logit_rows, self.kv)
+        logits = self.model.logits(token_ids, views.plan, views.logit_rows, self.kv)
         if not len(views.logit_rows):
             return
         if logits is not None:
             self.sampler.sample(logits, views.sampling)
         if self.group.size > 1:  # for the pending ids of the next step
-            self.group.broadcast(self.sampler.token_ids)  # type: ignore[attr-defined]
+            self.group.broadcast(self.sampler.token_ids)

@@ -56,15 +56,18 @@ class GraphRunner:
         self.cache_dtype: torch.dtype = getattr(torch, engine.cache_dtype)
         self.forward_s = 0.0
         self.num_replays = 0
-        self._engine = engine
+        self.engine = engine
         self._gpu = accelerator
         self._sampler = sampler
         limits = step_limits(engine)
-        self._buckets = bucket_rows(limits)
+        # Ranks that share a GPU exchange tensors through the host, which a graph cannot.
+        self._buckets = bucket_rows(limits) if group.can_be_recorded else ()
+        self._max_logit_rows = limits.max_logit_rows
         self._layout = StepLayout.of(limits, engine.block_size, sampler.num_ints)
         self._block = torch.zeros(self._layout.num_ints, dtype=torch.int32, device=group.device)
         self._device_step: DeviceStep | None = None
         self._graphs: dict[int, Graph] = {}
+        group.before_close(lambda: self._graphs.clear())
         self._slots: list[StepSlot] = []
         self._num_launched = 0
         self._num_in_flight = 0
@@ -72,13 +75,13 @@ class GraphRunner:
 
     def allocate(self, num_blocks: int) -> None:
         """See `Runner`. Records the graphs, too: all ranks must be in here at the same time."""
-        size, dtype = self._engine.block_size, self.cache_dtype
+        size, dtype = self.engine.block_size, self.cache_dtype
         cache_format = self.model.kernels.cache
         kv = KVCache.allocate(self.config, self.group, num_blocks, size, dtype, cache_format)
         self._device_step = DeviceStep(self.model, kv, self._sampler, self.group)
         self._slots = [self._make_slot(num_blocks * size) for _ in range(NUM_SLOTS)]
         self._graphs = {}
-        self._sampler.encode((), self._slots[0].sampling, self._buckets[-1])
+        self._sampler.encode((), self._slots[0].sampling, self._max_logit_rows)
         self._gpu.compute.copy(self._block, self._slots[0].inputs)
         for rows in reversed(self._buckets):
             self._graphs[rows] = self._record(self._slots[0].step_input.size_of(rows))
@@ -131,7 +134,7 @@ class GraphRunner:
 
     def _wait(self) -> None:
         """For all that is queued. Only where no request runs."""
-        wait_for(self._gpu.compute.record().is_done, self._engine.step_limit_s)
+        wait_for(self._gpu.compute.record().is_done, self.engine.step_limit_s)
 
     def _record(self, size: StepSize) -> Graph:
         work = self._work(size)
@@ -142,7 +145,7 @@ class GraphRunner:
     def _work(self, size: StepSize) -> "partial[None]":
         if self._device_step is None:
             raise RuntimeError("the KV cache is not allocated")
-        views: StepViews = step_views(self._block, self._layout, size, self._engine.block_size)
+        views: StepViews = step_views(self._block, self._layout, size, self.engine.block_size)
         return partial(self._device_step.compute, views)
 
     def _make_slot(self, spare_slot: int) -> StepSlot:
@@ -152,7 +155,7 @@ class GraphRunner:
         return StepSlot(
             inputs=inputs,
             outputs=self._gpu.pinned(tuple(outputs.shape), outputs.dtype),
-            step_input=StepInput(block, self._layout, self._engine.block_size, spare_slot),
+            step_input=StepInput(block, self._layout, self.engine.block_size, spare_slot),
             sampling=block[self._layout.sampling.span],
         )
 

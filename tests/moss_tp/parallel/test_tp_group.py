@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from moss_tp.parallel.backends import indexed_device
 from moss_tp.parallel.tp_group import CONTROL_INTS, TPGroup
 from tests.moss_tp.parallel.shared_ranks import assert_same_bits, expected_sum
 from tests.support.run_distributed import HOST, TIMEOUT_S, run_distributed
@@ -23,6 +22,12 @@ MESSAGES: tuple[list[int], ...] = (
     [-1, 2**62],
     list(range(CONTROL_INTS - 1)),
     list(range(CONTROL_INTS + 5)),
+)
+# The last is longer than a slot of the shared memory.
+TENSORS = (
+    torch.tensor([5, -7], dtype=torch.int32),
+    torch.arange(6.0).view(2, 3) + 1,
+    torch.arange(200_000) + 1,
 )
 # gloo sums int64 even when memory is shared.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64)
@@ -42,6 +47,11 @@ def collectives(group: TPGroup) -> dict[str, object]:
         sums[dtype] = x.tolist()
     gathered = group.gather(torch.tensor([[group.rank, 9]]).T)
     assert group.counts == Counter(all_reduce=len(DTYPES), gather=1)
+    tensors = [values.clone() for values in TENSORS]
+    for x in tensors:
+        x.mul_(group.rank == 0)
+        assert group.broadcast(x) is x
+    assert group.counts["broadcast"] == len(TENSORS)
     group.counts.clear()
     received = [broadcast(values) for values in MESSAGES]
     broadcasts = group.counts["broadcast"]
@@ -49,6 +59,7 @@ def collectives(group: TPGroup) -> dict[str, object]:
     return {
         "shares_memory": group.shares_memory,
         "sums": sums,
+        "tensors": [x.tolist() for x in tensors],
         "gathered": None if gathered is None else [part.tolist() for part in gathered],
         "received": received,
         "broadcasts": broadcasts,
@@ -83,6 +94,7 @@ def test_collectives(size: int) -> None:
         assert [r["broadcasts"] for r in results] == [len(MESSAGES), len(MESSAGES) + 1]
         for result in results:
             assert result["sums"] == {dtype: [[total] * 3] * 2 for dtype in DTYPES}
+            assert result["tensors"] == [x.tolist() for x in TENSORS]
             assert result["received"] == [list(values) for values in MESSAGES]
     for transport in range(2):
         first, *others = [results[transport]["gathered"] for results in by_rank]
@@ -126,8 +138,10 @@ def test_group_of_one_makes_no_collective() -> None:
     assert gathered is not None
     assert gathered[0] is x
     assert group.broadcast_ints(np.array([1, 2])).tolist() == [1, 2]
+    assert group.broadcast(x) is x
     group.barrier()
     assert not group.counts
+    assert group.can_be_recorded
     group.close()
     group.close()
 
@@ -213,10 +227,3 @@ def test_killed_rank_fails_the_others_and_leaks_no_memory() -> None:
     group.close()
     assert mapped_memory() == []
     assert open_memory() == []
-
-
-@pytest.mark.parametrize(
-    ("device", "indexed"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")]
-)
-def test_indexed_device(device: str, indexed: str) -> None:
-    assert str(indexed_device(device)) == indexed

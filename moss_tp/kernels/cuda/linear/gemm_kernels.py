@@ -5,6 +5,8 @@ goes up, step by step, into one fp32 accumulator, whatever the shape of a tile. 
 one are computed as copies of it and not stored, and so are outputs.
 
 Offsets within a tile fit into 32 bits, which saves registers; where a tile begins may not.
+Addresses of stores are not clamped, so that the compiler sees neighbours and stores 16 bytes at
+once.
 """
 
 import triton.language as tl
@@ -15,10 +17,12 @@ from moss_tp.kernels.cuda.runtime.jit import jit, kernel
 
 @jit
 def _product(
-    weight: tl.tensor,
-    output: tl.tensor,  # (BLOCK_OUT,) where the tile's rows of `weight` begin
-    x: tl.tensor,
-    row: tl.tensor,  # (BLOCK_ROWS,) where those of x do
+    weight: tl.tensor,  # the tile's first row, (inputs,)
+    x: tl.tensor,  # likewise
+    last_output: tl.tensor,  # within the tile
+    last_row: tl.tensor,
+    inputs: tl.tensor,
+    x_stride: tl.tensor,
     start: tl.tensor,
     stop: tl.tensor,
     BLOCK_OUT: tl.constexpr,
@@ -29,6 +33,8 @@ def _product(
 ) -> tl.tensor:
     """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start` to `stop`."""
     k = tl.arange(0, BLOCK_K)
+    output = tl.minimum(tl.arange(0, BLOCK_OUT), last_output) * inputs
+    row = tl.minimum(tl.arange(0, BLOCK_ROWS), last_row) * x_stride
     total = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
     for at in range(start, stop, BLOCK_K):
         if IS_EVEN:
@@ -75,22 +81,21 @@ def gemm_kernel(
     first = tl.where(is_plain, tile * BLOCK_OUT, num_plain + (tile - num_plain_tiles) * BLOCK_OUT)
     count = tl.where(is_plain, num_plain, outputs) - first
     first_row = tl.program_id(0) * BLOCK_ROWS
-    output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
-    is_stored = (output < count)[:, None] & (row < rows - first_row)[None, :]
-    output, row = tl.minimum(output, count - 1), tl.minimum(row, rows - first_row - 1)
     weight += first.to(tl.int64) * inputs
     x += first_row.to(tl.int64) * x_stride
     total = _product(
-        weight, output * inputs, x, row * x_stride, 0, inputs,
+        weight, x, count - 1, rows - first_row - 1, inputs, x_stride, 0, inputs,
         BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_INTERPRETED,
     )  # fmt: skip
-    total += tl.load(bias + first + output).to(tl.float32)[:, None]
+    output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
+    total += tl.load(bias + first + output, output < count, 0.0).to(tl.float32)[:, None]
     out, stride, column = plain, plain_stride, first
     if tile >= num_plain_tiles:
         total = gelu_tanh(total)
         out, stride, column = gelu, gelu_stride, first - num_plain
     out += first_row.to(tl.int64) * stride + column
     at = output[:, None] + row[None, :] * stride
+    is_stored = (output < count)[:, None] & (row < rows - first_row)[None, :]
     tl.store(out + at, total.to(out.dtype.element_ty), is_stored)
 
 
@@ -113,15 +118,15 @@ def pieces_kernel(
     """One piece of K, for a tile of outputs."""
     first_row, first = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_OUT
     piece = tl.program_id(2)
-    output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
-    is_stored = (output < outputs - first)[:, None] & (row < rows - first_row)[None, :]
-    output, row = tl.minimum(output, outputs - first - 1), tl.minimum(row, rows - first_row - 1)
     weight += first.to(tl.int64) * inputs
     x += first_row.to(tl.int64) * x_stride
     start = piece * PIECE
     total = _product(
-        weight, output * inputs, x, row * x_stride, start, tl.minimum(start + PIECE, inputs),
+        weight, x, outputs - first - 1, rows - first_row - 1, inputs, x_stride,
+        start, tl.minimum(start + PIECE, inputs),
         BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_INTERPRETED,
     )  # fmt: skip
     pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first
+    output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
+    is_stored = (output < outputs - first)[:, None] & (row < rows - first_row)[None, :]
     tl.store(pieces + (output[:, None] + row[None, :] * outputs), total, is_stored)

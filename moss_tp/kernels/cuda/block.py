@@ -1,0 +1,164 @@
+"""A transformer block in two products, and blocks in sequence.
+
+    normed        = layer_norm(x)
+    qkv | mid     = normed @ [qkv_proj | fc_in]      GELU on the second
+    mid           = [attention(qkv) | gelu(fc_in)]
+    pieces        = mid @ [out_proj | fc_out]        over pieces of K
+    x             = sum of pieces + bias (+ x)       with the next block's layer_norm
+
+Each weight is read once. A chain's block is norm, product, rotation and cache, attention (twice
+where it is split), product: at most six launches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from moss_tp.kernels.base import BlockWeights, DenseWeight
+from moss_tp.kernels.cuda.attention.attend import attend
+from moss_tp.kernels.cuda.attention.cache import PagedCache
+from moss_tp.kernels.cuda.attention.partials import partials_bytes
+from moss_tp.kernels.cuda.attention.store import store_kv
+from moss_tp.kernels.cuda.linear.gemm import multiply, multiply_pieces
+from moss_tp.kernels.cuda.linear.norm import Norm, add_pieces, layer_norm
+from moss_tp.kernels.cuda.linear.tiles import piece_size
+from moss_tp.kernels.cuda.workspace import BlockShape, Workspace
+from moss_tp.kernels.device_plan import DevicePlan, StepLimits
+from moss_tp.kernels.rotary import Rotary
+
+
+class PackedBlock(NamedTuple):
+    """A block's weights as its kernels read them."""
+
+    norm_weight: Tensor  # (hidden,)
+    norm_bias: Tensor
+    first: Tensor  # (3 * width + inner, hidden): qkv_proj and fc_in
+    first_bias: Tensor
+    second: Tensor  # (hidden, width + inner): out_proj and fc_out
+    second_bias: Tensor
+
+    @classmethod
+    def of(cls, weights: BlockWeights) -> Self:
+        """Copies the weights, on their device. A caller that drops a block's own weights before it
+        packs the next has no more than one block twice."""
+        norm_weight, norm_bias = weights.norm
+        if norm_weight.is_cuda:
+            torch.cuda.empty_cache()  # of the weights of the block before, in other sizes
+        first = (weights.qkv.dense(), weights.fc_in.dense())
+        second = weights.out.concat_inputs(weights.fc_out).dense()
+        return cls(
+            norm_weight=norm_weight.detach(),
+            norm_bias=norm_bias.detach(),
+            first=torch.cat([weight.weight for weight in first]),
+            first_bias=torch.cat([bias_of(weight) for weight in first]),
+            second=second.weight.detach(),
+            second_bias=bias_of(second),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CudaBlock:
+    """See `BlockKernel`. A result is in the workspace, until the next call of any block."""
+
+    packed: PackedBlock
+    shape: BlockShape
+    eps: float
+    adds_residual: bool
+    workspace: Workspace
+
+    @classmethod
+    def pack(cls, weights: BlockWeights, workspace: Workspace) -> Self:
+        width = weights.qkv.outputs // 3
+        shape = BlockShape(
+            hidden=weights.qkv.inputs,
+            inner=weights.fc_in.outputs,
+            heads=width // weights.head_dim,
+            head_dim=weights.head_dim,
+        )
+        workspace.serve(shape)
+        packed = PackedBlock.of(weights)
+        return cls(packed, shape, weights.eps, weights.adds_residual, workspace)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All weights, in the order of PackedBlock."""
+        return tuple(self.packed)
+
+    def over(self, tensors: Sequence[Tensor]) -> Self:
+        """The same block with its weights in `tensors`, of the same shapes and dtypes."""
+        return replace(self, packed=PackedBlock(*tensors))
+
+    @property
+    def norm(self) -> Norm:
+        return (self.packed.norm_weight, self.packed.norm_bias, self.eps)
+
+    def __call__(self, x: Tensor, rotary: Rotary, cache: PagedCache, plan: DevicePlan) -> Tensor:
+        normed = self.normed(x)
+        pieces = self.pieces(normed, rotary, cache, plan)
+        return self.add_up(pieces, x)
+
+    def normed(self, x: Tensor) -> Tensor:
+        out = self.workspace.rows("normed", x, self.shape.hidden)
+        layer_norm(x, self.norm, out)
+        return out
+
+    def pieces(self, normed: Tensor, rotary: Rotary, cache: PagedCache, plan: DevicePlan) -> Tensor:
+        """`(pieces, T, hidden)` fp32, all of the block but for bias and residual."""
+        shape, workspace, rows = self.shape, self.workspace, len(normed)
+        qkv = workspace.rows("qkv", normed, 3 * shape.width)
+        mid = workspace.rows("mid", normed, shape.mid_stride)[:, : shape.mid]
+        multiply(normed, self.packed.first, self.packed.first_bias, qkv, mid[:, shape.width :])
+        heads = qkv.view(rows, 3, shape.heads, shape.head_dim)
+        store_kv(heads, rotary, cache, plan)
+        scale = shape.head_dim**-0.5
+        attend(heads, cache, plan, scale, mid[:, : shape.width], self._partials(normed, plan))
+        out = (shape.pieces, rows, shape.hidden)
+        pieces = workspace.take("pieces", out, normed, torch.float32)
+        multiply_pieces(mid, self.packed.second, pieces, piece_size(shape.mid, shape.hidden))
+        return pieces
+
+    def add_up(self, pieces: Tensor, x: Tensor, following: Self | None = None) -> Tensor:
+        """The block's result for its input x. Also norms it for the block that follows."""
+        out = self.workspace.rows("x", x, self.shape.hidden)
+        residual = x if self.adds_residual else None
+        norm = normed = None
+        if following is not None:
+            norm = following.norm
+            normed = self.workspace.rows("normed", x, self.shape.hidden)
+        add_pieces(pieces, self.packed.second_bias, residual, out, norm, normed)
+        return out
+
+    def _partials(self, like: Tensor, plan: DevicePlan) -> Tensor:
+        limits = StepLimits(
+            max_rows=plan.num_rows,
+            max_seqs=len(plan.block_tables),
+            max_logit_rows=0,
+            max_short_tiles=len(plan.short_tiles),
+            max_context=plan.max_context,
+        )
+        size = partials_bytes(limits, self.shape.heads, self.shape.head_dim)
+        return self.workspace.take("partials", (size // 4,), like, torch.float32)
+
+
+class CudaChain:
+    """Blocks in sequence, each ended together with the norm of the next. See `ChainKernel`."""
+
+    def __init__(self, blocks: Sequence[CudaBlock]) -> None:
+        self._blocks = tuple(blocks)
+
+    def __call__(
+        self, x: Tensor, rotary: Rotary, layers: Sequence[PagedCache], plan: DevicePlan
+    ) -> Tensor:
+        normed = self._blocks[0].normed(x)
+        followers = (*self._blocks[1:], None)
+        for block, following, cache in zip(self._blocks, followers, layers, strict=True):
+            pieces = block.pieces(normed, rotary, cache, plan)
+            x = block.add_up(pieces, x, following)
+        return x
+
+
+def bias_of(weight: DenseWeight) -> Tensor:
+    """The weight's bias; zeros where it has none, which change no sum."""
+    return weight.weight.new_zeros(weight.outputs) if weight.bias is None else weight.bias.detach()

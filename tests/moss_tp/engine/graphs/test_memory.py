@@ -1,0 +1,152 @@
+"""What a step takes is never more than what was reserved for the largest one."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moss_tp.accelerator.eager import EagerAccelerator
+from moss_tp.engine.graphs.buckets import bucket_rows
+from moss_tp.engine.graphs.graph_runner import GraphRunner
+from moss_tp.engine.graphs.limits import step_limits
+from moss_tp.engine.graphs.memory import largest_steps
+from moss_tp.engine_config import EngineConfig
+from moss_tp.errors import StepMemoryError
+from moss_tp.kernels.cuda.workspace import BlockShape, HeadShape, Workspace
+from moss_tp.kernels.device_plan import StepLimits
+from tests.moss_tp.engine.graphs.runner_steps import Row, launch, open_runner, read
+from tests.support.tiny_moss import make_checkpoint
+
+MAX_ROWS, MAX_SEQS, NUM_DRAFTS, CONTEXT = 48, 4, 7, 64
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphRunner]:
+    model = str(make_checkpoint(tmp_path_factory.mktemp("memory") / "model", head_dim=16))
+    yield open_runner(
+        model,
+        EagerAccelerator(),
+        max_num_batched_tokens=MAX_ROWS,
+        max_num_seqs=MAX_SEQS,
+        num_speculative_tokens=NUM_DRAFTS,
+    )
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> list[Row]:
+    """Anything that a scheduler may choose: long and short contexts, chunks, drafted rows."""
+    left, rows = MAX_ROWS, []
+    for number in range(draw(st.integers(1, MAX_SEQS))):
+        count = draw(st.one_of(st.just(1), st.just(1 + NUM_DRAFTS), st.integers(1, MAX_ROWS)))
+        count = min(count, left)
+        if not count:
+            break
+        left -= count
+        before = draw(
+            st.one_of(st.just(0), st.just(CONTEXT - count), st.integers(0, CONTEXT - count))
+        )
+        logits = draw(st.integers(0, min(count, 1 + NUM_DRAFTS)))
+        rows.append(Row(number, [number] * count, before, logits))
+    return rows
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows=steps())
+def test_no_step_takes_more_than_is_reserved(runner: GraphRunner, rows: list[Row]) -> None:
+    """The kernels' memory refuses to grow, so a step that needs more raises StepMemoryError."""
+    assert len(read(launch(runner, *rows))) == sum(row.num_logits for row in rows)
+
+
+def test_a_step_beyond_the_limits_is_refused(runner: GraphRunner) -> None:
+    """Else the test above would show nothing."""
+    memory = runner.model.kernels.memory
+    assert memory is not None
+    memory.reserve(StepLimits(8, 1, 8, 1, CONTEXT), runner.group.device)
+    with pytest.raises(StepMemoryError):
+        read(launch(runner, Row(0, [0] * 40)))
+    memory.reserve(step_limits(runner.engine), runner.group.device)
+    assert len(read(launch(runner, Row(0, [0] * 40)))) == 1
+
+
+# The published model, on one rank.
+MOSS = BlockShape(hidden=6144, inner=4 * 6144, heads=24, head_dim=256)
+MOSS_HEAD = HeadShape(hidden=6144, vocab=107_008)
+
+
+def moss_bytes(limits: StepLimits) -> int:
+    workspace = Workspace(torch.float16)
+    workspace.serve(MOSS)
+    workspace.serve(MOSS_HEAD)
+    return workspace.bytes(limits)
+
+
+def test_64_sequences_of_8_drafted_rows_and_2048_tokens_are_within_the_limits() -> None:
+    config = EngineConfig("m", device="cuda", max_model_len=2048)
+    limits = step_limits(config)
+    drafted = StepLimits(64 * 8, 64, 64 * 8, 64, 2048)
+    assert moss_bytes(drafted) <= moss_bytes(limits) < 2 << 30
+    assert bucket_rows(limits)[-1] == 64 * 8
+
+
+@given(
+    rows=st.integers(1, 4096),
+    seqs=st.integers(1, 256),
+    drafts=st.integers(0, 20),
+    context=st.integers(2, 4096),
+    share=st.floats(0, 1),
+)
+def test_a_smaller_step_needs_no_more(
+    rows: int, seqs: int, drafts: int, context: int, share: float
+) -> None:
+    config = EngineConfig(
+        "m",
+        max_model_len=context,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=max(rows, seqs),
+        num_speculative_tokens=drafts,
+    )
+    limits = step_limits(config)
+
+    def part(count: int) -> int:
+        return max(1, int(count * share))
+
+    smaller = StepLimits(
+        max_rows=part(limits.max_rows),
+        max_seqs=part(limits.max_seqs),
+        max_logit_rows=part(limits.max_logit_rows),
+        max_short_tiles=part(limits.max_short_tiles),
+        max_context=part(limits.max_context),
+    )
+    assert moss_bytes(smaller) <= moss_bytes(limits)
+
+
+@given(
+    rows=st.integers(1, 2000),
+    seqs=st.integers(1, 100),
+    drafts=st.integers(0, 15),
+    context=st.integers(2, 2048),
+)
+def test_profiling_runs_steps_of_the_largest_size(
+    rows: int, seqs: int, drafts: int, context: int
+) -> None:
+    config = EngineConfig(
+        "m",
+        max_model_len=context,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=max(rows, seqs),
+        num_speculative_tokens=drafts,
+    )
+    limits = step_limits(config)
+    batches = largest_steps(config)
+    possible = min(limits.max_rows, seqs * context)
+    assert max(len(batch.token_ids) for batch in batches) == possible
+    logits = max(int(batch.num_logits.sum()) for batch in batches)
+    assert logits == min(limits.max_logit_rows, seqs * min(context, 1 + drafts))
+    for batch in batches:
+        assert len(batch.query_lens) <= seqs
+        assert batch.positions.min() >= 0
+        assert not batch.block_tables.any()
