@@ -4,6 +4,7 @@ All bundles are on one node (STRICT_PACK): ranks exchange a tensor in every bloc
 It does not depend on the engine and starts no rank.
 """
 
+import os
 from dataclasses import dataclass
 
 import ray
@@ -76,12 +77,19 @@ class Placement:
         ids = ray.remote(_gpu_ids).options(
             num_cpus=0, num_gpus=1, scheduling_strategy=self.strategy(0)
         )
-        return f"cuda:{ray.get(ids.remote())[0]}"
+        return f"cuda:{_own_index(ray.get(ids.remote())[0])}"
 
     def release(self) -> None:
         if self.is_owned:
             remove_placement_group(self.group)
 
 
-def _gpu_ids() -> list[int]:
-    return [int(gpu) for gpu in ray.get_gpu_ids()]
+def _gpu_ids() -> list[str]:
+    return [str(gpu) for gpu in ray.get_gpu_ids()]
+
+
+def _own_index(gpu: str) -> int:
+    """The number that this process gives the GPU that Ray calls `gpu`, by its place among those
+    that the process was started with, if it was not with all."""
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return visible.index(gpu) if gpu in visible else int(gpu)

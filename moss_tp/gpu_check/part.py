@@ -26,7 +26,7 @@ PARTS = (
     Part("hangs", "a kernel that never ends is noticed", 30),
     Part("speed", "decode and prefill of 16.7 B parameters in fp16", 80, ("limits",)),
     Part("memory", "memory of the process at 2,048 tokens", 30),
-    Part("peers", "cuBLAS and torch's attention at the same work", 30),
+    Part("peers", "cuBLAS and torch's attention at the same work", 30, ("limits",)),
     Part("offload", "weights streamed from pinned host memory", 50, ("limits",)),
 )
 

@@ -1,6 +1,7 @@
 """A figure beside its limit and its bar, on one line."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 
@@ -48,6 +49,6 @@ def broken(name: str, reason: str) -> Verdict:
 
 
 def _number(value: float) -> str:
-    if value == int(value) and abs(value) < 1e7:
+    if isfinite(value) and value == int(value) and abs(value) < 1e7:
         return f"{int(value):,}"
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

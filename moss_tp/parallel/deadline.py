@@ -8,7 +8,8 @@ destructor for a collective that another thread is in.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from threading import Thread
 from typing import TypeVar
 
@@ -52,22 +53,30 @@ def poll(seconds: float, what: str, is_done: Callable[[], bool]) -> None:
         time.sleep(_POLL_S)
 
 
-def end(backends: list[Backend], seconds: float = CLOSE_S) -> None:
-    """Ends backends to which `backends` holds the caller's last references, and empties the list.
+def end(
+    backends: list[Backend], drops: Sequence[Callable[[], None]] = (), seconds: float = CLOSE_S
+) -> None:
+    """Ends backends to which `backends` holds the caller's last references, and empties the list;
+    calls `drops` meanwhile, which let go of what a backend waits for.
 
     Takes no longer than `seconds`, whatever peers and devices do. What has not ended by then goes
     on in the background and ends with the process.
     """
-    threads = []
+    threads = [_started(drop) for drop in drops]
     while backends:
         held = [backends.pop()]  # the thread drops it: the destructor is what may hang
-        threads.append(Thread(target=_end, args=(held,), name="moss-end", daemon=True))
-        threads[-1].start()
+        threads.append(_started(partial(_end, held)))
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     if any(thread.is_alive() for thread in threads):
         logger.warning("a backend has not ended within %g s: left behind", seconds)
+
+
+def _started(work: Callable[[], None]) -> Thread:
+    thread = Thread(target=work, name="moss-end", daemon=True)
+    thread.start()
+    return thread
 
 
 def _end(held: list[Backend]) -> None:

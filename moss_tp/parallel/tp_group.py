@@ -75,6 +75,7 @@ class TPGroup:
         self._sum = OrderedSum(data, size)
         self._store = store  # NCCL reads it as long as the group lives
         self._shared = shared
+        self._drops: list[Callable[[], None]] = []
 
     @property
     def shares_memory(self) -> bool:
@@ -214,18 +215,24 @@ class TPGroup:
         elif self._control is not None:
             self._run_backend("barrier", self._control.barrier)
 
+    def before_close(self, drop: Callable[[], None]) -> None:
+        """Has `close` call `drop`, in any thread: what drops CUDA graphs that hold collectives of
+        this group. NCCL does not end before they are gone."""
+        self._drops.append(drop)
+
     def close(self) -> None:
         """Leaves the group: the peers' next collective fails. Idempotent.
 
         Takes seconds at most: it waits neither for the peers nor for the device, which may both be
-        stuck. CUDA graphs with collectives of this group have to be dropped before.
+        stuck.
         """
         if self._shared is not None:
             self._shared.close()
+        drop, self._drops = self._drops, []
         held = list({id(one): one for one in (self._data, self._control) if one}.values())
         self._sum = OrderedSum(None, self.size)
         self._control = self._data = self._shared = None
-        end(held)
+        end(held, drop)
         self._store = None
 
     def _connect(self, timeout_s: float) -> None:

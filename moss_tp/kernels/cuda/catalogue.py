@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+import torch
+
+from moss_tp.kernels.cuda.linear import specs as linear
 from moss_tp.kernels.cuda.runtime import read, spin
 from moss_tp.kernels.cuda.runtime.spec import KernelSpec
 
@@ -10,5 +13,7 @@ NAME = f"{__name__}:specs"
 
 def specs(dtype: str, head_dim: int, cc: int) -> Iterator[KernelSpec]:
     """See `runtime.cubins.Catalogue`."""
+    chosen: torch.dtype = getattr(torch, dtype)
+    yield from linear.specs(chosen, head_dim, cc)
     yield from read.specs()
     yield from spin.specs()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Ray accepts a made-up number of GPUs. A driver sees all of them, an actor only its own.
+# Ray accepts made-up GPUs. A driver sees all of them, numbered from 0, an actor only its own.
 SCRIPT = """
 import tempfile
 import ray
@@ -21,7 +21,10 @@ ray.init(
 placement = Placement.current_or_new(2, "cuda")
 options = {**rank_options("cuda"), "scheduling_strategy": placement.strategy(1)}
 (other,) = ray.get(ray.remote(own).options(**options).remote())
-assert placement.own_device("cuda") in {"cuda:0", "cuda:1", "cuda:2"} - {f"cuda:{other}"}
+gpus = [4, 6, 7]
+assert other in gpus
+others = {f"cuda:{index}" for index, gpu in enumerate(gpus) if gpu != other}
+assert placement.own_device("cuda") in others
 assert placement.own_device("cpu") == "cpu"
 placement.release()
 ray.shutdown()
@@ -36,6 +39,11 @@ def test_each_rank_has_a_gpu_of_its_own() -> None:
         text=True,
         timeout=200,
         cwd=Path(__file__).parents[3],
-        env={**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
+        env={
+            **os.environ,
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "CUDA_VISIBLE_DEVICES": "4,6,7",
+        },
     )
     assert shown.stdout == "held\n", shown.stderr

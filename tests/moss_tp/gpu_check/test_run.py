@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import psutil
@@ -68,6 +69,7 @@ def test_parts_come_in_order_with_what_they_need() -> None:
         (Verdict("a", 3, bar=0, sense="at most", note="x"), False, "a: 3 | at most 0: MISS (x)"),
         (Verdict("a", 0, bar=0, sense="at most"), True, "a: 0 | at most 0: pass"),
         (Verdict("a", 1234567.8, "GB/s"), True, "a: 1,234,568 GB/s"),
+        (Verdict("a", inf, bar=0.1, sense="at most"), False, "a: inf | at most 0.1: MISS"),
         (broken("a", "gone"), False, "a: 0 | at least 1: MISS (gone)"),
     ],
 )  # fmt: skip

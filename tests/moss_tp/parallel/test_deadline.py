@@ -75,6 +75,24 @@ def test_a_destructor_that_hangs_is_left_behind() -> None:
     may_end.set()
 
 
+def test_what_a_backend_waits_for_is_dropped_meanwhile() -> None:
+    """NCCL waits for the graphs that it was recorded in."""
+    backend = Backend(hangs=True)
+    start = time.monotonic()
+    end([backend], [backend.may_end.set], seconds=5)
+    assert time.monotonic() - start < 1
+
+
+def test_closing_a_group_drops_its_graphs_once() -> None:
+    group, graphs, calls = TPGroup.single("cpu"), {1: object()}, []
+    group.before_close(graphs.clear)
+    group.before_close(lambda: calls.append(1))
+    group.close()
+    group.close()
+    assert graphs == {}
+    assert calls == [1]
+
+
 def test_work_within_its_time() -> None:
     assert within(5, "adding", lambda: 1 + 1) == 2
     with pytest.raises(ZeroDivisionError):
@@ -97,7 +115,7 @@ def test_closing_does_not_wait_for_a_collective_with_a_hanging_peer(
     stuck_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread of rank 0 is in a collective that rank 1 never enters; gloo would wait."""
-    monkeypatch.setattr(deadline.end, "__defaults__", (0.3,))
+    monkeypatch.setattr(deadline.end, "__defaults__", ((), 0.3))
     collectives: dict[str, Callable[[TPGroup], object]] = {
         "all_reduce": lambda group: group.all_reduce(torch.ones(3)),
         "gather": lambda group: group.gather(torch.ones(3)),

@@ -65,20 +65,19 @@ def num_pieces(inputs: int, outputs: int) -> int:
 
 
 def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capability: int) -> Tile:
-    """`capability` is 80 for sm_80. Narrow where wide tiles would leave multiprocessors idle."""
+    """`capability` is 80 for sm_80. Small where large tiles would leave multiprocessors idle."""
     table = _table(dtype, capability)
     tile = table[next((limit for limit in table if rows <= limit), 0)]
     num_programs = -(-outputs // 128) * -(-rows // tile.rows) * pieces
     if tile.outputs == 128 and num_programs < BUSY // 4 and tile.rows <= 128:
-        return replace(tile, outputs=64, warps=4)
+        return replace(tile, outputs=64, rows=64, warps=4)
     return tile
 
 
 def row_buckets(dtype: torch.dtype, capability: int) -> tuple[int, ...]:
-    """A number of rows for each tile of the table, ascending."""
-    table = _table(dtype, capability)
-    limits = [limit for limit in table if limit]
-    return (*limits, limits[-1] + 1)
+    """Where the choice of a tile may change: the fewest and the most rows of each."""
+    limits = [limit for limit in _table(dtype, capability) if limit]
+    return tuple(sorted({1, *limits, *(limit + 1 for limit in limits)}))
 
 
 def _table(dtype: torch.dtype, capability: int) -> dict[int, Tile]:

@@ -159,4 +159,4 @@ def test_hopper_s_tiles_all_have_its_instruction() -> None:
             tile: Tile = choose_tile(rows, outputs, 1, torch.float16, 90)
             assert tile.outputs % (16 * tile.warps) == 0
             assert tile.warps % 4 == 0
-            assert tile.rows >= min(rows, 128)
+            assert tile.rows >= min(rows, 64)

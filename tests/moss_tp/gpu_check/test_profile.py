@@ -1,0 +1,36 @@
+"""What a profiler's trace says about steps, on a trace made by hand."""
+
+from typing import Any
+
+from moss_tp.gpu_check.parts import profile
+
+
+def event(name: str, category: str, start: float, duration: float) -> dict[str, Any]:
+    return {"ph": "X", "name": name, "cat": category, "ts": start, "dur": duration}
+
+
+def trace(num_steps: int) -> dict[str, Any]:
+    """A step of 1,000 µs: a copy in, 3 kernels with gaps of 5, a copy out, 40 µs of nothing."""
+    events = [{"ph": "M", "name": "thread"}, event("cpu work", "cpu_op", 0, 10_000)]
+    for step in range(num_steps):
+        start = 1000.0 * step
+        events.append(event("Memcpy HtoD (Pinned -> Device)", "gpu_memcpy", start, 10))
+        events += [event(f"k{i % 2}", "kernel", start + 10 + 305 * i, 300) for i in range(3)]
+        events.append(event("Memcpy DtoH (Device -> Pinned)", "gpu_memcpy", start + 920, 30))
+    return {"traceEvents": events[::-1]}
+
+
+def test_steps_and_what_is_between_them() -> None:
+    events = profile.events_of(trace(5))
+    steps = profile.steps_of(events)
+    assert len(events) == 25 and len(steps) == 3  # the first and the last may be cut
+    assert profile.launches(steps) == 3
+    # From 920 to 1010, less the copies of 30 and 10.
+    assert profile.idle_us(steps) == 50
+    flat = [event for step in steps for event in step]
+    times = {line["name"]: (line["us"], line["calls"]) for line in profile.times(flat, len(steps))}
+    assert times["k0"] == (600, 2) and times["k1"] == (300, 1)
+
+
+def test_nothing_is_profiled_without_a_gpu() -> None:
+    assert profile.steps_of([]) == [] and profile.launches([]) == 0 and profile.idle_us([]) == 0
