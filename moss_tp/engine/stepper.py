@@ -115,13 +115,18 @@ class Stepper:
         self._executor.close()
 
     def _schedule(self) -> list[Chunk]:
-        if not self._in_flight:
+        if self._max_in_flight == 1:
             return self._scheduler.schedule()
-        last = self._in_flight[-1].chunks
-        num_decodes = sum(chunk.is_sampled for chunk in last)
-        if self._pace.should_draft(num_decodes, sum(chunk.num_known for chunk in last)):
-            return []
-        return self._scheduler.schedule_behind(last)
+        if self._pace.should_draft(len(self._scheduler.running)):
+            return [] if self._in_flight else self._schedule_with_drafts()
+        if self._in_flight:
+            return self._scheduler.schedule_behind(self._in_flight[-1].chunks)
+        return self._scheduler.schedule(may_draft=False)
+
+    def _schedule_with_drafts(self) -> list[Chunk]:
+        chunks = self._scheduler.schedule()
+        self._pace.note_outlook(outlook_of(chunks))
+        return chunks
 
     def _submit(self, chunks: list[Chunk], is_beside: bool) -> None:
         batch = Batch.of(chunks, self._block_size)
@@ -130,7 +135,7 @@ class Stepper:
             raise EngineDeadError("the engine is closed")
         sample = self._executor.submit(batch, rows).result
         if self._max_in_flight > 1:
-            self._note_start(chunks)
+            self._note_start()
         elif is_beside or self._has_ranks:
             sample = self._thread.submit(sample).result
         self._in_flight.append(InFlight(chunks, sample, self._clock()))
@@ -146,11 +151,9 @@ class Stepper:
         self._ended_at = None
         return EndedStep(chunks, too_large=self._scheduler.roll_back(chunks))
 
-    def _note_start(self, chunks: list[Chunk]) -> None:
-        if self._in_flight:
-            return
-        self._pace.note_outlook(outlook_of(chunks))
-        if self._ended_at is not None:
+    def _note_start(self) -> None:
+        """The device waited, if nothing was in flight."""
+        if not self._in_flight and self._ended_at is not None:
             self._pace.note_gap(self._clock() - self._ended_at)
 
     def _note_end(self, step: InFlight) -> None:

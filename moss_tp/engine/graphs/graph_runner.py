@@ -67,6 +67,7 @@ class GraphRunner:
         self._block = torch.zeros(self._layout.num_ints, dtype=torch.int32, device=group.device)
         self._device_step: DeviceStep | None = None
         self._graphs: dict[int, Graph] = {}
+        group.before_close(lambda: self._graphs.clear())
         self._slots: list[StepSlot] = []
         self._num_launched = 0
         self._num_in_flight = 0

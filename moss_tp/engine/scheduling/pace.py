@@ -52,17 +52,17 @@ class Pace:
         self._num_behind += 1
         return self._num_behind >= PROBE_STEPS
 
-    def should_draft(self, num_decodes: int, num_rows: int) -> bool:
+    def should_draft(self, num_decodes: int) -> bool:
         """Whether to wait for the ids of a step and draft, rather than to go one ahead of it.
 
-        The next step has `num_decodes` decodes, and `num_rows` rows without drafts.
+        The next step has about `num_decodes` rows without drafts.
         """
         if self._num_expected <= 0 or not num_decodes:
             return False
         if len(self._gaps) < MIN_TIMES or len(self._steps) < MIN_TIMES:
             return True  # else neither would ever be measured
         num_drafted = self._num_drafted * num_decodes
-        rows_cost = 1 + self._row_cost * (num_rows - 1)
+        rows_cost = 1 + self._row_cost * (num_decodes - 1)
         time = 1 + self._row_cost * num_drafted / rows_cost + median(self._gaps) / self._step_s
         return 1 + self._num_expected > time
 

@@ -84,13 +84,13 @@ class Scheduler:
             self.abort(seq)
         return expired
 
-    def schedule(self) -> list[Chunk]:
+    def schedule(self, may_draft: bool = True) -> list[Chunk]:
         """The chunks of the next step, decodes first; at least one whenever there is work."""
         num_running = len(self.running)
         self._grow_running()
         # After a preemption nothing is admitted: the preempted sequence would take its blocks back.
         decodes, prefills = self._next_chunks(can_admit=len(self.running) == num_running)
-        if not self._limits.is_reduced:
+        if may_draft and not self._limits.is_reduced:
             num_rows = len(decodes) + sum(chunk.num_known for chunk in prefills)
             decodes = list(self._drafting.extend(decodes, num_rows, self._limits.tokens))
         return [*decodes, *prefills]
@@ -175,7 +175,9 @@ class Scheduler:
         for queue in (self.running, list(self.waiting)):
             assert queue == sorted(queue, key=rank_of), "not in order of rank"
         for seq in self.running:
-            table_len = len(seq.block_table)
+            table_len, num_hashed = len(seq.block_table), len(seq.block_hashes)
+            num_known = seq.num_tokens - seq.is_pending
+            assert num_hashed * self.block_manager.block_size <= num_known, "a guess is hashed"
             assert seq.num_uncomputed > 0, f"{seq.request_id} runs with nothing to compute"
             assert table_len >= self.block_manager.num_needed(seq.num_computed)
         for seq in self.waiting:

@@ -20,7 +20,7 @@ from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.kv_cache import KVCache
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
-from tests.support.device_plans import device_plan
+from tests.support.devices.device_plans import device_plan
 from tests.support.run_distributed import run_distributed
 from tests.support.tiny_moss import VOCAB_SIZE, make_checkpoint
 
@@ -62,12 +62,12 @@ class Steps:
         return cls(model, KVCache.allocate(config, group, 3, BLOCK_SIZE, dtype, cache))
 
     def run(self, start: int, stop: int) -> Tensor | None:
-        """Logits of the last row, or of all rows of a step with several."""
+        """Logits of all rows of a step."""
         ids, plan = IDS[start:stop], plan_of(start, stop)
         rows = torch.arange(stop - start)
         if self.model.kernels.memory is None:
-            return self.model(ids, plan, rows, self.kv)
-        return self.model(ids.int(), self.device_plan(start, stop), rows.int(), self.kv)
+            return self.model.forward(ids, plan, rows, self.kv)
+        return self.model.forward(ids.int(), self.device_plan(start, stop), rows.int(), self.kv)
 
     def device_plan(self, start: int, stop: int) -> DevicePlan:
         return device_plan(plan_of(start, stop))

@@ -50,7 +50,7 @@ def _pieces(tile: Tile, piece: int, dtype: torch.dtype) -> KernelSpec:
 def _product(
     function: object, tile: Tile, signature: dict[str, str], constants: dict[str, int]
 ) -> KernelSpec:
-    size = f"{tile.outputs}x{tile.rows}x{tile.depth}"
+    size = f"{tile.outputs}x{tile.rows}x{tile.depth} in {tile.stages} stages"
     piece = f" of {constants['PIECE']}" if "PIECE" in constants else ""
     return KernelSpec(
         name=f"{getattr(function, '__name__', function)} {size}{piece}",

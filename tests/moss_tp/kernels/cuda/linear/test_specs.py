@@ -38,7 +38,7 @@ class Recorder:
 class OnDevice(torch.Tensor):
     """A tensor without memory that says it is on a GPU."""
 
-    is_cuda = True  # type: ignore[assignment]
+    is_cuda = True
 
 
 def empty(*shape: int, dtype: torch.dtype) -> Tensor:
