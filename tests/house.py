@@ -45,9 +45,11 @@ ROOMS: dict[str, set[str]] = {
     "moss_tp/kernels/cuda/runtime": {"moss_tp"},
     "moss_tp/kernels/cuda/linear": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/attention": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
+    "moss_tp/kernels/cuda/sampling/packing": {"moss_tp", "moss_tp/sampling"},
     "moss_tp/kernels/cuda/sampling": {
         "moss_tp",
         "moss_tp/kernels/cuda/runtime",
+        "moss_tp/kernels/cuda/sampling/packing",
         "moss_tp/sampling",
     },
     "moss_tp/kernels/cuda": {
