@@ -138,7 +138,8 @@ class GraphRunner:
 
     def _record(self, size: StepSize) -> Graph:
         work = self._work(size)
-        self._gpu.compute.launch(work)  # compiles kernels, which a recording cannot
+        self._gpu.compute.launch(work)  # compiles kernels and connects ranks: a recording cannot
+        self._wait()
         self.group.barrier()
         return self._gpu.graph(work)
 
