@@ -38,11 +38,11 @@ _HOPPER = {
     512: Tile(128, 128, 64, warps=8, stages=3),
     0: Tile(128, 256, 64, warps=8, stages=4),
 }
-# At most 99 KiB of shared memory, for sm_86; on sm_80 two programs share a multiprocessor.
+# At most 99 KiB of shared memory, for sm_86. Deeper tiles spill there with Triton 3.6.
 _AMPERE = {
     16: Tile(64, 16, 128, warps=4, stages=4),
-    32: Tile(64, 32, 128, warps=4, stages=4),
-    64: Tile(64, 64, 64, warps=4, stages=4),
+    32: Tile(64, 32, 64, warps=4, stages=5),
+    64: Tile(128, 64, 64, warps=8, stages=3),
     512: Tile(128, 128, 32, warps=8, stages=4),
     0: Tile(128, 256, 32, warps=8, stages=4),
 }
