@@ -60,7 +60,7 @@ class OrderedSum:
         if x.numel() == 0:
             return
         flat = x.reshape(-1)  # a copy where `x` has gaps
-        if self._size == 2:
+        if self._size <= 2:
             self._backend.allreduce([flat], on_current_stream(dist.AllreduceOptions())).wait()
         elif flat.nbytes <= ONE_SHOT_BYTES:
             self._one_shot(flat, self._taker(x.device))

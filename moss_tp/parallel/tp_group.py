@@ -164,7 +164,8 @@ class TPGroup:
         elif x.dtype in SUMMED_DTYPES and self._backend_of(x) is self._data:
             self._run("all_reduce", self._sum, x)
         else:
-            self._run_backend("all_reduce", self._backend_of(x).allreduce, [x])
+            options = on_current_stream(dist.AllreduceOptions())
+            self._run_backend("all_reduce", self._backend_of(x).allreduce, [x], options)
         return x
 
     def gather(self, x: Tensor) -> list[Tensor] | None:
