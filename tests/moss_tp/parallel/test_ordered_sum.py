@@ -46,7 +46,7 @@ def check_sums(size: int, *, is_reserved: bool = False) -> None:
 
 
 def backends_own(self: OrderedSum, x: Tensor) -> None:
-    self._backend.allreduce([x], dist.AllreduceOptions()).wait()
+    self.backend.allreduce([x], dist.AllreduceOptions()).wait()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
