@@ -139,7 +139,7 @@ class GraphRunner:
 
     def _record(self, shape: StepShape) -> Graph:
         work = self._work(shape)
-        self._gpu.compute.launch(work)  # compiles kernels, which a recording cannot
+        self._gpu.compute.launch(work)  # compiles kernels and connects ranks, unlike a recording
         self._wait()  # recording may wait for the device, and that for a rank that is gone
         self.group.barrier()
         return self._gpu.graph(work)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moss_tp.kernels.cuda.sampling import outputs
-from moss_tp.kernels.cuda.sampling.block import BlockLayout, SamplingInputs
-from moss_tp.kernels.cuda.sampling.encode import Encoder
-from moss_tp.kernels.cuda.sampling.outputs import SamplerOutputs
-from moss_tp.kernels.cuda.sampling.penalty_slots import PenaltySlots
+from moss_tp.kernels.cuda.sampling.packing import outputs
+from moss_tp.kernels.cuda.sampling.packing.block import BlockLayout, SamplingInputs
+from moss_tp.kernels.cuda.sampling.packing.encode import Encoder
+from moss_tp.kernels.cuda.sampling.packing.outputs import SamplerOutputs
+from moss_tp.kernels.cuda.sampling.packing.penalty_slots import PenaltySlots
 from moss_tp.kernels.cuda.sampling.sample import sample
 from moss_tp.kernels.cuda.sampling.workspace import ONE_OUTPUT, SEEN, SamplerScratch, SamplerState
 from moss_tp.sampling.row import SampledToken, SamplingRow

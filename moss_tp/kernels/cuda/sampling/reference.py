@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.cuda.sampling import block as b
-from moss_tp.kernels.cuda.sampling.block import Kind, SamplingInputs
-from moss_tp.kernels.cuda.sampling.outputs import SamplerOutputs
+from moss_tp.kernels.cuda.sampling.packing import block as b
+from moss_tp.kernels.cuda.sampling.packing.block import Kind, SamplingInputs
+from moss_tp.kernels.cuda.sampling.packing.outputs import SamplerOutputs
 from moss_tp.kernels.cuda.sampling.reference_scores import append, process
 from moss_tp.kernels.cuda.sampling.workspace import MAX_BEST, SamplerState
 from moss_tp.sampling_params import MAX_LOGPROBS

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.cuda.sampling import block as b
-from moss_tp.kernels.cuda.sampling.block import Kind, SamplingInputs
 from moss_tp.kernels.cuda.sampling.ids import resolve
+from moss_tp.kernels.cuda.sampling.packing import block as b
+from moss_tp.kernels.cuda.sampling.packing.block import Kind, SamplingInputs
 from moss_tp.kernels.cuda.sampling.workspace import ONE_OUTPUT, SEEN, SamplerState
 
 

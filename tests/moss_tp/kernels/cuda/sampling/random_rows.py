@@ -86,8 +86,12 @@ def drafted_rows(row: SamplingRow, drafted: Sequence[int]) -> list[SamplingRow]:
 
 
 def make_sampler(case: Case) -> DeviceSampler:
+    """Its intermediate results and outputs are poisoned: NaN, and ids that no vocabulary has."""
     rows, vocab_size = case.logits.shape
-    return DeviceSampler(vocab_size, rows, rows, torch.device("cpu"), lambda work: work())
+    sampler = DeviceSampler(vocab_size, rows, rows, torch.device("cpu"), lambda work: work())
+    for tensor in (sampler.outputs, *vars(sampler._scratch).values()):
+        tensor.view(torch.uint8).fill_(0xFF)
+    return sampler
 
 
 def sample_on_device(sampler: DeviceSampler, case: Case) -> list[SampledToken]:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp.kernels.cuda.sampling.device_sampler import DeviceSampler
-from moss_tp.kernels.cuda.sampling.penalty_slots import PenaltySlots
+from moss_tp.kernels.cuda.sampling.packing.penalty_slots import PenaltySlots
 from moss_tp.kernels.cuda.sampling.workspace import ONE_OUTPUT, SEEN
 from moss_tp.sampling.row import SamplingRow
 from moss_tp.sampling.token_history import TokenCounts, TokenHistory
@@ -54,6 +54,7 @@ def slot_of(sampler: DeviceSampler, history: TokenHistory) -> int:
 
 
 @given(steps)
+@settings(deadline=None, max_examples=60)
 def test_counts_follow_the_histories(steps: list[tuple[set[int], str]]) -> None:
     """Sequences come and go, more than there are slots; ids are accepted by ones and threes."""
     sampler = make_sampler()

@@ -5,7 +5,7 @@ a step, filled from its history; from then on, steps append what has been sample
 id may still be pending: only the device knows it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary, finalize
 
@@ -46,23 +46,29 @@ class PenaltySlots:
     def num_free(self) -> int:
         return len(self._free)
 
-    def update(self, rows: Iterable[SamplingRow]) -> SlotChanges:
+    def update(self, rows: Sequence[SamplingRow]) -> SlotChanges:
         """What the step of `rows` changes; to be called once for each step, in order.
 
         Raises RuntimeError when the step has more sequences with penalties than there are slots.
         """
         self._step += 1
         changes = SlotChanges()
-        for i, row in enumerate(rows):
-            if row.history is None:
-                changes.slots.append(-1)
-                continue
-            slot = self._slots.get(row.history) or self._take_slot(row.history)
-            if slot.last_step < self._step:  # the first of the sequence's rows
+        first_rows: dict[TokenHistory, SamplingRow] = {}
+        for row in rows:
+            if row.history is not None:
+                first_rows.setdefault(row.history, row)
+        for history in first_rows:  # all of them, before one is in want of a slot
+            if (slot := self._slots.get(history)) is not None:
                 slot.last_step = self._step
-                self._count(slot, row.history, row.position - len(row.drafted), changes)
-            slot.last_row = i
-            changes.slots.append(slot.index)
+        for history, row in first_rows.items():
+            slot = self._slots.get(history) or self._take_slot(history)
+            self._count(slot, history, row.position - len(row.drafted), changes)
+        for i, row in enumerate(rows):
+            changes.slots.append(-1)
+            if row.history is not None:
+                slot = self._slots[row.history]
+                slot.last_row = i
+                changes.slots[i] = slot.index
         return changes
 
     def _count(
@@ -86,7 +92,7 @@ class PenaltySlots:
     def _take_slot(self, history: TokenHistory) -> Slot:
         if not self._free:
             self._take_away()
-        slot = self._slots[history] = Slot(self._free.pop())
+        slot = self._slots[history] = Slot(self._free.pop(), last_step=self._step)
         self._finalizers[slot.index] = finalize(history, self._free.append, slot.index)
         return slot
 

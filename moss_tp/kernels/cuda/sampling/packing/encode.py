@@ -11,14 +11,14 @@ from struct import Struct
 import numpy as np
 from numpy.typing import NDArray
 
-from moss_tp.kernels.cuda.sampling.block import (
+from moss_tp.kernels.cuda.sampling.packing.block import (
     HAS_MORE_ENTRIES,
     NUM_APPENDS,
     RECORD,
     BlockLayout,
     Kind,
 )
-from moss_tp.kernels.cuda.sampling.penalty_slots import SlotChanges
+from moss_tp.kernels.cuda.sampling.packing.penalty_slots import SlotChanges
 from moss_tp.sampling import draw
 from moss_tp.sampling.processors import MIN_PENALTY, logit_biases
 from moss_tp.sampling.row import SamplingRow

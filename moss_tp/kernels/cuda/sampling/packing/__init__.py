@@ -1,0 +1,1 @@
+"""What goes to the device's sampler and what comes back, each packed into one block."""
