@@ -18,6 +18,8 @@ from moss_tp import LLM
 from moss_tp.accelerator.base import Accelerator
 from moss_tp.accelerator.eager import EagerAccelerator
 from moss_tp.engine.graphs.graph_runner import GraphRunner
+from moss_tp.engine.graphs.memory import take_step_memory
+from moss_tp.engine.running import kv_budget
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.pace import Pace
 from moss_tp.engine_config import EngineConfig
@@ -141,11 +143,22 @@ def test_int8_keys_and_values(model: str, seed: int) -> None:
     assert replies[0] == replies[1]
 
 
-def test_the_memory_of_a_default_cache_is_found_by_running_steps(model: str) -> None:
+@pytest.mark.parametrize("tp_size", [1, 2])
+def test_the_memory_of_a_default_cache_is_found_by_running_steps(
+    model: str, tp_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[GraphRunner] = []
+
+    def take(runner: GraphRunner) -> None:
+        prepared.append(runner)
+        take_step_memory(runner)
+
+    monkeypatch.setattr(kv_budget, "take_step_memory", take)
     settings = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "kv_cache_bytes": None}
     replies = []
     for executor in (None, CudaOnCpu):
-        with open_llm(model, executor, **settings) as llm:
+        with open_llm(model, executor, tp_size=tp_size, **settings) as llm:
             (output,) = llm.generate([[1, 2, 3]], SamplingParams(seed=1, max_tokens=9))
             replies.append(output.outputs[0].token_ids)
     assert replies[0] == replies[1]
+    assert len(prepared) == 1
