@@ -1,8 +1,10 @@
 """Builds an engine. Library, server, benchmarks and demo evaluation all start here."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from moss_tp.config import ModelConfig
+from moss_tp.engine.detokenizer import ByteDecoder
 from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.running.executor import MakeExecutor, find_executor
 from moss_tp.engine.running.warm_up import warm_up
@@ -10,11 +12,18 @@ from moss_tp.engine_config import EngineConfig
 from moss_tp.tokenizer import Tokenizer
 
 
+class ReplyTokenizer(ByteDecoder, Protocol):
+    """The part of a tokenizer that an engine needs."""
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
+
+
 def build_engine(
     config: EngineConfig,
     executor: str | MakeExecutor = "local",
     on_death: Callable[[str], None] | None = None,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: ReplyTokenizer | None = None,
     *,
     is_warm: bool = False,
 ) -> LLMEngine:

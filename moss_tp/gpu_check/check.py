@@ -1,7 +1,7 @@
 """What a part of the check gets, and where it puts what it finds."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,10 @@ class Check:
     def directory(self) -> Path:
         """A folder of this run: parts share it."""
         return self.plan.directory
+
+    def on_cpu(self) -> "Check":
+        """The same for work that does not concern the GPU."""
+        return replace(self, plan=replace(self.plan, device="cpu"))
 
     def found(self, part: str, name: str) -> Any:
         """Raises RuntimeError if an earlier part has not found it."""

@@ -24,6 +24,7 @@ PARTS = (
     Part("sampler", "the device's sampler against the CPU's", 30),
     Part("ranks", "two ranks on one card; NCCL in a graph", 50),
     Part("hangs", "a kernel that never ends is noticed", 30),
+    Part("host", "the host's own work in a decode step", 20),
     Part("speed", "decode and prefill of 16.7 B parameters in fp16", 80, ("limits",)),
     Part("memory", "memory of the process at 2,048 tokens", 30),
     Part("peers", "cuBLAS and torch's attention at the same work", 30, ("limits",)),

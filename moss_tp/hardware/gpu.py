@@ -4,11 +4,11 @@ It also runs on the CPU, on small tensors, so that its code is tested without a 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from moss_tp.hardware.rates import GpuRates
 from moss_tp.hardware.timing import median_s
 from moss_tp.kernels.cuda.runtime.read import read_sums
 
@@ -20,20 +20,6 @@ READS = ((4096, 1), (8192, 1), (8192, 4), (16384, 1))  # blocks and loops of `re
 # prompt.
 MOSS_PRODUCTS = ((43008, 6144), (6144, 30720))
 PROMPT_ROWS = (1024, 2048)
-
-
-@dataclass(frozen=True)
-class GpuRates:
-    """Bytes and operations a second. `copy_bytes_s` counts what is read and what is written,
-    `read_bytes_s` is of reading alone, `flops_s` of products in `dtype` by cuBLAS, where a
-    multiply-add is two operations, `pinned_bytes_s` of copies from pinned host memory."""
-
-    card: str
-    dtype: str
-    copy_bytes_s: float
-    read_bytes_s: float
-    flops_s: float
-    pinned_bytes_s: float
 
 
 def measure_gpu(

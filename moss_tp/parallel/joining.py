@@ -40,8 +40,7 @@ def shared_memory(
     # Imported here, since it compiles kernels, and works on such machines only.
     from moss_tp.parallel.shm_join import join_shared_memory
 
-    memory = PrefixStore("memory", store)
-    return join_shared_memory(memory, rank, size, timeout_s, partial(_all_agree, control))
+    return join_shared_memory(store, rank, size, timeout_s, partial(_all_agree, control))
 
 
 def have_gpus_of_their_own(store: Store, rank: int, size: int, device: torch.device) -> bool:

@@ -13,6 +13,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -50,10 +51,11 @@ class TPGroup:
     """This process's end, `rank`, of a group of `size` ranks, with its tensors on `device`.
 
     `control` is for tensors of the host, `data` for those of the device; None: they are copied to
-    the host. `counts` counts collectives by name; a group of one makes none. A collective raises
-    RuntimeError when it times out or a peer is gone; the group is unusable afterwards. Over NCCL
-    it does neither, it only orders what the device does: whoever waits for the device has to do it
-    with a deadline.
+    the host. `shared` is memory for control messages, `tensors` for tensors of the host; two, since
+    a step that runs later than it is queued is not in order with messages. `counts` counts
+    collectives by name; a group of one makes none. A collective raises RuntimeError when it times
+    out or a peer is gone; the group is unusable afterwards. Over NCCL it does neither, it only
+    orders what the device does: whoever waits for the device has to do it with a deadline.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class TPGroup:
         data: Backend | None = None,
         store: Store | None = None,
         shared: "SharedMemory | None" = None,
+        tensors: "SharedMemory | None" = None,
     ) -> None:
         self.rank = rank
         self.size = size
@@ -75,6 +78,7 @@ class TPGroup:
         self._sum = OrderedSum(data, size)
         self._store = store  # NCCL reads it as long as the group lives
         self._shared = shared
+        self._tensors = tensors
         self._drops: list[Callable[[], None]] = []
 
     @property
@@ -128,14 +132,17 @@ class TPGroup:
         place, timeout = indexed_device(device), timedelta(seconds=timeout_s)
         store = connect_store(address, rank, timeout)
         control = gloo_backend(PrefixStore("control", store), rank, size, address, timeout)
-        shared = shared_memory(store, rank, size, timeout_s, control, share_memory)
+        share = partial(shared_memory, rank=rank, size=size, timeout_s=timeout_s, control=control)
+        shared = share(PrefixStore("messages", store), is_willing=share_memory)
         data: Backend | None = control
         if place.type == "cuda":
             torch.cuda.set_device(place)
             data = None
             if have_gpus_of_their_own(store, rank, size, place):
                 data = nccl_backend(PrefixStore("data", store), rank, size, timeout)
-        group = cls(rank, size, place, control, data, store, shared)
+        uses_host = data is None or data is control
+        tensors = share(PrefixStore("tensors", store), is_willing=share_memory and uses_host)
+        group = cls(rank, size, place, control, data, store, shared, tensors)
         group._connect(timeout_s)
         return group
 
@@ -152,8 +159,8 @@ class TPGroup:
             return x
         if self._is_staged(x):
             return x.copy_(self.all_reduce(x.cpu()))
-        if self._shared is not None and x.is_cpu and self._shared.can_sum(x):
-            self._run("all_reduce", self._shared.all_reduce, x)
+        if self._tensors is not None and x.is_cpu and self._tensors.can_sum(x):
+            self._run("all_reduce", self._tensors.all_reduce, x)
         elif x.dtype in SUMMED_DTYPES and self._backend_of(x) is self._data:
             self._run("all_reduce", self._sum, x)
         else:
@@ -167,8 +174,8 @@ class TPGroup:
         if self._is_staged(x):
             staged = self.gather(x.cpu())
             return None if staged is None else [part.to(x.device) for part in staged]
-        if self._shared is not None and x.is_cpu:
-            return self._run("gather", self._shared.gather, x)
+        if self._tensors is not None and x.is_cpu:
+            return self._run("gather", self._tensors.gather, x)
         parts = list(x.new_empty(self.size, *x.shape).unbind()) if self.rank == 0 else None
         options = on_current_stream(dist.GatherOptions())
         options.rootRank = 0
@@ -184,8 +191,8 @@ class TPGroup:
             return x
         if self._is_staged(x):
             return x.copy_(self.broadcast(x.cpu()))
-        if self._shared is not None and x.is_cpu:
-            self._run("broadcast", self._shared.broadcast, x)
+        if self._tensors is not None and x.is_cpu:
+            self._run("broadcast", self._tensors.broadcast, x)
         else:
             self._broadcast(x)
         return x
@@ -226,12 +233,13 @@ class TPGroup:
         Takes seconds at most: it waits neither for the peers nor for the device, which may both be
         stuck.
         """
-        if self._shared is not None:
-            self._shared.close()
+        for memory in (self._shared, self._tensors):
+            if memory is not None:
+                memory.close()
         drop, self._drops = self._drops, []
         held = list({id(one): one for one in (self._data, self._control) if one}.values())
         self._sum = OrderedSum(None, self.size)
-        self._control = self._data = self._shared = None
+        self._control = self._data = self._shared = self._tensors = None
         end(held, drop)
         self._store = None
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from random import Random
 
 from moss_tp.config import ModelConfig
+from moss_tp.hardware.rates import GpuRates
 from moss_tp.hardware.roofline import ITEM_BYTES, StepCost, decode_cost, prefill_cost
 from serve_app.bench.hardware.machine import Machine
 from serve_app.bench.load.drive import StepEngine, Trace, drive, end_s
@@ -56,7 +57,7 @@ class Limits:
     """The roofline of a model on a machine."""
 
     model: ModelConfig
-    machine: Machine
+    machine: Machine | GpuRates
 
     def decode(self, spec: TableSpec, batch: int) -> StepCost:
         """A decode step in the middle of the reply."""

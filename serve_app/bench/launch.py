@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine.build import build_engine
+from moss_tp.engine.letters import Letters
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
@@ -23,21 +25,32 @@ class EngineSpec:
     threads: int
     dtype: str
     settings: tuple[tuple[str, Any], ...] = ()
+    device: str = "cpu"
 
     @property
     def name(self) -> str:
-        return f"tp{self.tp}x{self.threads}"
+        return f"tp{self.tp}x{self.threads}" if self.device == "cpu" else f"tp{self.tp}"
+
+    @property
+    def is_dummy(self) -> bool:
+        """Whether only the model's shape counts: neither weights nor a tokenizer are read."""
+        return dict(self.settings).get("load_format") == "dummy"
+
+    @property
+    def directory(self) -> Path:
+        return resolve_model(self.model, with_weights=not self.is_dummy)
 
     @property
     def model_config(self) -> ModelConfig:
-        return ModelConfig.from_dir(resolve_model(self.model))
+        return ModelConfig.from_dir(self.directory)
 
     def config(self) -> EngineConfig:
         """Raises ConfigError for a setting that EngineConfig does not have."""
         try:
             return EngineConfig(
-                model=str(resolve_model(self.model)),
+                model=str(self.directory),
                 tp_size=self.tp,
+                device=self.device,
                 dtype=self.dtype,
                 num_threads=self.threads,
                 **dict(self.settings),
@@ -49,7 +62,7 @@ class EngineSpec:
 @contextmanager
 def open_engine(spec: EngineSpec) -> Iterator[LLMEngine]:
     """An engine with local ranks, closed at the end of the block."""
-    engine = build_engine(spec.config())
+    engine = build_engine(spec.config(), tokenizer=Letters() if spec.is_dummy else None)
     try:
         yield engine
     finally:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from moss_tp.gpu_check.check import Check
-from moss_tp.gpu_check.parts.plans import Chunk, device_plan
-from moss_tp.gpu_check.shapes import MOSS, TINY
+from moss_tp.gpu_check.tools.plans import Chunk, device_plan
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.layers.kv_cache import KVCache
 from moss_tp.model import MossForCausalLM, load_model

@@ -7,7 +7,7 @@ import torch
 
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.parts.tokens import start_cpu_tokens
-from moss_tp.gpu_check.shapes import MOSS
+from moss_tp.gpu_check.tools.shapes import MOSS
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.kernels.cuda.catalogue import NAME
 from moss_tp.kernels.cuda.runtime.cubins import Cubin, Variant, compile_all

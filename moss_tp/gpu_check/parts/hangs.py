@@ -11,8 +11,8 @@ from moss_tp.accelerator.base import Event
 from moss_tp.accelerator.eager import EagerAccelerator, EagerQueue
 from moss_tp.errors import EngineDeadError
 from moss_tp.gpu_check.check import Check
-from moss_tp.gpu_check.parts.checkpoint import SMALL
-from moss_tp.gpu_check.parts.engines import drive, opened, requests
+from moss_tp.gpu_check.tools.checkpoint import SMALL
+from moss_tp.gpu_check.tools.engines import drive, opened, requests
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.kernels.cuda.runtime.spin import spin
 

@@ -4,7 +4,8 @@ from dataclasses import asdict
 
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.verdict import Verdict
-from moss_tp.hardware.gpu import GpuRates, measure_gpu
+from moss_tp.hardware.gpu import measure_gpu
+from moss_tp.hardware.rates import GpuRates
 
 
 def run(check: Check) -> None:

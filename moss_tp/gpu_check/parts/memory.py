@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from moss_tp.gpu_check.check import Check
-from moss_tp.gpu_check.parts.engines import drive, opened, requests
-from moss_tp.gpu_check.shapes import MOSS, TINY
+from moss_tp.gpu_check.tools.engines import drive, opened, requests
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.gpu import GIB
 from moss_tp.layers.kv_cache import KVCache
@@ -47,7 +47,7 @@ def run(check: Check) -> None:
 
 
 def _used_before() -> int:
-    """Bytes of the card that others use. Asked before this process touches it."""
+    """Letters of the card that others use. Asked before this process touches it."""
     command = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

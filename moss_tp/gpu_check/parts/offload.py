@@ -6,9 +6,9 @@ from random import Random
 from typing import Any
 
 from moss_tp.gpu_check.check import Check
-from moss_tp.gpu_check.parts.engines import drive, opened, requests
 from moss_tp.gpu_check.parts.limits import rates_of
-from moss_tp.gpu_check.shapes import MOSS, TINY
+from moss_tp.gpu_check.tools.engines import drive, opened, requests
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.gpu import GIB
 from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, num_block_weights

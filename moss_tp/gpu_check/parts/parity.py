@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.gpu_check.check import Check
-from moss_tp.gpu_check.parts.cases import Case, Tensors, all_cases
+from moss_tp.gpu_check.tools.cases import Case, Tensors, all_cases
 from moss_tp.gpu_check.verdict import Verdict
 
 # Of the difference's norm in the reference's. fp32 is multiplied in full, not as tf32.

@@ -3,10 +3,10 @@
 import torch
 
 from moss_tp.gpu_check.check import Check
-from moss_tp.gpu_check.parts.cases import BLOCK_SIZE, partials
 from moss_tp.gpu_check.parts.limits import rates_of
-from moss_tp.gpu_check.parts.plans import Chunk, device_plan
-from moss_tp.gpu_check.shapes import MOSS, TINY, Shape
+from moss_tp.gpu_check.tools.cases import BLOCK_SIZE, partials
+from moss_tp.gpu_check.tools.plans import Chunk, device_plan
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY, Shape
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.timing import graph_s
 from moss_tp.kernels.cuda.attention.attend import attend

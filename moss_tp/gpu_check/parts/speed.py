@@ -8,10 +8,10 @@ from typing import Any
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.gpu_check.check import Check
-from moss_tp.gpu_check.parts import profile
-from moss_tp.gpu_check.parts.engines import Trace, drive, opened, requests
 from moss_tp.gpu_check.parts.limits import rates_of
-from moss_tp.gpu_check.shapes import MOSS, TINY, Shape
+from moss_tp.gpu_check.tools import profile
+from moss_tp.gpu_check.tools.engines import Trace, drive, opened, requests
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY, Shape
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, prefill_cost
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from moss_tp.engine.request import EngineRequest
 from moss_tp.gpu_check.check import Check, Plan
-from moss_tp.gpu_check.parts.checkpoint import SMALL, write_checkpoint
-from moss_tp.gpu_check.parts.engines import EOS, drive, greedy, opened, random_ids
+from moss_tp.gpu_check.tools.checkpoint import SMALL, write_checkpoint
+from moss_tp.gpu_check.tools.engines import EOS, drive, greedy, opened, random_ids
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.sampling_params import SamplingParams
 

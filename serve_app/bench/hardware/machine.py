@@ -13,6 +13,9 @@ from pathlib import Path
 
 import torch
 
+from moss_tp.errors import ConfigError
+from moss_tp.hardware.rates import GpuRates
+
 READ_BYTES = 256 * 2**20  # far larger than any cache
 GEMM_ROWS, GEMM_INPUTS, GEMM_OUTPUTS = 1024, 1024, 4096
 MEASURE_S = 0.3
@@ -53,6 +56,17 @@ def measure_machine(threads: int, dtype: str) -> Machine:
             read_bytes_s=_read_bytes_s(),
             flops_s=max(_flops_s(torch.float32), _flops_s(getattr(torch, dtype))),
         )
+
+
+def measure_rates(dtype: str) -> GpuRates:
+    """Of the current GPU, in `dtype`. Leaves none of its memory in use. ConfigError without one."""
+    if not torch.cuda.is_available():
+        raise ConfigError("there is no CUDA device")
+    from moss_tp.hardware.gpu import measure_gpu  # its kernel needs Triton
+
+    rates = measure_gpu(torch.device("cuda"), dtype)
+    torch.cuda.empty_cache()
+    return rates
 
 
 def _read_bytes_s() -> float:

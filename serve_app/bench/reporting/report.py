@@ -8,12 +8,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from moss_tp.hardware.rates import GpuRates
 from serve_app.bench.hardware.machine import Machine
 from serve_app.bench.reporting.figures import Section
 
 
-def describe(machine: Machine) -> str:
-    """One line about the machine and its measured limits."""
+def describe(machine: Machine | GpuRates) -> str:
+    """One line about the machine or its GPU and the measured limits."""
+    if isinstance(machine, GpuRates):
+        return (
+            f"{machine.card}: reads {machine.read_bytes_s / 1e9:.0f} GB/s (copies at "
+            f"{machine.copy_bytes_s / 1e9:.0f}, from pinned memory at "
+            f"{machine.pinned_bytes_s / 1e9:.0f}) and multiplies {machine.dtype} matrices at "
+            f"{machine.flops_s / 1e12:.0f} TFLOP/s"
+        )
     dtypes = " or ".join(dict.fromkeys((machine.dtype, "float32")))
     return (
         f"{machine.cpu}, {machine.cores} cores; on {machine.threads} threads it reads "
@@ -32,7 +40,9 @@ def as_text(section: Section) -> str:
     return "\n".join([section.title, "", *lines])
 
 
-def as_json(sections: Sequence[Section], machine: Machine | None, command: Sequence[str]) -> str:
+def as_json(
+    sections: Sequence[Section], machine: Machine | GpuRates | None, command: Sequence[str]
+) -> str:
     """The whole report of a run, for other programs."""
     report: dict[str, Any] = {
         "moss_serve": version("moss-serve"),
@@ -45,7 +55,10 @@ def as_json(sections: Sequence[Section], machine: Machine | None, command: Seque
 
 
 def write_json(
-    file: Path, sections: Sequence[Section], machine: Machine | None, command: Sequence[str]
+    file: Path,
+    sections: Sequence[Section],
+    machine: Machine | GpuRates | None,
+    command: Sequence[str],
 ) -> None:
     """Writes `as_json` to `file`."""
     file.write_text(as_json(sections, machine, command), encoding="utf-8")

@@ -1,15 +1,18 @@
 """`moss bench engine`: decode and prefill, a mixed workload or memory, without HTTP."""
 
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from moss_tp.engine_config import LOAD_FORMATS
 from serve_app.cli.bench.shared import Shared, shared_options
 from serve_app.cli.bench.values import Numbers
 from serve_app.cli.options import with_options
 
 if TYPE_CHECKING:
+    from moss_tp.hardware.rates import GpuRates
     from serve_app.bench.engine_bench import TableSpec
     from serve_app.bench.hardware.machine import Machine
     from serve_app.bench.launch import EngineSpec
@@ -21,6 +24,21 @@ _TABLE_OPTIONS = (
     click.option("--new", type=click.IntRange(1), default=64, show_default=True),
     click.option("--prefill", type=Numbers(), default="128,512,1024", show_default=True),
     click.option("--compare", help="Engines to alternate, as tp RANKS x THREADS: tp1x2,tp2x1."),
+)
+_WEIGHT_OPTIONS = (
+    click.option(
+        "--load-format",
+        type=click.Choice(LOAD_FORMATS),
+        default="auto",
+        show_default=True,
+        help="dummy: random weights; of the model only config.json is needed.",
+    ),
+    click.option(
+        "--cpu-offload-gb",
+        type=click.FloatRange(0),
+        default=0.0,
+        help="GiB of each rank's weights that stay in host memory, with --device cuda.",
+    ),
 )
 _WORKLOAD_OPTIONS = (
     click.option("--mixed", is_flag=True, help="A mixed workload instead of the tables."),
@@ -36,9 +54,15 @@ _WORKLOAD_OPTIONS = (
 
 @click.command()
 @shared_options
-@with_options(*_TABLE_OPTIONS, *_WORKLOAD_OPTIONS)
+@with_options(*_WEIGHT_OPTIONS, *_TABLE_OPTIONS, *_WORKLOAD_OPTIONS)
 def engine(
-    shared: Shared, compare: str | None, mixed: bool, soak: int | None, **lengths: Any
+    shared: Shared,
+    compare: str | None,
+    mixed: bool,
+    soak: int | None,
+    load_format: str,
+    cpu_offload_gb: float,
+    **lengths: Any,
 ) -> None:
     """Measure decode and prefill, a mixed workload (--mixed) or memory (--soak), offline.
 
@@ -47,7 +71,8 @@ def engine(
     from serve_app.bench.engine_bench import TableSpec
     from serve_app.bench.load.workload import MixedSpec
 
-    specs = shared.specs(compare)
+    weights = (("load_format", load_format), ("cpu_offload_gb", cpu_offload_gb))
+    specs = replace(shared, settings=(*weights, *shared.settings)).specs(compare)
     if soak is not None:
         _soak(shared, specs[0], soak)
     elif mixed:
@@ -71,12 +96,17 @@ def _tables(shared: Shared, specs: "list[EngineSpec]", tables: "TableSpec") -> N
     shared.show(table_sections(runs, tables, Limits(model, machine)), machine)
 
 
-def _machine(spec: "EngineSpec") -> "Machine":
-    """Measured on as many threads as all ranks of the engine have together."""
-    from serve_app.bench.hardware.machine import measure_machine
+def _machine(spec: "EngineSpec") -> "Machine | GpuRates":
+    """Measured on as many threads as all ranks of the engine have together; on GPUs, on the first,
+    times the number of ranks."""
+    from serve_app.bench.hardware.machine import measure_machine, measure_rates
     from serve_app.bench.reporting.report import describe
 
-    machine = measure_machine(spec.tp * spec.threads, spec.dtype)
+    machine: Machine | GpuRates
+    if spec.device == "cuda":
+        machine = measure_rates(spec.dtype).times(spec.tp)
+    else:
+        machine = measure_machine(spec.tp * spec.threads, spec.dtype)
     click.echo(describe(machine))
     return machine
 

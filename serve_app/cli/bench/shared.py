@@ -10,24 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moss_tp.device import DTYPES, threads_per_rank
+from moss_tp.device import DEVICES, DTYPES, TRAITS, threads_per_rank
 from moss_tp.errors import ConfigError
 from serve_app.cli.bench.values import Setting
 from serve_app.cli.options import with_options
 from serve_app.demo.bundled import BUNDLED_MODEL
 
 if TYPE_CHECKING:
+    from moss_tp.hardware.rates import GpuRates
     from serve_app.bench.hardware.machine import Machine
     from serve_app.bench.launch import EngineSpec
     from serve_app.bench.reporting.figures import Section
 
 _VARIANT = re.compile(r"tp([1-9]\d*)x([1-9]\d*)")
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_DTYPE_HELP = "Default: " + ", ".join(f"{t.default_dtype} on {d}" for d, t in TRAITS.items()) + "."
 _OPTIONS = (
     click.option("--model", default=str(BUNDLED_MODEL), help="Model directory or hub id."),
     click.option("--tp", type=click.IntRange(1), default=1, show_default=True, help="Ranks."),
     click.option("--threads", type=click.IntRange(1), help="Per rank. Default: cores / ranks."),
-    click.option("--dtype", type=click.Choice(DTYPES), default="bfloat16", show_default=True),
+    click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True),
+    click.option("--dtype", type=click.Choice(DTYPES), help=_DTYPE_HELP),
     click.option(
         "--set", "settings", type=Setting(), multiple=True, help="A field of the engine's config."
     ),
@@ -45,6 +48,7 @@ class Shared:
     model: str
     tp: int
     threads: int | None
+    device: str
     dtype: str
     settings: tuple[tuple[str, Any], ...]
     repeats: int
@@ -70,7 +74,7 @@ class Shared:
 
         ranks = tp or self.tp
         num_threads = threads_per_rank(ranks, threads or self.threads)
-        return EngineSpec(self.model, ranks, num_threads, self.dtype, self.settings)
+        return EngineSpec(self.model, ranks, num_threads, self.dtype, self.settings, self.device)
 
     def specs(self, compare: str | None) -> "list[EngineSpec]":
         """The engines to alternate: those named in `compare` (`tp1x2,tp2x1`), or the one."""
@@ -84,9 +88,12 @@ class Shared:
     @property
     def serve_flags(self) -> list[str]:
         """The flags of `moss serve` for the same engine."""
-        return ["--model", self.model, "--tp", str(self.tp), "--dtype", self.dtype]
+        device = ["--device", self.device]
+        return ["--model", self.model, "--tp", str(self.tp), "--dtype", self.dtype, *device]
 
-    def show(self, sections: "Sequence[Section]", machine: "Machine | None" = None) -> None:
+    def show(
+        self, sections: "Sequence[Section]", machine: "Machine | GpuRates | None" = None
+    ) -> None:
         """Prints the tables and writes the files that the flags name."""
         from serve_app.bench.reporting.report import as_text, write_json
 
@@ -115,6 +122,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def call(**flags: Any) -> None:
+        flags["dtype"] = flags["dtype"] or TRAITS[flags["device"]].default_dtype
         shared = Shared(**{field.name: flags.pop(field.name) for field in fields(Shared)})
         shared.check()
         command(shared, **flags)

@@ -10,9 +10,9 @@ import torch
 from moss_tp.gpu_check.check import Plan
 from moss_tp.gpu_check.part import PARTS
 from moss_tp.gpu_check.parts import tokens
-from moss_tp.gpu_check.parts.cases import Case
 from moss_tp.gpu_check.parts.parity import difference
 from moss_tp.gpu_check.run import Result, run_part
+from moss_tp.gpu_check.tools.cases import Case
 
 BY_NAME = {part.name: part for part in PARTS}
 RATES = {
@@ -31,6 +31,10 @@ EXPECTED = {
     "hangs": ["noticed after", "closed in"],
     "speed": ["decode, batch 1, context 40", "decode, batch 4, context 29", "prefill of 33"],
     "memory": [],
+    "host": [
+        "host's time of a decode step, batch 1",
+        "host's time of a decode step, batch 64",
+    ],
     "peers": [
         "first product, 2 rows, speed beside cuBLAS's",
         "second product, 2 rows, speed beside cuBLAS's",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moss_tp.gpu_check.parts import profile
+from moss_tp.gpu_check.tools import profile
 
 
 def event(name: str, category: str, start: float, duration: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,40 @@ def leaves_early(group: TPGroup) -> float:
 
 def test_rank_that_leaves_fails_the_others() -> None:
     assert run_distributed(leaves_early, 2)[0] < TIMEOUT_S / 2
+
+
+def join_over_gloo_and_wait(port: int) -> None:
+    group = TPGroup.join(1, 2, (HOST, port), "cpu", TIMEOUT_S, share_memory=False)
+    group.broadcast_ints(None)
+    time.sleep(TIMEOUT_S)
+
+
+@pytest.mark.parametrize(
+    ("end", "limit_s"), [(signal.SIGSTOP, 2), (signal.SIGKILL, TIMEOUT_S)], ids=["hangs", "dies"]
+)
+def test_a_peer_that_ends_in_any_way_ends_collectives_and_closing(
+    end: signal.Signals, limit_s: float
+) -> None:
+    store = TPGroup.listen(HOST)
+    process = multiprocessing.get_context("spawn").Process(
+        target=join_over_gloo_and_wait, args=(store.port,), daemon=True
+    )
+    process.start()
+    assert process.pid is not None
+    address = (HOST, store.port)
+    group = TPGroup.join(0, 2, address, "cpu", TIMEOUT_S, share_memory=False)
+    group._control.set_timeout(timedelta(seconds=limit_s))
+    group.broadcast_ints(np.array([1]))
+    os.kill(process.pid, end)
+    start = time.monotonic()
+    with pytest.raises(RuntimeError):
+        group.all_reduce(torch.ones(5))
+    failed = time.monotonic()
+    assert failed - start < limit_s + 5
+    group.close()
+    assert time.monotonic() - failed < 1
+    process.kill()
+    process.join()
 
 
 MEMORY = "moss-tp-"  # prefix of the name of a group's memory

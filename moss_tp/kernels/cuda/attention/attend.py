@@ -1,13 +1,20 @@
 """Attention of a step's rows over their sequences' cached K and V."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.attention import reference
 from moss_tp.kernels.cuda.attention.cache import PagedCache
 from moss_tp.kernels.cuda.attention.checks import check_cache, check_out, check_plan, check_qkv
+from moss_tp.kernels.cuda.attention.kernels import attend_kernel, merge_kernel
 from moss_tp.kernels.cuda.attention.partials import is_split, num_pieces, row_bytes
-from moss_tp.kernels.device_plan import DevicePlan
+from moss_tp.kernels.cuda.attention.variants import Variant, variant_of
+from moss_tp.kernels.cuda.runtime.launches import count_launch
+from moss_tp.kernels.cuda.runtime.switch import uses_triton
+from moss_tp.kernels.device_plan import LONG_ROWS, SHORT_ROWS, DevicePlan
 
 
 def attend(
@@ -28,16 +35,100 @@ def attend(
     check_plan(plan)
     check_cache(qkv, cache, plan)
     check_out(qkv, out)
-    _check_partials(qkv, plan, partials)
-    reference.attend(qkv, cache, plan, scale, out)
-
-
-def _check_partials(qkv: Tensor, plan: DevicePlan, partials: Tensor) -> None:
     rows, _, num_heads, head_dim = qkv.shape
-    if not len(plan.short_tiles) or not is_split(rows, plan.max_context, num_heads, head_dim):
+    has_pieces = is_split(rows, plan.max_context, num_heads, head_dim)
+    stats = None
+    if len(plan.short_tiles) and has_pieces:
+        partials, stats = _partials(qkv, plan, partials)
+    _count(plan, has_pieces)
+    if not uses_triton(qkv):
+        reference.attend(qkv, cache, plan, scale, out)
         return
-    needed = rows * row_bytes(num_pieces(plan.max_context), num_heads, head_dim)
-    if partials.dtype != torch.float32 or not partials.is_contiguous():
-        raise ValueError(f"partials are not contiguous fp32 but {partials.dtype}")
-    if partials.nbytes < needed:
-        raise ValueError(f"{partials.nbytes} bytes of partials for a step that needs {needed}")
+    step = _Step(qkv, cache, plan, scale * math.log2(math.e), out)
+    if stats is not None:
+        step.split(partials, stats)
+    else:
+        step.loop(plan.short_tiles, SHORT_ROWS)
+    step.loop(plan.long_tiles, LONG_ROWS)
+
+
+class _Step:
+    """The launches of a step."""
+
+    def __init__(
+        self, qkv: Tensor, cache: PagedCache, plan: DevicePlan, scale: float, out: Tensor
+    ) -> None:
+        self._qkv, self._cache, self._plan, self._scale, self._out = qkv, cache, plan, scale, out
+        self._variant: Variant = variant_of(qkv, cache.k)
+        self._num_heads, self._head_dim = qkv.shape[2:]
+
+    def split(self, partials: Tensor, stats: Tensor) -> None:
+        plan, tiles = self._plan, self._plan.short_tiles
+        pieces = num_pieces(plan.max_context)
+        self._launch(tiles, SHORT_ROWS, None, partials, stats, pieces)
+        constants = self._variant.merge()
+        grid = (len(tiles), self._num_heads, self._head_dim // constants["WIDTH"])
+        merge_kernel[grid](
+            plan.positions,
+            tiles,
+            self._out,
+            partials,
+            stats,
+            self._out.stride(0),
+            self._num_heads,
+            pieces,
+            **constants,
+            **self._variant.merge_options(),
+        )
+
+    def loop(self, tiles: Tensor, rows: int) -> None:
+        if len(tiles):
+            self._launch(tiles, rows, self._out, None, None, 1)
+
+    def _launch(
+        self,
+        tiles: Tensor,
+        rows: int,
+        out: Tensor | None,
+        partials: Tensor | None,
+        stats: Tensor | None,
+        pieces: int,
+    ) -> None:
+        plan = self._plan
+        tensors: tuple[Any, ...] = (plan.positions, plan.block_tables, tiles, out, partials, stats)
+        attend_kernel[(len(tiles), self._num_heads, pieces)](
+            self._qkv,
+            *self._cache,
+            *tensors,
+            self._qkv.stride(0),
+            self._out.stride(0),
+            plan.block_tables.shape[1],
+            self._num_heads,
+            pieces,
+            self._scale,
+            **self._variant.attend(rows, partials is not None),
+            **self._variant.attend_options(rows),
+        )
+
+
+def _partials(qkv: Tensor, plan: DevicePlan, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and statistics of all rows, heads and pieces, one behind the other in `memory`."""
+    rows, _, num_heads, head_dim = qkv.shape
+    pieces = num_pieces(plan.max_context)
+    needed = rows * row_bytes(pieces, num_heads, head_dim)
+    if memory.dtype != torch.float32 or not memory.is_contiguous():
+        raise ValueError(f"partials are not contiguous fp32 but {memory.dtype}")
+    if memory.nbytes < needed:
+        raise ValueError(f"{memory.nbytes} bytes of partials for a step that needs {needed}")
+    count = rows * num_heads * pieces
+    values, stats = memory.view(-1)[: needed // 4].split((count * head_dim, count * 2))
+    return values, stats
+
+
+def _count(plan: DevicePlan, has_pieces: bool) -> None:
+    if len(plan.short_tiles):
+        count_launch("attend")
+        if has_pieces:
+            count_launch("merge_pieces")
+    if len(plan.long_tiles):
+        count_launch("attend")

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from moss_tp.kernels.cuda.attention.cache import PagedCache
 from moss_tp.kernels.device_plan import DevicePlan
+from moss_tp.kernels.rotary import Rotary
 
 MODEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -65,3 +66,12 @@ def check_out(qkv: Tensor, out: Tensor) -> None:
 def _is_aligned(rows: Tensor) -> bool:
     """Whether each row starts at a multiple of 16 bytes."""
     return rows.stride(0) * rows.element_size() % 16 == 0 and rows.data_ptr() % 16 == 0
+
+
+def check_rotary(qkv: Tensor, rotary: Rotary) -> None:
+    """Raises ValueError for angles that do not fit to the heads."""
+    if rotary.dim > qkv.shape[-1]:
+        raise ValueError(f"{rotary.dim} rotated dimensions of {qkv.shape[-1]}")
+    for part in (rotary.cos, rotary.sin):
+        if part.dtype != torch.float32 or not part.is_contiguous():
+            raise ValueError(f"angles are not contiguous fp32 but {part.dtype}")

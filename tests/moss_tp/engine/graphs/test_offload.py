@@ -1,6 +1,7 @@
 """Streamed weights in whole steps, recorded and not: the tokens of resident ones."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_two_ranks_stream_their_shards(model: str) -> None:
             tp_size,
             "cuda",
             "float32",
-            CudaOnCpu,  # type: ignore[arg-type]
+            partial(CudaOnCpu, accelerator=LazyAccelerator()),  # type: ignore[arg-type]
             max_model_len=64,
             kv_cache_bytes=2**22,
             num_threads=1,

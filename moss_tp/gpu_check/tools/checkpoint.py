@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from moss_tp.gpu_check.shapes import Shape
+from moss_tp.gpu_check.tools.shapes import Shape
 
 # Kernels for this head size exist, and CPU engines are quick with the rest.
 SMALL = Shape(layers=3, heads=4, head_dim=64, rotary_dim=32, vocab_size=277, positions=256)

@@ -1,7 +1,6 @@
 """Models of the check: MOSS's own shape, and small ones that any machine can compute."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +24,9 @@ class Shape:
 
     def with_layers(self, layers: int, vocab_size: int) -> "Shape":
         return replace(self, layers=layers, vocab_size=vocab_size)
+
+    def with_positions(self, positions: int) -> "Shape":
+        return replace(self, positions=positions)
 
     def write(self, directory: Path) -> Path:
         """Makes a model directory with nothing but `config.json`, for dummy weights."""
@@ -61,10 +63,3 @@ class Shape:
 # fnlp/moss-moon-003: 16.7 B parameters.
 MOSS = Shape(layers=34, heads=24, head_dim=256, rotary_dim=64, vocab_size=107008)
 TINY = Shape(layers=2, heads=4, head_dim=16, rotary_dim=8, vocab_size=277, positions=256)
-
-
-class Bytes:
-    """A tokenizer's part in an engine that is only measured: an id is a letter of no meaning."""
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        return bytes(97 + token_id % 26 for token_id in ids)

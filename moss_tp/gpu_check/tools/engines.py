@@ -13,6 +13,7 @@ from typing import Any
 
 from moss_tp.accelerator.base import Accelerator
 from moss_tp.config import ModelConfig
+from moss_tp.engine.letters import Letters
 from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.driver import Driver
@@ -22,7 +23,6 @@ from moss_tp.engine.running.local_executor import LocalExecutor
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine_config import EngineConfig
 from moss_tp.gpu_check.check import Check
-from moss_tp.gpu_check.shapes import Bytes
 from moss_tp.sampling_params import SamplingParams
 
 EOS = 0
@@ -60,7 +60,7 @@ def opened(
     else:
         runner = build_rank(RankSpec(config, 0, device, ("", 0), NUM_THREADS, accelerator))
         executor = Driver(runner, choose_num_blocks(runner, config), config.step_limit_s)
-    engine = LLMEngine(config, executor, Bytes(), ModelIds(limits.vocab_size, (EOS,)))
+    engine = LLMEngine(config, executor, Letters(), ModelIds(limits.vocab_size, (EOS,)))
     try:
         yield engine
     finally:

@@ -1,0 +1,1 @@
+"""What the parts share: engines and how to drive them, plans, kernels' cases, profiles."""

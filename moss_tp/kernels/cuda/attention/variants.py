@@ -1,0 +1,96 @@
+"""What the room's kernels are compiled for: constants, warps and stages, for wrappers and specs."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moss_tp.kernels.cuda.runtime.jit import has_wide_dot, next_power_of_2, options
+from moss_tp.kernels.device_plan import LONG_ROWS, SHORT_ROWS
+
+HEADS_A_PROGRAM = 4  # of `store_kernel`
+MAX_MERGED_WIDTH = 64  # dimensions of a program of `merge_kernel`
+# Capabilities whose multiprocessors have 164 KiB of shared memory or more. Others have 100.
+LARGE_SHARED = (80, 90, 100)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model's and its cache's types. `cc` is the device's compute capability, 90 for 9.0."""
+
+    dtype: torch.dtype
+    cache_dtype: torch.dtype
+    head_dim: int
+    block_size: int
+    cc: int
+
+    @property
+    def is_int8(self) -> bool:
+        return self.cache_dtype == torch.int8
+
+    def attend(self, rows: int, is_split: bool) -> dict[str, Any]:
+        """The constants of `attend_kernel` for tiles of `rows`."""
+        return {
+            "ROWS": rows,
+            "IS_SPLIT": is_split,
+            "D": self.head_dim,
+            "DP": next_power_of_2(self.head_dim),
+            "CHUNK": min(self._max_chunk(), self._power_of_2_factor()),
+            "BLOCK_SIZE": self.block_size,
+            "IS_INT8": self.is_int8,
+            "IS_WIDE": has_wide_dot(self.dtype),
+        }
+
+    def attend_options(self, rows: int) -> dict[str, Any]:
+        """As many stages as shared memory holds, and warps so that no registers spill. Decodes
+        wait for memory, so they have two tiles of K and V on their way; prompts wait for products.
+        """
+        is_large = self.cc in LARGE_SHARED
+        is_long = rows == LONG_ROWS
+        if self.dtype.itemsize == 4:
+            return options(8, 2 if is_large or not is_long else 1)
+        num_warps = 8 if self.is_int8 or is_long else 4
+        return options(num_warps, 5 if is_large and not is_long else 3)
+
+    def merge(self) -> dict[str, Any]:
+        width = min(MAX_MERGED_WIDTH, self._power_of_2_factor())
+        return {"ROWS": SHORT_ROWS, "D": self.head_dim, "WIDTH": width}
+
+    def merge_options(self) -> dict[str, Any]:
+        return options(2, 1)
+
+    def store(self, rotary_dim: int) -> dict[str, Any]:
+        return {
+            "HEADS": HEADS_A_PROGRAM,
+            "D": self.head_dim,
+            "DP": next_power_of_2(self.head_dim),
+            "ROTARY": rotary_dim,
+            "BLOCK_SIZE": self.block_size,
+            "IS_INT8": self.is_int8,
+        }
+
+    def store_options(self) -> dict[str, Any]:
+        return options(4, 1)
+
+    def _max_chunk(self) -> int:
+        """Of int8, a row's 16 bytes at once for each thread; of fp32, what registers hold."""
+        if self.dtype.itemsize == 4:
+            return 16
+        return 128 if self.is_int8 else 64
+
+    def _power_of_2_factor(self) -> int:
+        return self.head_dim & -self.head_dim
+
+
+def variant_of(qkv: Tensor, cache: Tensor) -> Variant:
+    """Of `qkv (T, 3, H, D)` and a `(blocks, H, block_size, D)` part of the cache."""
+    cc = _capability(qkv.device) if qkv.is_cuda else 0
+    return Variant(qkv.dtype, cache.dtype, qkv.shape[-1], cache.shape[2], cc)
+
+
+@lru_cache
+def _capability(device: torch.device) -> int:
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
