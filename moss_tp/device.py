@@ -16,7 +16,8 @@ class DeviceTraits:
     """One kind of device.
 
     `default_dtype` is what the server loads weights in. `step_timeout_s` is the default limit
-    for a step of which nothing is known yet. A step that also decodes takes up to
+    for a step of which nothing is known yet, `min_step_limit_s` the least limit of a known one, see
+    `StepTimes`. A step that also decodes takes up to
     `mixed_prefill_tokens` of prompts. `row_cost` is the time that one more row adds to a step, as
     a share of a step of one row.
 
@@ -26,6 +27,7 @@ class DeviceTraits:
 
     default_dtype: str
     step_timeout_s: float
+    min_step_limit_s: float
     mixed_prefill_tokens: int
     row_cost: float
     kv_share: float
@@ -40,17 +42,24 @@ TRAITS = {
     "cpu": DeviceTraits(
         default_dtype="bfloat16",
         step_timeout_s=600,
+        min_step_limit_s=5,
         mixed_prefill_tokens=128,
         row_cost=0.1,
         kv_share=0.25,
         is_shared_memory=True,
         max_kv_sequences=8,
     ),
+    # A decode takes milliseconds, whatever its limit; but a step that needs a kernel for the first
+    # time, say that of a sampling setting, compiles it, for seconds each on a busy machine, and the
+    # very first one compiles all of them. So a hang is noticed after 20 s, and no step that
+    # compiles is taken for one.
+    #
     # Published checkpoints are fp16. The largest step has its memory when the KV cache is made;
     # what that leaves is for other users of the GPU.
     "cuda": DeviceTraits(
         default_dtype="float16",
-        step_timeout_s=30,
+        step_timeout_s=120,
+        min_step_limit_s=20,
         mixed_prefill_tokens=1024,
         row_cost=0.02,
         kv_share=0.95,

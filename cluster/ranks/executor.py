@@ -100,7 +100,8 @@ class RayExecutor:
         ray.get(loading)
         num_blocks = choose_num_blocks(runner, config)
         self._loops = [worker.run_loop.remote(num_blocks) for worker in workers]
-        return Driver(runner, num_blocks, config.step_limit_s)
+        limits = config.step_limit_s, config.traits.min_step_limit_s
+        return Driver(runner, num_blocks, *limits)
 
     def _kill(self) -> None:
         """Ends the workers without Ray, which takes its time with a stopped process.

@@ -19,8 +19,17 @@ class Detokenizer:
     def __init__(self, tokenizer: ByteDecoder) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._is_within = False  # a character
 
     def push(self, ids: Sequence[int], is_last: bool = False) -> str:
         """The text that became complete with `ids`. With `is_last`, an incomplete character at the
         end becomes U+FFFD."""
-        return self._decoder.decode(self._tokenizer.decode_bytes(ids), final=is_last)
+        data = self._tokenizer.decode_bytes(ids)
+        if not self._is_within:
+            try:
+                return data.decode()  # whole characters: as the decoder would, and faster
+            except UnicodeDecodeError:
+                pass
+        text = self._decoder.decode(data, final=is_last)
+        self._is_within = bool(self._decoder.getstate()[0])
+        return text

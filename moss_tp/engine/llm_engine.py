@@ -271,7 +271,7 @@ class LLMEngine:
         """The newly appended tokens, up to the one that ends the reply."""
         seq = request.seq
         reason = seq.finish_reason
-        if reason is None and self._clock() >= request.ends_at:
+        if reason is None and request.ends_at != inf and self._clock() >= request.ends_at:
             reason = "length"
         piece = request.reply.add(seq.take_new(), reason)
         if piece.finish_reason is not None:
@@ -280,7 +280,7 @@ class LLMEngine:
                 self.scheduler.finish(seq, piece.finish_reason)
             self._note_end(seq)
         return TokenDelta(
-            token_ids=tuple(token.token_id for token in piece.tokens),
+            token_ids=tuple([token.token_id for token in piece.tokens]),
             text=piece.text,
             finish_reason=piece.finish_reason,
             num_prompt_tokens=seq.num_prompt_tokens,

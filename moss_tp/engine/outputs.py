@@ -1,6 +1,7 @@
 """What the engine returns: deltas while a request runs, or one RequestOutput at its end."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from moss_tp.engine.scheduling.sequence import FinishReason
 from moss_tp.sampling.row import SampledToken
@@ -8,8 +9,7 @@ from moss_tp.sampling.row import SampledToken
 __all__ = ["CompletionOutput", "FinishReason", "RequestOutput", "TokenDelta"]
 
 
-@dataclass(frozen=True)
-class TokenDelta:
+class TokenDelta(NamedTuple):
     """New tokens of one request, with the text that became complete with them.
 
     `text` never splits a UTF-8 character and never contains a special token or part of a stop

@@ -6,7 +6,6 @@ Coalescing changes when text travels, never which text: the output, joined, is t
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import replace
 
 from moss_tp.engine.outputs import TokenDelta
 from serve_app.streams import with_timeouts
@@ -40,8 +39,7 @@ async def coalesce(
 
 
 def _join(first: TokenDelta, second: TokenDelta) -> TokenDelta:
-    return replace(
-        second,
+    return second._replace(
         token_ids=first.token_ids + second.token_ids,
         text=first.text + second.text,
         logprobs=first.logprobs + second.logprobs,

@@ -34,7 +34,7 @@ def test_the_traits_of_a_device_are_possible(device: str) -> None:
     assert 0 < traits.row_cost < 1
     assert 0 < traits.kv_share < 1
     assert traits.mixed_prefill_tokens > 0
-    assert traits.step_timeout_s > 0
+    assert traits.step_timeout_s > traits.min_step_limit_s > 0
 
 
 def test_free_memory_is_read_from_the_kernel() -> None:

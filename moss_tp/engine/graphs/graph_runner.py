@@ -23,7 +23,7 @@ from moss_tp.engine.graphs.limits import step_limits
 from moss_tp.engine.graphs.sampler import StepSampler
 from moss_tp.engine.graphs.step_input import StepInput
 from moss_tp.engine.graphs.step_slot import MEMORY_ERRORS, GraphStep, StepSlot, first_line
-from moss_tp.engine.graphs.step_views import StepSize, StepViews, step_views
+from moss_tp.engine.graphs.step_views import StepShape, StepViews, step_views
 from moss_tp.engine.graphs.wait import wait_for
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
@@ -84,19 +84,21 @@ class GraphRunner:
         self._sampler.encode((), self._slots[0].sampling, self._max_logit_rows)
         self._gpu.compute.copy(self._block, self._slots[0].inputs)
         for rows in reversed(self._buckets):
-            self._graphs[rows] = self._record(self._slots[0].step_input.size_of(rows))
-        self._wait()  # before a step changes what the recordings read
+            self._graphs[rows] = self._record(self._slots[0].step_input.shape_of(rows))
+        self._wait()  # before a step changes what is copied
 
     def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> GraphStep:
         """See `Runner`. Steps end in the order of their launch; the tokens of all but one must
         have been read."""
+        if not self._slots:
+            raise RuntimeError("the KV cache is not allocated")
         if self._num_in_flight >= self.max_in_flight:
             raise RuntimeError("too many steps are in flight")
         slot = self._slots[self._num_launched % len(self._slots)]
         bucket = bucket_of(batch, self._buckets)
-        size = slot.step_input.fill(batch, bucket)
-        self._sampler.encode(rows, slot.sampling, size.logit_rows)
-        self._queue(slot, bucket, size)
+        shape = slot.step_input.fill(batch, bucket)
+        self._sampler.encode(rows, slot.sampling, shape.logit_rows)
+        self._queue(slot, bucket, shape)
         step = GraphStep(
             event=self._gpu.compute.record(),
             slot=slot,
@@ -109,24 +111,23 @@ class GraphRunner:
         self._num_in_flight += 1
         return step
 
-    def _queue(self, slot: StepSlot, bucket: int | None, size: StepSize) -> None:
+    def _queue(self, slot: StepSlot, bucket: int | None, shape: StepShape) -> None:
         """Raises StepMemoryError, on a single rank. Other ranks would wait for one that fails."""
         try:
-            self._queue_all(slot, bucket, size)
+            self._queue_all(slot, bucket, shape)
             return
         except MEMORY_ERRORS as error:
-            if self.group.size > 1:
-                raise
             message = first_line(error)  # the error's frames hold the step's tensors
-        # What was queued before the failure still reads the slot.
-        self._wait()
+        if self.group.size > 1:
+            raise RuntimeError(message)
+        self._wait()  # what was queued before the failure still reads the slot
         raise StepMemoryError(message)
 
-    def _queue_all(self, slot: StepSlot, bucket: int | None, size: StepSize) -> None:
+    def _queue_all(self, slot: StepSlot, bucket: int | None, shape: StepShape) -> None:
         queue = self._gpu.compute
         queue.copy(self._block, slot.inputs)
         if bucket is None:
-            queue.launch(self._work(size))
+            queue.launch(self._work(shape))
         else:
             self._graphs[bucket].replay()
             self.num_replays += 1
@@ -136,17 +137,17 @@ class GraphRunner:
         """For all that is queued. Only where no request runs."""
         wait_for(self._gpu.compute.record().is_done, self.engine.step_limit_s)
 
-    def _record(self, size: StepSize) -> Graph:
-        work = self._work(size)
-        self._gpu.compute.launch(work)  # compiles kernels and connects ranks: a recording cannot
-        self._wait()
+    def _record(self, shape: StepShape) -> Graph:
+        work = self._work(shape)
+        self._gpu.compute.launch(work)  # compiles kernels and connects ranks, unlike a recording
+        self._wait()  # recording may wait for the device, and that for a rank that is gone
         self.group.barrier()
         return self._gpu.graph(work)
 
-    def _work(self, size: StepSize) -> "partial[None]":
+    def _work(self, shape: StepShape) -> "partial[None]":
         if self._device_step is None:
             raise RuntimeError("the KV cache is not allocated")
-        views: StepViews = step_views(self._block, self._layout, size, self.engine.block_size)
+        views: StepViews = step_views(self._block, self._layout, shape, self.engine.block_size)
         return partial(self._device_step.compute, views)
 
     def _make_slot(self, spare_slot: int) -> StepSlot:

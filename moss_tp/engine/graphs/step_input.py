@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moss_tp.engine.graphs.layout import Part, StepLayout
-from moss_tp.engine.graphs.step_views import StepSize
+from moss_tp.engine.graphs.step_views import StepShape
 from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.kernels.device_plan import LONG_ROWS, SHORT_ROWS
 
@@ -31,8 +31,8 @@ class StepInput:
         self._long_tiles = _part(block, layout.long_tiles).reshape(-1, 3)
         self._logit_rows = _part(block, layout.logit_rows)
 
-    def fill(self, batch: Batch, bucket: int | None) -> StepSize:
-        """The size that the step has on the device: a graph's of `bucket` rows, else the batch's.
+    def fill(self, batch: Batch, bucket: int | None) -> StepShape:
+        """The shape that the step has on the device: a graph's of `bucket` rows, else the batch's.
 
         `batch` has at most `bucket` rows, and no chunk of more than SHORT_ROWS then.
         """
@@ -44,20 +44,20 @@ class StepInput:
         self._fill_tables(batch)
         num_rows, num_seqs, num_logits = self._fill_common(batch)
         if bucket is None:
-            return StepSize(num_rows, num_seqs, num_short, num_long, num_logits)
-        size = self.size_of(bucket)
+            return StepShape(num_rows, num_seqs, num_short, num_long, num_logits)
+        shape = self.shape_of(bucket)
         self._slots[num_rows:bucket] = self._spare_slot
         for part, used in ((self._token_ids, num_rows), (self._positions, num_rows)):
             part[used:bucket] = 0
-        self._context_lens[num_seqs : size.seqs] = 0
-        self._short_tiles[num_short : size.short_tiles] = 0
-        self._logit_rows[num_logits : size.logit_rows] = 0
-        return size
+        self._context_lens[num_seqs : shape.seqs] = 0
+        self._short_tiles[num_short : shape.short_tiles] = 0
+        self._logit_rows[num_logits : shape.logit_rows] = 0
+        return shape
 
-    def size_of(self, bucket: int) -> StepSize:
+    def shape_of(self, bucket: int) -> StepShape:
         """Of a graph with `bucket` rows: as many sequences as fit into them, each row sampled."""
         num_seqs = min(bucket, len(self._context_lens))
-        return StepSize(bucket, num_seqs, num_seqs, 0, bucket)
+        return StepShape(bucket, num_seqs, num_seqs, 0, bucket)
 
     def _fill_common(self, batch: Batch) -> tuple[int, int, int]:
         num_rows, num_seqs = len(batch.token_ids), len(batch.query_lens)

@@ -1,6 +1,7 @@
-"""The step's block of ints as a device reads it: views for steps of one size."""
+"""The step's block of ints as a device reads it: views for steps of one shape."""
 
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from moss_tp.kernels.device_plan import DevicePlan
 
 
 @dataclass(frozen=True)
-class StepSize:
+class StepShape:
     """T rows of S sequences, with tiles, R rows of logits: idle ones included."""
 
     rows: int
@@ -29,29 +30,27 @@ class StepViews:
     sampling: Tensor
 
 
-def step_views(block: Tensor, layout: StepLayout, size: StepSize, plan_block: int) -> StepViews:
-    """Views of `block (layout.num_ints,)`. They start where those of every other size start."""
+def step_views(block: Tensor, layout: StepLayout, shape: StepShape, block_size: int) -> StepViews:
+    """Views of `block (layout.num_ints,)`, for a cache with blocks of `block_size`. They start
+    where those of every other shape start."""
 
-    def first(part: Part, *shape: int) -> Tensor:
-        count = 1
-        for length in shape:
-            count *= length
-        return block[part.start : part.start + count].view(shape)
+    def first(part: Part, *lengths: int) -> Tensor:
+        return block[part.start : part.start + prod(lengths)].view(lengths)
 
     max_seqs = layout.context_lens.size
     width = layout.block_tables.size // max_seqs
     plan = DevicePlan(
-        positions=first(layout.positions, size.rows),
-        slots=first(layout.slots, size.rows),
-        context_lens=first(layout.context_lens, size.seqs),
-        block_tables=first(layout.block_tables, size.seqs, width),
-        short_tiles=first(layout.short_tiles, size.short_tiles, 3),
-        long_tiles=first(layout.long_tiles, size.long_tiles, 3),
-        block_size=plan_block,
+        positions=first(layout.positions, shape.rows),
+        slots=first(layout.slots, shape.rows),
+        context_lens=first(layout.context_lens, shape.seqs),
+        block_tables=first(layout.block_tables, shape.seqs, width),
+        short_tiles=first(layout.short_tiles, shape.short_tiles, 3),
+        long_tiles=first(layout.long_tiles, shape.long_tiles, 3),
+        block_size=block_size,
     )
     return StepViews(
-        token_ids=first(layout.token_ids, size.rows),
+        token_ids=first(layout.token_ids, shape.rows),
         plan=plan,
-        logit_rows=first(layout.logit_rows, size.logit_rows),
+        logit_rows=first(layout.logit_rows, shape.logit_rows),
         sampling=block[layout.sampling.span],
     )

@@ -20,7 +20,7 @@ from functools import partial
 
 from moss_tp.engine.running.executor import Step
 from moss_tp.engine.running.runner import Runner
-from moss_tp.engine.running.step_times import NO_STEP, StepSize, StepTimes
+from moss_tp.engine.running.step_times import MIN_LIMIT_S, NO_STEP, StepSize, StepTimes
 from moss_tp.engine.running.step_watch import TICK_S, StepWatch
 from moss_tp.engine.running.steps import FailedStep, LaunchedStep, LazyStep, poll
 from moss_tp.engine.running.worker import HEARTBEAT, STOP
@@ -38,16 +38,23 @@ CLOSE_TIMEOUT_S = 5
 class Driver:
     """Runs steps on rank 0's `runner` and, by control messages, on the workers.
 
-    `step_timeout_s` limits a step until `StepTimes` has learnt how long steps take.
+    `step_timeout_s` limits a step until `StepTimes` has learnt how long steps take,
+    `min_step_limit_s` is the least limit after that.
     """
 
-    def __init__(self, runner: Runner, num_blocks: int, step_timeout_s: float) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        num_blocks: int,
+        step_timeout_s: float,
+        min_step_limit_s: float = MIN_LIMIT_S,
+    ) -> None:
         runner.allocate(num_blocks)
         self.num_blocks = num_blocks
         self._runner = runner
         self._has_workers = runner.group.size > 1
         self._interval = min(MAX_INTERVAL_S, step_timeout_s / HEARTBEATS_PER_TIMEOUT)
-        self._watch = StepWatch(StepTimes(step_timeout_s), time.monotonic)
+        self._watch = StepWatch(StepTimes(step_timeout_s, min_step_limit_s), time.monotonic)
         # Held from a control message until its step has ended, or has been launched.
         self._collectives = threading.Lock()
         self._in_flight: list[LaunchedStep] = []

@@ -87,7 +87,8 @@ class LocalExecutor:
             num_blocks = choose_num_blocks(runner, config)
         else:
             runner, num_blocks = self._start_group()
-        return Driver(runner, num_blocks, config.step_limit_s)
+        limits = config.step_limit_s, config.traits.min_step_limit_s
+        return Driver(runner, num_blocks, *limits)
 
     def _start_group(self) -> tuple[Runner, int]:
         store = TPGroup.listen(HOST)

@@ -14,8 +14,8 @@ from moss_tp.engine.scheduling.batch import Batch
 
 # A step may take this many times what is known: a busy machine, a kernel compiled on demand.
 FACTOR = 20
-# The least limit. A rank that waits for its turn on a busy machine, or for a page of its weights
-# that was swapped out, is not stuck.
+# The least limit, if the device says none. A rank that waits for its turn on a busy machine, or for
+# a page of its weights that was swapped out, is not stuck.
 MIN_LIMIT_S = 5.0
 # Of a known time, after each further step of its class: what took long once is forgotten.
 DECAY = 0.99
@@ -67,10 +67,15 @@ NO_STEP = StepSize(0, 0, 0, is_decode=False)  # a heartbeat computes nothing
 
 
 class StepTimes:
-    """The known times, in seconds. `max_limit_s` holds before enough is known, and always."""
+    """The known times, in seconds. `max_limit_s` holds before enough is known, and always.
 
-    def __init__(self, max_limit_s: float) -> None:
+    `min_limit_s` is the device's, see `DeviceTraits`: FACTOR times a few milliseconds would not
+    do where kernels are compiled on first use.
+    """
+
+    def __init__(self, max_limit_s: float, min_limit_s: float = MIN_LIMIT_S) -> None:
         self._max_limit_s = max_limit_s
+        self._min_limit_s = min_limit_s
         self._known: dict[StepSize, float] = {}  # a slowly decaying maximum of each class
         self._kinds: set[tuple[int, bool]] = set()
 
@@ -86,7 +91,7 @@ class StepTimes:
             return self._max_limit_s
         known = list(self._known.items())  # another thread may be recording
         expected = min(seconds * size.ratio(floor) for floor, seconds in known)
-        return min(max(MIN_LIMIT_S, FACTOR * expected), self._max_limit_s)
+        return min(max(self._min_limit_s, FACTOR * expected), self._max_limit_s)
 
 
 def _ratio(count: int, other: int) -> float:

@@ -64,7 +64,7 @@ class BlockManager:
 
         False, with nothing changed, when too few blocks are free.
         """
-        num_new = self.num_needed(seq.num_tokens + num_drafted) - len(seq.block_table)
+        num_new = -(-(len(seq.token_ids) + num_drafted) // self.block_size) - len(seq.block_table)
         if num_new <= 0:
             return True
         if num_new > self.num_free:

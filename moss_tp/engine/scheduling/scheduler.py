@@ -105,7 +105,8 @@ class Scheduler:
             return []
         if self._advanced_step is not chunks:
             self._advance(chunks)
-        if not all(seq.is_ending or self.block_manager.grow(seq) for seq in self.running):
+        grow = self.block_manager.grow
+        if not all(seq.is_ending or grow(seq) for seq in self.running):
             return []
         decodes, prefills = self._next_chunks(can_admit=True)
         return [*decodes, *prefills]
@@ -130,7 +131,10 @@ class Scheduler:
             if not has_advanced:
                 seq.num_computed += chunk.num_known
             if chunk.is_sampled:
-                self._accept(chunk, sampled[start:end])
+                if chunk.draft:
+                    self._accept(chunk, sampled[start:end])
+                else:
+                    seq.append(sampled[start], self._max_model_len)
                 advanced.append(seq)
             self.block_manager.commit(seq)
             if seq.finish_reason is not None:
@@ -256,10 +260,9 @@ class Scheduler:
             if seq.finish_reason is not None or not self._is_accepted(drafted, token):
                 break
             seq.num_computed += 1
-        if chunk.draft:
-            self.block_manager.trim(seq)
-            self.num_drafted += len(chunk.draft)
-            self.num_accepted += seq.num_computed - num_before
+        self.block_manager.trim(seq)
+        self.num_drafted += len(chunk.draft)
+        self.num_accepted += seq.num_computed - num_before
 
     def _is_accepted(self, drafted: int | None, sampled: SampledToken) -> bool:
         return drafted == sampled.token_id

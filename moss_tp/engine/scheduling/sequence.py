@@ -65,6 +65,7 @@ class Sequence:
         self.seed = secrets.randbits(63) if self.params.seed is None else self.params.seed
         self._history = TokenHistory(self.token_ids) if self.params.has_penalties else None
         self._stop_ids = tuple(sorted(self.stop_ids))
+        self._max_num_tokens = self.num_prompt_tokens + self.params.max_tokens
         self._untaken: list[SampledToken] = []
 
     @property
@@ -84,10 +85,11 @@ class Sequence:
 
         The random number depends on the position only. Valid until the next `append`.
         """
-        position = self.num_output_tokens + len(drafted)
-        blocked_ids = self._stop_ids if position < self.params.min_tokens else ()
+        position = len(self.token_ids) - self.num_prompt_tokens + len(drafted)
+        params = self.params
+        blocked_ids = self._stop_ids if position < params.min_tokens else ()
         return SamplingRow(
-            self.params,
+            params,
             self.seed,
             position,
             self._history,
@@ -100,8 +102,10 @@ class Sequence:
         """Appends a sampled token, and sets `finish_reason` if it ends the reply."""
         token_id = token.token_id
         if self.is_pending:
-            self.withdraw()
-        self.token_ids.append(token_id)
+            self.token_ids[-1] = token_id
+            self.is_pending = self.is_ending = False
+        else:
+            self.token_ids.append(token_id)
         self._untaken.append(token)
         if self._history is not None:
             self._history.append(token_id)
@@ -122,7 +126,8 @@ class Sequence:
         self.is_pending = self.is_ending = False
 
     def _is_full(self, max_model_len: int) -> bool:
-        return self.num_output_tokens >= self.params.max_tokens or self.num_tokens >= max_model_len
+        num_tokens = len(self.token_ids)
+        return num_tokens >= self._max_num_tokens or num_tokens >= max_model_len
 
     def take_new(self) -> list[SampledToken]:
         """The tokens appended since the last call."""

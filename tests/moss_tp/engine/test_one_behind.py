@@ -20,6 +20,7 @@ from moss_tp.engine.scheduling.pace import Pace
 from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence as Seq
 from moss_tp.errors import RequestMemoryError
+from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.scheduling.device_fake import DeviceFake
 from tests.moss_tp.engine.scheduling.paged_fake import FAKE_IDS, fake_config
@@ -252,9 +253,10 @@ def uncounted(self: Seq, row: int, max_model_len: int) -> None:
     self.is_ending = False
 
 
-def kept_forever(self: Seq) -> None:
+def kept_forever(self: Seq, token: SampledToken, max_model_len: int) -> None:
     """A fault: a pending token stays, and the sampled one comes behind it."""
     self.is_pending = self.is_ending = False
+    APPEND(self, token, max_model_len)
 
 
 def advanced_for_ever(self: Scheduler, chunks: Sequence[Chunk]) -> None:
@@ -276,7 +278,7 @@ def void_rows_count(self: Scheduler, chunks: Sequence[Chunk], sampled: Sequence[
     return UPDATE(self, chunks, sampled)  # type: ignore[arg-type]
 
 
-EXPECT, WITHDRAW = Seq.expect, Seq.withdraw
+EXPECT, APPEND = Seq.expect, Seq.append
 ADVANCE, UPDATE = Scheduler._advance, Scheduler.update
 
 
@@ -285,7 +287,7 @@ ADVANCE, UPDATE = Scheduler._advance, Scheduler.update
     [
         (Seq, "expect", first_row),
         (Seq, "expect", uncounted),
-        (Seq, "withdraw", kept_forever),
+        (Seq, "append", kept_forever),
         (Scheduler, "_advance", advanced_for_ever),
         (Scheduler, "update", void_rows_count),
     ],

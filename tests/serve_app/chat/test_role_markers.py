@@ -113,7 +113,8 @@ class Coalescing(FakeModel):
     async def generate(self, request: EngineRequest, session_id: str) -> AsyncIterator[TokenDelta]:
         deltas = [delta async for delta in super().generate(request, session_id)]
         ids = tuple(token_id for delta in deltas for token_id in delta.token_ids)
-        yield replace(deltas[-1], token_ids=ids, text="".join(delta.text for delta in deltas))
+        text = "".join(delta.text for delta in deltas)
+        yield deltas[-1]._replace(token_ids=ids, text=text)
 
 
 @pytest.mark.parametrize("model", [FakeModel(), Coalescing()])

@@ -20,10 +20,11 @@ from moss_tp.engine.graphs.graph_runner import GraphRunner
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.pace import Pace
 from moss_tp.engine_config import EngineConfig
+from moss_tp.layers.offload import WeightStream
 from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from tests.support.devices.cuda_on_cpu import CudaOnCpu
-from tests.support.devices.lazy_accelerator import LazyAccelerator
+from tests.support.devices.lazy_accelerator import LazyAccelerator, LazyQueue
 from tests.support.same_bytes import MAX_MODEL_LEN, WAYS, Bench, Replies, Reply
 from tests.support.tiny_moss import make_checkpoint
 
@@ -57,11 +58,7 @@ def alone(model: str) -> list[Reply]:
         return Bench(llm).alone
 
 
-def lazy_early() -> LazyAccelerator:
-    return LazyAccelerator(is_transfer_early=True)
-
-
-@pytest.fixture(scope="module", params=[EagerAccelerator, LazyAccelerator, lazy_early])
+@pytest.fixture(scope="module", params=[EagerAccelerator, LazyAccelerator])
 def bench(request: pytest.FixtureRequest, model: str, alone: list[Reply]) -> Iterator[Bench]:
     accelerator: Accelerator = request.param()
     with open_llm(model, partial(CudaOnCpu, accelerator=accelerator)) as llm:
@@ -112,8 +109,32 @@ def test_the_cpus_tokens_by_every_way(
 def test_two_ranks_reply_the_same(model: str, alone: list[Reply], turns: None) -> None:
     with open_llm(model, CudaOnCpu, tp_size=2, max_num_seqs=24) as llm:
         bench = Bench(llm, alone)
-        for way in ("batched", "speculated"):
+        for way in ("batched", "preempted"):
             assert not other_tokens(alone, WAYS[way](bench)), way
+
+
+def lazy_early() -> LazyAccelerator:
+    return LazyAccelerator(is_transfer_early=True)
+
+
+@pytest.mark.parametrize("make", [LazyAccelerator, lazy_early])
+def test_streamed_weights_reply_the_same(
+    make: Callable[[], LazyAccelerator], model: str, alone: list[Reply]
+) -> None:
+    """In the middle of graphs; a copy that comes too late or too early would be noticed."""
+    executor = partial(CudaOnCpu, accelerator=make())
+    with open_llm(model, executor, cpu_offload_gb=1) as llm:
+        assert not other_tokens(alone, WAYS["batched"](Bench(llm, alone)))
+
+
+def test_weights_that_are_not_waited_for_are_noticed(
+    model: str, alone: list[Reply], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WeightStream, "before", lambda *_: None)
+    gpu = LazyAccelerator()
+    monkeypatch.setattr(LazyQueue, "is_empty", True)  # a graph would refuse to leave copies behind
+    with open_llm(model, partial(CudaOnCpu, accelerator=gpu), cpu_offload_gb=1) as llm:
+        assert len(other_tokens(alone, WAYS["batched"](Bench(llm, alone)))) > len(alone) / 2
 
 
 @pytest.mark.parametrize("seed", range(3))

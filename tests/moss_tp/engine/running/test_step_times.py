@@ -137,3 +137,14 @@ def test_the_size_of_a_batch() -> None:
     assert StepSize.of(Batch(np.array(ints))) == StepSize(4, 3 * 7 + 20, 1, is_decode=False)
     ints = [1, 1, 20, 1, 2, 5, 1, 2]
     assert StepSize.of(Batch(np.array(ints))) == StepSize(1, 20, 1, is_decode=True)
+
+
+def test_a_device_has_a_least_limit_of_its_own() -> None:
+    """Where a kernel may be compiled on first use, a step of milliseconds may take that long."""
+    times = StepTimes(MAX_LIMIT_S, 20)
+    size = StepSize(1, 1, 1, is_decode=True)
+    for _ in range(100):
+        times.record(size, 0.011)
+    assert times.limit_s(size) == 20
+    times.record(size, 3)
+    assert times.limit_s(size) == FACTOR * 3
