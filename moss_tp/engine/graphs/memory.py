@@ -16,12 +16,13 @@ from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 
 
-def take_step_memory(runner: GraphRunner, config: EngineConfig) -> None:
+def take_step_memory(runner: GraphRunner) -> None:
     """Records all graphs and runs the largest steps, over a cache of one block.
 
     All ranks must be in here at the same time. Raises RuntimeError when a step does not end, and
     StepMemoryError when there is not even memory for one.
     """
+    config = runner.engine
     if runner.group.device.type == "cuda":
         torch.cuda.empty_cache()  # of what loading has left
     runner.allocate(num_blocks=1)

@@ -1,9 +1,9 @@
 """One rank: how it is built, and the loop of the ranks above 0.
 
 The same for every executor. An executor starts the ranks, has each of them `build_rank`, waits
-for all, lets rank 0 choose `num_blocks`, then passes that number to `worker_loop` on ranks above
-0 and to a `Driver` on rank 0. It waits for loading over a channel of its own, so that no
-collective has to outlast a slow disk.
+for all, has ranks above 0 `prepare_rank` while rank 0 chooses `num_blocks`, then passes that number
+to `worker_loop` on ranks above 0 and to a `Driver` on rank 0. It waits for loading over a channel
+of its own, so that no collective has to outlast a slow disk.
 
     control message:  STOP | HEARTBEAT | the ints of a step's Batch, whose first is positive
 

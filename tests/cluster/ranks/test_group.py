@@ -12,6 +12,7 @@ from cluster.ranks import group, placement
 from cluster.ranks.group import WorkerGroup
 from cluster.ranks.placement import Placement, rank_bundle, rank_options
 from cluster.ranks.worker import TPWorker
+from moss_tp.engine.running import kv_budget
 from moss_tp.engine.running import worker as engine_worker
 from moss_tp.errors import ConfigError
 
@@ -42,15 +43,19 @@ def test_a_rank_is_built_before_its_loop_runs(monkeypatch: pytest.MonkeyPatch) -
         calls.append((runner, num_blocks))
 
     monkeypatch.setattr(engine_worker, "build_rank", build)
+    monkeypatch.setattr(kv_budget, "prepare_rank", lambda runner: calls.append(f"prepare {runner}"))
     monkeypatch.setattr(engine_worker, "worker_loop", loop)
     rank = TPWorker()
     assert rank.pid() == os.getpid()
     with pytest.raises(RuntimeError, match="run_loop before build"):
         rank.run_loop(9)
+    with pytest.raises(RuntimeError, match="prepare before build"):
+        rank.prepare()
     spec: Any = "spec"
     rank.build(spec)
+    rank.prepare()
     rank.run_loop(9)
-    assert calls == ["spec", ("runner", 9)]
+    assert calls == ["spec", "prepare runner", ("runner", 9)]
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 0), ("cuda", 1)])
