@@ -16,7 +16,6 @@ class TPWorker:
     """First `build`, then `prepare`, then `run_loop`. When a call fails, the group is broken."""
 
     def __init__(self) -> None:
-        import moss_tp.engine.running.kv_budget
         import moss_tp.engine.running.worker  # noqa: F401
 
         self._runner: Runner | None = None
@@ -32,12 +31,10 @@ class TPWorker:
         self._runner = build_rank(spec)
 
     def prepare(self) -> None:
-        """See `prepare_rank`; rank 0 must be choosing the number of blocks."""
-        from moss_tp.engine.running.kv_budget import prepare_rank
-
+        """See `Runner.prepare`; rank 0 must be choosing the number of blocks."""
         if self._runner is None:
             raise RuntimeError("prepare before build")
-        prepare_rank(self._runner)
+        self._runner.prepare()
 
     def run_loop(self, num_blocks: int) -> None:
         """Runs rank 0's steps until it says STOP. Does not return while the group is alive."""

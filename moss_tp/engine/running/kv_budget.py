@@ -1,22 +1,10 @@
 """How many KV blocks fit into a rank's memory. Rank 0 chooses for all ranks."""
 
 from moss_tp.device import TRAITS, free_memory
-from moss_tp.engine.graphs.graph_runner import GraphRunner
-from moss_tp.engine.graphs.memory import take_step_memory
 from moss_tp.engine.running.runner import Runner
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from moss_tp.layers.kv_cache import KVCache
-
-
-def prepare_rank(runner: Runner) -> None:
-    """Takes what steps need of a GPU's memory, where the default cache gets the rest.
-
-    On every rank at the same time, and only when all are loaded: it runs steps. Rank 0 is in
-    `choose_num_blocks` then.
-    """
-    if isinstance(runner, GraphRunner) and runner.engine.kv_cache_bytes is None:
-        take_step_memory(runner)
 
 
 def choose_num_blocks(runner: Runner, config: EngineConfig) -> int:
@@ -24,9 +12,10 @@ def choose_num_blocks(runner: Runner, config: EngineConfig) -> int:
 
     The default is a share of the memory that is free after loading, on CUDA after the largest
     steps as well, see `DeviceTraits`. Rank 0 chooses for all: ranks hold equal shards on equal
-    devices. ConfigError when not even one full-length sequence fits.
+    devices, and the others `prepare` meanwhile. ConfigError when not even one full-length sequence
+    fits.
     """
-    prepare_rank(runner)
+    runner.prepare()
     per_block = KVCache.bytes_per_block(
         runner.config, config.tp_size, config.block_size, runner.cache_dtype
     )

@@ -4,7 +4,7 @@
                     <------------   UP       modules imported
       RankSpec      ------------>            both join the group now, and load
                     <------------   READY    shard loaded (or the error message)
-                                    prepare_rank(), as rank 0 does
+                                    prepare(), as rank 0 does
       num_blocks    ------------>   worker_loop() until STOP
       ...closed     ------------>   exits, whatever it is doing
 
@@ -85,14 +85,13 @@ def main(connection: Connection) -> None:
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
     # Imported only now: it takes seconds, during which `_receive` watches the parent already.
-    from moss_tp.engine.running.kv_budget import prepare_rank
     from moss_tp.engine.running.worker import build_rank, worker_loop
 
     connection.send(UP)
     try:
         runner = build_rank(inbox.get())
         connection.send(READY)
-        prepare_rank(runner)
+        runner.prepare()
         worker_loop(runner, inbox.get())
         runner.group.close()
     except Exception as error:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,6 @@ from cluster.ranks import group, placement
 from cluster.ranks.group import WorkerGroup
 from cluster.ranks.placement import Placement, rank_bundle, rank_options
 from cluster.ranks.worker import TPWorker
-from moss_tp.engine.running import kv_budget
 from moss_tp.engine.running import worker as engine_worker
 from moss_tp.errors import ConfigError
 
@@ -35,15 +35,16 @@ def removed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_a_rank_is_built_before_its_loop_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
 
-    def build(spec: object) -> str:
+    runner = SimpleNamespace(prepare=lambda: calls.append("prepare"))
+
+    def build(spec: object) -> object:
         calls.append(spec)
-        return "runner"
+        return runner
 
     def loop(runner: object, num_blocks: int) -> None:
         calls.append((runner, num_blocks))
 
     monkeypatch.setattr(engine_worker, "build_rank", build)
-    monkeypatch.setattr(kv_budget, "prepare_rank", lambda runner: calls.append(f"prepare {runner}"))
     monkeypatch.setattr(engine_worker, "worker_loop", loop)
     rank = TPWorker()
     assert rank.pid() == os.getpid()
@@ -55,7 +56,7 @@ def test_a_rank_is_built_before_its_loop_runs(monkeypatch: pytest.MonkeyPatch) -
     rank.build(spec)
     rank.prepare()
     rank.run_loop(9)
-    assert calls == ["spec", "prepare runner", ("runner", 9)]
+    assert calls == ["spec", "prepare", (runner, 9)]
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 0), ("cuda", 1)])

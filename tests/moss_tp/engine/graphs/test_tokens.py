@@ -17,10 +17,11 @@ import pytest
 from moss_tp import LLM
 from moss_tp.accelerator.base import Accelerator
 from moss_tp.accelerator.eager import EagerAccelerator
+from moss_tp.engine.graphs import graph_runner
 from moss_tp.engine.graphs.graph_runner import GraphRunner
-from moss_tp.engine.graphs.memory import take_step_memory
-from moss_tp.engine.running import kv_budget
+from moss_tp.engine.graphs.memory import largest_steps
 from moss_tp.engine.running.executor import Executor
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.pace import Pace
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken
@@ -147,13 +148,13 @@ def test_int8_keys_and_values(model: str, seed: int) -> None:
 def test_the_memory_of_a_default_cache_is_found_by_running_steps(
     model: str, tp_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared: list[GraphRunner] = []
+    prepared: list[EngineConfig] = []
 
-    def take(runner: GraphRunner) -> None:
-        prepared.append(runner)
-        take_step_memory(runner)
+    def noted(config: EngineConfig) -> list[Batch]:
+        prepared.append(config)
+        return largest_steps(config)
 
-    monkeypatch.setattr(kv_budget, "take_step_memory", take)
+    monkeypatch.setattr(graph_runner, "largest_steps", noted)
     settings = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "kv_cache_bytes": None}
     replies = []
     for executor in (None, CudaOnCpu):
