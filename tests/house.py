@@ -43,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/native",
     },
     "moss_tp/kernels/cuda/runtime": {"moss_tp"},
-    "moss_tp/kernels/cuda/linear": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
+    "moss_tp/kernels/cuda/linear": {"moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/attention": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/sampling/packing": {"moss_tp", "moss_tp/sampling"},
     "moss_tp/kernels/cuda/sampling": {
