@@ -65,6 +65,7 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels",
         "moss_tp/kernels/cpu",
         "moss_tp/kernels/cuda",
+        "moss_tp/kernels/cuda/runtime",
     },
     "moss_tp/model.py": {
         "moss_tp",
