@@ -52,7 +52,9 @@ class Variant:
         if self.dtype.itemsize == 4:
             return options(8, 2 if is_large or not is_long else 1)
         num_warps = 8 if self.is_int8 or is_long else 4
-        return options(num_warps, 5 if is_large and not is_long else 3)
+        chosen = options(num_warps, 5 if is_large and not is_long else 3)
+        # Left to itself, ptxas spills for sm_86 to stay within 128 registers, for no more programs.
+        return chosen if is_large or num_warps == 8 else {**chosen, "maxnreg": 255}
 
     def merge(self) -> dict[str, Any]:
         width = min(MAX_MERGED_WIDTH, self._power_of_2_factor())
