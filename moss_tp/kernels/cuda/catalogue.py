@@ -18,6 +18,6 @@ def specs(dtype: str, head_dim: int, cc: int) -> Iterator[KernelSpec]:
     chosen: torch.dtype = getattr(torch, dtype)
     yield from linear.specs(chosen, head_dim, cc)
     yield from attention.specs(chosen, head_dim, cc)
-    yield from sampling.specs(dtype, head_dim, cc)
+    yield from sampling.specs(chosen, head_dim, cc)
     yield from read.specs()
     yield from spin.specs()

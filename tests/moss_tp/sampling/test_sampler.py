@@ -252,3 +252,17 @@ def test_the_smallest_repetition_penalty_leaves_finite_scores(top_k: int) -> Non
 
 def test_no_rows() -> None:
     assert sample(torch.empty(0, VOCAB), []) == []
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("change", "is_kept"), [(-1e-12, False), (1e-12, True)])
+def test_the_end_of_top_p_is_decided_in_fp64(change: float, is_kept: bool) -> None:
+    """Whether the third token is kept, where an fp32 sum over the vocabulary cannot tell."""
+    logits = random_logits(7, vocab_size=LARGE)
+    values, ids = logits[0].sort(descending=True)
+    weights = (values - values[0]).double().exp()
+    top_p = (weights[:2].sum() / weights.sum()).item() * (1 + change)
+    params = SamplingParams(**{**PLAIN, "top_p": top_p})
+    rows = [make_row(params, seed=seed) for seed in range(100)]
+    drawn = set(sample(logits.expand(len(rows), -1), rows))
+    assert drawn == set(ids[: 2 + is_kept].tolist())

@@ -27,7 +27,7 @@ DOUBLES = ("doubles", "chunk_log_sums", "log_sums")
 LONGS = ("longs", "best", "chunk_masses")
 
 
-def specs(dtype: str, head_dim: int, cc: int) -> Iterator[KernelSpec]:
+def specs(dtype: torch.dtype, head_dim: int, cc: int) -> Iterator[KernelSpec]:
     """All but logits are alike for every model. See `runtime.cubins.Catalogue`."""
     num_chunks = -(-VOCAB_SIZE // CHUNK)
     group = group_size(VOCAB_SIZE)
@@ -54,9 +54,9 @@ def specs(dtype: str, head_dim: int, cc: int) -> Iterator[KernelSpec]:
 
 
 def _spec(
-    name: str, function: Any, num_warps: int, dtype: str, constants: dict[str, Any]
+    name: str, function: Any, num_warps: int, dtype: torch.dtype, constants: dict[str, Any]
 ) -> KernelSpec:
-    types = {"logits": pointer(getattr(torch, dtype))}
+    types = {"logits": pointer(dtype)}
     types |= dict.fromkeys(INTS, "*i32") | dict.fromkeys(FLOATS, "*fp32")
     types |= dict.fromkeys(DOUBLES, "*fp64") | dict.fromkeys(LONGS, "*i64")
     types |= dict.fromkeys(constants, "constexpr")
