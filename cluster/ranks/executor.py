@@ -98,7 +98,9 @@ class RayExecutor:
         ]
         runner = build_rank(spec(0, self._group.placement.own_device(config.device)))
         ray.get(loading)
+        preparing = [worker.prepare.remote() for worker in workers]
         num_blocks = choose_num_blocks(runner, config)
+        ray.get(preparing)
         self._loops = [worker.run_loop.remote(num_blocks) for worker in workers]
         limits = config.step_limit_s, config.traits.min_step_limit_s
         return Driver(runner, num_blocks, *limits)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TPWorker:
-    """First `build`, then `run_loop`. When either call fails, the group is broken."""
+    """First `build`, then `prepare`, then `run_loop`. When a call fails, the group is broken."""
 
     def __init__(self) -> None:
         import moss_tp.engine.running.worker  # noqa: F401
@@ -29,6 +29,12 @@ class TPWorker:
         from moss_tp.engine.running.worker import build_rank
 
         self._runner = build_rank(spec)
+
+    def prepare(self) -> None:
+        """See `Runner.prepare`; rank 0 must be choosing the number of blocks."""
+        if self._runner is None:
+            raise RuntimeError("prepare before build")
+        self._runner.prepare()
 
     def run_loop(self, num_blocks: int) -> None:
         """Runs rank 0's steps until it says STOP. Does not return while the group is alive."""

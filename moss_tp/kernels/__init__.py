@@ -18,6 +18,7 @@ import torch
 
 from moss_tp.errors import ConfigError
 from moss_tp.kernels.base import Kernels
+from moss_tp.kernels.cuda.runtime.triton_import import import_triton
 
 
 def choose_kernels(back_end: str, dtype: torch.dtype, head_dim: int) -> Kernels:
@@ -39,6 +40,7 @@ def _cpu(dtype: torch.dtype, head_dim: int) -> Kernels:
 
 
 def _cuda(dtype: torch.dtype, head_dim: int) -> Kernels:
+    import_triton()  # says what is missing, where it is
     from moss_tp.kernels.cuda.choose import cuda_kernels
 
     return cuda_kernels(dtype, head_dim)

@@ -20,6 +20,7 @@ from moss_tp.engine.graphs.buckets import bucket_of, bucket_rows
 from moss_tp.engine.graphs.device_step import DeviceStep
 from moss_tp.engine.graphs.layout import StepLayout
 from moss_tp.engine.graphs.limits import step_limits
+from moss_tp.engine.graphs.memory import largest_steps
 from moss_tp.engine.graphs.sampler import StepSampler
 from moss_tp.engine.graphs.step_input import StepInput
 from moss_tp.engine.graphs.step_slot import MEMORY_ERRORS, GraphStep, StepSlot, first_line
@@ -72,6 +73,18 @@ class GraphRunner:
         self._num_launched = 0
         self._num_in_flight = 0
         self._last_end = 0.0
+
+    def prepare(self) -> None:
+        """See `Runner`. Records graphs and runs the largest steps, over a cache of one block."""
+        if self.engine.kv_cache_bytes is not None:
+            return
+        if self.group.device.type == "cuda":
+            torch.cuda.empty_cache()  # of what loading has left
+        self.allocate(num_blocks=1)
+        for batch in largest_steps(self.engine):
+            step = self.launch(batch, ())
+            wait_for(step.is_done, self.engine.step_limit_s)
+            step.tokens()
 
     def allocate(self, num_blocks: int) -> None:
         """See `Runner`. Records the graphs, too: all ranks must be in here at the same time."""

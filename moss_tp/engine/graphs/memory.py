@@ -1,34 +1,16 @@
-"""What the largest step takes of a GPU's memory: found by running it, before the KV cache is made.
+"""The steps that take the most of a GPU's memory.
 
 What a step needs is bounded by `StepLimits`. The kernels reserve it once, as a function of those,
-and the allocator keeps what it has handed out; so what is free after the largest steps is free for
-the cache.
+and the allocator keeps what it has handed out. So what is free after these steps is free for the KV
+cache.
 """
 
 from array import array
 
 import numpy as np
-import torch
 
-from moss_tp.engine.graphs.graph_runner import GraphRunner
-from moss_tp.engine.graphs.wait import wait_for
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
-
-
-def take_step_memory(runner: GraphRunner, config: EngineConfig) -> None:
-    """Records all graphs and runs the largest steps, over a cache of one block.
-
-    All ranks must be in here at the same time. Raises RuntimeError when a step does not end, and
-    StepMemoryError when there is not even memory for one.
-    """
-    if runner.group.device.type == "cuda":
-        torch.cuda.empty_cache()  # of what loading has left
-    runner.allocate(num_blocks=1)
-    for batch in largest_steps(config):
-        step = runner.launch(batch, ())
-        wait_for(step.is_done, config.step_limit_s)
-        step.tokens()
 
 
 def largest_steps(config: EngineConfig) -> list[Batch]:

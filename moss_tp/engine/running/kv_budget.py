@@ -12,8 +12,10 @@ def choose_num_blocks(runner: Runner, config: EngineConfig) -> int:
 
     The default is a share of the memory that is free after loading, on CUDA after the largest
     steps as well, see `DeviceTraits`. Rank 0 chooses for all: ranks hold equal shards on equal
-    devices. ConfigError when not even one full-length sequence fits.
+    devices, and the others `prepare` meanwhile. ConfigError when not even one full-length sequence
+    fits.
     """
+    runner.prepare()
     per_block = KVCache.bytes_per_block(
         runner.config, config.tp_size, config.block_size, runner.cache_dtype
     )

@@ -39,6 +39,9 @@ class ModelRunner:
         self._sampler = Sampler()
         self._kv: KVCache | None = None
 
+    def prepare(self) -> None:
+        """Steps take their memory as they need it."""
+
     def allocate(self, num_blocks: int) -> None:
         """Allocates the KV cache. Every rank must allocate the same number of blocks."""
         self._kv = KVCache.allocate(

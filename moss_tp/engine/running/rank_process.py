@@ -4,6 +4,7 @@
                     <------------   UP       modules imported
       RankSpec      ------------>            both join the group now, and load
                     <------------   READY    shard loaded (or the error message)
+                                    prepare(), as rank 0 does
       num_blocks    ------------>   worker_loop() until STOP
       ...closed     ------------>   exits, whatever it is doing
 
@@ -90,6 +91,7 @@ def main(connection: Connection) -> None:
     try:
         runner = build_rank(inbox.get())
         connection.send(READY)
+        runner.prepare()
         worker_loop(runner, inbox.get())
         runner.group.close()
     except Exception as error:

@@ -59,6 +59,13 @@ class Runner(Protocol):
         """See `Executor.forward_s`."""
         ...
 
+    def prepare(self) -> None:
+        """Takes what steps need of the device's memory, where the default KV cache gets the rest.
+
+        On every rank at the same time, and only when all are loaded: it may run steps.
+        """
+        ...
+
     def allocate(self, num_blocks: int) -> None:
         """Allocates the KV cache, once. Every rank must allocate the same number of blocks."""
         ...

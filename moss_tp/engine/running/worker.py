@@ -1,9 +1,9 @@
 """One rank: how it is built, and the loop of the ranks above 0.
 
 The same for every executor. An executor starts the ranks, has each of them `build_rank`, waits
-for all, lets rank 0 choose `num_blocks`, then passes that number to `worker_loop` on ranks above
-0 and to a `Driver` on rank 0. It waits for loading over a channel of its own, so that no
-collective has to outlast a slow disk.
+for all, has ranks above 0 `prepare` while rank 0 chooses `num_blocks`, then passes that number to
+`worker_loop` on ranks above 0 and to a `Driver` on rank 0. It waits for loading over a channel of
+its own, so that no collective has to outlast a slow disk.
 
     control message:  STOP | HEARTBEAT | the ints of a step's Batch, whose first is positive
 
@@ -19,7 +19,6 @@ import torch
 from moss_tp.accelerator.base import Accelerator
 from moss_tp.accelerator.choose import accelerator_of
 from moss_tp.config import ModelConfig
-from moss_tp.engine.graphs.build import build_graph_runner
 from moss_tp.engine.graphs.wait import wait_for
 from moss_tp.engine.running.model_runner import ModelRunner
 from moss_tp.engine.running.runner import PendingStep, Runner
@@ -63,6 +62,9 @@ def build_rank(spec: RankSpec) -> Runner:
     model_config = ModelConfig.from_dir(config.model)
     dtype: torch.dtype = getattr(torch, config.dtype)
     if config.device == "cuda":
+        # Its kernels need Triton.
+        from moss_tp.engine.graphs.build import build_graph_runner
+
         # Before loading: what loads the weights is in order with the steps then.
         accelerator = spec.accelerator or accelerator_of(group.device)
         model = load_model(

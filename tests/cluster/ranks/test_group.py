@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -34,9 +35,11 @@ def removed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_a_rank_is_built_before_its_loop_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
 
-    def build(spec: object) -> str:
+    runner = SimpleNamespace(prepare=lambda: calls.append("prepare"))
+
+    def build(spec: object) -> object:
         calls.append(spec)
-        return "runner"
+        return runner
 
     def loop(runner: object, num_blocks: int) -> None:
         calls.append((runner, num_blocks))
@@ -47,10 +50,13 @@ def test_a_rank_is_built_before_its_loop_runs(monkeypatch: pytest.MonkeyPatch) -
     assert rank.pid() == os.getpid()
     with pytest.raises(RuntimeError, match="run_loop before build"):
         rank.run_loop(9)
+    with pytest.raises(RuntimeError, match="prepare before build"):
+        rank.prepare()
     spec: Any = "spec"
     rank.build(spec)
+    rank.prepare()
     rank.run_loop(9)
-    assert calls == ["spec", ("runner", 9)]
+    assert calls == ["spec", "prepare", (runner, 9)]
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("cpu", 0), ("cuda", 1)])

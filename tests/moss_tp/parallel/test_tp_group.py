@@ -120,7 +120,7 @@ def sums_over_gloo(group: TPGroup) -> list[torch.Tensor]:
     return sums
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [3])
 def test_sums_over_gloo_have_the_bits_of_those_through_shared_memory(size: int) -> None:
     """In fp32 and in rank order, whatever is summed beside an element."""
     by_rank = run_distributed(sums_over_gloo, size)
@@ -211,6 +211,7 @@ def test_a_peer_that_ends_in_any_way_ends_collectives_and_closing(
     assert process.pid is not None
     address = (HOST, store.port)
     group = TPGroup.join(0, 2, address, "cpu", TIMEOUT_S, share_memory=False)
+    assert group._control is not None
     group._control.set_timeout(timedelta(seconds=limit_s))
     group.broadcast_ints(np.array([1]))
     os.kill(process.pid, end)

@@ -55,9 +55,9 @@ class Variant:
             return options(8, 5)
         if self.is_int8:
             return options(4, 5) if is_split else options(8, 7)
-        if is_split:  # three programs to a multiprocessor
-            return {**options(4, 5 if is_large else 3), "maxnreg": 168}
-        return options(4, 5 if is_large else 3)
+        # Three programs to a multiprocessor where they are short; left to itself, ptxas may spill
+        # to have more of them.
+        return {**options(4, 5 if is_large else 3), "maxnreg": 168 if is_split else 255}
 
     def merge(self) -> dict[str, Any]:
         width = min(MAX_MERGED_WIDTH, self._power_of_2_factor())

@@ -2,11 +2,12 @@
 
 The CPU's kernels and the torch references of CUDA's add in other orders, so tokens are compared in
 fp32, where no two logits of these replies are that close, and log probabilities only nearly. On the
-lazy accelerators, nothing runs before the host has looked at an event.
+lazy accelerator, nothing runs before the host has looked at an event.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -16,15 +17,17 @@ import pytest
 from moss_tp import LLM
 from moss_tp.accelerator.base import Accelerator
 from moss_tp.accelerator.eager import EagerAccelerator
+from moss_tp.engine.graphs import graph_runner
 from moss_tp.engine.graphs.graph_runner import GraphRunner
+from moss_tp.engine.graphs.memory import largest_steps
 from moss_tp.engine.running.executor import Executor
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.pace import Pace
 from moss_tp.engine_config import EngineConfig
-from moss_tp.layers.offload import WeightStream
 from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from tests.support.devices.cuda_on_cpu import CudaOnCpu
-from tests.support.devices.lazy_accelerator import LazyAccelerator, LazyQueue
+from tests.support.devices.lazy_accelerator import LazyAccelerator
 from tests.support.same_bytes import MAX_MODEL_LEN, WAYS, Bench, Replies, Reply
 from tests.support.tiny_moss import make_checkpoint
 
@@ -58,13 +61,23 @@ def alone(model: str) -> list[Reply]:
         return Bench(llm).alone
 
 
-@pytest.fixture(scope="module", params=[EagerAccelerator, LazyAccelerator])
-def bench(request: pytest.FixtureRequest, model: str, alone: list[Reply]) -> Iterator[Bench]:
-    accelerator: Accelerator = request.param()
-    with open_llm(model, partial(CudaOnCpu, accelerator=accelerator)) as llm:
-        bench = Bench(llm, alone)
-        yield bench
+@contextmanager
+def bench_on(gpu: Accelerator, model: str, alone: list[Reply]) -> Iterator[Bench]:
+    with open_llm(model, partial(CudaOnCpu, accelerator=gpu)) as llm:
+        yield Bench(llm, alone)
         assert runner_of(llm).num_replays > llm.engine.num_steps / 2
+
+
+@pytest.fixture(scope="module")
+def lazy(model: str, alone: list[Reply]) -> Iterator[Bench]:
+    with bench_on(LazyAccelerator(), model, alone) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="module")
+def eager(model: str, alone: list[Reply]) -> Iterator[Bench]:
+    with bench_on(EagerAccelerator(), model, alone) as bench:
+        yield bench
 
 
 def other_tokens(alone: list[Reply], replies: Replies) -> list[str]:
@@ -100,10 +113,15 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_cpus_tokens_by_every_way(
-    bench: Bench, alone: list[Reply], way: str, turns: None
+    lazy: Bench, alone: list[Reply], way: str, turns: None
 ) -> None:
-    found = other_tokens(alone, WAYS[way](bench))
+    found = other_tokens(alone, WAYS[way](lazy))
     assert not found, f"{len(found)} replies differ: " + "; ".join(found[:5])
+
+
+@pytest.mark.parametrize("way", ["batched", "preempted"])
+def test_the_cpus_tokens_at_once(eager: Bench, alone: list[Reply], way: str, turns: None) -> None:
+    assert not other_tokens(alone, WAYS[way](eager))
 
 
 def test_two_ranks_reply_the_same(model: str, alone: list[Reply], turns: None) -> None:
@@ -111,30 +129,6 @@ def test_two_ranks_reply_the_same(model: str, alone: list[Reply], turns: None) -
         bench = Bench(llm, alone)
         for way in ("batched", "preempted"):
             assert not other_tokens(alone, WAYS[way](bench)), way
-
-
-def lazy_early() -> LazyAccelerator:
-    return LazyAccelerator(is_transfer_early=True)
-
-
-@pytest.mark.parametrize("make", [LazyAccelerator, lazy_early])
-def test_streamed_weights_reply_the_same(
-    make: Callable[[], LazyAccelerator], model: str, alone: list[Reply]
-) -> None:
-    """In the middle of graphs; a copy that comes too late or too early would be noticed."""
-    executor = partial(CudaOnCpu, accelerator=make())
-    with open_llm(model, executor, cpu_offload_gb=1) as llm:
-        assert not other_tokens(alone, WAYS["batched"](Bench(llm, alone)))
-
-
-def test_weights_that_are_not_waited_for_are_noticed(
-    model: str, alone: list[Reply], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(WeightStream, "before", lambda *_: None)
-    gpu = LazyAccelerator()
-    monkeypatch.setattr(LazyQueue, "is_empty", True)  # a graph would refuse to leave copies behind
-    with open_llm(model, partial(CudaOnCpu, accelerator=gpu), cpu_offload_gb=1) as llm:
-        assert len(other_tokens(alone, WAYS["batched"](Bench(llm, alone)))) > len(alone) / 2
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -150,11 +144,22 @@ def test_int8_keys_and_values(model: str, seed: int) -> None:
     assert replies[0] == replies[1]
 
 
-def test_the_memory_of_a_default_cache_is_found_by_running_steps(model: str) -> None:
+@pytest.mark.parametrize("tp_size", [1, 2])
+def test_the_memory_of_a_default_cache_is_found_by_running_steps(
+    model: str, tp_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[EngineConfig] = []
+
+    def noted(config: EngineConfig) -> list[Batch]:
+        prepared.append(config)
+        return largest_steps(config)
+
+    monkeypatch.setattr(graph_runner, "largest_steps", noted)
     settings = {"max_num_seqs": 4, "max_num_batched_tokens": 64, "kv_cache_bytes": None}
     replies = []
     for executor in (None, CudaOnCpu):
-        with open_llm(model, executor, **settings) as llm:
+        with open_llm(model, executor, tp_size=tp_size, **settings) as llm:
             (output,) = llm.generate([[1, 2, 3]], SamplingParams(seed=1, max_tokens=9))
             replies.append(output.outputs[0].token_ids)
     assert replies[0] == replies[1]
+    assert len(prepared) == 1

@@ -30,7 +30,10 @@ def default_bytes(
     monkeypatch.setattr(kv_budget, "free_memory", free_memory)
     config, own = ModelConfig.from_dir(model), f"{device}:1"
     fields: dict[str, Any] = {"config": config, "cache_dtype": torch.float16}
-    runner = cast(ModelRunner, SimpleNamespace(group=SimpleNamespace(device=own), **fields))
+    runner = cast(
+        ModelRunner,
+        SimpleNamespace(prepare=lambda: None, group=SimpleNamespace(device=own), **fields),
+    )
     engine = EngineConfig(model, tp_size, device=device, dtype="float16")
     engine = engine.resolve(config)
     block = KVCache.bytes_per_block(config, tp_size, engine.block_size, torch.float16)

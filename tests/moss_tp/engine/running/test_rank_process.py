@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -40,3 +42,14 @@ def test_a_rank_that_hangs_is_killed(rank: RankProcess, monkeypatch: pytest.Monk
     monkeypatch.setattr(rank_process, "STOP_GRACE_S", 0.05)
     os.kill(rank.pid, signal.SIGSTOP)
     assert rank.wait() == -signal.SIGKILL
+
+
+def test_a_rank_on_the_cpu_imports_nothing_of_cudas() -> None:
+    """Its kernels need Triton, which a machine without a GPU need not have."""
+    code = (
+        "import sys, moss_tp.engine.running.local_executor\n"
+        "found = [name for name in sys.modules if name.startswith('moss_tp.kernels.cuda')]\n"
+        "sys.exit(str(found) if found or 'triton' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
