@@ -10,7 +10,7 @@ from moss_tp.kernels.cuda.attention import reference
 from moss_tp.kernels.cuda.attention.cache import PagedCache
 from moss_tp.kernels.cuda.attention.checks import check_cache, check_out, check_plan, check_qkv
 from moss_tp.kernels.cuda.attention.kernels import attend_kernel, merge_kernel
-from moss_tp.kernels.cuda.attention.partials import is_split, num_pieces, row_bytes
+from moss_tp.kernels.cuda.attention.partials import has_partials, num_pieces, row_bytes
 from moss_tp.kernels.cuda.attention.variants import Variant, variant_of
 from moss_tp.kernels.cuda.runtime.launches import count_launch
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
@@ -36,7 +36,7 @@ def attend(
     check_cache(qkv, cache, plan)
     check_out(qkv, out)
     rows, _, num_heads, head_dim = qkv.shape
-    has_pieces = is_split(rows, plan.max_context, num_heads, head_dim)
+    has_pieces = has_partials(rows, plan.max_context, num_heads, head_dim)
     stats = None
     if len(plan.short_tiles) and has_pieces:
         partials, stats = _partials(qkv, plan, partials)
@@ -94,7 +94,7 @@ class _Step:
         stats: Tensor | None,
         pieces: int,
     ) -> None:
-        plan = self._plan
+        plan, is_split = self._plan, partials is not None
         tensors: tuple[Any, ...] = (plan.positions, plan.block_tables, tiles, out, partials, stats)
         attend_kernel[(len(tiles), self._num_heads, pieces)](
             self._qkv,
@@ -106,8 +106,8 @@ class _Step:
             self._num_heads,
             pieces,
             self._scale,
-            **self._variant.attend(rows, partials is not None),
-            **self._variant.attend_options(rows),
+            **self._variant.attend(rows, is_split),
+            **self._variant.attend_options(rows, is_split),
         )
 
 

@@ -97,7 +97,7 @@ def _add_tokens(
     s = tl.zeros((acc.shape[0], TOKENS), tl.float32)
     for chunk in tl.static_range(0, D, CHUNK):
         dims = chunk + tl.arange(0, CHUNK)
-        q = tl.load(q_rows[:, None] + dims[None, :], mask=is_row[:, None], other=0.0)
+        q = tl.load(q_rows[:, None] + dims[None, :])
         k = tl.load(k_ptr + slots[:, None] * D + dims[None, :], mask=is_written[:, None], other=0)
         s = _dot(q, tl.trans(k), s, IS_WIDE)
     s *= scale
@@ -164,7 +164,7 @@ def attend_kernel(
     rows, dims = first_row + tl.arange(0, ROWS), tl.arange(0, DP)
     is_row = rows < end_row
     positions = tl.load(positions_ptr + rows, mask=is_row, other=-1)
-    rows = rows.to(tl.int64)
+    rows = tl.minimum(rows, end_row - 1).to(tl.int64)
     q_rows = q_ptr + rows * q_stride + head * D
     m = tl.full((ROWS,), NO_SCORE, tl.float32)
     # With more columns than rows in each product, Triton gives each warp columns of its own. Else

@@ -20,7 +20,7 @@ def row_bytes(pieces: int, num_heads: int, head_dim: int) -> int:
     return pieces * num_heads * (head_dim + 2) * 4
 
 
-def is_split(rows: int, max_context: int, num_heads: int, head_dim: int) -> bool:
+def has_partials(rows: int, max_context: int, num_heads: int, head_dim: int) -> bool:
     """Whether a step's short tiles are attended piece by piece. Known from shapes alone."""
     pieces = num_pieces(max_context)
     return pieces > 1 and rows * row_bytes(pieces, num_heads, head_dim) <= MAX_BYTES

@@ -45,9 +45,8 @@ def _attend(variant: Variant) -> Iterator[KernelSpec]:
         }
         name = f"attend_{rows}{'_split' if is_split else ''}"
         constants = variant.attend(rows, is_split)
-        yield _spec(
-            name, variant, attend_kernel, signature, constants, variant.attend_options(rows)
-        )
+        options = variant.attend_options(rows, is_split)
+        yield _spec(name, variant, attend_kernel, signature, constants, options)
 
 
 def _merge(variant: Variant) -> KernelSpec:

@@ -43,18 +43,21 @@ class Variant:
             "IS_WIDE": has_wide_dot(self.dtype),
         }
 
-    def attend_options(self, rows: int) -> dict[str, Any]:
-        """As many stages as shared memory holds, and warps so that no registers spill. Decodes
-        wait for memory, so they have two tiles of K and V on their way; prompts wait for products.
+    def attend_options(self, rows: int, is_split: bool) -> dict[str, Any]:
+        """Stages and warps so that several tiles of K and V are on their way and no register
+        spills, with Triton 3.6 as with 3.8. Five stages are two tiles: a tile's place in the cache
+        is loaded first.
         """
         is_large = self.cc in LARGE_SHARED
-        is_long = rows == LONG_ROWS
         if self.dtype.itemsize == 4:
-            return options(8, 2 if is_large or not is_long else 1)
-        num_warps = 8 if self.is_int8 or is_long else 4
-        chosen = options(num_warps, 5 if is_large and not is_long else 3)
-        # Left to itself, ptxas spills for sm_86 to stay within 128 registers, for no more programs.
-        return chosen if is_large or num_warps == 8 else {**chosen, "maxnreg": 255}
+            return options(8, 2 if is_large or rows == SHORT_ROWS else 1)
+        if rows == LONG_ROWS:
+            return options(8, 5)
+        if self.is_int8:
+            return options(4, 5) if is_split else options(8, 7)
+        # Three programs to a multiprocessor where they are short; left to itself, ptxas may spill
+        # to have more of them.
+        return {**options(4, 5 if is_large else 3), "maxnreg": 168 if is_split else 255}
 
     def merge(self) -> dict[str, Any]:
         width = min(MAX_MERGED_WIDTH, self._power_of_2_factor())

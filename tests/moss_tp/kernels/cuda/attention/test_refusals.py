@@ -124,9 +124,9 @@ def test_no_smaller_step_needs_more(
     rows, context = min(rows, max_rows), min(context, max_context)
     most = partials.partials_bytes(limits, *heads)
     assert most <= partials.MAX_BYTES
-    if partials.is_split(rows, context, *heads):
+    if partials.has_partials(rows, context, *heads):
         assert rows * partials.row_bytes(partials.num_pieces(context), *heads) <= most
-    if partials.is_split(max_rows, max_context, *heads):
+    if partials.has_partials(max_rows, max_context, *heads):
         assert most >= max_rows * partials.row_bytes(partials.num_pieces(max_context), *heads)
 
 
