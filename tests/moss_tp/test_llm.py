@@ -14,8 +14,16 @@ from hypothesis import strategies as st
 
 from moss_tp import LLM, RequestOutput, SamplingParams
 from moss_tp.engine.running.executor import Step
+from moss_tp.engine.running.steps import FailedStep
 from moss_tp.engine.scheduling.batch import Batch
-from moss_tp.errors import CheckpointError, ContextLengthError, EngineDeadError, InvalidRequestError
+from moss_tp.errors import (
+    CheckpointError,
+    ContextLengthError,
+    EngineDeadError,
+    InvalidRequestError,
+    RequestMemoryError,
+    StepMemoryError,
+)
 from moss_tp.sampling.row import SamplingRow
 from moss_tp.sampling_params import derive_seed
 from tests.support.anything import anything
@@ -59,6 +67,17 @@ def test_several_replies_compute_their_prompt_once(
     (output,) = llm.generate([prompt], SamplingParams(max_tokens=1, seed=3, n=4, ignore_eos=True))
     assert len(output.outputs) == 4
     assert sum(lengths) == 40 + 3 * (40 - 32)
+
+
+def test_a_request_that_is_too_large_for_the_memory_is_one_error(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as too_small:
+        failed = FailedStep(StepMemoryError("too large"))
+        too_small.setattr(llm.engine.executor, "submit", lambda *_: failed)
+        with pytest.raises(RequestMemoryError, match="does not fit"):
+            llm.generate(["a", "b"], GREEDY)
+    assert len(llm.generate(["a"], GREEDY)[0].token_ids) == 8
 
 
 def test_special_tokens_in_text_are_text(llm: LLM) -> None:

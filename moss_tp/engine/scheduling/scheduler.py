@@ -112,9 +112,9 @@ class Scheduler:
         return [*decodes, *prefills]
 
     def look_ahead(self, chunks: Ids[Chunk]) -> Outlook:
-        """What drafts would promise after the step `chunks`, which has just ended."""
+        """What drafts would promise for the next step of some of those that have just ended."""
         seqs = [chunk.seq for chunk in chunks if chunk.is_sampled and not chunk.seq.finish_reason]
-        return self._drafting.look_ahead(seqs, len(seqs), self._limits.tokens)
+        return self._drafting.look_ahead(seqs, len(self.running), self._limits.tokens)
 
     def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
         """Applies a step's sampled tokens, removes finished sequences, and returns those that got
