@@ -43,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/native",
     },
     "moss_tp/kernels/cuda/runtime": {"moss_tp"},
-    "moss_tp/kernels/cuda/linear": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
+    "moss_tp/kernels/cuda/linear": {"moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/attention": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/sampling/packing": {"moss_tp", "moss_tp/sampling"},
     "moss_tp/kernels/cuda/sampling": {
@@ -65,6 +65,7 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels",
         "moss_tp/kernels/cpu",
         "moss_tp/kernels/cuda",
+        "moss_tp/kernels/cuda/runtime",
     },
     "moss_tp/model.py": {
         "moss_tp",
@@ -103,7 +104,7 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/sampling",
     },
     "moss_tp/hardware": {"moss_tp/kernels/cuda/runtime"},
-    "moss_tp/gpu_check": {"moss_tp"},
+    "moss_tp/gpu_check": set(),
     "moss_tp/gpu_check/tools": {
         "moss_tp",
         "moss_tp/accelerator",

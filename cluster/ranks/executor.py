@@ -18,8 +18,8 @@ from cluster.errors import unwrapped
 from cluster.ranks.group import WorkerGroup
 from moss_tp.device import threads_per_rank
 from moss_tp.engine.running.driver import Driver
-from moss_tp.engine.running.executor import Step
 from moss_tp.engine.running.kv_budget import choose_num_blocks
+from moss_tp.engine.running.step import Step
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig

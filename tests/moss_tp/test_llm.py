@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moss_tp import LLM, RequestOutput, SamplingParams
-from moss_tp.engine.running.executor import Step
+from moss_tp.engine.running.step import Step
 from moss_tp.engine.running.steps import FailedStep
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.errors import (

@@ -12,7 +12,8 @@ from moss_tp import LLM
 from moss_tp.engine.llm_engine import LLMEngine, ModelIds
 from moss_tp.engine.outputs import FinishReason
 from moss_tp.engine.request import EngineRequest
-from moss_tp.engine.running.executor import Executor, Step
+from moss_tp.engine.running.executor import Executor
+from moss_tp.engine.running.step import Step
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling_params import SamplingParams

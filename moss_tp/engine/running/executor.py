@@ -9,26 +9,14 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
+from moss_tp.engine.running.step import Step
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
-from moss_tp.sampling.row import SampledToken, SamplingRow
+from moss_tp.sampling.row import SamplingRow
 
 LOCAL = "local"
 ENTRY_POINTS = "moss_tp.executors"
-
-
-class Step(Protocol):
-    """A step that an executor has taken on."""
-
-    def result(self) -> list[SampledToken]:
-        """Waits for the step (or runs it now): a token for each row whose logits its batch needs.
-
-        Raises EngineDeadError when a rank is gone or hung; the executor cannot be used after that.
-        Raises StepMemoryError if the step did not fit into the device's memory. Then nothing of it
-        counts, nor of a step that was submitted after it, whose result still has to be waited for.
-        """
-        ...
 
 
 class Executor(Protocol):

@@ -211,6 +211,7 @@ def test_a_peer_that_ends_in_any_way_ends_collectives_and_closing(
     assert process.pid is not None
     address = (HOST, store.port)
     group = TPGroup.join(0, 2, address, "cpu", TIMEOUT_S, share_memory=False)
+    assert group._control is not None
     group._control.set_timeout(timedelta(seconds=limit_s))
     group.broadcast_ints(np.array([1]))
     os.kill(process.pid, end)

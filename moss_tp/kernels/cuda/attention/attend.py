@@ -121,8 +121,8 @@ def _partials(qkv: Tensor, plan: DevicePlan, memory: Tensor) -> tuple[Tensor, Te
     if memory.nbytes < needed:
         raise ValueError(f"{memory.nbytes} bytes of partials for a step that needs {needed}")
     count = rows * num_heads * pieces
-    values, stats = memory.view(-1)[: needed // 4].split((count * head_dim, count * 2))
-    return values, stats
+    flat = memory.view(-1)[: needed // 4]
+    return flat[: count * head_dim], flat[count * head_dim :]
 
 
 def _count(plan: DevicePlan, has_pieces: bool) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from moss_tp.engine.running import driver as driver_module
 from moss_tp.engine.running.driver import HEARTBEATS_PER_TIMEOUT, Driver
-from moss_tp.engine.running.executor import Step
+from moss_tp.engine.running.step import Step
 from moss_tp.engine.running.worker import HEARTBEAT, STOP
 from moss_tp.errors import EngineDeadError, StepMemoryError
 from moss_tp.sampling.row import SampledToken

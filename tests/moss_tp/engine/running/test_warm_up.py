@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.request import EngineRequest
-from moss_tp.engine.running.executor import Step
 from moss_tp.engine.running.local_executor import LocalExecutor
+from moss_tp.engine.running.step import Step
 from moss_tp.engine.running.step_times import StepSize
 from moss_tp.engine.running.steps import LazyStep
 from moss_tp.engine.running.warm_up import BUDGET_S, warm_up

@@ -11,7 +11,7 @@ from hashlib import sha256
 import numpy as np
 
 from moss_tp.engine.llm_engine import LLMEngine, ModelIds
-from moss_tp.engine.running.executor import Step
+from moss_tp.engine.running.step import Step
 from moss_tp.engine.running.steps import LazyStep
 from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.engine_config import EngineConfig

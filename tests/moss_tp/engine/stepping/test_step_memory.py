@@ -19,7 +19,7 @@ from moss_tp.engine.scheduling.step_limits import GOOD_STEPS, StepLimits
 from moss_tp.errors import RequestMemoryError
 from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.scheduling.device_fake import DeviceFake, Refuses
-from tests.moss_tp.engine.test_one_behind import (
+from tests.moss_tp.engine.stepping.test_one_behind import (
     BLOCK_SIZE,
     Plan,
     Run,

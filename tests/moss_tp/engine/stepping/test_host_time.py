@@ -3,7 +3,7 @@
 import pytest
 
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.engine.host_time import DEMO, GREEDY, host_time
+from tests.moss_tp.engine.stepping.host_time import DEMO, GREEDY, host_time
 
 BUSY = 4  # times slower than the bars, 0.2 ms alone and 0.45 ms for 64 sequences
 
