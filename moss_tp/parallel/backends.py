@@ -20,9 +20,10 @@ Backend = Any
 
 # NCCL's side of torch has a watchdog of its own. By default it ends the process when a collective
 # takes too long (ASYNC_ERROR_HANDLING=3), or aborts the communicator (1, 2): then a step that hung
-# would seem to have ended, with wrong values. It never sees what a CUDA graph replays. Here rank 0
-# watches every step and ends the ranks, so the watchdog only looks on. A blocking wait would query
-# events, which ends a capture.
+# would seem to have ended, with wrong values. It never sees what a CUDA graph replays
+# (pytorch#103503). Here rank 0 watches every step and ends the ranks, so the watchdog only looks
+# on. Its monitor would end the process if it is stuck, and a blocking wait would query events,
+# which ends a recording.
 NCCL_ENVIRONMENT = {
     "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0",
     "TORCH_NCCL_BLOCKING_WAIT": "0",
@@ -62,7 +63,7 @@ def nccl_backend(store: Store, rank: int, size: int, timeout: timedelta) -> Back
 
 def on_current_stream(options: T) -> T:
     """Options of a collective that NCCL runs on the current stream, between what is queued there,
-    instead of on a stream of its own."""
+    instead of on a stream of its own (pytorch#150398). Its `wait` has nothing left to do then."""
     options.asyncOp = False  # type: ignore[attr-defined]  # torch's stubs lack it
     return options
 

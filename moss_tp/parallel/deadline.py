@@ -2,8 +2,9 @@
 
 NCCL connects, and ends, by talking to peers and to the device. With a peer that is gone, a kernel
 that never ends or a CUDA graph that is still alive, that can take for ever: `ncclCommAbort` waits
-for the graphs that it was recorded in, `ncclCommDestroy` for the peers as well, and gloo's
-destructor for a collective that another thread is in.
+for the graphs that it was recorded in (vllm#39846, pytorch#115388), `ncclCommDestroy` for the peers
+as well (pytorch#180611), torch's `abort` for its own thread, and gloo's destructor for a collective
+that another thread is in.
 """
 
 import logging

@@ -46,7 +46,7 @@ class OrderedSum:
     """
 
     def __init__(self, backend: Backend, size: int) -> None:
-        self._backend = backend
+        self.backend = backend
         self._size = size
         self._scratch: Tensor | None = None
 
@@ -60,8 +60,8 @@ class OrderedSum:
         if x.numel() == 0:
             return
         flat = x.reshape(-1)  # a copy where `x` has gaps
-        if self._size == 2:
-            self._backend.allreduce([flat], on_current_stream(dist.AllreduceOptions())).wait()
+        if self._size <= 2:
+            self.backend.allreduce([flat], on_current_stream(dist.AllreduceOptions())).wait()
         elif flat.nbytes <= ONE_SHOT_BYTES:
             self._one_shot(flat, self._taker(x.device))
         else:
@@ -84,7 +84,7 @@ class OrderedSum:
             whole[count:].zero_()
         parts = take((size, share), x.dtype)  # this rank's share, of each rank
         options = on_current_stream(dist.AllToAllOptions())
-        self._backend.alltoall_base(parts, whole.view(size, share), [], [], options).wait()
+        self.backend.alltoall_base(parts, whole.view(size, share), [], [], options).wait()
         _sum_in_order(parts, parts[0], take)
         self._all_gather(whole.view(size, share), parts[0])
         if whole is not x:
@@ -92,7 +92,7 @@ class OrderedSum:
 
     def _all_gather(self, parts: Tensor, x: Tensor) -> None:
         options = on_current_stream(AllgatherOptions())
-        self._backend._allgather_base(parts, x[None], options).wait()
+        self.backend._allgather_base(parts, x[None], options).wait()
 
     def _taker(self, device: torch.device) -> Take:
         """Hands out the scratch memory from its beginning."""

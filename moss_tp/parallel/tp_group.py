@@ -75,7 +75,7 @@ class TPGroup:
         self.counts: Counter[str] = Counter()
         self._control = control
         self._data = data
-        self._sum = OrderedSum(data, size)
+        self._sum = OrderedSum(control if data is None else data, size)
         self._store = store  # NCCL reads it as long as the group lives
         self._shared = shared
         self._tensors = tensors
@@ -143,13 +143,17 @@ class TPGroup:
         uses_host = data is None or data is control
         tensors = share(PrefixStore("tensors", store), is_willing=share_memory and uses_host)
         group = cls(rank, size, place, control, data, store, shared, tensors)
-        group._connect(timeout_s)
+        try:
+            group._connect(timeout_s)
+        except BaseException:
+            group.close()
+            raise
         return group
 
     def reserve(self, num_elements: int, dtype: torch.dtype) -> None:
         """Has all later sums over ranks on the device use one block of memory, which is enough for
         `num_elements`; larger ones raise RuntimeError. See `ordered_sum.scratch_bytes`."""
-        if self.size > 1:
+        if self._data is not None:
             self._sum.reserve(num_elements, dtype, self.device)
 
     def all_reduce(self, x: Tensor) -> Tensor:
@@ -161,10 +165,11 @@ class TPGroup:
             return x.copy_(self.all_reduce(x.cpu()))
         if self._tensors is not None and x.is_cpu and self._tensors.can_sum(x):
             self._run("all_reduce", self._tensors.all_reduce, x)
-        elif x.dtype in SUMMED_DTYPES and self._backend_of(x) is self._data:
+        elif x.dtype in SUMMED_DTYPES and self._backend_of(x) is self._sum.backend:
             self._run("all_reduce", self._sum, x)
         else:
-            self._run_backend("all_reduce", self._backend_of(x).allreduce, [x])
+            options = on_current_stream(dist.AllreduceOptions())
+            self._run_backend("all_reduce", self._backend_of(x).allreduce, [x], options)
         return x
 
     def gather(self, x: Tensor) -> list[Tensor] | None:

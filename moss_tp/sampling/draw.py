@@ -3,6 +3,9 @@
 Most rows keep only their best few tokens: these are sorted and sampled from. A row that keeps more
 samples from the whole vocabulary, in the order of ids. The choice between the two depends only on
 the row's settings and logits, so batching does not change a reply.
+
+What decides is computed in fp64: libraries differ in the last bits of an fp32 exp, and over 107,008
+ids that would change one draw in a thousand, from processor to processor or on a GPU.
 """
 
 import math
@@ -23,6 +26,8 @@ MIN_TEMPERATURE = 1e-30  # fp32 is divided by it; lower ones would change nothin
 # Rows at a time where memory of the vocabulary's size is needed for each: allocating fresh pages
 # for more costs more than the arithmetic.
 MAX_VOCAB_ROWS = 8
+# Bounds the error of an fp32 total: about 2e-6 for log weights down to -30, 1e-6 for the sums.
+TOTAL_ERROR = 5e-6
 
 
 class Method(NamedTuple):
@@ -54,7 +59,7 @@ def draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
             part_rows = [rows[i] for i in part]
             ids[part], keeps_more = _draw_from_best(select_rows(logits, part), part_rows, method)
             vocab_rows += [i for i, more in zip(part, keeps_more, strict=True) if more]
-    for part in _split(sorted(vocab_rows), MAX_VOCAB_ROWS):
+    for part in _split(sorted(vocab_rows), MAX_VOCAB_ROWS // 2):  # in fp64
         ids[part] = _draw_from_vocab(select_rows(logits, part), [rows[i] for i in part])
     return ids
 
@@ -119,10 +124,12 @@ def _draw_from_best(
     log_weights.masked_fill_(rank >= columns.top_k, -math.inf)
     weights = log_weights.exp()
     cumulative = weights.cumsum(dim=-1)
-    total = cumulative[:, -1:]
+    before = cumulative - weights
     if method.has_tail:
-        total = total_weight(_log_weights(logits, values[:, :1], columns).exp_())
-    is_cut = cumulative - weights >= columns.top_p * total
+        surplus = _surplus_of_all(logits, values[:, :1], columns, before)
+    else:
+        surplus = before - columns.top_p * cumulative[:, -1:]
+    is_cut = surplus >= 0
     is_cut |= log_weights < columns.min_log_weight
     is_cut[:, 0] = False
     keeps_more = (~is_cut[:, -1]).tolist() if method.has_tail else [False] * len(rows)
@@ -134,16 +141,33 @@ def _draw_from_best(
     return ids.gather(1, picks)[:, 0], keeps_more
 
 
+def _surplus_of_all(logits: Tensor, maximum: Tensor, columns: _Columns, before: Tensor) -> Tensor:
+    """What the weight `before (R, num_best)` each of the best exceeds top-p of the vocabulary's
+    by: in fp64, where fp32 leaves a doubt about the sign."""
+    weights = (logits - maximum).div_(columns.temperature.float()).exp_()
+    total = total_weight(weights)
+    surplus = before - columns.top_p * total
+    in_doubt = surplus.abs().amin(dim=-1, keepdim=True) <= TOTAL_ERROR * total
+    if in_doubt.any():
+        for i in in_doubt[:, 0].nonzero()[:, 0].tolist():
+            distance = (logits[i : i + 1] - maximum[i]).double()
+            total = total_weight(distance.div_(columns.temperature[i]).exp_())
+            surplus[i] = before[i] - columns.top_p[i] * total[0]
+    return surplus
+
+
 def _draw_from_vocab(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     """Sampled ids `(R,)`."""
     columns = _Columns.make(logits, rows)
-    log_weights = _log_weights(logits, logits.amax(dim=-1, keepdim=True), columns)
-    lowest = columns.min_log_weight.float()
+    distance = logits - logits.amax(dim=-1, keepdim=True)  # so that nothing overflows
+    log_weights = distance.double().div_(columns.temperature)
+    if any(row.params.min_p for row in rows):
+        log_weights.masked_fill_(log_weights < columns.min_log_weight, -math.inf)
     cut = [i for i, row in enumerate(rows) if row.params.top_p < 1 or row.params.top_k]
     if cut:
-        kept = _lowest_kept(select_rows(log_weights, cut), columns.top_k[cut], columns.top_p[cut])
-        lowest[cut] = lowest[cut].maximum(kept)
-    log_weights.masked_fill_(log_weights < lowest, -math.inf)
+        lowest = distance.new_full((len(rows), 1), -math.inf)
+        lowest[cut] = _lowest_kept(select_rows(distance, cut), _Columns(*(c[cut] for c in columns)))
+        log_weights.masked_fill_(distance < lowest, -math.inf)
     regulated = [i for i, row in enumerate(rows) if row.eos_bonus]
     if regulated:
         eos = [rows[i].eos_id for i in regulated]
@@ -153,20 +177,14 @@ def _draw_from_vocab(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     return invert_vocab(log_weights.exp_(), columns.uniform)
 
 
-def _log_weights(logits: Tensor, maximum: Tensor, columns: _Columns) -> Tensor:
-    """fp32 logits `(R, vocab_size)` over the temperature, the best at 0.
-
-    The maximum is subtracted first, so that a tiny temperature cannot overflow.
-    """
-    return (logits - maximum).div_(columns.temperature.float())
-
-
-def _lowest_kept(log_weights: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """The lowest log weights `(R, 1)` that top-k and top-p keep of `(R, vocab_size)`."""
-    values = sorted_values(log_weights)
+def _lowest_kept(distance: Tensor, columns: _Columns) -> Tensor:
+    """The lowest distance `(R, 1)` from the best logit that top-k and top-p keep of `(R,
+    vocab_size)`."""
+    values = sorted_values(distance)
     rank = torch.arange(values.shape[1], device=values.device)
-    weights = values.exp().masked_fill_(rank >= top_k, 0)
-    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
-    is_kept = cumulative - weights < top_p * cumulative[:, -1:]
-    num_kept = (is_kept & (rank < top_k)).sum(dim=-1, keepdim=True).clamp_(min=1)
+    weights = (values.double() / columns.temperature).exp_().masked_fill_(rank >= columns.top_k, 0)
+    cumulative = weights.cumsum(dim=-1)
+    has_room = cumulative - weights < columns.top_p * cumulative[:, -1:]
+    is_kept = (has_room | (columns.top_p >= 1)) & (rank < columns.top_k)
+    num_kept = is_kept.sum(dim=-1, keepdim=True).clamp_(min=1)
     return values.gather(1, num_kept - 1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BIN_SIZE = 64  # consecutive weights that are summed in fp32
+BIN_SIZE = 64  # consecutive weights that are summed first
 MAX_UNIFORM = 1 - 2.0**-53
 
 
@@ -22,21 +22,21 @@ def invert(weights: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def invert_vocab(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """Indices `(R,)` into fp32 `weights (R, N)` of a whole vocabulary: first the bin, then the
+    """Indices `(R,)` into fp64 `weights (R, N)` of a whole vocabulary: first the bin, then the
     index in it."""
     bins = _bins(weights)
-    sums = bins.sum(dim=-1).double()
+    sums = bins.sum(dim=-1)
     bin_index = invert(sums, uniforms)
     cumulative = sums.cumsum(dim=-1)
     before = cumulative.gather(1, (bin_index - 1).clamp_(min=0)).masked_fill_(bin_index == 0, 0)
     within = (uniforms * cumulative[:, -1:] - before) / sums.gather(1, bin_index)
     members = bins[torch.arange(len(bins), device=bins.device), bin_index[:, 0]]  # (R, BIN_SIZE)
-    offset = invert(members.double(), within.clamp_(0, MAX_UNIFORM))
+    offset = invert(members, within.clamp_(0, MAX_UNIFORM))
     return bin_index[:, 0] * BIN_SIZE + offset[:, 0]
 
 
 def total_weight(weights: Tensor) -> Tensor:
-    """fp64 sums `(R, 1)` of fp32 `weights (R, N)`."""
+    """fp64 sums `(R, 1)` of `weights (R, N)`."""
     return _bins(weights).sum(dim=-1).double().cumsum(dim=-1)[:, -1:]
 
 

@@ -24,17 +24,37 @@ def argmax(logits: Tensor) -> Tensor:
 def topk(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Each row's k greatest values and their ids, `(R, min(k, vocab_size))`.
 
-    Sorted in descending order, equals by ascending id. Which of the values that equal the kth
-    are included is not defined.
+    Sorted in descending order, equals by ascending id; of those that equal the kth, the lowest
+    ids are included.
     """
     num_rows, vocab_size = logits.shape
     num_parts = vocab_size // NUM_STRIDES
     if num_parts < 4 * k:
         ids = torch.arange(vocab_size, device=logits.device).expand(num_rows, -1)
-    else:
-        ids = _candidates(logits, num_parts, k)
+        return _sorted_best(logits, ids, min(k, vocab_size))
+    maxima = logits[:, : num_parts * NUM_STRIDES].view(-1, NUM_STRIDES, num_parts).amax(dim=1)
+    best_parts = maxima.topk(k + 1, dim=-1, sorted=False)
+    ids = _candidates(logits, best_parts.indices, num_parts)
+    values, ids = _sorted_best(logits, ids, k)
+    # A part that was left out may hold a lower id of the kth value, if that is its maximum.
+    is_tied = best_parts.values.amin(dim=-1) == values[:, -1]
+    if is_tied.any():
+        _take_lowest(logits, values, ids, is_tied.nonzero()[:, 0].tolist())
+    return values, ids
+
+
+def _take_lowest(logits: Tensor, values: Tensor, ids: Tensor, rows: list[int]) -> None:
+    """Puts the lowest ids of the last of `values (R, k)` in place of those in `ids`."""
+    for row in rows:
+        is_last = values[row] == values[row, -1]
+        equals = (logits[row] == values[row, -1]).nonzero()[:, 0]
+        ids[row, is_last] = equals[: int(is_last.sum())]
+
+
+def _sorted_best(logits: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of the candidates `ids (R, N)`, the best first."""
     keys = _sort_keys(logits.gather(1, ids), ids)
-    ids = ids.gather(1, keys.topk(min(k, vocab_size), dim=-1).indices)
+    ids = ids.gather(1, keys.topk(k, dim=-1).indices)
     return logits.gather(1, ids), ids
 
 
@@ -46,14 +66,12 @@ def _sort_keys(values: Tensor, ids: Tensor) -> Tensor:
     return ascending.long().mul_(2**32).sub_(ids)
 
 
-def _candidates(logits: Tensor, num_parts: int, k: int) -> Tensor:
-    """Ids `(R, N)` that include the k greatest: those of the k best parts and of the remainder."""
+def _candidates(logits: Tensor, best_parts: Tensor, num_parts: int) -> Tensor:
+    """Ids `(R, N)` that include the k greatest: those of the best parts and of the remainder."""
     num_rows, vocab_size = logits.shape
-    num_in_parts = num_parts * NUM_STRIDES
-    parts = logits[:, :num_in_parts].view(-1, NUM_STRIDES, num_parts)
-    best_parts = parts.amax(dim=1).topk(k, dim=-1, sorted=False).indices  # (R, k)
     offsets = torch.arange(NUM_STRIDES, device=logits.device)[:, None] * num_parts
-    rest = torch.arange(num_in_parts, vocab_size, device=logits.device).expand(num_rows, -1)
+    first_of_rest = num_parts * NUM_STRIDES
+    rest = torch.arange(first_of_rest, vocab_size, device=logits.device).expand(num_rows, -1)
     return torch.cat(((best_parts[:, None, :] + offsets).view(num_rows, -1), rest), dim=1)
 
 

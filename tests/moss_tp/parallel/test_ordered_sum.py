@@ -46,13 +46,13 @@ def check_sums(size: int, *, is_reserved: bool = False) -> None:
 
 
 def backends_own(self: OrderedSum, x: Tensor) -> None:
-    self._backend.allreduce([x], dist.AllreduceOptions()).wait()
+    self.backend.allreduce([x], dist.AllreduceOptions()).wait()
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("is_reserved", [False, True])
 def test_sums_are_in_rank_order_and_rounded_once(size: int, is_reserved: bool) -> None:
-    """For two ranks the backend's own sum is that, too."""
+    """For one and two ranks the backend's own sum is that, too."""
     check_sums(size, is_reserved=is_reserved)
 
 

@@ -120,7 +120,7 @@ def sums_over_gloo(group: TPGroup) -> list[torch.Tensor]:
     return sums
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [3])
 def test_sums_over_gloo_have_the_bits_of_those_through_shared_memory(size: int) -> None:
     """In fp32 and in rank order, whatever is summed beside an element."""
     by_rank = run_distributed(sums_over_gloo, size)

@@ -34,6 +34,18 @@ def test_topk_equals_torch_topk(vocab_size: int, k: int) -> None:
         assert not (is_equal & (ids[:, 1:] < ids[:, :-1])).any()
 
 
+@pytest.mark.parametrize("vocab_size", SIZES)
+@pytest.mark.parametrize("k", [1, 64, 256])
+def test_the_lowest_ids_of_equals_at_the_cut_are_included(vocab_size: int, k: int) -> None:
+    for values in (
+        logits(vocab_size).round(),
+        logits(vocab_size).mul(4).round(),
+        logits(vocab_size).sign(),
+    ):
+        order = values.sort(dim=-1, descending=True, stable=True).indices
+        assert torch.equal(topk(values, k)[1], order[:, :k])
+
+
 def test_ids_after_the_last_part_are_found() -> None:
     values = torch.zeros(2, 5003)
     values[0, 5002], values[1, 4992] = 1, 1

@@ -121,8 +121,8 @@ def _partials(qkv: Tensor, plan: DevicePlan, memory: Tensor) -> tuple[Tensor, Te
     if memory.nbytes < needed:
         raise ValueError(f"{memory.nbytes} bytes of partials for a step that needs {needed}")
     count = rows * num_heads * pieces
-    flat = memory.view(-1)[: needed // 4]
-    return flat[: count * head_dim], flat[count * head_dim :]
+    used = memory.view(-1)[: needed // 4]
+    return used[: count * head_dim], used[count * head_dim :]
 
 
 def _count(plan: DevicePlan, has_pieces: bool) -> None:

@@ -2,7 +2,7 @@
 
 So one row is a tile with fewer columns in use, computed by the same instructions as many rows. K
 goes up, step by step, into one fp32 accumulator, whatever the shape of a tile. Rows beyond the last
-one are computed as copies of it and not stored, and so are outputs.
+one are zeros that are not read; outputs beyond are copies of the last: a mask would cost more.
 
 Offsets within a tile fit into 32 bits, which saves registers; where a tile begins may not.
 Addresses of stores are not clamped, so that the compiler sees neighbours and stores 16 bytes at
@@ -20,7 +20,7 @@ def _product(
     weight: tl.tensor,  # the tile's first row, (inputs,)
     x: tl.tensor,  # likewise
     last_output: tl.tensor,  # within the tile
-    last_row: tl.tensor,
+    num_rows: tl.tensor,
     inputs: tl.tensor,
     x_stride: tl.tensor,
     start: tl.tensor,
@@ -34,16 +34,18 @@ def _product(
     """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start` to `stop`."""
     k = tl.arange(0, BLOCK_K)
     output = tl.minimum(tl.arange(0, BLOCK_OUT), last_output) * inputs
-    row = tl.minimum(tl.arange(0, BLOCK_ROWS), last_row) * x_stride
+    row = tl.arange(0, BLOCK_ROWS)
+    is_row = (row < num_rows)[None, :]
+    row *= x_stride
     total = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
     for at in range(start, stop, BLOCK_K):
         if IS_EVEN:
             a = tl.load(weight + (output[:, None] + (at + k)[None, :]))
-            b = tl.load(x + (row[None, :] + (at + k)[:, None]))
+            b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row, 0.0)
         else:
             has = at + k < stop
             a = tl.load(weight + (output[:, None] + (at + k)[None, :]), has[None, :], 0.0)
-            b = tl.load(x + (row[None, :] + (at + k)[:, None]), has[:, None], 0.0)
+            b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row & has[:, None], 0.0)
         if IS_INTERPRETED:
             total += tl.dot(a.to(tl.float64), b.to(tl.float64), out_dtype=tl.float64).to(tl.float32)
         else:
@@ -84,7 +86,7 @@ def gemm_kernel(
     weight += first.to(tl.int64) * inputs
     x += first_row.to(tl.int64) * x_stride
     total = _product(
-        weight, x, count - 1, rows - first_row - 1, inputs, x_stride, 0, inputs,
+        weight, x, count - 1, rows - first_row, inputs, x_stride, 0, inputs,
         BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_INTERPRETED,
     )  # fmt: skip
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
@@ -122,7 +124,7 @@ def pieces_kernel(
     x += first_row.to(tl.int64) * x_stride
     start = piece * PIECE
     total = _product(
-        weight, x, outputs - first - 1, rows - first_row - 1, inputs, x_stride,
+        weight, x, outputs - first - 1, rows - first_row, inputs, x_stride,
         start, tl.minimum(start + PIECE, inputs),
         BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_INTERPRETED,
     )  # fmt: skip

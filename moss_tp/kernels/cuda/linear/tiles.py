@@ -27,22 +27,22 @@ class Tile:
 
 
 # By the most rows that each is for; the last takes any. Up to 32 rows all that counts is how fast
-# weights arrive: 64 to 80 KiB are under way, twice on a multiprocessor. With more rows, a tile that
-# is wider in outputs reads x less often from the L2 cache.
+# weights arrive: two programs share a multiprocessor, and each has two or three times 16 KiB on
+# their way. With more rows, a tile of more outputs reads x less often from the L2 cache.
 #
 # wgmma's M is 64 a warpgroup, so every tile is 64 or 128 outputs: all rows have one instruction.
 _HOPPER = {
-    16: Tile(64, 16, 128, warps=4, stages=4),
+    16: Tile(64, 16, 128, warps=4, stages=5),
     32: Tile(64, 32, 128, warps=4, stages=4),
     64: Tile(128, 64, 64, warps=8, stages=4),
     512: Tile(128, 128, 64, warps=8, stages=3),
     0: Tile(128, 256, 64, warps=8, stages=4),
 }
-# At most 99 KiB of shared memory, for sm_86; on sm_80 two programs share a multiprocessor.
+# At most 99 KiB of shared memory, for sm_86. Deeper tiles spill there with Triton 3.6.
 _AMPERE = {
     16: Tile(64, 16, 128, warps=4, stages=4),
-    32: Tile(64, 32, 128, warps=4, stages=4),
-    64: Tile(64, 64, 64, warps=4, stages=4),
+    32: Tile(64, 32, 64, warps=4, stages=5),
+    64: Tile(128, 64, 64, warps=8, stages=3),
     512: Tile(128, 128, 32, warps=8, stages=4),
     0: Tile(128, 256, 32, warps=8, stages=4),
 }

@@ -15,7 +15,8 @@ from serve_app.cli.serve.preflight import NOT_DURABLE, check_settings
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.errors import StoreUnavailableError
 from serve_app.settings import ServeSettings
-from tests.support.tiny_moss import make_checkpoint
+from tests.support.config_only import config_only
+from tests.support.tiny_moss import make_checkpoint, write_tokenizer
 
 
 def some_settings(**fields: Any) -> ServeSettings:
@@ -55,6 +56,7 @@ def test_a_store_that_does_not_answer_is_an_error() -> None:
         ({"plugins": ("abacus",)}, "no plugin abacus"),
         ({"dialogue": "plain", "plugins": ("calculator",)}, "without plugins"),
         ({"model": "./nowhere"}, "no model directory"),
+        ({"cpu_offload_gb": 1}, "cpu_offload_gb is for device cuda"),
     ],
 )
 def test_settings_that_cannot_work_are_named(fields: dict[str, Any], message: str) -> None:
@@ -70,6 +72,15 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     (model / "config.json").write_text(json.dumps({**config, "vocab_size": 10}), "utf-8")
     with pytest.raises(CheckpointError, match="the model only 10: they do not belong together"):
         check_settings(settings)
+
+
+def test_dummy_weights_need_no_files_of_weights(tmp_path: Path) -> None:
+    model = config_only(tmp_path)
+    write_tokenizer(model)
+    settings = some_settings(model=str(model), dialogue="plain")
+    with pytest.raises(CheckpointError, match="there are no weights"):
+        check_settings(settings)
+    assert list(check_settings(settings.model_copy(update={"load_format": "dummy"}))) == []
 
 
 @pytest.mark.parametrize(("found", "is_enough"), [(5, False), (6, True)])

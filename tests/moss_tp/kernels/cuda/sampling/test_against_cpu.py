@@ -43,6 +43,12 @@ def test_ids_equal_the_cpu_samplers(vocab_size: int) -> None:
     assert sum(num_differing(random_case(seed, 200, vocab_size)) for seed in range(10)) == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_larger_vocabulary(dtype: torch.dtype) -> None:
+    """Large enough for the CPU's shortcuts, with ties at their cuts."""
+    assert num_differing(random_case(5, 200, 5003, dtype)) == 0
+
+
 def test_another_seed_is_noticed() -> None:
     case = random_case(1, 200, 500)
     other = Case(case.logits, [replace(row, seed=row.seed ^ 1) for row in case.rows])
