@@ -20,9 +20,12 @@ from moss_tp.kernels.plan import AttentionPlan
 from moss_tp.layers.kv_cache import KVCache
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
+from tests.moss_tp.kernels.cuda.ordered_dot import ordered_dot
 from tests.support.devices.device_plans import device_plan
 from tests.support.run_distributed import run_distributed
 from tests.support.tiny_moss import VOCAB_SIZE, make_checkpoint
+
+__all__ = ["ordered_dot"]
 
 TOLERANCE = 1e-4
 NUM_ROWS = 20
@@ -121,6 +124,7 @@ def test_logits_in_the_model_s_dtype_last_until_the_next_step(path: Path) -> Non
     assert raw is not None and raw.dtype == torch.float16
 
 
+@pytest.mark.usefixtures("ordered_dot")
 def test_a_row_has_the_same_bits_in_any_step(path: Path) -> None:
     """As a prompt's, and decoded after a shorter one; interpreted, so with the kernels' own order
     of operations."""

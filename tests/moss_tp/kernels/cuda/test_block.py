@@ -19,8 +19,11 @@ from moss_tp.kernels.cuda.runtime.launches import counted_launches
 from moss_tp.kernels.cuda.runtime.switch import interpreted
 from moss_tp.kernels.cuda.workspace import Workspace
 from tests.moss_tp.kernels.cuda.attention.paged import SHAPE, Step, step_of
+from tests.moss_tp.kernels.cuda.ordered_dot import ordered_dot
 from tests.moss_tp.kernels.paged_case import make_case
 from tests.moss_tp.kernels.test_block import expected, input_of, weights
+
+__all__ = ["ordered_dot"]
 
 LENS = [(1, 7), (18, 30), (2, 140)]
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 5e-2, torch.float16: 6e-3}
@@ -79,6 +82,7 @@ def test_a_chain_has_the_bits_of_its_blocks_in_sequence(name: str) -> None:
     assert not torch.equal(turned, out)
 
 
+@pytest.mark.usefixtures("ordered_dot")
 def test_a_row_of_a_block_has_the_same_bits_alone() -> None:
     """The last row, decoded after the others and computed with them."""
     dtype, lens = torch.float16, [(1, 7), (18, 30), (1, 140)]
