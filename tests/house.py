@@ -104,7 +104,7 @@ ROOMS: dict[str, set[str]] = {
         "moss_tp/sampling",
     },
     "moss_tp/hardware": {"moss_tp/kernels/cuda/runtime"},
-    "moss_tp/gpu_check": {"moss_tp"},
+    "moss_tp/gpu_check": set(),
     "moss_tp/gpu_check/tools": {
         "moss_tp",
         "moss_tp/accelerator",

@@ -16,9 +16,9 @@ REPLAYS = 3
 
 
 def run(check: Check) -> None:
+    compare(check, "of two ranks on one card", {"tp_size": 2, "step_timeout_s": TIMEOUT_S})
     if check.device.type == "cuda":
         _nccl(check)
-    compare(check, "of two ranks on one card", {"tp_size": 2, "step_timeout_s": TIMEOUT_S})
 
 
 def _nccl(check: Check) -> None:

@@ -16,7 +16,7 @@ from moss_tp.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
 ROWS = 512
-SECONDS = 20.0  # of the part's time
+SECONDS = 12.0  # of the part's time
 MOST_ROWS = 1_000_000
 VOCABULARIES = (277, 701, 4099, 51200)
 # Most values leave a setting off, so that each kind of draw is frequent.
