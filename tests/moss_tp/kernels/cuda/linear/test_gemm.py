@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import gemm, reference
@@ -103,6 +104,26 @@ def test_a_row_has_the_same_bits_whatever_is_beside_it(dtype: torch.dtype) -> No
             assert torch.equal(pieces[:, row], parts[:, 0])
     backwards = run(x[:1].flip(1).contiguous(), weight.flip(1).contiguous())[1]
     assert not torch.equal(backwards.sum(0), alone[0][1].sum(0))  # a control: its order shows
+
+
+def test_the_product_as_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tile and the instruction that a GPU gets; sums of 300 products in fp32."""
+    monkeypatch.setattr(gemm, "IS_INTERPRETER", False)
+    monkeypatch.setattr(gemm, "_tile", _tile_of_a_gpu)
+    x, weight, bias = draw(17, 300), draw(70, 300, seed=1) * 300**0.5, draw(70)
+    wanted = F.linear(x.double(), weight.double(), bias.double()).float()
+    out, pieces = poisoned(17, 70, dtype=x.dtype), poisoned(3, 17, 70, dtype=x.dtype)
+    with interpreted():
+        gemm.multiply(x, weight, bias, out)
+        gemm.multiply_pieces(x, weight, pieces, 128)
+    torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pieces.sum(0) + bias, wanted, atol=1e-5, rtol=1e-5)
+    gemm.multiply(x, weight, bias + 1e-3, out)
+    assert not torch.allclose(out, wanted, atol=1e-5, rtol=1e-5)
+
+
+def _tile_of_a_gpu(x: Tensor, outputs: int, pieces: int = 1) -> Tile:
+    return choose_tile(len(x), outputs, pieces, x.dtype, 90)
 
 
 def test_the_reference_hardly_depends_on_rows_either() -> None:
