@@ -4,8 +4,9 @@ from math import inf
 
 import pytest
 
-from moss_tp.gpu_check.tools.fit import GIB, fitting, offloaded_gib, scale_of
+from moss_tp.gpu_check.tools.fit import fitting, offloaded_gib, scale_of
 from moss_tp.gpu_check.tools.shapes import MOSS
+from moss_tp.hardware.gpu import GIB
 
 
 def test_layers_that_fit() -> None:
