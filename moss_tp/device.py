@@ -21,8 +21,9 @@ class DeviceTraits:
     `mixed_prefill_tokens` of prompts. `row_cost` is the time that one more row adds to a step, as
     a share of a step of one row.
 
-    The default KV cache is `kv_share` of the memory that is free then, split between the ranks
-    where they share it (`is_shared_memory`), and at most `max_kv_sequences` full-length sequences.
+    The default KV cache is `kv_share` of the memory that is free then, but leaves `min_free` bytes,
+    split between the ranks where they share it (`is_shared_memory`, or one GPU), and at most
+    `max_kv_sequences` full-length sequences; None: four times as many as may run at once.
     """
 
     default_dtype: str
@@ -31,6 +32,7 @@ class DeviceTraits:
     mixed_prefill_tokens: int
     row_cost: float
     kv_share: float
+    min_free: int
     is_shared_memory: bool
     max_kv_sequences: int | None
 
@@ -46,6 +48,7 @@ TRAITS = {
         mixed_prefill_tokens=128,
         row_cost=0.1,
         kv_share=0.25,
+        min_free=0,
         is_shared_memory=True,
         max_kv_sequences=8,
     ),
@@ -55,7 +58,7 @@ TRAITS = {
     # compiles is taken for one.
     #
     # Published checkpoints are fp16. The largest step has its memory when the KV cache is made;
-    # what that leaves is for other users of the GPU.
+    # what that leaves is for kernels that are compiled later, and other users of the GPU.
     "cuda": DeviceTraits(
         default_dtype="float16",
         step_timeout_s=120,
@@ -63,6 +66,7 @@ TRAITS = {
         mixed_prefill_tokens=1024,
         row_cost=0.02,
         kv_share=0.95,
+        min_free=512 << 20,
         is_shared_memory=False,
         max_kv_sequences=None,
     ),

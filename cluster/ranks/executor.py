@@ -7,7 +7,6 @@ workers by collectives, and Ray only starts them, reports their end and ends the
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -19,6 +18,8 @@ from cluster.ranks.group import WorkerGroup
 from moss_tp.device import threads_per_rank
 from moss_tp.engine.running.driver import Driver
 from moss_tp.engine.running.kv_budget import choose_num_blocks
+from moss_tp.engine.running.runner import Runner
+from moss_tp.engine.running.sentinel import Sentinel
 from moss_tp.engine.running.step import Step
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine.scheduling.batch import Batch
@@ -41,17 +42,21 @@ class RayExecutor:
         self._group = group or WorkerGroup(config.tp_size, config.device)
         self._rank_pids: list[int] = []
         self._loops: list[ray.ObjectRef[None]] = []  # one per worker, done when its loop ends
+        self._sentinel: Sentinel | None = None
         try:
             self._driver = self._start(config)
         except RayError as error:
             self._group.close()
             raise unwrapped(error) from error
-        except BaseException:
+        except BaseException as error:
+            cause = self._sentinel.explain(error) if self._sentinel else error
             self._group.close()
-            raise
+            if cause is error:
+                raise
+            raise cause from error
         self._driver.watch(lambda reason: self._kill())
-        if self._loops:
-            threading.Thread(target=self._watch_ranks, name="moss-ranks", daemon=True).start()
+        if self._sentinel:
+            self._sentinel.redirect(self._driver.fail)
 
     @property
     def num_blocks(self) -> int:
@@ -99,9 +104,11 @@ class RayExecutor:
         runner = build_rank(spec(0, self._group.placement.own_device(config.device)))
         ray.get(loading)
         preparing = [worker.prepare.remote() for worker in workers]
+        self._watch(preparing, runner)
         num_blocks = choose_num_blocks(runner, config)
         ray.get(preparing)
         self._loops = [worker.run_loop.remote(num_blocks) for worker in workers]
+        self._watch(self._loops, runner)
         limits = config.step_limit_s, config.traits.min_step_limit_s
         return Driver(runner, num_blocks, *limits)
 
@@ -114,10 +121,25 @@ class RayExecutor:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _watch_ranks(self) -> None:
-        """The sentinel thread. A loop ends only with its rank, or when rank 0 says STOP."""
-        ended, _ = ray.wait(self._loops, num_returns=1)
-        if self._driver.is_closed:
-            return
-        rank = self._loops.index(ended[0]) + 1
-        self._driver.fail(f"rank {rank} (process {self._rank_pids[rank - 1]}) is gone")
+    def _watch(self, calls: "Sequence[ray.ObjectRef[None]]", runner: Runner) -> None:
+        """Of each worker. Until there is a driver, rank 0 waits for no rank once one is lost."""
+
+        def give_up(reason: str) -> None:
+            runner.give_up(reason)
+            self._kill()
+
+        if calls:
+            self._sentinel = Sentinel(lambda: self._first_loss(calls), give_up)
+
+    def _first_loss(self, calls: "Sequence[ray.ObjectRef[None]]") -> str | None:
+        left = list(calls)
+        while left:
+            (ended,), left = ray.wait(left, num_returns=1)
+            try:
+                ray.get(ended)
+            except Exception as error:
+                message = str(unwrapped(error) if isinstance(error, RayError) else error)
+                pid = self._rank_pids[calls.index(ended)]
+                reason = message.partition("\n")[0]
+                return f"rank {calls.index(ended) + 1} (process {pid}) ended: {reason}"
+        return None

@@ -144,3 +144,5 @@ class Kernels:
     norm: Callable[[Tensor, Tensor, float], NormKernel] | None = None
     # None where kernels allocate as they go. Else results are overwritten by the next step.
     memory: StepMemory | None = None
+    # Rows of steps that between them use every kernel, where the choice depends on their number.
+    row_buckets: tuple[int, ...] = ()

@@ -63,6 +63,17 @@ class CacheFormat(Protocol):
         """A layer's K and V in `num_blocks` zeroed blocks and the spare ones."""
         ...
 
+    def allocate_layers(
+        self,
+        num_layers: int,
+        num_blocks: int,
+        shape: BlockShape,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> tuple[Any, ...]:
+        """`allocate` for each layer."""
+        ...
+
     def bytes_per_block(self, shape: BlockShape, dtype: torch.dtype) -> int:
         """Bytes of one block of a layer, K and V."""
         ...
@@ -81,6 +92,17 @@ class RowFormat:
         # Zeroed, since a masked slot is multiplied by 0, and 0 * NaN would not be 0.
         k, v = (torch.zeros(size, dtype=dtype, device=device) for _ in range(2))
         return k, v
+
+    def allocate_layers(
+        self,
+        num_layers: int,
+        num_blocks: int,
+        shape: BlockShape,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> tuple[tuple[Tensor, Tensor], ...]:
+        layers = range(num_layers)
+        return tuple(self.allocate(num_blocks, shape, dtype, device) for _ in layers)
 
     def bytes_per_block(self, shape: BlockShape, dtype: torch.dtype) -> int:
         num_rows = 2 * shape.num_heads * shape.block_size

@@ -38,11 +38,10 @@ class KVCache:
 
         `cache_format` is that of the kernels which will read it, `Kernels.cache`."""
         shape = _shape(config, group.size, block_size)
-        layers = (
-            cache_format.allocate(num_blocks, shape, dtype, group.device)
-            for _ in range(config.num_layers)
+        layers = cache_format.allocate_layers(
+            config.num_layers, num_blocks, shape, dtype, group.device
         )
-        return cls(tuple(layers), block_size)
+        return cls(layers, block_size)
 
     @staticmethod
     def bytes_per_block(

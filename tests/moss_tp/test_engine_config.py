@@ -29,6 +29,8 @@ class Positions:
         {"kv_cache_bytes": 0},
         {"kv_cache_dtype": "bfloat16"},
         {"block_size": 0},
+        {"block_size": 12, "device": "cuda"},
+        {"block_size": 4, "device": "cuda"},
         {"max_num_seqs": 0},
         {"max_num_batched_tokens": 63},
         {"max_mixed_prefill_tokens": 0},

@@ -8,19 +8,20 @@ device fills in by itself; it looks at the event now and then, and never waits f
 steps on their way have pinned memory of their own; on the device all steps share one block.
 """
 
+import gc
 import time
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 
-from moss_tp.accelerator.base import Accelerator, Graph
+from moss_tp.accelerator.base import Accelerator, Event, Graph
 from moss_tp.config import ModelConfig
 from moss_tp.engine.graphs.buckets import bucket_of, bucket_rows
 from moss_tp.engine.graphs.device_step import DeviceStep
 from moss_tp.engine.graphs.layout import StepLayout
 from moss_tp.engine.graphs.limits import step_limits
-from moss_tp.engine.graphs.memory import largest_steps
+from moss_tp.engine.graphs.memory import largest_steps, prompt_steps
 from moss_tp.engine.graphs.sampler import StepSampler
 from moss_tp.engine.graphs.step_input import StepInput
 from moss_tp.engine.graphs.step_slot import GraphStep, StepSlot, first_line, is_out_of_memory
@@ -28,7 +29,7 @@ from moss_tp.engine.graphs.step_views import StepShape, StepViews, step_views
 from moss_tp.engine.graphs.wait import wait_for
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
-from moss_tp.errors import StepMemoryError
+from moss_tp.errors import ConfigError, StepMemoryError
 from moss_tp.layers.kv_cache import KVCache
 from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
@@ -55,6 +56,7 @@ class GraphRunner:
         self.config = config
         self.group = group
         self.cache_dtype: torch.dtype = getattr(torch, engine.cache_dtype)
+        self.cache_format = model.kernels.cache
         self.forward_s = 0.0
         self.num_replays = 0
         self.engine = engine
@@ -62,7 +64,8 @@ class GraphRunner:
         self._sampler = sampler
         limits = step_limits(engine)
         # Ranks that share a GPU exchange tensors through the host, which a graph cannot.
-        self._buckets = bucket_rows(limits) if group.can_be_recorded else ()
+        self._all_buckets = bucket_rows(limits) if group.can_be_recorded else ()
+        self._buckets: tuple[int, ...] = ()  # those that are recorded
         self._max_logit_rows = limits.max_logit_rows
         self._layout = StepLayout.of(limits, engine.block_size, sampler.num_ints)
         self._block = torch.zeros(self._layout.num_ints, dtype=torch.int32, device=group.device)
@@ -73,32 +76,69 @@ class GraphRunner:
         self._num_launched = 0
         self._num_in_flight = 0
         self._last_end = 0.0
+        self._given_up: str | None = None
 
     def prepare(self) -> None:
-        """See `Runner`. Records graphs and runs the largest steps, over a cache of one block."""
+        """See `Runner`. Runs the largest steps and records the largest graph, over a cache of one
+        block; the graph's memory is that of all others, too."""
         if self.engine.kv_cache_bytes is not None:
             return
         if self.group.device.type == "cuda":
+            gc.collect()
             torch.cuda.empty_cache()  # of what loading has left
-        self.allocate(num_blocks=1)
-        for batch in largest_steps(self.engine):
-            step = self.launch(batch, ())
-            wait_for(step.is_done, self.engine.step_limit_s)
-            step.tokens()
+        self._allocate_cache(num_blocks=1)
+        self._record_graphs(self._all_buckets[-1:])
+        self._run(largest_steps(self.engine))
 
     def allocate(self, num_blocks: int) -> None:
-        """See `Runner`. Records the graphs, too: all ranks must be in here at the same time."""
+        """See `Runner`. Records the graphs, too: all ranks must be in here at the same time.
+
+        On a GPU it then runs steps that compile what kernels are left, and that take the memory
+        which `prepare` has measured once more: torch gives it back before each recording."""
+        self._allocate_cache(num_blocks)
+        self._record_graphs(self._all_buckets)
+        if self.group.device.type == "cuda":
+            self.warm_up()
+
+    def warm_up(self) -> None:
+        """Runs a step of each kind that has no graph, so that no request waits for compilers."""
+        rows = self.model.kernels.row_buckets
+        self._run([*prompt_steps(self.engine, rows), *largest_steps(self.engine)])
+        self.forward_s, self.num_replays = 0.0, 0
+
+    def give_up(self, reason: str) -> None:
+        """See `Runner`."""
+        self._given_up = reason
+
+    def _allocate_cache(self, num_blocks: int) -> None:
+        self._graphs = {}
+        self._device_step, self._slots = None, []  # and with them the cache before
         size, dtype = self.engine.block_size, self.cache_dtype
-        cache_format = self.model.kernels.cache
-        kv = KVCache.allocate(self.config, self.group, num_blocks, size, dtype, cache_format)
+        kv = KVCache.allocate(self.config, self.group, num_blocks, size, dtype, self.cache_format)
         self._device_step = DeviceStep(self.model, kv, self._sampler, self.group)
         self._slots = [self._make_slot(num_blocks * size) for _ in range(NUM_SLOTS)]
-        self._graphs = {}
+
+    def _record_graphs(self, buckets: tuple[int, ...]) -> None:
+        self._buckets = buckets
         self._sampler.encode((), self._slots[0].sampling, self._max_logit_rows)
         self._gpu.compute.copy(self._block, self._slots[0].inputs)
-        for rows in reversed(self._buckets):
+        for rows in reversed(buckets):
             self._graphs[rows] = self._record(self._slots[0].step_input.shape_of(rows))
         self._wait()  # before a step changes what is copied
+
+    def _run(self, batches: Sequence[Batch]) -> None:
+        """One after the other, before the first request."""
+        for batch in batches:
+            try:
+                step = self.launch(batch, ())
+                self._wait_for(step)
+                step.tokens()
+            except StepMemoryError as error:
+                raise ConfigError(
+                    f"{self.group.device} has no memory for the largest step: lower "
+                    "max_num_batched_tokens, max_num_seqs or kv_cache_bytes, or raise "
+                    f"cpu_offload_gb ({error})"
+                ) from error
 
     def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> GraphStep:
         """See `Runner`. Steps end in the order of their launch; the tokens of all but one must
@@ -154,7 +194,15 @@ class GraphRunner:
 
     def _wait(self) -> None:
         """For all that is queued. Only where no request runs."""
-        wait_for(self._gpu.compute.record().is_done, self.engine.step_limit_s)
+        self._wait_for(self._gpu.compute.record())
+
+    def _wait_for(self, event: Event | GraphStep) -> None:
+        wait_for(partial(self._is_done, event), self.engine.step_limit_s)
+
+    def _is_done(self, event: Event | GraphStep) -> bool:
+        if self._given_up is not None:
+            raise RuntimeError(self._given_up)
+        return event.is_done()
 
     def _record(self, shape: StepShape) -> Graph:
         work = self._work(shape)

@@ -1,11 +1,14 @@
-"""The steps that take the most of a GPU's memory.
+"""The steps that take the most of a GPU's memory, and those that compile its kernels.
 
-What a step needs is bounded by `StepLimits`. The kernels reserve it once, as a function of those,
-and the allocator keeps what it has handed out. So what is free after these steps is free for the KV
-cache.
+What a step needs is bounded by `StepLimits`: the kernels reserve most of it once, as a function of
+those, and the rest comes from torch's allocator, which keeps what it has handed out. So what is
+free after the largest steps is free for the KV cache. Recording a graph makes torch give back what
+it keeps, hence the largest steps run again once the cache is allocated and the graphs are recorded.
+What only one graph was recorded for, the graphs themselves, is in `DeviceTraits.min_free`.
 """
 
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,10 +19,21 @@ from moss_tp.engine_config import EngineConfig
 def largest_steps(config: EngineConfig) -> list[Batch]:
     """As many rows as a step may have: of as few sequences as possible, and of as many. All over
     the longest context, all of which is in block 0."""
-    rows = config.max_num_batched_tokens
-    fewest = -(-rows // config.context_length)
-    most = min(config.max_num_seqs, rows)
-    return [_step(rows, num_seqs, config) for num_seqs in (fewest, most) if num_seqs <= most]
+    most = min(config.max_num_seqs, config.max_num_batched_tokens)
+    fewest = _fewest_seqs(config.max_num_batched_tokens, config)
+    counts = [count for count in (fewest, most) if count <= most]
+    return [_step(config.max_num_batched_tokens, count, config) for count in counts]
+
+
+def prompt_steps(config: EngineConfig, row_counts: Sequence[int]) -> list[Batch]:
+    """A step of each of `row_counts` that a step may have, of as few sequences as possible."""
+    rows = [count for count in row_counts if count <= config.max_num_batched_tokens]
+    seqs = [(count, _fewest_seqs(count, config)) for count in rows]
+    return [_step(count, num, config) for count, num in seqs if num <= config.max_num_seqs]
+
+
+def _fewest_seqs(rows: int, config: EngineConfig) -> int:
+    return -(-rows // config.context_length)
 
 
 def _step(rows: int, num_seqs: int, config: EngineConfig) -> Batch:

@@ -1,7 +1,7 @@
 """All ranks on this machine: rank 0 in this process, the others as child processes."""
 
-import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 
 import torch
@@ -11,6 +11,7 @@ from moss_tp.engine.running.driver import Driver
 from moss_tp.engine.running.kv_budget import choose_num_blocks
 from moss_tp.engine.running.rank_process import READY, UP, RankProcess
 from moss_tp.engine.running.runner import Runner
+from moss_tp.engine.running.sentinel import Sentinel
 from moss_tp.engine.running.step import Step
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine.scheduling.batch import Batch
@@ -31,18 +32,21 @@ class LocalExecutor:
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._ranks: list[RankProcess] = []
+        self._sentinel: Sentinel | None = None
         self._num_threads = threads_per_rank(config.tp_size, config.num_threads)
         self._num_threads_before = torch.get_num_threads()
         try:
             self._driver = self._start()
-        except BaseException:
+        except BaseException as error:
+            cause = self._sentinel.explain(error) if self._sentinel else error
             self._kill()
             self._reap()
-            raise
+            if cause is error:
+                raise
+            raise cause from error
         self._driver.watch(lambda reason: self._kill())
-        self._sentinel = threading.Thread(target=self._watch_ranks, name="moss-ranks", daemon=True)
-        if self._ranks:
-            self._sentinel.start()
+        if self._sentinel:
+            self._sentinel.redirect(self._driver.fail)
 
     @property
     def num_blocks(self) -> int:
@@ -75,8 +79,6 @@ class LocalExecutor:
         self._driver.close()
         for rank in self._ranks:
             rank.wait()
-        if self._sentinel.is_alive():
-            self._sentinel.join()
         self._reap()
 
     def _start(self) -> Driver:
@@ -101,6 +103,7 @@ class LocalExecutor:
         runner = build_rank(self._spec(0, store.port))
         for process in self._ranks:
             process.expect(READY)
+        self._sentinel = Sentinel(self._first_loss, partial(self._give_up, runner))
         num_blocks = choose_num_blocks(runner, self._config)
         for process in self._ranks:
             process.connection.send(num_blocks)
@@ -113,15 +116,18 @@ class LocalExecutor:
             device = rank_device(device, rank)
         return RankSpec(self._config, rank, device, (HOST, port), self._num_threads)
 
-    def _watch_ranks(self) -> None:
-        """The sentinel thread. A rank's pipe becomes readable only when the rank fails or exits."""
+    def _give_up(self, runner: Runner, reason: str) -> None:
+        """A rank was lost before there is a driver; rank 0 waits for none then."""
+        runner.give_up(reason)
+        self._kill()
+
+    def _first_loss(self) -> str:
+        """A rank's pipe becomes readable only when the rank fails or exits."""
         by_connection = {rank.connection: rank for rank in self._ranks}
         first = wait(list(by_connection))[0]
         assert isinstance(first, Connection)
         rank = by_connection[first]
-        if self._driver.is_closed:
-            return
-        self._driver.fail(f"rank {rank.rank} (process {rank.pid}) ended: {rank.last_message()}")
+        return f"rank {rank.rank} (process {rank.pid}) ended: {rank.last_message()}"
 
     def _kill(self) -> None:
         for rank in self._ranks:
@@ -130,5 +136,8 @@ class LocalExecutor:
     def _reap(self) -> None:
         for rank in self._ranks:
             rank.wait()
+        if self._sentinel:
+            self._sentinel.join()
+        for rank in self._ranks:
             rank.connection.close()
         torch.set_num_threads(self._num_threads_before)

@@ -12,7 +12,7 @@ from moss_tp.config import ModelConfig
 from moss_tp.engine.running.runner import EndedStep
 from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.kernels.plan import AttentionPlan
-from moss_tp.layers.kv_cache import KVCache
+from moss_tp.layers.kv_cache import ROWS, KVCache
 from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling.row import SampledToken, SamplingRow
@@ -21,6 +21,7 @@ from moss_tp.sampling.sampler import Sampler
 
 class ModelRunner:
     max_in_flight = 1
+    cache_format = ROWS
 
     def __init__(
         self,
@@ -47,6 +48,9 @@ class ModelRunner:
         self._kv = KVCache.allocate(
             self.config, self.group, num_blocks, self.block_size, self.cache_dtype
         )
+
+    def give_up(self, reason: str) -> None:
+        """It waits for no device."""
 
     def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> EndedStep:
         """See `Runner.launch`."""

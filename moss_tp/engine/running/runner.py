@@ -8,6 +8,7 @@ import torch
 
 from moss_tp.config import ModelConfig
 from moss_tp.engine.scheduling.batch import Batch
+from moss_tp.kernels.kv_cache import CacheFormat
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling.row import SampledToken, SamplingRow
 
@@ -57,6 +58,9 @@ class Runner(Protocol):
     def cache_dtype(self) -> torch.dtype: ...
 
     @property
+    def cache_format(self) -> CacheFormat: ...
+
+    @property
     def max_in_flight(self) -> int:
         """Steps that may be launched before the tokens of the first are read."""
         ...
@@ -78,9 +82,15 @@ class Runner(Protocol):
         number of blocks."""
         ...
 
+    def give_up(self, reason: str) -> None:
+        """Has `prepare` and `allocate` raise RuntimeError instead of waiting for the device, which
+        waits for a rank that is gone. From any thread."""
+        ...
+
     def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> PendingStep:
         """Starts a step; on the CPU it has ended then. `rows`: see `Executor.submit`.
 
-        Raises StepMemoryError if it does not fit into the device's memory.
+        Raises StepMemoryError if it does not fit into the device's memory; of several ranks
+        RuntimeError, since the others wait for this one in a collective, and the group is lost.
         """
         ...

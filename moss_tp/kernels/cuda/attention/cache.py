@@ -48,6 +48,21 @@ class PagedFormat:
         scales = (torch.zeros(slots, dtype=torch.float32, device=device) for _ in range(2))
         return PagedCache(k, v, *scales)
 
+    def allocate_layers(
+        self,
+        num_layers: int,
+        num_blocks: int,
+        shape: BlockShape,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> tuple[PagedCache, ...]:
+        """Parts of one allocation for K and one for V, and two for scales: torch's allocator rounds
+        each up to 2 MiB, which would be hundreds of MiB with allocations of every layer's own."""
+        each = num_blocks + self.spare_blocks
+        whole = self.allocate(num_layers * each - self.spare_blocks, shape, dtype, device)
+        parts = [[None] * num_layers if one is None else torch.split(one, each) for one in whole]
+        return tuple(PagedCache(*layer) for layer in zip(*parts, strict=True))
+
     def bytes_per_block(self, shape: BlockShape, dtype: torch.dtype) -> int:
         row = shape.head_dim * dtype.itemsize
         if dtype == torch.int8:

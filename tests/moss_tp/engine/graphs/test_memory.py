@@ -1,6 +1,6 @@
 """What a step takes is never more than what was reserved for the largest one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -12,10 +12,13 @@ from moss_tp.engine.graphs.buckets import bucket_rows
 from moss_tp.engine.graphs.graph_runner import GraphRunner
 from moss_tp.engine.graphs.limits import step_limits
 from moss_tp.engine.graphs.memory import largest_steps
+from moss_tp.engine.graphs.step_slot import GraphStep
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import StepMemoryError
 from moss_tp.kernels.cuda.workspace import BlockShape, HeadShape, Workspace
 from moss_tp.kernels.device_plan import StepLimits
+from moss_tp.sampling.row import SamplingRow
 from tests.moss_tp.engine.graphs.runner_steps import Row, launch, open_runner, read
 from tests.support.tiny_moss import make_checkpoint
 
@@ -150,3 +153,21 @@ def test_profiling_runs_steps_of_the_largest_size(
         assert len(batch.query_lens) <= seqs
         assert batch.positions.min() >= 0
         assert not batch.block_tables.any()
+
+
+def test_no_kind_of_step_is_left_for_the_first_request(
+    runner: GraphRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU each compiles kernels: one for each choice of tile, with and without a graph."""
+    rows: list[int] = []
+    launched = runner.launch
+
+    def launch(batch: Batch, sampled: Sequence[SamplingRow]) -> GraphStep:
+        rows.append(len(batch.token_ids))
+        return launched(batch, sampled)
+
+    monkeypatch.setattr(runner, "launch", launch)
+    runner.warm_up()
+    assert {1, 16, 17, MAX_ROWS} <= set(rows)
+    assert max(rows) == rows[-1] == MAX_ROWS, "the last steps take the most memory"
+    assert runner.forward_s == 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.build import build_engine
 from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.running.local_executor import LocalExecutor
+from moss_tp.engine.running.worker import RankSpec
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import CheckpointError, ConfigError, EngineDeadError
 from moss_tp.sampling_params import SamplingParams
+from tests.support.devices.cuda_on_cpu import CudaOnCpu
 from tests.support.tiny_moss import make_checkpoint
 from tests.support.waiting import wait_until
 
@@ -239,3 +242,29 @@ def test_a_cache_for_less_than_one_sequence_is_rejected(tiny_model: str) -> None
     with pytest.raises(ConfigError, match="raise kv_cache_bytes or lower max_model_len"):
         LocalExecutor(config)
     assert children() <= before
+
+
+class ShortOfMemory(CudaOnCpu):
+    """Rank 1 has blocks that no memory holds, so that it fails when it prepares."""
+
+    def _spec(self, rank: int, port: int) -> RankSpec:
+        spec = super()._spec(rank, port)
+        size = 2**44 if rank == 1 else spec.config.block_size
+        return replace(spec, config=replace(spec.config, block_size=size))
+
+
+def test_a_rank_that_fails_to_prepare_says_why(tiny_model: str) -> None:
+    """Rank 0 waits for it in a collective, and learns only that it is gone."""
+    config = EngineConfig(
+        tiny_model,
+        2,
+        device="cuda",
+        dtype="float32",
+        max_model_len=64,
+        max_num_seqs=2,
+        step_timeout_s=PATIENT_S,
+    )
+    before = children(), set(threading.enumerate())
+    with pytest.raises(EngineDeadError, match=r"rank 1 \(process \d+\) ended: .*memory"):
+        ShortOfMemory(config)
+    assert (children(), set(threading.enumerate())) == before
