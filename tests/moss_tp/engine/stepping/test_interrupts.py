@@ -42,7 +42,7 @@ class Counted(PendingFake):
 
 
 class Slots(DeviceRunner):
-    """Has two slots. `before` and `after` run around the launch of step 3."""
+    """Has two slots. `before` and `after` run around the fourth launch."""
 
     before: Callable[[], None] = staticmethod(lambda: None)
     after: Callable[[], None] = staticmethod(lambda: None)
@@ -50,16 +50,18 @@ class Slots(DeviceRunner):
     def __init__(self, group: FakeGroup) -> None:
         super().__init__(group)
         self.taken: set[PendingStep] = set()
+        self.num_launches = 0
 
     def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> PendingStep:
-        is_third = len(self.batches) == 3
-        if is_third:
+        self.num_launches += 1
+        is_fourth = self.num_launches == 4
+        if is_fourth:
             self.before()
         self.run(batch, rows)
         step = Counted(self)
         self.taken.add(step)
         assert len(self.taken) <= 2, "too many steps are in flight"
-        if is_third:
+        if is_fourth:
             self.after()
         return step
 
