@@ -99,11 +99,9 @@ def test_a_request_that_is_too_large_for_the_memory_costs_no_other(
         assert small.outputs == whole[0].outputs
         assert (large.num_prompt_tokens, len(large.outputs)) == (30, 2)
         for part, reply in zip(large.outputs, whole[1].outputs, strict=True):
-            num_tokens = max(0, most - 29)
             assert part.finish_reason == "error"
-            assert part.token_ids == reply.token_ids[:num_tokens]
+            assert part.token_ids == reply.token_ids[: max(0, most - 29)]
             assert reply.text.startswith(part.text)
-    assert llm.generate([[1, 2], [3] * 30], params)[1].outputs == whole[1].outputs
 
 
 def test_special_tokens_in_text_are_text(llm: LLM) -> None:
