@@ -21,7 +21,6 @@ from moss_tp.errors import (
     ContextLengthError,
     EngineDeadError,
     InvalidRequestError,
-    RequestMemoryError,
     StepMemoryError,
 )
 from moss_tp.sampling.row import SamplingRow
@@ -80,15 +79,29 @@ def test_several_replies_compute_their_prompt_once(
     assert sum(lengths) == 40 + 3 * (40 - 32)
 
 
-def test_a_request_that_is_too_large_for_the_memory_is_one_error(
+def test_a_request_that_is_too_large_for_the_memory_costs_no_other(
     llm: LLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as too_small:
-        failed = FailedStep(StepMemoryError("too large"))
-        too_small.setattr(llm.engine.executor, "submit", lambda *_: failed)
-        with pytest.raises(RequestMemoryError, match="does not fit"):
-            llm.generate(["a", "b"], GREEDY)
-    assert len(llm.generate(["a"], GREEDY)[0].token_ids) == 8
+    """It does not fit at its first step, or at a later one; both are several replies."""
+    params = replace(GREEDY, n=2, temperature=1, seed=1)
+    submit = llm.engine.executor.submit
+    whole = llm.generate([[1, 2], [3] * 30], params)
+    for most in (20, 33):
+
+        def limited(batch: Batch, rows: Sequence[SamplingRow], most: int = most) -> Step:
+            if int(batch.context_lens.max()) > most:
+                return FailedStep(StepMemoryError("too large"))
+            return submit(batch, rows)
+
+        with monkeypatch.context() as too_small:
+            too_small.setattr(llm.engine.executor, "submit", limited)
+            small, large = llm.generate([[1, 2], [3] * 30], params)
+        assert small.outputs == whole[0].outputs
+        assert (large.num_prompt_tokens, len(large.outputs)) == (30, 2)
+        for part, reply in zip(large.outputs, whole[1].outputs, strict=True):
+            assert part.finish_reason == "error"
+            assert part.token_ids == reply.token_ids[: max(0, most - 29)]
+            assert reply.text.startswith(part.text)
 
 
 def test_special_tokens_in_text_are_text(llm: LLM) -> None:

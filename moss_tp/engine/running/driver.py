@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from moss_tp.engine.graphs.wait import poll
 from moss_tp.engine.running.runner import Runner
 from moss_tp.engine.running.step import Step
 from moss_tp.engine.running.step_times import MIN_LIMIT_S, NO_STEP, StepSize, StepTimes
 from moss_tp.engine.running.step_watch import TICK_S, StepWatch
-from moss_tp.engine.running.steps import FailedStep, LaunchedStep, LazyStep, poll
+from moss_tp.engine.running.steps import FailedStep, LaunchedStep, LazyStep
 from moss_tp.engine.running.worker import HEARTBEAT, STOP
 from moss_tp.engine.scheduling.batch import Batch, Ints
 from moss_tp.errors import EngineDeadError, StepMemoryError

@@ -1,15 +1,11 @@
 """The kinds of Step that a Driver gives: run in `result`, or launched on a device before."""
 
-import time
 from collections.abc import Callable
 
 from moss_tp.engine.running.runner import PendingStep
 from moss_tp.engine.running.step_watch import WatchedStep
 from moss_tp.errors import StepMemoryError
 from moss_tp.sampling.row import SampledToken
-
-SPIN_S = 50e-6  # waiting for longer than this, a thread sleeps between two looks
-POLL_S = 20e-6  # Linux makes 70 µs of it
 
 
 class LazyStep:
@@ -48,13 +44,3 @@ class LaunchedStep:
 
     def result(self) -> list[SampledToken]:
         return self._wait(self)
-
-
-def poll(is_done: Callable[[], bool], check: Callable[[], None]) -> None:
-    """Waits until `is_done`. `check` is called meanwhile, and raises to give up: so a device that
-    is stuck holds no thread."""
-    spin_until = time.perf_counter() + SPIN_S
-    while not is_done():
-        check()
-        if time.perf_counter() > spin_until:
-            time.sleep(POLL_S)

@@ -181,3 +181,22 @@ def test_a_decode_of_34_layers_is_one_graph_of_few_launches(
         read(launch(runner, Row(0, [1])))
     assert runner.num_replays == before + 1
     assert 34 * 6 <= counts.total() <= 240, counts
+
+
+def test_memory_that_is_short_as_the_sampler_encodes_costs_only_the_step(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fills counts with work of its own."""
+    runner = open_runner(model, EagerAccelerator())
+    encode = runner._sampler.encode
+
+    def short(*args: object) -> None:
+        encode(*args)  # type: ignore[arg-type]
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    expected = read(launch(runner, Row(0, PROMPTS[0])))
+    monkeypatch.setattr(runner._sampler, "encode", short)
+    with pytest.raises(StepMemoryError):
+        launch(runner, Row(0, PROMPTS[0]))
+    monkeypatch.undo()
+    assert read(launch(runner, Row(0, PROMPTS[0]))) == expected

@@ -8,7 +8,7 @@ from moss_tp.accelerator.base import Event
 from moss_tp.engine.graphs.layout import StepLayout
 from moss_tp.engine.graphs.limits import step_limits
 from moss_tp.engine.graphs.step_input import StepInput
-from moss_tp.engine.graphs.step_slot import GraphStep, StepSlot
+from moss_tp.engine.graphs.step_slot import GraphStep, StepSlot, is_out_of_memory
 from moss_tp.engine.graphs.wait import wait_for
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import StepMemoryError
@@ -75,3 +75,47 @@ def test_waiting_ends() -> None:
     wait_for(FakeEvent(False, False, True).is_done, 60)
     with pytest.raises(RuntimeError, match="has not ended a step"):
         wait_for(lambda: False, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_short"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."), True),
+        (StepMemoryError("the workspace is full"), True),
+        (torch.AcceleratorError("CUDA error: out of memory"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_a_launch_raises_when_memory_is_short(error: Exception, is_short: bool) -> None:
+    assert is_out_of_memory(error) == is_short
+
+
+def test_another_thread_peeks_and_notes_nothing() -> None:
+    notes: list[str] = []
+    step = make_step(FakeEvent(False, True, True), notes)
+    assert [step.peek(), step.peek()] == [False, True]
+    assert notes == []
+    assert step.is_done()
+    assert step.peek(), "the event is not asked again"
+    assert notes == ["end"]
+
+
+def test_a_ctrl_c_before_the_slot_is_free_leaves_it_to_the_next_read() -> None:
+    notes: list[str] = []
+    step = make_step(FakeEvent(True), notes)
+    note_read = step.note_read
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    assert step.is_done()
+    step.note_read = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        step.tokens()
+    step.note_read = note_read
+    assert step.tokens() == [SampledToken(7)]
+    assert notes == ["end", "read"]

@@ -1,6 +1,9 @@
 """Closing a driver: workers get STOP once, a lost group gets no message."""
 
+import gc
 import threading
+import time
+import weakref
 
 import pytest
 
@@ -8,7 +11,7 @@ from moss_tp.engine.running import driver as driver_module
 from moss_tp.engine.running.driver import Driver
 from moss_tp.engine.running.worker import STOP
 from moss_tp.errors import EngineDeadError
-from tests.moss_tp.engine.running.driver_fakes import FakeGroup, FakeRunner, a_batch
+from tests.moss_tp.engine.running.driver_fakes import DeviceRunner, FakeGroup, FakeRunner, a_batch
 
 
 def a_driver() -> tuple[Driver, FakeGroup, list[str]]:
@@ -75,3 +78,40 @@ def test_close_does_not_wait_for_a_rank_that_hangs(monkeypatch: pytest.MonkeyPat
     driver.close()
     assert group.num_closed == 1
     assert STOP.tolist() not in group.sent
+
+
+def test_two_threads_that_close_send_one_stop() -> None:
+    """One waits for the step in flight meanwhile."""
+    group = FakeGroup(2)
+    runner = DeviceRunner(group)
+    driver = Driver(runner.as_runner, 8, 600)
+    driver.submit(a_batch(), ())
+    threads = [threading.Thread(target=driver.close) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    runner.pending[0].end()
+    for thread in threads:
+        thread.join(10)
+    assert (group.sent.count(STOP.tolist()), group.num_closed) == (1, 1)
+
+
+def test_a_closed_driver_holds_no_runner() -> None:
+    """Nor is the runner in a cycle: its memory is free without a garbage collection."""
+    runner = DeviceRunner(FakeGroup(1))
+    driver = Driver(runner.as_runner, 8, 600)
+    driver.watch(driver.fail)  # a cycle
+    driver.submit(a_batch(), ())
+    runner.pending[0].end()
+    driver.close()
+    is_gone = weakref.ref(runner)
+    gc.disable()
+    try:
+        del runner
+        assert is_gone() is None
+        assert (driver.forward_s, driver.max_in_flight, driver.num_blocks) == (1.5, 2, 8)
+        is_closed_gone = weakref.ref(driver)
+        del driver
+        assert is_closed_gone() is None
+    finally:
+        gc.enable()

@@ -203,3 +203,18 @@ def test_faults_are_noticed(where: str, fault: object, monkeypatch: pytest.Monke
         run.run()
         run.check()
         check_fake(engine, fake)
+
+
+@pytest.mark.parametrize("where", POINTS)
+def test_a_step_that_did_not_fit_is_no_step(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for the count nor for what admission learns; a single token is tried twice."""
+    engine, fake = engine_that_refuses(partial(is_number, 3), where)
+    params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
+    engine.add_request(EngineRequest("a", [1, 2, 3], params))
+    noted: list[object] = []
+    monkeypatch.setattr(engine._admission.speeds, "note_step", lambda *args: noted.append(args))
+    while engine.has_work:
+        engine.step()
+    assert engine.take_failures() == []
+    assert fake.num_refused == 1
+    assert engine.num_steps == len(noted) == 20
