@@ -86,10 +86,10 @@ def test_specs_are_what_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     found += launched(monkeypatch, is_int8=True)
     monkeypatch.undo()
-    expected = specs_module.specs(torch.float16, 64, cc=0)
+    expected = specs_module.specs(torch.float16, 64, cc=80)
     assert {_key(spec) for spec in found} == {_key(spec) for spec in expected}
     monkeypatch.setattr(variants, "MAX_MERGED_WIDTH", 32)
-    other = specs_module.specs(torch.float16, 64, cc=0)
+    other = specs_module.specs(torch.float16, 64, cc=80)
     assert {_key(spec) for spec in found} != {_key(spec) for spec in other}
 
 
