@@ -1,7 +1,8 @@
 """Tests that need a program of the machine: they skip without it, and the run ends by saying so.
 
 `@pytest.mark.needs("redis-server")` names the program. With `CI=true` such a test fails instead:
-there everything has to be tested. `@pytest.mark.gpu` skips without a CUDA device, also there.
+there everything has to be tested. `@pytest.mark.gpu` skips without a CUDA device, also there, and
+`@pytest.mark.variable("NAME")` without an environment variable.
 
 Without one, Triton is imported in its interpreter's mode, so that kernels run on CPU tensors.
 """
@@ -29,6 +30,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not HAS_GPU:
         item.config.stash[_MISSING]["a CUDA device"] += 1
         pytest.skip("there is no CUDA device")
+    for marker in item.iter_markers("variable"):
+        if not os.environ.get(marker.args[0]):
+            item.config.stash[_MISSING][marker.args[0]] += 1
+            pytest.skip(f"{marker.args[0]} is not set")
     for marker in item.iter_markers("needs"):
         for program in marker.args:
             if shutil.which(program):

@@ -56,16 +56,9 @@ def compile_spec(spec: KernelSpec, variant: Variant) -> Cubin:
 
 
 def _compile(spec: KernelSpec, variant: Variant) -> Cubin:
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    from moss_tp.kernels.cuda.runtime.source import source_of_spec
 
-    names = list(spec.signature)
-    attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in spec.aligned}
-    source = ASTSource(spec.function, dict(spec.signature), dict(spec.constants), attrs)
-    options = {"num_warps": spec.num_warps, "num_stages": spec.num_stages, **spec.options}
-    target = GPUTarget("cuda", variant.cc, 32)
-    kernel = triton.compile(source, target=target, options=options)
+    kernel = source_of_spec(spec, variant.cc).compile(variant.cc)
     found: Registers = read_registers(kernel.asm["cubin"])
     shared = int(kernel.metadata.shared)
     return Cubin(spec.name, variant, found.registers, found.stack_bytes, shared)
