@@ -98,7 +98,7 @@ def test_programs_with_several_pieces(
 @pytest.mark.usefixtures("ordered_dot")
 def test_short_tiles_are_split_beside_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """In partials that only they have places in, whatever the prompt's rows."""
-    lens = [(1, 260), (60, 70), (3, 300)]
+    lens = [(3, 260), (60, 70), (2, 300)]
     step = make_step(lens, torch.float16, SHAPE)[0]
     needed = 2 * SHORT_ROWS * partials.row_bytes(partials.num_pieces(step.plan.max_context), 1, 32)
     assert partials.partials_bytes(step.limits(), 1, 32) == needed
