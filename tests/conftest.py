@@ -4,20 +4,21 @@
 there everything has to be tested. `@pytest.mark.gpu` skips without a CUDA device, also there, and
 `@pytest.mark.variable("NAME")` without an environment variable.
 
-Without one, Triton is imported in its interpreter's mode, so that kernels run on CPU tensors.
+Triton is imported in its interpreter's mode, on any machine, so that kernels run on CPU tensors.
+What needs compiled kernels (`moss kernels`) drops the variable in processes of its own.
 """
 
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-HAS_GPU = Path("/dev/nvidiactl").exists()
-if not HAS_GPU:
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+from moss_tp.hardware.present import has_gpu
+
+HAS_GPU = has_gpu()
+os.environ["TRITON_INTERPRET"] = "1"
 
 _MISSING = pytest.StashKey[Counter[str]]()
 
