@@ -36,7 +36,6 @@ class DevicePlan:
 
     positions: Tensor  # (T,): each row's position in its sequence
     slots: Tensor  # (T,): its K and V go to slot `block * block_size + offset`
-    context_lens: Tensor  # (S,): tokens of each sequence, including this step's
     block_tables: Tensor  # (S, W): long enough for the context, then any valid block
     short_tiles: Tensor  # (N, 3)
     long_tiles: Tensor  # (M, 3)

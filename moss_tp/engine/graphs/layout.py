@@ -25,12 +25,12 @@ class StepLayout:
     token_ids: Part  # (T,)
     positions: Part  # (T,)
     slots: Part  # (T,)
-    context_lens: Part  # (S,)
     block_tables: Part  # (S, W)
     short_tiles: Part  # (N, 3)
     long_tiles: Part  # (M, 3)
     logit_rows: Part  # (R,)
     sampling: Part
+    max_seqs: int
     num_ints: int
 
     @classmethod
@@ -40,7 +40,6 @@ class StepLayout:
             "token_ids": rows,
             "positions": rows,
             "slots": rows,
-            "context_lens": seqs,
             "block_tables": seqs * (limits.max_context // block_size),
             "short_tiles": 3 * limits.max_short_tiles,
             "long_tiles": 3 * max_long_tiles(limits),
@@ -51,4 +50,4 @@ class StepLayout:
         for name, size in sizes.items():
             parts[name] = Part(end, size)
             end += -(-size // ALIGNMENT) * ALIGNMENT
-        return cls(**parts, num_ints=end)
+        return cls(**parts, max_seqs=seqs, num_ints=end)

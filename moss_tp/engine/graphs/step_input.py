@@ -24,9 +24,9 @@ class StepInput:
         self._token_ids = _part(block, layout.token_ids)
         self._positions = _part(block, layout.positions)
         self._slots = _part(block, layout.slots)
-        self._context_lens = _part(block, layout.context_lens)
+        self._max_seqs = layout.max_seqs
         self._tables = _part(block, layout.block_tables)
-        self._width = layout.block_tables.size // layout.context_lens.size
+        self._width = layout.block_tables.size // layout.max_seqs
         self._short_tiles = _part(block, layout.short_tiles).reshape(-1, 3)
         self._long_tiles = _part(block, layout.long_tiles).reshape(-1, 3)
         self._logit_rows = _part(block, layout.logit_rows)
@@ -49,20 +49,18 @@ class StepInput:
         self._slots[num_rows:bucket] = self._spare_slot
         for part, used in ((self._token_ids, num_rows), (self._positions, num_rows)):
             part[used:bucket] = 0
-        self._context_lens[num_seqs : shape.seqs] = 0
         self._short_tiles[num_short : shape.short_tiles] = 0
         self._logit_rows[num_logits : shape.logit_rows] = 0
         return shape
 
     def shape_of(self, bucket: int) -> StepShape:
         """Of a graph with `bucket` rows: as many sequences as fit into them, each row sampled."""
-        num_seqs = min(bucket, len(self._context_lens))
+        num_seqs = min(bucket, self._max_seqs)
         return StepShape(bucket, num_seqs, num_seqs, 0, bucket)
 
     def _fill_common(self, batch: Batch) -> tuple[int, int, int]:
         num_rows, num_seqs = len(batch.token_ids), len(batch.query_lens)
         self._token_ids[:num_rows] = batch.token_ids
-        self._context_lens[:num_seqs] = batch.context_lens
         logit_rows = batch.logit_rows
         self._logit_rows[: len(logit_rows)] = logit_rows
         return num_rows, num_seqs, len(logit_rows)

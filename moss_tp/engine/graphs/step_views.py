@@ -37,12 +37,10 @@ def step_views(block: Tensor, layout: StepLayout, shape: StepShape, block_size: 
     def first(part: Part, *lengths: int) -> Tensor:
         return block[part.start : part.start + prod(lengths)].view(lengths)
 
-    max_seqs = layout.context_lens.size
-    width = layout.block_tables.size // max_seqs
+    width = layout.block_tables.size // layout.max_seqs
     plan = DevicePlan(
         positions=first(layout.positions, shape.rows),
         slots=first(layout.slots, shape.rows),
-        context_lens=first(layout.context_lens, shape.seqs),
         block_tables=first(layout.block_tables, shape.seqs, width),
         short_tiles=first(layout.short_tiles, shape.short_tiles, 3),
         long_tiles=first(layout.long_tiles, shape.long_tiles, 3),

@@ -35,7 +35,6 @@ def device_plan(
     return DevicePlan(
         positions=_ints(positions, device),
         slots=_ints(slots, device),
-        context_lens=_ints([chunk.end for chunk in chunks], device),
         block_tables=_ints(
             [[*chunk.table, *[0] * (width - len(chunk.table))] for chunk in chunks], device
         ),

@@ -25,7 +25,6 @@ def device_plan(
     return DevicePlan(
         positions=_ints([*plan.positions, *[0] * spare_rows]),
         slots=_ints([*plan.slot_mapping, *[spare] * spare_rows]),
-        context_lens=_ints(plan.context_lens),
         block_tables=_ints(plan.block_tables),
         short_tiles=_ints(short + [(0, 0, 0)] * idle_short).reshape(-1, 3),
         long_tiles=_ints(long + [(0, 0, 0)] * idle_long).reshape(-1, 3),

@@ -10,8 +10,16 @@ from moss_tp.kernels.cuda.attention import reference
 from moss_tp.kernels.cuda.attention.cache import PagedCache
 from moss_tp.kernels.cuda.attention.checks import check_cache, check_out, check_plan, check_qkv
 from moss_tp.kernels.cuda.attention.kernels import attend_kernel, merge_kernel
-from moss_tp.kernels.cuda.attention.partials import has_partials, num_pieces, row_bytes
+from moss_tp.kernels.cuda.attention.partials import (
+    has_partials,
+    num_pieces,
+    num_places,
+    places_apart,
+    row_bytes,
+    split_programs,
+)
 from moss_tp.kernels.cuda.attention.variants import Variant, variant_of
+from moss_tp.kernels.cuda.runtime.device import multiprocessors
 from moss_tp.kernels.cuda.runtime.launches import count_launch
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
 from moss_tp.kernels.device_plan import LONG_ROWS, SHORT_ROWS, DevicePlan
@@ -36,9 +44,10 @@ def attend(
     check_cache(qkv, cache, plan)
     check_out(qkv, out)
     rows, _, num_heads, head_dim = qkv.shape
-    has_pieces = has_partials(rows, plan.max_context, num_heads, head_dim)
+    places = num_places(rows, len(plan.short_tiles))
+    has_pieces = has_partials(places, plan.max_context, num_heads, head_dim)
     stats = None
-    if len(plan.short_tiles) and has_pieces:
+    if has_pieces:
         partials, stats = _partials(qkv, plan, partials)
     _count(plan, has_pieces)
     if not uses_triton(qkv):
@@ -64,8 +73,8 @@ class _Step:
 
     def split(self, partials: Tensor, stats: Tensor) -> None:
         plan, tiles = self._plan, self._plan.short_tiles
-        pieces = num_pieces(plan.max_context)
-        self._launch(tiles, SHORT_ROWS, None, partials, stats, pieces)
+        pieces, apart = num_pieces(plan.max_context), places_apart(plan.num_rows, len(tiles))
+        self._launch(tiles, SHORT_ROWS, None, partials, stats)
         constants = self._variant.merge()
         grid = (len(tiles), self._num_heads, self._head_dim // constants["WIDTH"])
         merge_kernel[grid](
@@ -77,13 +86,14 @@ class _Step:
             self._out.stride(0),
             self._num_heads,
             pieces,
+            apart,
             **constants,
             **self._variant.merge_options(),
         )
 
     def loop(self, tiles: Tensor, rows: int) -> None:
         if len(tiles):
-            self._launch(tiles, rows, self._out, None, None, 1)
+            self._launch(tiles, rows, self._out, None, None)
 
     def _launch(
         self,
@@ -92,11 +102,14 @@ class _Step:
         out: Tensor | None,
         partials: Tensor | None,
         stats: Tensor | None,
-        pieces: int,
     ) -> None:
-        plan, is_split = self._plan, partials is not None
+        plan, is_split, programs = self._plan, partials is not None, 1
+        pieces = num_pieces(plan.max_context)
+        if is_split:
+            count = multiprocessors(self._qkv)
+            programs = split_programs(pieces, len(tiles), self._num_heads, count)
         tensors: tuple[Any, ...] = (plan.positions, plan.block_tables, tiles, out, partials, stats)
-        attend_kernel[(len(tiles), self._num_heads, pieces)](
+        attend_kernel[(len(tiles), self._num_heads, programs)](
             self._qkv,
             *self._cache,
             *tensors,
@@ -105,6 +118,7 @@ class _Step:
             plan.block_tables.shape[1],
             self._num_heads,
             pieces,
+            places_apart(plan.num_rows, len(tiles)),
             self._scale,
             **self._variant.attend(rows, is_split),
             **self._variant.attend_options(rows, is_split),
@@ -112,15 +126,15 @@ class _Step:
 
 
 def _partials(qkv: Tensor, plan: DevicePlan, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and statistics of all rows, heads and pieces, one behind the other in `memory`."""
+    """Values and statistics of all places, heads and pieces, one behind the other in `memory`."""
     rows, _, num_heads, head_dim = qkv.shape
-    pieces = num_pieces(plan.max_context)
-    needed = rows * row_bytes(pieces, num_heads, head_dim)
+    pieces, places = num_pieces(plan.max_context), num_places(rows, len(plan.short_tiles))
+    needed = places * row_bytes(pieces, num_heads, head_dim)
     if memory.dtype != torch.float32 or not memory.is_contiguous():
         raise ValueError(f"partials are not contiguous fp32 but {memory.dtype}")
     if memory.nbytes < needed:
         raise ValueError(f"{memory.nbytes} bytes of partials for a step that needs {needed}")
-    count = rows * num_heads * pieces
+    count = places * num_heads * pieces
     used = memory.view(-1)[: needed // 4]
     return used[: count * head_dim], used[count * head_dim :]
 

@@ -1,8 +1,8 @@
 """A layer's paged K and V on CUDA.
 
-Rows of a head size that is a multiple of 16 start at multiples of 16 bytes, so that kernels load 16
-bytes at once. In int8 the scales have planes of their own for that: beside a row they would shift
-the next one by four bytes.
+Rows of a head size that is a multiple of 16 start at multiples of 16 bytes, so that kernels can
+load 16 bytes at once. In int8 the scales have planes of their own for that: beside a row they would
+shift the next one by four bytes.
 """
 
 from typing import NamedTuple

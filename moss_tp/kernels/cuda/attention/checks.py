@@ -43,7 +43,6 @@ def check_plan(plan: DevicePlan) -> None:
     num_seqs, width = plan.block_tables.shape
     shapes = {
         "slots": (plan.slots, (plan.num_rows,)),
-        "context_lens": (plan.context_lens, (num_seqs,)),
         "block_tables": (plan.block_tables, (num_seqs, width)),
         "short_tiles": (plan.short_tiles, (len(plan.short_tiles), 3)),
         "long_tiles": (plan.long_tiles, (len(plan.long_tiles), 3)),

@@ -1,7 +1,7 @@
 """Attention of a tile of rows, in one order of operations whatever the tile.
 
 Per row and head, over the pieces of 128 tokens at positions 0, 128, ... and in each piece over
-tiles of 32 tokens:
+tiles of 32 tokens (16 in fp32):
 
     s     = (q . k) scale log2(e)        16 dimensions at a time, in order
     m     = max(m', s)                   the piece's maximum up to here
@@ -11,7 +11,9 @@ tiles of 32 tokens:
 
 and the pieces' (m, sums, acc) merged in order in fp32. The sum of p is a product too: the order of
 a reduction depends on a tensor's layout. Tokens behind a row add exact zeros, so it does not matter
-how many of them its tile sees. An int8 cache's K scales multiply s, its V scales p, in fp32.
+how many of them its tile sees, as long as their K and V are finite: 0 times a drafted row's NaN is
+NaN for the rows of its tile before it, too. An int8 cache's K scales multiply s, its V scales p, in
+fp32.
 
 All products of 16-bit floats are `mma.sync`: from 64 rows on, Triton would choose others. Programs
 without work leave at once, since a grid is as large as a plan's tensors.
@@ -19,11 +21,8 @@ without work leave at once, since a grid is as large as a plan's tensors.
 
 import triton.language as tl
 
-from moss_tp.kernels.cuda.attention.partials import PIECE
 from moss_tp.kernels.cuda.runtime.jit import jit, kernel
 
-TOKENS = tl.constexpr(32)  # of a tile
-PIECE_TOKENS = tl.constexpr(PIECE)
 NO_SCORE = tl.constexpr(float("-inf"))
 
 
@@ -70,7 +69,6 @@ def _add_tokens(
     sums: tl.tensor,  # (rows, columns), which are equal,
     acc: tl.tensor,  # (rows, DP)
     q_rows: tl.tensor,  # (rows,) where each row's q begins
-    is_row: tl.tensor,
     positions: tl.tensor,  # (rows,), -1 where there is no row
     k_ptr: tl.tensor,
     v_ptr: tl.tensor,
@@ -85,6 +83,7 @@ def _add_tokens(
     D: tl.constexpr,
     DP: tl.constexpr,
     CHUNK: tl.constexpr,
+    TOKENS: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     IS_INT8: tl.constexpr,
     IS_WIDE: tl.constexpr,
@@ -122,7 +121,22 @@ def _add_tokens(
     return largest, sums, acc
 
 
-@kernel("positions_ptr", "tables_ptr", "tiles_ptr", "table_width", "num_heads", "num_pieces")
+@jit
+def _first_place(index: tl.tensor, first_row: tl.tensor, places_apart: tl.tensor) -> tl.tensor:
+    """Where a tile's first row is in partials: where it is in the step, or with `places_apart`
+    places for each tile."""
+    return tl.where(places_apart == 0, first_row, index * places_apart)
+
+
+@kernel(
+    "positions_ptr",
+    "tables_ptr",
+    "tiles_ptr",
+    "table_width",
+    "num_heads",
+    "num_pieces",
+    "places_apart",
+)
 def attend_kernel(
     q_ptr: tl.tensor,  # (T, ...): q (H, D) begins a row
     k_ptr: tl.tensor,  # (blocks, H, BLOCK_SIZE, D)
@@ -133,32 +147,35 @@ def attend_kernel(
     tables_ptr: tl.tensor,  # (S, table_width)
     tiles_ptr: tl.tensor,  # (N, 3)
     out_ptr: tl.tensor,  # (T, ...): (H, D) begins a row; None where IS_SPLIT
-    partials_ptr: tl.tensor,  # (T, H, num_pieces, D) fp32, only where IS_SPLIT,
-    stats_ptr: tl.tensor,  # as (T, H, num_pieces, 2): m and the sum of p
+    partials_ptr: tl.tensor,  # (places, H, num_pieces, D) fp32, only where IS_SPLIT,
+    stats_ptr: tl.tensor,  # as (places, H, num_pieces, 2): m and the sum of p
     q_stride: tl.tensor,
     out_stride: tl.tensor,
     table_width: tl.tensor,
     num_heads: tl.tensor,
     num_pieces: tl.tensor,
+    places_apart: tl.tensor,  # of tiles in partials, see `_first_place`
     scale: tl.tensor,
     ROWS: tl.constexpr,
     IS_SPLIT: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,  # the power of two from D
     CHUNK: tl.constexpr,  # dimensions whose scores are added at a time
+    PIECE: tl.constexpr,  # tokens
+    TOKENS: tl.constexpr,  # of a tile
     BLOCK_SIZE: tl.constexpr,
     IS_INT8: tl.constexpr,
     IS_WIDE: tl.constexpr,
 ) -> None:
-    """A tile's rows and a head: all pieces, or where IS_SPLIT one."""
+    """A tile's rows and a head: all pieces, or where IS_SPLIT every `num_programs(2)`-th."""
     # Later tiles of a prompt see more: they begin first.
-    tile = tiles_ptr + (tl.num_programs(0) - 1 - tl.program_id(0)) * 3
-    head, piece = tl.program_id(1), tl.program_id(2)
+    index = tl.num_programs(0) - 1 - tl.program_id(0)
+    tile, head = tiles_ptr + index * 3, tl.program_id(1)
     first_row, end_row = tl.load(tile + 1), tl.load(tile + 2)
     if first_row == end_row:
         return
     end = tl.load(positions_ptr + end_row - 1) + 1
-    if piece * PIECE_TOKENS >= end:
+    if tl.program_id(2) * PIECE >= end:
         return
     table = tables_ptr + tl.load(tile).to(tl.int64) * table_width
     rows, dims = first_row + tl.arange(0, ROWS), tl.arange(0, DP)
@@ -173,27 +190,35 @@ def attend_kernel(
     acc = tl.zeros((ROWS, DP), tl.float32)
     mask = _is_in(is_row, dims, D, DP)
     if IS_SPLIT:
-        stop = tl.minimum(end, (piece + 1) * PIECE_TOKENS)
-        for first in range(piece * PIECE_TOKENS, stop, TOKENS):
-            m, sums, acc = _add_tokens(
-                m, sums, acc, q_rows, is_row, positions, k_ptr, v_ptr, k_scales, v_scales,
-                table, head, num_heads, first, end, scale,
-                D, DP, CHUNK, BLOCK_SIZE, IS_INT8, IS_WIDE,
-            )  # fmt: skip
-        place = (rows * num_heads + head) * num_pieces + piece
-        tl.store(partials_ptr + place[:, None] * D + dims[None, :], acc, mask=mask)
-        tl.store(stats_ptr + place * 2, m, mask=is_row)
-        tl.store(stats_ptr + place * 2 + 1, tl.max(sums, 1), mask=is_row)
+        place = (_first_place(index, first_row, places_apart) * num_heads + head) * num_pieces
+        for piece in range(tl.program_id(2), tl.cdiv(end, PIECE), tl.num_programs(2)):
+            m = tl.full((ROWS,), NO_SCORE, tl.float32)
+            sums = tl.zeros((ROWS, 2 * ROWS), tl.float32)
+            acc = tl.zeros((ROWS, DP), tl.float32)
+            stop = tl.minimum(end, (piece + 1) * PIECE)
+            for first in range(piece * PIECE, stop, TOKENS):
+                m, sums, acc = _add_tokens(
+                    m, sums, acc, q_rows, positions, k_ptr, v_ptr, k_scales, v_scales,
+                    table, head, num_heads, first, end, scale,
+                    D, DP, CHUNK, TOKENS, BLOCK_SIZE, IS_INT8, IS_WIDE,
+                )  # fmt: skip
+            # One address and small distances: 64 bits for each row would take registers.
+            apart = tl.arange(0, ROWS) * (num_heads * num_pieces)
+            values = partials_ptr + (place + piece).to(tl.int64) * D
+            tl.store(values + apart[:, None] * D + dims[None, :], acc, mask=mask)
+            stats = stats_ptr + (place + piece).to(tl.int64) * 2 + apart * 2
+            tl.store(stats, m, mask=is_row)
+            tl.store(stats + 1, tl.max(sums, 1), mask=is_row)
     else:
         total_m, total = m, acc
         total_sums = tl.zeros((ROWS,), tl.float32)
         for first in range(0, end, TOKENS):
             m, sums, acc = _add_tokens(
-                m, sums, acc, q_rows, is_row, positions, k_ptr, v_ptr, k_scales, v_scales,
+                m, sums, acc, q_rows, positions, k_ptr, v_ptr, k_scales, v_scales,
                 table, head, num_heads, first, end, scale,
-                D, DP, CHUNK, BLOCK_SIZE, IS_INT8, IS_WIDE,
+                D, DP, CHUNK, TOKENS, BLOCK_SIZE, IS_INT8, IS_WIDE,
             )  # fmt: skip
-            if ((first + TOKENS) % PIECE_TOKENS == 0) | (first + TOKENS >= end):
+            if ((first + TOKENS) % PIECE == 0) | (first + TOKENS >= end):
                 total_m, total_sums, total = _merged(
                     total_m, total_sums, total, m, tl.max(sums, 1), acc
                 )
@@ -205,7 +230,7 @@ def attend_kernel(
         tl.store(out_ptr + place, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@kernel("positions_ptr", "tiles_ptr", "num_heads", "num_pieces")
+@kernel("positions_ptr", "tiles_ptr", "num_heads", "num_pieces", "places_apart")
 def merge_kernel(
     positions_ptr: tl.tensor,
     tiles_ptr: tl.tensor,
@@ -215,12 +240,15 @@ def merge_kernel(
     out_stride: tl.tensor,
     num_heads: tl.tensor,
     num_pieces: tl.tensor,
+    places_apart: tl.tensor,
     ROWS: tl.constexpr,
+    PIECE: tl.constexpr,
     D: tl.constexpr,
     WIDTH: tl.constexpr,  # dimensions of a program
 ) -> None:
     """The pieces of a tile's rows, a head and WIDTH dimensions, as `attend_kernel` left them."""
-    tile, head = tiles_ptr + tl.program_id(0) * 3, tl.program_id(1)
+    index, head = tl.program_id(0), tl.program_id(1)
+    tile = tiles_ptr + index * 3
     first_row, end_row = tl.load(tile + 1), tl.load(tile + 2)
     if first_row == end_row:
         return
@@ -229,11 +257,12 @@ def merge_kernel(
     dims = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     is_row = rows < end_row
     rows = rows.to(tl.int64)
-    places = (rows * num_heads + head) * num_pieces
+    places = _first_place(index, first_row, places_apart) + tl.arange(0, ROWS).to(tl.int64)
+    places = (places * num_heads + head) * num_pieces
     total_m = tl.full((ROWS,), NO_SCORE, tl.float32)
     total_sums = tl.zeros((ROWS,), tl.float32)
     total = tl.zeros((ROWS, WIDTH), tl.float32)
-    for piece in tl.range(0, tl.cdiv(end, PIECE_TOKENS), loop_unroll_factor=4):
+    for piece in tl.range(0, tl.cdiv(end, PIECE), loop_unroll_factor=4):
         place = places + piece
         m = tl.load(stats_ptr + place * 2, mask=is_row, other=NO_SCORE)
         sums = tl.load(stats_ptr + place * 2 + 1, mask=is_row, other=0.0)

@@ -1,14 +1,22 @@
 """Memory for the partial results of short tiles: how much a step needs, and whether it uses any.
 
-In a step with few rows a program attends to one piece of a context, so that all of the GPU reads
-one sequence's cache, and leaves its maximum, sum and weighted values for the merge. With many rows
-a program goes through all pieces itself. Both give the same bits.
+With few short tiles a program attends to some of a context's pieces, so that all of the GPU reads
+one sequence's cache, and leaves their maxima, sums and weighted values for the merge. With many
+tiles a program goes through all pieces itself: there are programs enough. Both give the same bits.
+
+A row's place in partials is its place in the step, or where the step has more rows than its short
+tiles can, beside long tiles, its place in the tile behind SHORT_ROWS for each tile before.
 """
 
-from moss_tp.kernels.device_plan import StepLimits
+from functools import cache
+
+from moss_tp.kernels.device_plan import SHORT_ROWS, StepLimits
 
 PIECE = 128  # tokens; pieces start at positions 0, 128, ...
 MAX_BYTES = 32 << 20
+# On each multiprocessor, for all that a launch has: as many as it can hold at a time. More would
+# only wait, most of them to find that their context is shorter than the longest.
+SPLIT_PROGRAMS = 3
 
 
 def num_pieces(max_context: int) -> int:
@@ -20,16 +28,33 @@ def row_bytes(pieces: int, num_heads: int, head_dim: int) -> int:
     return pieces * num_heads * (head_dim + 2) * 4
 
 
-def has_partials(rows: int, max_context: int, num_heads: int, head_dim: int) -> bool:
-    """Whether a step's short tiles are attended piece by piece. Known from shapes alone."""
+def num_places(rows: int, short_tiles: int) -> int:
+    """Rows that partials have room for, in a step of `rows`."""
+    return min(rows, SHORT_ROWS * short_tiles)
+
+
+def places_apart(rows: int, short_tiles: int) -> int:
+    """Places of each tile; 0 where a row's place is that in the step."""
+    return SHORT_ROWS if SHORT_ROWS * short_tiles < rows else 0
+
+
+def has_partials(places: int, max_context: int, num_heads: int, head_dim: int) -> bool:
+    """Whether short tiles with `num_places` are attended piece by piece. Known from shapes."""
     pieces = num_pieces(max_context)
-    return pieces > 1 and rows * row_bytes(pieces, num_heads, head_dim) <= MAX_BYTES
+    return pieces > 1 and 0 < places * row_bytes(pieces, num_heads, head_dim) <= MAX_BYTES
 
 
+def split_programs(pieces: int, short_tiles: int, num_heads: int, multiprocessors: int) -> int:
+    """Programs for the pieces of a tile and a head."""
+    wanted = -(-SPLIT_PROGRAMS * multiprocessors // (short_tiles * num_heads))
+    return max(1, min(pieces, wanted))
+
+
+@cache
 def partials_bytes(limits: StepLimits, num_heads: int, head_dim: int) -> int:
     """What `attend` needs of `partials` in the largest of the steps within `limits`."""
-    most = 0
+    most, places = 0, min(limits.max_rows, SHORT_ROWS * limits.max_short_tiles)
     for pieces in range(2, num_pieces(limits.max_context) + 1):
         row = row_bytes(pieces, num_heads, head_dim)
-        most = max(most, min(limits.max_rows, MAX_BYTES // row) * row)
-    return most if limits.max_short_tiles else 0
+        most = max(most, min(places, MAX_BYTES // row) * row)
+    return most

@@ -41,6 +41,7 @@ def _attend(variant: Variant) -> Iterator[KernelSpec]:
             "table_width": "i32",
             "num_heads": "i32",
             "num_pieces": "i32",
+            "places_apart": "i32",
             "scale": "fp32",
         }
         name = f"attend_{rows}{'_split' if is_split else ''}"
@@ -59,6 +60,7 @@ def _merge(variant: Variant) -> KernelSpec:
         "out_stride": "i32",
         "num_heads": "i32",
         "num_pieces": "i32",
+        "places_apart": "i32",
     }
     constants, options = variant.merge(), variant.merge_options()
     return _spec("merge_pieces", variant, merge_kernel, signature, constants, options)

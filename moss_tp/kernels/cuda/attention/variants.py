@@ -1,19 +1,21 @@
 """What the room's kernels are compiled for: constants, warps and stages, for wrappers and specs."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.cuda.attention.partials import PIECE
+from moss_tp.kernels.cuda.runtime.device import capability
 from moss_tp.kernels.cuda.runtime.jit import has_wide_dot, next_power_of_2, options
+from moss_tp.kernels.cuda.runtime.resources import shared_limit
 from moss_tp.kernels.device_plan import LONG_ROWS, SHORT_ROWS
 
 HEADS_A_PROGRAM = 4  # of `store_kernel`
 MAX_MERGED_WIDTH = 64  # dimensions of a program of `merge_kernel`
-# Capabilities whose multiprocessors have 164 KiB of shared memory or more. Others have 100.
-LARGE_SHARED = (80, 90, 100)
+LARGE_SHARED = 160 << 10  # bytes that a program may have; others may have 99 KiB
+MAX_REGISTERS = 255  # of a thread. Left to itself, ptxas may spill to have more programs.
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Variant:
             "D": self.head_dim,
             "DP": next_power_of_2(self.head_dim),
             "CHUNK": min(self._max_chunk(), self._power_of_2_factor()),
+            "PIECE": PIECE,
+            # Without matrix instructions a thread holds all of a tile's tokens for its columns.
+            "TOKENS": 16 if self.dtype.itemsize == 4 else 32,
             "BLOCK_SIZE": self.block_size,
             "IS_INT8": self.is_int8,
             "IS_WIDE": has_wide_dot(self.dtype),
@@ -48,20 +53,19 @@ class Variant:
         spills, with Triton 3.6 as with 3.8. Five stages are two tiles: a tile's place in the cache
         is loaded first.
         """
-        is_large = self.cc in LARGE_SHARED
         if self.dtype.itemsize == 4:
-            return options(8, 2 if is_large or rows == SHORT_ROWS else 1)
+            return {**options(8, 2), "maxnreg": MAX_REGISTERS}
         if rows == LONG_ROWS:
             return options(8, 5)
         if self.is_int8:
             return options(4, 5) if is_split else options(8, 7)
-        # Three programs to a multiprocessor where they are short; left to itself, ptxas may spill
-        # to have more of them.
-        return {**options(4, 5 if is_large else 3), "maxnreg": 168 if is_split else 255}
+        # Three programs to a multiprocessor where they are short.
+        stages = 5 if shared_limit(self.cc) >= LARGE_SHARED else 3
+        return {**options(4, stages), "maxnreg": 168 if is_split else MAX_REGISTERS}
 
     def merge(self) -> dict[str, Any]:
         width = min(MAX_MERGED_WIDTH, self._power_of_2_factor())
-        return {"ROWS": SHORT_ROWS, "D": self.head_dim, "WIDTH": width}
+        return {"ROWS": SHORT_ROWS, "PIECE": PIECE, "D": self.head_dim, "WIDTH": width}
 
     def merge_options(self) -> dict[str, Any]:
         return options(2, 1)
@@ -80,7 +84,7 @@ class Variant:
         return options(4, 1)
 
     def _max_chunk(self) -> int:
-        """Of int8, a row's 16 bytes at once for each thread; of fp32, what registers hold."""
+        """Of int8, K's 16 bytes at once for each thread; of fp32, what registers hold."""
         if self.dtype.itemsize == 4:
             return 16
         return 128 if self.is_int8 else 64
@@ -91,11 +95,4 @@ class Variant:
 
 def variant_of(qkv: Tensor, cache: Tensor) -> Variant:
     """Of `qkv (T, 3, H, D)` and a `(blocks, H, block_size, D)` part of the cache."""
-    cc = _capability(qkv.device) if qkv.is_cuda else 0
-    return Variant(qkv.dtype, cache.dtype, qkv.shape[-1], cache.shape[2], cc)
-
-
-@lru_cache
-def _capability(device: torch.device) -> int:
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    return Variant(qkv.dtype, cache.dtype, qkv.shape[-1], cache.shape[2], capability(qkv))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 INTERPRETED_CAPABILITY = 80
+INTERPRETED_MULTIPROCESSORS = 132
 ALIGNMENT = 16  # bytes
 
 
@@ -26,3 +27,13 @@ def capability(x: Tensor) -> int:
 def _capability(index: int) -> int:
     major, minor = torch.cuda.get_device_capability(index)
     return 10 * major + minor
+
+
+def multiprocessors(x: Tensor) -> int:
+    """INTERPRETED_MULTIPROCESSORS for tensors on the CPU."""
+    return _multiprocessors(x.get_device()) if x.is_cuda else INTERPRETED_MULTIPROCESSORS
+
+
+@cache
+def _multiprocessors(index: int) -> int:
+    return torch.cuda.get_device_properties(index).multi_processor_count

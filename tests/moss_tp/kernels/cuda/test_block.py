@@ -93,7 +93,6 @@ def test_a_row_of_a_block_has_the_same_bits_alone() -> None:
         plan,
         positions=plan.positions[-1:],
         slots=plan.slots[-1:],
-        context_lens=plan.context_lens[-1:],
         block_tables=plan.block_tables[-1:],
         short_tiles=torch.tensor([[0, 0, 1]], dtype=torch.int32),
         long_tiles=plan.long_tiles[:0],

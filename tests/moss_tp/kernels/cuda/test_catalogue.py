@@ -13,7 +13,7 @@ OTHER_TRITON = "MOSS_OTHER_TRITON"
 # On sm_100 too a kernel has to compile and to fit, but may spill: nothing was tuned for it.
 WITHOUT_SPILLS = (80, 86, 90)
 MOSS = [Variant("float16", 256, cc) for cc in (*WITHOUT_SPILLS, 100)]
-OTHERS = [Variant("bfloat16", 256, 80), Variant("float32", 64, 86), Variant("float16", 64, 90)]
+OTHERS = [Variant("bfloat16", 256, 80), Variant("float32", 256, 86), Variant("float16", 64, 90)]
 
 
 def faults(cubins: list[Cubin]) -> list[str]:

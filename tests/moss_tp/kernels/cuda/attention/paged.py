@@ -30,7 +30,7 @@ class Step:
 
     def limits(self) -> StepLimits:
         plan = self.plan
-        counts = (plan.num_rows, len(plan.context_lens), plan.num_rows, len(plan.short_tiles))
+        counts = (plan.num_rows, len(plan.block_tables), plan.num_rows, len(plan.short_tiles))
         return StepLimits(*counts, plan.max_context)
 
     def run(self) -> Tensor:

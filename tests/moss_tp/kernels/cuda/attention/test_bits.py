@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.cuda.attention import attend as attending
 from moss_tp.kernels.cuda.attention import partials
+from moss_tp.kernels.cuda.runtime.launches import counted_launches
 from moss_tp.kernels.cuda.runtime.switch import interpreted
+from moss_tp.kernels.device_plan import SHORT_ROWS
 from moss_tp.kernels.plan import AttentionPlan
 from tests.moss_tp.kernels.cuda.attention.paged import make_step, step_of
 from tests.moss_tp.kernels.cuda.ordered_dot import ordered_dot
@@ -77,6 +80,35 @@ def test_both_routes(is_int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(partials, "MAX_BYTES", 0)
         loop, _ = make_step(lens, torch.float16, SHAPE, is_int8)
         assert torch.equal(loop.run(), out)
+
+
+@pytest.mark.usefixtures("ordered_dot")
+@pytest.mark.parametrize("multiprocessors", [1, 3])
+def test_programs_with_several_pieces(
+    multiprocessors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One program for all pieces of a tile, or two; each piece as in a program of its own."""
+    steps = [make_step([(1, 500), (2, 130), (1, 5)], torch.float16, SHAPE)[0] for _ in range(2)]
+    with interpreted():
+        alone = steps[0].run()
+        monkeypatch.setattr(attending, "multiprocessors", lambda _: multiprocessors)
+        assert torch.equal(steps[1].run(), alone)
+
+
+@pytest.mark.usefixtures("ordered_dot")
+def test_short_tiles_are_split_beside_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In partials that only they have places in, whatever the prompt's rows."""
+    lens = [(3, 260), (60, 70), (2, 300)]
+    step = make_step(lens, torch.float16, SHAPE)[0]
+    needed = 2 * SHORT_ROWS * partials.row_bytes(partials.num_pieces(step.plan.max_context), 1, 32)
+    assert partials.partials_bytes(step.limits(), 1, 32) == needed
+    monkeypatch.setattr(partials, "MAX_BYTES", needed)
+    with interpreted():
+        with counted_launches() as launches:
+            split = step.run()
+        assert launches["merge_pieces"] == 1
+        monkeypatch.setattr(partials, "MAX_BYTES", 0)
+        assert torch.equal(make_step(lens, torch.float16, SHAPE)[0].run(), split)
 
 
 def test_pieces_elsewhere_give_other_bits() -> None:

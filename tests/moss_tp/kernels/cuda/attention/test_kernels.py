@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.attention import attend as attending
-from moss_tp.kernels.cuda.attention import kernels, partials
+from moss_tp.kernels.cuda.attention import partials
 from moss_tp.kernels.cuda.runtime.launches import counted_launches
 from moss_tp.kernels.cuda.runtime.switch import interpreted
 from tests.moss_tp.kernels.cuda.attention.paged import SHAPE, Step, make_step, step_of
@@ -121,4 +121,3 @@ def test_what_a_case_is_made_of() -> None:
     assert step.cache.k[:-1].isnan().any() and step.cache.v[:-1].isnan().any()
     assert step.qkv.stride(0) > case.qkv.stride(0)
     assert SHAPE.head_dim * SHAPE.heads < step.attend().stride(0)
-    assert kernels.PIECE_TOKENS.value == partials.PIECE

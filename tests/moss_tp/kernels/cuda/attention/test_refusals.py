@@ -78,7 +78,7 @@ def test_wrong_caches(step: Step) -> None:
 
 def test_wrong_plans(step: Step) -> None:
     plan = step.plan
-    for name in ("slots", "positions", "context_lens", "block_tables", "short_tiles"):
+    for name in ("slots", "positions", "block_tables", "short_tiles"):
         with pytest.raises(ValueError, match=name):
             attended(step, plan=replace(plan, **{name: getattr(plan, name).long()}))
     with pytest.raises(ValueError, match="slots"):
@@ -116,18 +116,27 @@ def test_partials_are_exact(step: Step) -> None:
     st.integers(1, 8192),
     st.integers(1, 8192),
     st.sampled_from([(24, 256), (6, 256), (2, 16)]),
+    st.integers(0, 512),
 )
 def test_no_smaller_step_needs_more(
-    max_rows: int, rows: int, max_context: int, context: int, heads: tuple[int, int]
+    max_rows: int, rows: int, max_context: int, context: int, heads: tuple[int, int], tiles: int
 ) -> None:
-    limits = StepLimits(max_rows, max_rows, max_rows, max_rows, max_context)
+    limits = StepLimits(max_rows, max_rows, max_rows, tiles, max_context)
     rows, context = min(rows, max_rows), min(context, max_context)
+    rows, max_rows = partials.num_places(rows, tiles), partials.num_places(max_rows, tiles)
     most = partials.partials_bytes(limits, *heads)
     assert most <= partials.MAX_BYTES
     if partials.has_partials(rows, context, *heads):
         assert rows * partials.row_bytes(partials.num_pieces(context), *heads) <= most
     if partials.has_partials(max_rows, max_context, *heads):
         assert most >= max_rows * partials.row_bytes(partials.num_pieces(max_context), *heads)
+
+
+def test_as_many_programs_as_a_gpu_holds() -> None:
+    assert partials.split_programs(16, short_tiles=1, num_heads=24, multiprocessors=132) == 16
+    assert partials.split_programs(16, short_tiles=4, num_heads=24, multiprocessors=132) == 5
+    assert partials.split_programs(16, short_tiles=32, num_heads=24, multiprocessors=132) == 1
+    assert partials.split_programs(2, short_tiles=1, num_heads=6, multiprocessors=108) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int8])
