@@ -35,7 +35,7 @@ class EngineConfig:
     collective; None means the device's default. `cpu_offload_gb` is how many GiB of its blocks'
     weights **each** rank at least keeps in pinned host memory, in whole blocks, and streams to its
     GPU in every step, through buffers of two blocks there. `load_format` "dummy" makes random
-    weights: of the directory only `config.json` is needed.
+    weights: of the directory only `config.json` is needed, and a tokenizer by a server.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """

@@ -4,12 +4,14 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import count
 from math import inf
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from moss_tp.checks import items, length, shown, text
 from moss_tp.config import resolve_model
 from moss_tp.engine.build import build_engine
+from moss_tp.engine.letters import Letters
 from moss_tp.engine.outputs import CompletionOutput, RequestOutput, TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.engine_config import EngineConfig
@@ -18,6 +20,7 @@ from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 _Deltas = dict[str, list[TokenDelta]]  # by request id
 
 
@@ -26,7 +29,9 @@ class LLM:
 
     `executor` "local" runs the ranks as processes of this machine, "ray" as Ray actors.
     `kv_cache_bytes` is the size of the KV cache of each rank; `kv_cache_dtype="int8"` halves its
-    bytes per token. `close()` it, or use it in a `with`.
+    bytes per token. `load_format="dummy"` makes random weights; where `model` has no tokenizer
+    either, prompts are token ids, and every id of a reply is a letter. `close()` it, or use it in a
+    `with`.
 
     Raises ConfigError or CheckpointError for settings or a model that cannot work.
     """
@@ -69,7 +74,7 @@ class LLM:
             cpu_offload_gb=cpu_offload_gb,
             load_format=load_format,
         )
-        self.tokenizer = Tokenizer.from_dir(config.model)
+        self.tokenizer = _tokenizer(config)
         self.engine = build_engine(config, executor, tokenizer=self.tokenizer)
         self._request_ids = count()
 
@@ -86,9 +91,11 @@ class LLM:
         on after them as it would have with the same seed, and its output holds what comes after
         them.
 
+        A reply that alone is too large for the device's memory ends with `finish_reason` "error";
+        the others go on.
+
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
-        when a rank is lost, RequestMemoryError where one of the requests alone is too large for the
-        device's memory.
+        when a rank is lost.
         """
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise InvalidRequestError("prompts is a list: put a single prompt into one")
@@ -144,6 +151,7 @@ class LLM:
         has computed it, so that they find it in the prefix cache."""
         queue = deque(group[0] for group in groups)
         others = {group[0].request_id: group[1:] for group in groups}
+        by_id = {request.request_id: request for group in groups for request in group}
         while queue or self.engine.has_work:
             while queue and self.engine.can_add:
                 self.engine.add_checked(queue.popleft())
@@ -152,8 +160,25 @@ class LLM:
                 deltas[request_id].append(delta)
                 queue.extend(others.pop(request_id, ()))
             self.engine.finish_step()
-            for _, error in self.engine.take_failures():
-                raise error
+            for request_id, _ in self.engine.take_failures():
+                deltas[request_id].append(_failure(by_id[request_id], deltas[request_id]))
+                queue.extend(others.pop(request_id, ()))
+
+
+def _failure(request: EngineRequest, deltas: Sequence[TokenDelta]) -> TokenDelta:
+    """The last delta, after `deltas`, of a reply that cannot go on."""
+    if deltas:
+        return deltas[-1]._replace(token_ids=(), text="", finish_reason="error", logprobs=())
+    num_prompt_tokens, num_told = len(request.prompt_ids), len(request.output_ids)
+    return TokenDelta((), "", "error", num_prompt_tokens, 0, num_told_tokens=num_told)
+
+
+def _tokenizer(config: EngineConfig) -> Tokenizer | Letters:
+    """Random weights do without one."""
+    has_none = not any((Path(config.model) / file).exists() for file in _TOKENIZER_FILES)
+    if config.load_format == "dummy" and has_none:
+        return Letters()
+    return Tokenizer.from_dir(config.model)
 
 
 def _output(group: Sequence[EngineRequest], deltas: _Deltas) -> RequestOutput:

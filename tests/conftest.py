@@ -1,22 +1,24 @@
 """Tests that need a program of the machine: they skip without it, and the run ends by saying so.
 
 `@pytest.mark.needs("redis-server")` names the program. With `CI=true` such a test fails instead:
-there everything has to be tested. `@pytest.mark.gpu` skips without a CUDA device, also there.
+there everything has to be tested. `@pytest.mark.gpu` skips without a CUDA device, also there, and
+`@pytest.mark.variable("NAME")` without an environment variable.
 
-Without one, Triton is imported in its interpreter's mode, so that kernels run on CPU tensors.
+Triton is imported in its interpreter's mode, on any machine, so that kernels run on CPU tensors.
+What needs compiled kernels (`moss kernels`) drops the variable in processes of its own.
 """
 
 import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-HAS_GPU = Path("/dev/nvidiactl").exists()
-if not HAS_GPU:
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+from moss_tp.hardware.present import has_gpu
+
+HAS_GPU = has_gpu()
+os.environ["TRITON_INTERPRET"] = "1"
 
 _MISSING = pytest.StashKey[Counter[str]]()
 
@@ -29,6 +31,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not HAS_GPU:
         item.config.stash[_MISSING]["a CUDA device"] += 1
         pytest.skip("there is no CUDA device")
+    for marker in item.iter_markers("variable"):
+        if not os.environ.get(marker.args[0]):
+            item.config.stash[_MISSING][marker.args[0]] += 1
+            pytest.skip(f"{marker.args[0]} is not set")
     for marker in item.iter_markers("needs"):
         for program in marker.args:
             if shutil.which(program):

@@ -1,6 +1,9 @@
 """A tokenizer's part in an engine whose weights are random: its text means nothing anyway."""
 
 from collections.abc import Sequence
+from typing import NoReturn
+
+from moss_tp.errors import InvalidRequestError
 
 
 class Letters:
@@ -13,3 +16,10 @@ class Letters:
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """See `ByteDecoder`."""
         return bytes(97 + token_id % 26 for token_id in ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.decode_bytes(ids).decode()
+
+    def encode(self, text: str) -> NoReturn:
+        """Raises InvalidRequestError."""
+        raise InvalidRequestError("the model has no tokenizer: a prompt is a list of token ids")

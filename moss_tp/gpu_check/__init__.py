@@ -7,6 +7,8 @@
     run        a process for each part; results are written after each
     check      what a part gets: the device, sizes, what other parts have found, a place for results
     verdict    a figure beside its limit and its bar
+    report     results as JSON
 
-It needs moss_tp, torch and Triton, no installation and no network.
+It needs moss_tp, torch with Triton, numpy, numba, safetensors and huggingface_hub, no installation
+and no network.
 """

@@ -2,12 +2,14 @@
 only itself.
 
 The processes are forked from a server that has imported torch but not touched the GPU: importing it
-anew for each part would take a quarter of the time.
+anew for each part would take a quarter of the time. A part holds one end of a pipe that closes with
+this process, however that ends: then the part kills itself and all that it has started.
 """
 
 import faulthandler
 import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from multiprocessing import get_context
+from multiprocessing import process as processes
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from moss_tp.gpu_check.verdict import Verdict, broken
 PRELOADED = ["torch", "triton", "moss_tp.engine.llm_engine", "moss_tp.model"]
 LEAST_S = 5.0  # a part is not begun with less time than this
 _LOG_CHARACTERS = 3000
+_END_S = 5.0  # what a killed process may take to be gone; one that the driver holds never is
 
 
 @dataclass
@@ -69,16 +73,21 @@ def run_part(part: Part, plan: Plan, limit_s: float, start_method: str = "forkse
     context: Any = get_context(start_method)
     if start_method == "forkserver":
         context.set_forkserver_preload(PRELOADED)
-    receiver, sender = context.Pipe(duplex=False)
+    (receiver, sender), (watch, life) = context.Pipe(duplex=False), context.Pipe(duplex=False)
     log = plan.directory / f"{part.name}.log"
-    process = context.Process(target=_run, args=(part, plan, sender, log, limit_s))
+    process = context.Process(target=_run, args=(part, plan, sender, watch, log, limit_s))
     start, result = time.monotonic(), Result()
-    process.start()
-    sender.close()
-    ended = _receive(receiver, result, start + limit_s)
-    if not ended:
-        result.error = f"no end after {limit_s:.0f} s"
-    _end(process, log.with_suffix(".pid"))
+    try:
+        process.start()
+        sender.close()
+        watch.close()
+        if not _receive(receiver, result, start + limit_s):
+            result.error = f"no end after {limit_s:.0f} s"
+    finally:
+        if process.pid is not None and not _end(process, log.with_suffix(".pid")):
+            result.error += "; its process could not be ended"
+        life.close()
+        receiver.close()
     if not result.error and process.exitcode != 0:
         result.error = f"it ended with status {process.exitcode}"
     result.seconds = round(time.monotonic() - start, 2)
@@ -106,18 +115,28 @@ def _receive(receiver: Connection, result: Result, deadline: float) -> bool:
     return True
 
 
-def _end(process: Any, pid_file: Path) -> None:
-    """Kills the part's process group: it may have ranks of its own."""
-    if process.is_alive():
-        process.join(1)  # it has said that it ended
+def _end(process: Any, pid_file: Path) -> bool:
+    """Kills the part's process group, for it may have ranks of its own; or, as long as it imports,
+    the process. Whether it is gone."""
+    process.join(1)  # it may have said that it ended
     with suppress(OSError, ValueError):
         os.killpg(int(pid_file.read_text()), signal.SIGKILL)
-    process.join()
+    with suppress(OSError):
+        process.kill()
+    process.join(_END_S)
+    if process.is_alive():
+        # Else this interpreter would wait for it at its exit, without end.
+        vars(processes)["_children"].discard(process)
+        return False
+    return True
 
 
-def _run(part: Part, plan: Plan, sender: Connection, log: Path, limit_s: float) -> None:
+def _run(
+    part: Part, plan: Plan, sender: Connection, watch: Connection, log: Path, limit_s: float
+) -> None:
     """What the process of a part does."""
     os.setsid()
+    threading.Thread(target=_end_with, args=(watch,), daemon=True).start()
     log.with_suffix(".pid").write_text(str(os.getpid()))
     with log.open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
@@ -132,6 +151,13 @@ def _run(part: Part, plan: Plan, sender: Connection, log: Path, limit_s: float) 
     sender.send(("end", "", None))
     sender.close()
     os._exit(0)  # also where a GPU's driver would wait
+
+
+def _end_with(watch: Connection) -> None:
+    """Ends this process group when `watch` closes: the command is gone."""
+    with suppress(EOFError, OSError):
+        watch.recv()
+    os.killpg(0, signal.SIGKILL)
 
 
 def _tail(log: Path) -> str:

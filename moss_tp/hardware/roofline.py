@@ -60,6 +60,14 @@ def num_block_weights(model: Dimensions) -> int:
     return 4 * hidden * hidden + 2 * hidden * model.intermediate_size
 
 
+def streamed_bytes(model: Dimensions, offloaded: int, item_bytes: int, num_ranks: int = 1) -> int:
+    """What all ranks stream from host memory in a step, if each keeps at least `offloaded` bytes of
+    its blocks' weights there, in whole blocks."""
+    block = num_block_weights(model) * item_bytes
+    num_blocks = -(-offloaded * num_ranks // block)
+    return min(num_blocks, model.num_layers) * block
+
+
 def kv_bytes_per_token(model: Dimensions, item_bytes: int) -> int:
     """Bytes of K and V over all layers."""
     return 2 * model.num_layers * model.hidden_size * item_bytes

@@ -18,7 +18,6 @@ import torch
 
 from moss_tp.errors import ConfigError
 from moss_tp.kernels.base import Kernels
-from moss_tp.kernels.cuda.runtime.triton_import import import_triton
 
 
 def choose_kernels(back_end: str, dtype: torch.dtype, head_dim: int) -> Kernels:
@@ -40,6 +39,8 @@ def _cpu(dtype: torch.dtype, head_dim: int) -> Kernels:
 
 
 def _cuda(dtype: torch.dtype, head_dim: int) -> Kernels:
+    from moss_tp.kernels.cuda.runtime.triton_import import import_triton
+
     import_triton()  # says what is missing, where it is
     from moss_tp.kernels.cuda.choose import cuda_kernels
 

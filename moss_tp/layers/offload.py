@@ -6,8 +6,7 @@
 
 So the next streamed block is copied while others compute. All of it is queued on an Accelerator,
 and every step begins and ends with `transfer` joined to `compute`: a step can be recorded as a
-graph. Vectors (biases, norms) stay on the device: they are small, and the kernel that ends a block
-reads them after the next block has begun.
+graph. Vectors (biases, norms) stay on the device: they are small.
 """
 
 from collections import deque

@@ -54,10 +54,12 @@ class TableRun:
 
 @dataclass(frozen=True)
 class Limits:
-    """The roofline of a model on a machine."""
+    """The roofline of a model on a machine. `streamed_bytes` come from pinned host memory in every
+    step, beside what the card's memory delivers."""
 
     model: ModelConfig
     machine: Machine | GpuRates
+    streamed_bytes: int = 0
 
     def decode(self, spec: TableSpec, batch: int) -> StepCost:
         """A decode step in the middle of the reply."""
@@ -66,6 +68,21 @@ class Limits:
 
     def prefill(self, tokens: int) -> StepCost:
         return prefill_cost(self.model, tokens, ITEM_BYTES[self.machine.dtype])
+
+    def limit_s(self, cost: StepCost) -> float:
+        """The shortest time of such a step."""
+        return max(cost.limit_s(self.machine), self._bus_s)
+
+    def bound(self, cost: StepCost) -> str:
+        """What limits it: `memory`, `compute` or `bus`."""
+        is_bus = self._bus_s > cost.limit_s(self.machine)
+        return "bus" if is_bus else cost.bound(self.machine)
+
+    @property
+    def _bus_s(self) -> float:
+        if not isinstance(self.machine, GpuRates):
+            return 0.0
+        return self.streamed_bytes / self.machine.pinned_bytes_s
 
 
 def measure_tables(
@@ -121,7 +138,7 @@ def _decode_row(
 ) -> Row:
     cost = limits.decode(spec, batch)
     tok_s = median([spec.new * batch / run.decode_s for run in runs])
-    limit = batch / cost.limit_s(limits.machine)
+    limit = batch / limits.limit_s(cost)
     return {
         "engine": name,
         "batch": batch,
@@ -132,14 +149,14 @@ def _decode_row(
         "step_MB": round(cost.bytes / 1e6, 1),
         "step_GFLOP": round(cost.flops / 1e9, 2),
         "limit_tok_s": round(limit, 1),
-        "bound": cost.bound(limits.machine),
+        "bound": limits.bound(cost),
         "of_limit": round(tok_s / limit, 3),
     }
 
 
 def _prefill_row(name: str, tokens: int, seconds: Sequence[float], limits: Limits) -> Row:
     cost = limits.prefill(tokens)
-    median_s, limit_s = median(seconds), cost.limit_s(limits.machine)
+    median_s, limit_s = median(seconds), limits.limit_s(cost)
     return {
         "engine": name,
         "tokens": tokens,
@@ -148,7 +165,7 @@ def _prefill_row(name: str, tokens: int, seconds: Sequence[float], limits: Limit
         "MB": round(cost.bytes / 1e6, 1),
         "GFLOP": round(cost.flops / 1e9, 2),
         "limit_tok_s": round(tokens / limit_s, 1),
-        "bound": cost.bound(limits.machine),
+        "bound": limits.bound(cost),
         "of_limit": round(limit_s / median_s, 3),
     }
 

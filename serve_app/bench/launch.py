@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine.build import build_engine
@@ -12,6 +12,7 @@ from moss_tp.engine.letters import Letters
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
+from moss_tp.hardware.roofline import ITEM_BYTES, streamed_bytes
 
 T = TypeVar("T")
 
@@ -44,8 +45,18 @@ class EngineSpec:
     def model_config(self) -> ModelConfig:
         return ModelConfig.from_dir(self.directory)
 
+    @property
+    def streamed_bytes(self) -> int:
+        """What all ranks stream from host memory in a step."""
+        offloaded, item = self.config().offload_bytes, ITEM_BYTES[self.dtype]
+        return streamed_bytes(self.model_config, offloaded, item, self.tp)
+
     def config(self) -> EngineConfig:
-        """Raises ConfigError for a setting that EngineConfig does not have."""
+        """Raises ConfigError for a setting that EngineConfig does not have, or of another type."""
+        types = get_type_hints(EngineConfig)
+        for field, value in self.settings:
+            if field in types and not _is_a(value, types[field]):
+                raise ConfigError(f"{field} cannot be {value!r}")
         try:
             return EngineConfig(
                 model=str(self.directory),
@@ -57,6 +68,13 @@ class EngineSpec:
             )
         except TypeError as error:
             raise ConfigError(str(error)) from error
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether `value` is of a field's type, such as `int | None`. Whole numbers are floats, too;
+    a bool is no number."""
+    kinds = get_args(kind) or (kind,)
+    return type(value) in kinds or (type(value) is int and float in kinds)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from moss_tp.errors import (
 from moss_tp.sampling.row import SamplingRow
 from moss_tp.sampling_params import derive_seed
 from tests.support.anything import anything
+from tests.support.config_only import config_only
 from tests.support.tiny_moss import EOS_ID, make_checkpoint
 
 FIELDS = [one.name for one in fields(SamplingParams)]
@@ -49,6 +50,16 @@ def test_text_and_ids_are_the_same_prompt(llm: LLM) -> None:
     assert first.num_prompt_tokens == len(ids)
     assert first.finish_reason == second.finish_reason == "length"
     assert len(first.token_ids) == 8
+
+
+def test_dummy_weights_do_without_a_tokenizer(tmp_path: Path) -> None:
+    with LLM(str(config_only(tmp_path)), dtype="float32", load_format="dummy") as random:
+        (reply,) = random.generate([[5, 6, 7]], GREEDY)
+        assert len(reply.token_ids) == 8 and len(reply.text) == 8
+        with pytest.raises(InvalidRequestError, match="a prompt is a list of token ids"):
+            random.generate(["the"], GREEDY)
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        LLM(str(config_only(tmp_path)), dtype="float32")
 
 
 def test_several_replies_compute_their_prompt_once(

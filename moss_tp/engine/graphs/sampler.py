@@ -34,7 +34,8 @@ class StepSampler(Protocol):
         ...
 
     def sample(self, logits: Tensor, block: Tensor) -> None:
-        """Samples a token for each row of fp32 `logits (R, vocab_size)`, which it may change."""
+        """Samples a token for each row of `logits (R, vocab_size)`, raw ones in the model's dtype.
+        They are not changed."""
         ...
 
     def decode(self, outputs: Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:

@@ -1,6 +1,7 @@
 """One row's logits, computed in every way: they all have the same bits.
 
-It is a decode, a drafted row, or the end of a chunk of 64 or 1,024, beside up to 127 others.
+It is a decode, a drafted row, or the end of a chunk of 64 or 1,024, beside up to 127 others; with
+block tables as long as needed, and as long as beside a long context.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ ROUTES = {
     "in a chunk of 1,024": (64, 1088),
 }
 BATCHES = (1, 8, 32, 128)
+# Tokens that block tables hold at least, once more for the largest batch. As many as a step with
+# long contexts has make its partial results too many: its rows go through their contexts unsplit.
+LONG_TABLE = 2048
 OTHER_BLOCKS = 16  # of each other sequence
 KINDS = (("float16", "float16"), ("float16", "int8"), ("bfloat16", "bfloat16"))
 
@@ -41,12 +45,13 @@ class Bench:
     token_ids: Tensor  # (LENGTH,)
     device: torch.device
 
-    def step(self, start: int, end: int, batch: int) -> Tensor:
-        """Logits of row `end - 1`, with rows from `start` on and the decodes of others around."""
+    def step(self, start: int, end: int, batch: int, table: int = 0) -> Tensor:
+        """Logits of row `end - 1`, with rows from `start` on and the decodes of others around,
+        and block tables of at least `table` tokens."""
         others = [self._other(index) for index in range(batch - 1)]
         half = len(others) // 2
         chunks = [*others[:half], Chunk(self.table, start, end), *others[half:]]
-        plan = device_plan(chunks, BLOCK_SIZE, self.device)
+        plan = device_plan(chunks, BLOCK_SIZE, self.device, table)
         ids = torch.ones(plan.num_rows, dtype=torch.int32, device=self.device)
         ids[half : half + end - start] = self.token_ids[start:end]
         rows = torch.tensor([half + end - start - 1], dtype=torch.int32, device=self.device)
@@ -59,12 +64,12 @@ class Bench:
         length = 1 + (index * 37) % (OTHER_BLOCKS * BLOCK_SIZE)
         return Chunk(list(range(first, first + OTHER_BLOCKS)), length - 1, length)
 
-    def route(self, ends: tuple[int, ...], batch: int) -> Tensor:
+    def route(self, ends: tuple[int, ...], batch: int, table: int = 0) -> Tensor:
         start = 0
         for end in ends[:-1]:
             self.step(start, end, 1)
             start = end
-        return self.step(start, ends[-1], batch)
+        return self.step(start, ends[-1], batch, table)
 
 
 def run(check: Check) -> None:
@@ -84,22 +89,19 @@ def _compare(check: Check, dtype: str, cache_dtype: str) -> None:
     expected = bench.route(routes["as a decode"], 1)
     equal, total = 0, 0
     for name, ends in routes.items():
-        for batch in batches:
-            found = bench.route(ends, batch)
+        for batch, table in (*((batch, 0) for batch in batches), (max(batches), LONG_TABLE)):
+            found = bench.route(ends, batch, table)
             is_equal = torch.equal(found, expected)
             equal, total = equal + is_equal, total + 1
             if not is_equal:
                 worst = float((found - expected).abs().max())
-                check.figure(f"{dtype}, cache {cache_dtype}: {name}, batch {batch}", worst)
+                note = f"{name}, batch {batch}, tables of {table}"
+                check.figure(f"{dtype}, cache {cache_dtype}: {note}", worst)
     name = f"equal logits, {dtype}, cache {cache_dtype}"
     check.verdict(Verdict(name, equal, limit=total, bar=1))
     bench.token_ids[0] += 1  # if nothing depended on anything, all would be equal too
     differs = not torch.equal(bench.route(routes["in a chunk of 64"], 1), expected)
     check.verdict(Verdict("another first token changes them", int(differs), bar=1))
-
-
-def _scaled(ends: tuple[int, ...], scale: int) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(-(-end // scale) for end in ends))
 
 
 def _bench(check: Check, dtype: str, cache_dtype: str, length: int, batch: int) -> Bench:

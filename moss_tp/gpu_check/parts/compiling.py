@@ -10,13 +10,15 @@ from moss_tp.gpu_check.parts.tokens import start_cpu_tokens
 from moss_tp.gpu_check.tools.shapes import MOSS
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.kernels.cuda.catalogue import NAME
-from moss_tp.kernels.cuda.runtime.cubins import Cubin, Variant, compile_all
+from moss_tp.kernels.cuda.runtime.cubins import Cubin, Variant, compile_each
 
 
 def run(check: Check) -> None:
     cpu = start_cpu_tokens(check)  # which compiles kernels, too: the part `tokens` needs them
-    cubins = compile_all(NAME, _variants(check))
-    check.figure("cubins", [asdict(cubin) for cubin in cubins])
+    cubins: list[Cubin] = []
+    for _, cubin in compile_each(NAME, _variants(check)):
+        cubins.append(cubin)
+        check.figure("cubins", [asdict(cubin) for cubin in cubins])  # so far
     check.verdict(_count("kernels that do not compile or fit", cubins, lambda c: not c.fits))
     check.verdict(_count("kernels that spill", cubins, lambda c: c.spilled_bytes > 0))
     cpu.wait()

@@ -12,6 +12,7 @@ from moss_tp.gpu_check.verdict import Verdict
 
 BARS_MS = {1: 0.3, 64: 0.6}
 PROMPT, NEW, SKIPPED = 200, 160, 20
+MAX_BATCH = 64
 
 
 def run(check: Check) -> None:
@@ -28,8 +29,8 @@ def host_step_s(check: Check, batch: int) -> float:
     settings = {
         "load_format": "dummy",
         "num_speculative_tokens": 0,
-        "max_num_seqs": 64,
-        "max_num_batched_tokens": 64 * PROMPT,
+        "max_num_seqs": MAX_BATCH,
+        "max_num_batched_tokens": MAX_BATCH * PROMPT,
         "kv_cache_bytes": 1 << 26,
     }
     shape = TINY.with_positions(2048)

@@ -9,6 +9,7 @@ import torch
 
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.tools.engines import drive, opened, requests
+from moss_tp.gpu_check.tools.fit import fitting, free_bytes, layer_bytes, scale_of
 from moss_tp.gpu_check.tools.shapes import MOSS, TINY
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.gpu import GIB
@@ -19,9 +20,9 @@ BLOCK_SIZE = 16
 
 
 def run(check: Check) -> None:
-    shape = MOSS if check.is_full else TINY
     dtype = torch.float16 if check.is_full else torch.float32
     before = _used_before() if check.device.type == "cuda" else 0
+    shape = fitting(MOSS, MOSS.positions, free_bytes(check.device)) if check.is_full else TINY
     blocks = shape.positions // BLOCK_SIZE
     kv_bytes = blocks * KVCache.bytes_per_block(shape.config, 1, BLOCK_SIZE, dtype)
     settings: dict[str, Any] = {
@@ -42,12 +43,13 @@ def run(check: Check) -> None:
             used = (total - free - before) / GIB
             name = f"memory of the process at {shape.positions:,} tokens"
             peak = torch.cuda.max_memory_allocated(check.device) / GIB
-            note = f"at most {peak:.2f} in tensors"
-            check.verdict(Verdict(name, used, "GiB", bar=MAX_GIB, sense="at most", note=note))
+            note = f"at most {peak:.2f} in tensors{scale_of(shape)}"
+            bar = MAX_GIB - (MOSS.layers - shape.layers) * layer_bytes(MOSS, MOSS.positions) / GIB
+            check.verdict(Verdict(name, used, "GiB", bar=bar, sense="at most", note=note))
 
 
 def _used_before() -> int:
-    """Letters of the card that others use. Asked before this process touches it."""
+    """Bytes of the card that others use. Asked before this process touches it."""
     command = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

@@ -8,12 +8,14 @@ from typing import Any
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.parts.limits import rates_of
 from moss_tp.gpu_check.tools.engines import drive, opened, requests
+from moss_tp.gpu_check.tools.fit import free_bytes, offloaded_gib
 from moss_tp.gpu_check.tools.shapes import MOSS, TINY
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.gpu import GIB
-from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, num_block_weights
+from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, streamed_bytes
 
-OFFLOADED_GIB = 8.0
+OFFLOADED_GIB = 8.0  # more on a small card
+KV_BYTES = GIB
 NEW = 12
 
 
@@ -22,21 +24,21 @@ def run(check: Check) -> None:
     from the card's memory."""
     shape = MOSS if check.is_full else TINY
     dtype = "float16" if check.is_full else "float32"
-    gib = OFFLOADED_GIB if check.is_full else 2e-5
+    free = free_bytes(check.device)
+    gib = offloaded_gib(shape, OFFLOADED_GIB, KV_BYTES, free) if check.is_full else 2e-5
     settings: dict[str, Any] = {
         "load_format": "dummy",
         "cpu_offload_gb": gib,
         "max_num_seqs": 8,
         "num_speculative_tokens": 0,
-        "kv_cache_bytes": 8 * GIB if check.is_full else 1 << 22,
+        "kv_cache_bytes": KV_BYTES if check.is_full else 1 << 22,
     }
     with opened(check, shape.write(check.directory / "offload"), dtype, **settings) as engine:
         for batch in (1, 8):
             asked = requests(Random(batch), batch, 16, NEW, shape.vocab_size)
             trace = drive(engine, asked)["0"]
             step_s = statistics.median([b - a for a, b in pairwise(trace.times[2:])])
-            block = num_block_weights(shape.config) * ITEM_BYTES[dtype]
-            streamed = -(-gib * GIB // block) * block
+            streamed = streamed_bytes(shape.config, round(gib * GIB), ITEM_BYTES[dtype])
             rates = rates_of(check)
             whole = decode_cost(shape.config, batch, 16 + NEW // 2, ITEM_BYTES[dtype])
             limit = batch / max(streamed / rates.pinned_bytes_s, whole.limit_s(rates))

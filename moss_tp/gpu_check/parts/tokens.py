@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -86,16 +86,34 @@ def tokens_of(check: Check, device: str, changed: Mapping[str, Any]) -> dict[str
     return {key: trace.token_ids for key, trace in traces.items()}
 
 
-def start_cpu_tokens(check: Check) -> "subprocess.Popen[bytes]":
-    """Writes the CPU engine's replies, in a process of its own: it may compile kernels."""
+@dataclass(frozen=True)
+class CpuTokens:
+    """A process that writes the CPU engine's replies, and what it says."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def wait(self) -> None:
+        """Raises RuntimeError, with the process's last line, if it has failed."""
+        if status := self.process.wait():
+            said = self.log.read_text("utf-8", errors="replace").strip().splitlines() or [""]
+            raise RuntimeError(f"no tokens of the CPU's engine, status {status}: {said[-1]}")
+
+
+def start_cpu_tokens(check: Check) -> CpuTokens:
+    """In a process of its own, for it may compile kernels."""
     directory = check.directory / "small"
     if not directory.exists():
         write_checkpoint(directory)
     path = os.pathsep.join(path for path in sys.path if path)
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__, str(check.directory)],
-        env={**os.environ, "PYTHONPATH": path},
-    )
+    log = check.directory / "cpu_tokens.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(check.directory)],
+            env={**os.environ, "PYTHONPATH": path},
+            stderr=file,
+        )
+    return CpuTokens(process, log)
 
 
 def write_cpu_tokens(directory: Path) -> None:

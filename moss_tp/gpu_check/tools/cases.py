@@ -124,7 +124,7 @@ def attentions(
         "qkv": numbers(rows, 3, heads, head_dim),
         "k": cache.k,
         "v": cache.v,
-        "out": numbers.empty(rows, heads * head_dim),
+        "out": numbers.empty(rows, heads * head_dim).zero_(),  # `store` leaves it as it is
         **{name: part for name, part in scales.items() if part is not None},
     }
     longest = max(rows.stop for rows in lens)

@@ -20,9 +20,11 @@ class Chunk:
     end: int
 
 
-def device_plan(chunks: Sequence[Chunk], block_size: int, device: torch.device) -> DevicePlan:
-    """All tables are as long as the longest."""
-    width = max(len(chunk.table) for chunk in chunks)
+def device_plan(
+    chunks: Sequence[Chunk], block_size: int, device: torch.device, min_tokens: int = 0
+) -> DevicePlan:
+    """All tables are as long as the longest, and hold at least `min_tokens`."""
+    width = max(-(-min_tokens // block_size), *(len(chunk.table) for chunk in chunks))
     positions = [place for chunk in chunks for place in range(chunk.start, chunk.end)]
     slots = [
         chunk.table[place // block_size] * block_size + place % block_size

@@ -6,8 +6,10 @@
     pieces        = mid @ [out_proj | fc_out]        over pieces of K
     x             = sum of pieces + bias (+ x)       with the next block's layer_norm
 
-Each weight is read once. A chain's block is norm, product, rotation and cache, attention (twice
-where it is split), product: at most six launches.
+Each weight is read once. A block is product, rotation and cache, attention, product, and sum with
+the next block's norm: five launches. Attention is two where it is split, and one more in a step
+that has both short and long tiles. A block alone (with tensor parallelism, or partly on the host)
+has its norm and its sum apart: one more.
 """
 
 from collections.abc import Sequence

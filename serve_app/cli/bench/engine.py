@@ -93,7 +93,8 @@ def _tables(shared: Shared, specs: "list[EngineSpec]", tables: "TableSpec") -> N
         shared.repeats,
         lambda engine: measure_tables(engine, tables, random, model.vocab_size),
     )
-    shared.show(table_sections(runs, tables, Limits(model, machine)), machine)
+    limits = Limits(model, machine, specs[0].streamed_bytes)
+    shared.show(table_sections(runs, tables, limits), machine)
 
 
 def _machine(spec: "EngineSpec") -> "Machine | GpuRates":

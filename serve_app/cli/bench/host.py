@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from moss_tp.errors import ConfigError
 from serve_app.cli.bench.values import Numbers
 
 
@@ -18,10 +19,18 @@ def host(batch: tuple[int, ...], repeats: int) -> None:
     sequences.
     """
     from moss_tp.gpu_check.check import Check, Plan
-    from moss_tp.gpu_check.parts.host import host_step_s
+    from moss_tp.kernels.cuda.runtime.triton_import import import_triton
+
+    try:
+        import_triton()  # the steps are a GPU's
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    from moss_tp.gpu_check.parts.host import MAX_BATCH, host_step_s
     from serve_app.bench.reporting.figures import Section, median, milliseconds
     from serve_app.bench.reporting.report import as_text
 
+    if max(batch) > MAX_BATCH:
+        raise click.BadParameter(f"at most {MAX_BATCH} sequences", param_hint="--batch")
     with tempfile.TemporaryDirectory() as directory:
         check = Check(Plan("cpu", "tiny", Path(directory)), lambda kind, name, value: None)
         rows = [

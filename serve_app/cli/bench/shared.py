@@ -69,12 +69,15 @@ class Shared:
             check_matplotlib()
 
     def spec(self, tp: int | None = None, threads: int | None = None) -> "EngineSpec":
-        """The engine to measure; `tp` and `threads` override the flags."""
+        """The engine to measure; `tp` and `threads` override the flags. Raises ConfigError for
+        settings that cannot work."""
         from serve_app.bench.launch import EngineSpec
 
         ranks = tp or self.tp
         num_threads = threads_per_rank(ranks, threads or self.threads)
-        return EngineSpec(self.model, ranks, num_threads, self.dtype, self.settings, self.device)
+        spec = EngineSpec(self.model, ranks, num_threads, self.dtype, self.settings, self.device)
+        spec.config()
+        return spec
 
     def specs(self, compare: str | None) -> "list[EngineSpec]":
         """The engines to alternate: those named in `compare` (`tp1x2,tp2x1`), or the one."""

@@ -9,10 +9,12 @@ import torch
 
 from moss_tp.gpu_check.check import Plan
 from moss_tp.gpu_check.part import PARTS
-from moss_tp.gpu_check.parts import tokens
+from moss_tp.gpu_check.parts import bits, tokens
 from moss_tp.gpu_check.parts.parity import difference
 from moss_tp.gpu_check.run import Result, run_part
 from moss_tp.gpu_check.tools.cases import Case
+from moss_tp.gpu_check.tools.shapes import MOSS
+from moss_tp.kernels.cuda.attention.partials import has_partials
 
 BY_NAME = {part.name: part for part in PARTS}
 RATES = {
@@ -84,6 +86,12 @@ def test_two_ranks_on_one_card(tmp_path: Path) -> None:
 
 def test_every_part_is_tested() -> None:
     assert {*EXPECTED, "compiling", "limits", "tokens", "ranks"} == set(BY_NAME)
+
+
+def test_bits_are_compared_with_split_contexts_and_without() -> None:
+    batch, shape = max(bits.BATCHES), (MOSS.heads, MOSS.head_dim)
+    assert has_partials(batch, bits.LENGTH, *shape)
+    assert not has_partials(batch, bits.LONG_TABLE, *shape)
 
 
 def test_what_a_kernel_does_not_write_is_a_difference() -> None:

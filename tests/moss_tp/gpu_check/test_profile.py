@@ -1,8 +1,13 @@
 """What a profiler's trace says about steps, on a trace made by hand."""
 
+from pathlib import Path
 from typing import Any
 
+from moss_tp.gpu_check.check import Check, Plan
+from moss_tp.gpu_check.parts.speed import judge_steps
 from moss_tp.gpu_check.tools import profile
+from moss_tp.gpu_check.tools.shapes import MOSS
+from moss_tp.gpu_check.verdict import Verdict
 
 
 def event(name: str, category: str, start: float, duration: float) -> dict[str, Any]:
@@ -34,3 +39,15 @@ def test_steps_and_what_is_between_them() -> None:
 
 def test_nothing_is_profiled_without_a_gpu() -> None:
     assert profile.steps_of([]) == [] and profile.launches([]) == 0 and profile.idle_us([]) == 0
+
+
+def test_what_was_not_measured_does_not_pass(tmp_path: Path) -> None:
+    def judged(steps: list[list[profile.Event]]) -> list[Verdict]:
+        found: list[Verdict] = []
+        check = Check(Plan("cuda", "moss", tmp_path), lambda kind, name, value: found.append(value))
+        judge_steps(check, MOSS, 64, steps)
+        return found
+
+    assert [v.passes for v in judged([])] == [False, False]
+    seen = judged(profile.steps_of(profile.events_of(trace(5))))
+    assert [v.passes for v in seen] == [True, True] and all(v.bar for v in seen)

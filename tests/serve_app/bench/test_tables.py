@@ -4,7 +4,8 @@ from random import Random
 
 import pytest
 
-from moss_tp.hardware.roofline import decode_cost
+from moss_tp.hardware.rates import GpuRates
+from moss_tp.hardware.roofline import decode_cost, num_block_weights, streamed_bytes
 from serve_app.bench.chat_bench import ChatSpec, chat_sections, measure_chat
 from serve_app.bench.engine_bench import DecodeRun, Limits, TableRun, TableSpec, table_sections
 from serve_app.bench.hardware.machine import Machine
@@ -31,6 +32,19 @@ def test_decode_is_the_median_run_beside_its_limit() -> None:
     assert (row["step_ms"], row["host_ms"], row["bound"]) == (500.0, 250.0, "memory")
     assert prefill.rows[0]["tok_s"] == 8.0
     assert decode.charts[0].series == {"tp1x1": [(2, 4.0)], "limit": [(2, 2.0)]}
+
+
+def test_streamed_weights_count_the_bus() -> None:
+    rates = GpuRates("card", "float32", 1e15, float(_decode_bytes()), 1e15, pinned_bytes_s=10.0)
+    cost = decode_cost(MODEL, 2, 10, 4)
+    assert Limits(MODEL, rates).limit_s(cost) == 1
+    streamed = Limits(MODEL, rates, streamed_bytes=40)
+    assert streamed.limit_s(cost) == 4 and streamed.bound(cost) == "bus"
+    shorter = Limits(MODEL, rates, streamed_bytes=5)
+    assert shorter.limit_s(cost) == 1 and shorter.bound(cost) == "memory"
+    block = num_block_weights(MODEL) * 4
+    assert streamed_bytes(MODEL, 0, 4) == 0 and streamed_bytes(MODEL, 1, 4) == block
+    assert streamed_bytes(MODEL, 10**12, 4) == MODEL.num_layers * block
 
 
 def _decode_bytes() -> int:

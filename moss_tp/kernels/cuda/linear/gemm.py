@@ -8,7 +8,7 @@ from torch import Tensor
 from moss_tp.kernels.cuda.linear import reference
 from moss_tp.kernels.cuda.linear.gemm_kernels import gemm_kernel, pieces_kernel
 from moss_tp.kernels.cuda.linear.tiles import MAX_DEPTH, Tile, choose_tile
-from moss_tp.kernels.cuda.runtime.device import capability
+from moss_tp.kernels.cuda.runtime.device import capability, check_aligned
 from moss_tp.kernels.cuda.runtime.jit import IS_INTERPRETER, options
 from moss_tp.kernels.cuda.runtime.launches import count_launch
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
@@ -26,7 +26,8 @@ def multiply(
     """`x (T, inputs) @ weight.T + bias (outputs,)`: the first outputs to `plain`, GELU of the
     others to `gelu`, both (T, some of the outputs), each row contiguous.
 
-    Raises ValueError where they do not fit together.
+    Raises ValueError where they do not fit together, and where the kernel would run on a tensor
+    that does not begin at a multiple of 16 bytes.
     """
     outs = [out for out in (plain, gelu) if out is not None]
     _check(x, weight, bias, *outs)
@@ -46,7 +47,8 @@ def multiply(
 def multiply_pieces(x: Tensor, weight: Tensor, pieces: Tensor, piece: int) -> None:
     """`x (T, inputs) @ weight.T` over each `piece` of K, to `pieces (P, T, outputs)` fp32.
 
-    Raises ValueError where they do not fit together.
+    Raises ValueError where they do not fit together, and where the kernel would run on a tensor
+    that does not begin at a multiple of 16 bytes.
     """
     _check(x, weight)
     (outputs, inputs), rows = weight.shape, len(x)
@@ -73,6 +75,7 @@ def _launch_gemm(
     first = gelu if plain is None else plain
     second = plain if gelu is None else gelu
     assert first is not None and second is not None
+    check_aligned(x, weight, bias, first, second)
     num_tiles = -(-num_plain // tile.outputs) + -(-(outputs - num_plain) // tile.outputs)
     gemm_kernel[(-(-rows // tile.rows), num_tiles)](
         weight, x, bias, first, second, rows, outputs, inputs, num_plain,
@@ -82,6 +85,7 @@ def _launch_gemm(
 
 
 def _launch_pieces(x: Tensor, weight: Tensor, pieces: Tensor, piece: int) -> None:
+    check_aligned(x, weight, pieces)
     (outputs, inputs), rows = weight.shape, len(x)
     tile = _tile(x, outputs, len(pieces))
     grid = (-(-rows // tile.rows), -(-outputs // tile.outputs), len(pieces))

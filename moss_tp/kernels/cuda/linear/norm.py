@@ -6,6 +6,7 @@ from torch import Tensor
 from moss_tp.kernels.cuda.linear import reference
 from moss_tp.kernels.cuda.linear.norm_kernel import norm_kernel
 from moss_tp.kernels.cuda.linear.tiles import MAX_PIECES
+from moss_tp.kernels.cuda.runtime.device import check_aligned
 from moss_tp.kernels.cuda.runtime.jit import next_power_of_2, options
 from moss_tp.kernels.cuda.runtime.launches import count_launch
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
@@ -18,7 +19,8 @@ Norm = tuple[Tensor, Tensor, float]  # weight and bias (hidden,), epsilon
 def layer_norm(x: Tensor, norm: Norm, out: Tensor, rows: Tensor | None = None) -> None:
     """LayerNorm of `x (T, hidden)`, or of its `rows (R,)` int32, to `out (T or R, hidden)`.
 
-    Raises ValueError where they do not fit together.
+    Raises ValueError where they do not fit together, and where the kernel would run on a tensor
+    (but for `rows`) that does not begin at a multiple of 16 bytes.
     """
     _check(x, out, norm[0], norm[1])
     if len(out) != len(x if rows is None else rows):
@@ -45,7 +47,7 @@ def add_pieces(
     """`pieces (P, T, hidden)` fp32, added up in order, + bias + residual, to `out (T, hidden)`,
     which may be the residual itself; LayerNorm of what is stored there to `normed`.
 
-    `normed` has the bits that `layer_norm` of `out` has. Raises ValueError.
+    `normed` has the bits that `layer_norm` of `out` has. Raises ValueError as it does.
     """
     _check(out, bias, *(() if norm is None else norm[:2]))
     for rows in (residual, normed):
@@ -87,9 +89,11 @@ def _launch(
         # Of the right type, for that is part of what is compiled.
         return any_rows.new_empty(0, dtype=dtype) if tensor is None else tensor
 
+    first, added = given(pieces, torch.float32), (given(bias), given(residual))
+    outs = (given(x), weight, shift, given(normed))
+    check_aligned(first, *added, *outs)
     norm_kernel[(len(any_rows),)](
-        given(pieces, torch.float32), given(bias), given(residual), given(index, torch.int32),
-        given(x), weight, shift, given(normed),
+        first, *added, given(index, torch.int32), *outs,
         rows, 0 if pieces is None else len(pieces), hidden, eps,
         int(residual is not None), int(index is not None), int(x is not None),
         int(normed is not None), **constants(hidden), **options(NUM_WARPS, 1),

@@ -47,6 +47,8 @@ def norm_kernel(
     total += tl.load(residual + row * hidden + column, is_added, 0.0).to(tl.float32)
     at = program.to(tl.int64) * hidden + column
     rounded = total.to(x.dtype.element_ty)
+    # x may be the residual, and in a short row several threads load what one of them stores.
+    tl.debug_barrier()
     tl.store(x + at, rounded, is_inside & (stores_x != 0))
 
     value = rounded.to(tl.float32)

@@ -9,9 +9,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from queue import SimpleQueue
+from tempfile import TemporaryFile
 
 from moss_tp.kernels.cuda.runtime.resources import Registers, read_registers, shared_limit
 from moss_tp.kernels.cuda.runtime.spec import KernelSpec
@@ -56,16 +59,9 @@ def compile_spec(spec: KernelSpec, variant: Variant) -> Cubin:
 
 
 def _compile(spec: KernelSpec, variant: Variant) -> Cubin:
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+    from moss_tp.kernels.cuda.runtime.source import source_of_spec
 
-    names = list(spec.signature)
-    attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in spec.aligned}
-    source = ASTSource(spec.function, dict(spec.signature), dict(spec.constants), attrs)
-    options = {"num_warps": spec.num_warps, "num_stages": spec.num_stages, **spec.options}
-    target = GPUTarget("cuda", variant.cc, 32)
-    kernel = triton.compile(source, target=target, options=options)
+    kernel = source_of_spec(spec, variant.cc).compile(variant.cc)
     found: Registers = read_registers(kernel.asm["cubin"])
     shared = int(kernel.metadata.shared)
     return Cubin(spec.name, variant, found.registers, found.stack_bytes, shared)
@@ -78,26 +74,48 @@ def compile_all(
 
     Raises RuntimeError if the catalogue cannot be read, or a compiler crashes.
     """
+    found = compile_each(catalogue, variants, num_processes)
+    return [cubin for _, cubin in sorted(found, key=lambda pair: pair[0])]
+
+
+def compile_each(
+    catalogue: str, variants: Sequence[Variant], num_processes: int | None = None
+) -> Iterator[tuple[int, Cubin]]:
+    """The same as soon as each is compiled, with its number in the catalogue's order."""
     count = num_processes or len(os.sched_getaffinity(0))
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     asked = json.dumps([asdict(variant) for variant in variants])
-    programs = [
-        subprocess.Popen(
-            [sys.executable, "-m", __name__, catalogue, asked, str(share), str(count)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for share in range(count)
-    ]
-    outputs = [(program, *program.communicate()) for program in programs]
-    for program, _, errors in outputs:
-        if program.returncode:
-            raise RuntimeError(f"kernels were not compiled: {errors.strip()[-2000:]}")
-    lines = (line for _, output, _ in outputs for line in output.splitlines())
-    return [cubin for _, cubin in sorted(map(_read, lines), key=lambda pair: pair[0])]
+    lines: SimpleQueue[str | None] = SimpleQueue()
+    with TemporaryFile("w+") as errors:
+        programs = [
+            subprocess.Popen(
+                [sys.executable, "-m", __name__, catalogue, asked, str(share), str(count)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            for share in range(count)
+        ]
+        for program in programs:
+            threading.Thread(target=_pass_on, args=(program, lines), daemon=True).start()
+        for _ in programs:
+            while (line := lines.get()) is not None:
+                yield _read(line)
+        statuses = [program.wait() for program in programs]
+        if any(statuses):
+            errors.seek(0)
+            raise RuntimeError(f"kernels were not compiled: {errors.read().strip()[-2000:]}")
+
+
+def _pass_on(program: "subprocess.Popen[str]", lines: "SimpleQueue[str | None]") -> None:
+    """All that it prints, then None."""
+    assert program.stdout is not None
+    with program.stdout as output:
+        for line in output:
+            lines.put(line)
+    lines.put(None)
 
 
 def _read(line: str) -> tuple[int, Cubin]:

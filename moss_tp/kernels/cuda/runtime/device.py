@@ -6,6 +6,15 @@ import torch
 from torch import Tensor
 
 INTERPRETED_CAPABILITY = 80
+ALIGNMENT = 16  # bytes
+
+
+def check_aligned(*tensors: Tensor) -> None:
+    """Raises ValueError if one begins elsewhere than at a multiple of 16 bytes: for it Triton would
+    compile another program, whose sums may have another order."""
+    for tensor in tensors:
+        if tensor.data_ptr() % ALIGNMENT:
+            raise ValueError(f"{tuple(tensor.shape)} begins at {tensor.data_ptr():#x}, unaligned")
 
 
 def capability(x: Tensor) -> int:

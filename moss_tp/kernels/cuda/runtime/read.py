@@ -9,12 +9,12 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from moss_tp.kernels.cuda.runtime.jit import jit
+from moss_tp.kernels.cuda.runtime.jit import kernel, options
 from moss_tp.kernels.cuda.runtime.spec import KernelSpec
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
 
 
-@jit
+@kernel("n")
 def _read_kernel(
     x: tl.tensor, sums: tl.tensor, n: tl.tensor, BLOCK: tl.constexpr, LOOPS: tl.constexpr
 ) -> None:
@@ -42,7 +42,7 @@ def read_sums(x: Tensor, block: int = 8192, loops: int = 1) -> Tensor:
         padded = torch.nn.functional.pad(x, (0, num_pieces * size - len(x)))
         return padded.view(num_pieces, size).sum(1, dtype=torch.int32)
     sums = torch.empty(num_pieces, dtype=torch.int32, device=x.device)
-    _read_kernel[(num_pieces,)](x, sums, len(x), BLOCK=block, LOOPS=loops, num_warps=8)
+    _read_kernel[(num_pieces,)](x, sums, len(x), BLOCK=block, LOOPS=loops, **options(8, 1))
     return sums
 
 
@@ -51,8 +51,9 @@ def specs() -> Iterator[KernelSpec]:
     yield KernelSpec(
         "read_sums",
         _read_kernel,
-        {"x": "*i32", "sums": "*i32", "n": "i64", "BLOCK": "constexpr", "LOOPS": "constexpr"},
+        {"x": "*i32", "sums": "*i32", "n": "i32", "BLOCK": "constexpr", "LOOPS": "constexpr"},
         {"BLOCK": 8192, "LOOPS": 1},
         aligned=("x", "sums"),
         num_warps=8,
+        num_stages=1,
     )

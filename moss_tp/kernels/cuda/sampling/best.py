@@ -25,7 +25,7 @@ from moss_tp.kernels.cuda.sampling.functions import (
 from moss_tp.kernels.cuda.sampling.select import MAX_LOGPROBS, num_best
 
 
-@kernel()
+@kernel("num_chunks", "max_rows", unaligned=("top_ids", "top_logprobs"))
 def best_kernel(
     ints: tl.tensor,
     doubles: tl.tensor,

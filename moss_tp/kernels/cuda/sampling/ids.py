@@ -57,7 +57,7 @@ def take_ids_kernel(
     tl.store(out + place, tl.where(ids < 0, pending, ids), mask=is_place)
 
 
-@kernel()
+@kernel("max_appends")
 def append_kernel(
     header: tl.tensor,
     appends: tl.tensor,  # (2, max_appends): slots, then ids

@@ -23,7 +23,7 @@ FIRST_ENTRY, END_ENTRY = tl.constexpr(b.FIRST_ENTRY), tl.constexpr(b.END_ENTRY)
 SEEN, ONE_OUTPUT = tl.constexpr(workspace.SEEN), tl.constexpr(workspace.ONE_OUTPUT)
 
 
-@kernel()
+@kernel("num_groups", "plane", "num_entries", "num_more_entries")
 def process_kernel(
     logits: tl.tensor,  # (R, vocab_size)
     header: tl.tensor,

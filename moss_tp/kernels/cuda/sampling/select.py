@@ -36,7 +36,7 @@ def num_best(record: tl.tensor, plane: tl.tensor) -> tl.tensor:
     return tl.where(plane == 0, of_scores, tl.where(has_logprobs, MAX_LOGPROBS, 0))
 
 
-@kernel()
+@kernel("num_groups", "num_chunks", "max_rows")
 def groups_kernel(
     ints: tl.tensor,
     scores: tl.tensor,
@@ -117,7 +117,7 @@ def _store_extremes(
         tl.store(extremes + 1, tl.maximum(others, tl.max(x, 0)))
 
 
-@kernel()
+@kernel("num_groups", "max_rows")
 def candidates_kernel(
     ints: tl.tensor,
     logits: tl.tensor,

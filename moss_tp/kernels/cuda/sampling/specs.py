@@ -25,6 +25,8 @@ INTS = (
 FLOATS = ("floats", "scores", "group_best", "extremes", "logprobs", "top_logprobs")
 DOUBLES = ("doubles", "chunk_log_sums", "log_sums")
 LONGS = ("longs", "best", "chunk_masses")
+PACKED = ("logprobs", "top_ids", "top_logprobs")  # begin anywhere in SamplerOutputs
+SIZES = ("logits_stride", "vocab_size")  # divisible by 16: what else is a size, no kernel looks at
 
 
 def specs(dtype: torch.dtype, head_dim: int, cc: int) -> Iterator[KernelSpec]:
@@ -61,12 +63,13 @@ def _spec(
     types |= dict.fromkeys(DOUBLES, "*fp64") | dict.fromkeys(LONGS, "*i64")
     types |= dict.fromkeys(constants, "constexpr")
     signature = {argument: types.get(argument, "i32") for argument in function.arg_names}
+    pointers = (key for key, value in signature.items() if value.startswith("*"))
     return KernelSpec(
         name=name,
         function=function,
         signature=signature,
         constants={key: value for key, value in constants.items() if key in signature},
-        aligned=tuple(key for key, value in signature.items() if value.startswith("*")),
+        aligned=(*(key for key in pointers if key not in PACKED), *SIZES),
         num_warps=num_warps,
         num_stages=1,
     )

@@ -105,7 +105,7 @@ def _shift(
     return tl.where(eos_id < 0, 0.0, tl.maximum(with_bonus, of_other))
 
 
-@kernel()
+@kernel(unaligned=("logprobs",))
 def vocab_kernel(
     ints: tl.tensor,
     doubles: tl.tensor,

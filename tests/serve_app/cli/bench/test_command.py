@@ -74,6 +74,8 @@ def test_the_hosts_time_with_a_null_device() -> None:
     rows = [line.split("|")[1:-1] for line in result.output.splitlines()[-2:]]
     assert [int(batch) for batch, _ in rows] == [1, 3]
     assert all(float(host_ms) > 0 for _, host_ms in rows)
+    many = bench("host", "--batch", "1,100")
+    assert many.exit_code == 2 and "at most 64 sequences" in many.output
 
 
 def test_mixed_workload(model: Path, tmp_path: Path) -> None:
@@ -130,6 +132,14 @@ def test_a_bad_flag_is_a_usage_error(flags: tuple[str, ...], message: str) -> No
 def test_an_unknown_engine_setting_is_an_error(model: Path) -> None:
     with pytest.raises(ConfigError, match="colour"):
         bench("engine", "--mixed", "--model", model, "--set", "colour=red")
+
+
+@pytest.mark.parametrize(
+    "setting", ["cpu_offload_gb=abc", "block_size=x", "block_size=1.5", "max_num_seqs=true"]
+)
+def test_a_setting_of_another_type_is_an_error_before_the_run(model: Path, setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{setting.partition('=')[0]} cannot be"):
+        bench("engine", "--model", model, "--set", setting)
 
 
 @pytest.mark.parametrize("flag", ["--json", "--png"])

@@ -4,9 +4,11 @@ Tolerance: outputs of size ~1 are rounded to the dtype, half a unit of its last 
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import gemm, reference
@@ -49,12 +51,14 @@ def test_whole_products(rows: int, inputs: int, plain: int, gelu: int, dtype: to
     weight, bias = draw(plain + gelu, inputs, dtype=dtype), draw(plain + gelu, dtype=dtype)
     wide = draw(rows, inputs + 8, dtype=dtype, seed=1) * inputs**0.5
 
+    start = -(-plain // 8) * 8  # of the outputs with GELU: a multiple of 16 bytes
+
     def run(multiply: Callable[..., None]) -> Tensor:
-        out = poisoned(rows, plain + gelu + 3, dtype=dtype)
-        parts = (out[:, :plain] if plain else None, out[:, plain : plain + gelu] if gelu else None)
+        out = poisoned(rows, start + gelu + 3, dtype=dtype)
+        parts = (out[:, :plain] if plain else None, out[:, start : start + gelu] if gelu else None)
         multiply(wide[:, 8:], weight, bias, *parts)
-        assert out[:, plain + gelu :].isnan().all()
-        return out[:, : plain + gelu]
+        assert out[:, plain:start].isnan().all() and out[:, start + gelu :].isnan().all()
+        return torch.cat([part for part in parts if part is not None], 1)
 
     with interpreted():
         actual = run(gemm.multiply)
@@ -102,6 +106,26 @@ def test_a_row_has_the_same_bits_whatever_is_beside_it(dtype: torch.dtype) -> No
     assert not torch.equal(backwards.sum(0), alone[0][1].sum(0))  # a control: its order shows
 
 
+def test_the_product_as_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tile and the instruction that a GPU gets; sums of 300 products in fp32."""
+    monkeypatch.setattr(gemm, "IS_INTERPRETER", False)
+    monkeypatch.setattr(gemm, "_tile", _tile_of_a_gpu)
+    x, weight, bias = draw(17, 300), draw(70, 300, seed=1) * 300**0.5, draw(70)
+    wanted = F.linear(x.double(), weight.double(), bias.double()).float()
+    out, pieces = poisoned(17, 70, dtype=x.dtype), poisoned(3, 17, 70, dtype=x.dtype)
+    with interpreted():
+        gemm.multiply(x, weight, bias, out)
+        gemm.multiply_pieces(x, weight, pieces, 128)
+    torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pieces.sum(0) + bias, wanted, atol=1e-5, rtol=1e-5)
+    gemm.multiply(x, weight, bias + 1e-3, out)
+    assert not torch.allclose(out, wanted, atol=1e-5, rtol=1e-5)
+
+
+def _tile_of_a_gpu(x: Tensor, outputs: int, pieces: int = 1) -> Tile:
+    return choose_tile(len(x), outputs, pieces, x.dtype, 90)
+
+
 def test_the_reference_hardly_depends_on_rows_either() -> None:
     weight, x = draw(70, 500), draw(300, 500, seed=1)
     outs = [poisoned(count, 70, dtype=torch.float32) for count in (1, 300)]
@@ -131,6 +155,24 @@ def test_what_does_not_fit_is_refused() -> None:
             gemm.multiply_pieces(x, weight, torch.zeros(shape), piece)
     with pytest.raises(ValueError):
         gemm.multiply_pieces(x, weight, torch.zeros(1, 2, 5, dtype=torch.float64), 128)
+
+
+def test_what_is_not_aligned_is_refused() -> None:
+    """By the kernels, for which it would be compiled anew."""
+    weight, bias, out = draw(8, 64), draw(8), draw(2, 8)
+    pieces = torch.zeros(1, 2, 8)
+    with interpreted():
+        for start in (0, 1, 2, 4):
+            x = draw(2, 68)[:, start : start + 64]
+            is_aligned = start in (0, 4)
+            with nullcontext() if is_aligned else pytest.raises(ValueError, match="begins"):
+                gemm.multiply(x, weight, bias, out)
+            with nullcontext() if is_aligned else pytest.raises(ValueError, match="begins"):
+                gemm.multiply_pieces(x, weight, pieces, 128)
+        with pytest.raises(ValueError, match="begins"):
+            gemm.multiply(x, weight, bias, draw(2, 9)[:, :1], draw(2, 9)[:, 1:8])
+        with pytest.raises(ValueError, match="begins"):
+            gemm.multiply(x, weight, draw(9)[1:], out)
 
 
 def test_no_rows_are_no_launch() -> None:

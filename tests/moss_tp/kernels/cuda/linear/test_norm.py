@@ -5,6 +5,7 @@ either.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -140,3 +141,17 @@ def test_launches() -> None:
         norm.layer_norm(x[:0], own, out[:0])
         norm.add_pieces(torch.zeros(1, 2, 16), torch.zeros(16), x, out, own, x)
     assert counts == {"norm": 1, "add_pieces": 1}
+
+
+def test_what_is_not_aligned_is_refused() -> None:
+    """By the kernel: compiled anew, it might add up a row in another order."""
+    x, own = rows_of(2, 64, torch.float32), weights(64, torch.float32)
+    pieces = draw(1, 2, 64)
+    wide = draw(140)
+    with interpreted():
+        for start in (0, 1, 2, 4):
+            part = wide[start : start + 128].view(2, 64)
+            with nullcontext() if start in (0, 4) else pytest.raises(ValueError, match="begins"):
+                norm.layer_norm(part, own, x)
+            with nullcontext() if start in (0, 4) else pytest.raises(ValueError, match="begins"):
+                norm.add_pieces(pieces, own[1], part, x)

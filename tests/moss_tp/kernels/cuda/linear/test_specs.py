@@ -1,9 +1,5 @@
 """What is compiled ahead of time is what the wrappers launch."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -11,28 +7,11 @@ from torch import Tensor
 from moss_tp.kernels.cuda.linear import gemm, norm
 from moss_tp.kernels.cuda.linear.specs import SHAPES, specs
 from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
-from moss_tp.kernels.cuda.runtime.spec import KernelSpec
+from moss_tp.kernels.cuda.runtime.source import Source
+from tests.moss_tp.kernels.cuda.recorded import assert_compiled, distinct, record
 
 ROWS = (1, 16, 17, 32, 33, 64, 65, 128, 500, 512, 513, 2048, 5000)
-Launch = tuple[str, frozenset[tuple[str, object]]]
-
-
-@dataclass
-class Recorder:
-    """Stands for a kernel: keeps what it is launched with."""
-
-    name: str
-    launches: set[Launch] = field(default_factory=set)
-    num_arguments: set[int] = field(default_factory=set)
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        assert all(0 < size < 65536 for size in grid)
-
-        def launch(*arguments: object, **keywords: Any) -> None:
-            self.launches.add((self.name, frozenset(keywords.items())))
-            self.num_arguments.add(len(arguments))
-
-        return launch
+KERNELS = ((gemm, "gemm_kernel"), (gemm, "pieces_kernel"), (norm, "norm_kernel"))
 
 
 class OnDevice(torch.Tensor):
@@ -45,16 +24,14 @@ def empty(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta").as_subclass(OnDevice)
 
 
-def launches(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, cc: int) -> list[Recorder]:
-    recorders = [Recorder("gemm_kernel"), Recorder("pieces_kernel"), Recorder("norm_kernel")]
-    for recorder in recorders:
-        room = norm if recorder.name == "norm_kernel" else gemm
-        monkeypatch.setattr(room, recorder.name, recorder)
+def launches(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, cc: int) -> list[Source]:
+    monkeypatch.setattr(gemm, "IS_INTERPRETER", False)
     monkeypatch.setattr(gemm, "capability", lambda x: cc)
+    found = record(monkeypatch, cc, *KERNELS)
     for hidden, inner, vocab in SHAPES:
         for rows in ROWS:
             _launch(rows, hidden, inner, vocab, dtype)
-    return recorders
+    return found
 
 
 def _launch(rows: int, hidden: int, inner: int, vocab: int, dtype: torch.dtype) -> None:
@@ -75,24 +52,35 @@ def _launch(rows: int, hidden: int, inner: int, vocab: int, dtype: torch.dtype) 
     norm.add_pieces(pieces, tensor(hidden), x, x, own, x)
 
 
-def compiled(spec: KernelSpec) -> Launch:
-    keywords = dict(spec.constants) | dict(spec.options)
-    keywords |= {"num_warps": spec.num_warps, "num_stages": spec.num_stages}
-    return spec.name.split()[0], frozenset(keywords.items())
-
-
 @pytest.mark.parametrize("cc", [80, 86, 90, 100])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_all_that_is_launched(dtype: torch.dtype, cc: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemm, "IS_INTERPRETER", False)
+    found = launches(monkeypatch, dtype, cc)
     own = specs(dtype, 256, cc)
-    recorders = launches(monkeypatch, dtype, cc)
-    assert {compiled(spec) for spec in own} == set().union(*(r.launches for r in recorders))
-    counts = {recorder.name: recorder.num_arguments for recorder in recorders}
-    for spec in own:
-        name = spec.name.split()[0]
-        assert counts[name] == {len(spec.signature) - len(spec.constants)}
-        assert list(spec.signature) == list(spec.function.arg_names)
+    assert_compiled(own, found, cc)
+    assert all(list(spec.signature) == list(spec.function.arg_names) for spec in own)
+
+
+def test_norms_of_a_hidden_size_are_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pieces or without, of all rows or of chosen ones, for one row or many."""
+    found = record(monkeypatch, 90, KERNELS[-1])
+
+    def tensor(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
+        return empty(*shape, dtype=dtype)
+
+    own = (tensor(6144), tensor(6144), 1e-5)
+    for rows in (1, 16, 33):
+        x = tensor(rows, 6144)
+        norm.layer_norm(x, own, x)
+        norm.layer_norm(x, own, x, tensor(2 * rows, dtype=torch.int32)[rows:])
+        for pieces in (1, 4):
+            split = tensor(pieces, rows, 6144, dtype=torch.float32)
+            norm.add_pieces(split, own[1], x, x, own, tensor(rows, 6144))
+            norm.add_pieces(split, own[1], None, x)
+    assert len(found) == 18 and len(distinct(found)) == 1
+    wide = tensor(3, 6152)
+    norm.layer_norm(wide, (tensor(6152), tensor(6152), 1e-5), wide)
+    assert len(distinct(found)) == 2  # a control: of another hidden size
 
 
 def test_names_are_unique() -> None:
