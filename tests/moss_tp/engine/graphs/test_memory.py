@@ -11,7 +11,7 @@ from moss_tp.accelerator.eager import EagerAccelerator
 from moss_tp.engine.graphs.buckets import bucket_rows
 from moss_tp.engine.graphs.graph_runner import GraphRunner
 from moss_tp.engine.graphs.limits import step_limits
-from moss_tp.engine.graphs.memory import largest_steps
+from moss_tp.engine.graphs.memory import _step, largest_steps
 from moss_tp.engine.graphs.step_slot import GraphStep
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
@@ -20,6 +20,7 @@ from moss_tp.kernels.cuda.workspace import BlockShape, HeadShape, Workspace
 from moss_tp.kernels.device_plan import StepLimits
 from moss_tp.sampling.row import SamplingRow
 from tests.moss_tp.engine.graphs.runner_steps import Row, launch, open_runner, read
+from tests.support.devices.live_bytes import LiveBytes
 from tests.support.tiny_moss import make_checkpoint
 
 MAX_ROWS, MAX_SEQS, NUM_DRAFTS, CONTEXT = 48, 4, 7, 64
@@ -171,3 +172,29 @@ def test_no_kind_of_step_is_left_for_the_first_request(
     assert {1, 16, 17, MAX_ROWS} <= set(rows)
     assert max(rows) == rows[-1] == MAX_ROWS, "the last steps take the most memory"
     assert runner.forward_s == 0
+
+
+def peak_of(runner: GraphRunner, batches: Sequence[Batch]) -> int:
+    with LiveBytes() as live:
+        runner._run(batches)
+    peak: int = live.peak
+    return peak
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphRunner]:
+    """The default limits, in contexts of 2,048 tokens."""
+    model = tmp_path_factory.mktemp("wide") / "model"
+    limits = {"max_model_len": 2048, "max_num_seqs": 64, "max_num_batched_tokens": 1024}
+    checkpoint = str(make_checkpoint(model, positions=2048, layers=1))
+    yield open_runner(checkpoint, EagerAccelerator(), num_speculative_tokens=7, **limits)
+
+
+def test_no_step_takes_more_of_torchs_allocator_than_profiling_did(wide: GraphRunner) -> None:
+    """64 sequences of 8 drafted rows, and mixes of prompts and decodes."""
+    profiled = peak_of(wide, largest_steps(wide.engine))
+    mixes = ((64, 8 * 64), (64, 513), (5, 700), (1, 1000), (63, 900))
+    for seqs, rows in mixes:
+        assert 0 < peak_of(wide, [_step(rows, seqs, wide.engine)]) <= profiled
+    smaller = peak_of(wide, [_step(8 * 64, 64, wide.engine)])
+    assert peak_of(wide, [_step(700, 5, wide.engine)]) > smaller, "the test would see it"

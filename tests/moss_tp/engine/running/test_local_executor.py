@@ -21,6 +21,7 @@ from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import CheckpointError, ConfigError, EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from tests.support.devices.cuda_on_cpu import CudaOnCpu
+from tests.support.devices.failing_accelerator import FailingAccelerator
 from tests.support.tiny_moss import make_checkpoint
 from tests.support.waiting import wait_until
 
@@ -245,12 +246,11 @@ def test_a_cache_for_less_than_one_sequence_is_rejected(tiny_model: str) -> None
 
 
 class ShortOfMemory(CudaOnCpu):
-    """Rank 1 has blocks that no memory holds, so that it fails when it prepares."""
+    """Rank 1 fails when it prepares."""
 
     def _spec(self, rank: int, port: int) -> RankSpec:
         spec = super()._spec(rank, port)
-        size = 2**44 if rank == 1 else spec.config.block_size
-        return replace(spec, config=replace(spec.config, block_size=size))
+        return replace(spec, accelerator=FailingAccelerator()) if rank == 1 else spec
 
 
 def test_a_rank_that_fails_to_prepare_says_why(tiny_model: str) -> None:
