@@ -91,9 +91,11 @@ class LLM:
         on after them as it would have with the same seed, and its output holds what comes after
         them.
 
+        A reply that alone is too large for the device's memory ends with `finish_reason` "error";
+        the others go on.
+
         Raises InvalidRequestError or ContextLengthError before anything runs, EngineDeadError
-        when a rank is lost, RequestMemoryError where one of the requests alone is too large for the
-        device's memory.
+        when a rank is lost.
         """
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
             raise InvalidRequestError("prompts is a list: put a single prompt into one")
@@ -149,6 +151,7 @@ class LLM:
         has computed it, so that they find it in the prefix cache."""
         queue = deque(group[0] for group in groups)
         others = {group[0].request_id: group[1:] for group in groups}
+        by_id = {request.request_id: request for group in groups for request in group}
         while queue or self.engine.has_work:
             while queue and self.engine.can_add:
                 self.engine.add_checked(queue.popleft())
@@ -157,8 +160,17 @@ class LLM:
                 deltas[request_id].append(delta)
                 queue.extend(others.pop(request_id, ()))
             self.engine.finish_step()
-            for _, error in self.engine.take_failures():
-                raise error
+            for request_id, _ in self.engine.take_failures():
+                deltas[request_id].append(_failure(by_id[request_id], deltas[request_id]))
+                queue.extend(others.pop(request_id, ()))
+
+
+def _failure(request: EngineRequest, deltas: Sequence[TokenDelta]) -> TokenDelta:
+    """The last delta, after `deltas`, of a reply that cannot go on."""
+    if deltas:
+        return deltas[-1]._replace(token_ids=(), text="", finish_reason="error", logprobs=())
+    num_prompt_tokens, num_told = len(request.prompt_ids), len(request.output_ids)
+    return TokenDelta((), "", "error", num_prompt_tokens, 0, num_told_tokens=num_told)
 
 
 def _tokenizer(config: EngineConfig) -> Tokenizer | Letters:

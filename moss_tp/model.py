@@ -137,10 +137,11 @@ class MossForCausalLM(nn.Module):
     def logits(
         self, token_ids: Tensor, plan: StepPlan, logit_rows: Tensor, kv: KVCache
     ) -> Tensor | None:
-        """As `forward`, in the dtype of the activations; see `ParallelLMHead.gathered`. With CUDA's
+        """As `forward`, in the dtype of the activations; see `ParallelLMHead.forward`. With CUDA's
         kernels they last until the next step."""
         hidden = self.transformer(token_ids, plan, logit_rows, kv)
-        return self.lm_head.gathered(hidden)
+        logits: Tensor | None = self.lm_head(hidden)
+        return logits
 
     @property
     def _reuses_memory(self) -> bool:

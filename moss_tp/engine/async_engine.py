@@ -8,9 +8,11 @@ there is no work. It depends on neither Ray nor HTTP.
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
@@ -103,15 +105,23 @@ class AsyncEngine:
                 self._post(lambda: self._abort(request.request_id, stream))
 
     def close(self) -> None:
-        """Ends the thread after the running steps, and every rank. Idempotent."""
+        """Ends the thread after the running steps, and every rank. Idempotent.
+
+        Steps of a device that is stuck are given up; on the CPU, a step ends or its limit does.
+        """
         with self._changed:
             self._is_closing = True
             self._changed.notify()
+        may_be_stuck = self._engine.executor.max_in_flight > 1
+        give_up_at = time.monotonic() + (CLOSE_TIMEOUT_S if may_be_stuck else inf)
         while self._thread.is_alive() and not self._is_lost.is_set():
+            if time.monotonic() > give_up_at:
+                break
             self._thread.join(JOIN_S)
-        # Nothing ends a thread that launches a step on a device that is stuck.
-        self._thread.join(CLOSE_TIMEOUT_S)
-        self._engine.close()
+        else:  # nothing ends a thread that launches a step on a device that is stuck
+            self._thread.join(CLOSE_TIMEOUT_S)
+        self._engine.close()  # fails the group if a step in flight does not end
+        self._thread.join(JOIN_S)
 
     def _note_loss(self, reason: str) -> None:
         """The executor's watcher, in any thread."""

@@ -224,8 +224,11 @@ class LLMEngine:
         ended = self._stepper.finish()
         if ended is None:
             return
-        self.num_steps += 1
-        self._note_step(ended.chunks)
+        if ended.did_fit:
+            self.num_steps += 1
+            self._note_step(ended.chunks)
+        else:
+            self._step_began = self._clock()
         self._advanced += ended.advanced
         self._admission.forget()
         if ended.too_large is not None:

@@ -31,6 +31,9 @@ class TokenDelta(NamedTuple):
 class CompletionOutput:
     """One of a request's `n` replies. `token_ids` includes a stop id at its end, `text` does not.
 
+    `finish_reason` is "error" for a reply whose next token alone did not fit into the device's
+    memory; it holds what came before. Its text may lack the end of that.
+
     `logprobs` has one entry per token, or is None if the request did not want them. A resumed
     reply goes on in all three where the tokens end that the request came with; the number of
     those is `num_told_tokens`.

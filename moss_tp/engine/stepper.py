@@ -8,9 +8,10 @@ one that takes two, the next step is queued behind the running one, unless draft
 Knows sequences, no requests and no text.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -23,27 +24,31 @@ from moss_tp.engine.scheduling.scheduler import Scheduler
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import EngineDeadError, StepMemoryError
-from moss_tp.sampling.row import SampledToken
+from moss_tp.sampling.row import SampledToken, SamplingRow
 
+CLOSE_TIMEOUT_S = 5.0
 NUM_ASKED = 8  # sequences whose drafters say what drafts promise, while nothing is drafted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class InFlight:
-    """A submitted step; `sample` waits for its tokens."""
+    """A step on its way. `sample` waits for its tokens; None until the step is submitted."""
 
     chunks: list[Chunk]
-    sample: Callable[[], list[SampledToken]]
+    batch: Batch
+    rows: list[SamplingRow]
     started: float
+    sample: Callable[[], list[SampledToken]] | None = None
 
 
 @dataclass(frozen=True)
-class EndedStep:
-    """`advanced` are the sequences that got tokens. A step that did not fit has none, and
-    `too_large` is the sequence whose next step alone does not."""
+class StepEnd:
+    """`advanced` are the sequences that got tokens. A step that did not fit has none: of it nothing
+    counts. `too_large` is the sequence whose next step alone does not fit."""
 
     chunks: list[Chunk]
     advanced: list[Sequence] = field(default_factory=list)
+    did_fit: bool = True
     too_large: Sequence | None = None
 
 
@@ -62,8 +67,8 @@ class Stepper:
         self._block_size = config.block_size
         self._clock = clock
         self._max_in_flight = executor.max_in_flight
-        # With several ranks never in the caller's thread: Ctrl-C there would interrupt rank 0 in a
-        # step that the workers have started.
+        # With several ranks never in the main thread: Ctrl-C there would interrupt rank 0 in a step
+        # that the workers have started.
         self._has_ranks = config.tp_size > 1
         self._pace = Pace(config.traits.row_cost)
         self._in_flight: deque[InFlight] = deque()
@@ -71,6 +76,8 @@ class Stepper:
         self._thread = ThreadPoolExecutor(1, "moss-step")
         self._is_closed = False
         self._num_asked = 0
+        self._launching: Future[None] | None = None
+        self._refused: Sequence | None = None  # whose single token did not fit, just now
 
     @property
     def is_busy(self) -> bool:
@@ -89,23 +96,26 @@ class Stepper:
             self._submit(chunks, is_beside)
         return bool(self._in_flight)
 
-    def finish(self) -> EndedStep | None:
+    def finish(self) -> StepEnd | None:
         """Waits for the first of the steps that are on their way (or runs it now).
 
         Raises EngineDeadError when a rank is lost; nothing can be started after that.
         """
         if not self._in_flight:
             return None
+        for step in self._in_flight:  # a Ctrl-C may have come in between
+            self._ensure_submitted(step)
         step = self._in_flight[0]
         try:
-            tokens = step.sample()
+            tokens = self._tokens_of(step)
         except StepMemoryError:
             return self._roll_back()
         self._in_flight.popleft()
+        self._refused = None
         advanced = self._scheduler.update(step.chunks, tokens)
         if self._max_in_flight > 1:
             self._note_end(step)
-        return EndedStep(step.chunks, advanced)
+        return StepEnd(step.chunks, advanced)
 
     def forget_time(self) -> None:
         """Nothing was to be done for a while."""
@@ -114,7 +124,9 @@ class Stepper:
     def close(self) -> None:
         """Ends every rank. Steps on their way are given up if the executor's device is stuck."""
         self._is_closed = True
-        self._thread.shutdown()
+        if self._launching is not None:  # interrupted; on a stuck device, a launch may not end
+            wait([self._launching], CLOSE_TIMEOUT_S)
+        self._thread.shutdown(wait=self._max_in_flight == 1)
         self._executor.close()
 
     def _schedule(self) -> list[Chunk]:
@@ -134,29 +146,63 @@ class Stepper:
     def _submit(self, chunks: list[Chunk], is_beside: bool) -> None:
         batch = Batch.of(chunks, self._block_size)
         rows = [row for chunk in chunks for row in chunk.sampling_rows()]
-        if self._is_closed:
-            raise EngineDeadError("the engine is closed")
-        sample = self._executor.submit(batch, rows).result
+        # First in the queue, then submitted: a Ctrl-C may come in between, and loses no step.
+        step = InFlight(chunks, batch, rows, self._clock())
+        self._in_flight.append(step)
+        try:
+            self._ensure_submitted(step, is_beside)
+        except Exception:
+            self._in_flight.remove(step)
+            raise
+        step.started = self._clock()
         if self._max_in_flight > 1:
             self._note_start()
-        elif is_beside or self._has_ranks:
-            sample = self._thread.submit(sample).result
-        self._in_flight.append(InFlight(chunks, sample, self._clock()))
 
-    def _roll_back(self) -> EndedStep:
+    def _ensure_submitted(self, step: InFlight, is_beside: bool = False) -> None:
+        """Python interrupts the main thread only. A step that it launches on a device is launched
+        in another one, which goes on after a Ctrl-C; this waits for it, once more if called again.
+        """
+        if step.sample is not None:
+            return
+        if self._is_closed:
+            raise EngineDeadError("the engine is closed")
+        is_main = threading.current_thread() is threading.main_thread()
+        if self._max_in_flight > 1 and is_main:
+            self._launching = self._thread.submit(self._begin, step, False)
+            self._launching.result()
+        else:
+            self._begin(step, is_beside)
+
+    def _begin(self, step: InFlight, is_beside: bool) -> None:
+        if step.sample is not None:
+            return
+        sample = self._executor.submit(step.batch, step.rows).result
+        if self._max_in_flight == 1 and (is_beside or self._has_ranks):
+            sample = self._thread.submit(sample).result
+        step.sample = sample
+
+    @staticmethod
+    def _tokens_of(step: InFlight) -> list[SampledToken]:
+        assert step.sample is not None, "the step is not submitted"
+        return step.sample()
+
+    def _roll_back(self) -> StepEnd:
         """After the first step in flight did not fit."""
         chunks = self._in_flight[0].chunks
         while len(self._in_flight) > 1:  # behind it: their tokens mean nothing
             with suppress(StepMemoryError):
-                self._in_flight[1].sample()
+                self._tokens_of(self._in_flight[1])
             del self._in_flight[1]
         self._in_flight.clear()
         self._ended_at = None
-        return EndedStep(chunks, too_large=self._scheduler.roll_back(chunks))
+        refused, self._refused = self._refused, self._scheduler.roll_back(chunks)
+        # Memory may be short for a moment: a single token is tried twice.
+        is_too_large = refused is not None and refused is self._refused
+        return StepEnd(chunks, did_fit=False, too_large=refused if is_too_large else None)
 
     def _note_start(self) -> None:
-        """The device waited, if nothing was in flight."""
-        if not self._in_flight and self._ended_at is not None:
+        """After a submission: the device waited, if nothing else was in flight."""
+        if len(self._in_flight) == 1 and self._ended_at is not None:
             self._pace.note_gap(self._clock() - self._ended_at)
 
     def _note_end(self, step: InFlight) -> None:

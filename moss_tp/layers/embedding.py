@@ -48,7 +48,7 @@ class VocabParallelEmbedding(nn.Module):
 
 
 class ParallelLMHead(nn.Module):
-    """`x (R, hidden) -> fp32 logits (R, vocab_size)` on rank 0, None elsewhere.
+    """`x (R, hidden) -> logits (R, vocab_size)` on rank 0, None elsewhere.
 
     One gather, none when R is 0. Call `pack` before the first use.
     """
@@ -73,12 +73,8 @@ class ParallelLMHead(nn.Module):
         release(self)
 
     def forward(self, x: Tensor) -> Tensor | None:
-        logits = self.gathered(x)
-        return None if logits is None else logits.float()
-
-    def gathered(self, x: Tensor) -> Tensor | None:
-        """The logits in the dtype that the product has; else as `forward`. Their rows may be
-        further apart than `vocab_size`. Nothing here depends on values or waits for the device."""
+        """The logits in the dtype that the product has. Their rows may be further apart than
+        `vocab_size`. Nothing here depends on values or waits for the device."""
         if x.shape[0] == 0:
             return x.new_empty(0, self._vocab_size) if self._is_root else None
         if self._linear is None:

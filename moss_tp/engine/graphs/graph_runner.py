@@ -23,7 +23,7 @@ from moss_tp.engine.graphs.limits import step_limits
 from moss_tp.engine.graphs.memory import largest_steps
 from moss_tp.engine.graphs.sampler import StepSampler
 from moss_tp.engine.graphs.step_input import StepInput
-from moss_tp.engine.graphs.step_slot import MEMORY_ERRORS, GraphStep, StepSlot, first_line
+from moss_tp.engine.graphs.step_slot import GraphStep, StepSlot, first_line, is_out_of_memory
 from moss_tp.engine.graphs.step_views import StepShape, StepViews, step_views
 from moss_tp.engine.graphs.wait import wait_for
 from moss_tp.engine.scheduling.batch import Batch
@@ -110,8 +110,7 @@ class GraphRunner:
         slot = self._slots[self._num_launched % len(self._slots)]
         bucket = bucket_of(batch, self._buckets)
         shape = slot.step_input.fill(batch, bucket)
-        self._sampler.encode(rows, slot.sampling, shape.logit_rows)
-        self._queue(slot, bucket, shape)
+        self._queue(slot, bucket, shape, rows)
         step = GraphStep(
             event=self._gpu.compute.record(),
             slot=slot,
@@ -124,16 +123,23 @@ class GraphRunner:
         self._num_in_flight += 1
         return step
 
-    def _queue(self, slot: StepSlot, bucket: int | None, shape: StepShape) -> None:
+    def _queue(
+        self, slot: StepSlot, bucket: int | None, shape: StepShape, rows: Sequence[SamplingRow]
+    ) -> None:
         """Raises StepMemoryError, on a single rank. Other ranks would wait for one that fails."""
         try:
+            self._sampler.encode(rows, slot.sampling, shape.logit_rows)
             self._queue_all(slot, bucket, shape)
             return
-        except MEMORY_ERRORS as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             message = first_line(error)  # the error's frames hold the step's tensors
         if self.group.size > 1:
             raise RuntimeError(message)
         self._wait()  # what was queued before the failure still reads the slot
+        if self.group.device.type == "cuda":
+            torch.cuda.empty_cache()  # kernels and cuBLAS take memory beside torch's allocator
         raise StepMemoryError(message)
 
     def _queue_all(self, slot: StepSlot, bucket: int | None, shape: StepShape) -> None:

@@ -14,7 +14,10 @@ from moss_tp.engine.graphs.step_input import StepInput
 from moss_tp.errors import StepMemoryError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 
-MEMORY_ERRORS = (torch.OutOfMemoryError, StepMemoryError)
+# What an event reports: later than its launch, a step fails in torch's allocator only.
+_MEMORY_ERRORS = (torch.OutOfMemoryError, StepMemoryError)
+# In what the CUDA runtime, Triton (as it loads a kernel) and cuBLAS raise at a launch.
+_MEMORY_TEXTS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 Decode = Callable[[Tensor, Sequence[SamplingRow]], list[SampledToken]]
 
@@ -52,7 +55,7 @@ class GraphStep:
         if not self._has_ended:
             try:
                 has_ended = self.event.is_done()
-            except MEMORY_ERRORS as error:
+            except _MEMORY_ERRORS as error:
                 # Not chained: the error's frames would keep the step's tensors.
                 self._memory_error, has_ended = first_line(error), True
             if has_ended:
@@ -60,19 +63,33 @@ class GraphStep:
                 self.note_end(self)
         return self._has_ended
 
+    def peek(self) -> bool:
+        """See `PendingStep`."""
+        return self._has_ended or self.event.is_done()
+
     def tokens(self) -> list[SampledToken]:
         if not self._has_ended:
             raise RuntimeError("the step has not ended")
         if self._tokens is None:
             failed = self._memory_error is not None
-            self._tokens = [] if failed else self._decode()
+            tokens = [] if failed else self._decode()
+            # In this order: a Ctrl-C between the two would leave the slot taken for good.
             self.note_read()
+            self._tokens = tokens
         if self._memory_error is not None:
             raise StepMemoryError(self._memory_error)
         return self._tokens
 
     def _decode(self) -> list[SampledToken]:
         return self.decode(self.slot.outputs, self.rows) if self.rows else []
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a launch found too little memory on the device. A failed allocation leaves the device
+    as it was, so that a smaller step may follow."""
+    if isinstance(error, _MEMORY_ERRORS):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY_TEXTS)
 
 
 def first_line(error: Exception) -> str:

@@ -51,7 +51,10 @@ class Driver:
     ) -> None:
         runner.allocate(num_blocks)
         self.num_blocks = num_blocks
-        self._runner = runner
+        self.max_in_flight = runner.max_in_flight  # see `Executor.max_in_flight`
+        self._runner: Runner | None = runner  # until the driver is closed
+        self._forward_s = 0.0  # when it was closed
+        self._group = runner.group
         self._has_workers = runner.group.size > 1
         self._interval = min(MAX_INTERVAL_S, step_timeout_s / HEARTBEATS_PER_TIMEOUT)
         self._watch = StepWatch(StepTimes(step_timeout_s, min_step_limit_s), time.monotonic)
@@ -59,8 +62,9 @@ class Driver:
         self._collectives = threading.Lock()
         self._in_flight: list[LaunchedStep] = []
         self._last_message = time.monotonic()
-        self._state = threading.Lock()  # guards the three below
+        self._state = threading.Lock()  # guards the four below
         self._death: str | None = None
+        self._is_closing = False
         self._is_closed = False
         self._watchers: list[Callable[[str], None]] = []
         self._stop_threads = threading.Event()
@@ -73,7 +77,7 @@ class Driver:
 
     @property
     def is_alive(self) -> bool:
-        """False once a rank was lost. Closing does not change it."""
+        """False once the group is lost, also by a step that is stuck when the group is closed."""
         return self._death is None
 
     @property
@@ -83,12 +87,8 @@ class Driver:
     @property
     def forward_s(self) -> float:
         """See `Executor.forward_s`."""
-        return self._runner.forward_s
-
-    @property
-    def max_in_flight(self) -> int:
-        """See `Executor.max_in_flight`."""
-        return self._runner.max_in_flight
+        runner = self._runner
+        return self._forward_s if runner is None else runner.forward_s
 
     def submit(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
         """See `Executor.submit`."""
@@ -120,10 +120,12 @@ class Driver:
                 logger.exception("a watcher of the ranks failed")
 
     def close(self) -> None:
-        """Stops the workers, if they still listen, and leaves the group. Idempotent."""
+        """Stops the workers, if they still listen, leaves the group and lets go of the model.
+        Idempotent; while another thread closes the group, it returns at once."""
         with self._state:
-            if self._is_closed:
+            if self._is_closing:
                 return
+            self._is_closing = True
         self._settle()
         with self._state:
             self._is_closed = True
@@ -133,7 +135,17 @@ class Driver:
         hangs = any(thread.is_alive() for thread in self._threads)  # in a heartbeat
         if self._death is None and self._has_workers and not hangs:
             self._stop_workers()
-        self._runner.group.close()
+        self._group.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of all that holds the runner, or is held in a cycle: the model's memory is free as soon
+        as its last user drops it, and not when garbage is collected."""
+        self._forward_s, self._runner = self.forward_s, None
+        self._in_flight.clear()
+        self._watch.clear()
+        with self._state:
+            self._watchers.clear()
 
     def _stop_workers(self) -> None:
         """Says STOP, unless a thread is stuck in launching a step."""
@@ -149,7 +161,7 @@ class Driver:
         with self._guarded(), self._collectives, self._watch.step(StepSize.of(batch)):
             if self._has_workers:
                 self._send(batch.ints)
-            return self._runner.launch(batch, rows).tokens()
+            return self._open_runner.launch(batch, rows).tokens()
 
     def _launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> Step:
         self._check_alive()
@@ -158,10 +170,12 @@ class Driver:
             try:
                 if self._has_workers:
                     self._send(batch.ints)
-                pending = self._runner.launch(batch, rows)
-            except StepMemoryError as error:
+                pending = self._open_runner.launch(batch, rows)
+            except BaseException as error:
                 self._watch.drop(watched)
-                return FailedStep(error)
+                if isinstance(error, StepMemoryError):
+                    return FailedStep(error)
+                raise
             step = LaunchedStep(pending, watched, self._wait)
             self._in_flight.append(step)
             return step
@@ -173,13 +187,23 @@ class Driver:
             tokens = step.pending.tokens()
         except StepMemoryError:
             self._watch.drop(step.watched)
-            self._in_flight.remove(step)
+            self._forget(step)
             raise
         except Exception as error:
             raise self._failed(error) from error
         self._watch.end(step.watched)
-        self._in_flight.remove(step)
+        self._forget(step)
         return tokens
+
+    def _forget(self, step: LaunchedStep) -> None:
+        if step in self._in_flight:  # not after a Ctrl-C, if it came late
+            self._in_flight.remove(step)
+
+    @property
+    def _open_runner(self) -> Runner:
+        if self._runner is None:
+            raise EngineDeadError("the engine is closed")
+        return self._runner
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -202,7 +226,7 @@ class Driver:
         if self._death is None:  # otherwise the failing step is only a consequence
             logger.error("a step failed", exc_info=error)
         self.fail(f"a step failed: {error}")
-        return EngineDeadError(self._death)
+        return EngineDeadError(self._death or "the engine is closed")
 
     def _settle(self) -> None:
         """Waits for the steps in flight, but not for a device that is stuck: that fails the group,
@@ -227,7 +251,7 @@ class Driver:
             raise EngineDeadError("the engine is closed")
 
     def _send(self, message: Ints) -> None:
-        self._runner.group.broadcast_ints(message)
+        self._group.broadcast_ints(message)
         self._last_message = time.monotonic()
 
     def _tick(self) -> None:
@@ -252,4 +276,4 @@ class Driver:
     def _heartbeat(self) -> None:
         with self._watch.step(NO_STEP):
             self._send(HEARTBEAT)
-            self._runner.group.barrier()
+            self._group.barrier()

@@ -13,10 +13,14 @@ from moss_tp.sampling.row import SampledToken, SamplingRow
 
 
 class PendingStep(Protocol):
-    """A step that has been launched."""
+    """A step that has been launched. One thread reads it; any other may `peek`."""
 
     def is_done(self) -> bool:
         """Never blocks. Raises RuntimeError where the device has failed."""
+        ...
+
+    def peek(self) -> bool:
+        """As `is_done`, and notes nothing."""
         ...
 
     def tokens(self) -> list[SampledToken]:
@@ -33,6 +37,9 @@ class EndedStep:
     sampled: list[SampledToken]
 
     def is_done(self) -> bool:
+        return True
+
+    def peek(self) -> bool:
         return True
 
     def tokens(self) -> list[SampledToken]:
@@ -67,7 +74,8 @@ class Runner(Protocol):
         ...
 
     def allocate(self, num_blocks: int) -> None:
-        """Allocates the KV cache, once. Every rank must allocate the same number of blocks."""
+        """Allocates the KV cache, in place of an earlier one. Every rank must allocate the same
+        number of blocks."""
         ...
 
     def launch(self, batch: Batch, rows: Sequence[SamplingRow]) -> PendingStep:

@@ -44,7 +44,7 @@ class LaunchedStep:
         self.pending = pending
         self.watched = watched
         self._wait = wait
-        watched.is_done = pending.is_done
+        watched.is_done = pending.peek  # from another thread
 
     def result(self) -> list[SampledToken]:
         return self._wait(self)

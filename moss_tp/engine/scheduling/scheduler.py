@@ -32,11 +32,11 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Ids
 from itertools import zip_longest
 
+from moss_tp.engine.scheduling.adaptive_limits import AdaptiveLimits
 from moss_tp.engine.scheduling.block_manager import BlockManager
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.drafting import Drafting, Outlook
 from moss_tp.engine.scheduling.sequence import FinishReason, Sequence
-from moss_tp.engine.scheduling.step_limits import StepLimits
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue, rank_of
 from moss_tp.engine_config import EngineConfig
 from moss_tp.sampling.row import SampledToken
@@ -57,7 +57,7 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_drafted = 0
         self.num_accepted = 0
-        self._limits = StepLimits(config.max_num_batched_tokens, config.max_num_seqs)
+        self._limits = AdaptiveLimits(config.max_num_batched_tokens, config.max_num_seqs)
         self._advanced_step: Ids[Chunk] = ()  # see `_advance`
         self._max_mixed_prefill_tokens = config.mixed_prefill_limit
         self._max_model_len = config.context_length

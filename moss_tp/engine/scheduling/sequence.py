@@ -15,7 +15,7 @@ from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling.token_history import TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
-FinishReason = Literal["stop", "length", "abort"]
+FinishReason = Literal["stop", "length", "abort", "error"]
 Rank = tuple[bool, float, int]
 
 

@@ -42,9 +42,9 @@ class Destructor:
         self.may_end.wait()
 
 
-def seconds_of(backends: list[object]) -> float:
+def seconds_of(backends: list[object], limit: float = 0.2) -> float:
     start = time.monotonic()
-    end(backends, seconds=0.2)
+    end(backends, seconds=limit)
     return time.monotonic() - start
 
 
@@ -53,7 +53,7 @@ def test_backends_that_end_are_not_waited_for() -> None:
     is_gone = weakref.ref(backend)
     held: list[object] = [backend, Backend(breaks=True)]
     del backend
-    assert seconds_of(held) < 0.15
+    assert seconds_of(held, limit=5) < 1
     assert held == []
     assert is_gone() is None
 

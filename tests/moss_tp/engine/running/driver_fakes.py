@@ -93,6 +93,9 @@ class PendingFake:
             raise RuntimeError("an illegal memory access")
         return self._is_done
 
+    def peek(self) -> bool:
+        return self.is_done()
+
     def tokens(self) -> list[SampledToken]:
         if self.error is not None:
             raise self.error

@@ -174,16 +174,24 @@ def test_heartbeats_are_sent_only_while_nothing_is_in_flight() -> None:
 def test_a_step_is_measured_from_the_end_of_the_step_before_it(device: Device) -> None:
     """Else the limits would be of two steps."""
     known: list[float] = []
-    device.driver._watch._times.record = lambda size, seconds: known.append(seconds)  # type: ignore[method-assign]
-    first, second = device.submit(), device.submit()
-    time.sleep(0.2)
-    device.pending[0].end()
-    first.result()
-    time.sleep(0.1)
-    device.pending[1].end()
-    second.result()
-    assert known[0] >= 0.2
-    assert 0.1 <= known[1] < 0.2
+    now = device.driver._watch._clock()
+
+    def count_s() -> float:
+        return now
+
+    device.driver._stop_threads.set()  # the watch's ticks are this test's
+    for thread in device.driver._threads:
+        thread.join()
+    watch = device.driver._watch
+    watch._clock = count_s
+    watch.tick()
+    watch._times.record = lambda size, seconds: known.append(seconds)  # type: ignore[method-assign]
+    steps = device.submit(), device.submit()
+    for step, pending, seconds in zip(steps, device.pending, (0.2, 0.1), strict=True):
+        now += seconds
+        pending.end()
+        step.result()
+    assert known == pytest.approx([0.2, 0.1])
 
 
 def test_a_step_that_ended_unread_is_not_stuck() -> None:
@@ -191,7 +199,8 @@ def test_a_step_that_ended_unread_is_not_stuck() -> None:
     first, second = device.submit(), device.submit()
     device.pending[0].end()
     device.pending[1].end()
-    time.sleep(1)
+    watched = device.driver._watch._steps
+    assert wait_until(lambda: all(step.was_done for step in watched), 10), "both were asked"
     assert first.result() == second.result() == [SampledToken(6)]
     assert device.reasons == []
     device.driver.close()

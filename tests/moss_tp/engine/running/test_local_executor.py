@@ -144,7 +144,7 @@ def test_a_step_costs_one_control_message(tiny_model: str) -> None:
     engine = build_engine(config)
     assert isinstance(engine.executor, LocalExecutor)
     engine.executor._driver._stop_threads.set()  # no heartbeat in between
-    counts = engine.executor._driver._runner.group.counts
+    counts = engine.executor._driver._group.counts
     engine.add_request(EngineRequest("a", [1, 2, 3], LONG))
     engine.step()
     counts.clear()

@@ -55,6 +55,9 @@ class SlowStep:
         self._looks -= 1
         return self._looks <= 0
 
+    def peek(self) -> bool:
+        return self._looks <= 0
+
     def tokens(self) -> list[SampledToken]:
         assert self._looks <= 0, "read before it has ended"
         self.was_read = True

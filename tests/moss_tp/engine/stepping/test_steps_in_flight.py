@@ -25,6 +25,7 @@ from tests.moss_tp.engine.scheduling.paged_fake import (
     fake_config,
     next_token,
 )
+from tests.support.waiting import wait_until
 
 ENDLESS = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
 
@@ -130,13 +131,16 @@ async def test_a_stuck_device_fails_the_requests_and_close_returns() -> None:
             await anext(engine.generate(EngineRequest("a", [1], ENDLESS)))
     assert len(runner.pending) == 2
     assert not engine.is_alive
+    assert await asyncio.to_thread(wait_until, lambda: len(reasons) == 1, 10)
     assert await asyncio.to_thread(ends_within, 5, engine.close)
     assert len(reasons) == 1
 
 
-async def test_close_returns_while_a_device_is_stuck() -> None:
+async def test_close_returns_while_a_device_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps' limit is far away: closing has its own."""
-    engine, runner, _ = a_driven_engine(step_timeout_s=1.0)
+    monkeypatch.setattr(async_engine, "CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("moss_tp.engine.running.driver.CLOSE_TIMEOUT_S", 0.2)
+    engine, runner, _ = a_driven_engine(step_timeout_s=600.0)
     reading = asyncio.create_task(anext(engine.generate(EngineRequest("a", [1], ENDLESS))))
     async with asyncio.timeout(10):
         while len(runner.pending) < 2:

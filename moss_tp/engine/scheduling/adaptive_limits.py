@@ -7,7 +7,7 @@ was taken away comes back bit by bit while steps fit.
 GOOD_STEPS = 16  # after so many that fit, a step may be twice as large again
 
 
-class StepLimits:
+class AdaptiveLimits:
     """`tokens` and `seqs` of a step at most. While they are reduced nothing is drafted."""
 
     def __init__(self, max_tokens: int, max_seqs: int) -> None:
