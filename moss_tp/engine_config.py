@@ -83,18 +83,19 @@ class EngineConfig:
         for field, is_valid in checks.items():
             if not is_valid:
                 raise ConfigError(f"{field} cannot be {getattr(self, field)!r}")
-        if self.device == "cuda" and (self.block_size < 8 or self.block_size.bit_count() > 1):
-            raise ConfigError(
-                f"block_size cannot be {self.block_size} on cuda: its kernels need a power of two "
-                "from 8"
-            )
         if self.cpu_offload_gb and self.device != "cuda":
             raise ConfigError(
                 f"cpu_offload_gb is for device cuda: on {self.device} weights stay put"
             )
 
     def resolve(self, model: ModelLimits) -> "EngineConfig":
-        """This config with `max_model_len` filled in; ConfigError when the model is shorter."""
+        """This config with `max_model_len` filled in; ConfigError when the model is shorter, or
+        the device's kernels cannot read blocks of `block_size`."""
+        if self.device == "cuda" and (self.block_size < 8 or self.block_size.bit_count() > 1):
+            raise ConfigError(
+                f"block_size cannot be {self.block_size} on cuda: its kernels need a power of two "
+                "from 8"
+            )
         limit = model.max_position_embeddings
         if self.max_model_len is None:
             return replace(self, max_model_len=limit)

@@ -29,8 +29,6 @@ class Positions:
         {"kv_cache_bytes": 0},
         {"kv_cache_dtype": "bfloat16"},
         {"block_size": 0},
-        {"block_size": 12, "device": "cuda"},
-        {"block_size": 4, "device": "cuda"},
         {"max_num_seqs": 0},
         {"max_num_batched_tokens": 63},
         {"max_mixed_prefill_tokens": 0},
@@ -55,6 +53,9 @@ def test_resolve_takes_the_models_positions() -> None:
     assert EngineConfig(model="m", max_model_len=100).resolve(Positions()).context_length == 100
     with pytest.raises(ConfigError, match="beyond the model's 2048"):
         EngineConfig(model="m", max_model_len=2049).resolve(Positions())
+    for size in (4, 12):
+        with pytest.raises(ConfigError, match=f"block_size cannot be {size} on cuda"):
+            EngineConfig(model="m", device="cuda", block_size=size).resolve(Positions())
     with pytest.raises(ConfigError, match="resolve"):
         _ = EngineConfig(model="m").context_length
 

@@ -13,6 +13,7 @@ from moss_tp.gpu_check.tools.fit import fitting, free_bytes, layer_bytes, scale_
 from moss_tp.gpu_check.tools.shapes import MOSS, TINY
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.gpu import GIB
+from moss_tp.kernels.cuda.attention.cache import PagedFormat
 from moss_tp.layers.kv_cache import KVCache
 
 MAX_GIB = 35.0
@@ -23,7 +24,7 @@ def run(check: Check) -> None:
     dtype = torch.float16 if check.is_full else torch.float32
     before = _used_before() if check.device.type == "cuda" else 0
     shape = fitting(MOSS, MOSS.positions, free_bytes(check.device)) if check.is_full else TINY
-    blocks = shape.positions // BLOCK_SIZE
+    blocks = shape.positions // BLOCK_SIZE + PagedFormat.spare_blocks
     kv_bytes = blocks * KVCache.bytes_per_block(shape.config, 1, BLOCK_SIZE, dtype)
     settings: dict[str, Any] = {
         "load_format": "dummy",
