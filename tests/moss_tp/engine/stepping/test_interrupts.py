@@ -21,6 +21,14 @@ from tests.moss_tp.engine.scheduling.paged_fake import FAKE_IDS, FakeTokenizer, 
 PARAMS = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Also where the run is in a shell's background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def press_ctrl_c() -> None:
     """The main thread is interrupted, whichever calls this; another one goes on."""
     signal.raise_signal(signal.SIGINT)
