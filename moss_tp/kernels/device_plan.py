@@ -6,6 +6,7 @@ has no rows.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -49,3 +50,14 @@ class DevicePlan:
     def max_context(self) -> int:
         """Tokens that a block table can hold."""
         return self.block_tables.shape[1] * self.block_size
+
+    @cached_property
+    def limits(self) -> StepLimits:
+        """Those of which this step is the largest. It knows of no logits."""
+        return StepLimits(
+            max_rows=self.num_rows,
+            max_seqs=len(self.block_tables),
+            max_logit_rows=0,
+            max_short_tiles=len(self.short_tiles),
+            max_context=self.max_context,
+        )

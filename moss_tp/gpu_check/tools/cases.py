@@ -15,7 +15,7 @@ from moss_tp.kernels.cuda.linear.gemm import multiply, multiply_pieces
 from moss_tp.kernels.cuda.linear.norm import add_pieces, layer_norm
 from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
 from moss_tp.kernels.cuda.runtime.read import read_sums
-from moss_tp.kernels.device_plan import DevicePlan, StepLimits
+from moss_tp.kernels.device_plan import DevicePlan
 from moss_tp.kernels.kv_cache import BlockShape
 from moss_tp.kernels.rotary import Rotary
 
@@ -150,14 +150,7 @@ def _cache(t: Tensors) -> PagedCache:
 def partials(plan: DevicePlan, qkv: Tensor) -> Tensor:
     """Memory for `attend`, poisoned."""
     _, _, heads, head_dim = qkv.shape
-    limits = StepLimits(
-        max_rows=plan.num_rows,
-        max_seqs=len(plan.block_tables),
-        max_logit_rows=0,
-        max_short_tiles=len(plan.short_tiles),
-        max_context=plan.max_context,
-    )
-    size = partials_bytes(limits, heads, head_dim) // 4
+    size = partials_bytes(plan.limits, heads, head_dim) // 4
     return torch.full((size,), float("nan"), device=qkv.device)
 
 

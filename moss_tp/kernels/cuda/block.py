@@ -28,7 +28,7 @@ from moss_tp.kernels.cuda.linear.gemm import multiply, multiply_pieces
 from moss_tp.kernels.cuda.linear.norm import Norm, add_pieces, layer_norm
 from moss_tp.kernels.cuda.linear.tiles import piece_size
 from moss_tp.kernels.cuda.workspace import BlockShape, Workspace
-from moss_tp.kernels.device_plan import DevicePlan, StepLimits
+from moss_tp.kernels.device_plan import DevicePlan
 from moss_tp.kernels.rotary import Rotary
 
 
@@ -133,14 +133,7 @@ class CudaBlock:
         return out
 
     def _partials(self, like: Tensor, plan: DevicePlan) -> Tensor:
-        limits = StepLimits(
-            max_rows=plan.num_rows,
-            max_seqs=len(plan.block_tables),
-            max_logit_rows=0,
-            max_short_tiles=len(plan.short_tiles),
-            max_context=plan.max_context,
-        )
-        size = partials_bytes(limits, self.shape.heads, self.shape.head_dim)
+        size = partials_bytes(plan.limits, self.shape.heads, self.shape.head_dim)
         return self.workspace.take("partials", (size // 4,), like, torch.float32)
 
 

@@ -58,7 +58,9 @@ def sample(
     if uses_triton(logits):
         _process(logits, inputs, state, scratch)
         _select(logits, inputs, scratch, outputs)
-        _draw(logits, inputs, state, scratch, outputs)
+        _sum_masses(logits, inputs, scratch)
+        _draw_from_best(logits, inputs, scratch, outputs)
+        _draw_from_vocab(logits, inputs, state, scratch, outputs)
     else:
         sample_reference(logits, inputs, state, outputs)
 
@@ -139,15 +141,8 @@ def _select(
     )
 
 
-def _draw(
-    logits: Tensor,
-    inputs: SamplingInputs,
-    state: SamplerState,
-    scratch: SamplerScratch,
-    outputs: SamplerOutputs,
-) -> None:
+def _sum_masses(logits: Tensor, inputs: SamplingInputs, scratch: SamplerScratch) -> None:
     rows, vocab_size = logits.shape
-    chunks, scale = next_power_of_2(scratch.num_chunks), weight_scale(vocab_size)
     masses_kernel[(rows, scratch.num_chunks)](
         inputs.ints,
         inputs.doubles,
@@ -156,9 +151,15 @@ def _draw(
         scratch.chunk_masses,
         vocab_size,
         CHUNK=CHUNK,
-        SCALE=scale,
+        SCALE=weight_scale(vocab_size),
         **options(8, 1),
     )
+
+
+def _draw_from_best(
+    logits: Tensor, inputs: SamplingInputs, scratch: SamplerScratch, outputs: SamplerOutputs
+) -> None:
+    rows, vocab_size = logits.shape
     best_kernel[(rows, 2)](
         inputs.ints,
         inputs.doubles,
@@ -173,10 +174,20 @@ def _draw(
         vocab_size,
         scratch.num_chunks,
         scratch.max_rows,
-        CHUNKS=chunks,
-        SCALE=scale,
+        CHUNKS=next_power_of_2(scratch.num_chunks),
+        SCALE=weight_scale(vocab_size),
         **options(4, 1),
     )
+
+
+def _draw_from_vocab(
+    logits: Tensor,
+    inputs: SamplingInputs,
+    state: SamplerState,
+    scratch: SamplerScratch,
+    outputs: SamplerOutputs,
+) -> None:
+    rows, vocab_size = logits.shape
     vocab_kernel[(rows,)](
         inputs.ints,
         inputs.doubles,
@@ -193,9 +204,9 @@ def _draw(
         logits.stride(0),
         vocab_size,
         CHUNK=CHUNK,
-        CHUNKS=chunks,
+        CHUNKS=next_power_of_2(scratch.num_chunks),
         PART=PART,
-        SCALE=scale,
+        SCALE=weight_scale(vocab_size),
         **options(VOCAB_WARPS, 1),
     )
 

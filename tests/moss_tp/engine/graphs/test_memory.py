@@ -88,6 +88,16 @@ def moss_bytes(limits: StepLimits) -> int:
     return workspace.bytes(limits)
 
 
+def config_of(rows: int, seqs: int, drafts: int, context: int) -> EngineConfig:
+    return EngineConfig(
+        "m",
+        max_model_len=context,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=max(rows, seqs),
+        num_speculative_tokens=drafts,
+    )
+
+
 def test_64_sequences_of_8_drafted_rows_and_2048_tokens_are_within_the_limits() -> None:
     config = EngineConfig("m", device="cuda", max_model_len=2048)
     limits = step_limits(config)
@@ -106,13 +116,7 @@ def test_64_sequences_of_8_drafted_rows_and_2048_tokens_are_within_the_limits() 
 def test_a_smaller_step_needs_no_more(
     rows: int, seqs: int, drafts: int, context: int, share: float
 ) -> None:
-    config = EngineConfig(
-        "m",
-        max_model_len=context,
-        max_num_seqs=seqs,
-        max_num_batched_tokens=max(rows, seqs),
-        num_speculative_tokens=drafts,
-    )
+    config = config_of(rows, seqs, drafts, context)
     limits = step_limits(config)
 
     def part(count: int) -> int:
@@ -137,13 +141,7 @@ def test_a_smaller_step_needs_no_more(
 def test_profiling_runs_steps_of_the_largest_size(
     rows: int, seqs: int, drafts: int, context: int
 ) -> None:
-    config = EngineConfig(
-        "m",
-        max_model_len=context,
-        max_num_seqs=seqs,
-        max_num_batched_tokens=max(rows, seqs),
-        num_speculative_tokens=drafts,
-    )
+    config = config_of(rows, seqs, drafts, context)
     limits = step_limits(config)
     batches = largest_steps(config)
     possible = min(limits.max_rows, seqs * context)

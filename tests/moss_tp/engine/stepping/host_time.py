@@ -40,14 +40,20 @@ def host_time(num_seqs: int, params: SamplingParams, num_drafts: int = 0) -> flo
         len(engine.scheduler.running) < num_seqs
     ):
         engine.step()
+    seconds = step_time(engine, NUM_STEPS)
+    engine.close()
+    return seconds
+
+
+def step_time(engine: LLMEngine, num_steps: int) -> float:
+    """Seconds of this thread a step: the median of the next `num_steps`."""
     times = []
-    for _ in range(NUM_STEPS):
+    for _ in range(num_steps):
         start = time.thread_time()
         engine.start_step()
         engine.take_deltas()
         engine.finish_step()
         times.append(time.thread_time() - start)
-    engine.close()
     return median(times)
 
 

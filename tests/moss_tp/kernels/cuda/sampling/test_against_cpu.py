@@ -1,7 +1,6 @@
 """The device's sampler against the CPU's, to the id, over all settings."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,15 +16,6 @@ from tests.moss_tp.kernels.cuda.sampling.random_rows import (
 )
 
 VOCABS = (5, 50, 64, 65, 255, 256, 257, 500, 701)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads only slow many small operations down when other processes run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def ids(tokens: list[SampledToken]) -> list[tuple[int, ...]]:

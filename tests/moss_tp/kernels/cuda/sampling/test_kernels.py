@@ -1,7 +1,6 @@
 """The sampler's kernels under Triton's interpreter, against the torch reference."""
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,15 +27,6 @@ from tests.moss_tp.kernels.cuda.sampling.random_rows import (
     random_case,
     sample_on_device,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads only slow many small operations down when other processes run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def assert_equal(tokens: list[SampledToken], expected: list[SampledToken]) -> None:
