@@ -6,19 +6,26 @@ Choices are independent and their events may interleave; each ends with exactly 
 are plain data, independent of HTTP, sessions and the engine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from moss_tp.engine.outputs import TokenDelta
 from moss_tp.sampling.row import SampledToken
 from serve_app.prompt.exchange import Exchange, TurnEnd
 
 
 @dataclass(frozen=True)
 class Thoughts:
-    """A piece of a choice's Inner Thoughts."""
+    """A piece of a choice's Inner Thoughts.
+
+    `token_ids` are all that the first pass generated, and `num_cached_tokens` is how much of its
+    prompt was cached: whoever has them need not run that pass again.
+    """
 
     choice: int
     text: str
+    token_ids: tuple[int, ...] = field(default=(), compare=False)
+    num_cached_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,15 @@ class Delta:
     """New tokens of a reply, and the text that became final with them.
 
     Either may be empty: `text` is held back while it could be part of a citation or a stop
-    string. `logprobs` has an entry per token if the request asks for them.
+    string. `logprobs` has an entry per token if the request asks for them. `source` is the
+    engine's delta that it was made of, if there is one.
     """
 
     choice: int
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[SampledToken, ...]
+    source: TokenDelta | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

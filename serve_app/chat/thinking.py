@@ -61,14 +61,24 @@ class ThinkingStage:
         Raises DeadlineExceededError, EngineDeadError, and ContextLengthError if no room is left
         for a reply.
         """
-        generated_ids, num_cached_tokens = await self._think(choice)
+        resume = choice.request.resume
+        generated_ids, num_cached_tokens = (
+            await self._think(choice)
+            if resume.thought_ids is None
+            else ([*resume.thought_ids], resume.num_cached_thoughts)
+        )
         thinking = self._prompts.read_thinking(generated_ids)
-        yield Thoughts(choice.index, thinking.thoughts)
+        if resume.thought_ids is None:
+            yield Thoughts(choice.index, thinking.thoughts, tuple(generated_ids), num_cached_tokens)
         commands = parse_commands(thinking.commands, choice.request.enabled)
         calls = PluginCalls(self._plugins, self._timeout_s, choice, commands)
+        num_told = resume.num_call_events
         async with aclosing(calls.run()) as events:
             async for event in events:
-                yield event
+                if num_told > 0:
+                    num_told -= 1
+                else:
+                    yield event
         counts = len(generated_ids), num_cached_tokens
         yield self._fitting_prompt(choice, thinking, calls.outcomes, *counts)
 
