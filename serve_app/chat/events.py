@@ -93,7 +93,8 @@ class Done:
     """The end of a choice. `exchange` is all of its text, ready to be stored.
 
     A reply that its deadline cut off ends with "length", like one that ran out of tokens.
-    `dropped_turns` counts the oldest exchanges of the history that did not fit.
+    `dropped_turns` counts the oldest exchanges of the history that did not fit. `prompt_digest` is
+    that of the first pass's prompt.
     """
 
     choice: int
@@ -101,6 +102,7 @@ class Done:
     usage: Usage
     dropped_turns: int
     exchange: Exchange
+    prompt_digest: str = ""
 
 
 Event = Thoughts | PluginCall | Delta | Done

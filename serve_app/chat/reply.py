@@ -149,7 +149,14 @@ class Replier:
             results=prompt.results,
             reply=text.text,
         )
-        return Done(choice.index, text.finish_reason, usage, choice.prompt.dropped_turns, exchange)
+        return Done(
+            choice.index,
+            text.finish_reason,
+            usage,
+            choice.prompt.dropped_turns,
+            exchange,
+            choice.prompt.digest,
+        )
 
 
 def create_replier(
