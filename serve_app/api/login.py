@@ -1,4 +1,4 @@
-"""The bodies of `POST /v1/login` and `/v1/logout`, with which the page trades a key for a cookie."""
+"""The bodies of `POST /v1/login`, with which the page trades a key for a cookie."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
