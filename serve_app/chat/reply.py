@@ -47,6 +47,11 @@ class Replier:
         # Threads of their own: the event loop's also look up the store's address.
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encode")
 
+    @property
+    def has_thoughts(self) -> bool:
+        """Whether the model thinks before it replies, and so can call plugins and tools."""
+        return self._thinking is not None
+
     async def reply(self, request: ReplyRequest) -> AsyncGenerator[Event]:
         """The events of `request.params.n` choices. Closing it aborts whatever still runs.
 
@@ -80,6 +85,8 @@ class Replier:
             request.user,
             request.enabled,
             request.max_length,
+            request.instructions,
+            request.so_far,
         )
         loop = asyncio.get_running_loop()
         try:
@@ -91,14 +98,16 @@ class Replier:
     async def _events(self, choice: Choice) -> AsyncGenerator[Event]:
         if choice.index > 0:
             await choice.has_begun.wait()
-        prompt = ReplyPrompt(choice.prompt.token_ids)
-        if self._thinking is not None:
+        prompt = _first_prompt(choice)
+        if self._thinking is not None and choice.request.so_far is None:
             async with aclosing(self._thinking.run(choice)) as steps:
                 async for step in steps:
                     if isinstance(step, ReplyPrompt):
                         prompt = step
                     else:
                         yield step
+                    if isinstance(step, Done):
+                        return
         async with aclosing(self._reply(choice, prompt)) as events:
             async for event in events:
                 yield event
@@ -129,10 +138,10 @@ class Replier:
             return
         if choice.is_stopped:
             raise StoppedError
-        room = choice.request.max_length - len(prompt.token_ids)
-        params = reply_params(choice.request.params, room, self._prompts.eom_id)
-        number = 1 if self._thinking is None else 2
-        told_ids = choice.request.resume.reply_ids
+        request = choice.request
+        room = request.max_reply_tokens(len(prompt.token_ids), prompt.num_thoughts_tokens)
+        params = reply_params(request.params, room, self._prompts.eom_id)
+        number, told_ids = prompt.num_passes + 1, request.resume.reply_ids
         async with aclosing(
             run_pass(self._model, choice, number, prompt.token_ids, params, told_ids)
         ) as deltas:
@@ -140,8 +149,7 @@ class Replier:
                 yield delta
 
     def _done(self, choice: Choice, prompt: ReplyPrompt, text: ReplyText) -> Done:
-        has_thoughts = self._thinking is not None
-        cached = prompt.num_cached_tokens if has_thoughts else text.num_cached_tokens
+        cached = prompt.num_cached_tokens if prompt.num_passes else text.num_cached_tokens
         is_first = choice.index == 0
         usage = Usage(
             prompt_tokens=len(choice.prompt.token_ids) * is_first + prompt.num_results_tokens,
@@ -162,8 +170,16 @@ class Replier:
             usage,
             choice.prompt.dropped_turns,
             exchange,
-            choice.prompt.digest,
+            prompt_digest=choice.prompt.digest,
         )
+
+
+def _first_prompt(choice: Choice) -> ReplyPrompt:
+    """The first prompt as the reply's: in the plain dialogue, and after a client's tools."""
+    ids, so_far = choice.prompt.token_ids, choice.request.so_far
+    if so_far is None:
+        return ReplyPrompt(ids)
+    return ReplyPrompt(ids, so_far.thoughts, so_far.commands, so_far.results)
 
 
 def create_replier(

@@ -73,7 +73,8 @@ class TurnDone:
         """The end of the reply, as a stateless request gets it."""
         turn = self.turn
         digest = str(turn.make_up.get("prompt", ""))
-        return Done(0, turn.finish_reason, self.usage, turn.dropped_turns, turn, digest)
+        ended = turn.finish_reason, self.usage, turn.dropped_turns
+        return Done(0, *ended, turn, prompt_digest=digest)
 
 
 TurnEvent = Thoughts | PluginCall | Delta | TurnDone
