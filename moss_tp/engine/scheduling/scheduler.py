@@ -193,12 +193,9 @@ class Scheduler:
 
     def _grow_running(self) -> None:
         """Allocates the blocks that running sequences need; preempts the last in order for it."""
-        position = 0
-        # `running` may lose its tail during the loop.
-        while position < len(self.running):
-            if self.block_manager.grow(self.running[position]):
-                position += 1
-            else:
+        blocks = self.block_manager
+        for seq in blocks.outgrown(self.running):
+            while seq.block_table and not blocks.grow(seq):  # without a table it is preempted
                 self._preempt(self.running.pop())
 
     def _preempt(self, seq: Sequence) -> None:
