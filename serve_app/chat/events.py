@@ -87,6 +87,7 @@ class Done:
     A reply that its deadline cut off ends with "length", like one that ran out of tokens.
     `dropped_turns` counts the oldest exchanges of the history that did not fit. With `tool_calls`
     the exchange has no reply yet: the client runs them and asks again with their results.
+    `prompt_digest` is that of the first pass's prompt.
     """
 
     choice: int
@@ -95,6 +96,7 @@ class Done:
     dropped_turns: int
     exchange: Exchange
     tool_calls: tuple[ToolCall, ...] = ()
+    prompt_digest: str = ""
 
 
 Event = Thoughts | PluginCall | Delta | Done

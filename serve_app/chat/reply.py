@@ -139,7 +139,14 @@ class Replier:
             results=prompt.results,
             reply=text.text,
         )
-        return Done(choice.index, text.finish_reason, usage, choice.prompt.dropped_turns, exchange)
+        return Done(
+            choice.index,
+            text.finish_reason,
+            usage,
+            choice.prompt.dropped_turns,
+            exchange,
+            prompt_digest=choice.prompt.digest,
+        )
 
 
 def _first_prompt(choice: Choice) -> ReplyPrompt:
