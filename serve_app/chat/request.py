@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
-from plugins_svc.protocol.calls import MAX_CALLS, Call
+from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.tools import Tool, capability_lines
+from serve_app.chat.tools import MAX_TOOL_CALLS, Tool, capability_lines
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
 
@@ -42,7 +42,7 @@ class ReplyRequest:
     priority: int = 0
     system: str = ""
     tools: tuple[Tool, ...] = ()
-    max_tool_calls: int = MAX_CALLS
+    max_tool_calls: int = MAX_TOOL_CALLS
     max_completion_tokens: int | None = None
     so_far: Exchange | None = None
 
