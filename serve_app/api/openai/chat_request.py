@@ -14,8 +14,8 @@ from moss_tp.sampling_params import MAX_LOGPROBS, SamplingParams
 from serve_app.api.openai.messages import Message, read_messages, read_new_message
 from serve_app.api.openai.sampling import MAX_COUNT, SamplingFields
 from serve_app.api.openai.tools import MAX_TOOLS, ToolDefinition, check_tool_choice, read_tools
+from serve_app.chat.calling.tools import MAX_TOOL_CALLS
 from serve_app.chat.request import ReplyRequest
-from serve_app.chat.tools import MAX_TOOL_CALLS
 from serve_app.chat.turn import TurnRequest
 from serve_app.errors import InvalidFieldError, UnsupportedParameterError
 
