@@ -162,12 +162,20 @@ def turn_request(
         max_length=serving.max_model_len,
         uid=body.session_id,
         idempotency_key=idempotency_key,
+        must_exist=True,
+        named=_named(body),
+        max_completion_tokens=body.max_completion_tokens,
     )
 
 
 def _params(body: ChatCompletionRequest) -> SamplingParams:
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     return body.sampling_params(body.max_tokens or MAX_COUNT, logprobs)
+
+
+def _named(body: ChatCompletionRequest) -> frozenset[str]:
+    """The fields that hold instead of the session's."""
+    return frozenset(name for name in body.model_fields_set if getattr(body, name) is not None)
 
 
 def _fingerprint(body: ChatCompletionRequest) -> str:
