@@ -110,7 +110,8 @@ class LLMEngine:
 
         Raises InvalidRequestError for values that are wrong and for an id that is running,
         ContextLengthError for a prompt that leaves no room for a reply, and QueueFullError,
-        which a continuation never gets. A reply that `output_ids` end takes no step.
+        which a continuation never gets. A reply that `output_ids` end takes no step, unless
+        logprobs of the prompt are wanted.
         """
         self.add_checked(self.check_request(request))
 
@@ -127,6 +128,8 @@ class LLMEngine:
         params = request.params
         seq, reply = self._sequence(request), Reply(params, self._tokenizer)
         resume(seq, reply, request.output_ids, self.config.context_length)
+        if seq.num_unscored:
+            seq.end_reason, seq.finish_reason = seq.finish_reason, None
         ends_at = inf if params.max_time is None else self._clock() + params.max_time
         self._requests[seq.request_id] = _Request(seq, reply, ends_at)
         if seq.finish_reason is not None:
@@ -282,7 +285,7 @@ class LLMEngine:
             if seq.finish_reason is None:
                 self.scheduler.finish(seq, piece.finish_reason)
             self._note_end(seq)
-        return TokenDelta(
+        delta = TokenDelta(
             token_ids=tuple([token.token_id for token in piece.tokens]),
             text=piece.text,
             finish_reason=piece.finish_reason,
@@ -291,3 +294,6 @@ class LLMEngine:
             logprobs=() if seq.params.logprobs is None else piece.tokens,
             num_told_tokens=seq.num_told_tokens,
         )
+        if seq.has_untaken_scores:  # complete, for all of the prompt is computed
+            return delta._replace(prompt_logprobs=seq.take_scores())
+        return delta

@@ -18,7 +18,8 @@ from moss_tp.sampling.row import SampledToken
 def resume(seq: Sequence, reply: Reply, output_ids: Ids[int], max_model_len: int) -> None:
     """Brings a new sequence and its reply to where they were after `output_ids`.
 
-    `seq.finish_reason` is set if these end the reply; nothing is left to tell then.
+    `seq.finish_reason` is set if these end the reply, or there is none; nothing is left to tell
+    then.
 
     Raises InvalidRequestError if there are more tokens after those that end the reply.
     """
@@ -31,4 +32,6 @@ def resume(seq: Sequence, reply: Reply, output_ids: Ids[int], max_model_len: int
     if len(piece.tokens) < len(told):
         raise InvalidRequestError("output_ids has tokens after a stop string")
     seq.finish_reason = piece.finish_reason
+    if seq.params.max_tokens == 0:
+        seq.finish_reason = "length"
     seq.num_told_tokens = len(told)

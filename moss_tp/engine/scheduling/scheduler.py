@@ -36,6 +36,7 @@ from moss_tp.engine.scheduling.adaptive_limits import AdaptiveLimits
 from moss_tp.engine.scheduling.block_manager import BlockManager
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.drafting import Drafting, Outlook
+from moss_tp.engine.scheduling.scored import Scored, note_scores
 from moss_tp.engine.scheduling.sequence import FinishReason, Sequence
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue, rank_of
 from moss_tp.engine_config import EngineConfig
@@ -57,6 +58,7 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_drafted = 0
         self.num_accepted = 0
+        self.scoring: set[Sequence] = set()  # those with logprobs of their prompts to come
         self._limits = AdaptiveLimits(config.max_num_batched_tokens, config.max_num_seqs)
         self._advanced_step: Ids[Chunk] = ()  # see `_advance`
         self._max_mixed_prefill_tokens = config.mixed_prefill_limit
@@ -76,6 +78,8 @@ class Scheduler:
     ) -> None:
         """Queues a sequence; see WaitingQueue for its place, `expire` for `deadline_s`."""
         self.waiting.add(seq, priority, deadline_s, is_continuation)
+        if seq.num_unscored:
+            self.scoring.add(seq)
 
     def expire(self) -> list[Sequence]:
         """Removes and returns the sequences that waited longer than their `deadline_s`."""
@@ -118,7 +122,7 @@ class Scheduler:
 
     def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
         """Applies a step's sampled tokens, removes finished sequences, and returns those that got
-        tokens. A sequence that ended while the step ran gets none."""
+        tokens or ended with their prompts. A sequence that ended while the step ran gets none."""
         start = 0
         advanced: list[Sequence] = []
         has_advanced = self._advanced_step is chunks
@@ -136,11 +140,19 @@ class Scheduler:
                 else:
                     seq.append(sampled[start], self._max_model_len)
                 advanced.append(seq)
+            elif seq.end_reason is not None and seq.num_uncomputed == 1:
+                seq.finish_reason = seq.end_reason
+                advanced.append(seq)
             self.block_manager.commit(seq)
             if seq.finish_reason is not None:
                 self._remove(seq)
             start = end
         return advanced
+
+    def note_scores(self, scored: Ids[Scored], tokens: Ids[SampledToken]) -> None:
+        """Applies a step's logprobs of prompts, before `update`."""
+        note_scores(scored, tokens)
+        self.scoring = {seq for seq in self.scoring if seq.num_unscored}
 
     def roll_back(self, chunks: Ids[Chunk]) -> Sequence | None:
         """After the step `chunks` did not fit into the memory, and one behind it has ended.
@@ -156,6 +168,7 @@ class Scheduler:
                 chunk.seq.num_computed -= chunk.num_known
                 if chunk.is_sampled:
                     chunk.seq.withdraw()
+                chunk.seq.is_ending = False
             self.block_manager.trim(chunk.seq)
         num_tokens = sum(chunk.num_known + len(chunk.draft) for chunk in chunks)
         if not self._limits.shrink(num_tokens, len(chunks)):
@@ -214,6 +227,8 @@ class Scheduler:
                 seq.num_computed += chunk.num_known
                 if chunk.is_sampled:
                     seq.expect(row, self._max_model_len)
+                elif seq.end_reason is not None:
+                    seq.is_ending = seq.num_uncomputed == 1
             row += chunk.num_logits
 
     def _next_chunks(self, can_admit: bool) -> tuple[list[Chunk], list[Chunk]]:
@@ -268,6 +283,7 @@ class Scheduler:
         return drafted == sampled.token_id
 
     def _remove(self, seq: Sequence) -> None:
+        self.scoring.discard(seq)
         if seq.is_pending:
             seq.withdraw()
         if seq.block_table:
