@@ -10,12 +10,12 @@ from starlette.routing import Route
 
 from serve_app.access.gate import Credentials
 from serve_app.http.endpoint import Call, Endpoint
-from serve_app.http.endpoints import demo
+from serve_app.http.endpoints import demo, login
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.health import health_routes
 from serve_app.http.service import HttpService
 
-ENDPOINTS: tuple[Endpoint, ...] = (*demo.ENDPOINTS,)
+ENDPOINTS: tuple[Endpoint, ...] = (*demo.ENDPOINTS, *login.ENDPOINTS)
 
 
 def create_http_app(service: HttpService) -> Starlette:
