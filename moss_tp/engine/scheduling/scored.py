@@ -24,6 +24,38 @@ class Scored(NamedTuple):
     targets: list[int]
 
 
+class Scoring:
+    """The sequences with logprobs of their prompts to come: few, and mostly none."""
+
+    def __init__(self) -> None:
+        self._seqs: set[Sequence] = set()
+
+    def __len__(self) -> int:
+        return len(self._seqs)
+
+    def add(self, seq: Sequence) -> None:
+        """A sequence that may want them."""
+        if seq.num_unscored:
+            self._seqs.add(seq)
+
+    def discard(self, seq: Sequence) -> None:
+        """One that has ended."""
+        self._seqs.discard(seq)
+
+    def find(self, chunks: Iterable[Chunk]) -> list[Scored]:
+        """The rows of a step that are to be scored, before its sequences have advanced."""
+        return find_scored(chunks) if self._seqs else []
+
+    def note(self, scored: Ids[Scored], tokens: Ids[SampledToken]) -> None:
+        """What a step has returned, of which the results of `scored` are the last."""
+        start = len(tokens) - sum(len(one.rows) for one in scored)
+        for seq, rows, _ in scored:
+            seq.note_scores(tokens[start : start + len(rows)])
+            start += len(rows)
+            if not seq.num_unscored:
+                self._seqs.discard(seq)
+
+
 def find_scored(chunks: Iterable[Chunk]) -> list[Scored]:
     """Of a step, before its sequences have advanced."""
     found: list[Scored] = []
@@ -37,11 +69,3 @@ def find_scored(chunks: Iterable[Chunk]) -> list[Scored]:
             found.append(Scored(seq, range(first, first + len(positions)), targets))
         row += num_known + len(draft)
     return found
-
-
-def note_scores(scored: Ids[Scored], tokens: Ids[SampledToken]) -> None:
-    """Gives a step's results, of which those of `scored` are the last, to their sequences."""
-    start = len(tokens) - sum(len(one.rows) for one in scored)
-    for seq, rows, _ in scored:
-        seq.note_scores(tokens[start : start + len(rows)])
-        start += len(rows)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.chunk import Chunk
-from moss_tp.engine.scheduling.scored import Scored, find_scored, note_scores
+from moss_tp.engine.scheduling.scored import Scored, Scoring
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
@@ -110,18 +110,25 @@ def test_the_rows_of_a_prompt_that_are_scored() -> None:
     decode.num_computed = 2
     params = SamplingParams(prompt_logprobs=1)
     seq = Sequence("s", list(range(10, 20)), params, frozenset())
-    (first,) = find_scored([Chunk(decode, 1, True, (8, 9)), Chunk(seq, 4, False)])
+    scoring = Scoring()
+    scoring.add(decode)
+    assert len(scoring) == 0
+    scoring.add(seq)
+    (first,) = scoring.find([Chunk(decode, 1, True, (8, 9)), Chunk(seq, 4, False)])
     assert first == (seq, range(3, 7), [11, 12, 13, 14])
     best = ((3, -0.5), (4, -1.0))
     tokens = [SampledToken(target, -1.0, best) for target in first.targets]
-    note_scores([first], [*[SampledToken(0)] * 3, *tokens])
+    scoring.note([first], [*[SampledToken(0)] * 3, *tokens])
     assert (seq.num_unscored, seq.max_cached_tokens) == (5, 4)
     seq.num_computed = 2  # preempted, and found so many in the cache
-    (second,) = find_scored([Chunk(seq, 8, True)])
+    (second,) = scoring.find([Chunk(seq, 8, True)])
     assert second == (seq, range(2, 7), [15, 16, 17, 18, 19])
-    note_scores([second], [SampledToken(0), *(SampledToken(i, -1.0, best) for i in second.targets)])
+    scoring.note(
+        [second], [SampledToken(0), *(SampledToken(i, -1.0, best) for i in second.targets)]
+    )
     assert (seq.num_unscored, seq.max_cached_tokens) == (0, 9)
     scores = seq.take_scores()
     assert [score.token_id for score in scores] == list(range(11, 20))
     assert {score.top_logprobs for score in scores} == {best[:1]}
-    assert find_scored([Chunk(seq, 8, True)]) == []
+    assert len(scoring) == 0
+    assert scoring.find([Chunk(seq, 8, True)]) == []
