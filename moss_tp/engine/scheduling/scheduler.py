@@ -165,7 +165,6 @@ class Scheduler:
                 chunk.seq.num_computed -= chunk.num_known
                 if chunk.is_sampled:
                     chunk.seq.withdraw()
-                chunk.seq.is_ending = False
             self.block_manager.trim(chunk.seq)
         num_tokens = sum(chunk.num_known + len(chunk.draft) for chunk in chunks)
         if not self._limits.shrink(num_tokens, len(chunks)):
