@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
 from plugins_svc.protocol.calls import Call
+from serve_app.chat.calling.tools import MAX_TOOL_CALLS, Tool, capability_lines
 from serve_app.chat.resume import NOTHING_TOLD, CallLog, NoCallLog, Resume, TimedOutput
-from serve_app.chat.tools import MAX_TOOL_CALLS, Tool, capability_lines
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
 
