@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from serve_app.http.caller import find_caller
 from serve_app.http.endpoint import Call, Endpoint
-from serve_app.http.endpoints import demo, login, meta
+from serve_app.http.endpoints import demo, login, meta, sessions
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.middleware import middlewares
 from serve_app.http.openapi import with_description
@@ -21,6 +21,7 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *meta.ENDPOINTS,
         *demo.ENDPOINTS,
         *login.ENDPOINTS,
+        *sessions.ENDPOINTS,
     )
 )
 

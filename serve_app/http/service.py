@@ -9,6 +9,7 @@ from serve_app.http.drain import Drain
 from serve_app.http.exchange import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from serve_app.http.health import Check, HealthProbe
 from serve_app.http.origin import OriginPolicy
+from serve_app.sessions.catalogue import SessionCatalogue
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class HttpService:
     body_timeout_s: float = BODY_TIMEOUT_S
     # Proxies close a silent connection, often after 30 or 60 s.
     ping_s: float = 15
+    sessions: SessionCatalogue | None = None
 
     @property
     def model_name(self) -> str:
