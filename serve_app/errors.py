@@ -98,6 +98,10 @@ class TurnNotStoredError(MossError):
     """The session changed or expired during generation, so the reply was discarded."""
 
 
+class LeaseLostError(TurnNotStoredError):
+    """Another server runs the turn now, so this one may not write for it any more."""
+
+
 class StoreInUseError(ConfigError):
     """Another server uses the embedded store's directory."""
 

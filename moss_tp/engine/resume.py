@@ -26,9 +26,8 @@ def resume(seq: Sequence, reply: Reply, output_ids: Ids[int], max_model_len: int
         if seq.finish_reason is not None:
             raise InvalidRequestError("output_ids has tokens after the end of the reply")
         seq.append(SampledToken(token_id), max_model_len)
-    told = seq.take_new()
-    piece = reply.add(told, seq.finish_reason)
-    if len(piece.tokens) < len(told):
+    seq.take_new()
+    num_tokens, _, seq.finish_reason = reply.add(output_ids, seq.finish_reason)
+    if num_tokens < len(output_ids):
         raise InvalidRequestError("output_ids has tokens after a stop string")
-    seq.finish_reason = piece.finish_reason
-    seq.num_told_tokens = len(told)
+    seq.num_told_tokens = len(output_ids)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.batch import Batch
-from moss_tp.engine.scheduling.chunk import Chunk
+from moss_tp.engine.scheduling.chunk import Chunk, sampling_rows
 from moss_tp.engine.scheduling.drafting import outlook_of
 from moss_tp.engine.scheduling.pace import Pace
 from moss_tp.engine.scheduling.scheduler import Scheduler
@@ -145,7 +145,7 @@ class Stepper:
 
     def _submit(self, chunks: list[Chunk], is_beside: bool) -> None:
         batch = Batch.of(chunks, self._block_size)
-        rows = [row for chunk in chunks for row in chunk.sampling_rows()]
+        rows = sampling_rows(chunks)
         # First in the queue, then submitted: a Ctrl-C may come in between, and loses no step.
         step = InFlight(chunks, batch, rows, self._clock())
         self._in_flight.append(step)

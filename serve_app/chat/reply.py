@@ -45,6 +45,11 @@ class Replier:
         # Threads of their own: the event loop's also look up the store's address.
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encode")
 
+    @property
+    def has_thoughts(self) -> bool:
+        """Whether the model thinks before it replies, and so can call plugins and tools."""
+        return self._thinking is not None
+
     async def reply(self, request: ReplyRequest) -> AsyncGenerator[Event]:
         """The events of `request.params.n` choices. Closing it aborts whatever still runs.
 
@@ -69,6 +74,8 @@ class Replier:
             request.user,
             request.enabled,
             request.max_length,
+            request.instructions,
+            request.so_far,
         )
         loop = asyncio.get_running_loop()
         try:
@@ -80,23 +87,26 @@ class Replier:
     async def _events(self, choice: Choice) -> AsyncGenerator[Event]:
         if choice.index > 0:
             await choice.has_begun.wait()
-        prompt = ReplyPrompt(choice.prompt.token_ids)
-        if self._thinking is not None:
+        prompt = _first_prompt(choice)
+        if self._thinking is not None and choice.request.so_far is None:
             async with aclosing(self._thinking.run(choice)) as steps:
                 async for step in steps:
                     if isinstance(step, ReplyPrompt):
                         prompt = step
                     else:
                         yield step
+                    if isinstance(step, Done):
+                        return
         async with aclosing(self._reply(choice, prompt)) as events:
             async for event in events:
                 yield event
 
     async def _reply(self, choice: Choice, prompt: ReplyPrompt) -> AsyncGenerator[Event]:
         """The last pass. Its deadline ends a reply that has begun as its length does."""
-        room = choice.request.max_length - len(prompt.token_ids)
-        params = reply_params(choice.request.params, room, self._prompts.eom_id)
-        number = 1 if self._thinking is None else 2
+        request = choice.request
+        room = request.max_reply_tokens(len(prompt.token_ids), prompt.num_thoughts_tokens)
+        params = reply_params(request.params, room, self._prompts.eom_id)
+        number = prompt.num_passes + 1
         text = ReplyText(choice.index, prompt.num_items)
         try:
             async with aclosing(
@@ -114,8 +124,7 @@ class Replier:
         yield self._done(choice, prompt, text)
 
     def _done(self, choice: Choice, prompt: ReplyPrompt, text: ReplyText) -> Done:
-        has_thoughts = self._thinking is not None
-        cached = prompt.num_cached_tokens if has_thoughts else text.num_cached_tokens
+        cached = prompt.num_cached_tokens if prompt.num_passes else text.num_cached_tokens
         is_first = choice.index == 0
         usage = Usage(
             prompt_tokens=len(choice.prompt.token_ids) * is_first + prompt.num_results_tokens,
@@ -131,6 +140,14 @@ class Replier:
             reply=text.text,
         )
         return Done(choice.index, text.finish_reason, usage, choice.prompt.dropped_turns, exchange)
+
+
+def _first_prompt(choice: Choice) -> ReplyPrompt:
+    """The first prompt as the reply's: in the plain dialogue, and after a client's tools."""
+    ids, so_far = choice.prompt.token_ids, choice.request.so_far
+    if so_far is None:
+        return ReplyPrompt(ids)
+    return ReplyPrompt(ids, so_far.thoughts, so_far.commands, so_far.results)
 
 
 def create_replier(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
-from plugins_svc.protocol.calls import Call
+from plugins_svc.protocol.calls import MAX_CALLS, Call
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.tools import Tool, capability_lines
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
 
@@ -23,6 +24,10 @@ class ReplyRequest:
     bounds the reply alone. `enabled` names the plugins that may run. `deadline` is in
     `time.monotonic` seconds. Prompts of different `owner` share no cached block beyond the
     instruction. `session_id` is a routing hint; a smaller `priority` is served earlier.
+
+    `system` is a client's own instruction. `max_completion_tokens` bounds thoughts and reply
+    together. The model may call `tools` once, `max_tool_calls` at a time, which ends the reply.
+    With their results the turn goes on: `so_far` is `user` and everything before the reply.
     """
 
     request_id: str
@@ -35,6 +40,29 @@ class ReplyRequest:
     owner: str = ""
     session_id: str = ""
     priority: int = 0
+    system: str = ""
+    tools: tuple[Tool, ...] = ()
+    max_tool_calls: int = MAX_CALLS
+    max_completion_tokens: int | None = None
+    so_far: Exchange | None = None
+
+    @property
+    def instructions(self) -> str:
+        """What the client adds to the meta instruction, which no other owner shares."""
+        system = f"{self.system}\n" if self.system else ""
+        return capability_lines(self.tools) + system
+
+    def max_thoughts_tokens(self, num_prompt_tokens: int) -> int:
+        """How long the first pass may be: half of the room, so that the reply has the rest."""
+        room = self.max_length - num_prompt_tokens
+        return min(room, self.max_completion_tokens or room) // 2
+
+    def max_reply_tokens(self, num_prompt_tokens: int, num_thoughts_tokens: int) -> int:
+        """How long the reply may be, after a prompt that has the thoughts in it."""
+        room = self.max_length - num_prompt_tokens
+        if self.max_completion_tokens is None:
+            return room
+        return min(room, self.max_completion_tokens - num_thoughts_tokens)
 
 
 @dataclass(frozen=True)

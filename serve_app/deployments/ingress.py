@@ -10,12 +10,8 @@ from collections.abc import Mapping
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
 
 from moss_tp.config import ModelConfig, resolve_model
-from moss_tp.errors import EngineDeadError
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
 from serve_app.chat.reply import Replier, create_replier
@@ -25,7 +21,6 @@ from serve_app.deployments.model import MossServer
 from serve_app.deployments.replica_end import drain_when_stopped
 from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
-from serve_app.http.errors import to_response
 from serve_app.http.service import HttpService
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
@@ -64,8 +59,7 @@ class Ingress:
             readiness=(self._store.is_ready,),
             drain=self._drain,
         )
-        routes = [Route("/stats", self._stats), Mount("/", create_http_app(service))]
-        return Starlette(routes=routes)
+        return create_http_app(service)
 
     async def begin_drain(self) -> int:
         """Takes no more turns; returns how many run."""
@@ -89,10 +83,3 @@ class Ingress:
         tokenizer = Tokenizer.from_dir(self._model_dir)
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
         return create_replier(self._model, remote_plugins(self._plugins), prompts)
-
-    async def _stats(self, request: Request) -> Response:
-        """The counters of one replica of the model, for people and tests."""
-        try:
-            return JSONResponse(await self._model.stats())
-        except EngineDeadError as error:
-            return to_response(error)

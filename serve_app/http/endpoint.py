@@ -40,7 +40,8 @@ class Endpoint:
 
     `body` is the pydantic model of the JSON body, `answer` that of a 200; both are for OpenAPI, as
     are `errors`, the statuses of possible failures, and the types of `query` and `headers`: what it
-    reads there, all optional. A "public" endpoint needs no key.
+    reads there, all optional. `error` is the model of errors in a form of its own. A "public"
+    endpoint needs no key.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -54,4 +55,6 @@ class Endpoint:
     is_stream: bool = False  # it can answer with server-sent events
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
-    media_type: str = "application/json"  # of an answer that is not a stream
+    statuses: tuple[int, ...] = (200,)  # of success; a 204 has no body
+    media_type: str = "application/json"  # of an answer that is not a stream; "": it is empty
+    error: type[Any] | None = None

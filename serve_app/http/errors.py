@@ -113,7 +113,7 @@ def _headers(error: Exception, entry: HttpError) -> dict[str, str]:
 
 
 async def handle_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler for errors in the table and for unexpected ones."""
+    """Starlette's handler for errors in the table."""
     return to_response(error)
 
 
@@ -131,7 +131,6 @@ async def handle_disconnect(request: Request, error: Exception) -> Response:
 
 EXCEPTION_HANDLERS = {
     **dict.fromkeys(TABLE, handle_error),
-    Exception: handle_error,
     HTTPException: handle_http_exception,
     ClientDisconnect: handle_disconnect,
 }

@@ -8,6 +8,7 @@ from serve_app.chat.turn import TurnRunner
 from serve_app.http.drain import Drain
 from serve_app.http.exchange import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from serve_app.http.health import Check, HealthProbe
+from serve_app.http.origin import OriginPolicy
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class HttpService:
 
     `model_names` are the names by which requests may call the model; answers use the first.
     `plugins` are the names of those that are deployed. `readiness` is what has to be true besides
-    the model's health for a server to be ready.
+    the model's health for a server to be ready. Callers need a key if the gate `requires_key`.
     """
 
     runner: TurnRunner
@@ -28,6 +29,8 @@ class HttpService:
     readiness: tuple[Check, ...] = ()
     gate: Gate = field(default_factory=OpenGate, kw_only=True)
     drain: Drain = field(default_factory=Drain, kw_only=True)
+    requires_key: bool = False
+    origins: OriginPolicy = field(default_factory=OriginPolicy, kw_only=True)
     max_body_bytes: int = MAX_BODY_BYTES
     body_timeout_s: float = BODY_TIMEOUT_S
     # Proxies close a silent connection, often after 30 or 60 s.

@@ -8,23 +8,27 @@ import hashlib
 import time
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
 from redis.asyncio import Redis
 
-from moss_tp.errors import ConfigError, DeadlineExceededError
+from moss_tp.errors import ConfigError, DeadlineExceededError, MossError
 from serve_app.errors import (
     IdempotencyInProgressError,
+    LeaseLostError,
     SessionBusyError,
+    SessionFullError,
     StoreUnavailableError,
     TurnNotStoredError,
 )
 from serve_app.sessions import scripts
-from serve_app.sessions.session import Session, StoredCall, Turn, new_token
+from serve_app.sessions.index import Entry, run_and_list
+from serve_app.sessions.keys import GONE, holder, session_keys
+from serve_app.sessions.packing import pack, pack_turn, unpack_session, unpack_turn
+from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import Lease, Opened
 from serve_app.store.lane import Lane
 from serve_app.store.script import Arg, Script
@@ -38,16 +42,23 @@ class StoreSettings:
 
     An attempt may take `answer_timeout_s`. A turn waits `patience_s` for a store that is away
     before its reply, `commit_patience_s` after it. Turns begin over `num_connections` and are
-    committed over `num_commit_connections`.
+    committed over `num_commit_connections`. A session whose turns have `max_session_bytes` takes
+    no more. Chats of `unlisted_owners` are in no list.
     """
 
     session_ttl_s: float = 7 * 24 * 3600
-    lease_s: float = 15
+    lease_s: float = 3
     answer_timeout_s: float = 2
     patience_s: float = 6
     commit_patience_s: float = 30
     num_connections: int = 16
     num_commit_connections: int = 8
+    max_session_bytes: int = 16 * 1024 * 1024
+    unlisted_owners: frozenset[str] = frozenset({"demo"})
+
+    @property
+    def ttl_ms(self) -> int:
+        return round(self.session_ttl_s * 1000)
 
 
 class RedisSessionStore:
@@ -96,75 +107,73 @@ class RedisSessionStore:
             await lane.close()
 
     async def load(self, uid: str, owner: str, deadline: float = inf) -> Session | None:
-        keys = _keys(uid, "meta", "turns")
-        turns = await self._open(scripts.LOAD, deadline, keys, owner)
-        return None if turns is None else _session(uid, owner, turns)
+        keys = session_keys(uid, "meta", "turns", "feedback")
+        read = await self._open(scripts.LOAD, deadline, keys, owner)
+        return None if read is None else unpack_session(uid, owner, read)
 
-    async def reserve_uid(self, owner: str, key: str, deadline: float = inf) -> str:
-        name = "moss:start:" + hashlib.sha256(msgpack.packb([owner, key])).hexdigest()
-        uid = new_token()
-        ttl_ms = round(self.settings.session_ttl_s * 1000)
-
-        async def reserve(redis: Redis) -> Any:
-            # A retry may find the uid that its first attempt set, so read it back.
-            await redis.set(name, uid, nx=True, px=ttl_ms)
-            return await redis.get(name)
-
-        stored = await self._opening.run(reserve, self._until(deadline))
-        return stored.decode() if isinstance(stored, bytes) else uid
+    async def reserve_uid(
+        self, owner: str, key: str, deadline: float = inf, *, instead_of: str = ""
+    ) -> str:
+        name = "moss:start:" + hashlib.sha256(pack([owner, key])).hexdigest()
+        args = new_token(), instead_of, self.settings.ttl_ms
+        stored = await self._open(scripts.RESERVE, deadline, [name], *args)
+        return str(stored.decode())
 
     async def begin(
         self, lease: Lease, deadline: float = inf, *, may_create: bool
     ) -> Opened | None:
-        keys = _keys(lease.uid, "meta", "turns", "keys", "lease")
-        args = lease.owner, lease.key, lease.token, self._lease_ms, int(may_create)
-        state, *result = await self._open(scripts.BEGIN, deadline, keys, *args)
+        keys = session_keys(lease.uid, "meta", "turns", "feedback", "keys", "lease", GONE)
+        args = lease.owner, lease.key, holder(lease), self._lease_ms, int(may_create)
+        limit = self.settings.max_session_bytes
+        state, *result = await self._open(scripts.BEGIN, deadline, keys, *args, limit)
         if state == b"missing":
             return None
+        if state == b"full":
+            raise SessionFullError("the chat is as long as it may be; start a new one")
         if state == b"busy":
-            if result[0] == lease.key.encode():
+            if result[0][len(lease.token) :] == lease.key.encode():
                 raise IdempotencyInProgressError("the turn of this Idempotency-Key is running")
             raise SessionBusyError("another turn of this session is running")
-        return Opened(_session(lease.uid, lease.owner, result[0]), state == b"leased")
+        return Opened(unpack_session(lease.uid, lease.owner, result[0]), state == b"leased")
 
     async def renew(self, leases: Sequence[Lease]) -> list[bool]:
-        calls = [(_lease_key(lease), (lease.token, lease.key, self._lease_ms)) for lease in leases]
+        calls = [(_lease_key(lease), (holder(lease), self._lease_ms)) for lease in leases]
         are_held = await self._leases.run(
             lambda redis: scripts.RENEW.run_all(redis, calls), self._until(inf)
         )
         return [bool(is_held) for is_held in are_held]
 
     async def release(self, leases: Sequence[Lease]) -> None:
-        calls = [(_lease_key(lease), (lease.token, lease.key)) for lease in leases]
+        calls = [(_lease_key(lease), (holder(lease),)) for lease in leases]
         # A lease that cannot be released sooner has expired by then.
         until = time.monotonic() + self.settings.lease_s
         await self._leases.run(lambda redis: scripts.RELEASE.run_all(redis, calls), until)
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
-        keys = _keys(lease.uid, "meta", "turns", "keys", "lease")
-        ttl_ms = round(self.settings.session_ttl_s * 1000)
-        packed: bytes = msgpack.packb(asdict(turn))
-        args = lease.owner, lease.key, lease.token, num_turns, packed, ttl_ms
+        names = ("meta", "turns", "keys", "ids", "feedback", "others", "lease", GONE)
+        keys, ttl_ms = session_keys(lease.uid, *names), self.settings.ttl_ms
+        args = lease.owner, lease.key, holder(lease), num_turns, pack_turn(turn), turn.id, ttl_ms
+        entry = Entry(lease.owner, lease.uid, ttl_ms)
         was_sent = False
 
         def send(redis: Redis) -> Awaitable[Any]:
             nonlocal was_sent
             was_sent = True
-            return scripts.COMMIT.run(redis, keys, *args)
+            if lease.owner in self.settings.unlisted_owners:
+                return scripts.COMMIT.run(redis, keys, *args)
+            return run_and_list(redis, scripts.COMMIT, keys, args, entry)
 
         try:
-            stored = await self._commits.run(
+            state, *result = await self._commits.run(
                 send, self._until(deadline, self.settings.commit_patience_s)
             )
         except DeadlineExceededError as error:
-            if was_sent:
-                raise StoreUnavailableError(
-                    "the session store has not confirmed the turn"
-                ) from error
-            raise TurnNotStoredError("the deadline passed before the turn was stored") from error
-        if stored is None:
+            raise _unsure(was_sent) from error
+        if state == b"fenced":
+            raise LeaseLostError("another server has taken up this turn")
+        if state != b"stored":
             raise TurnNotStoredError("the session changed while the reply was made; try again")
-        return _unpack(stored)
+        return unpack_turn(result[0])
 
     @property
     def _lease_ms(self) -> int:
@@ -194,19 +203,12 @@ class RedisSessionStore:
                 lane.data_dir = Path(str(found["dir"]))
 
 
-def _keys(uid: str, *names: str) -> list[str]:
-    return [f"moss:{{{uid}}}:{name}" for name in names]
-
-
 def _lease_key(lease: Lease) -> str:
-    return _keys(lease.uid, "lease")[0]
+    return session_keys(lease.uid, "lease")[0]
 
 
-def _session(uid: str, owner: str, turns: list[bytes]) -> Session:
-    return Session(uid, owner, tuple(_unpack(turn) for turn in turns))
-
-
-def _unpack(packed: bytes) -> Turn:
-    fields = msgpack.unpackb(packed)
-    calls = tuple(StoredCall(**call) for call in fields.pop("calls", ()))
-    return Turn(**fields, calls=calls)
+def _unsure(was_sent: bool) -> MossError:
+    """The error of a commit that has run out of time."""
+    if was_sent:
+        return StoreUnavailableError("the session store has not confirmed the turn")
+    return TurnNotStoredError("the deadline passed before the turn was stored")

@@ -146,16 +146,19 @@ class FakePlugins:
 
 @dataclass
 class FakeProbe:
-    """Has the given health; an exception is raised."""
+    """Has one group of the given health; an exception is raised."""
 
     healthy: bool | Exception = True
     ready: bool | Exception = True
 
-    async def is_healthy(self) -> bool:
-        return _value(self.healthy)
+    async def groups(self) -> tuple[bool, ...]:
+        return (_value(self.healthy),)
 
     async def is_ready(self) -> bool:
         return _value(self.ready)
+
+    async def stats(self) -> dict[str, int]:
+        return {"steps": 7}
 
 
 def _value(value: bool | Exception) -> bool:

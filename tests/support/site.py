@@ -45,7 +45,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         max_body_bytes=64 * 1024,
     )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
-    client = httpx.AsyncClient(transport=transport, base_url="http://moss")
+    client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
     return Site(service, model, plugins, probe, client)
 
 

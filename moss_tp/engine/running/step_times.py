@@ -39,7 +39,7 @@ class StepSize:
             tokens=len(batch.token_ids),
             attended=int(batch.query_lens @ batch.context_lens),
             logits=int(batch.num_logits.sum()),
-            is_decode=len(batch.token_ids) == len(batch.query_lens),
+            is_decode=batch.has_single_rows,
         )
 
     @property

@@ -49,25 +49,39 @@ class Batch:
         """The batch of one step's `chunks`, before `Scheduler.update` has advanced them."""
         query_lens, context_lens, num_logits, table_lens = [], [], [], []
         token_ids: list[int] = []
-        tables = array("q")
+        tables: list[array[int]] = []
         for seq, num_known, is_sampled, draft in chunks:
-            start, num_drafted = seq.num_computed, len(draft)
-            context = start + num_known + num_drafted
+            start, query_len, table = seq.num_computed, num_known + len(draft), seq.block_table
+            context = start + query_len
             table_len = -(-context // block_size)
-            query_lens.append(num_known + num_drafted)
+            query_lens.append(query_len)
             context_lens.append(context)
-            num_logits.append(num_drafted + 1 if is_sampled else 0)
+            num_logits.append(is_sampled + len(draft))
             table_lens.append(table_len)
-            token_ids += seq.token_ids[start : start + num_known]
-            token_ids += draft
-            tables += seq.block_table[:table_len]
+            if query_len == 1:
+                token_ids.append(seq.token_ids[start])
+            else:
+                token_ids += seq.token_ids[start : start + num_known]
+                token_ids += draft
+            tables.append(table if len(table) == table_len else table[:table_len])
         lens = (*query_lens, *context_lens, *num_logits, *table_lens)
-        return cls(np.frombuffer(array("q", (len(chunks), *lens, *token_ids)) + tables, np.int64))
+        head = array("q", (len(chunks), *lens, *token_ids))
+        return cls(np.frombuffer(bytearray().join((head, *tables)), np.int64))
+
+    @property
+    def has_single_rows(self) -> bool:
+        """Whether each chunk is of one token, as in a step that only decodes."""
+        return len(self.token_ids) == len(self.query_lens)
 
     @cached_property
     def query_starts(self) -> Ints:
         """Index of each chunk's first token among all tokens, then T: (S + 1,)."""
         return _starts(self.query_lens)
+
+    @cached_property
+    def table_starts(self) -> Ints:
+        """Index of each table's first block in `block_tables`, then their number: (S + 1,)."""
+        return _starts(self.table_lens)
 
     @cached_property
     def positions(self) -> Ints:
@@ -77,12 +91,14 @@ class Batch:
     @property
     def logit_rows(self) -> Ints:
         """Indices of the tokens after which one is sampled, in the order of the chunks."""
+        if self.has_single_rows:
+            return np.flatnonzero(self.num_logits)
         return _ranges_before(self.query_starts[1:], self.num_logits)
 
     def slots(self, block_size: int) -> Ints:
         """Where each token's K and V go, `block * block_size + offset`: (T,)."""
         positions = self.positions
-        tables = np.repeat(_starts(self.table_lens)[:-1], self.query_lens)
+        tables = np.repeat(self.table_starts[:-1], self.query_lens)
         blocks: Ints = self.block_tables[tables + positions // block_size]
         slots: Ints = blocks * block_size + positions % block_size
         return slots

@@ -59,6 +59,11 @@ class BlockManager:
         seq.num_computed = len(prefix) * self.block_size
         return True
 
+    def outgrown(self, seqs: Iterable[Sequence]) -> list[Sequence]:
+        """Those whose tables are too short for their tokens."""
+        size = self.block_size
+        return [seq for seq in seqs if len(seq.token_ids) > len(seq.block_table) * size]
+
     def grow(self, seq: Sequence, num_drafted: int = 0) -> bool:
         """Extends a sequence's table for all its tokens, and for those drafted for a step.
 

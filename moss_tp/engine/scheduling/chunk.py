@@ -1,5 +1,6 @@
 """A sequence's part of one step."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from moss_tp.engine.scheduling.sequence import Sequence
@@ -33,8 +34,13 @@ class Chunk(NamedTuple):
     def num_logits(self) -> int:
         return 1 + len(self.draft) if self.is_sampled else 0
 
-    def sampling_rows(self) -> list[SamplingRow]:
-        """How to sample after each of the last `num_logits` tokens."""
-        if self.is_sampled and not self.draft:
-            return [self.seq.sampling_row()]
-        return [self.seq.sampling_row(self.draft[:i]) for i in range(self.num_logits)]
+
+def sampling_rows(chunks: Iterable[Chunk]) -> list[SamplingRow]:
+    """How to sample after each of the last `num_logits` tokens of each chunk."""
+    rows: list[SamplingRow] = []
+    for seq, _, is_sampled, draft in chunks:
+        if is_sampled:
+            rows.append(seq.sampling_row())
+            for i in range(len(draft)):
+                rows.append(seq.sampling_row(draft[: i + 1]))
+    return rows

@@ -101,12 +101,12 @@ class Scheduler:
         [] if none can be known before `chunks` has ended: it verifies drafts, each of its
         sequences may be at its end, or there is no free block for one of them.
         """
-        if any(chunk.draft for chunk in chunks):
-            return []
         if self._advanced_step is not chunks:
+            if any(chunk.draft for chunk in chunks):
+                return []
             self._advance(chunks)
-        grow = self.block_manager.grow
-        if not all(seq.is_ending or grow(seq) for seq in self.running):
+        blocks = self.block_manager
+        if not all(seq.is_ending or blocks.grow(seq) for seq in blocks.outgrown(self.running)):
             return []
         decodes, prefills = self._next_chunks(can_admit=True)
         return [*decodes, *prefills]
@@ -119,27 +119,27 @@ class Scheduler:
     def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
         """Applies a step's sampled tokens, removes finished sequences, and returns those that got
         tokens. A sequence that ended while the step ran gets none."""
-        start = 0
+        end = 0
         advanced: list[Sequence] = []
         has_advanced = self._advanced_step is chunks
+        commit, max_model_len = self.block_manager.commit, self._max_model_len
         self._limits.note_fit()
         for chunk in chunks:
-            seq, end = chunk.seq, start + chunk.num_logits
+            seq, num_known, is_sampled, draft = chunk
+            start, end = end, end + is_sampled + len(draft)
             if seq.finish_reason is not None:  # ended while the step ran; its blocks are freed
-                start = end
                 continue
             if not has_advanced:
-                seq.num_computed += chunk.num_known
-            if chunk.is_sampled:
-                if chunk.draft:
+                seq.num_computed += num_known
+            if is_sampled:
+                if draft:
                     self._accept(chunk, sampled[start:end])
                 else:
-                    seq.append(sampled[start], self._max_model_len)
+                    seq.append(sampled[start], max_model_len)
                 advanced.append(seq)
-            self.block_manager.commit(seq)
+            commit(seq)
             if seq.finish_reason is not None:
                 self._remove(seq)
-            start = end
         return advanced
 
     def roll_back(self, chunks: Ids[Chunk]) -> Sequence | None:
@@ -207,34 +207,34 @@ class Scheduler:
     def _advance(self, chunks: Ids[Chunk]) -> None:
         """Brings the sequences of a running step to where they will be when it has ended."""
         self._advanced_step = chunks
-        row = 0
-        for chunk in chunks:
-            seq = chunk.seq
+        row, max_model_len = 0, self._max_model_len
+        for seq, num_known, is_sampled, _ in chunks:
             if seq.finish_reason is None:
-                seq.num_computed += chunk.num_known
-                if chunk.is_sampled:
-                    seq.expect(row, self._max_model_len)
-            row += chunk.num_logits
+                seq.num_computed += num_known
+                if is_sampled:
+                    seq.expect(row, max_model_len)
+            row += is_sampled
 
     def _next_chunks(self, can_admit: bool) -> tuple[list[Chunk], list[Chunk]]:
         """The decodes and the prefills of the next step."""
-        decodes = [
-            Chunk(seq, 1, True)
-            for seq in self.running
-            if seq.num_uncomputed == 1 and not seq.is_ending
-        ]
+        decodes, prompts = [], []
+        for seq in self.running:
+            if len(seq.token_ids) - seq.num_computed > 1:
+                prompts.append(seq)
+            elif not seq.is_ending:
+                decodes.append(Chunk(seq, 1, True))
         budget = self._limits.tokens - len(decodes)
         if decodes:
             budget = min(budget, self._max_mixed_prefill_tokens)
-        prefills = list(self._prefill_running(budget))
+        prefills = list(self._prefill(prompts, budget))
         if can_admit:
             budget -= sum(chunk.num_known for chunk in prefills)
             prefills.extend(self._admit_waiting(budget))
         return decodes, prefills
 
-    def _prefill_running(self, budget: int) -> Iterable[Chunk]:
-        for seq in self.running:
-            if budget > 0 and seq.num_uncomputed > 1:
+    def _prefill(self, seqs: Ids[Sequence], budget: int) -> Iterable[Chunk]:
+        for seq in seqs:
+            if budget > 0:
                 yield (chunk := Chunk.next_of(seq, budget))
                 budget -= chunk.num_known
 

@@ -86,32 +86,27 @@ class Sequence:
         The random number depends on the position only. Valid until the next `append`.
         """
         position = len(self.token_ids) - self.num_prompt_tokens + len(drafted)
-        params = self.params
+        params, history = self.params, self._history
+        counted = tuple(drafted) if history is not None else ()
         blocked_ids = self._stop_ids if position < params.min_tokens else ()
-        return SamplingRow(
-            params,
-            self.seed,
-            position,
-            self._history,
-            tuple(drafted) if self._history is not None else (),
-            blocked_ids,
-            self.eos_id,
-        )
+        return SamplingRow(params, self.seed, position, history, counted, blocked_ids, self.eos_id)
 
     def append(self, token: SampledToken, max_model_len: int) -> None:
         """Appends a sampled token, and sets `finish_reason` if it ends the reply."""
         token_id = token.token_id
         if self.is_pending:
             self.token_ids[-1] = token_id
+            is_full = self.is_ending
             self.is_pending = self.is_ending = False
         else:
             self.token_ids.append(token_id)
+            is_full = self._is_full(max_model_len)
         self._untaken.append(token)
         if self._history is not None:
             self._history.append(token_id)
         if token_id in self.stop_ids:
             self.finish_reason = "stop"
-        elif self._is_full(max_model_len):
+        elif is_full:
             self.finish_reason = "length"
 
     def expect(self, row: int, max_model_len: int) -> None:

@@ -58,6 +58,7 @@ ENDPOINTS = (
         logout,
         "End the page's cookie",
         access="public",
+        statuses=(204,),
         errors=(503,),
     ),
 )

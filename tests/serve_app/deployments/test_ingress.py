@@ -21,6 +21,15 @@ class FakeHandle:
     def __init__(self, answer: object) -> None:
         self.answer = answer
 
+    def broadcast(self, method: str) -> Self:
+        return self
+
+    async def _fetch_replica_results_async(self) -> list[Self]:
+        return [self]
+
+    async def get_async(self) -> object:
+        return await self
+
     def __getattr__(self, method: str) -> Self:
         return self
 
@@ -57,7 +66,7 @@ async def handle() -> FakeHandle:
 async def client(store_url: str, handle: FakeHandle) -> AsyncIterator[httpx.AsyncClient]:
     ingress = make(store_url, handle)
     transport = httpx.ASGITransport(await ingress.__serve_build_asgi_app__())
-    async with httpx.AsyncClient(transport=transport, base_url="http://moss") as made:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as made:
         yield made
     await Plain.__del__(ingress)
 
