@@ -35,12 +35,14 @@ class Bucket:
 
     size: float
     per_ms: float
-    value: float = 0.0
+    value: float
     at_ms: int = 0
 
-    def flow(self, now_ms: int) -> None:
-        self.value = min(self.size, self.value + (now_ms - self.at_ms) * self.per_ms)
-        self.at_ms = now_ms
+    def level(self, now_ms: int) -> float:
+        return min(self.size, self.value + (now_ms - self.at_ms) * self.per_ms)
+
+    def take(self, num: float, now_ms: int) -> None:
+        self.value, self.at_ms = min(self.size, self.level(now_ms) - num), now_ms
 
 
 @dataclass
@@ -61,24 +63,22 @@ class ModelOfLimits:
         running = self.limits.running_turns
         if running is not None and sum(end > now_ms for end in self.turns.values()) >= running:
             return [b"running_turns", 1000]
-        for bucket in filter(None, (self.requests, self.tokens)):
-            bucket.flow(now_ms)
-        if self.requests is not None and self.requests.value < 1:
-            return [b"requests_per_s", ceil((1 - self.requests.value) / self.requests.per_ms)]
-        if self.tokens is not None:
-            missing = max(1, min(num_tokens, self.tokens.size)) - self.tokens.value
+        requests, tokens = self.requests, self.tokens
+        if requests is not None and (level := requests.level(now_ms)) < 1:
+            return [b"requests_per_s", ceil((1 - level) / requests.per_ms)]
+        if tokens is not None:
+            missing = max(1, min(num_tokens, tokens.size)) - tokens.level(now_ms)
             if missing > 0:
-                return [b"tokens_per_min", ceil(missing / self.tokens.per_ms)]
-            self.tokens.value -= num_tokens
-        if self.requests is not None:
-            self.requests.value -= 1
+                return [b"tokens_per_min", ceil(missing / tokens.per_ms)]
+            tokens.take(num_tokens, now_ms)
+        if requests is not None:
+            requests.take(1, now_ms)
         self.turns[turn] = now_ms + LEASE_MS
         return None
 
     def settle(self, turn: str, more: int, now_ms: int) -> None:
-        if self.turns.pop(turn, None) is not None and self.tokens is not None:
-            self.tokens.flow(now_ms)
-            self.tokens.value = min(self.tokens.size, self.tokens.value - more)
+        if self.turns.pop(turn, None) is not None and self.tokens is not None and more:
+            self.tokens.take(more, now_ms)
 
 
 def _full(size: float, per_ms: float) -> Bucket:
@@ -98,7 +98,11 @@ class LimitsMachine(RuleBasedStateMachine):
         self.limits = Limits(rate, tokens, running)
         self.model = ModelOfLimits(self.limits)
         self.now_ms = 1_764_000_000_000
-        self.last: tuple[Any, ...] | None = None
+        self.num_turns = 0
+
+    def new_turn(self) -> str:
+        self.num_turns += 1
+        return f"{self.num_turns:06}"
 
     def send(self, script: Any, keys: tuple[str, ...], *args: Any) -> Any:
         return self.runner.run(run_script(self.lane, script, keys, self.now_ms, *args))
@@ -114,7 +118,7 @@ class LimitsMachine(RuleBasedStateMachine):
 
     @rule(num_tokens=st.sampled_from([0, 1, 30, 100, 700]))
     def admit(self, num_tokens: int) -> None:
-        turn = secrets.token_hex(8)
+        turn = self.new_turn()
         expected = self.model.admit(turn, num_tokens, self.now_ms)
         found = self.send_admit(turn, num_tokens)
         self.check(found, expected)
@@ -155,7 +159,7 @@ class LimitsMachine(RuleBasedStateMachine):
     @rule()
     def wait_as_told(self) -> None:
         """Whoever comes back when told is let in, if nobody else comes meanwhile."""
-        turn = secrets.token_hex(8)
+        turn = self.new_turn()
         for _ in range(5):
             found = self.send_admit(turn, 1)
             expected = self.model.admit(turn, 1, self.now_ms)
