@@ -208,7 +208,7 @@ class Stepper:
     def _note_end(self, step: InFlight) -> None:
         now, before = self._clock(), self._ended_at
         self._ended_at = now
-        if all(chunk.num_known == 1 and not chunk.draft for chunk in step.chunks):
+        if step.batch.has_single_rows:
             self._pace.note_step(now - max(step.started, before or step.started))
         if self._in_flight and self._pace.note_behind():
             self._pace.note_outlook(self._scheduler.look_ahead(self._some(step.chunks)))

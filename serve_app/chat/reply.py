@@ -13,10 +13,11 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
+from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import DeadlineExceededError
 from serve_app.chat.events import Done, Event, Usage
 from serve_app.chat.pass_params import reply_params
-from serve_app.chat.passes import run_pass
+from serve_app.chat.passes import StoppedError, run_pass
 from serve_app.chat.protocols import ChatModel, PluginClient, Prompts
 from serve_app.chat.reply_text import ReplyText
 from serve_app.chat.request import Choice, ReplyRequest
@@ -58,7 +59,7 @@ class Replier:
         before the reply begins; later it ends the reply.
         """
         reply_params(request.params, request.max_length, self._prompts.eom_id)  # checks them early
-        prompt = await self._prompt(request)
+        prompt = request.prompt or await self.prompt(request)
         seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
         first = Choice(request, prompt, 0, seed, asyncio.Event(), {})
         choices = [self._events(replace(first, index=index)) for index in range(request.params.n)]
@@ -66,8 +67,11 @@ class Replier:
             async for event in events:
                 yield event
 
-    async def _prompt(self, request: ReplyRequest) -> Prompt:
-        """The prompt of the first pass. Encoding a body of 256 KB takes most of a second."""
+    async def prompt(self, request: ReplyRequest) -> Prompt:
+        """The prompt of the first pass. Encoding a body of 256 KB takes most of a second.
+
+        Raises ContextLengthError, and DeadlineExceededError.
+        """
         build = partial(
             self._prompts.build,
             request.history,
@@ -103,15 +107,9 @@ class Replier:
 
     async def _reply(self, choice: Choice, prompt: ReplyPrompt) -> AsyncGenerator[Event]:
         """The last pass. Its deadline ends a reply that has begun as its length does."""
-        request = choice.request
-        room = request.max_reply_tokens(len(prompt.token_ids), prompt.num_thoughts_tokens)
-        params = reply_params(request.params, room, self._prompts.eom_id)
-        number = prompt.num_passes + 1
-        text = ReplyText(choice.index, prompt.num_items)
+        text = ReplyText(choice.index, prompt.num_items, choice.request.resume)
         try:
-            async with aclosing(
-                run_pass(self._model, choice, number, prompt.token_ids, params)
-            ) as deltas:
+            async with aclosing(self._deltas(choice, prompt, text)) as deltas:
                 async for delta in deltas:
                     yield text.add(delta)
                     if text.has_ended:  # leaving the pass aborts it
@@ -119,9 +117,29 @@ class Replier:
         except DeadlineExceededError:
             if not text.has_begun:
                 raise
+        except StoppedError:
+            text.finish_reason = "cancelled"
         if (rest := text.end()) is not None:
             yield rest
         yield self._done(choice, prompt, text)
+
+    async def _deltas(
+        self, choice: Choice, prompt: ReplyPrompt, text: ReplyText
+    ) -> AsyncGenerator[TokenDelta]:
+        """What the engine adds to `text`."""
+        if text.has_ended:
+            return
+        if choice.is_stopped:
+            raise StoppedError
+        request, number = choice.request, prompt.num_passes + 1
+        room = request.max_reply_tokens(len(prompt.token_ids), prompt.num_thoughts_tokens)
+        params = reply_params(request.params, room, self._prompts.eom_id)
+        told_ids = request.resume.reply_ids
+        async with aclosing(
+            run_pass(self._model, choice, number, prompt.token_ids, params, told_ids)
+        ) as deltas:
+            async for delta in deltas:
+                yield delta
 
     def _done(self, choice: Choice, prompt: ReplyPrompt, text: ReplyText) -> Done:
         cached = prompt.num_cached_tokens if prompt.num_passes else text.num_cached_tokens
@@ -139,7 +157,14 @@ class Replier:
             results=prompt.results,
             reply=text.text,
         )
-        return Done(choice.index, text.finish_reason, usage, choice.prompt.dropped_turns, exchange)
+        return Done(
+            choice.index,
+            text.finish_reason,
+            usage,
+            choice.prompt.dropped_turns,
+            exchange,
+            prompt_digest=choice.prompt.digest,
+        )
 
 
 def _first_prompt(choice: Choice) -> ReplyPrompt:

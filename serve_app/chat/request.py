@@ -3,17 +3,15 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
-from plugins_svc.protocol.calls import MAX_CALLS, Call
-from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.tools import Tool, capability_lines
+from plugins_svc.protocol.calls import Call
+from serve_app.chat.resume import NOTHING_TOLD, CallLog, NoCallLog, Resume, TimedOutput
+from serve_app.chat.tools import MAX_TOOL_CALLS, Tool, capability_lines
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
-
-TimedOutput = tuple[PluginOutput, int]  # and how many milliseconds the call took
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,9 @@ class ReplyRequest:
     bounds the reply alone. `enabled` names the plugins that may run. `deadline` is in
     `time.monotonic` seconds. Prompts of different `owner` share no cached block beyond the
     instruction. `session_id` is a routing hint; a smaller `priority` is served earlier.
+
+    `prompt` is that of the first pass, if it was built before. `resume` is what an earlier run
+    told. A reply that has begun ends soon after `stop` is set, with "cancelled".
 
     `system` is a client's own instruction. `max_completion_tokens` bounds thoughts and reply
     together. The model may call `tools` once, `max_tool_calls` at a time, which ends the reply.
@@ -40,9 +41,13 @@ class ReplyRequest:
     owner: str = ""
     session_id: str = ""
     priority: int = 0
+    prompt: Prompt | None = None
+    resume: Resume = NOTHING_TOLD
+    call_log: CallLog = field(default_factory=NoCallLog)
+    stop: asyncio.Event | None = None
     system: str = ""
     tools: tuple[Tool, ...] = ()
-    max_tool_calls: int = MAX_CALLS
+    max_tool_calls: int = MAX_TOOL_CALLS
     max_completion_tokens: int | None = None
     so_far: Exchange | None = None
 
@@ -85,12 +90,26 @@ class Choice:
         """Seconds until the deadline; negative when it has passed."""
         return self.request.deadline - time.monotonic()
 
+    @property
+    def is_stopped(self) -> bool:
+        return self.request.stop is not None and self.request.stop.is_set()
+
     def engine_request(
-        self, pass_number: int, prompt_ids: Sequence[int], params: SamplingParams
+        self,
+        pass_number: int,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        output_ids: Sequence[int] = (),
     ) -> EngineRequest:
-        """The request for pass `pass_number`, counted from 1, with its own seed."""
+        """The request for pass `pass_number`, counted from 1, with its own seed.
+
+        It goes on after `output_ids`. Its id is not that of an earlier run, which may not have
+        ended yet where its client was lost.
+        """
+        attempt = self.request.resume.attempt
+        again = f".{attempt}" if attempt else ""
         return EngineRequest(
-            request_id=f"{self.request.request_id}-{self.index}-{pass_number}",
+            request_id=f"{self.request.request_id}-{self.index}-{pass_number}{again}",
             prompt_ids=prompt_ids,
             params=replace(params, seed=derive_seed(self.seed, self.index, pass_number)),
             salt=self.request.owner,
@@ -98,4 +117,5 @@ class Choice:
             priority=self.request.priority,
             deadline_s=max(0.0, self.time_left_s),
             is_continuation=pass_number > 1,
+            output_ids=output_ids,
         )

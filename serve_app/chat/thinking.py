@@ -67,17 +67,27 @@ class ThinkingStage:
         Raises DeadlineExceededError, EngineDeadError, and ContextLengthError if no room is left
         for a reply.
         """
-        generated_ids, num_cached_tokens = await self._think(choice)
+        resume = choice.request.resume
+        generated_ids, num_cached_tokens = (
+            await self._think(choice)
+            if resume.thought_ids is None
+            else ([*resume.thought_ids], resume.num_cached_thoughts)
+        )
         thinking = self._prompts.read_thinking(generated_ids)
-        yield Thoughts(choice.index, thinking.thoughts)
+        if resume.thought_ids is None:
+            yield Thoughts(choice.index, thinking.thoughts, tuple(generated_ids), num_cached_tokens)
         if tool_calls := _tool_calls(choice, thinking):
             yield _waiting(choice, thinking, tool_calls, len(generated_ids), num_cached_tokens)
             return
         commands = parse_commands(thinking.commands, choice.request.enabled)
         calls = PluginCalls(self._plugins, self._timeout_s, choice, commands)
+        num_told = resume.num_call_events
         async with aclosing(calls.run()) as events:
             async for event in events:
-                yield event
+                if num_told > 0:
+                    num_told -= 1
+                else:
+                    yield event
         counts = len(generated_ids), num_cached_tokens
         yield self._fitting_prompt(choice, thinking, calls.outcomes, *counts)
 
@@ -158,5 +168,5 @@ def _waiting(
         reasoning_tokens=num_thoughts_tokens,
     )
     exchange = Exchange(choice.request.user, thinking.thoughts, render_tool_calls(calls), "", "")
-    dropped = choice.prompt.dropped_turns
-    return Done(choice.index, "tool_calls", usage, dropped, exchange, calls)
+    dropped, digest = choice.prompt.dropped_turns, choice.prompt.digest
+    return Done(choice.index, "tool_calls", usage, dropped, exchange, digest, calls)

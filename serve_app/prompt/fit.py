@@ -1,5 +1,7 @@
 """Fits a history into the context: the newest whole exchanges that leave room for a reply."""
 
+import hashlib
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +26,11 @@ class Prompt:
     token_ids: list[int]
     dropped_turns: int
     num_shared_tokens: int
+
+    @property
+    def digest(self) -> str:
+        """Tells prompts apart by their ids."""
+        return hashlib.sha256(array("q", self.token_ids).tobytes()).hexdigest()
 
 
 def fit_prompt(

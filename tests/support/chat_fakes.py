@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
-from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.outputs import FinishReason, TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import CheckpointError
 from moss_tp.sampling.row import SampledToken
@@ -67,7 +67,8 @@ async def _no_wait(is_reply: bool, num_tokens: int) -> None:
 class FakeModel:
     """Writes what `think` and `reply` make of the prompt, one character a delta.
 
-    `wait` is awaited before each token with the pass and the number of tokens already out.
+    `wait` is awaited before each token with the pass and the number of tokens already out. It goes
+    on after a request's `output_ids`.
     """
 
     think: Callable[[str], str] = think_nothing
@@ -99,7 +100,16 @@ class FakeModel:
         is_whole = False
         self.num_running += 1
         try:
+            told = list(request.output_ids)
+            assert ids[: len(told)] == told, "another reply was told"
+            if told and (told[-1] in params.stop_token_ids or len(told) == params.max_tokens):
+                reason: FinishReason = "stop" if told[-1] in params.stop_token_ids else "length"
+                is_whole = True
+                yield TokenDelta((), "", reason, len(request.prompt_ids), 0)
+                return
             for number, token_id in enumerate(ids[: params.max_tokens]):
+                if number < len(told):
+                    continue
                 await self.wait(is_reply, number)
                 is_stop = token_id in params.stop_token_ids
                 is_whole = is_stop or number + 1 == params.max_tokens

@@ -59,6 +59,7 @@ class Scheduler:
         self.num_accepted = 0
         self._limits = AdaptiveLimits(config.max_num_batched_tokens, config.max_num_seqs)
         self._advanced_step: Ids[Chunk] = ()  # see `_advance`
+        self._is_lasting = False  # it only decodes, and none of its sequences is at its end
         self._max_mixed_prefill_tokens = config.mixed_prefill_limit
         self._max_model_len = config.context_length
         self._drafting = Drafting(config, self.block_manager)
@@ -108,6 +109,8 @@ class Scheduler:
         blocks = self.block_manager
         if not all(seq.is_ending or blocks.grow(seq) for seq in blocks.outgrown(self.running)):
             return []
+        if self._repeats(chunks):
+            return list(chunks)
         decodes, prefills = self._next_chunks(can_admit=True)
         return [*decodes, *prefills]
 
@@ -190,12 +193,9 @@ class Scheduler:
 
     def _grow_running(self) -> None:
         """Allocates the blocks that running sequences need; preempts the last in order for it."""
-        position = 0
-        # `running` may lose its tail during the loop.
-        while position < len(self.running):
-            if self.block_manager.grow(self.running[position]):
-                position += 1
-            else:
+        blocks = self.block_manager
+        for seq in blocks.outgrown(self.running):
+            while seq.block_table and not blocks.grow(seq):  # without a table it is preempted
                 self._preempt(self.running.pop())
 
     def _preempt(self, seq: Sequence) -> None:
@@ -208,12 +208,21 @@ class Scheduler:
         """Brings the sequences of a running step to where they will be when it has ended."""
         self._advanced_step = chunks
         row, max_model_len = 0, self._max_model_len
+        num_lasting = 0
         for seq, num_known, is_sampled, _ in chunks:
             if seq.finish_reason is None:
                 seq.num_computed += num_known
                 if is_sampled:
                     seq.expect(row, max_model_len)
+                    num_lasting += num_known == 1 and not seq.is_ending
             row += is_sampled
+        self._is_lasting = num_lasting == len(chunks)
+
+    def _repeats(self, chunks: Ids[Chunk]) -> bool:
+        """Whether the next step has the same chunks as the last that has advanced."""
+        if not self._is_lasting or (self.waiting and len(self.running) < self._limits.seqs):
+            return False
+        return self.running == [chunk.seq for chunk in chunks]  # one may have ended since
 
     def _next_chunks(self, can_admit: bool) -> tuple[list[Chunk], list[Chunk]]:
         """The decodes and the prefills of the next step."""
