@@ -9,15 +9,12 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from moss_tp.errors import ConfigError
-from serve_app.access.cookies import digest_of
 from serve_app.access.principal import ANONYMOUS, Limits, Principal
+from serve_app.api_secret import ENVIRONMENT, digest_of
 
 PREFIX = "moss-"
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-# Of the key that the environment sets.
-ENVIRONMENT = "MOSS_API_KEY"
 _ENVIRONMENT_OWNER = "default"
-_ENVIRONMENT_KEY = re.compile(r"[!-~]{8,255}")
 
 
 @dataclass(frozen=True)
@@ -82,13 +79,6 @@ def make_key(
 def environment_key(digest: str) -> ApiKey:
     """The key that the environment sets; another secret there is another key."""
     return ApiKey(f"env-{digest[:12]}", digest, _ENVIRONMENT_OWNER, ENVIRONMENT, is_admin=True)
-
-
-def environment_digest(secret: str) -> str:
-    """The digest of the environment's key. Raises ConfigError, without it, if it is too weak."""
-    if not _ENVIRONMENT_KEY.fullmatch(secret):
-        raise ConfigError(f"{ENVIRONMENT} must be 8 to 255 visible ASCII characters")
-    return digest_of(secret)
 
 
 def pack_key(key: ApiKey) -> bytes:

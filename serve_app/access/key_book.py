@@ -16,8 +16,9 @@ from typing import Any
 
 from serve_app.access import scripts
 from serve_app.access.api_key import ApiKey, pack_key, unpack_key
-from serve_app.access.cookies import MAX_AGE_S, digest_of, key_id_of, new_cookie
+from serve_app.access.cookies import MAX_AGE_S, key_id_of, new_cookie
 from serve_app.access.steps import make_lane, run_script
+from serve_app.api_secret import digest_of
 from serve_app.errors import StoreUnavailableError
 from serve_app.store.script import Arg, Script
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from serve_app.access.api_key import ApiKey, environment_key
-from serve_app.access.cookies import digest_of
 from serve_app.access.gate import Admission, Credentials, Gate, OpenGate
 from serve_app.access.key_book import KeyBook
 from serve_app.access.limiter import Limiter
 from serve_app.access.principal import Limits, Principal
+from serve_app.api_secret import digest_of
 from serve_app.errors import InvalidKeyError
 
 _WRONG = "the API key is wrong or revoked"

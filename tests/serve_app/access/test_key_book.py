@@ -8,9 +8,9 @@ import pytest
 
 from moss_tp.errors import ConfigError
 from serve_app.access.api_key import make_key, pack_key, unpack_key
-from serve_app.access.cookies import digest_of
 from serve_app.access.key_book import MAX_COOKIES, KeyBook
 from serve_app.access.principal import Limits
+from serve_app.api_secret import digest_of
 from serve_app.errors import StoreUnavailableError
 from tests.serve_app.store_server import StoreServer
 
