@@ -11,7 +11,7 @@ from typing import Literal
 
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.sampling.row import SampledToken
-from serve_app.chat.tools import ToolCall
+from serve_app.chat.calling.tools import ToolCall
 from serve_app.prompt.exchange import Exchange, TurnEnd
 
 
@@ -94,9 +94,9 @@ class Done:
     """The end of a choice. `exchange` is all of its text, ready to be stored.
 
     A reply that its deadline cut off ends with "length", like one that ran out of tokens.
-    `dropped_turns` counts the oldest exchanges of the history that did not fit. With `tool_calls`
-    the exchange has no reply yet: the client runs them and asks again with their results.
-    `prompt_digest` is that of the first pass's prompt.
+    `dropped_turns` counts the oldest exchanges of the history that did not fit. `prompt_digest` is
+    that of the first pass's prompt. With `tool_calls` the exchange has no reply yet: the client
+    runs them and asks again with their results.
     """
 
     choice: int
@@ -104,8 +104,8 @@ class Done:
     usage: Usage
     dropped_turns: int
     exchange: Exchange
-    tool_calls: tuple[ToolCall, ...] = ()
     prompt_digest: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 Event = Thoughts | PluginCall | Delta | Done

@@ -14,7 +14,7 @@ from dataclasses import replace
 from plugins_svc.protocol.calls import Call
 from plugins_svc.protocol.results import Outcome, block_order, item_numbers
 from plugins_svc.sdk.output import PluginOutput, check_output
-from serve_app.chat.circuit_breaker import PluginPausedError
+from serve_app.chat.calling.circuit_breaker import PluginPausedError
 from serve_app.chat.events import PluginCall, SearchItem
 from serve_app.chat.protocols import PluginClient
 from serve_app.chat.request import Choice

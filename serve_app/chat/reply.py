@@ -138,10 +138,10 @@ class Replier:
             return
         if choice.is_stopped:
             raise StoppedError
-        request = choice.request
+        request, number = choice.request, prompt.num_passes + 1
         room = request.max_reply_tokens(len(prompt.token_ids), prompt.num_thoughts_tokens)
         params = reply_params(request.params, room, self._prompts.eom_id)
-        number, told_ids = prompt.num_passes + 1, request.resume.reply_ids
+        told_ids = request.resume.reply_ids
         async with aclosing(
             run_pass(self._model, choice, number, prompt.token_ids, params, told_ids)
         ) as deltas:

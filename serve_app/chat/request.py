@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
-from plugins_svc.protocol.calls import MAX_CALLS, Call
+from plugins_svc.protocol.calls import Call
+from serve_app.chat.calling.tools import MAX_TOOL_CALLS, Tool, capability_lines
 from serve_app.chat.resume import NOTHING_TOLD, CallLog, NoCallLog, Resume, TimedOutput
-from serve_app.chat.tools import Tool, capability_lines
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
 
@@ -23,12 +23,12 @@ class ReplyRequest:
     `time.monotonic` seconds. Prompts of different `owner` share no cached block beyond the
     instruction. `session_id` is a routing hint; a smaller `priority` is served earlier.
 
+    `prompt` is that of the first pass, if it was built before. `resume` is what an earlier run
+    told. A reply that has begun ends soon after `stop` is set, with "cancelled".
+
     `system` is a client's own instruction. `max_completion_tokens` bounds thoughts and reply
     together. The model may call `tools` once, `max_tool_calls` at a time, which ends the reply.
     With their results the turn goes on: `so_far` is `user` and everything before the reply.
-
-    `prompt` is that of the first pass, if it was built before. `resume` is what an earlier run
-    told. A reply that has begun ends soon after `stop` is set, with "cancelled".
     """
 
     request_id: str
@@ -43,7 +43,7 @@ class ReplyRequest:
     priority: int = 0
     system: str = ""
     tools: tuple[Tool, ...] = ()
-    max_tool_calls: int = MAX_CALLS
+    max_tool_calls: int = MAX_TOOL_CALLS
     max_completion_tokens: int | None = None
     so_far: Exchange | None = None
     prompt: Prompt | None = None

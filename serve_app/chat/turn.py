@@ -55,6 +55,7 @@ class TurnRequest:
     parent: str | None = None
     must_exist: bool = False
     named: frozenset[str] | None = None
+    max_completion_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,7 @@ def make_draft(
         owner=request.owner,
         session_id=session.uid,
         priority=request.priority,
+        max_completion_tokens=request.max_completion_tokens,
     )
     return Draft(reply_request, key, request.fingerprint, session, history)
 

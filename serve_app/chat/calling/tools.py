@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moss_tp.dialogue import NO_RESULTS, neutralise_output
-from plugins_svc.protocol.calls import MAX_CALLS, NO_CALLS
+from plugins_svc.protocol.calls import MAX_CALLS as MAX_PLUGIN_CALLS
+from plugins_svc.protocol.calls import NO_CALLS
 from plugins_svc.sdk.result_format import NO_RESULT
 
+MAX_TOOL_CALLS = MAX_PLUGIN_CALLS
 MAX_LABEL_CHARS = 200
 
 
@@ -51,7 +53,7 @@ def capability_lines(tools: Sequence[Tool]) -> str:
 
 
 def parse_tool_calls(
-    commands: str, tools: Sequence[Tool], id_prefix: str, max_calls: int = MAX_CALLS
+    commands: str, tools: Sequence[Tool], id_prefix: str, max_calls: int = MAX_TOOL_CALLS
 ) -> tuple[ToolCall, ...]:
     """The first `max_calls` calls of `tools` in a Commands body, numbered from 0 in their ids."""
     if not tools:
@@ -61,7 +63,7 @@ def parse_tool_calls(
     parameters = {tool.name: tool.parameter for tool in tools}
     return tuple(
         ToolCall(f"{id_prefix}{index}", call[1], parameters[call[1]], call[2])
-        for index, call in zip(range(min(max_calls, MAX_CALLS)), found, strict=False)
+        for index, call in zip(range(min(max_calls, MAX_TOOL_CALLS)), found, strict=False)
     )
 
 
