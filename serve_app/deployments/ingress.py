@@ -48,7 +48,7 @@ class Ingress:
 
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls this after the constructor."""
-        await self._store.check()
+        await self._store.check(may_be_volatile=self._settings.allow_volatile_store)
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
         replier, max_model_len = self._replier(), self._max_model_len()
         service = HttpService(

@@ -57,6 +57,11 @@ serve_options = with_options(
         help="Where the embedded store and the log live.",
     ),
     click.option(
+        "--allow-volatile-store",
+        is_flag=True,
+        help="Start on a store that evicts, or whose crash loses turns.",
+    ),
+    click.option(
         "--drain",
         "drain_s",
         type=click.FloatRange(0),
