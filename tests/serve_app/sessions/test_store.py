@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import msgpack  # type: ignore[import-untyped]
@@ -22,6 +23,7 @@ from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import StoredCall, Turn, is_uid, new_token
 from tests.serve_app.sessions.turns import a_lease, a_turn
+from tests.serve_app.store_server import StoreServer
 
 
 @pytest.fixture
@@ -235,27 +237,41 @@ async def test_a_full_store_refuses_writes_and_keeps_its_sessions(
     assert await store.load(late.uid, "ann") is None
 
 
-async def test_an_evicting_store_is_refused(store: RedisSessionStore, store_url: str) -> None:
-    await store.check()
-    async with Redis.from_url(store_url) as raw:
-        await raw.config_set("maxmemory-policy", "allkeys-lru")
-        try:
-            with pytest.raises(ConfigError, match="noeviction"):
-                await store.check()
-        finally:
-            await raw.config_set("maxmemory-policy", "noeviction")
+@contextmanager
+def setting(server: StoreServer, name: str, value: str, back: str) -> Iterator[None]:
+    server.command("CONFIG", "SET", name, value)
+    try:
+        yield
+    finally:
+        server.command("CONFIG", "SET", name, back)
 
 
-async def test_only_an_append_only_store_is_durable(
-    store: RedisSessionStore, store_url: str
+@pytest.mark.parametrize(
+    ("name", "value", "back", "words"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "noeviction", "set its maxmemory-policy to noeviction"),
+        ("maxmemory-policy", "volatile-ttl", "noeviction", "would lose chats"),
+        ("appendonly", "no", "yes", "set its appendonly to yes"),
+    ],
+)
+async def test_a_store_that_may_lose_chats_is_refused_unless_that_is_allowed(
+    store: RedisSessionStore, server: StoreServer, name: str, value: str, back: str, words: str
 ) -> None:
-    assert await store.is_durable()
-    async with Redis.from_url(store_url) as raw:
-        await raw.config_set("appendonly", "no")
-        try:
-            assert not await store.is_durable()
-        finally:
-            await raw.config_set("appendonly", "yes")
+    assert await store.check() == []
+    with setting(server, name, value, back):
+        with pytest.raises(ConfigError, match=f"{words}.*--allow-volatile-store"):
+            await store.check()
+        (warning,) = await store.check(may_be_volatile=True)
+        assert words in warning
+    assert await store.check() == []
+
+
+async def test_a_store_that_writes_once_a_second_is_warned_of(
+    store: RedisSessionStore, server: StoreServer
+) -> None:
+    with setting(server, "appendfsync", "everysec", "always"):
+        (warning,) = await store.check()
+        assert "power loss" in warning
 
 
 def test_an_invalid_url_is_refused() -> None:
