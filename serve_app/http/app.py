@@ -18,6 +18,7 @@ from serve_app.http.endpoints import (
     meta,
     models,
     sessions,
+    turns,
 )
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.middleware import middlewares
@@ -33,6 +34,7 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *models.ENDPOINTS,
         *inference.ENDPOINTS,
         *sessions.ENDPOINTS,
+        *turns.ENDPOINTS,
     )
 )
 
