@@ -17,7 +17,7 @@ class Part:
 
 # Long ones that could hang come late, so that they cannot take the time of those before them.
 PARTS = (
-    Part("compiling", "kernels compiled for this card: registers, spills, shared memory", 50),
+    Part("compiling", "kernels compiled for this card: registers, spills, shared memory", 90),
     Part("limits", "what this card can do: bandwidth, matrix products, pinned memory", 25),
     Part("parity", "each kernel against its reference, over poisoned outputs", 35),
     Part("tokens", "a small model in fp32: the CPU's tokens, whatever the settings", 50),

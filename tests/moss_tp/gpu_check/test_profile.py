@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from moss_tp.gpu_check.check import Check, Plan
-from moss_tp.gpu_check.parts.speed import judge_steps
+from moss_tp.gpu_check.parts.speed import judge_steps, prefill
 from moss_tp.gpu_check.tools import profile
-from moss_tp.gpu_check.tools.shapes import MOSS
+from moss_tp.gpu_check.tools.engines import opened
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY
 from moss_tp.gpu_check.verdict import Verdict
 
 
@@ -51,3 +54,13 @@ def test_what_was_not_measured_does_not_pass(tmp_path: Path) -> None:
     assert [v.passes for v in judged([])] == [False, False]
     seen = judged(profile.steps_of(profile.events_of(trace(5))))
     assert [v.passes for v in seen] == [True, True] and all(v.bar for v in seen)
+
+
+def test_a_prompt_that_was_cached_is_no_prefill(tmp_path: Path) -> None:
+    check = Check(Plan("cpu", "tiny", tmp_path), lambda kind, name, value: None)
+    settings: dict[str, Any] = {"load_format": "dummy", "kv_cache_bytes": 1 << 22}
+    with opened(check, TINY.write(tmp_path / "model"), "float32", **settings) as engine:
+        prefill(engine, TINY, 40, "one")
+        prefill(engine, TINY, 40, "another")
+        with pytest.raises(RuntimeError, match="prefix cache"):
+            prefill(engine, TINY, 40, "one")
