@@ -6,7 +6,7 @@ the role marker, as the demo's decoded text did, and `time` is local. It runs no
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any
@@ -45,14 +45,17 @@ class ChatRequest(BaseModel):
 
 
 def turn_request(
-    chat: ChatRequest, idempotency_key: str | None, model_name: str, plugins: Collection[str]
+    chat: ChatRequest,
+    idempotency_key: str | None,
+    model_names: Sequence[str],
+    plugins: Collection[str],
 ) -> TurnRequest:
     """The turn that `chat` requests. All `plugins` of the server are enabled by default.
 
     Raises ModelNotFoundError for another model, InvalidFieldError for an unknown plugin.
     """
-    if chat.model not in (None, model_name):
-        raise ModelNotFoundError(f"this server serves {model_name!r}")
+    if chat.model not in (None, *model_names):
+        raise ModelNotFoundError(f"this server serves {model_names[0]!r}")
     if unknown := sorted(set(chat.plugins or ()) - set(plugins)):
         raise InvalidFieldError(f"plugins: not available here: {', '.join(unknown)}", "plugins")
     return TurnRequest(

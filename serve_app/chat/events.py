@@ -9,9 +9,8 @@ are plain data, independent of HTTP, sessions and the engine.
 from dataclasses import dataclass
 from typing import Literal
 
-from moss_tp.engine.outputs import FinishReason
 from moss_tp.sampling.row import SampledToken
-from serve_app.prompt.exchange import Exchange
+from serve_app.prompt.exchange import Exchange, TurnEnd
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Done:
     """
 
     choice: int
-    finish_reason: FinishReason
+    finish_reason: TurnEnd
     usage: Usage
     dropped_turns: int
     exchange: Exchange

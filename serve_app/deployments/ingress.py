@@ -23,9 +23,10 @@ from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.replica_end import drain_when_stopped
-from serve_app.http.app import HttpService, create_http_app
+from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
 from serve_app.http.errors import to_response
+from serve_app.http.service import HttpService
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.settings import ServeSettings
@@ -52,10 +53,13 @@ class Ingress:
         """Serve calls this after the constructor."""
         await self._store.check()
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
+        replier, max_model_len = self._replier(), self._max_model_len()
         service = HttpService(
-            runner=self._turn_runner(),
+            runner=TurnRunner(self._store, replier, TurnLimits(max_model_len)),
+            replier=replier,
             health=self._model,
-            model_name=self._settings.model_name,
+            model_names=(self._settings.model_name,),
+            max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             readiness=(self._store.is_ready,),
             drain=self._drain,
@@ -77,10 +81,9 @@ class Ingress:
         if hasattr(self, "_store"):
             await self._store.close()
 
-    def _turn_runner(self) -> TurnRunner:
+    def _max_model_len(self) -> int:
         config = self._settings.engine_config(str(self._model_dir))
-        config = config.resolve(ModelConfig.from_dir(self._model_dir))
-        return TurnRunner(self._store, self._replier(), TurnLimits(config.context_length))
+        return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
     def _replier(self) -> Replier:
         tokenizer = Tokenizer.from_dir(self._model_dir)

@@ -5,6 +5,13 @@ has no session, key or tokens.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+from moss_tp.engine.outputs import FinishReason
+
+# How a reply ended. "cancelled": a client stopped it and kept what had been told; "tool_calls": it
+# waits for the results of a client's tools.
+TurnEnd = FinishReason | Literal["cancelled", "tool_calls"]
 
 
 @dataclass(frozen=True)

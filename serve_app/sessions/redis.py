@@ -24,10 +24,10 @@ from serve_app.errors import (
     TurnNotStoredError,
 )
 from serve_app.sessions import scripts
-from serve_app.sessions.lane import Lane
-from serve_app.sessions.scripts import Arg, Script
-from serve_app.sessions.session import Session, Turn, new_token
+from serve_app.sessions.session import Session, StoredCall, Turn, new_token
 from serve_app.sessions.store import Lease, Opened
+from serve_app.store.lane import Lane
+from serve_app.store.script import Arg, Script
 
 PROBE_S = 1.0
 
@@ -207,4 +207,6 @@ def _session(uid: str, owner: str, turns: list[bytes]) -> Session:
 
 
 def _unpack(packed: bytes) -> Turn:
-    return Turn(**msgpack.unpackb(packed))
+    fields = msgpack.unpackb(packed)
+    calls = tuple(StoredCall(**call) for call in fields.pop("calls", ()))
+    return Turn(**fields, calls=calls)

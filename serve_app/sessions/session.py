@@ -6,12 +6,25 @@ uid from 128 random bits, and text of any other form is never looked up.
 
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from moss_tp.engine.outputs import FinishReason
-from serve_app.prompt.exchange import Exchange
+from serve_app.prompt.exchange import Exchange, TurnEnd
 
 _UID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class StoredCall:
+    """A plugin call of a turn as its readers saw it end; `output` is untrusted."""
+
+    id: str
+    name: str
+    argument: str
+    state: Literal["done", "failed"]
+    output: Any = None
+    ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -21,21 +34,40 @@ class Turn(Exchange):
     `key` is the client's Idempotency-Key or one that the server made; `fingerprint` is a digest
     of the request. `dropped_turns` counts the oldest turns that did not fit into this turn's
     prompt. `finish_reason` says how the reply ended.
+
+    `id` is made by the server, `parent` the id of the turn before it: "" for a chat's first turn.
+    `seed` is what it was drawn with. `make_up` says what made it, in digests and settings by name.
+    `created_ms` is the store's clock, in milliseconds since 1970.
     """
 
     key: str
     fingerprint: str = ""
     dropped_turns: int = 0
-    finish_reason: FinishReason = "stop"
+    finish_reason: TurnEnd = "stop"
+    id: str = ""
+    parent: str = ""
+    created_ms: int = 0
+    seed: int = 0
+    calls: tuple[StoredCall, ...] = ()
+    usage: Mapping[str, int] = field(default_factory=dict)
+    make_up: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Session:
-    """A chat of `owner`. A session without turns is not in the store yet."""
+    """A chat of `owner`. `turns` are the active path, `tree` is every turn in stored order.
+
+    `plugins` and `defaults` (of sampling parameters, by name) hold for turns that name none.
+    """
 
     uid: str
     owner: str
     turns: tuple[Turn, ...] = ()
+    tree: tuple[Turn, ...] = ()
+    title: str = ""
+    plugins: tuple[str, ...] | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    created_ms: int = 0
 
 
 def new_token() -> str:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from serve_app.sessions.embedded import EmbeddedStore
+from serve_app.store.embedded import EmbeddedStore
 from tests.e2e.endless_model import make_endless_model
 from tests.e2e.moss_process import MossProcess
 from tests.support.processes import still_alive

@@ -4,14 +4,23 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.sessions.redis import RedisSessionStore
+from serve_app.store.embedded import EmbeddedStore
 from tests.serve_app.store_server import StoreServer
 from tests.support.chat import Chat
 from tests.support.chat_fakes import FakeModel, FakePlugins
 from tests.support.site import Site, make_site
 
 PROGRAMS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("redis-server"))]
+
+
+@pytest.fixture(scope="session", params=PROGRAMS)
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StoreServer]:
+    """Every server that we promise to work with, for tests of what is stored."""
+    with StoreServer(tmp_path_factory.mktemp("store"), request.param) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import httpx
 
 from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
-from serve_app.http.app import HttpService, create_http_app
+from serve_app.http.app import create_http_app
+from serve_app.http.service import HttpService
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
@@ -32,11 +33,13 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     model, plugins, probe = FakeModel(), FakePlugins(), FakeProbe()
     prompts = PromptBuilder(CharCodec(), "Be brief.\n")
     replier = create_replier(model, plugins, prompts)
-    runner = TurnRunner(store, replier, limits or TurnLimits(max_model_len=4096))
+    limits = limits or TurnLimits(max_model_len=4096)
     service = HttpService(
-        runner,
+        TurnRunner(store, replier, limits),
+        replier,
         probe,
-        "moss-nano",
+        ("moss-nano",),
+        limits.max_model_len,
         frozenset({"calculator"}),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,

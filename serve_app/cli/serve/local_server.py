@@ -22,8 +22,8 @@ from serve_app.cli.serve.options import EMBEDDED
 from serve_app.cli.serve.plugin_notes import plugin_notes, remote_asks
 from serve_app.cli.serve.ray_watch import RayDiedError, RayWatch
 from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
-from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.settings import ServeSettings
+from serve_app.store.embedded import EmbeddedStore
 
 APP_NAME = "moss"
 POLL_S = 0.2

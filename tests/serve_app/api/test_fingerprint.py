@@ -30,7 +30,7 @@ DELIVERIES = st.fixed_dictionaries({}, optional=DELIVERY)
 
 
 def fingerprint(body: dict[str, Any]) -> str:
-    return turn_request(ChatRequest.model_validate(body), None, "moss", PLUGINS).fingerprint
+    return turn_request(ChatRequest.model_validate(body), None, ("moss",), PLUGINS).fingerprint
 
 
 @given(BODIES, DELIVERIES, DELIVERIES)

@@ -35,7 +35,7 @@ class FakeHandle:
 
 
 # The class as written, without the wrapper in which Serve runs it.
-Plain: Any = next(kind for kind in Ingress.__mro__ if "_turn_runner" in kind.__dict__)
+Plain: Any = next(kind for kind in Ingress.__mro__ if "_replier" in kind.__dict__)
 
 
 class OwnIngress(Plain):  # type: ignore[misc]

@@ -15,8 +15,8 @@ import pytest
 from moss_tp.errors import EngineDeadError
 from serve_app.chat.turn import TurnLimits
 from serve_app.http.app import create_http_app
-from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
+from serve_app.store.embedded import EmbeddedStore
 from tests.serve_app.store_server import StoreServer
 from tests.support.chat_fakes import FakeModel
 from tests.support.http_server import serving

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.bench.load.server_process import free_port
-from serve_app.sessions.embedded import EmbeddedStore
+from serve_app.store.embedded import EmbeddedStore
 from tests.support.moss_command import run_moss
 from tests.support.tiny_moss import make_checkpoint
 

@@ -20,7 +20,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from moss_tp.errors import ConfigError, DeadlineExceededError, MossError
 from serve_app.errors import StoreUnavailableError
-from serve_app.sessions.failures import explain, may_pass
+from serve_app.store.failures import explain, may_pass
 
 T = TypeVar("T")
 Step = Callable[[Redis], Awaitable[T]]

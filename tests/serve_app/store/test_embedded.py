@@ -15,14 +15,14 @@ import pytest
 from redis.asyncio import Redis
 
 from serve_app.errors import StoreInUseError, StoreStartError, TurnNotStoredError
-from serve_app.sessions.embedded import EmbeddedStore
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
+from serve_app.store.embedded import EmbeddedStore
 
 _SUPERVISOR = """
 import sys, time, pathlib
-from serve_app.sessions.embedded import EmbeddedStore
+from serve_app.store.embedded import EmbeddedStore
 store = EmbeddedStore(pathlib.Path(sys.argv[1]))
 store.start()
 print(store.pid, store.url, flush=True)

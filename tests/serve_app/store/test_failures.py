@@ -8,10 +8,10 @@ import pytest
 from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
 from serve_app.errors import StoreUnavailableError, TurnNotStoredError
-from serve_app.sessions.failures import explain, may_pass
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
+from serve_app.store.failures import explain, may_pass
 from tests.serve_app.store_server import StoreServer
 
 # A step that is tried again takes this long, so one that ends sooner was not.

@@ -8,10 +8,10 @@ from redis.asyncio import Redis
 
 from moss_tp.errors import ConfigError, DeadlineExceededError
 from serve_app.errors import StoreUnavailableError
-from serve_app.sessions.lane import Lane
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
+from serve_app.store.lane import Lane
 from tests.serve_app.store_server import StoreServer
 
 ANSWER_S = 5.0

