@@ -117,6 +117,9 @@ class OrderedSum:
 
 def _sum_in_order(parts: Tensor, out: Tensor, take: Take) -> None:
     """`parts (ranks, n) -> out (n,)`, which may be one of the parts."""
+    if len(parts) == 1:
+        out.copy_(parts[0])
+        return
     total = take((parts.shape[1],), torch.float32)
     total.copy_(parts[0])
     for part in parts[1:-1]:

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.request import EngineRequest
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.parts.limits import rates_of
 from moss_tp.gpu_check.tools import profile
@@ -87,8 +88,9 @@ def _prefill(
     """The median time of a prompt's only step, its first token included."""
     seconds = []
     for repeat in range(PREFILL_REPEATS):
+        prompt = requests(Random(f"{tokens} {repeat}"), 1, tokens, 1, shape.vocab_size)
         before = time.perf_counter()
-        prefill(engine, shape, tokens, f"{tokens} {repeat}")
+        prefill(engine, prompt)
         seconds.append(time.perf_counter() - before)
     median = statistics.median(seconds)
     limit = prefill_cost(shape.config, tokens, ITEM_BYTES[dtype]).limit_s(rates_of(check))
@@ -113,18 +115,17 @@ def _profile(check: Check, engine: LLMEngine, shape: Shape, batch: int) -> None:
 
 def _profile_prefill(check: Check, engine: LLMEngine, shape: Shape) -> None:
     tokens = PROFILED_PREFILL if check.is_full else 24
-    run = partial(prefill, engine, shape, tokens, "profile")
-    events = profile.profiled(run, check.device)
+    prompt = requests(Random("prompt"), 1, tokens, 1, shape.vocab_size)
+    events = profile.profiled(partial(prefill, engine, prompt), check.device)
     check.figure(f"prefill of {tokens}, by kernel", profile.times(events, 1))
 
 
-def prefill(engine: LLMEngine, shape: Shape, tokens: int, seed: str) -> None:
-    """A prompt's only step. Raises RuntimeError where the cache had some of it: each needs a seed
-    of its own."""
-    request = requests(Random(seed), 1, tokens, 1, shape.vocab_size)
-    cached = drive(engine, request)["0"].num_cached
+def prefill(engine: LLMEngine, prompt: Sequence[EngineRequest]) -> None:
+    """A prompt's only step. Raises RuntimeError where the prefix cache had some of it: each needs a
+    seed of its own."""
+    cached = drive(engine, prompt)["0"].num_cached
     if cached:
-        raise RuntimeError(f"{cached} of a prompt's {tokens} tokens were in the prefix cache")
+        raise RuntimeError(f"{cached} tokens of a prompt were in the prefix cache")
 
 
 def judge_steps(
