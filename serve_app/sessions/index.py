@@ -9,14 +9,17 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from serve_app.sessions.keys import NOW_MS, owner_key
+from serve_app.errors import SessionNotFoundError
+from serve_app.sessions.keys import owner_key, session_keys
+from serve_app.sessions.session import SessionSummary
 from serve_app.store.script import Arg, Script
 
 MAX_LISTED = 10_000  # of an owner's sessions; older ones are reached by their uid only
 
 # KEYS: index. ARGV: uid ttl_ms max_listed.
-ADD = Script(f"""{NOW_MS}
-redis.call('ZADD', KEYS[1], now_ms(), ARGV[1])
+ADD = Script("""
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], string.format('%.0f', time[1] * 1000000 + time[2]), ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
@@ -27,6 +30,13 @@ RANK = Script("""
 if ARGV[1] == '' then return 0 end
 local rank = redis.call('ZREVRANK', KEYS[1], ARGV[1])
 return rank and rank + 1
+""")
+
+
+# KEYS: meta. ARGV: owner.
+SUMMARY = Script("""
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
+return redis.call('HMGET', KEYS[1], 'title', 'created', 'updated', 'num_turns')
 """)
 
 
@@ -51,3 +61,38 @@ async def run_and_list(
     if isinstance(result, Exception):
         raise result
     return result
+
+
+async def page(redis: Redis, owner: str, limit: int, after: str) -> list[SessionSummary]:
+    """At most `limit` of the owner's sessions after that one. Removes entries that are no more.
+
+    Raises SessionNotFoundError if `after` is not listed.
+    """
+    key = owner_key(owner)
+    first = await RANK.run(redis, [key], after)
+    if first is None:
+        raise SessionNotFoundError
+    found: list[SessionSummary] = []
+    while missing := limit - len(found):
+        start = first + len(found)
+        listed: Any = await redis.zrevrange(key, start, start + missing - 1)
+        uids = [uid.decode() for uid in listed]
+        calls = [(session_keys(uid, "meta")[0], (owner,)) for uid in uids]
+        read = dict(zip(uids, await SUMMARY.run_all(redis, calls), strict=True))
+        found += [_summary(uid, fields) for uid, fields in read.items() if fields is not None]
+        if dead := [uid for uid, fields in read.items() if fields is None]:
+            await redis.zrem(key, *dead)
+        if len(uids) < missing:
+            break
+    return found
+
+
+async def remove(redis: Redis, owner: str, uid: str) -> None:
+    await redis.zrem(owner_key(owner), uid)
+
+
+def _summary(uid: str, fields: Sequence[bytes | None]) -> SessionSummary:
+    title, created, updated, num_turns = fields
+    return SessionSummary(
+        uid, (title or b"").decode(), int(created or 0), int(updated or 0), int(num_turns or 0)
+    )

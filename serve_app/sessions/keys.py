@@ -42,6 +42,11 @@ def session_keys(uid: str, *names: str) -> list[str]:
     return [f"moss:chat:{{{uid}}}:{name}" for name in names]
 
 
+def uid_of(key: str) -> str:
+    """The uid in a session's key."""
+    return key[key.index("{") + 1 : key.index("}")]
+
+
 def holder(lease: Lease) -> str:
     """The value of a lease's key while `lease` is held."""
     return lease.token + lease.key
