@@ -10,7 +10,16 @@ from starlette.routing import Route
 
 from serve_app.http.caller import find_caller
 from serve_app.http.endpoint import Call, Endpoint
-from serve_app.http.endpoints import chat_completions, demo, inference, login, meta, models
+from serve_app.http.endpoints import (
+    chat_completions,
+    completions,
+    demo,
+    inference,
+    login,
+    meta,
+    models,
+    tokenize,
+)
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.middleware import middlewares
 from serve_app.http.openapi import with_description
@@ -22,6 +31,8 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *demo.ENDPOINTS,
         *login.ENDPOINTS,
         *chat_completions.ENDPOINTS,
+        *completions.ENDPOINTS,
+        *tokenize.ENDPOINTS,
         *models.ENDPOINTS,
         *inference.ENDPOINTS,
     )
