@@ -50,7 +50,8 @@ class Ingress:
         """Serve calls this after the constructor."""
         await self._store.check(may_be_volatile=self._settings.allow_volatile_store)
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
-        replier, max_model_len = self._replier(), self._max_model_len()
+        tokenizer = Tokenizer.from_dir(self._model_dir)
+        replier, max_model_len = self._replier(tokenizer), self._max_model_len()
         service = HttpService(
             runner=TurnRunner(self._store, replier, TurnLimits(max_model_len)),
             replier=replier,
@@ -58,6 +59,7 @@ class Ingress:
             model_names=(self._settings.model_name,),
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
+            tokenizer=tokenizer,
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,
@@ -83,7 +85,6 @@ class Ingress:
         config = self._settings.engine_config(str(self._model_dir))
         return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
-    def _replier(self) -> Replier:
-        tokenizer = Tokenizer.from_dir(self._model_dir)
+    def _replier(self, tokenizer: Tokenizer) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
         return create_replier(self._model, remote_plugins(self._plugins), prompts)

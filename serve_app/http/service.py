@@ -1,8 +1,10 @@
 """What the endpoints use, in one value: the collaborators of a server."""
 
+import time
 from dataclasses import dataclass, field
 
 from serve_app.access.gate import Gate, OpenGate
+from serve_app.api.tokens import TextTokenizer
 from serve_app.chat.reply import Replier
 from serve_app.chat.turn import TurnRunner
 from serve_app.http.drain import Drain
@@ -27,6 +29,7 @@ class HttpService:
     model_names: tuple[str, ...]
     max_model_len: int
     plugins: frozenset[str]
+    tokenizer: TextTokenizer = field(kw_only=True)
     readiness: tuple[Check, ...] = ()
     gate: Gate = field(default_factory=OpenGate, kw_only=True)
     drain: Drain = field(default_factory=Drain, kw_only=True)
@@ -36,6 +39,9 @@ class HttpService:
     body_timeout_s: float = BODY_TIMEOUT_S
     # Proxies close a silent connection, often after 30 or 60 s.
     ping_s: float = 15
+    max_time_s: float = 300  # of a stateless reply
+    # Seconds since 1970.
+    started_s: int = field(default_factory=lambda: int(time.time()))
     sessions: SessionCatalogue | None = None
 
     @property

@@ -44,6 +44,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         ("moss-nano",),
         limits.max_model_len,
         frozenset({"calculator"}),
+        tokenizer=CharCodec(),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
         sessions=catalogue,
