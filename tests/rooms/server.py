@@ -123,6 +123,9 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app",
         "serve_app/access",
         "serve_app/cli",
+        "serve_app/demo",
+        "serve_app/prompt",
+        "serve_app/sessions",
         "serve_app/store",
     },
     "serve_app/http": {

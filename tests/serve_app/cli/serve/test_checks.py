@@ -25,12 +25,13 @@ def some_settings(**fields: Any) -> ServeSettings:
     )
 
 
-@pytest.fixture(params=[("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")])
+@pytest.fixture(
+    params=[("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")]
+)
 async def volatile_store(request: pytest.FixtureRequest, store_url: str) -> AsyncIterator[str]:
     """One that evicts, and one that keeps no file of what it was told."""
-    name, value = request.param
+    name, value, before = request.param
     async with Redis.from_url(store_url) as raw:
-        before = (await raw.config_get(name))[name]
         await raw.config_set(name, value)
         yield store_url
         await raw.config_set(name, before)
