@@ -53,7 +53,7 @@ class Ingress:
         tokenizer = Tokenizer.from_dir(self._model_dir)
         replier, max_model_len = self._replier(tokenizer), self._max_model_len()
         service = HttpService(
-            runner=TurnRunner(self._store, replier, TurnLimits(max_model_len)),
+            runner=TurnRunner(self._store, replier, TurnLimits(max_model_len), self._model),
             replier=replier,
             health=self._model,
             model_names=(self._settings.model_name,),
