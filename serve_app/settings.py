@@ -33,6 +33,8 @@ class ServeSettings(BaseModel):
 
     model: str
     store: str = Field(description="URL of the session store: redis://…")
+    # Whether the store may evict chats, or lose them in a crash of its own.
+    allow_volatile_store: bool = False
     tp: int = Field(default=1, ge=1)
     device: Device = "cpu"
     dtype: Dtype | None = None

@@ -49,12 +49,12 @@ class Ingress:
 
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls this after the constructor."""
-        await self._store.check()
+        await self._store.check(may_be_volatile=self._settings.allow_volatile_store)
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
         tokenizer = Tokenizer.from_dir(self._model_dir)
         replier, max_model_len = self._replier(tokenizer), self._max_model_len()
         service = HttpService(
-            runner=TurnRunner(self._store, replier, TurnLimits(max_model_len)),
+            runner=TurnRunner(self._store, replier, TurnLimits(max_model_len), self._model),
             replier=replier,
             health=self._model,
             model_names=(self._settings.model_name,),

@@ -45,6 +45,11 @@ serve_options = with_options(
     click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True),
     *STORE_OPTIONS,
     click.option(
+        "--allow-volatile-store",
+        is_flag=True,
+        help="Start on a store that evicts, or whose crash loses turns.",
+    ),
+    click.option(
         "--drain",
         "drain_s",
         type=click.FloatRange(0),

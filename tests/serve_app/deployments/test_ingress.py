@@ -97,13 +97,19 @@ async def test_the_chat_endpoint_is_below_the_same_root(client: httpx.AsyncClien
     assert too_long.json()["error"]["code"] == "context_length_exceeded"
 
 
-async def test_an_ingress_does_not_start_on_a_store_that_evicts(store_url: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "back"),
+    [("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")],
+)
+async def test_an_ingress_does_not_start_on_a_store_that_may_lose_chats(
+    store_url: str, name: str, value: str, back: str
+) -> None:
     ingress = make(store_url, FakeHandle(None))
     async with Redis.from_url(store_url) as raw:
-        await raw.config_set("maxmemory-policy", "allkeys-lru")
+        await raw.config_set(name, value)
         try:
-            with pytest.raises(ConfigError, match="noeviction"):
+            with pytest.raises(ConfigError, match=f"{back}.*--allow-volatile-store"):
                 await ingress.__serve_build_asgi_app__()
         finally:
-            await raw.config_set("maxmemory-policy", "noeviction")
+            await raw.config_set(name, back)
     await Plain.__del__(ingress)
