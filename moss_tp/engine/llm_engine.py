@@ -110,7 +110,8 @@ class LLMEngine:
 
         Raises InvalidRequestError for values that are wrong and for an id that is running,
         ContextLengthError for a prompt that leaves no room for a reply, and QueueFullError,
-        which a continuation never gets. A reply that `output_ids` end takes no step.
+        which a continuation never gets. A reply that `output_ids` end takes no step, unless
+        logprobs of the prompt are wanted.
         """
         self.add_checked(self.check_request(request))
 
@@ -285,7 +286,7 @@ class LLMEngine:
                 self.scheduler.finish(seq, reason)
             self._note_end(seq)
             del ids[num_tokens:], tokens[num_tokens:]  # behind a stop string
-        return TokenDelta(  # by position: by name it takes twice as long
+        delta = TokenDelta(  # by position: by name it takes twice as long
             tuple(ids),
             text,
             reason,
@@ -294,3 +295,6 @@ class LLMEngine:
             () if seq.params.logprobs is None else tuple(tokens),
             seq.num_told_tokens,
         )
+        if seq.has_untaken_scores:  # complete, for all of the prompt is computed
+            return delta._replace(prompt_logprobs=seq.take_scores())
+        return delta

@@ -11,7 +11,7 @@ from typing import Literal
 
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.sampling.row import SampledToken
-from serve_app.chat.tools import ToolCall
+from serve_app.chat.calling.tools import ToolCall
 from serve_app.prompt.exchange import Exchange, TurnEnd
 
 

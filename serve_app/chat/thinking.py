@@ -13,13 +13,13 @@ from moss_tp.errors import ContextLengthError
 from plugins_svc.protocol.calls import parse_commands, render_commands
 from plugins_svc.protocol.results import Outcome, format_results, num_items
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.calling.tools import ToolCall, parse_tool_calls, render_tool_calls
 from serve_app.chat.events import Done, PluginCall, Thoughts, Usage
 from serve_app.chat.pass_params import thoughts_params
 from serve_app.chat.passes import run_pass
 from serve_app.chat.plugin_calls import PluginCalls
 from serve_app.chat.protocols import ChatModel, PluginClient
 from serve_app.chat.request import Choice
-from serve_app.chat.tools import ToolCall, parse_tool_calls, render_tool_calls
 from serve_app.prompt.builder import PromptBuilder, Thinking, has_left_thinking
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import MIN_REPLY_TOKENS

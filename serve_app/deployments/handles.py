@@ -17,8 +17,8 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError, QueueFullError
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.circuit_breaker import PluginUnreachableError
-from serve_app.chat.plugin_client import PluginsByName, RunPlugin
+from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
+from serve_app.chat.calling.plugin_client import PluginsByName, RunPlugin
 from serve_app.streams import is_being_cancelled
 
 # A replica answers in milliseconds; so people learn soon that a stopped one does not.

@@ -28,6 +28,7 @@ from serve_app.http.origin import OriginPolicy
 from serve_app.http.service import HttpService
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
+from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.settings import ServeSettings
 
 
@@ -47,6 +48,7 @@ class Ingress:
         if (host := listening_host()) is not None:
             check_exposure(settings, host)
         self._store = RedisSessionStore(settings.store)
+        self._catalogue = RedisSessionCatalogue(settings.store)
         self._gate = create_gate(settings.store, settings.requires_key, settings.api_key_sha256)
         self._drain = Drain()
         self._model_dir = resolve_model(settings.model, with_weights=False)
@@ -55,7 +57,8 @@ class Ingress:
         """Serve calls this after the constructor."""
         await self._store.check()
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
-        replier, max_model_len = self._replier(), self._max_model_len()
+        tokenizer = Tokenizer.from_dir(self._model_dir)
+        replier, max_model_len = self._replier(tokenizer), self._max_model_len()
         service = HttpService(
             runner=TurnRunner(self._store, replier, TurnLimits(max_model_len)),
             replier=replier,
@@ -63,8 +66,10 @@ class Ingress:
             model_names=self._settings.model_names,
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
+            tokenizer=tokenizer,
             readiness=(self._store.is_ready,),
             drain=self._drain,
+            sessions=self._catalogue,
             gate=self._gate,
             requires_key=self._settings.requires_key,
             origins=_origins(self._settings),
@@ -82,16 +87,16 @@ class Ingress:
     async def __del__(self) -> None:
         if hasattr(self, "_stop"):
             self._stop.cancel()
-        if hasattr(self, "_store"):
+        if hasattr(self, "_gate"):
             await self._store.close()
+            await self._catalogue.close()
             await self._gate.close()
 
     def _max_model_len(self) -> int:
         config = self._settings.engine_config(str(self._model_dir))
         return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
-    def _replier(self) -> Replier:
-        tokenizer = Tokenizer.from_dir(self._model_dir)
+    def _replier(self, tokenizer: Tokenizer) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
         return create_replier(self._model, remote_plugins(self._plugins), prompts)
 

@@ -17,6 +17,11 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "serve_app/observe": {"moss_tp", "serve_app"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
     "serve_app/access": {"moss_tp", "serve_app", "serve_app/store"},
+    "serve_app/chat/calling": {
+        "moss_tp",
+        "plugins_svc/protocol",
+        "plugins_svc/sdk",
+    },
     "serve_app/chat": {
         "moss_tp",
         "moss_tp/engine",
@@ -24,6 +29,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc/protocol",
         "plugins_svc/sdk",
         "serve_app",
+        "serve_app/chat/calling",
         "serve_app/prompt",
     },
     "serve_app/sessions": {
@@ -70,6 +76,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc/calculator",
         "plugins_svc/sdk",
         "serve_app/chat",
+        "serve_app/chat/calling",
         "serve_app/demo/conversations",
         "serve_app/prompt",
         "serve_app/sessions",
@@ -92,6 +99,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/access",
         "serve_app/api",
         "serve_app/chat",
+        "serve_app/chat/calling",
         "serve_app/chat/turn.py",
         "serve_app/prompt",
         "serve_app/sessions",
@@ -171,6 +179,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc/sdk",
         "serve_app",
         "serve_app/chat",
+        "serve_app/chat/calling",
         "serve_app/chat/turn.py",
         "serve_app/access",
         "serve_app/http",

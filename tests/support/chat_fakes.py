@@ -30,8 +30,13 @@ class CharCodec:
             raise CheckpointError(f"no token {token}")
         return _SPECIAL_IDS[token]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        if not skip_special:
+            return self.show(ids)
         return "".join(chr(i - _OFFSET) for i in ids if i >= _OFFSET)
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return self.decode(ids).encode()
 
     def spell(self, text: str) -> list[int]:
         """Ids of `text` in which `<eoc>` and its like are special tokens."""

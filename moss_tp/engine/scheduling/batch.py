@@ -4,7 +4,11 @@
       1   S            S              S            S            T           sum of table_lens
 
 The array is built once, broadcast as it is, and read through views on every rank. It holds no
-text and no sampling settings, and needs no torch.
+text and no sampling settings, and needs no torch. With N rows of prompts to score, this is before
+it:
+
+    | -1 - N | scored_rows | targets |
+      1        N             N
 """
 
 from array import array
@@ -16,8 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moss_tp.engine.scheduling.chunk import Chunk
+from moss_tp.engine.scheduling.scored import Scored
 
 Ints = NDArray[np.int64]
+
+_NONE: Ints = np.empty(0, np.int64)
 
 
 class Batch:
@@ -27,13 +34,20 @@ class Batch:
     end of its chunk. After each of the last `num_logits (S,)` tokens of a chunk the next token is
     sampled: none while the prompt continues after the chunk, otherwise one, and one more for each
     drafted token at the chunk's end. `block_tables` are the sequences' tables one after the
-    other, `table_lens (S,)` blocks each: just enough for the context.
+    other, `table_lens (S,)` blocks each: just enough for the context. The logprob of
+    `targets (N,)` is wanted after the rows `scored_rows (N,)`, see `scored.py`.
     """
 
     def __init__(self, ints: Ints) -> None:
         """Views of `ints`, laid out as above."""
         self.ints = ints
+        self.scored_rows = self.targets = _NONE
         num_seqs = int(ints[0])
+        if num_seqs < 0:
+            end = -1 - num_seqs
+            self.scored_rows, self.targets = ints[1 : 1 + end], ints[1 + end : 1 + 2 * end]
+            ints = ints[1 + 2 * end :]
+            num_seqs = int(ints[0])
         head = 1 + 4 * num_seqs
         lens: Ints = ints[1:head].reshape(4, num_seqs)
         self.query_lens: Ints = lens[0]
@@ -72,6 +86,12 @@ class Batch:
     def has_single_rows(self) -> bool:
         """Whether each chunk is of one token, as in a step that only decodes."""
         return len(self.token_ids) == len(self.query_lens)
+
+    def with_scored(self, scored: Sequence[Scored]) -> "Batch":
+        """This batch, with the rows of `scored` to be scored."""
+        rows = [row for one in scored for row in one.rows]
+        targets = [target for one in scored for target in one.targets]
+        return Batch(np.concatenate(([-1 - len(rows)], rows, targets, self.ints)))
 
     @cached_property
     def query_starts(self) -> Ints:

@@ -14,7 +14,8 @@ class Chunk(NamedTuple):
                 |     |     |        last known one's are always needed, a drafted one's only
              sample sample sample    where all drafts up to it equal what is sampled
 
-    Nothing is sampled (and nothing drafted) while the prompt continues after the chunk.
+    Nothing is sampled (and nothing drafted) while the prompt continues after the chunk, nor where
+    the sequence ends with its prompt: its last token is not computed then.
     """
 
     seq: Sequence
@@ -26,6 +27,8 @@ class Chunk(NamedTuple):
     def next_of(cls, seq: Sequence, max_tokens: int) -> "Chunk":
         """The next chunk of a sequence that has uncomputed tokens."""
         num_uncomputed = seq.num_uncomputed
+        if seq.end_reason is not None:
+            return cls(seq, min(num_uncomputed - 1, max_tokens), False)
         if num_uncomputed > max_tokens:
             return cls(seq, max_tokens, False)
         return cls(seq, num_uncomputed, True)

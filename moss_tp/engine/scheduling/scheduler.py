@@ -36,6 +36,7 @@ from moss_tp.engine.scheduling.adaptive_limits import AdaptiveLimits
 from moss_tp.engine.scheduling.block_manager import BlockManager
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.drafting import Drafting, Outlook
+from moss_tp.engine.scheduling.scored import Scoring
 from moss_tp.engine.scheduling.sequence import FinishReason, Sequence
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue, rank_of
 from moss_tp.engine_config import EngineConfig
@@ -57,6 +58,7 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_drafted = 0
         self.num_accepted = 0
+        self.scoring = Scoring()
         self._limits = AdaptiveLimits(config.max_num_batched_tokens, config.max_num_seqs)
         self._advanced_step: Ids[Chunk] = ()  # see `_advance`
         self._is_lasting = False  # it only decodes, and none of its sequences is at its end
@@ -77,6 +79,7 @@ class Scheduler:
     ) -> None:
         """Queues a sequence; see WaitingQueue for its place, `expire` for `deadline_s`."""
         self.waiting.add(seq, priority, deadline_s, is_continuation)
+        self.scoring.add(seq)
 
     def expire(self) -> list[Sequence]:
         """Removes and returns the sequences that waited longer than their `deadline_s`."""
@@ -121,7 +124,7 @@ class Scheduler:
 
     def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
         """Applies a step's sampled tokens, removes finished sequences, and returns those that got
-        tokens. A sequence that ended while the step ran gets none."""
+        tokens or ended with their prompts. A sequence that ended while the step ran gets none."""
         end = 0
         advanced: list[Sequence] = []
         has_advanced = self._advanced_step is chunks
@@ -139,6 +142,9 @@ class Scheduler:
                     self._accept(chunk, sampled[start:end])
                 else:
                     seq.append(sampled[start], max_model_len)
+                advanced.append(seq)
+            elif seq.end_reason is not None and seq.num_uncomputed == 1:
+                seq.finish_reason = seq.end_reason
                 advanced.append(seq)
             commit(seq)
             if seq.finish_reason is not None:
@@ -215,6 +221,8 @@ class Scheduler:
                 if is_sampled:
                     seq.expect(row, max_model_len)
                     num_lasting += num_known == 1 and not seq.is_ending
+                elif seq.end_reason is not None:
+                    seq.is_ending = seq.num_uncomputed == 1
             row += is_sampled
         self._is_lasting = num_lasting == len(chunks)
 
@@ -277,6 +285,7 @@ class Scheduler:
         return drafted == sampled.token_id
 
     def _remove(self, seq: Sequence) -> None:
+        self.scoring.discard(seq)
         if seq.is_pending:
             seq.withdraw()
         if seq.block_table:

@@ -58,7 +58,8 @@ class Sequence:
     expires_at: float = inf
     finish_reason: FinishReason | None = None
     is_pending: bool = False  # the last token
-    is_ending: bool = False  # it is pending, and ends the reply by its length
+    is_ending: bool = False  # it is pending and ends the reply by its length, or see `end_reason`
+    end_reason: FinishReason | None = None  # once all tokens but the last are computed
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
@@ -67,6 +68,20 @@ class Sequence:
         self._stop_ids = tuple(sorted(self.stop_ids))
         self._max_num_tokens = self.num_prompt_tokens + self.params.max_tokens
         self._untaken: list[SampledToken] = []
+        self._scores: list[SampledToken] = []
+        self.has_untaken_scores = self.params.prompt_logprobs is not None
+
+    @property
+    def num_unscored(self) -> int:
+        """Tokens of the prompt whose logprobs are wanted, and not known yet."""
+        if self.params.prompt_logprobs is None:
+            return 0
+        return self.num_prompt_tokens - 1 - len(self._scores)
+
+    @property
+    def max_cached_tokens(self) -> int:
+        """Those that may come from the prefix cache: each other's logits are needed."""
+        return len(self._scores) if self.num_unscored else self.num_tokens - 1
 
     @property
     def num_tokens(self) -> int:
@@ -119,6 +134,26 @@ class Sequence:
         """Takes a pending token back."""
         del self.token_ids[-1]
         self.is_pending = self.is_ending = False
+
+    def unscored(self, start: int, stop: int) -> range:
+        """Those of the positions `start .. stop - 1` after which a token of the prompt comes whose
+        logprobs are wanted, and not known yet."""
+        if self.params.prompt_logprobs is None:
+            return range(0)
+        return range(max(start, len(self._scores)), min(stop, self.num_prompt_tokens - 1))
+
+    def note_scores(self, tokens: Ids[SampledToken]) -> None:
+        """Logprobs of the next tokens of the prompt."""
+        count = self.params.prompt_logprobs or 0
+        self._scores += [
+            SampledToken(token.token_id, token.logprob, token.top_logprobs[:count])
+            for token in tokens
+        ]
+
+    def take_scores(self) -> tuple[SampledToken, ...]:
+        """Logprobs of the prompt's tokens but the first, all of which are known. Once."""
+        self.has_untaken_scores = False
+        return tuple(self._scores)
 
     def _is_full(self, max_model_len: int) -> bool:
         num_tokens = len(self.token_ids)

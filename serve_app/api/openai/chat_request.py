@@ -14,8 +14,8 @@ from moss_tp.sampling_params import MAX_LOGPROBS, SamplingParams
 from serve_app.api.openai.messages import Message, read_messages, read_new_message
 from serve_app.api.openai.sampling import MAX_COUNT, SamplingFields
 from serve_app.api.openai.tools import MAX_TOOLS, ToolDefinition, check_tool_choice, read_tools
+from serve_app.chat.calling.tools import MAX_TOOL_CALLS
 from serve_app.chat.request import ReplyRequest
-from serve_app.chat.tools import MAX_TOOL_CALLS
 from serve_app.chat.turn import TurnRequest
 from serve_app.errors import InvalidFieldError, UnsupportedParameterError
 
@@ -162,12 +162,20 @@ def turn_request(
         max_length=serving.max_model_len,
         uid=body.session_id,
         idempotency_key=idempotency_key,
+        must_exist=True,
+        named=_named(body),
+        max_completion_tokens=body.max_completion_tokens,
     )
 
 
 def _params(body: ChatCompletionRequest) -> SamplingParams:
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     return body.sampling_params(body.max_tokens or MAX_COUNT, logprobs)
+
+
+def _named(body: ChatCompletionRequest) -> frozenset[str]:
+    """The fields that hold instead of the session's."""
+    return frozenset(name for name in body.model_fields_set if getattr(body, name) is not None)
 
 
 def _fingerprint(body: ChatCompletionRequest) -> str:

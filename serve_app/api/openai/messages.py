@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moss_tp.dialogue import NO_RESULTS
 from serve_app.api.openai.tools import MessageToolCall, read_tool_call
-from serve_app.chat.tools import ToolCall, format_tool_results, render_tool_calls
+from serve_app.chat.calling.tools import ToolCall, format_tool_results, render_tool_calls
 from serve_app.errors import InvalidFieldError, UnsupportedParameterError
 from serve_app.prompt.exchange import Exchange
 

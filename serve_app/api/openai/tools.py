@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from serve_app.chat.tools import Tool, ToolCall
+from serve_app.chat.calling.tools import Tool, ToolCall
 from serve_app.errors import InvalidFieldError, UnsupportedParameterError
 
 MAX_TOOLS = 128

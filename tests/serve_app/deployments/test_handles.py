@@ -26,7 +26,7 @@ from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.circuit_breaker import PluginUnreachableError
+from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
 from serve_app.deployments.handles import HEALTH_TIMEOUT_S, RemoteModel, remote_plugins
 
 PARAMS = SamplingParams(seed=3)

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
 from moss_tp.errors import ContextLengthError
-from serve_app.chat.events import Delta, Done, Thoughts, Usage
-from serve_app.chat.request import ReplyRequest
-from serve_app.chat.tools import (
+from serve_app.chat.calling.tools import (
     Tool,
     ToolCall,
     capability_lines,
@@ -19,6 +17,8 @@ from serve_app.chat.tools import (
     parse_tool_calls,
     render_tool_calls,
 )
+from serve_app.chat.events import Delta, Done, Thoughts, Usage
+from serve_app.chat.request import ReplyRequest
 from serve_app.prompt.exchange import Exchange
 from tests.serve_app.chat.replies import CODEC, PARAMS, a_request, events_of
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
