@@ -14,14 +14,19 @@ from starlette.applications import Starlette
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
+from serve_app.access.key_gate import create_gate
+from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.deployments.handles import RemoteModel, remote_plugins
+from serve_app.deployments.listening import listening_host
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.replica_end import drain_when_stopped
+from serve_app.exposure import check_exposure
 from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
 from serve_app.http.errors import error_body
+from serve_app.http.origin import OriginPolicy
 from serve_app.http.service import HttpService
 from serve_app.live.redis import RedisLiveStore
 from serve_app.live.service import LiveTurns
@@ -45,9 +50,12 @@ class Ingress:
         self._settings = settings
         self._model = RemoteModel(model)
         self._plugins = plugins
+        if (host := listening_host()) is not None:
+            check_exposure(settings, host)
         self._store = RedisSessionStore(settings.store)
         self._catalogue = RedisSessionCatalogue(settings.store)
         self._live_store = RedisLiveStore(settings.store)
+        self._gate = create_gate(settings.store, settings.requires_key, settings.api_key_sha256)
         self._drain = Drain()
         self._model_dir = resolve_model(settings.model, with_weights=False)
 
@@ -60,17 +68,21 @@ class Ingress:
         limits = TurnLimits(max_model_len)
         self._live = self._live_turns(replier, limits)
         service = HttpService(
-            runner=TurnRunner(self._store, replier, limits),
+            runner=TurnRunner(self._store, replier, limits, self._model),
             replier=replier,
             health=self._model,
-            model_names=(self._settings.model_name,),
+            model_names=self._settings.model_names,
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
+            completer=Completer(self._model, tokenizer),
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,
             live=self._live,
+            gate=self._gate,
+            requires_key=self._settings.requires_key,
+            origins=_origins(self._settings),
         )
         return create_http_app(service)
 
@@ -87,17 +99,18 @@ class Ingress:
             self._stop.cancel()
         if hasattr(self, "_live"):
             await self._live.close()
-        if hasattr(self, "_live_store"):
+        if hasattr(self, "_gate"):
             await self._live_store.close()
             await self._store.close()
             await self._catalogue.close()
+            await self._gate.close()
 
     def _max_model_len(self) -> int:
         config = self._settings.engine_config(str(self._model_dir))
         return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
     def _live_turns(self, replier: Replier, limits: TurnLimits) -> LiveTurns:
-        means = Means(self._live_store, self._store, replier, error_body)
+        means = Means(self._live_store, self._store, replier, error_body, self._model)
         live = LiveTurns(means, limits, self._drain)
         live.open()
         return live
@@ -105,3 +118,9 @@ class Ingress:
     def _replier(self, tokenizer: Tokenizer) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
         return create_replier(self._model, remote_plugins(self._plugins), prompts)
+
+
+def _origins(settings: ServeSettings) -> OriginPolicy:
+    """Where callers show keys, the name by which they call tells nothing."""
+    hosts = None if settings.requires_key else frozenset(settings.hosts)
+    return OriginPolicy(frozenset(settings.cors_origins), hosts)

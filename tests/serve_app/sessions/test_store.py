@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 
 import msgpack  # type: ignore[import-untyped]
@@ -23,7 +22,6 @@ from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import StoredCall, Turn, is_uid, new_token
 from tests.serve_app.sessions.turns import a_lease, a_turn
-from tests.serve_app.store_server import StoreServer
 
 
 @pytest.fixture
@@ -235,43 +233,6 @@ async def test_a_full_store_refuses_writes_and_keeps_its_sessions(
             await raw.config_set("maxmemory", "0")
     assert await store.load(lease.uid, "ann") is not None
     assert await store.load(late.uid, "ann") is None
-
-
-@contextmanager
-def setting(server: StoreServer, name: str, value: str, back: str) -> Iterator[None]:
-    server.command("CONFIG", "SET", name, value)
-    try:
-        yield
-    finally:
-        server.command("CONFIG", "SET", name, back)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "back", "words"),
-    [
-        ("maxmemory-policy", "allkeys-lru", "noeviction", "set its maxmemory-policy to noeviction"),
-        ("maxmemory-policy", "volatile-ttl", "noeviction", "would lose chats"),
-        ("appendonly", "no", "yes", "set its appendonly to yes"),
-    ],
-)
-async def test_a_store_that_may_lose_chats_is_refused_unless_that_is_allowed(
-    store: RedisSessionStore, server: StoreServer, name: str, value: str, back: str, words: str
-) -> None:
-    assert await store.check() == []
-    with setting(server, name, value, back):
-        with pytest.raises(ConfigError, match=f"{words}.*--allow-volatile-store"):
-            await store.check()
-        (warning,) = await store.check(may_be_volatile=True)
-        assert words in warning
-    assert await store.check() == []
-
-
-async def test_a_store_that_writes_once_a_second_is_warned_of(
-    store: RedisSessionStore, server: StoreServer
-) -> None:
-    with setting(server, "appendfsync", "everysec", "always"):
-        (warning,) = await store.check()
-        assert "power loss" in warning
 
 
 def test_an_invalid_url_is_refused() -> None:

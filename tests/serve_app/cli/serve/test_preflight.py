@@ -10,7 +10,6 @@ import pytest
 
 from serve_app.bench.load.server_process import free_port
 from serve_app.store.embedded import EmbeddedStore
-from tests.serve_app.store_server import StoreServer
 from tests.support.moss_command import run_moss
 from tests.support.tiny_moss import make_checkpoint
 
@@ -92,7 +91,15 @@ def test_port_in_use(tmp_path: Path) -> None:
 
 
 def test_address_of_another_machine(tmp_path: Path) -> None:
-    assert "cannot listen on 203.0.113.1" in error_of(tmp_path, "--host", "203.0.113.1")
+    flags = ("--host", "203.0.113.1", "--no-auth")
+    assert "cannot listen on 203.0.113.1" in error_of(tmp_path, *flags)
+
+
+def test_a_host_that_others_reach_needs_keys(tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "::"):
+        assert "add --auth required" in error_of(tmp_path, "--host", host)
+    assert "add --auth required" in error_of(tmp_path, "--host", "0.0.0.0", "--auth", "none")
+    assert "choose one" in error_of(tmp_path, "--auth", "required", "--no-auth")
 
 
 def test_unknown_host(tmp_path: Path) -> None:
@@ -102,28 +109,6 @@ def test_unknown_host(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["memory", "http://localhost", "redis"])
 def test_invalid_store_url(tmp_path: Path, url: str) -> None:
     assert "--store is embedded or a URL" in error_of(tmp_path, "--store", url)
-
-
-@pytest.fixture(params=[("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")])
-def volatile_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoreServer]:
-    with StoreServer(tmp_path) as server:
-        server.command("CONFIG", "SET", *request.param)
-        yield server
-
-
-def test_a_store_that_may_lose_chats(tmp_path: Path, volatile_store: StoreServer) -> None:
-    error = error_of(tmp_path, "--store", volatile_store.url)
-    assert "add --allow-volatile-store" in error
-
-
-def test_a_store_that_may_lose_chats_where_that_is_allowed(
-    tmp_path: Path, volatile_store: StoreServer
-) -> None:
-    """The next check fails, which comes after the store's."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        flags = ("--allow-volatile-store", "--port", str(other.getsockname()[1]))
-        error = error_of(tmp_path, "--store", volatile_store.url, *flags)
-        assert "is in use" in error
 
 
 def test_unreachable_store(tmp_path: Path) -> None:
