@@ -183,11 +183,14 @@ def _tokenizer(config: EngineConfig) -> Tokenizer | Letters:
 
 def _output(group: Sequence[EngineRequest], deltas: _Deltas) -> RequestOutput:
     first = deltas[group[0].request_id][-1]
+    scores = (delta.prompt_logprobs for delta in deltas[group[0].request_id])
+    prompt_logprobs = next((score for score in scores if score is not None), None)
     return RequestOutput(
         request_id=group[0].request_id.split(".")[0],
         num_prompt_tokens=first.num_prompt_tokens,
         num_cached_tokens=first.num_cached_tokens,
         outputs=tuple(_completion(request, deltas[request.request_id]) for request in group),
+        prompt_logprobs=None if prompt_logprobs is None else list(prompt_logprobs),
     )
 
 

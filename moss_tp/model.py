@@ -32,7 +32,7 @@ HOST = torch.device("cpu")
 
 
 class MossModel(nn.Module):
-    """`token_ids (T,) -> hidden states (R, hidden)` of the rows whose logits are wanted."""
+    """`token_ids (T,) -> hidden states (T, hidden)`, before the last norm."""
 
     def __init__(
         self, config: ModelConfig, group: TPGroup, dtype: torch.dtype, offload: Offload | None
@@ -68,15 +68,17 @@ class MossModel(nn.Module):
         if self._is_single and kernels.chain is not None and self._stream is None:
             self._chain = kernels.chain([block.kernel for block in self.h])
 
-    def forward(self, token_ids: Tensor, plan: StepPlan, logit_rows: Tensor, kv: KVCache) -> Tensor:
+    def forward(self, token_ids: Tensor, plan: StepPlan, kv: KVCache) -> Tensor:
         x: Tensor = self.wte(token_ids).to(self._activations)
         if self._chain is not None:
-            x = self._chain(x, self._rotary, kv.layers, plan)
-        else:
-            x = self._blocks(x, plan, kv)
+            return self._chain(x, self._rotary, kv.layers, plan)
+        return self._blocks(x, plan, kv)
+
+    def norm(self, x: Tensor, rows: Tensor) -> Tensor:
+        """`x (T, hidden) -> (R, hidden)` of the rows whose logits are wanted."""
         if self._norm is not None:
-            return self._norm(x, logit_rows)
-        normed: Tensor = self.ln_f(x[logit_rows])
+            return self._norm(x, rows)
+        normed: Tensor = self.ln_f(x[rows])
         return normed
 
     def _blocks(self, x: Tensor, plan: StepPlan, kv: KVCache) -> Tensor:
@@ -131,17 +133,33 @@ class MossForCausalLM(nn.Module):
         int32 for CUDA's.
         """
         logits = self.logits(token_ids, plan, logit_rows, kv)
-        return None if logits is None else logits.to(torch.float32, copy=self._reuses_memory)
+        return None if logits is None else self.in_fp32(logits)
 
     @torch.inference_mode()
     def logits(
         self, token_ids: Tensor, plan: StepPlan, logit_rows: Tensor, kv: KVCache
     ) -> Tensor | None:
         """As `forward`, in the dtype of the activations; see `ParallelLMHead.forward`. With CUDA's
-        kernels they last until the next step."""
-        hidden = self.transformer(token_ids, plan, logit_rows, kv)
-        logits: Tensor | None = self.lm_head(hidden)
+        kernels they last until the next ones are computed."""
+        return self.head(self.hidden(token_ids, plan, kv), logit_rows)
+
+    @torch.inference_mode()
+    def hidden(self, token_ids: Tensor, plan: StepPlan, kv: KVCache) -> Tensor:
+        """`(T, hidden)` for `head`, which may be asked for the logits of some rows after others.
+        With CUDA's kernels it lasts until the next step."""
+        x: Tensor = self.transformer(token_ids, plan, kv)
+        return x
+
+    @torch.inference_mode()
+    def head(self, x: Tensor, rows: Tensor) -> Tensor | None:
+        """The logits of `rows (R,)` of `x`, as of `logits`. One gather, none when R is 0."""
+        logits: Tensor | None = self.lm_head(self.transformer.norm(x, rows))
         return logits
+
+    @torch.inference_mode()
+    def in_fp32(self, logits: Tensor) -> Tensor:
+        """Logits that may be changed, and last."""
+        return logits.to(torch.float32, copy=self._reuses_memory)
 
     @property
     def _reuses_memory(self) -> bool:

@@ -41,8 +41,10 @@ class SamplingParams:
     with finish reason "length".
 
     `logprobs` returns the log probability of each token and of that many most probable tokens (0:
-    none), under the model's own distribution, before all of the above. `n` is the number of
-    independent replies. A `seed` makes the reply reproducible, whatever it is batched with.
+    none), under the model's own distribution, before all of the above. `prompt_logprobs` returns
+    the same for each token of the prompt but the first; with it, and only then, `max_tokens` may be
+    0. `n` is the number of independent replies. A `seed` makes the reply reproducible, whatever it
+    is batched with.
 
     `logit_bias` may be given as a mapping, `stop` as one string or None, collections as lists,
     sets or arrays, and numbers as numpy's: the fields hold tuples and plain numbers.
@@ -69,6 +71,7 @@ class SamplingParams:
     ignore_eos: bool = False
     logprobs: int | None = None
     n: int = 1
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for field, read in _READERS.items():
@@ -92,10 +95,13 @@ class SamplingParams:
         )
 
     def split(self) -> Iterator["SamplingParams"]:
-        """`n` requests of one reply each. The first keeps `seed`, the others derive theirs."""
-        for index in range(self.n):
-            seed = self.seed if self.seed is None or index == 0 else derive_seed(self.seed, index)
-            yield replace(self, n=1, seed=seed)
+        """`n` requests of one reply each. The first keeps `seed`, the others derive theirs; it
+        alone asks for `prompt_logprobs`, unless there is nothing else to ask for."""
+        yield replace(self, n=1)
+        prompt_logprobs = self.prompt_logprobs if self.max_tokens == 0 else None
+        for index in range(1, self.n):
+            seed = None if self.seed is None else derive_seed(self.seed, index)
+            yield replace(self, n=1, seed=seed, prompt_logprobs=prompt_logprobs)
 
     def _check_numbers(self) -> Iterator[tuple[str, bool]]:
         yield "temperature", 0 <= self.temperature <= 10
@@ -109,11 +115,12 @@ class SamplingParams:
         yield "regulation_start", self.regulation_start >= 0
 
     def _check_limits(self) -> Iterator[tuple[str, bool]]:
-        yield "max_tokens", self.max_tokens >= 1
+        yield "max_tokens", self.max_tokens >= (1 if self.prompt_logprobs is None else 0)
         yield "min_tokens", 0 <= self.min_tokens <= self.max_tokens
         yield "max_time", self.max_time is None or self.max_time > 0
         yield "seed", self.seed is None or 0 <= self.seed < 2**63
-        yield "logprobs", self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS
+        for name, count in (("logprobs", self.logprobs), ("prompt_logprobs", self.prompt_logprobs)):
+            yield name, count is None or 0 <= count <= MAX_LOGPROBS
         yield "n", 1 <= self.n <= MAX_N
 
 
@@ -183,4 +190,5 @@ _READERS: dict[str, Callable[[str, object], object]] = {
     "ignore_eos": checks.boolean,
     "logprobs": checks.optional(checks.integer),
     "n": checks.integer,
+    "prompt_logprobs": checks.optional(checks.integer),
 }

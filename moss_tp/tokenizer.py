@@ -98,6 +98,8 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """Raw bytes of `ids`. Special and unknown ids have none."""
+        if len(ids) == 1:  # what a reply gets in a step
+            return self._bytes_of.get(ids[0], b"")
         return b"".join([self._bytes_of.get(i, b"") for i in ids])
 
     @cached_property

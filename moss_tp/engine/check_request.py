@@ -21,7 +21,7 @@ def check_request(request: EngineRequest, vocab_size: int, context_length: int) 
         raise InvalidRequestError(f"params is not SamplingParams: {checks.shown(request.params)}")
     if request.params.n != 1:
         raise InvalidRequestError("n: the engine takes single requests; split() makes them")
-    room = context_length - 1
+    room = context_length - 1 if request.params.max_tokens else context_length
     num_prompt = checks.length("prompt_ids", request.prompt_ids)
     if num_prompt == 0:
         raise InvalidRequestError("prompt_ids is empty: the prompt has no token")

@@ -15,7 +15,7 @@ class Letters:
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """See `ByteDecoder`."""
-        return bytes(97 + token_id % 26 for token_id in ids)
+        return bytes([97 + token_id % 26 for token_id in ids])
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.decode_bytes(ids).decode()

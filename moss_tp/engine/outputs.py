@@ -15,7 +15,8 @@ class TokenDelta(NamedTuple):
     `text` never splits a UTF-8 character and never contains a special token or part of a stop
     string; it may be empty. `finish_reason` is set on the last delta only. `logprobs` has one
     entry per token if the request wants them. `num_told_tokens` came with the request as
-    `output_ids`: no delta has them, and they count as the reply's.
+    `output_ids`: no delta has them, and they count as the reply's. `prompt_logprobs` has an entry
+    for each token of the prompt but the first, on the first delta of a request that wants them.
     """
 
     token_ids: tuple[int, ...]
@@ -25,6 +26,7 @@ class TokenDelta(NamedTuple):
     num_cached_tokens: int
     logprobs: tuple[SampledToken, ...] = ()
     num_told_tokens: int = 0
+    prompt_logprobs: tuple[SampledToken, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,17 @@ class CompletionOutput:
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """A finished request: its replies, and the fields of the first one as its own."""
+    """A finished request: its replies, and the fields of the first one as its own.
+
+    `prompt_logprobs` has an entry for each token of the prompt but the first, or is None if the
+    request did not want them, or ended with an error before.
+    """
 
     request_id: str
     num_prompt_tokens: int
     num_cached_tokens: int
     outputs: tuple[CompletionOutput, ...]
+    prompt_logprobs: list[SampledToken] | None = None
 
     @property
     def token_ids(self) -> list[int]:

@@ -1,22 +1,15 @@
-"""The text of one reply: sampled tokens in, text out. Finds the stop string that ends it."""
+"""The text of one reply: token ids in, text out. Finds the stop string that ends it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from moss_tp.engine.detokenizer import ByteDecoder, Detokenizer
 from moss_tp.engine.scheduling.sequence import FinishReason
 from moss_tp.engine.stop_strings import StopStrings
-from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 
-
-class Piece(NamedTuple):
-    """The tokens up to the end of the reply, the text that became final with them, and the reason
-    if the reply ends here."""
-
-    tokens: tuple[SampledToken, ...]
-    text: str
-    finish_reason: FinishReason | None
+# The number of tokens up to the end of the reply, the text that became final with them, and the
+# reason if the reply ends here. A named tuple would take as long as all else in `Reply.add`.
+Piece = tuple[int, str, FinishReason | None]
 
 
 class Reply:
@@ -29,26 +22,28 @@ class Reply:
         self._has_stops = bool(params.stop)
         self._stops = StopStrings(params.stop)
 
-    def add(self, tokens: Sequence[SampledToken], finish_reason: FinishReason | None) -> Piece:
-        """The next piece. `finish_reason` is set if the last token ends the reply; a stop id is
+    def add(self, ids: Sequence[int], finish_reason: FinishReason | None) -> Piece:
+        """The next piece. `finish_reason` is set if the last id ends the reply; a stop id is
         not shown. Tokens after a stop string are dropped.
         """
         if not self._has_stops:
-            shown_tokens = tokens[:-1] if finish_reason == "stop" else tokens
-            ids = [token.token_id for token in shown_tokens]
-            text = self._detokenizer.push(ids, finish_reason is not None)
-            return Piece(tuple(tokens), text, finish_reason)
+            shown = ids[:-1] if finish_reason == "stop" else ids
+            text = self._detokenizer.push(shown, finish_reason is not None)
+            return len(ids), text, finish_reason
+        return self._add_up_to_stop(ids, finish_reason)
+
+    def _add_up_to_stop(self, ids: Sequence[int], finish_reason: FinishReason | None) -> Piece:
         texts: list[str] = []
-        for index, token in enumerate(tokens, 1):
-            is_last = finish_reason is not None and index == len(tokens)
-            shown = () if is_last and finish_reason == "stop" else (token.token_id,)
+        for index, token_id in enumerate(ids, 1):
+            is_last = finish_reason is not None and index == len(ids)
+            shown = () if is_last and finish_reason == "stop" else (token_id,)
             self._num_tokens += 1
             text, is_stopped = self._stops.push(
                 self._detokenizer.push(shown, is_last), self._num_tokens > self._min_tokens
             )
             texts.append(text)
             if is_stopped:
-                return Piece(tuple(tokens[:index]), "".join(texts), "stop")
+                return index, "".join(texts), "stop"
         if finish_reason is not None:
             texts.append(self._stops.rest())
-        return Piece(tuple(tokens), "".join(texts), finish_reason)
+        return len(ids), "".join(texts), finish_reason

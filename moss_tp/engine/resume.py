@@ -18,7 +18,8 @@ from moss_tp.sampling.row import SampledToken
 def resume(seq: Sequence, reply: Reply, output_ids: Ids[int], max_model_len: int) -> None:
     """Brings a new sequence and its reply to where they were after `output_ids`.
 
-    `seq.finish_reason` is set if these end the reply; nothing is left to tell then.
+    `seq.finish_reason` is set if these end the reply, or there is none: nothing is left to tell
+    then. Where logprobs of the prompt are, it is `seq.end_reason` instead.
 
     Raises InvalidRequestError if there are more tokens after those that end the reply.
     """
@@ -26,9 +27,12 @@ def resume(seq: Sequence, reply: Reply, output_ids: Ids[int], max_model_len: int
         if seq.finish_reason is not None:
             raise InvalidRequestError("output_ids has tokens after the end of the reply")
         seq.append(SampledToken(token_id), max_model_len)
-    told = seq.take_new()
-    piece = reply.add(told, seq.finish_reason)
-    if len(piece.tokens) < len(told):
+    seq.take_new()
+    num_tokens, _, seq.finish_reason = reply.add(output_ids, seq.finish_reason)
+    if num_tokens < len(output_ids):
         raise InvalidRequestError("output_ids has tokens after a stop string")
-    seq.finish_reason = piece.finish_reason
-    seq.num_told_tokens = len(told)
+    if seq.params.max_tokens == 0:
+        seq.finish_reason = "length"
+    if seq.num_unscored:
+        seq.end_reason, seq.finish_reason = seq.finish_reason, None
+    seq.num_told_tokens = len(output_ids)

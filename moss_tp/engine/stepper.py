@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 from moss_tp.engine.running.executor import Executor
 from moss_tp.engine.scheduling.batch import Batch
-from moss_tp.engine.scheduling.chunk import Chunk
+from moss_tp.engine.scheduling.chunk import Chunk, sampling_rows
 from moss_tp.engine.scheduling.drafting import outlook_of
 from moss_tp.engine.scheduling.pace import Pace
 from moss_tp.engine.scheduling.scheduler import Scheduler
+from moss_tp.engine.scheduling.scored import Scored
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import EngineDeadError, StepMemoryError
@@ -38,6 +39,7 @@ class InFlight:
     batch: Batch
     rows: list[SamplingRow]
     started: float
+    scored: list[Scored]
     sample: Callable[[], list[SampledToken]] | None = None
 
 
@@ -112,6 +114,8 @@ class Stepper:
             return self._roll_back()
         self._in_flight.popleft()
         self._refused = None
+        if step.scored:
+            self._scheduler.scoring.note(step.scored, tokens)
         advanced = self._scheduler.update(step.chunks, tokens)
         if self._max_in_flight > 1:
             self._note_end(step)
@@ -145,9 +149,12 @@ class Stepper:
 
     def _submit(self, chunks: list[Chunk], is_beside: bool) -> None:
         batch = Batch.of(chunks, self._block_size)
-        rows = [row for chunk in chunks for row in chunk.sampling_rows()]
+        scored = self._scheduler.scoring.find(chunks)
+        if scored:
+            batch = batch.with_scored(scored)
+        rows = sampling_rows(chunks)
         # First in the queue, then submitted: a Ctrl-C may come in between, and loses no step.
-        step = InFlight(chunks, batch, rows, self._clock())
+        step = InFlight(chunks, batch, rows, self._clock(), scored)
         self._in_flight.append(step)
         try:
             self._ensure_submitted(step, is_beside)
@@ -208,7 +215,7 @@ class Stepper:
     def _note_end(self, step: InFlight) -> None:
         now, before = self._clock(), self._ended_at
         self._ended_at = now
-        if all(chunk.num_known == 1 and not chunk.draft for chunk in step.chunks):
+        if step.batch.has_single_rows:
             self._pace.note_step(now - max(step.started, before or step.started))
         if self._in_flight and self._pace.note_behind():
             self._pace.note_outlook(self._scheduler.look_ahead(self._some(step.chunks)))

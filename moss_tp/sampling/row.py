@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from moss_tp.sampling.token_history import TokenCounts, TokenHistory
 from moss_tp.sampling_params import SamplingParams
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each step makes one a row, and that takes five times as long
 class SamplingRow:
     """How to sample output token number `position` of one request.
 
@@ -42,8 +43,7 @@ class SamplingRow:
         return num_regulated * math.log(self.params.length_penalty)
 
 
-@dataclass(frozen=True, slots=True)
-class SampledToken:
+class SampledToken(NamedTuple):
     """One sampled token, with logprobs where the request wants them.
 
     Logprobs are natural logarithms under the model's own distribution, before penalties, biases,

@@ -29,7 +29,7 @@ def topk(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     num_rows, vocab_size = logits.shape
     num_parts = vocab_size // NUM_STRIDES
-    if num_parts < 4 * k:
+    if num_parts < 4 * k or logits.is_cuda:  # there, nobody may look at what is tied
         ids = torch.arange(vocab_size, device=logits.device).expand(num_rows, -1)
         return _sorted_best(logits, ids, min(k, vocab_size))
     maxima = logits[:, : num_parts * NUM_STRIDES].view(-1, NUM_STRIDES, num_parts).amax(dim=1)

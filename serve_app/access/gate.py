@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from serve_app.access.cookies import key_id_of, new_cookie, page_principal
 from serve_app.access.principal import ANONYMOUS, Principal
 
 
@@ -38,13 +39,35 @@ class Gate(Protocol):
         the caller has used up a limit."""
         ...
 
+    async def login(self, key: str | None) -> str:
+        """A new cookie for the page, in exchange for `key`; for none where there are no keys.
+
+        Raises InvalidKeyError and StoreUnavailableError.
+        """
+        ...
+
+    async def logout(self, cookie: str) -> None:
+        """Ends a cookie, if there is such a one. Raises StoreUnavailableError."""
+        ...
+
+    async def close(self) -> None: ...
+
 
 class OpenGate:
-    """A Gate without keys: everyone comes in, as one caller."""
+    """A Gate without keys: everyone comes in. Those without the page's cookie are one caller."""
 
     async def principal(self, credentials: Credentials) -> Principal:
-        return ANONYMOUS
+        cookie = credentials.cookie
+        return ANONYMOUS if cookie is None or key_id_of(cookie) is None else page_principal(cookie)
 
     @asynccontextmanager
     async def admit(self, principal: Principal, num_prompt_tokens: int) -> AsyncIterator[Admission]:
         yield Admission(num_prompt_tokens)
+
+    async def login(self, key: str | None) -> str:
+        return new_cookie()
+
+    async def logout(self, cookie: str) -> None:
+        """The browser forgets it; nobody else knows it."""
+
+    async def close(self) -> None: ...

@@ -31,3 +31,5 @@ class Principal:
 
 # All callers of a server without keys who have no cookie: only uids separate their chats.
 ANONYMOUS = Principal("demo", is_listed=False, is_admin=True)
+# Whoever calls an endpoint that needs no key.
+NOBODY = Principal("", is_listed=False)

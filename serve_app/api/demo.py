@@ -38,6 +38,9 @@ class ChatRequest(BaseModel):
     max_length: int = Field(2048, ge=1, le=_MAX_LENGTH)
     top_p: float = Field(0.8, gt=0, le=1, allow_inf_nan=False)
     temperature: float = Field(0.7, ge=0, le=10, allow_inf_nan=False)
+    # Of MOSS Vortex; see SamplingParams.
+    length_penalty: float = Field(1.0, gt=0, le=10, allow_inf_nan=False)
+    regulation_start: int = Field(512, ge=0, le=_MAX_LENGTH)
     stream: bool = False
     plugins: list[str] | None = None
     model: str | None = None
@@ -63,7 +66,11 @@ def turn_request(
         user=chat.prompt,
         fingerprint=_fingerprint(chat),
         params=SamplingParams(
-            temperature=chat.temperature, top_p=chat.top_p, max_tokens=chat.max_length
+            temperature=chat.temperature,
+            top_p=chat.top_p,
+            max_tokens=chat.max_length,
+            length_penalty=chat.length_penalty,
+            regulation_start=chat.regulation_start,
         ),
         enabled=frozenset(plugins if chat.plugins is None else chat.plugins),
         max_length=chat.max_length,

@@ -1,32 +1,69 @@
 """Reads what all dialects read: a JSON body into a pydantic model, and the Idempotency-Key header.
 
-Each failure is an InvalidFieldError that names the field.
+Each failure is an InvalidFieldError that names the field. JSON is read strictly, for what one
+reader takes and another refuses or sees otherwise ends in stores, logs and replies: UTF-8, each
+key once, whole characters, finite numbers of 64 bits, and at most 200 values within each other.
 """
 
 import re
-from typing import TypeVar
+from collections.abc import Iterator
+from math import isfinite
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
+from jiter import from_json
+from pydantic import BaseModel, Field, ValidationError
 
 from serve_app.errors import InvalidFieldError
 
 Body = TypeVar("Body", bound=BaseModel)
 
+# Signed and unsigned: seeds are written either way.
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 _KEY = re.compile(r"[!-~]{1,255}")
+IdempotencyKey = Annotated[str, Field(pattern=f"^{_KEY.pattern}$")]
+_MAX_NAME, _MAX_MESSAGE = 100, 300  # characters; names in a message may be a client's
 
 
 def parse_body(body: bytes, model: type[Body]) -> Body:
-    """`body` as a `model`. Raises InvalidFieldError unless it is valid JSON in UTF-8."""
+    """`body` as a `model`. Raises InvalidFieldError unless it is valid, strict JSON."""
     try:
-        return model.model_validate(from_json(body, allow_inf_nan=False))
+        return model.model_validate(_strict_json(body))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        param = ".".join(map(str, first["loc"])) or None
+        param = ".".join(map(str, first["loc"]))[:_MAX_NAME] or None
         where = f"{param}: " if param else ""
-        raise InvalidFieldError(f"{where}{first['msg']}", param) from error
+        raise InvalidFieldError(f"{where}{first['msg']}"[:_MAX_MESSAGE], param) from error
+
+
+def _strict_json(body: bytes) -> Any:
+    try:
+        value = from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys")
     except ValueError as error:
-        raise InvalidFieldError(f"the body is not JSON: {error}") from error
+        raise InvalidFieldError(f"the body is not JSON: {error}"[:_MAX_MESSAGE]) from error
+    for name, field in value.items() if isinstance(value, dict) else ():
+        if not all(map(_is_machine_number, _leaves(field))):
+            where = name[:_MAX_NAME]
+            raise InvalidFieldError(f"{where}: a number is not finite or beyond 64 bits", where)
+    return value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Everything in `value` that is neither a list nor a dict."""
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, dict):
+            pending += each.values()
+        elif isinstance(each, list):
+            pending += each
+        else:
+            yield each
+
+
+def _is_machine_number(value: Any) -> bool:
+    if isinstance(value, int):
+        return MIN_INTEGER <= value <= MAX_INTEGER
+    return not isinstance(value, float) or isfinite(value)
 
 
 def parse_idempotency_key(header: str | None) -> str | None:

@@ -6,19 +6,27 @@ Choices are independent and their events may interleave; each ends with exactly 
 are plain data, independent of HTTP, sessions and the engine.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from moss_tp.engine.outputs import TokenDelta
 from moss_tp.sampling.row import SampledToken
+from serve_app.chat.calling.tools import ToolCall
 from serve_app.prompt.exchange import Exchange, TurnEnd
 
 
 @dataclass(frozen=True)
 class Thoughts:
-    """A piece of a choice's Inner Thoughts."""
+    """A piece of a choice's Inner Thoughts.
+
+    `token_ids` are all that the first pass generated, and `num_cached_tokens` is how much of its
+    prompt was cached: whoever has them need not run that pass again.
+    """
 
     choice: int
     text: str
+    token_ids: tuple[int, ...] = field(default=(), compare=False)
+    num_cached_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,15 @@ class Delta:
     """New tokens of a reply, and the text that became final with them.
 
     Either may be empty: `text` is held back while it could be part of a citation or a stop
-    string. `logprobs` has an entry per token if the request asks for them.
+    string. `logprobs` has an entry per token if the request asks for them. `source` is the
+    engine's delta that it was made of, if there is one.
     """
 
     choice: int
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[SampledToken, ...]
+    source: TokenDelta | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,9 @@ class Done:
     """The end of a choice. `exchange` is all of its text, ready to be stored.
 
     A reply that its deadline cut off ends with "length", like one that ran out of tokens.
-    `dropped_turns` counts the oldest exchanges of the history that did not fit.
+    `dropped_turns` counts the oldest exchanges of the history that did not fit. `prompt_digest` is
+    that of the first pass's prompt. With `tool_calls` the exchange has no reply yet: the client
+    runs them and asks again with their results.
     """
 
     choice: int
@@ -92,6 +104,8 @@ class Done:
     usage: Usage
     dropped_turns: int
     exchange: Exchange
+    prompt_digest: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 Event = Thoughts | PluginCall | Delta | Done

@@ -4,11 +4,17 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.errors import DeadlineExceededError, EngineDeadError
+from moss_tp.errors import DeadlineExceededError, EngineDeadError, MossError
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.protocols import ChatModel
 from serve_app.chat.request import Choice
 from serve_app.streams import with_timeouts
+
+_STOP_CHECK_S = 0.05
+
+
+class StoppedError(MossError):
+    """The client stopped the reply and keeps what was told; no client sees this error."""
 
 
 async def run_pass(
@@ -17,17 +23,23 @@ async def run_pass(
     pass_number: int,
     prompt_ids: Sequence[int],
     params: SamplingParams,
+    output_ids: Sequence[int] = (),
 ) -> AsyncGenerator[TokenDelta]:
-    """The deltas of pass `pass_number`. Closing it aborts the pass.
+    """The deltas of pass `pass_number` after `output_ids`. Closing it aborts the pass.
 
-    Raises DeadlineExceededError at the deadline, and EngineDeadError if the stream ends without
-    a finish reason, since the text may then be incomplete.
+    Raises DeadlineExceededError at the deadline, StoppedError soon after the request's `stop` is
+    set, and EngineDeadError if the stream ends without a finish reason, since the text may then
+    be incomplete.
     """
-    request = choice.engine_request(pass_number, prompt_ids, params)
+    request = choice.engine_request(pass_number, prompt_ids, params, output_ids)
     stream = model.generate(request, choice.request.session_id)
     reason = None
-    async with aclosing(with_timeouts(stream, lambda: choice.time_left_s)) as deltas:
+    async with aclosing(with_timeouts(stream, lambda: _patience_s(choice))) as deltas:
         async for delta in deltas:
+            if choice.is_stopped:
+                raise StoppedError
+            if delta is None and choice.time_left_s > 0:
+                continue
             if delta is None:
                 raise DeadlineExceededError("the deadline passed before the reply began")
             choice.has_begun.set()
@@ -35,3 +47,9 @@ async def run_pass(
             yield delta
     if reason not in ("stop", "length"):
         raise EngineDeadError("the engine gave up the request")
+
+
+def _patience_s(choice: Choice) -> float:
+    """How long to wait for a delta before looking at the clock, and for a stop."""
+    left_s = choice.time_left_s
+    return left_s if choice.request.stop is None else min(left_s, _STOP_CHECK_S)

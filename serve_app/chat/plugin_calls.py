@@ -1,7 +1,8 @@
 """Runs the plugin calls of a choice concurrently, and reports them as events.
 
-A call that fails, hangs or returns a malformed output has no result; it never fails the turn. How
-the model sees the outputs is decided elsewhere.
+A call that fails, hangs or returns a malformed output has no result; it never fails the turn. One
+with effects is sent at most once, and a result that was recorded stands. How the model sees the
+outputs is decided elsewhere.
 """
 
 import asyncio
@@ -13,14 +14,16 @@ from dataclasses import replace
 from plugins_svc.protocol.calls import Call
 from plugins_svc.protocol.results import Outcome, block_order, item_numbers
 from plugins_svc.sdk.output import PluginOutput, check_output
-from serve_app.chat.circuit_breaker import PluginPausedError
+from serve_app.chat.calling.circuit_breaker import PluginPausedError
 from serve_app.chat.events import PluginCall, SearchItem
 from serve_app.chat.protocols import PluginClient
-from serve_app.chat.request import Choice, TimedOutput
+from serve_app.chat.request import Choice
+from serve_app.chat.resume import TimedOutput
 
 logger = logging.getLogger(__name__)
 
 MAX_SHARE = 0.5  # of the time that is left: the reply needs some, too
+MAX_CHARS = 64 * 1024  # of an output: far more than fits into any context
 
 
 class PluginCalls:
@@ -41,7 +44,7 @@ class PluginCalls:
         """
         calls = [call for call, _ in self.outcomes]
         started = [self._started(index, call) for index, call in enumerate(calls)]
-        tasks = [self._start(call) for call in calls]
+        tasks = [self._start(each.id, call) for each, call in zip(started, calls, strict=True)]
         try:
             for event in started:
                 yield event
@@ -55,23 +58,30 @@ class PluginCalls:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, call: Call) -> "asyncio.Task[TimedOutput]":
+    def _start(self, call_id: str, call: Call) -> "asyncio.Task[TimedOutput]":
         """A task for `call`. Equal calls of a request share one, unless they have effects."""
         running = self._choice.answers.get(call)
         if running is None or call.spec.has_effects:
-            running = asyncio.create_task(self._timed_answer(call))
+            running = asyncio.create_task(self._result(call_id, call))
             self._choice.answers[call] = running
         return running
 
-    async def _timed_answer(self, call: Call) -> TimedOutput:
+    async def _result(self, call_id: str, call: Call) -> TimedOutput:
+        """The result that stands. What is not known to be recorded is not shown to anybody."""
+        log = self._choice.request.call_log
+        if (known := await log.find(call_id)) is not None:
+            return known
+        may_send = not call.spec.has_effects or await log.claim(call_id)
+        if may_send and call.spec.has_effects:
+            self._choice.has_sent.set()
         start = time.monotonic()
-        output = await self._answer(call)
-        return output, round((time.monotonic() - start) * 1000)
+        output = await self._answer(call) if may_send else PluginOutput.no_result()
+        return await log.record(call_id, (output, round((time.monotonic() - start) * 1000)))
 
     async def _answer(self, call: Call) -> PluginOutput:
         timeout_s = min(self._timeout_s, MAX_SHARE * self._choice.time_left_s)
         try:
-            return check_output(await self._client.run(call, timeout_s))
+            return _bounded(check_output(await self._client.run(call, timeout_s)))
         except PluginPausedError:  # logged when it was paused
             return PluginOutput.no_result()
         except Exception as error:  # no failure of a plugin may fail the turn
@@ -82,6 +92,15 @@ class PluginCalls:
         choice = self._choice.index
         call_id = f"{self._choice.request.request_id}-{choice}-{index}"
         return PluginCall(choice, call_id, call.name, call.argument, "started")
+
+
+def _bounded(output: PluginOutput) -> PluginOutput:
+    """`output`, if it is of a length that could fit into a prompt."""
+    texts = [*output.lines, *(text for i in output.items for text in (i.title, i.url, i.snippet))]
+    if sum(map(len, texts)) <= MAX_CHARS:
+        return output
+    logger.warning("a plugin's output was too long, so it counts as no result")
+    return PluginOutput.no_result()
 
 
 def _ended(event: PluginCall, output: PluginOutput, numbers: range, ms: int) -> PluginCall:

@@ -17,9 +17,19 @@ class Prompts(Protocol):
     eom_id: int  # the id that ends a reply
 
     def build(
-        self, history: Sequence[Exchange], user: str, enabled: Collection[str], max_length: int
+        self,
+        history: Sequence[Exchange],
+        user: str,
+        enabled: Collection[str],
+        max_length: int,
+        instructions: str = "",
+        so_far: Exchange | None = None,
     ) -> Prompt:
         """The prompt of the first pass, such that prompt and completion fit into `max_length`.
+
+        A client's own `instructions` follow the meta instruction and capability lines, neutralised;
+        ContextLengthError if they take more than a quarter of `max_length`. With `so_far`, whose
+        reply is missing, it is the prompt of that reply.
 
         Drops whole oldest exchanges to leave comfortable room, never the meta instruction. Raises
         ContextLengthError if even without history there is no room for a reply. May be called

@@ -13,14 +13,16 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
+from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import DeadlineExceededError
 from serve_app.chat.events import Done, Event, Usage
 from serve_app.chat.pass_params import reply_params
-from serve_app.chat.passes import run_pass
+from serve_app.chat.passes import StoppedError, run_pass
 from serve_app.chat.protocols import ChatModel, PluginClient, Prompts
 from serve_app.chat.reply_text import ReplyText
 from serve_app.chat.request import Choice, ReplyRequest
 from serve_app.chat.thinking import ReplyPrompt, ThinkingStage
+from serve_app.errors import forbid_retry
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
@@ -45,30 +47,46 @@ class Replier:
         # Threads of their own: the event loop's also look up the store's address.
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encode")
 
+    @property
+    def has_thoughts(self) -> bool:
+        """Whether the model thinks before it replies, and so can call plugins and tools."""
+        return self._thinking is not None
+
     async def reply(self, request: ReplyRequest) -> AsyncGenerator[Event]:
         """The events of `request.params.n` choices. Closing it aborts whatever still runs.
 
         A request without a seed gets a random one. Raises ContextLengthError,
         InvalidRequestError, the engine's errors, and DeadlineExceededError if the deadline passes
-        before the reply begins; later it ends the reply.
+        before the reply begins; later it ends the reply. After a call with effects was sent, an
+        error says that the request is not to be sent again.
         """
         reply_params(request.params, request.max_length, self._prompts.eom_id)  # checks them early
-        prompt = await self._prompt(request)
+        prompt = request.prompt or await self.prompt(request)
         seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
         first = Choice(request, prompt, 0, seed, asyncio.Event(), {})
         choices = [self._events(replace(first, index=index)) for index in range(request.params.n)]
-        async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
-            async for event in events:
-                yield event
+        try:
+            async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
+                async for event in events:
+                    yield event
+        except Exception as error:
+            if first.has_sent.is_set():
+                forbid_retry(error)
+            raise
 
-    async def _prompt(self, request: ReplyRequest) -> Prompt:
-        """The prompt of the first pass. Encoding a body of 256 KB takes most of a second."""
+    async def prompt(self, request: ReplyRequest) -> Prompt:
+        """The prompt of the first pass. Encoding a body of 256 KB takes most of a second.
+
+        Raises ContextLengthError, and DeadlineExceededError.
+        """
         build = partial(
             self._prompts.build,
             request.history,
             request.user,
             request.enabled,
             request.max_length,
+            request.instructions,
+            request.so_far,
         )
         loop = asyncio.get_running_loop()
         try:
@@ -80,28 +98,25 @@ class Replier:
     async def _events(self, choice: Choice) -> AsyncGenerator[Event]:
         if choice.index > 0:
             await choice.has_begun.wait()
-        prompt = ReplyPrompt(choice.prompt.token_ids)
-        if self._thinking is not None:
+        prompt = _first_prompt(choice)
+        if self._thinking is not None and choice.request.so_far is None:
             async with aclosing(self._thinking.run(choice)) as steps:
                 async for step in steps:
                     if isinstance(step, ReplyPrompt):
                         prompt = step
                     else:
                         yield step
+                    if isinstance(step, Done):
+                        return
         async with aclosing(self._reply(choice, prompt)) as events:
             async for event in events:
                 yield event
 
     async def _reply(self, choice: Choice, prompt: ReplyPrompt) -> AsyncGenerator[Event]:
         """The last pass. Its deadline ends a reply that has begun as its length does."""
-        room = choice.request.max_length - len(prompt.token_ids)
-        params = reply_params(choice.request.params, room, self._prompts.eom_id)
-        number = 1 if self._thinking is None else 2
-        text = ReplyText(choice.index, prompt.num_items)
+        text = ReplyText(choice.index, prompt.num_items, choice.request.resume)
         try:
-            async with aclosing(
-                run_pass(self._model, choice, number, prompt.token_ids, params)
-            ) as deltas:
+            async with aclosing(self._deltas(choice, prompt, text)) as deltas:
                 async for delta in deltas:
                     yield text.add(delta)
                     if text.has_ended:  # leaving the pass aborts it
@@ -109,13 +124,32 @@ class Replier:
         except DeadlineExceededError:
             if not text.has_begun:
                 raise
+        except StoppedError:
+            text.finish_reason = "cancelled"
         if (rest := text.end()) is not None:
             yield rest
         yield self._done(choice, prompt, text)
 
+    async def _deltas(
+        self, choice: Choice, prompt: ReplyPrompt, text: ReplyText
+    ) -> AsyncGenerator[TokenDelta]:
+        """What the engine adds to `text`."""
+        if text.has_ended:
+            return
+        if choice.is_stopped:
+            raise StoppedError
+        request, number = choice.request, prompt.num_passes + 1
+        room = request.max_reply_tokens(len(prompt.token_ids), prompt.num_thoughts_tokens)
+        params = reply_params(request.params, room, self._prompts.eom_id)
+        told_ids = request.resume.reply_ids
+        async with aclosing(
+            run_pass(self._model, choice, number, prompt.token_ids, params, told_ids)
+        ) as deltas:
+            async for delta in deltas:
+                yield delta
+
     def _done(self, choice: Choice, prompt: ReplyPrompt, text: ReplyText) -> Done:
-        has_thoughts = self._thinking is not None
-        cached = prompt.num_cached_tokens if has_thoughts else text.num_cached_tokens
+        cached = prompt.num_cached_tokens if prompt.num_passes else text.num_cached_tokens
         is_first = choice.index == 0
         usage = Usage(
             prompt_tokens=len(choice.prompt.token_ids) * is_first + prompt.num_results_tokens,
@@ -130,7 +164,22 @@ class Replier:
             results=prompt.results,
             reply=text.text,
         )
-        return Done(choice.index, text.finish_reason, usage, choice.prompt.dropped_turns, exchange)
+        return Done(
+            choice.index,
+            text.finish_reason,
+            usage,
+            choice.prompt.dropped_turns,
+            exchange,
+            prompt_digest=choice.prompt.digest,
+        )
+
+
+def _first_prompt(choice: Choice) -> ReplyPrompt:
+    """The first prompt as the reply's: in the plain dialogue, and after a client's tools."""
+    ids, so_far = choice.prompt.token_ids, choice.request.so_far
+    if so_far is None:
+        return ReplyPrompt(ids)
+    return ReplyPrompt(ids, so_far.thoughts, so_far.commands, so_far.results)
 
 
 def create_replier(

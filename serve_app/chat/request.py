@@ -3,16 +3,15 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
 from plugins_svc.protocol.calls import Call
-from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.calling.tools import MAX_TOOL_CALLS, Tool, capability_lines
+from serve_app.chat.resume import NOTHING_TOLD, CallLog, NoCallLog, Resume, TimedOutput
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
-
-TimedOutput = tuple[PluginOutput, int]  # and how many milliseconds the call took
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,13 @@ class ReplyRequest:
     bounds the reply alone. `enabled` names the plugins that may run. `deadline` is in
     `time.monotonic` seconds. Prompts of different `owner` share no cached block beyond the
     instruction. `session_id` is a routing hint; a smaller `priority` is served earlier.
+
+    `prompt` is that of the first pass, if it was built before. `resume` is what an earlier run
+    told. A reply that has begun ends soon after `stop` is set, with "cancelled".
+
+    `system` is a client's own instruction. `max_completion_tokens` bounds thoughts and reply
+    together. The model may call `tools` once, `max_tool_calls` at a time, which ends the reply.
+    With their results the turn goes on: `so_far` is `user` and everything before the reply.
     """
 
     request_id: str
@@ -35,14 +41,42 @@ class ReplyRequest:
     owner: str = ""
     session_id: str = ""
     priority: int = 0
+    system: str = ""
+    tools: tuple[Tool, ...] = ()
+    max_tool_calls: int = MAX_TOOL_CALLS
+    max_completion_tokens: int | None = None
+    so_far: Exchange | None = None
+    prompt: Prompt | None = None
+    resume: Resume = NOTHING_TOLD
+    call_log: CallLog = field(default_factory=NoCallLog)
+    stop: asyncio.Event | None = None
+
+    @property
+    def instructions(self) -> str:
+        """What the client adds to the meta instruction, which no other owner shares."""
+        system = f"{self.system}\n" if self.system else ""
+        return capability_lines(self.tools) + system
+
+    def max_thoughts_tokens(self, num_prompt_tokens: int) -> int:
+        """How long the first pass may be: half of the room, so that the reply has the rest."""
+        room = self.max_length - num_prompt_tokens
+        return min(room, self.max_completion_tokens or room) // 2
+
+    def max_reply_tokens(self, num_prompt_tokens: int, num_thoughts_tokens: int) -> int:
+        """How long the reply may be, after a prompt that has the thoughts in it."""
+        room = self.max_length - num_prompt_tokens
+        if self.max_completion_tokens is None:
+            return room
+        return min(room, self.max_completion_tokens - num_thoughts_tokens)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Choice number `index` of a request. Its choices share `seed`, `has_begun` and `answers`.
+    """Choice number `index` of a request. Its choices share all but `index`.
 
     `has_begun` is set when the first choice has computed the prompt, which the others then find
     in the prefix cache. `answers` holds the plugin calls that equal calls of other choices reuse.
+    `has_sent` is set when a call with effects may have been sent.
     """
 
     request: ReplyRequest
@@ -51,18 +85,31 @@ class Choice:
     seed: int
     has_begun: asyncio.Event
     answers: dict[Call, asyncio.Task[TimedOutput]]
+    has_sent: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def time_left_s(self) -> float:
         """Seconds until the deadline; negative when it has passed."""
         return self.request.deadline - time.monotonic()
 
+    @property
+    def is_stopped(self) -> bool:
+        return self.request.stop is not None and self.request.stop.is_set()
+
     def engine_request(
-        self, pass_number: int, prompt_ids: Sequence[int], params: SamplingParams
+        self,
+        pass_number: int,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        output_ids: Sequence[int] = (),
     ) -> EngineRequest:
-        """The request for pass `pass_number`, counted from 1, with its own seed."""
+        """The request for pass `pass_number`, counted from 1, with its own seed.
+
+        It goes on after `output_ids`.
+        """
+        again = f".{run}" if (run := self.request.resume.run) else ""
         return EngineRequest(
-            request_id=f"{self.request.request_id}-{self.index}-{pass_number}",
+            request_id=f"{self.request.request_id}-{self.index}-{pass_number}{again}",
             prompt_ids=prompt_ids,
             params=replace(params, seed=derive_seed(self.seed, self.index, pass_number)),
             salt=self.request.owner,
@@ -70,4 +117,5 @@ class Choice:
             priority=self.request.priority,
             deadline_s=max(0.0, self.time_left_s),
             is_continuation=pass_number > 1,
+            output_ids=output_ids,
         )

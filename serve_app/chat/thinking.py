@@ -13,13 +13,15 @@ from moss_tp.errors import ContextLengthError
 from plugins_svc.protocol.calls import parse_commands, render_commands
 from plugins_svc.protocol.results import Outcome, format_results, num_items
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.events import PluginCall, Thoughts
+from serve_app.chat.calling.tools import ToolCall, parse_tool_calls, render_tool_calls
+from serve_app.chat.events import Done, PluginCall, Thoughts, Usage
 from serve_app.chat.pass_params import thoughts_params
 from serve_app.chat.passes import run_pass
 from serve_app.chat.plugin_calls import PluginCalls
 from serve_app.chat.protocols import ChatModel, PluginClient
 from serve_app.chat.request import Choice
 from serve_app.prompt.builder import PromptBuilder, Thinking, has_left_thinking
+from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import MIN_REPLY_TOKENS
 
 
@@ -28,7 +30,7 @@ class ReplyPrompt:
     """The prompt of the reply pass, and the text and token counts of what preceded it.
 
     The reply may cite items 1 to `num_items`; None turns the check of citations off.
-    `num_results_tokens` of `token_ids` are the injected Results.
+    `num_results_tokens` of `token_ids` are the injected Results. `num_passes` were run for it.
     """
 
     token_ids: list[int]
@@ -37,6 +39,7 @@ class ReplyPrompt:
     results: str = ""
     num_items: int | None = None
     num_results_tokens: int = 0
+    num_passes: int = 0
     num_thoughts_tokens: int = 0
     num_cached_tokens: int = 0
 
@@ -55,32 +58,50 @@ class ThinkingStage:
         self._prompts = prompts
         self._timeout_s = timeout_s
 
-    async def run(self, choice: Choice) -> AsyncGenerator[Thoughts | PluginCall | ReplyPrompt]:
-        """The thoughts, the events of the calls, then the ReplyPrompt.
+    async def run(
+        self, choice: Choice
+    ) -> AsyncGenerator[Thoughts | PluginCall | ReplyPrompt | Done]:
+        """The thoughts, the events of the calls, then the ReplyPrompt: or a Done if the model calls
+        tools of the client.
 
         Raises DeadlineExceededError, EngineDeadError, and ContextLengthError if no room is left
         for a reply.
         """
-        generated_ids, num_cached_tokens = await self._think(choice)
+        resume = choice.request.resume
+        generated_ids, num_cached_tokens = (
+            await self._think(choice)
+            if resume.thought_ids is None
+            else ([*resume.thought_ids], resume.num_cached_thoughts)
+        )
         thinking = self._prompts.read_thinking(generated_ids)
-        yield Thoughts(choice.index, thinking.thoughts)
+        if resume.thought_ids is None:
+            yield Thoughts(choice.index, thinking.thoughts, tuple(generated_ids), num_cached_tokens)
+        if tool_calls := _tool_calls(choice, thinking):
+            yield _waiting(choice, thinking, tool_calls, len(generated_ids), num_cached_tokens)
+            return
         commands = parse_commands(thinking.commands, choice.request.enabled)
         calls = PluginCalls(self._plugins, self._timeout_s, choice, commands)
+        num_told = resume.num_call_events
         async with aclosing(calls.run()) as events:
             async for event in events:
-                yield event
+                if num_told > 0:
+                    num_told -= 1
+                else:
+                    yield event
         counts = len(generated_ids), num_cached_tokens
         yield self._fitting_prompt(choice, thinking, calls.outcomes, *counts)
 
     async def _think(self, choice: Choice) -> tuple[list[int], int]:
         """The ids that the first pass generates, and how many of its prompt were cached.
 
-        It may use half of the room, so that the reply has the other half.
+        There is no such pass if the request leaves no token for it.
         """
         prompt_ids = choice.prompt.token_ids
-        room = choice.request.max_length - len(prompt_ids)
+        max_tokens = choice.request.max_thoughts_tokens(len(prompt_ids))
+        if max_tokens < 1:
+            return [], 0
         stop_ids = (self._prompts.eoc_id, self._prompts.eom_id)
-        params = thoughts_params(choice.request.params, max(1, room // 2), stop_ids)
+        params = thoughts_params(choice.request.params, max_tokens, stop_ids)
         ids: list[int] = []
         text = ""
         num_cached_tokens = 0
@@ -118,7 +139,34 @@ class ThinkingStage:
                     results=results,
                     num_items=num_items(shown),
                     num_results_tokens=len(ids) - len(prompt_ids) - len(rewritten.token_ids),
+                    num_passes=1 if num_thoughts_tokens else 0,
                     num_thoughts_tokens=num_thoughts_tokens,
                     num_cached_tokens=num_cached_tokens,
                 )
         raise ContextLengthError("no room for a reply")
+
+
+def _tool_calls(choice: Choice, thinking: Thinking) -> tuple[ToolCall, ...]:
+    request = choice.request
+    prefix = f"call_{request.request_id}{choice.index:02x}"
+    return parse_tool_calls(thinking.commands, request.tools, prefix, request.max_tool_calls)
+
+
+def _waiting(
+    choice: Choice,
+    thinking: Thinking,
+    calls: tuple[ToolCall, ...],
+    num_thoughts_tokens: int,
+    num_cached_tokens: int,
+) -> Done:
+    """The end of a choice that waits for what the client's tools answer."""
+    is_first = choice.index == 0
+    usage = Usage(
+        prompt_tokens=len(choice.prompt.token_ids) * is_first,
+        cached_tokens=num_cached_tokens * is_first,
+        completion_tokens=num_thoughts_tokens,
+        reasoning_tokens=num_thoughts_tokens,
+    )
+    exchange = Exchange(choice.request.user, thinking.thoughts, render_tool_calls(calls), "", "")
+    dropped, digest = choice.prompt.dropped_turns, choice.prompt.digest
+    return Done(choice.index, "tool_calls", usage, dropped, exchange, digest, calls)

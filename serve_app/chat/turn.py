@@ -7,21 +7,24 @@ stored the turn. The deadline bounds all of it. It does not depend on HTTP.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import inf
+from typing import Any, Protocol
 
 from moss_tp.errors import InvalidRequestError
 from moss_tp.sampling_params import SamplingParams
+from serve_app.chat.draft import Draft, seed_of
 from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
 from serve_app.chat.reply import Replier
 from serve_app.chat.request import ReplyRequest
-from serve_app.errors import IdempotencyMismatchError, SessionFullError
+from serve_app.errors import IdempotencyMismatchError, SessionFullError, TurnNotFoundError
 from serve_app.sessions.lease import HeldLease, LeaseKeeper
 from serve_app.sessions.opening import SessionOpener
 from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import SessionStore
+from serve_app.sessions.tree import path_to
 
 # A reply that its deadline ended has this much time to be stored.
 COMMIT_S = 0.5
@@ -32,7 +35,11 @@ class TurnRequest:
     """A turn that `owner` requests. `fingerprint` is a digest of what is asked.
 
     `max_length` bounds the prompt and everything generated, in tokens. `params` has n = 1. An
-    unknown `uid`, or another owner's, starts a new chat.
+    unknown `uid`, or another owner's, starts a new chat, or is an error if it `must_exist`.
+
+    The turn follows `parent`: None is the active turn, "" none, so that it begins another path.
+    `named` are the fields that the request itself names, of `params` and "plugins": the session's
+    own values hold for all others. None: it names all.
     """
 
     owner: str
@@ -45,11 +52,15 @@ class TurnRequest:
     idempotency_key: str | None = None
     max_time_s: float | None = None
     priority: int = 0
+    parent: str | None = None
+    must_exist: bool = False
+    named: frozenset[str] | None = None
+    max_completion_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class TurnDone:
-    """The turn is stored and is the last one of `session`. A replayed turn has no usage."""
+    """The turn is stored and is the last one of the session's active path."""
 
     session: Session
     usage: Usage
@@ -62,7 +73,9 @@ class TurnDone:
     def done(self) -> Done:
         """The end of the reply, as a stateless request gets it."""
         turn = self.turn
-        return Done(0, turn.finish_reason, self.usage, turn.dropped_turns, turn)
+        digest = str(turn.make_up.get("prompt", ""))
+        ended = turn.finish_reason, self.usage, turn.dropped_turns
+        return Done(0, *ended, turn, prompt_digest=digest)
 
 
 TurnEvent = Thoughts | PluginCall | Delta | TurnDone
@@ -75,14 +88,29 @@ class TurnLimits:
     max_model_len: int
     max_turns: int = 500
     max_time_s: float = 300
-    lease_renewal_s: float = 5
+    lease_renewal_s: float = 1
+
+
+class MakeUp(Protocol):
+    """Says what replies are made by: digests of weights and code, dtypes, tp size, processor."""
+
+    async def make_up(self) -> Mapping[str, Any]:
+        """Plain data by name. Quick after the first call. Empty while nobody knows."""
+        ...
 
 
 class TurnRunner:
     """Runs turns on a store and a Replier, and keeps the leases of those that run."""
 
-    def __init__(self, store: SessionStore, replier: Replier, limits: TurnLimits) -> None:
+    def __init__(
+        self,
+        store: SessionStore,
+        replier: Replier,
+        limits: TurnLimits,
+        make_up: MakeUp | None = None,
+    ) -> None:
         self._store = store
+        self._make_up = make_up
         self._replier = replier
         self._limits = limits
         self._leases = LeaseKeeper(store, limits.lease_renewal_s)
@@ -101,67 +129,102 @@ class TurnRunner:
             raise InvalidRequestError("n: a turn of a session has one reply")
         deadline = time.monotonic() + min(request.max_time_s or inf, self._limits.max_time_s)
         lease, opened = await self._sessions.open(
-            request.owner, request.uid, request.idempotency_key, deadline
+            request.owner,
+            request.uid,
+            request.idempotency_key,
+            deadline,
+            must_exist=request.must_exist,
         )
-        session = opened.session
         if not opened.is_leased:
-            yield _replay(request, lease.key, session)
+            yield replay(request, lease.key, opened.session)
             return
         async with self._leases.hold(lease) as held:
-            done: Done | None = None
-            reply = self._replier.reply(self._reply_request(request, session, deadline))
-            async with aclosing(reply) as events:
+            draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
+            async with aclosing(self._replier.reply(draft.request)) as events:
                 async for event in events:
-                    if isinstance(event, Done):
-                        done = event
-                    else:
+                    draft.add(event)
+                    if not isinstance(event, Done):
                         yield event
-            assert done is not None  # a reply that raises no error ends with one
+            made_by = {} if self._make_up is None else await self._make_up.make_up()
             if committing is not None:
                 committing.set()
-            stored = await self._commit(held, session, _turn(request, lease.key, done), deadline)
-        yield TurnDone(replace(session, turns=(*session.turns, stored)), done.usage)
+            stored = await self._commit(held, draft, made_by, deadline)
+        yield TurnDone(draft.session_with(stored), Usage(**stored.usage))
 
-    async def _commit(self, held: HeldLease, session: Session, turn: Turn, deadline: float) -> Turn:
+    async def _commit(
+        self, held: HeldLease, draft: Draft, made_by: Mapping[str, Any], deadline: float
+    ) -> Turn:
         """The turn as it is stored, which ends the lease."""
         until = max(deadline, time.monotonic() + COMMIT_S)
-        stored = await self._store.commit(held.lease, len(session.turns), turn, until)
+        num_turns, turn = len(draft.session.tree), draft.turn(made_by)
+        stored = await self._store.commit(held.lease, num_turns, turn, until)
         held.is_spent = True
         return stored
 
-    def _reply_request(
-        self, request: TurnRequest, session: Session, deadline: float
-    ) -> ReplyRequest:
-        """Raises SessionFullError if the session may have no more turns."""
-        if len(session.turns) >= self._limits.max_turns:
-            raise SessionFullError("the chat has as many turns as it may; start a new one")
-        return ReplyRequest(
-            request_id=new_token(),
-            history=session.turns,
-            user=request.user,
-            params=request.params,
-            enabled=request.enabled,
-            max_length=min(request.max_length, self._limits.max_model_len),
-            deadline=deadline,
-            owner=request.owner,
-            session_id=session.uid,
-            priority=request.priority,
-        )
 
+def make_draft(
+    request: TurnRequest, key: str, session: Session, limits: TurnLimits, deadline: float
+) -> Draft:
+    """What `request` asks for in `session`, ready to run.
 
-def _turn(request: TurnRequest, key: str, done: Done) -> Turn:
-    return Turn(
-        **asdict(done.exchange),
-        key=key,
-        fingerprint=request.fingerprint,
-        dropped_turns=done.dropped_turns,
-        finish_reason=done.finish_reason,
+    Raises SessionFullError, TurnNotFoundError, and InvalidRequestError for parameters that do not
+    fit the session's.
+    """
+    if len(session.tree) >= limits.max_turns:
+        raise SessionFullError("the chat has as many turns as it may; start a new one")
+    request = with_defaults(request, session)
+    history = _path(session, request.parent)
+    params = request.params
+    if params.seed is None:
+        params = replace(params, seed=seed_of(key))
+    reply_request = ReplyRequest(
+        request_id=new_token(),
+        history=history,
+        user=request.user,
+        params=params,
+        enabled=request.enabled,
+        max_length=min(request.max_length, limits.max_model_len),
+        deadline=deadline,
+        owner=request.owner,
+        session_id=session.uid,
+        priority=request.priority,
+        max_completion_tokens=request.max_completion_tokens,
     )
+    return Draft(reply_request, key, request.fingerprint, session, history)
 
 
-def _replay(request: TurnRequest, key: str, session: Session) -> TurnDone:
-    """The stored turn of `key` with the turns before it, as it ended then."""
-    index = next(i for i, turn in enumerate(session.turns) if turn.key == key)
-    if session.turns[index].fingerprint != request.fingerprint:
+def with_defaults(request: TurnRequest, session: Session) -> TurnRequest:
+    """`request` with the session's plugins and parameters where it names none of its own.
+
+    A session enables no plugin that the request may not use.
+    """
+    if (named := request.named) is None:
+        return request
+    if session.plugins is not None and "plugins" not in named:
+        request = replace(request, enabled=request.enabled & set(session.plugins))
+    defaults = {name: session.defaults[name] for name in session.defaults.keys() - named}
+    return replace(request, params=replace(request.params, **defaults))
+
+
+def _path(session: Session, parent: str | None) -> tuple[Turn, ...]:
+    """The turns on which a new one is made. Raises TurnNotFoundError."""
+    if parent is None:
+        return session.turns
+    try:
+        return path_to(session.tree, parent)
+    except KeyError as error:
+        raise TurnNotFoundError("parent: the session has no such turn") from error
+
+
+def replay(request: TurnRequest, key: str, session: Session) -> TurnDone:
+    """The stored turn of `key` with the turns on its path, as it ended then.
+
+    Raises IdempotencyMismatchError if it answered another request.
+    """
+    index = next(i for i, turn in enumerate(session.tree) if turn.key == key)
+    turn = session.tree[index]
+    if turn.fingerprint != request.fingerprint:
         raise IdempotencyMismatchError("this Idempotency-Key was used with another body")
-    return TurnDone(replace(session, turns=session.turns[: index + 1]), Usage())
+    tree = session.tree[: index + 1]
+    session = replace(session, turns=path_to(tree, turn.id), tree=tree)
+    return TurnDone(session, Usage(**turn.usage))

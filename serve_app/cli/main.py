@@ -18,10 +18,12 @@ from serve_app.cli.interrupt import remember_interrupts
 SUBCOMMANDS = {
     "serve": ("serve_app.cli.serve.command", "Serve a MOSS model over HTTP on this machine."),
     "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
+    "keys": ("serve_app.cli.stored.keys", "Make, list and revoke API keys."),
     "bench": ("serve_app.cli.bench.command", "Measure the engine, the server and long chats."),
     "plugin": ("serve_app.cli.plugin", "Run one plugin by hand."),
     "gpu-check": ("serve_app.cli.gpu_check", "Check this machine's GPU: results, speed, memory."),
     "kernels": ("serve_app.cli.kernels", "Show what the CUDA kernels need of a GPU."),
+    "export": ("serve_app.cli.stored.export", "Write chats as conversations to train on."),
     "finetune": ("serve_app.cli.finetune", "Fine-tune a MOSS model on conversations."),
     "demo-data": ("serve_app.cli.demo_data", "Write the demo model's training conversations."),
     "demo-eval": ("serve_app.cli.demo_eval", "Measure the demo model on held-out questions."),

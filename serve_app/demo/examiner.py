@@ -19,8 +19,8 @@ from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.registry import available_plugins, create_plugin
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.calling.plugin_client import PluginsByName
 from serve_app.chat.events import Done
-from serve_app.chat.plugin_client import PluginsByName
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.request import ReplyRequest
 from serve_app.demo.exam import Question

@@ -43,4 +43,5 @@ def _join(first: TokenDelta, second: TokenDelta) -> TokenDelta:
         token_ids=first.token_ids + second.token_ids,
         text=first.text + second.text,
         logprobs=first.logprobs + second.logprobs,
+        prompt_logprobs=first.prompt_logprobs,  # only the first of a request has them
     )

@@ -17,19 +17,22 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError, QueueFullError
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.circuit_breaker import PluginUnreachableError
-from serve_app.chat.plugin_client import PluginsByName, RunPlugin
+from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
+from serve_app.chat.calling.plugin_client import PluginsByName, RunPlugin
 from serve_app.streams import is_being_cancelled
 
 # A replica answers in milliseconds; so people learn soon that a stopped one does not.
 HEALTH_TIMEOUT_S = 4
+MAKE_UP_TIMEOUT_S = 1
+STRAGGLER_S = 0.5
 
 
 class RemoteModel:
-    """A ChatModel and HealthProbe over the handle of MossServer."""
+    """A ChatModel, HealthProbe and MakeUp over the handle of MossServer."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
+        self._made_up: Mapping[str, Any] = {}
 
     async def generate(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         """See `ChatModel.generate`.
@@ -48,16 +51,15 @@ class RemoteModel:
                 if has_begun or not may_retry:
                     raise
 
-    async def is_healthy(self) -> bool:
-        """False if a rank is dead, a step hangs, or no replica responds."""
+    async def groups(self) -> tuple[bool, ...]:
+        """Whether each replica that is up can serve: all its ranks live, and no step hangs."""
         with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
-            await asyncio.wait_for(self._call("check_health"), HEALTH_TIMEOUT_S)
-            return True
-        return False
+            return await asyncio.wait_for(self._groups(), HEALTH_TIMEOUT_S)
+        return ()
 
     async def is_ready(self) -> bool:
-        """The same: a replica that responds has loaded its model."""
-        return await self.is_healthy()
+        """Whether some replica can serve: one that responds has loaded its model."""
+        return any(await self.groups())
 
     async def stats(self) -> dict[str, Any]:
         """The stats of one replica. Raises EngineDeadError if none responds in time."""
@@ -66,6 +68,15 @@ class RemoteModel:
         except (RayError, RayServeException, TimeoutError) as error:
             raise EngineDeadError("no replica of the model answers") from error
         return stats
+
+    async def make_up(self) -> Mapping[str, Any]:
+        """What makes the replies of the replicas, which are all alike; asked once. Empty while no
+        replica says it, which costs no turn."""
+        if not self._made_up:
+            with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
+                made_up = await asyncio.wait_for(self._call("make_up"), MAKE_UP_TIMEOUT_S)
+                self._made_up = dict(made_up)
+        return self._made_up
 
     async def _stream(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         """The deltas of one replica; its errors are unwrapped."""
@@ -88,9 +99,36 @@ class RemoteModel:
             # Dropping the generator would not cancel the remote call.
             deltas.cancel()  # type: ignore[no-untyped-call]
 
+    async def _groups(self) -> tuple[bool, ...]:
+        """Waits for one that is stuck only if no other can serve."""
+        broadcast: Any = self._handle.broadcast("check_health")
+        with _cancelled_remotely(EngineDeadError("a replica cancelled the call")):
+            # Private; the public method returns nothing before the slowest has answered.
+            answers = await broadcast._fetch_replica_results_async()
+        checks = [asyncio.create_task(_has_succeeded(answer)) for answer in answers]
+        try:
+            for patience_s in (STRAGGLER_S, HEALTH_TIMEOUT_S - 2 * STRAGGLER_S):
+                done, _ = await asyncio.wait(checks, timeout=patience_s)
+                if any(check.result() for check in done):
+                    break
+            return tuple(check.done() and check.result() for check in checks)
+        finally:
+            for check in checks:
+                check.cancel()
+
     async def _call(self, method: str) -> Any:
         with _cancelled_remotely(EngineDeadError("a replica cancelled the call")):
             return await getattr(self._handle, method).remote()
+
+
+async def _has_succeeded(answer: Any) -> bool:
+    """Whether the call behind one result of a broadcast raised nothing."""
+    try:
+        with _cancelled_remotely(EngineDeadError("a replica cancelled the call")):
+            await answer.get_async()
+    except Exception:
+        return False
+    return True
 
 
 @contextmanager

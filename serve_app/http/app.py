@@ -1,41 +1,70 @@
 """The Starlette application: the table of endpoints, and the check of who calls one."""
 
-import importlib.metadata
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from serve_app.access.gate import Credentials
+from serve_app.http.caller import find_caller
 from serve_app.http.endpoint import Call, Endpoint
-from serve_app.http.endpoints import demo
+from serve_app.http.endpoints import (
+    chat_completions,
+    completions,
+    demo,
+    inference,
+    login,
+    meta,
+    models,
+    sessions,
+    tokenize,
+)
 from serve_app.http.errors import EXCEPTION_HANDLERS
-from serve_app.http.health import health_routes
+from serve_app.http.middleware import middlewares
+from serve_app.http.openapi import with_description
 from serve_app.http.service import HttpService
 
-ENDPOINTS: tuple[Endpoint, ...] = (*demo.ENDPOINTS,)
+ENDPOINTS: tuple[Endpoint, ...] = with_description(
+    (
+        *meta.ENDPOINTS,
+        *demo.ENDPOINTS,
+        *login.ENDPOINTS,
+        *chat_completions.ENDPOINTS,
+        *completions.ENDPOINTS,
+        *tokenize.ENDPOINTS,
+        *models.ENDPOINTS,
+        *inference.ENDPOINTS,
+        *sessions.ENDPOINTS,
+    )
+)
 
 
 def create_http_app(service: HttpService) -> Starlette:
     """An application for any ASGI server and any path prefix."""
+    by_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
+    for endpoint in ENDPOINTS:
+        by_path[endpoint.path][endpoint.method] = endpoint
+    app = Starlette(
+        routes=[
+            Route(path, _route(service, by_method), methods=list(by_method))
+            for path, by_method in by_path.items()
+        ],
+        middleware=middlewares(service.origins),
+        exception_handlers=EXCEPTION_HANDLERS,
+    )
+    app.router.redirect_slashes = False  # else a redirect would be the answer, to a client's host
+    return app
 
-    async def version(request: Request) -> Response:
-        number = importlib.metadata.version("moss-serve")
-        return JSONResponse({"version": number, "model": service.model_name})
 
-    routes = [
-        *(Route(e.path, _route(service, e), methods=[e.method]) for e in ENDPOINTS),
-        *health_routes(service.health, (service.drain.takes_turns, *service.readiness)),
-        Route("/version", version),
-    ]
-    return Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
-
-
-def _route(service: HttpService, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+def _route(
+    service: HttpService, by_method: Mapping[str, Endpoint]
+) -> Callable[[Request], Awaitable[Response]]:
     async def run(request: Request) -> Response:
-        principal = await service.gate.principal(Credentials())
+        endpoint = by_method["GET" if request.method == "HEAD" else request.method]
+        request.state.endpoint = endpoint
+        principal = await find_caller(request, endpoint.access, service.gate)
         return await endpoint.run(Call(request, service, principal))
 
     return run

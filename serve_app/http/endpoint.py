@@ -39,7 +39,9 @@ class Endpoint:
     """`run` answers requests of `method` to `path`, which may have `{name}` parts.
 
     `body` is the pydantic model of the JSON body, `answer` that of a 200; both are for OpenAPI, as
-    are `errors`, the statuses of possible failures. A "public" endpoint needs no key.
+    are `errors`, the statuses of possible failures, and the types of `query` and `headers`: what it
+    reads there, all optional. `error` is the model of errors in a form of its own. A "public"
+    endpoint needs no key.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -51,4 +53,8 @@ class Endpoint:
     answer: type[Any] | None = None
     errors: tuple[int, ...] = ()
     is_stream: bool = False  # it can answer with server-sent events
-    query: Mapping[str, type[Any]] = field(default_factory=dict)
+    query: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    statuses: tuple[int, ...] = (200,)  # of success; a 204 has no body
+    media_type: str = "application/json"  # of an answer that is not a stream; "": it is empty
+    error: type[Any] | None = None

@@ -30,33 +30,48 @@ logger = logging.getLogger(__name__)
 class HttpError:
     """Status, type, code and, if a retry may help, the seconds to wait before it.
 
-    An error with an attribute `retry_after_s` knows better how long that is.
+    Without `should_retry` a client's library is told not to send the request again by itself. Both
+    may be attributes of an error, which knows better.
     """
 
     status: int
     type: str
     code: str | None
     retry_after_s: int | None = None
+    should_retry: bool = True
 
 
 _INVALID = "invalid_request_error"
+_DENIED = "permission_error"
 _UNEXPECTED = HttpError(500, "server_error", "engine_error", 5)
 # An entry also covers subclasses that have no entry.
 TABLE: dict[type[Exception], HttpError] = {
     InvalidRequestError: HttpError(400, _INVALID, None),
     errors.InvalidFieldError: HttpError(400, _INVALID, "invalid_value"),
+    errors.UnsupportedParameterError: HttpError(400, _INVALID, "unsupported_parameter"),
     ContextLengthError: HttpError(400, _INVALID, "context_length_exceeded"),
     errors.SessionFullError: HttpError(400, _INVALID, "context_length_exceeded"),
+    errors.InvalidKeyError: HttpError(401, _INVALID, "invalid_api_key"),
+    errors.PermissionDeniedError: HttpError(403, _DENIED, None),
+    errors.ForeignOriginError: HttpError(403, _DENIED, "foreign_origin"),
     errors.ModelNotFoundError: HttpError(404, _INVALID, "model_not_found"),
-    DeadlineExceededError: HttpError(408, "timeout_error", "deadline_exceeded"),
-    errors.BodyTimeoutError: HttpError(408, "timeout_error", "body_timeout"),
+    errors.SessionNotFoundError: HttpError(404, _INVALID, "session_not_found"),
+    errors.TurnNotFoundError: HttpError(404, _INVALID, "turn_not_found"),
+    errors.ImageNotFoundError: HttpError(404, _INVALID, "image_not_found"),
+    DeadlineExceededError: HttpError(408, "timeout_error", "deadline_exceeded", should_retry=False),
+    errors.BodyTimeoutError: HttpError(408, "timeout_error", "body_timeout", should_retry=False),
     errors.SessionBusyError: HttpError(409, "conflict_error", "session_busy", 1),
     errors.IdempotencyInProgressError: HttpError(
         409, "conflict_error", "idempotency_in_progress", 1
     ),
+    errors.TurnCancelledError: HttpError(
+        409, "conflict_error", "turn_cancelled", should_retry=False
+    ),
     errors.BodyTooLargeError: HttpError(413, _INVALID, None),
     errors.IdempotencyMismatchError: HttpError(422, _INVALID, "idempotency_mismatch"),
     QueueFullError: HttpError(429, "rate_limit_error", "queue_full", 1),
+    errors.RateLimitError: HttpError(429, "rate_limit_error", "rate_limit_exceeded", 1),
+    errors.HeadersTooLargeError: HttpError(431, _INVALID, None),
     EngineDeadError: HttpError(500, "server_error", "engine_error", 5),
     errors.NotReadyError: HttpError(503, "server_error", "overloaded", 2),
     errors.DrainingError: HttpError(503, "server_error", "draining", 5),
@@ -85,13 +100,23 @@ def error_body(error: Exception) -> dict[str, Any]:
 def to_response(error: Exception) -> Response:
     """The response to a request that failed before its response began."""
     entry = find(error)
+    return JSONResponse(error_body(error), entry.status, _headers(error, entry))
+
+
+def _headers(error: Exception, entry: HttpError) -> dict[str, str]:
+    headers = {}
     retry_s = getattr(error, "retry_after_s", entry.retry_after_s)
-    headers = None if retry_s is None else {"Retry-After": str(max(1, ceil(retry_s)))}
-    return JSONResponse(error_body(error), entry.status, headers)
+    if retry_s is not None:
+        headers["Retry-After"] = str(max(1, ceil(retry_s)))
+    if not getattr(error, "should_retry", entry.should_retry):
+        headers["X-Should-Retry"] = "false"
+    if entry.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
 
 
 async def handle_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler for errors in the table and for unexpected ones."""
+    """Starlette's handler for errors in the table."""
     return to_response(error)
 
 
@@ -109,7 +134,6 @@ async def handle_disconnect(request: Request, error: Exception) -> Response:
 
 EXCEPTION_HANDLERS = {
     **dict.fromkeys(TABLE, handle_error),
-    Exception: handle_error,
     HTTPException: handle_http_exception,
     ClientDisconnect: handle_disconnect,
 }

@@ -95,6 +95,8 @@ async def _disconnected(receive: Receive) -> None:
 class EventStream(Response):
     """Server-sent events, one JSON value each, and a `: ping` after every `ping_s` of silence.
 
+    A string is sent as it is: OpenAI's `[DONE]` is no JSON.
+
     The status line is sent with the first event or ping, so an early failure is an ordinary
     error response; a later one is sent as the last event, `{"error": …}`.
     """
@@ -103,7 +105,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        events: AsyncGenerator[dict[str, Any]],
+        events: AsyncGenerator[dict[str, Any] | str] | AsyncGenerator[dict[str, Any]],
         ping_s: float,
         drain: Drain,
         committing: asyncio.Event | None = None,
@@ -147,5 +149,6 @@ def error_event(error: Exception) -> str:
     return _data(error_body(error))
 
 
-def _data(event: dict[str, Any]) -> str:
-    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+def _data(event: dict[str, Any] | str) -> str:
+    text = event if isinstance(event, str) else json.dumps(event, ensure_ascii=False)
+    return f"data: {text}\n\n"

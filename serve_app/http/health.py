@@ -1,15 +1,11 @@
-"""The health endpoints: whether the process runs, can serve, and takes new requests.
+"""The state of the server behind the ingress: which groups serve, and whether it takes requests.
 
-Each answers within LIMIT_S, whatever hangs behind it.
+Each question is answered within LIMIT_S, whatever hangs behind it.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
-
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from typing import Any, Protocol
 
 # A check of its own may take shorter.
 LIMIT_S = 5.0
@@ -18,38 +14,34 @@ Check = Callable[[], Awaitable[bool]]
 
 
 class HealthProbe(Protocol):
-    """The model's checks."""
+    """What the model says about itself."""
 
-    async def is_healthy(self) -> bool:
-        """False if a rank is dead, or a step hangs while requests wait."""
+    async def groups(self) -> Sequence[bool]:
+        """Whether each tensor-parallel group can serve. One that does not answer cannot."""
         ...
 
     async def is_ready(self) -> bool:
         """False while the model loads or the server drains."""
         ...
 
-
-def health_routes(model: HealthProbe, readiness: Sequence[Check]) -> list[Route]:
-    """`/health`, `/livez` and `/readyz`: 200 or 503, with an empty body.
-
-    A server is ready if its model is and every check of `readiness` is true.
-    """
-    return [
-        Route("/health", _endpoint(model.is_healthy)),
-        Route("/livez", _endpoint()),
-        Route("/readyz", _endpoint(model.is_ready, *readiness)),
-    ]
+    async def stats(self) -> dict[str, Any]:
+        """The counters of one group. Raises EngineDeadError if none answers."""
+        ...
 
 
-def _endpoint(*checks: Check) -> Callable[[Request], Awaitable[Response]]:
-    """An endpoint for checks that run at once. One that raises or is late counts as failed."""
+async def groups_of(model: HealthProbe) -> Sequence[bool]:
+    """`model.groups()`, none if it fails or is late."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            return await model.groups()
+    except Exception:
+        return ()
 
-    async def endpoint(request: Request) -> Response:
-        try:
-            async with asyncio.timeout(LIMIT_S):
-                are_good = await asyncio.gather(*(is_good() for is_good in checks))
-        except Exception:
-            are_good = [False]
-        return Response(status_code=200 if all(are_good) else 503)
 
-    return endpoint
+async def are_all_good(*checks: Check) -> bool:
+    """Whether all `checks`, which run at once, are true. One that raises or is late is not."""
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            return all(await asyncio.gather(*(is_good() for is_good in checks)))
+    except Exception:
+        return False

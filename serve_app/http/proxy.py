@@ -13,10 +13,17 @@ from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from moss_tp.errors import DeadlineExceededError, EngineDeadError, QueueFullError
+from moss_tp.errors import (
+    DeadlineExceededError,
+    EngineDeadError,
+    InvalidRequestError,
+    QueueFullError,
+)
 from serve_app.errors import BodyTooLargeError, NotReadyError
 from serve_app.http.errors import to_response
 from serve_app.http.exchange import MAX_BODY_BYTES, error_event
+from serve_app.http.middleware import check_headers
+from serve_app.http.request_id import HEADER, choose_request_id, show_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +36,7 @@ _OF_SERVE = {
     b"x_request_disconnect_disabled",
     b"serve_multiplexed_model_id",
     b"x_session_id",
+    b"x_request_id",
 }
 _LOST = EngineDeadError("the process that handled the request has died")
 # What a plain-text answer of Serve's own means here.
@@ -56,25 +64,31 @@ class ContractMiddleware:
         if scope["type"] != "http" or scope["path"].startswith(SERVE_PATHS):
             await self._app(scope, receive, send)
             return
+        request_id = choose_request_id(Headers(scope=scope))
         body = _BoundedBody(receive, self._max_body_bytes)
-        answer = _Answer(scope, send)
-        if body.is_declared_too_large(Headers(scope=scope)):
-            await answer.finish(body.error)
+        answer = _Answer(scope, send, request_id)
+        try:
+            check_headers(scope)
+            body.check_declared(Headers(scope=scope))
+        except InvalidRequestError as error:
+            await answer.finish(error)
             return
         try:
-            inner = {**scope, "headers": list(_for_the_app(scope["headers"]))}
+            inner = {**scope, "headers": list(_for_the_app(scope["headers"], request_id))}
             await self._app(inner, body.receive, answer.send)
         except Exception:
             logger.exception("the proxy failed on a request")
         await answer.finish(body.error if body.is_too_large else _LOST)
 
 
-def _for_the_app(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    """Those that are not Serve's own and that it can decode."""
+def _for_the_app(
+    headers: Iterable[tuple[bytes, bytes]], request_id: str
+) -> Iterable[tuple[bytes, bytes]]:
+    """Those that are not Serve's own; Serve and the application get one id of the request."""
     for name, value in headers:
-        is_broken_id = name == b"x-request-id" and not value.isascii()
-        if name.lower().replace(b"-", b"_") not in _OF_SERVE and not is_broken_id:
+        if name.lower().replace(b"-", b"_") not in _OF_SERVE:
             yield name, value
+    yield b"x-request-id", request_id.encode()
 
 
 class _BoundedBody:
@@ -90,9 +104,11 @@ class _BoundedBody:
     def is_too_large(self) -> bool:
         return self._num_bytes > self._max_bytes
 
-    def is_declared_too_large(self, headers: Headers) -> bool:
+    def check_declared(self, headers: Headers) -> None:
+        """Raises BodyTooLargeError if the length that the client declares is too large."""
         length = headers.get("content-length", "0")
-        return length.isdecimal() and int(length) > self._max_bytes
+        if length.isdecimal() and (len(length) > 18 or int(length) > self._max_bytes):
+            raise self.error
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -103,8 +119,9 @@ class _BoundedBody:
 class _Answer:
     """One response: passes the application's on, replaces Serve's own, completes a cut one."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
         self._scope = scope
+        self._request_id = request_id
         self._send = _Unchunked(send) if scope["http_version"] == "1.0" else send
         self._has_begun = self._is_stream = self._is_complete = False
 
@@ -113,6 +130,7 @@ class _Answer:
             return  # the body of an answer that was replaced
         if message["type"] == "http.response.start":
             self._has_begun = True
+            show_request_id(message, self._request_id)  # Serve has added its own
             content_type = Headers(raw=message["headers"]).get("content-type", "")
             if message["status"] >= 400 and content_type.startswith("text/plain"):
                 await self._respond(_BY_STATUS.get(message["status"], _LOST))
@@ -135,7 +153,9 @@ class _Answer:
         async def receive() -> Message:
             return {"type": "http.disconnect"}
 
-        await to_response(error)(self._scope, receive, self._send)
+        response = to_response(error)
+        response.headers[HEADER] = self._request_id
+        await response(self._scope, receive, self._send)
 
 
 class _Unchunked:

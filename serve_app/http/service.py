@@ -1,22 +1,27 @@
 """What the endpoints use, in one value: the collaborators of a server."""
 
+import time
 from dataclasses import dataclass, field
 
 from serve_app.access.gate import Gate, OpenGate
+from serve_app.api.tokens import TextTokenizer
+from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier
 from serve_app.chat.turn import TurnRunner
 from serve_app.http.drain import Drain
 from serve_app.http.exchange import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from serve_app.http.health import Check, HealthProbe
+from serve_app.http.origin import OriginPolicy
+from serve_app.sessions.catalogue import SessionCatalogue
 
 
 @dataclass(frozen=True)
 class HttpService:
-    """`runner` runs turns of sessions, `replier` stateless replies.
+    """`runner` runs turns of sessions, `replier` stateless replies, `completer` raw completions.
 
     `model_names` are the names by which requests may call the model; answers use the first.
     `plugins` are the names of those that are deployed. `readiness` is what has to be true besides
-    the model's health for a server to be ready.
+    the model's health for a server to be ready. Callers need a key if the gate `requires_key`.
     """
 
     runner: TurnRunner
@@ -25,13 +30,21 @@ class HttpService:
     model_names: tuple[str, ...]
     max_model_len: int
     plugins: frozenset[str]
+    tokenizer: TextTokenizer = field(kw_only=True)
+    completer: Completer = field(kw_only=True)
     readiness: tuple[Check, ...] = ()
     gate: Gate = field(default_factory=OpenGate, kw_only=True)
     drain: Drain = field(default_factory=Drain, kw_only=True)
+    requires_key: bool = False
+    origins: OriginPolicy = field(default_factory=OriginPolicy, kw_only=True)
     max_body_bytes: int = MAX_BODY_BYTES
     body_timeout_s: float = BODY_TIMEOUT_S
     # Proxies close a silent connection, often after 30 or 60 s.
     ping_s: float = 15
+    max_time_s: float = 300  # of a stateless reply
+    # Seconds since 1970.
+    started_s: int = field(default_factory=lambda: int(time.time()))
+    sessions: SessionCatalogue | None = None
 
     @property
     def model_name(self) -> str:

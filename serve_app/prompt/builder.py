@@ -65,17 +65,26 @@ class PromptBuilder:
         self.min_room = len(self.reply_prompt([], self.no_thinking, NO_RESULTS)) + MIN_REPLY_TOKENS
 
     def build(
-        self, history: Sequence[Exchange], user: str, enabled: Collection[str], max_length: int
+        self,
+        history: Sequence[Exchange],
+        user: str,
+        enabled: Collection[str],
+        max_length: int,
+        instructions: str = "",
+        so_far: Exchange | None = None,
     ) -> Prompt:
         """See `Prompts.build`. The prompt ends where the model writes its Inner Thoughts."""
         tail = encode_segment(self._tokenizer, Segment("human", f" {neutralise(user)}"))
         tail += encode_opening(self._tokenizer, "thoughts")
+        if so_far is not None:
+            tail = self._encode_so_far(so_far)
         return fit_prompt(
             self._tokenizer.encode(self._meta_instruction + capability_lines(enabled)),
+            self._tokenizer.encode(neutralise(instructions)),
             history,
             self._encode_exchange,
             tail,
-            min_room=self.min_room,
+            min_room=self.min_room if so_far is None else MIN_REPLY_TOKENS,
             max_length=max_length,
         )
 
@@ -132,12 +141,21 @@ class PromptBuilder:
 
         An exchange with a model without plugins has no thoughts and no commands.
         """
+        ids = self._encode_thinking(exchange, NO_RESULTS)
+        reply = Segment("moss", f" {neutralise(exchange.reply)}")
+        return ids + encode_segment(self._tokenizer, reply)
+
+    def _encode_so_far(self, exchange: Exchange) -> list[int]:
+        """The current exchange up to its reply. Who formatted its Results has neutralised them."""
+        ids = self._encode_thinking(exchange, exchange.results)
+        return ids + encode_opening(self._tokenizer, "moss")
+
+    def _encode_thinking(self, exchange: Exchange, results: str) -> list[int]:
         segments = (
             Segment("human", f" {neutralise(exchange.user)}"),
             Segment("thoughts", f" {neutralise(exchange.thoughts or NO_COMMAND)}"),
             Segment("commands", f" {neutralise(exchange.commands or NO_COMMAND)}"),
-            Segment("results", NO_RESULTS),
-            Segment("moss", f" {neutralise(exchange.reply)}"),
+            Segment("results", results),
         )
         return [i for segment in segments for i in encode_segment(self._tokenizer, segment)]
 

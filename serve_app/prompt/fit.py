@@ -1,5 +1,7 @@
 """Fits a history into the context: the newest whole exchanges that leave room for a reply."""
 
+import hashlib
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,7 @@ from serve_app.prompt.exchange import Exchange
 MIN_REPLY_TOKENS = 16
 # Older exchanges are dropped until thoughts, results and reply together have this much room.
 COMFORTABLE_ROOM = 512
+MAX_OWN_SHARE = 4  # a quarter: for a client's own instructions
 
 
 @dataclass(frozen=True)
@@ -16,16 +19,23 @@ class Prompt:
     """The prompt of a turn's first pass.
 
     `dropped_turns` of the oldest exchanges did not fit. The first `num_shared_tokens` ids are
-    the meta instruction and capability lines, which are the same for every owner.
+    the meta instruction and capability lines, which are the same for every owner; a client's own
+    instructions follow them.
     """
 
     token_ids: list[int]
     dropped_turns: int
     num_shared_tokens: int
 
+    @property
+    def digest(self) -> str:
+        """Tells prompts apart by their ids."""
+        return hashlib.sha256(array("q", self.token_ids).tobytes()).hexdigest()
+
 
 def fit_prompt(
     head: list[int],
+    own: list[int],
     history: Sequence[Exchange],
     encode_exchange: Callable[[Exchange], list[int]],
     tail: list[int],
@@ -33,12 +43,18 @@ def fit_prompt(
     min_room: int,
     max_length: int,
 ) -> Prompt:
-    """`head`, then as many of the newest exchanges as leave comfortable room, then `tail`.
+    """`head`, `own`, then as many of the newest exchanges as leave comfortable room, then `tail`.
 
-    `head` holds the instruction that all owners share. Raises ContextLengthError if, even without
-    history, fewer than `min_room` of the `max_length` tokens remain.
+    `head` holds the instruction that all owners share, `own` what one adds to it. Raises
+    ContextLengthError if `own` takes more than a quarter of the `max_length` tokens, or if fewer
+    than `min_room` remain even without history.
     """
-    if (num_ids := len(head) + len(tail)) + min_room > max_length:
+    if len(own) > max_length // MAX_OWN_SHARE:
+        raise ContextLengthError(
+            f"system messages and tools have {len(own)} tokens, but may have"
+            f" {max_length // MAX_OWN_SHARE}: a quarter of the context"
+        )
+    if (num_ids := len(head) + len(own) + len(tail)) + min_room > max_length:
         raise ContextLengthError(
             f"the prompt has {num_ids} tokens and needs {min_room} more for a reply,"
             f" but prompt and reply together may have {max_length}"
@@ -51,4 +67,4 @@ def fit_prompt(
             break
         kept.append(ids)
     middle = [token_id for ids in reversed(kept) for token_id in ids]
-    return Prompt(head + middle + tail, len(history) - len(kept), len(head))
+    return Prompt(head + own + middle + tail, len(history) - len(kept), len(head))

@@ -23,12 +23,20 @@ class PlainPromptBuilder:
         self.eom_id = tokenizer.special_id(END_TOKENS["moss"])
 
     def build(
-        self, history: Sequence[Exchange], user: str, enabled: Collection[str], max_length: int
+        self,
+        history: Sequence[Exchange],
+        user: str,
+        enabled: Collection[str],
+        max_length: int,
+        instructions: str = "",
+        so_far: Exchange | None = None,
     ) -> Prompt:
-        """See `Prompts.build`. `enabled` is ignored: the model has no capability lines."""
+        """See `Prompts.build`. The model has no capability lines, and no Results: `enabled` and
+        `so_far` are ignored."""
         tail = [*self._encode_user(user), *encode_opening(self._tokenizer, "moss")]
         return fit_prompt(
             self._tokenizer.encode(self._meta_instruction),
+            self._tokenizer.encode(neutralise(instructions)),
             history,
             self._encode_exchange,
             tail,

@@ -6,25 +6,29 @@ in never waits behind those that come in. How a step reaches the server is decid
 
 import hashlib
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
 from redis.asyncio import Redis
 
-from moss_tp.errors import ConfigError, DeadlineExceededError
+from moss_tp.errors import ConfigError, DeadlineExceededError, MossError
 from serve_app.errors import (
     IdempotencyInProgressError,
+    LeaseLostError,
     SessionBusyError,
+    SessionFullError,
     StoreUnavailableError,
     TurnNotStoredError,
 )
 from serve_app.sessions import scripts
-from serve_app.sessions.session import Session, StoredCall, Turn, new_token
+from serve_app.sessions.index import Entry, run_and_list
+from serve_app.sessions.keys import GONE, holder, session_keys
+from serve_app.sessions.packing import pack, pack_turn, unpack_session, unpack_turn
+from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import Lease, Opened
 from serve_app.store.lane import Lane
 from serve_app.store.script import Arg, Script
@@ -38,16 +42,23 @@ class StoreSettings:
 
     An attempt may take `answer_timeout_s`. A turn waits `patience_s` for a store that is away
     before its reply, `commit_patience_s` after it. Turns begin over `num_connections` and are
-    committed over `num_commit_connections`.
+    committed over `num_commit_connections`. A session whose turns have `max_session_bytes` takes
+    no more. Chats of `unlisted_owners` are in no list.
     """
 
     session_ttl_s: float = 7 * 24 * 3600
-    lease_s: float = 15
+    lease_s: float = 3
     answer_timeout_s: float = 2
     patience_s: float = 6
     commit_patience_s: float = 30
     num_connections: int = 16
     num_commit_connections: int = 8
+    max_session_bytes: int = 16 * 1024 * 1024
+    unlisted_owners: frozenset[str] = frozenset({"demo"})
+
+    @property
+    def ttl_ms(self) -> int:
+        return round(self.session_ttl_s * 1000)
 
 
 class RedisSessionStore:
@@ -58,6 +69,7 @@ class RedisSessionStore:
     """
 
     def __init__(self, url: str, settings: StoreSettings | None = None) -> None:
+        self.url = url
         self.settings = settings = settings or StoreSettings()
         answer_s, patience_s = settings.answer_timeout_s, settings.patience_s
         self._opening = Lane(url, settings.num_connections, answer_s, patience_s)
@@ -68,19 +80,20 @@ class RedisSessionStore:
         self._probes = Lane(url, 1, answer_s)
         self._lanes = (self._opening, self._commits, self._leases, self._probes)
 
-    async def check(self) -> None:
-        """Raises ConfigError if the store may evict sessions, however much memory it has."""
-        memory = await self._info("memory")
-        if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
-            raise ConfigError(
-                f"the store evicts ({policy}), which would lose chats;"
-                " set its maxmemory-policy to noeviction"
-            )
-        await self._find_data_dir()
+    async def check(self, *, may_be_volatile: bool = False) -> Sequence[str]:
+        """Why the store may lose chats: reasons to warn of. It also learns where its data are.
 
-    async def is_durable(self) -> bool:
-        """Whether the server keeps an append-only file, so that a crash loses no turn."""
-        return bool((await self._info("persistence")).get("aof_enabled"))
+        Raises ConfigError if it may evict sessions, however much memory it has, or keeps no
+        append-only file, unless it `may_be_volatile`.
+        """
+        await self._find_data_dir()
+        memory, persistence = await self._info("memory"), await self._info("persistence")
+        faults = [*_faults(memory, persistence)]
+        if faults and not may_be_volatile:
+            raise ConfigError(f"{faults[0]}, or add --allow-volatile-store")
+        if not faults and await self._setting("appendfsync") not in ("always", ""):
+            return ["the store's appendfsync is not always: a power loss may lose the last second"]
+        return faults
 
     async def is_ready(self) -> bool:
         async def write(redis: Redis) -> Any:
@@ -96,75 +109,73 @@ class RedisSessionStore:
             await lane.close()
 
     async def load(self, uid: str, owner: str, deadline: float = inf) -> Session | None:
-        keys = _keys(uid, "meta", "turns")
-        turns = await self._open(scripts.LOAD, deadline, keys, owner)
-        return None if turns is None else _session(uid, owner, turns)
+        keys = session_keys(uid, "meta", "turns", "feedback")
+        read = await self._open(scripts.LOAD, deadline, keys, owner)
+        return None if read is None else unpack_session(uid, owner, read)
 
-    async def reserve_uid(self, owner: str, key: str, deadline: float = inf) -> str:
-        name = "moss:start:" + hashlib.sha256(msgpack.packb([owner, key])).hexdigest()
-        uid = new_token()
-        ttl_ms = round(self.settings.session_ttl_s * 1000)
-
-        async def reserve(redis: Redis) -> Any:
-            # A retry may find the uid that its first attempt set, so read it back.
-            await redis.set(name, uid, nx=True, px=ttl_ms)
-            return await redis.get(name)
-
-        stored = await self._opening.run(reserve, self._until(deadline))
-        return stored.decode() if isinstance(stored, bytes) else uid
+    async def reserve_uid(
+        self, owner: str, key: str, deadline: float = inf, *, instead_of: str = ""
+    ) -> str:
+        name = "moss:start:" + hashlib.sha256(pack([owner, key])).hexdigest()
+        args = new_token(), instead_of, self.settings.ttl_ms
+        stored = await self._open(scripts.RESERVE, deadline, [name], *args)
+        return str(stored.decode())
 
     async def begin(
         self, lease: Lease, deadline: float = inf, *, may_create: bool
     ) -> Opened | None:
-        keys = _keys(lease.uid, "meta", "turns", "keys", "lease")
-        args = lease.owner, lease.key, lease.token, self._lease_ms, int(may_create)
-        state, *result = await self._open(scripts.BEGIN, deadline, keys, *args)
+        keys = session_keys(lease.uid, "meta", "turns", "feedback", "keys", "lease", GONE)
+        args = lease.owner, lease.key, holder(lease), self._lease_ms, int(may_create)
+        limit = self.settings.max_session_bytes
+        state, *result = await self._open(scripts.BEGIN, deadline, keys, *args, limit)
         if state == b"missing":
             return None
+        if state == b"full":
+            raise SessionFullError("the chat is as long as it may be; start a new one")
         if state == b"busy":
-            if result[0] == lease.key.encode():
+            if result[0][len(lease.token) :] == lease.key.encode():
                 raise IdempotencyInProgressError("the turn of this Idempotency-Key is running")
             raise SessionBusyError("another turn of this session is running")
-        return Opened(_session(lease.uid, lease.owner, result[0]), state == b"leased")
+        return Opened(unpack_session(lease.uid, lease.owner, result[0]), state == b"leased")
 
     async def renew(self, leases: Sequence[Lease]) -> list[bool]:
-        calls = [(_lease_key(lease), (lease.token, lease.key, self._lease_ms)) for lease in leases]
+        calls = [(_lease_key(lease), (holder(lease), self._lease_ms)) for lease in leases]
         are_held = await self._leases.run(
             lambda redis: scripts.RENEW.run_all(redis, calls), self._until(inf)
         )
         return [bool(is_held) for is_held in are_held]
 
     async def release(self, leases: Sequence[Lease]) -> None:
-        calls = [(_lease_key(lease), (lease.token, lease.key)) for lease in leases]
+        calls = [(_lease_key(lease), (holder(lease),)) for lease in leases]
         # A lease that cannot be released sooner has expired by then.
         until = time.monotonic() + self.settings.lease_s
         await self._leases.run(lambda redis: scripts.RELEASE.run_all(redis, calls), until)
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
-        keys = _keys(lease.uid, "meta", "turns", "keys", "lease")
-        ttl_ms = round(self.settings.session_ttl_s * 1000)
-        packed: bytes = msgpack.packb(asdict(turn))
-        args = lease.owner, lease.key, lease.token, num_turns, packed, ttl_ms
+        names = ("meta", "turns", "keys", "ids", "feedback", "others", "lease", GONE)
+        keys, ttl_ms = session_keys(lease.uid, *names), self.settings.ttl_ms
+        args = lease.owner, lease.key, holder(lease), num_turns, pack_turn(turn), turn.id, ttl_ms
+        entry = Entry(lease.owner, lease.uid, ttl_ms)
         was_sent = False
 
         def send(redis: Redis) -> Awaitable[Any]:
             nonlocal was_sent
             was_sent = True
-            return scripts.COMMIT.run(redis, keys, *args)
+            if lease.owner in self.settings.unlisted_owners:
+                return scripts.COMMIT.run(redis, keys, *args)
+            return run_and_list(redis, scripts.COMMIT, keys, args, entry)
 
         try:
-            stored = await self._commits.run(
+            state, *result = await self._commits.run(
                 send, self._until(deadline, self.settings.commit_patience_s)
             )
         except DeadlineExceededError as error:
-            if was_sent:
-                raise StoreUnavailableError(
-                    "the session store has not confirmed the turn"
-                ) from error
-            raise TurnNotStoredError("the deadline passed before the turn was stored") from error
-        if stored is None:
+            raise _unsure(was_sent) from error
+        if state == b"fenced":
+            raise LeaseLostError("another server has taken up this turn")
+        if state != b"stored":
             raise TurnNotStoredError("the session changed while the reply was made; try again")
-        return _unpack(stored)
+        return unpack_turn(result[0])
 
     @property
     def _lease_ms(self) -> int:
@@ -186,27 +197,38 @@ class RedisSessionStore:
 
     async def _find_data_dir(self) -> None:
         """A full disk can be told from other failures if it is one of this machine."""
-        if not self._probes.is_local:
-            return
-        with suppress(StoreUnavailableError, DeadlineExceededError):  # as a user may not ask
-            found = await self._probes.run(lambda redis: redis.config_get("dir"), self._until(inf))
-            for lane in self._lanes if found.get("dir") else ():
-                lane.data_dir = Path(str(found["dir"]))
+        if self._probes.is_local and (found := await self._setting("dir")):
+            for lane in self._lanes:
+                lane.data_dir = Path(found)
+
+    async def _setting(self, name: str) -> str:
+        """A setting of the server, empty for a user who may not ask."""
+        with suppress(StoreUnavailableError, DeadlineExceededError):
+            found = await self._probes.run(lambda redis: redis.config_get(name), self._until(inf))
+            return str(found.get(name) or "")
+        return ""
 
 
-def _keys(uid: str, *names: str) -> list[str]:
-    return [f"moss:{{{uid}}}:{name}" for name in names]
+def _faults(memory: Mapping[str, Any], persistence: Mapping[str, Any]) -> Iterator[str]:
+    """What makes a server lose chats, by its own INFO, and what to change."""
+    if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
+        yield (
+            f"the store evicts ({policy}), which would lose chats:"
+            " set its maxmemory-policy to noeviction"
+        )
+    if not persistence.get("aof_enabled"):
+        yield (
+            "the store keeps no append-only file, so its crash may lose turns:"
+            " set its appendonly to yes and appendfsync to always"
+        )
 
 
 def _lease_key(lease: Lease) -> str:
-    return _keys(lease.uid, "lease")[0]
+    return session_keys(lease.uid, "lease")[0]
 
 
-def _session(uid: str, owner: str, turns: list[bytes]) -> Session:
-    return Session(uid, owner, tuple(_unpack(turn) for turn in turns))
-
-
-def _unpack(packed: bytes) -> Turn:
-    fields = msgpack.unpackb(packed)
-    calls = tuple(StoredCall(**call) for call in fields.pop("calls", ()))
-    return Turn(**fields, calls=calls)
+def _unsure(was_sent: bool) -> MossError:
+    """The error of a commit that has run out of time."""
+    if was_sent:
+        return StoreUnavailableError("the session store has not confirmed the turn")
+    return TurnNotStoredError("the deadline passed before the turn was stored")

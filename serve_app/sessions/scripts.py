@@ -1,59 +1,88 @@
-"""The Lua scripts of the Redis session store: one atomic step on one session each.
+"""The Lua scripts of a turn: one atomic step on one session each, which checks its owner.
 
-All keys of a session share the hash tag `{uid}`, so a cluster keeps them on one node. A turn is
-opaque bytes here.
+A turn is opaque bytes here; the store puts its time and a colon before them.
 """
 
+from serve_app.sessions.keys import FENCE, NOW_MS
 from serve_app.store.script import Script
 
-# KEYS: meta turns. ARGV: owner.
-LOAD = Script("""
+# Lua: all of a session, as `packing.unpack_session` reads it.
+READ = """
+local function read(meta, turns, feedback)
+    return {
+        redis.call('HGETALL', meta),
+        redis.call('LRANGE', turns, 0, -1),
+        redis.call('HGETALL', feedback)
+    }
+end
+"""
+
+# KEYS: meta turns feedback. ARGV: owner.
+LOAD = Script(f"""{READ}
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
-return redis.call('LRANGE', KEYS[2], 0, -1)
+return read(KEYS[1], KEYS[2], KEYS[3])
 """)
 
-# KEYS: meta turns keys lease. ARGV: owner key token lease_ms may_create.
-# Returns {state, turns or the key of the lease that is held}.
-BEGIN = Script("""
+# KEYS: meta turns feedback keys lease gone. ARGV: owner key holder lease_ms may_create max_bytes.
+# Returns {state, the session, or the holder of the lease}.
+BEGIN = Script(f"""{READ}
 local owner = redis.call('HGET', KEYS[1], 'owner')
-if owner and owner ~= ARGV[1] or not owner and ARGV[5] == '0' then return {'missing'} end
-local turns = redis.call('LRANGE', KEYS[2], 0, -1)
-if redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then return {'stored', turns} end
-local mine = ARGV[3] .. ARGV[2]
-local held = redis.call('GET', KEYS[4])
-if held and held ~= mine then return {'busy', string.sub(held, #ARGV[3] + 1)} end
-redis.call('SET', KEYS[4], mine, 'PX', ARGV[4])
-return {'leased', turns}
+if owner and owner ~= ARGV[1] or not owner and ARGV[5] == '0' then return {{'missing'}} end
+if redis.call('EXISTS', KEYS[6]) == 1 then return {{'missing'}} end
+local session = read(KEYS[1], KEYS[2], KEYS[3])
+if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then return {{'stored', session}} end
+local held = redis.call('GET', KEYS[5])
+if held and held ~= ARGV[3] then return {{'busy', held}} end
+if tonumber(redis.call('HGET', KEYS[1], 'bytes') or 0) >= tonumber(ARGV[6]) then
+    return {{'full'}}
+end
+redis.call('SET', KEYS[5], ARGV[3], 'PX', ARGV[4])
+return {{'leased', session}}
 """)
 
-# KEYS: lease. ARGV: token key lease_ms.
+# KEYS: start. ARGV: uid instead_of ttl_ms. Returns the uid that is reserved now.
+RESERVE = Script("""
+local reserved = redis.call('GET', KEYS[1])
+if reserved and reserved ~= ARGV[2] then return reserved end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+return ARGV[1]
+""")
+
+# KEYS: lease. ARGV: holder lease_ms.
 RENEW = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] .. ARGV[2] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """)
 
-# KEYS: lease. ARGV: token key.
+# KEYS: lease. ARGV: holder.
 RELEASE = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] .. ARGV[2] then return 0 end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
 
-# KEYS: meta turns keys lease. ARGV: owner key token num_turns turn ttl_ms.
-COMMIT = Script("""
-local owner = redis.call('HGET', KEYS[1], 'owner')
-if owner and owner ~= ARGV[1] then return false end
-local turn = ARGV[5]
-local index = redis.call('HGET', KEYS[3], ARGV[2])
-if index then
-    turn = redis.call('LINDEX', KEYS[2], index)
-elseif redis.call('LLEN', KEYS[2]) ~= tonumber(ARGV[4]) then
-    return false
-else
-    redis.call('HSET', KEYS[1], 'owner', ARGV[1])
-    redis.call('RPUSH', KEYS[2], turn)
-    redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
-    for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
+# KEYS: meta turns keys ids feedback others lease gone.
+# ARGV: owner key holder num_turns turn turn_id ttl_ms. Returns {'stored', the turn}, or {why not}.
+COMMIT = Script(f"""{FENCE}{NOW_MS}
+local meta, turns, keys, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local owner = redis.call('HGET', meta, 'owner')
+if owner and owner ~= ARGV[1] then return {{'changed'}} end
+local index = redis.call('HGET', keys, ARGV[2])
+local turn = index and redis.call('LINDEX', turns, index)
+if not turn then
+    local why = refusal(KEYS[7], KEYS[8], ARGV[3])
+    if why then return {{why}} end
+    if redis.call('LLEN', turns) ~= tonumber(ARGV[4]) then return {{'changed'}} end
+    local now = now_ms()
+    turn = now .. ':' .. ARGV[5]
+    redis.call('HSETNX', meta, 'created', now)
+    redis.call('HSET', meta, 'owner', ARGV[1], 'updated', now, 'active', ARGV[6])
+    redis.call('HINCRBY', meta, 'num_turns', 1)
+    redis.call('HINCRBY', meta, 'bytes', #turn)
+    redis.call('RPUSH', turns, turn)
+    redis.call('HSET', keys, ARGV[2], ARGV[4])
+    redis.call('HSET', ids, ARGV[6], ARGV[4])
+    for i = 1, 6 do redis.call('PEXPIRE', KEYS[i], ARGV[7]) end
 end
-if redis.call('GET', KEYS[4]) == ARGV[3] .. ARGV[2] then redis.call('DEL', KEYS[4]) end
-return turn
+if redis.call('GET', KEYS[7]) == ARGV[3] then redis.call('DEL', KEYS[7]) end
+return {{'stored', turn}}
 """)

@@ -54,10 +54,19 @@ class Turn(Exchange):
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """What a reader thinks of a turn. It is stored beside the turn, which never changes."""
+
+    liked: bool | None = None
+    comment: str = ""
+
+
+@dataclass(frozen=True)
 class Session:
     """A chat of `owner`. `turns` are the active path, `tree` is every turn in stored order.
 
     `plugins` and `defaults` (of sampling parameters, by name) hold for turns that name none.
+    `feedback` is by the ids of turns.
     """
 
     uid: str
@@ -68,6 +77,18 @@ class Session:
     plugins: tuple[str, ...] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     created_ms: int = 0
+    feedback: Mapping[str, Feedback] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """A line of a list of chats. `updated_ms` is when the chat got its newest turn."""
+
+    uid: str
+    title: str
+    created_ms: int
+    updated_ms: int
+    num_turns: int
 
 
 def new_token() -> str:

@@ -1,7 +1,8 @@
 """The protocol of a session store: atomic steps on one session, each of which checks its owner.
 
 A turn is `begin` → (`renew`)* → `commit` or `release`. The lease refuses a second concurrent turn
-early. If a lease expires, `commit` still keeps turns in order by comparing the session's length.
+early, and every write of a turn whose lease another one has taken (fencing). If a lease expires,
+`commit` still keeps turns in order by comparing the number of the session's turns.
 """
 
 from collections.abc import Sequence
@@ -42,8 +43,13 @@ class SessionStore(Protocol):
         """The session if it belongs to `owner`, else None."""
         ...
 
-    async def reserve_uid(self, owner: str, key: str, deadline: float = inf) -> str:
-        """The uid of the session that `key` starts for this owner; each call gives the same."""
+    async def reserve_uid(
+        self, owner: str, key: str, deadline: float = inf, *, instead_of: str = ""
+    ) -> str:
+        """The uid of the session that `key` starts for this owner; each call gives the same.
+
+        Another one if that is `instead_of`, a session that was deleted.
+        """
         ...
 
     async def begin(
@@ -51,9 +57,10 @@ class SessionStore(Protocol):
     ) -> Opened | None:
         """Read the session and take `lease` on it, in one atomic step.
 
-        None if the owner has no such session, unless `may_create`. Raises SessionBusyError if
-        another lease is held, IdempotencyInProgressError if that one is for the same key. After
-        any other error the lease may be held all the same.
+        None if the owner has no such session, unless `may_create`, and for a deleted one. Raises
+        SessionBusyError if another lease is held, IdempotencyInProgressError if that one is for the
+        same key, SessionFullError if its turns have as many bytes as they may. After any other
+        error the lease may be held all the same.
         """
         ...
 
@@ -62,13 +69,15 @@ class SessionStore(Protocol):
         ...
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
-        """Append `turn` durably to a session of exactly `num_turns` turns, and end the lease.
+        """Append `turn` durably to a session with a tree of exactly `num_turns` turns, make it the
+        active one, and end the lease.
 
-        It is repeated for longer than the other steps. Returns the stored turn of the lease's key.
-        That is `turn` unless the key was stored before, so a commit that is sent twice stores one
-        turn. Raises TurnNotStoredError if the session has another length, has expired or belongs
-        to another owner, or if the deadline passes. After StoreUnavailableError the turn may be
-        stored all the same.
+        It is repeated for longer than the other steps. Returns the stored turn of the lease's key:
+        `turn` with the store's time, unless the key was stored before, so a commit that is sent
+        twice stores one turn. Raises LeaseLostError if another lease is held. A lease that merely
+        expired loses no turn. Raises TurnNotStoredError if the session has another number of turns,
+        was deleted, has expired or belongs to another owner, or if the deadline passes. After
+        StoreUnavailableError the turn may be stored all the same.
         """
         ...
 

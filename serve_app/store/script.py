@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import NoScriptError
 
 Arg = str | bytes | int
@@ -24,12 +25,16 @@ class Script:
         except NoScriptError:  # a server forgets its scripts when it restarts
             return await redis.eval(self._text, len(keys), *keys, *args)
 
+    def queue(self, pipeline: Pipeline, keys: Sequence[str], *args: Arg) -> None:
+        """Adds one call to `pipeline`; by its text, since a pipeline cannot send that later."""
+        pipeline.eval(self._text, len(keys), *keys, *args)
+
     async def run_all(
         self, redis: Redis, calls: Sequence[tuple[str, tuple[Arg, ...]]]
     ) -> list[Any]:
         """Its results for many sessions in one round trip; a call is a key and arguments."""
         async with redis.pipeline(transaction=False) as pipeline:
             for key, args in calls:
-                pipeline.eval(self._text, 1, key, *args)
+                self.queue(pipeline, [key], *args)
             results: list[Any] = await pipeline.execute()
         return results

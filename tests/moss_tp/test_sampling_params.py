@@ -16,7 +16,7 @@ from moss_tp.errors import InvalidRequestError
 from moss_tp.sampling_params import SamplingParams, derive_seed
 from tests.support.anything import anything
 
-OPTIONAL = ("max_time", "seed", "logprobs")
+OPTIONAL = ("max_time", "seed", "logprobs", "prompt_logprobs")
 BAD: list[tuple[str, list[Any]]] = [
     ("temperature", [-0.1, 11, math.nan, math.inf]),
     ("top_p", [0, 1.1, math.nan]),
@@ -38,6 +38,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ),
     ("stop_token_ids", [(1,) * 65, 5, (1.0,), (True,), "5", ((1,),)]),
     ("logprobs", [-1, 21]),
+    ("prompt_logprobs", [-1, 21]),
     ("n", [0, 129]),
 ]
 NUMBERS = [
@@ -50,7 +51,16 @@ NUMBERS = [
     "length_penalty",
     "max_time",
 ]
-INTEGERS = ["top_k", "regulation_start", "max_tokens", "min_tokens", "seed", "logprobs", "n"]
+INTEGERS = [
+    "top_k",
+    "regulation_start",
+    "max_tokens",
+    "min_tokens",
+    "seed",
+    "logprobs",
+    "prompt_logprobs",
+    "n",
+]
 BAD += [(field, ["0.5", True, 1j, [1], Decimal("0.5"), 10**400]) for field in NUMBERS]
 BAD += [(field, [4.5, 4.0, "4", True, math.nan, [4], 2**63, 10**400]) for field in INTEGERS]
 BAD += [(field, [None]) for field in NUMBERS + INTEGERS if field not in OPTIONAL]
@@ -129,6 +139,17 @@ def test_split_derives_seeds_and_keeps_the_rest() -> None:
     assert first == SamplingParams(seed=2**63 - 1, top_k=7, stop=("a",))
     assert second == replace(first, seed=derive_seed(2**63 - 1, 1))
     assert [one.seed for one in SamplingParams(n=3).split()] == [None] * 3
+
+
+def test_no_token_is_a_wish_only_where_logprobs_of_the_prompt_are() -> None:
+    params = SamplingParams(max_tokens=0, prompt_logprobs=0, n=2)
+    assert [one.prompt_logprobs for one in params.split()] == [0, 0]
+    with pytest.raises(InvalidRequestError, match=r"^max_tokens is out of range"):
+        SamplingParams(max_tokens=0, logprobs=1)
+    with pytest.raises(InvalidRequestError, match=r"^max_tokens is out of range"):
+        SamplingParams(max_tokens=-1, prompt_logprobs=1)
+    each = SamplingParams(prompt_logprobs=3, n=3).split()
+    assert [one.prompt_logprobs for one in each] == [3, None, None], "the prompt is the same"
 
 
 def test_choices_of_neighbouring_seeds_share_no_seed() -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
-from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.outputs import FinishReason, TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import CheckpointError
 from moss_tp.sampling.row import SampledToken
@@ -22,6 +22,8 @@ _OFFSET = 100
 class CharCodec:
     """One id a character; `spell` and `show` write special tokens as in MOSS's published data."""
 
+    vocab_size = _OFFSET + 0x110000
+
     def encode(self, text: str) -> list[int]:
         return [ord(character) + _OFFSET for character in text]
 
@@ -30,8 +32,13 @@ class CharCodec:
             raise CheckpointError(f"no token {token}")
         return _SPECIAL_IDS[token]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        if not skip_special:
+            return self.show(ids)
         return "".join(chr(i - _OFFSET) for i in ids if i >= _OFFSET)
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        return self.decode(ids).encode()
 
     def spell(self, text: str) -> list[int]:
         """Ids of `text` in which `<eoc>` and its like are special tokens."""
@@ -67,7 +74,8 @@ async def _no_wait(is_reply: bool, num_tokens: int) -> None:
 class FakeModel:
     """Writes what `think` and `reply` make of the prompt, one character a delta.
 
-    `wait` is awaited before each token with the pass and the number of tokens already out.
+    `wait` is awaited before each token with the pass and the number of tokens already out. It goes
+    on after a request's `output_ids`.
     """
 
     think: Callable[[str], str] = think_nothing
@@ -99,7 +107,16 @@ class FakeModel:
         is_whole = False
         self.num_running += 1
         try:
+            told = list(request.output_ids)
+            assert ids[: len(told)] == told, "another reply was told"
+            if told and (told[-1] in params.stop_token_ids or len(told) == params.max_tokens):
+                reason: FinishReason = "stop" if told[-1] in params.stop_token_ids else "length"
+                is_whole = True
+                yield TokenDelta((), "", reason, len(request.prompt_ids), 0)
+                return
             for number, token_id in enumerate(ids[: params.max_tokens]):
+                if number < len(told):
+                    continue
                 await self.wait(is_reply, number)
                 is_stop = token_id in params.stop_token_ids
                 is_whole = is_stop or number + 1 == params.max_tokens
@@ -146,16 +163,19 @@ class FakePlugins:
 
 @dataclass
 class FakeProbe:
-    """Has the given health; an exception is raised."""
+    """Has one group of the given health; an exception is raised."""
 
     healthy: bool | Exception = True
     ready: bool | Exception = True
 
-    async def is_healthy(self) -> bool:
-        return _value(self.healthy)
+    async def groups(self) -> tuple[bool, ...]:
+        return (_value(self.healthy),)
 
     async def is_ready(self) -> bool:
         return _value(self.ready)
+
+    async def stats(self) -> dict[str, int]:
+        return {"steps": 7}
 
 
 def _value(value: bool | Exception) -> bool:

@@ -6,12 +6,14 @@ from typing import Any
 
 import httpx
 
+from serve_app.chat.completion import Completer
 from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.http.app import create_http_app
 from serve_app.http.service import HttpService
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
+from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
 
 
@@ -24,6 +26,7 @@ class Site:
     plugins: FakePlugins
     probe: FakeProbe
     client: httpx.AsyncClient
+    catalogue: RedisSessionCatalogue
 
     async def post(self, **body: object) -> httpx.Response:
         return await self.client.post("/", json={"prompt": "你好", **body})
@@ -34,6 +37,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     prompts = PromptBuilder(CharCodec(), "Be brief.\n")
     replier = create_replier(model, plugins, prompts)
     limits = limits or TurnLimits(max_model_len=4096)
+    catalogue = RedisSessionCatalogue(store.url, store.settings)
     service = HttpService(
         TurnRunner(store, replier, limits),
         replier,
@@ -41,12 +45,15 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         ("moss-nano",),
         limits.max_model_len,
         frozenset({"calculator"}),
+        tokenizer=CharCodec(),
+        completer=Completer(model, CharCodec()),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
+        sessions=catalogue,
     )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
-    client = httpx.AsyncClient(transport=transport, base_url="http://moss")
-    return Site(service, model, plugins, probe, client)
+    client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
+    return Site(service, model, plugins, probe, client, catalogue)
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from moss_tp.engine.graphs.layout import StepLayout
 from moss_tp.engine.graphs.limits import step_limits
 from moss_tp.engine.graphs.memory import largest_steps, prompt_steps
 from moss_tp.engine.graphs.sampler import StepSampler
+from moss_tp.engine.graphs.scores import StepScores
 from moss_tp.engine.graphs.step_input import StepInput
 from moss_tp.engine.graphs.step_slot import GraphStep, StepSlot, first_line, is_out_of_memory
 from moss_tp.engine.graphs.step_views import StepShape, StepViews, step_views
@@ -67,6 +68,7 @@ class GraphRunner:
         self._all_buckets = bucket_rows(limits) if group.can_be_recorded else ()
         self._buckets: tuple[int, ...] = ()  # those that are recorded
         self._max_logit_rows = limits.max_logit_rows
+        self._scores = StepScores(model, limits, config.vocab_size, accelerator)
         self._layout = StepLayout.of(limits, engine.block_size, sampler.num_ints)
         self._block = torch.zeros(self._layout.num_ints, dtype=torch.int32, device=group.device)
         self._device_step: DeviceStep | None = None
@@ -115,7 +117,7 @@ class GraphRunner:
         self._device_step, self._slots = None, []  # and with them the cache before
         size, dtype = self.engine.block_size, self.cache_dtype
         kv = KVCache.allocate(self.config, self.group, num_blocks, size, dtype, self.cache_format)
-        self._device_step = DeviceStep(self.model, kv, self._sampler, self.group)
+        self._device_step = DeviceStep(self.model, kv, self._sampler, self._scores, self.group)
         self._slots = [self._make_slot(num_blocks * size) for _ in range(NUM_SLOTS)]
 
     def _record_graphs(self, buckets: tuple[int, ...]) -> None:
@@ -148,14 +150,18 @@ class GraphRunner:
         if self._num_in_flight >= self.max_in_flight:
             raise RuntimeError("too many steps are in flight")
         slot = self._slots[self._num_launched % len(self._slots)]
-        bucket = bucket_of(batch, self._buckets)
+        is_scored = len(batch.scored_rows) > 0
+        bucket = None if is_scored else bucket_of(batch, self._buckets)
         shape = slot.step_input.fill(batch, bucket)
-        self._queue(slot, bucket, shape, rows)
+        if is_scored:
+            slot.scores.fill(batch)
+        self._queue(slot, bucket, shape, rows, len(batch.scored_rows))
         step = GraphStep(
             event=self._gpu.compute.record(),
             slot=slot,
             rows=rows,
             decode=self._sampler.decode,
+            scored=batch if is_scored and self.group.rank == 0 else None,
             note_end=self._note_end,
             note_read=self._note_read,
         )
@@ -164,12 +170,17 @@ class GraphRunner:
         return step
 
     def _queue(
-        self, slot: StepSlot, bucket: int | None, shape: StepShape, rows: Sequence[SamplingRow]
+        self,
+        slot: StepSlot,
+        bucket: int | None,
+        shape: StepShape,
+        rows: Sequence[SamplingRow],
+        num_scored: int,
     ) -> None:
         """Raises StepMemoryError, on a single rank. Other ranks would wait for one that fails."""
         try:
             self._sampler.encode(rows, slot.sampling, shape.logit_rows)
-            self._queue_all(slot, bucket, shape)
+            self._queue_all(slot, bucket, shape, num_scored)
             return
         except Exception as error:
             if not is_out_of_memory(error):
@@ -182,10 +193,16 @@ class GraphRunner:
             torch.cuda.empty_cache()  # kernels and cuBLAS take memory beside torch's allocator
         raise StepMemoryError(message)
 
-    def _queue_all(self, slot: StepSlot, bucket: int | None, shape: StepShape) -> None:
+    def _queue_all(
+        self, slot: StepSlot, bucket: int | None, shape: StepShape, num_scored: int
+    ) -> None:
         queue = self._gpu.compute
         queue.copy(self._block, slot.inputs)
-        if bucket is None:
+        if num_scored:
+            self._scores.copy_in(queue, slot.scores)
+            queue.launch(self._work(shape, num_scored))
+            self._scores.copy_out(queue, slot.scores)
+        elif bucket is None:
             queue.launch(self._work(shape))
         else:
             self._graphs[bucket].replay()
@@ -211,11 +228,11 @@ class GraphRunner:
         self.group.barrier()
         return self._gpu.graph(work)
 
-    def _work(self, shape: StepShape) -> "partial[None]":
+    def _work(self, shape: StepShape, num_scored: int = 0) -> "partial[None]":
         if self._device_step is None:
             raise RuntimeError("the KV cache is not allocated")
         views: StepViews = step_views(self._block, self._layout, shape, self.engine.block_size)
-        return partial(self._device_step.compute, views)
+        return partial(self._device_step.compute, views, num_scored)
 
     def _make_slot(self, spare_slot: int) -> StepSlot:
         inputs = self._gpu.pinned((self._layout.num_ints,), torch.int32)
@@ -226,6 +243,7 @@ class GraphRunner:
             outputs=self._gpu.pinned(tuple(outputs.shape), outputs.dtype),
             step_input=StepInput(block, self._layout, self.engine.block_size, spare_slot),
             sampling=block[self._layout.sampling.span],
+            scores=self._scores.make_slot(),
         )
 
     def _note_end(self, step: GraphStep) -> None:

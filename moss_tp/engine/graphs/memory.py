@@ -14,15 +14,18 @@ import numpy as np
 
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
+from moss_tp.sampling.scores import MAX_HEAD_ROWS
 
 
 def largest_steps(config: EngineConfig) -> list[Batch]:
-    """As many rows as a step may have: of as few sequences as possible, and of as many. All over
-    the longest context, all of which is in block 0."""
+    """As many rows as a step may have: of as few sequences as possible, and of as many; and the
+    first once more, with as many rows to score as are scored at once. All over the longest context,
+    all of which is in block 0."""
     most = min(config.max_num_seqs, config.max_num_batched_tokens)
     fewest = _fewest_seqs(config.max_num_batched_tokens, config)
     counts = [count for count in (fewest, most) if count <= most]
-    return [_step(config.max_num_batched_tokens, count, config) for count in counts]
+    steps = [_step(config.max_num_batched_tokens, count, config) for count in counts]
+    return [*steps, _scored(steps[0], min(config.max_num_batched_tokens, MAX_HEAD_ROWS))]
 
 
 def prompt_steps(config: EngineConfig, row_counts: Sequence[int]) -> list[Batch]:
@@ -30,6 +33,12 @@ def prompt_steps(config: EngineConfig, row_counts: Sequence[int]) -> list[Batch]
     rows = [count for count in row_counts if count <= config.max_num_batched_tokens]
     seqs = [(count, _fewest_seqs(count, config)) for count in rows]
     return [_step(count, num, config) for count, num in seqs if num <= config.max_num_seqs]
+
+
+def _scored(step: Batch, num_rows: int) -> Batch:
+    """With the first `num_rows` rows to score."""
+    scored = [-1 - num_rows, *range(num_rows), *([0] * num_rows)]
+    return Batch(np.concatenate((np.array(scored), step.ints)))
 
 
 def _fewest_seqs(rows: int, config: EngineConfig) -> int:

@@ -30,13 +30,16 @@ class StepInput:
         self._short_tiles = _part(block, layout.short_tiles).reshape(-1, 3)
         self._long_tiles = _part(block, layout.long_tiles).reshape(-1, 3)
         self._logit_rows = _part(block, layout.logit_rows)
+        rows = np.arange(layout.max_seqs, dtype=np.int32)
+        self._decode_tiles = np.stack((rows, rows, rows + 1), axis=1)
+        self._table_starts = rows * np.int64(self._width)
 
     def fill(self, batch: Batch, bucket: int | None) -> StepShape:
         """The shape that the step has on the device: a graph's of `bucket` rows, else the batch's.
 
         `batch` has at most `bucket` rows, and no chunk of more than SHORT_ROWS then.
         """
-        if len(batch.token_ids) == len(batch.query_lens):
+        if batch.has_single_rows:
             self._fill_decodes(batch)
             num_short, num_long = len(batch.query_lens), 0
         else:
@@ -46,9 +49,9 @@ class StepInput:
         if bucket is None:
             return StepShape(num_rows, num_seqs, num_short, num_long, num_logits)
         shape = self.shape_of(bucket)
-        self._slots[num_rows:bucket] = self._spare_slot
-        for part, used in ((self._token_ids, num_rows), (self._positions, num_rows)):
-            part[used:bucket] = 0
+        if num_rows < bucket:
+            self._slots[num_rows:bucket] = self._spare_slot
+            self._token_ids[num_rows:bucket] = self._positions[num_rows:bucket] = 0
         self._short_tiles[num_short : shape.short_tiles] = 0
         self._logit_rows[num_logits : shape.logit_rows] = 0
         return shape
@@ -70,14 +73,9 @@ class StepInput:
         num_rows, size = len(batch.query_lens), self._block_size
         positions = self._positions[:num_rows]
         np.subtract(batch.context_lens, 1, out=positions, casting="unsafe")
-        slots = self._slots[:num_rows]
-        last_blocks = batch.block_tables[np.cumsum(batch.table_lens) - 1]
-        np.multiply(last_blocks, size, out=slots, casting="unsafe")
-        slots += positions % size
-        tiles = self._short_tiles[:num_rows]
-        rows = np.arange(num_rows)
-        tiles[:, 0] = tiles[:, 1] = rows
-        tiles[:, 2] = rows + 1
+        last_blocks = batch.block_tables[batch.table_starts[1:] - 1]
+        self._slots[:num_rows] = last_blocks * size + positions % size
+        self._short_tiles[:num_rows] = self._decode_tiles[:num_rows]
 
     def _fill_chunks(self, batch: Batch) -> tuple[int, int]:
         """How many short and long tiles there are."""
@@ -109,7 +107,7 @@ class StepInput:
         if len(lens) == 1:
             self._tables[: len(tables)] = tables
             return
-        shifts = np.arange(len(lens)) * self._width - (np.cumsum(lens) - lens)
+        shifts = self._table_starts[: len(lens)] - batch.table_starts[:-1]
         self._tables[np.arange(len(tables)) + np.repeat(shifts, lens)] = tables
 
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moss_tp.accelerator.base import Event
+from moss_tp.engine.graphs.scores import ScoreSlot
 from moss_tp.engine.graphs.step_input import StepInput
+from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.errors import StepMemoryError
 from moss_tp.sampling.row import SampledToken, SamplingRow
 
@@ -30,11 +32,13 @@ class StepSlot:
     outputs: Tensor
     step_input: StepInput  # writes to `inputs`
     sampling: NDArray[np.int32]  # the sampler's part of `inputs`
+    scores: ScoreSlot
 
 
 @dataclass(eq=False)
 class GraphStep:
-    """See `PendingStep`. `rows` are those that were sampled, none on ranks above 0.
+    """See `PendingStep`. `rows` are those that were sampled, none on ranks above 0, where a
+    step's batch is not `scored` either.
 
     `note_end` is called once, when it is known that the step has ended, `note_read` once its slot
     is free.
@@ -46,6 +50,7 @@ class GraphStep:
     decode: Decode
     note_end: Callable[["GraphStep"], None]
     note_read: Callable[[], None]
+    scored: Batch | None = None
     launched_at: float = field(default_factory=time.perf_counter)
     _has_ended: bool = False
     _memory_error: str | None = None
@@ -81,7 +86,8 @@ class GraphStep:
         return self._tokens
 
     def _decode(self) -> list[SampledToken]:
-        return self.decode(self.slot.outputs, self.rows) if self.rows else []
+        tokens = self.decode(self.slot.outputs, self.rows) if self.rows else []
+        return tokens if self.scored is None else tokens + self.slot.scores.decode(self.scored)
 
 
 def is_out_of_memory(error: Exception) -> bool:

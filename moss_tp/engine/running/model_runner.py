@@ -5,6 +5,7 @@ Every rank runs the same code on its own KV cache. It knows slots and rows, no r
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -17,6 +18,7 @@ from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling.row import SampledToken, SamplingRow
 from moss_tp.sampling.sampler import Sampler
+from moss_tp.sampling.scores import MAX_HEAD_ROWS, decode, packed_width, score
 
 
 class ModelRunner:
@@ -64,11 +66,20 @@ class ModelRunner:
         token_ids, logit_rows = self._to_device(batch.token_ids), self._to_device(batch.logit_rows)
         plan = self._plan(batch)
         start = time.perf_counter()
-        logits = self.model.forward(token_ids, plan, logit_rows, self._kv)
+        x = self.model.hidden(token_ids, plan, self._kv)
+        logits = self.model.head(x, logit_rows)
         self.forward_s += time.perf_counter() - start
-        if logits is None or not rows:
-            return []
-        return self._sampler.sample(logits, rows)
+        tokens: list[SampledToken] = []
+        if logits is not None and rows:
+            tokens = self._sampler.sample(self.model.in_fp32(logits), rows)
+        return tokens + self._score(x, batch) if len(batch.scored_rows) else tokens
+
+    def _score(self, x: torch.Tensor, batch: Batch) -> list[SampledToken]:
+        """The prompts' own tokens on rank 0, [] elsewhere."""
+        rows, targets = self._to_device(batch.scored_rows), self._to_device(batch.targets)
+        out = rows.new_empty(len(rows), packed_width(self.config.vocab_size), dtype=torch.int32)
+        score(partial(self.model.head, x), rows, targets, out, MAX_HEAD_ROWS)
+        return decode(out, batch.targets) if self.group.rank == 0 else []
 
     def _plan(self, batch: Batch) -> AttentionPlan:
         return AttentionPlan(

@@ -38,8 +38,8 @@ class StepSize:
         return cls(
             tokens=len(batch.token_ids),
             attended=int(batch.query_lens @ batch.context_lens),
-            logits=int(batch.num_logits.sum()),
-            is_decode=len(batch.token_ids) == len(batch.query_lens),
+            logits=int(batch.num_logits.sum()) + len(batch.scored_rows),
+            is_decode=batch.has_single_rows,
         )
 
     @property

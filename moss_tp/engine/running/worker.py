@@ -5,7 +5,7 @@ for all, has ranks above 0 `prepare` while rank 0 chooses `num_blocks`, then pas
 `worker_loop` on ranks above 0 and to a `Driver` on rank 0. It waits for loading over a channel of
 its own, so that no collective has to outlast a slow disk.
 
-    control message:  STOP | HEARTBEAT | the ints of a step's Batch, whose first is positive
+    control message:  STOP | HEARTBEAT | the ints of a step's Batch, whose first is neither
 
 A heartbeat is answered by a barrier.
 """

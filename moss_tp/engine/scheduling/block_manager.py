@@ -42,8 +42,8 @@ class BlockManager:
     def admit(self, seq: Sequence) -> bool:
         """Allocates blocks for all tokens of a sequence that has none, reusing a cached prefix.
 
-        False, with nothing changed, when too few are free. Cached tokens count as computed. The
-        last token is never taken from the cache, since its logits are needed.
+        False, with nothing changed, when too few are free. Cached tokens count as computed. No
+        token is taken from the cache whose logits are needed, as the last one's are.
         """
         self._extend_hashes(seq, seq.num_tokens)
         prefix = self._find_prefix(seq)
@@ -58,6 +58,11 @@ class BlockManager:
         seq.num_committed_blocks = len(prefix)
         seq.num_computed = len(prefix) * self.block_size
         return True
+
+    def outgrown(self, seqs: Iterable[Sequence]) -> list[Sequence]:
+        """Those whose tables are too short for their tokens."""
+        size = self.block_size
+        return [seq for seq in seqs if len(seq.token_ids) > len(seq.block_table) * size]
 
     def grow(self, seq: Sequence, num_drafted: int = 0) -> bool:
         """Extends a sequence's table for all its tokens, and for those drafted for a step.
@@ -113,7 +118,7 @@ class BlockManager:
 
     def _find_prefix(self, seq: Sequence) -> list[int]:
         blocks: list[int] = []
-        for digest in seq.block_hashes[: (seq.num_tokens - 1) // self.block_size]:
+        for digest in seq.block_hashes[: seq.max_cached_tokens // self.block_size]:
             block = self._cached.get(digest)
             if block is None:
                 break

@@ -36,6 +36,7 @@ from moss_tp.engine.scheduling.adaptive_limits import AdaptiveLimits
 from moss_tp.engine.scheduling.block_manager import BlockManager
 from moss_tp.engine.scheduling.chunk import Chunk
 from moss_tp.engine.scheduling.drafting import Drafting, Outlook
+from moss_tp.engine.scheduling.scored import Scoring
 from moss_tp.engine.scheduling.sequence import FinishReason, Sequence
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue, rank_of
 from moss_tp.engine_config import EngineConfig
@@ -57,8 +58,10 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_drafted = 0
         self.num_accepted = 0
+        self.scoring = Scoring()
         self._limits = AdaptiveLimits(config.max_num_batched_tokens, config.max_num_seqs)
         self._advanced_step: Ids[Chunk] = ()  # see `_advance`
+        self._is_lasting = False  # it only decodes, and none of its sequences is at its end
         self._max_mixed_prefill_tokens = config.mixed_prefill_limit
         self._max_model_len = config.context_length
         self._drafting = Drafting(config, self.block_manager)
@@ -76,6 +79,7 @@ class Scheduler:
     ) -> None:
         """Queues a sequence; see WaitingQueue for its place, `expire` for `deadline_s`."""
         self.waiting.add(seq, priority, deadline_s, is_continuation)
+        self.scoring.add(seq)
 
     def expire(self) -> list[Sequence]:
         """Removes and returns the sequences that waited longer than their `deadline_s`."""
@@ -101,13 +105,15 @@ class Scheduler:
         [] if none can be known before `chunks` has ended: it verifies drafts, each of its
         sequences may be at its end, or there is no free block for one of them.
         """
-        if any(chunk.draft for chunk in chunks):
-            return []
         if self._advanced_step is not chunks:
+            if any(chunk.draft for chunk in chunks):
+                return []
             self._advance(chunks)
-        grow = self.block_manager.grow
-        if not all(seq.is_ending or grow(seq) for seq in self.running):
+        blocks = self.block_manager
+        if not all(seq.is_ending or blocks.grow(seq) for seq in blocks.outgrown(self.running)):
             return []
+        if self._repeats(chunks):
+            return list(chunks)
         decodes, prefills = self._next_chunks(can_admit=True)
         return [*decodes, *prefills]
 
@@ -118,28 +124,31 @@ class Scheduler:
 
     def update(self, chunks: Ids[Chunk], sampled: Ids[SampledToken]) -> list[Sequence]:
         """Applies a step's sampled tokens, removes finished sequences, and returns those that got
-        tokens. A sequence that ended while the step ran gets none."""
-        start = 0
+        tokens or ended with their prompts. A sequence that ended while the step ran gets none."""
+        end = 0
         advanced: list[Sequence] = []
         has_advanced = self._advanced_step is chunks
+        commit, max_model_len = self.block_manager.commit, self._max_model_len
         self._limits.note_fit()
         for chunk in chunks:
-            seq, end = chunk.seq, start + chunk.num_logits
+            seq, num_known, is_sampled, draft = chunk
+            start, end = end, end + is_sampled + len(draft)
             if seq.finish_reason is not None:  # ended while the step ran; its blocks are freed
-                start = end
                 continue
             if not has_advanced:
-                seq.num_computed += chunk.num_known
-            if chunk.is_sampled:
-                if chunk.draft:
+                seq.num_computed += num_known
+            if is_sampled:
+                if draft:
                     self._accept(chunk, sampled[start:end])
                 else:
-                    seq.append(sampled[start], self._max_model_len)
+                    seq.append(sampled[start], max_model_len)
                 advanced.append(seq)
-            self.block_manager.commit(seq)
+            elif seq.end_reason is not None and seq.num_uncomputed == 1:
+                seq.finish_reason = seq.end_reason
+                advanced.append(seq)
+            commit(seq)
             if seq.finish_reason is not None:
                 self._remove(seq)
-            start = end
         return advanced
 
     def roll_back(self, chunks: Ids[Chunk]) -> Sequence | None:
@@ -190,12 +199,9 @@ class Scheduler:
 
     def _grow_running(self) -> None:
         """Allocates the blocks that running sequences need; preempts the last in order for it."""
-        position = 0
-        # `running` may lose its tail during the loop.
-        while position < len(self.running):
-            if self.block_manager.grow(self.running[position]):
-                position += 1
-            else:
+        blocks = self.block_manager
+        for seq in blocks.outgrown(self.running):
+            while seq.block_table and not blocks.grow(seq):  # without a table it is preempted
                 self._preempt(self.running.pop())
 
     def _preempt(self, seq: Sequence) -> None:
@@ -207,34 +213,45 @@ class Scheduler:
     def _advance(self, chunks: Ids[Chunk]) -> None:
         """Brings the sequences of a running step to where they will be when it has ended."""
         self._advanced_step = chunks
-        row = 0
-        for chunk in chunks:
-            seq = chunk.seq
+        row, max_model_len = 0, self._max_model_len
+        num_lasting = 0
+        for seq, num_known, is_sampled, _ in chunks:
             if seq.finish_reason is None:
-                seq.num_computed += chunk.num_known
-                if chunk.is_sampled:
-                    seq.expect(row, self._max_model_len)
-            row += chunk.num_logits
+                seq.num_computed += num_known
+                if is_sampled:
+                    seq.expect(row, max_model_len)
+                    num_lasting += num_known == 1 and not seq.is_ending
+                elif seq.end_reason is not None:
+                    seq.is_ending = seq.num_uncomputed == 1
+            row += is_sampled
+        self._is_lasting = num_lasting == len(chunks)
+
+    def _repeats(self, chunks: Ids[Chunk]) -> bool:
+        """Whether the next step has the same chunks as the last that has advanced."""
+        if not self._is_lasting or (self.waiting and len(self.running) < self._limits.seqs):
+            return False
+        return self.running == [chunk.seq for chunk in chunks]  # one may have ended since
 
     def _next_chunks(self, can_admit: bool) -> tuple[list[Chunk], list[Chunk]]:
         """The decodes and the prefills of the next step."""
-        decodes = [
-            Chunk(seq, 1, True)
-            for seq in self.running
-            if seq.num_uncomputed == 1 and not seq.is_ending
-        ]
+        decodes, prompts = [], []
+        for seq in self.running:
+            if len(seq.token_ids) - seq.num_computed > 1:
+                prompts.append(seq)
+            elif not seq.is_ending:
+                decodes.append(Chunk(seq, 1, True))
         budget = self._limits.tokens - len(decodes)
         if decodes:
             budget = min(budget, self._max_mixed_prefill_tokens)
-        prefills = list(self._prefill_running(budget))
+        prefills = list(self._prefill(prompts, budget))
         if can_admit:
             budget -= sum(chunk.num_known for chunk in prefills)
             prefills.extend(self._admit_waiting(budget))
         return decodes, prefills
 
-    def _prefill_running(self, budget: int) -> Iterable[Chunk]:
-        for seq in self.running:
-            if budget > 0 and seq.num_uncomputed > 1:
+    def _prefill(self, seqs: Ids[Sequence], budget: int) -> Iterable[Chunk]:
+        for seq in seqs:
+            if budget > 0:
                 yield (chunk := Chunk.next_of(seq, budget))
                 budget -= chunk.num_known
 
@@ -268,6 +285,7 @@ class Scheduler:
         return drafted == sampled.token_id
 
     def _remove(self, seq: Sequence) -> None:
+        self.scoring.discard(seq)
         if seq.is_pending:
             seq.withdraw()
         if seq.block_table:

@@ -58,7 +58,8 @@ class Sequence:
     expires_at: float = inf
     finish_reason: FinishReason | None = None
     is_pending: bool = False  # the last token
-    is_ending: bool = False  # it is pending, and ends the reply by its length
+    is_ending: bool = False  # it is pending and ends the reply by its length, or see `end_reason`
+    end_reason: FinishReason | None = None  # once all tokens but the last are computed
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
@@ -67,6 +68,20 @@ class Sequence:
         self._stop_ids = tuple(sorted(self.stop_ids))
         self._max_num_tokens = self.num_prompt_tokens + self.params.max_tokens
         self._untaken: list[SampledToken] = []
+        self._scores: list[SampledToken] = []
+        self.has_untaken_scores = self.params.prompt_logprobs is not None
+
+    @property
+    def num_unscored(self) -> int:
+        """Tokens of the prompt whose logprobs are wanted, and not known yet."""
+        if self.params.prompt_logprobs is None:
+            return 0
+        return self.num_prompt_tokens - 1 - len(self._scores)
+
+    @property
+    def max_cached_tokens(self) -> int:
+        """Those that may come from the prefix cache: each other's logits are needed."""
+        return len(self._scores) if self.num_unscored else self.num_tokens - 1
 
     @property
     def num_tokens(self) -> int:
@@ -86,32 +101,27 @@ class Sequence:
         The random number depends on the position only. Valid until the next `append`.
         """
         position = len(self.token_ids) - self.num_prompt_tokens + len(drafted)
-        params = self.params
+        params, history = self.params, self._history
+        counted = tuple(drafted) if history is not None else ()
         blocked_ids = self._stop_ids if position < params.min_tokens else ()
-        return SamplingRow(
-            params,
-            self.seed,
-            position,
-            self._history,
-            tuple(drafted) if self._history is not None else (),
-            blocked_ids,
-            self.eos_id,
-        )
+        return SamplingRow(params, self.seed, position, history, counted, blocked_ids, self.eos_id)
 
     def append(self, token: SampledToken, max_model_len: int) -> None:
         """Appends a sampled token, and sets `finish_reason` if it ends the reply."""
         token_id = token.token_id
         if self.is_pending:
             self.token_ids[-1] = token_id
+            is_full = self.is_ending
             self.is_pending = self.is_ending = False
         else:
             self.token_ids.append(token_id)
+            is_full = self._is_full(max_model_len)
         self._untaken.append(token)
         if self._history is not None:
             self._history.append(token_id)
         if token_id in self.stop_ids:
             self.finish_reason = "stop"
-        elif self._is_full(max_model_len):
+        elif is_full:
             self.finish_reason = "length"
 
     def expect(self, row: int, max_model_len: int) -> None:
@@ -124,6 +134,26 @@ class Sequence:
         """Takes a pending token back."""
         del self.token_ids[-1]
         self.is_pending = self.is_ending = False
+
+    def unscored(self, start: int, stop: int) -> range:
+        """Those of the positions `start .. stop - 1` after which a token of the prompt comes whose
+        logprobs are wanted, and not known yet."""
+        if self.params.prompt_logprobs is None:
+            return range(0)
+        return range(max(start, len(self._scores)), min(stop, self.num_prompt_tokens - 1))
+
+    def note_scores(self, tokens: Ids[SampledToken]) -> None:
+        """Logprobs of the next tokens of the prompt."""
+        count = self.params.prompt_logprobs or 0
+        self._scores += [
+            SampledToken(token.token_id, token.logprob, token.top_logprobs[:count])
+            for token in tokens
+        ]
+
+    def take_scores(self) -> tuple[SampledToken, ...]:
+        """Logprobs of the prompt's tokens but the first, all of which are known. Once."""
+        self.has_untaken_scores = False
+        return tuple(self._scores)
 
     def _is_full(self, max_model_len: int) -> bool:
         num_tokens = len(self.token_ids)

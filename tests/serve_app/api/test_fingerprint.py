@@ -15,6 +15,8 @@ OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "max_length": st.integers(1, 4096),
     "top_p": st.floats(0.01, 1),
     "temperature": st.floats(0, 10).map(abs),
+    "length_penalty": st.floats(0.01, 10),
+    "regulation_start": st.integers(0, 4096),
     "plugins": st.none() | st.lists(st.sampled_from(PLUGINS), unique=True),
 }
 DELIVERY: dict[str, st.SearchStrategy[Any]] = {

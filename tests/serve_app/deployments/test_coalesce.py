@@ -53,6 +53,18 @@ async def test_the_first_delta_is_sent_at_once_and_later_ones_are_joined() -> No
     assert source.is_ended
 
 
+async def test_logprobs_of_the_prompt_arrive_once() -> None:
+    scores = (SampledToken(5, -1.0),)
+
+    async def deltas() -> AsyncGenerator[TokenDelta]:
+        for number in range(9):
+            first = delta(number)._replace(prompt_logprobs=scores)
+            yield first if number == 0 else delta(number)
+
+    got = [message async for message in coalesce(deltas(), interval_s=0.02)]
+    assert [message.prompt_logprobs for message in got] == [scores] + [None] * (len(got) - 1)
+
+
 async def test_a_stalled_source_delays_no_delta() -> None:
     started = time.monotonic()
     messages = coalesce(Source(0, 0, 5)(), interval_s=0.02)

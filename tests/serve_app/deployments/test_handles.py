@@ -26,8 +26,8 @@ from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.circuit_breaker import PluginUnreachableError
-from serve_app.deployments.handles import RemoteModel, remote_plugins
+from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
+from serve_app.deployments.handles import HEALTH_TIMEOUT_S, RemoteModel, remote_plugins
 
 PARAMS = SamplingParams(seed=3)
 ERRORS = {
@@ -51,6 +51,7 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.num_aborted = 0
+        self.num_asked = 0
         self.is_healthy = True
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
@@ -78,6 +79,10 @@ class FakeServer:
     async def stats(self) -> dict[str, int]:
         return {"num_aborted": self.num_aborted}
 
+    async def make_up(self) -> dict[str, object]:
+        self.num_asked += 1
+        return {"tp": 2, "num_asked": self.num_asked}
+
     async def become_unhealthy(self) -> None:
         self.is_healthy = False
 
@@ -91,6 +96,12 @@ class UnreachableHandle:
 
     def options(self, **options: object) -> Self:
         return self
+
+    def broadcast(self, method: str) -> Self:
+        return self
+
+    async def _fetch_replica_results_async(self) -> list[object]:
+        raise self.error
 
     def __getattr__(self, method: str) -> Self:
         return self
@@ -168,6 +179,11 @@ async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(
     assert (tmp_path / "died").exists()
 
 
+async def test_a_replica_is_asked_once_what_makes_its_replies(model: RemoteModel) -> None:
+    made_up = await model.make_up()
+    assert made_up["tp"] == 2 and await model.make_up() == made_up
+
+
 async def test_closing_the_deltas_cancels_the_remote_call(model: RemoteModel) -> None:
     before = (await model.stats())["num_aborted"]
     deltas = model.generate(a_request("endless", 65), "session")
@@ -208,7 +224,9 @@ async def test_a_plugin_without_replicas_is_unreachable(error: BaseException) ->
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
 async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> None:
     model = RemoteModel(cast(DeploymentHandle[Any], UnreachableHandle(error)))
-    assert not await model.is_healthy()
+    assert await model.groups() == ()
+    assert not await model.is_ready()
+    assert await model.make_up() == {}
     with pytest.raises(EngineDeadError):
         await model.stats()
 
@@ -216,7 +234,50 @@ async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> No
 async def test_health_is_that_of_the_engine(
     model: RemoteModel, handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]
 ) -> None:
-    assert await model.is_healthy()
+    assert await model.groups() == (True,)
     assert await model.is_ready()
     await handles[0].become_unhealthy.remote()
-    assert not await model.is_healthy()
+    assert await model.groups() == (False,)
+    assert not await model.is_ready()
+
+
+class Broadcast:
+    """A model with replicas that answer after so many seconds; a negative one fails at once."""
+
+    def __init__(self, *delays_s: float) -> None:
+        self._delays_s = delays_s
+
+    def broadcast(self, method: str) -> Self:
+        assert method == "check_health"
+        return self
+
+    async def _fetch_replica_results_async(self) -> list["Answer"]:
+        return [Answer(delay_s) for delay_s in self._delays_s]
+
+
+class Answer:
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+
+    async def get_async(self) -> None:
+        if self._delay_s < 0:
+            raise EngineDeadError("a rank is dead")
+        await asyncio.sleep(self._delay_s)
+
+
+@pytest.mark.parametrize(
+    ("delays_s", "groups", "within_s"),
+    [
+        ((0, 0), (True, True), 0.3),
+        ((0, -1, 0), (True, False, True), 0.3),
+        ((60, 0), (False, True), 1.5),  # the stuck one is not waited for
+        ((1.0, 60), (True, False), HEALTH_TIMEOUT_S),  # patience while none has answered
+        ((60, 60), (False, False), HEALTH_TIMEOUT_S),
+    ],
+)
+async def test_each_group_is_listed_and_a_stuck_one_does_not_hold_the_answer(
+    delays_s: tuple[float, ...], groups: tuple[bool, ...], within_s: float
+) -> None:
+    model = RemoteModel(cast(DeploymentHandle[Any], Broadcast(*delays_s)))
+    async with asyncio.timeout(within_s):
+        assert await model.groups() == groups

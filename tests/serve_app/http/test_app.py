@@ -154,16 +154,29 @@ async def test_a_key_that_was_sent_with_a_uid_nobody_has_is_replayed(
 
 async def test_health(site: Site) -> None:
     response = await site.client.get("/health")
-    assert (response.status_code, response.content) == (200, b"")
+    assert response.status_code == 200
+    assert response.json() == {"status": "ok", "groups": [{"healthy": True}]}
     assert (await site.client.get("/readyz")).status_code == 200
     site.probe.healthy = site.probe.ready = False
     for path in ("/health", "/readyz"):
         assert (await site.client.get(path)).status_code == 503
     site.probe.healthy = RuntimeError("the handle is gone")
-    assert (await site.client.get("/health")).status_code == 503
+    response = await site.client.get("/health")
+    assert response.status_code == 503
+    assert response.json() == {"status": "unavailable", "groups": []}
     assert (await site.client.get("/livez")).status_code == 200
     version = (await site.client.get("/version")).json()
     assert version["model"] == "moss-nano" and re.match(r"\d+\.\d+", version["version"])
+
+
+async def test_health_is_good_while_some_group_can_serve(site: Site) -> None:
+    async def groups() -> tuple[bool, ...]:
+        return True, False
+
+    site.probe.groups = groups  # type: ignore[method-assign]
+    response = await site.client.get("/health")
+    assert response.status_code == 200
+    assert [group["healthy"] for group in response.json()["groups"]] == [True, False]
 
 
 async def test_a_server_is_ready_if_everything_is(site: Site) -> None:
@@ -179,7 +192,7 @@ async def test_a_server_is_ready_if_everything_is(site: Site) -> None:
     async def status(*readiness: Check) -> int:
         service = replace(site.service, readiness=readiness)
         transport = httpx.ASGITransport(create_http_app(service))
-        async with httpx.AsyncClient(transport=transport, base_url="http://moss") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             assert (await client.get("/health")).status_code == 200
             return (await client.get("/readyz")).status_code
 

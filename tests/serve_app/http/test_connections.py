@@ -230,7 +230,7 @@ async def test_an_oversized_upload_is_refused_early(site: Site) -> None:
 
 async def test_a_body_that_does_not_end_is_refused(site: Site) -> None:
     """Its client holds no slot for longer than a slow network would need."""
-    half = b'POST / HTTP/1.1\r\nHost: moss\r\nContent-Length: 1000\r\n\r\n{"prompt": '
+    half = b'POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"prompt": '
     async with serving(create_http_app(replace(site.service, body_timeout_s=0.2))) as url:
         address = httpx.URL(url)
         reader, writer = await asyncio.open_connection(address.host, address.port)

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from moss_tp.errors import ContextLengthError, InvalidRequestError, QueueFullError
+from moss_tp.errors import (
+    ContextLengthError,
+    DeadlineExceededError,
+    EngineDeadError,
+    InvalidRequestError,
+    QueueFullError,
+)
 from serve_app import errors
 from serve_app.http.errors import TABLE, error_body, find, to_response
 
@@ -63,6 +69,21 @@ def test_retry_after_is_set_where_a_retry_may_help() -> None:
         may_retry = entry.status in (409, 429) or entry.status >= 500
         assert (entry.retry_after_s is not None) == may_retry, kind
         assert entry.type == "invalid_request_error" or entry.status not in (400, 404, 413, 422)
+
+
+def test_clients_retry_neither_a_deadline_nor_what_had_effects() -> None:
+    assert to_response(DeadlineExceededError("late")).headers["X-Should-Retry"] == "false"
+    error = EngineDeadError("a rank is dead")
+    assert "X-Should-Retry" not in to_response(error).headers
+    errors.forbid_retry(error)
+    assert to_response(error).headers["X-Should-Retry"] == "false"
+    assert "X-Should-Retry" not in to_response(EngineDeadError("another")).headers
+
+
+def test_a_missing_key_is_a_challenge() -> None:
+    response = to_response(errors.InvalidKeyError("no key"))
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert "WWW-Authenticate" not in to_response(errors.PermissionDeniedError("no")).headers
 
 
 @pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.4, "1"), (2.1, "3"), (40, "40")])

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.http.middleware import MAX_HEADERS
 from serve_app.http.proxy import ContractMiddleware
 from tests.support.http_server import serving
 
@@ -148,12 +149,33 @@ async def test_headers_for_serves_proxies_do_not_pass() -> None:
             (b"X-Request-Timeout-Seconds", b"0.001"),
             (b"X-Request-Disconnect-Disabled", b"?1"),
             (b"Serve-Multiplexed-Model-Id", b"\xff"),
-            (b"X-Request-Id", b"\xff"),
             (b"Idempotency-Key", b"k"),
         ],
     )
     assert {b"idempotency-key", b"host"} <= set(app.headers)
-    assert not [name for name in app.headers if name.startswith((b"x-request", b"serve"))]
+    assert not [name for name in app.headers if name.startswith((b"x-request-t", b"serve"))]
+
+
+@pytest.mark.parametrize(
+    ("shown", "is_taken"), [(b"abc-1.2", True), (b"\xff", False), (b"", False)]
+)
+async def test_the_id_of_a_request_is_one_for_everybody(shown: bytes, is_taken: bool) -> None:
+    """Serve, the application and the client; Serve adds a header of its own."""
+    own = [*PLAIN, (b"x-request-id", b"app"), (b"x-request-id", b"serve")]
+    app = App(start(200, own), body(b"ok"))
+    response = await answer_to(app, headers=[(b"X-Request-Id", shown)])
+    (request_id,) = response.headers.get_list("X-Request-Id")
+    assert app.headers[b"x-request-id"] == request_id.encode()
+    assert (request_id == shown.decode("latin-1")) == is_taken and len(request_id) > 5
+    failed = await answer_to(App(error=RuntimeError("a bug")), headers=[(b"X-Request-Id", b"abc")])
+    assert failed.headers.get_list("X-Request-Id") == ["abc"]
+
+
+async def test_too_many_headers_do_not_reach_the_application() -> None:
+    app = App()
+    headers = [(f"x-{number}".encode(), b"1") for number in range(MAX_HEADERS)]
+    assert_contract(await answer_to(app, headers=headers), 431, None)
+    assert app.received == []
 
 
 async def ask_raw(app: ASGIApp, request: bytes) -> bytes:

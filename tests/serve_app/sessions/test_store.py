@@ -1,6 +1,7 @@
 """The guarantees of the store, on a real server: atomic, owned, ordered, once, durable."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 
@@ -17,17 +18,10 @@ from serve_app.errors import (
     StoreUnavailableError,
     TurnNotStoredError,
 )
+from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
-from serve_app.sessions.session import Turn, is_uid, new_token
-from serve_app.sessions.store import Lease
-
-
-def a_turn(key: str, reply: str = "ok") -> Turn:
-    return Turn("hi", "None", "None", "\nNone\n", reply, key)
-
-
-def a_lease(uid: str = "", owner: str = "ann", key: str = "") -> Lease:
-    return Lease(uid or new_token(), owner, key or new_token(), new_token())
+from serve_app.sessions.session import StoredCall, Turn, is_uid, new_token
+from tests.serve_app.sessions.turns import a_lease, a_turn
 
 
 @pytest.fixture
@@ -42,10 +36,21 @@ async def test_a_turn_is_read_back_unchanged(store: RedisSessionStore) -> None:
     opened = await store.begin(lease, may_create=True)
     assert opened is not None and opened.is_leased and opened.session.turns == ()
     assert await store.load(lease.uid, "ann") is None
-    turn = Turn("嗨\0\n", "想", "None", "\nNone\n", "🙂 <eom>", lease.key, "f", 3, "length")
-    assert await store.commit(lease, 0, turn) == turn
+    turn = Turn("嗨\0\n", "想", "None", "\nNone\n", "🙂 <eom>", lease.key, "f", 3, "length", "1d")
+    turn = replace(
+        turn,
+        seed=2**63 - 1,
+        calls=(StoredCall("1d-0-0", "Search", "嗨", "done", [{"n": 1, "title": "<eor>"}], 7),),
+        usage={"prompt_tokens": 7},
+        make_up={"dtype": "bfloat16", "plugins": ["calculator"], "params": {"top_p": 0.8}},
+    )
+    before_ms = round(time.time() * 1000)
+    stored = await store.commit(lease, 0, turn)
+    assert before_ms - 1 <= stored.created_ms <= time.time() * 1000 + 1
+    assert replace(stored, created_ms=0) == turn
     session = await store.load(lease.uid, "ann")
-    assert session is not None and session.turns == (turn,)
+    assert session is not None and session.turns == session.tree == (stored,)
+    assert session.created_ms == stored.created_ms
 
 
 async def test_a_turn_without_the_newest_fields_is_read_with_their_defaults(
@@ -55,9 +60,10 @@ async def test_a_turn_without_the_newest_fields_is_read_with_their_defaults(
     lease = a_lease()
     turn = await store.commit(lease, 0, a_turn(lease.key))
     old = asdict(turn)
-    del old["finish_reason"]
+    del old["finish_reason"], old["usage"], old["calls"], old["created_ms"]
+    packed = f"{turn.created_ms}:".encode() + msgpack.packb(old)
     async with Redis.from_url(store_url) as raw:
-        await raw.lset(f"moss:{{{lease.uid}}}:turns", 0, msgpack.packb(old))
+        await raw.lset(session_keys(lease.uid, "turns")[0], 0, packed)
     session = await store.load(lease.uid, "ann")
     assert session is not None and session.turns == (turn,)
 
@@ -177,7 +183,7 @@ async def test_racing_clients_append_every_turn_once_and_in_order(store: RedisSe
         lease = a_lease(uid, key=f"client {number}")
         while True:
             session = await store.load(uid, "ann")
-            num_turns = 0 if session is None else len(session.turns)
+            num_turns = 0 if session is None else len(session.tree)
             turn = a_turn(lease.key, f"{num_turns}")
             try:
                 first, second = await asyncio.gather(
@@ -191,8 +197,8 @@ async def test_racing_clients_append_every_turn_once_and_in_order(store: RedisSe
     await asyncio.gather(*(client(number) for number in range(24)))
     session = await store.load(uid, "ann")
     assert session is not None
-    assert [turn.reply for turn in session.turns] == [str(number) for number in range(24)]
-    assert len({turn.key for turn in session.turns}) == 24
+    assert [turn.reply for turn in session.tree] == [str(number) for number in range(24)]
+    assert len({turn.key for turn in session.tree}) == 24
 
 
 async def test_an_unreachable_store_is_an_error_in_bounded_time() -> None:
@@ -229,29 +235,6 @@ async def test_a_full_store_refuses_writes_and_keeps_its_sessions(
     assert await store.load(late.uid, "ann") is None
 
 
-async def test_an_evicting_store_is_refused(store: RedisSessionStore, store_url: str) -> None:
-    await store.check()
-    async with Redis.from_url(store_url) as raw:
-        await raw.config_set("maxmemory-policy", "allkeys-lru")
-        try:
-            with pytest.raises(ConfigError, match="noeviction"):
-                await store.check()
-        finally:
-            await raw.config_set("maxmemory-policy", "noeviction")
-
-
-async def test_only_an_append_only_store_is_durable(
-    store: RedisSessionStore, store_url: str
-) -> None:
-    assert await store.is_durable()
-    async with Redis.from_url(store_url) as raw:
-        await raw.config_set("appendonly", "no")
-        try:
-            assert not await store.is_durable()
-        finally:
-            await raw.config_set("appendonly", "yes")
-
-
 def test_an_invalid_url_is_refused() -> None:
     with pytest.raises(ConfigError):
         RedisSessionStore("sqlite:///chats")
@@ -268,11 +251,17 @@ def test_any_text_is_read_back_byte_for_byte(
     async def round_trip() -> None:
         client = RedisSessionStore(store_url)
         uid = new_token()
-        turns = [Turn(user, "", "", "", reply, str(n)) for n, (user, _, reply) in enumerate(texts)]
-        for number, turn in enumerate(turns):
+        turns = [
+            Turn(user, "", "", "", reply, str(n), id=f"{n}", make_up={key: reply})
+            for n, (user, key, reply) in enumerate(texts)
+        ]
+        stored = [
             await client.commit(a_lease(uid, key=turn.key), number, turn)
+            for number, turn in enumerate(turns)
+        ]
         session = await client.load(uid, "ann")
-        assert (session.turns if session else ()) == tuple(turns)
+        assert (session.tree if session else ()) == tuple(stored)
+        assert [replace(turn, created_ms=0) for turn in stored] == turns
         await client.close()
 
     asyncio.run(round_trip())

@@ -40,7 +40,7 @@ def is_running(pid: int) -> bool:
 
 async def append(store: RedisSessionStore, uid: str, number: int, deadline: float = inf) -> Turn:
     lease = Lease(uid, "ann", f"key {number}", new_token())
-    turn = Turn("u", "t", "c", "r", new_token(), lease.key)
+    turn = Turn("u", "t", "c", "r", new_token(), lease.key, id=new_token())
     return await store.commit(lease, number, turn, deadline)
 
 
@@ -48,7 +48,7 @@ async def read(url: str, uid: str) -> tuple[Turn, ...]:
     store = RedisSessionStore(url)
     session = await store.load(uid, "ann")
     await store.close()
-    return session.turns if session else ()
+    return session.tree if session else ()
 
 
 async def test_every_write_is_on_disk_before_it_is_acknowledged(tmp_path: Path) -> None:

@@ -128,16 +128,17 @@ async def test_only_a_turn_that_was_not_sent_is_said_not_to_be_stored(
 ) -> None:
     store = RedisSessionStore(own_server.url)
     lease = Lease(new_token(), "ann", "key", new_token())
-    turn = Turn("hi", "", "", "", "ho", lease.key)
+    turn = Turn("hi", "", "", "", "ho", lease.key, id=new_token())
     assert await store.begin(lease, may_create=True)
     with own_server.stopped():
         with pytest.raises(StoreUnavailableError, match="has not confirmed the turn"):
             await store.commit(lease, 0, turn, time.monotonic() + 0.3)
         with pytest.raises(TurnNotStoredError, match="before the turn was stored"):
             await store.commit(lease, 0, turn, time.monotonic() - 1)
-    assert await store.commit(lease, 0, turn) == turn, "it is stored once, by now"
+    stored = await store.commit(lease, 0, turn)
+    assert stored.id == turn.id, "it is stored once, by now"
     session = await store.load(lease.uid, "ann")
-    assert session is not None and session.turns == (turn,)
+    assert session is not None and session.turns == (stored,)
     await store.close()
 
 

@@ -42,7 +42,8 @@ def open_runner(model: str, accelerator: Accelerator, **settings: Any) -> GraphR
 @dataclass
 class Row:
     """Sequence `number` of up to four, `ids` behind `num_before` computed ones; `num_logits` are
-    sampled, for output tokens from `position`."""
+    sampled, for output tokens from `position`, and the first `num_scored` say how probable the next
+    one was."""
 
     number: int
     ids: Sequence[int]
@@ -50,6 +51,7 @@ class Row:
     num_logits: int = 1
     position: int = 0
     params: SamplingParams = field(default_factory=lambda: GREEDY)
+    num_scored: int = 0
 
 
 def launch(runner: GraphRunner, *rows: Row) -> GraphStep:
@@ -66,6 +68,16 @@ def launch(runner: GraphRunner, *rows: Row) -> GraphStep:
         for row in rows
         for i in range(row.num_logits)
     ]
+    batch = Batch(np.frombuffer(ints, np.int64))
+    starts = batch.query_starts.tolist()
+    pairs = [
+        (start + i, row.ids[i + 1])
+        for row, start in zip(rows, starts, strict=False)
+        for i in range(row.num_scored)
+    ]
+    if pairs:
+        scored_rows, targets = zip(*pairs, strict=True)
+        ints = array("q", [-1 - len(pairs), *scored_rows, *targets]) + ints
     return runner.launch(Batch(np.frombuffer(ints, np.int64)), sampling)
 
 

@@ -128,15 +128,15 @@ class ShortOfMemory:
     """Fails one launch of the model as torch does, after some of it has run."""
 
     def __init__(self, runner: GraphRunner) -> None:
-        self._forward = runner.model.logits
+        self._forward = runner.model.hidden
         self.is_short = False
 
-    def __call__(self, token_ids: Tensor, *rest: object) -> Tensor | None:
-        logits: Tensor | None = self._forward(token_ids, *rest)  # type: ignore[arg-type]
+    def __call__(self, token_ids: Tensor, *rest: object) -> Tensor:
+        x: Tensor = self._forward(token_ids, *rest)  # type: ignore[arg-type]
         if self.is_short:
             self.is_short = False
             raise torch.OutOfMemoryError("CUDA out of memory.\nA long table.")
-        return logits
+        return x
 
 
 @pytest.mark.parametrize("make", [EagerAccelerator, LazyAccelerator])
@@ -148,7 +148,7 @@ def test_a_step_that_finds_no_memory_costs_only_itself(
 ) -> None:
     runner = open_runner(model, make())
     short = ShortOfMemory(runner)
-    monkeypatch.setattr(runner.model, "logits", short)
+    monkeypatch.setattr(runner.model, "hidden", short)
     for _ in range(5):
         short.is_short = True
         with pytest.raises(StepMemoryError, match=r"^CUDA out of memory\.$"):
@@ -161,7 +161,7 @@ def test_a_step_beside_one_that_failed_still_ends(
 ) -> None:
     runner = open_runner(model, LazyAccelerator())
     short = ShortOfMemory(runner)
-    monkeypatch.setattr(runner.model, "logits", short)
+    monkeypatch.setattr(runner.model, "hidden", short)
     short.is_short = True
     steps: list[GraphStep] = [launch(runner, Row(n, PROMPTS[n])) for n in (0, 1)]
     with pytest.raises(StepMemoryError):

@@ -11,7 +11,7 @@ from moss_tp.accelerator.eager import EagerAccelerator
 from moss_tp.engine.graphs.buckets import bucket_rows
 from moss_tp.engine.graphs.graph_runner import GraphRunner
 from moss_tp.engine.graphs.limits import step_limits
-from moss_tp.engine.graphs.memory import _step, largest_steps
+from moss_tp.engine.graphs.memory import _scored, _step, largest_steps
 from moss_tp.engine.graphs.step_slot import GraphStep
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine_config import EngineConfig
@@ -52,7 +52,8 @@ def steps(draw: st.DrawFn) -> list[Row]:
             st.one_of(st.just(0), st.just(CONTEXT - count), st.integers(0, CONTEXT - count))
         )
         logits = draw(st.integers(0, min(count, 1 + NUM_DRAFTS)))
-        rows.append(Row(number, [number] * count, before, logits))
+        scored = draw(st.sampled_from([0, 0, count - 1]))
+        rows.append(Row(number, [number] * count, before, logits, num_scored=scored))
     return rows
 
 
@@ -62,7 +63,8 @@ def steps(draw: st.DrawFn) -> list[Row]:
 @given(rows=steps())
 def test_no_step_takes_more_than_is_reserved(runner: GraphRunner, rows: list[Row]) -> None:
     """The kernels' memory refuses to grow, so a step that needs more raises StepMemoryError."""
-    assert len(read(launch(runner, *rows))) == sum(row.num_logits for row in rows)
+    num_tokens = sum(row.num_logits + row.num_scored for row in rows)
+    assert len(read(launch(runner, *rows))) == num_tokens
 
 
 def test_a_step_beyond_the_limits_is_refused(runner: GraphRunner) -> None:
@@ -184,15 +186,22 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GraphRunner]:
     """The default limits, in contexts of 2,048 tokens."""
     model = tmp_path_factory.mktemp("wide") / "model"
     limits = {"max_model_len": 2048, "max_num_seqs": 64, "max_num_batched_tokens": 1024}
-    checkpoint = str(make_checkpoint(model, positions=2048, layers=1))
+    checkpoint = str(make_checkpoint(model, positions=2048, layers=1, vocab_size=8192))
     yield open_runner(checkpoint, EagerAccelerator(), num_speculative_tokens=7, **limits)
 
 
 def test_no_step_takes_more_of_torchs_allocator_than_profiling_did(wide: GraphRunner) -> None:
-    """64 sequences of 8 drafted rows, and mixes of prompts and decodes."""
+    """64 sequences of 8 drafted rows, mixes of prompts and decodes, and prompts to score."""
     profiled = peak_of(wide, largest_steps(wide.engine))
+    for rows in (1, 64, 65, 1000):
+        assert 0 < peak_of(wide, [_scored(_step(1000, 3, wide.engine), rows)]) <= profiled
     mixes = ((64, 8 * 64), (64, 513), (5, 700), (1, 1000), (63, 900))
     for seqs, rows in mixes:
         assert 0 < peak_of(wide, [_step(rows, seqs, wide.engine)]) <= profiled
     smaller = peak_of(wide, [_step(8 * 64, 64, wide.engine)])
     assert peak_of(wide, [_step(700, 5, wide.engine)]) > smaller, "the test would see it"
+
+
+def test_scoring_a_prompt_takes_memory_that_nothing_else_does(wide: GraphRunner) -> None:
+    *unscored, scored = largest_steps(wide.engine)
+    assert peak_of(wide, unscored) < peak_of(wide, [scored])

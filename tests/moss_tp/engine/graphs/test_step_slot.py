@@ -7,6 +7,7 @@ import torch
 from moss_tp.accelerator.base import Event
 from moss_tp.engine.graphs.layout import StepLayout
 from moss_tp.engine.graphs.limits import step_limits
+from moss_tp.engine.graphs.scores import ScoreSlot
 from moss_tp.engine.graphs.step_input import StepInput
 from moss_tp.engine.graphs.step_slot import GraphStep, StepSlot, is_out_of_memory
 from moss_tp.engine.graphs.wait import wait_for
@@ -32,7 +33,9 @@ class FakeEvent:
 def make_step(event: Event, notes: list[str]) -> GraphStep:
     layout = StepLayout.of(step_limits(EngineConfig("m", max_model_len=64)), 16, 8)
     block = np.zeros(layout.num_ints, np.int32)
-    slot = StepSlot(torch.zeros(1), torch.tensor([7]), StepInput(block, layout, 16, 0), block[:0])
+    scores = ScoreSlot(torch.zeros(2, 1), torch.zeros(1, 3))
+    step_input = StepInput(block, layout, 16, 0)
+    slot = StepSlot(torch.zeros(1), torch.tensor([7]), step_input, block[:0], scores)
     return GraphStep(
         event=event,
         slot=slot,

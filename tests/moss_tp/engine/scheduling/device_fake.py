@@ -89,7 +89,7 @@ class DeviceFake(SamplingFake):
         last_ids = batch.token_ids[batch.logit_rows].tolist()
         counted = [_with_pending(row, last) for row, last in zip(rows, last_ids, strict=True)]
         tokens = super().execute(batch, counted)
-        self._sampled = [token.token_id for token in tokens]
+        self._sampled = [token.token_id for token in tokens[: len(rows)]]
         if self._refuses(number, batch):
             self.num_refused += 1
             raise StepMemoryError("while it ran")
@@ -101,7 +101,7 @@ class DeviceFake(SamplingFake):
         for slot in batch.slots(self.block_size).tolist():
             self._slots[divmod(slot, self.block_size)] = (-1, -1)
         self._sampled = [0] * int(batch.num_logits.sum())
-        return [SampledToken(0) for _ in self._sampled]
+        return [SampledToken(0) for _ in (*self._sampled, *batch.scored_rows)]
 
     def _sample(
         self, histories: Sequence[Sequence[int]], rows: Sequence[SamplingRow]

@@ -50,6 +50,18 @@ def expected_reply(
     return ids[len(prompt) :]
 
 
+def score_of(history: Sequence[int], token_id: int) -> SampledToken:
+    """The fake's log probability of `token_id` after `history`, and two that are better."""
+    digest = next_token([*history, token_id])
+    return SampledToken(token_id, -float(digest), ((digest, -0.5), (digest + 1, -1.5)))
+
+
+def expected_scores(prompt: Sequence[int], count: int) -> list[SampledToken]:
+    """What is told of a prompt with that many of the best."""
+    scores = [score_of(prompt[:i], prompt[i]) for i in range(1, len(prompt))]
+    return [SampledToken(one.token_id, one.logprob, one.top_logprobs[:count]) for one in scores]
+
+
 class PagedFake:
     """Satisfies `Executor`. It records the sampling `rows` and ignores them."""
 
@@ -82,7 +94,12 @@ class PagedFake:
                 self._slots[self._slot(table, position)] = (position, token)
             for length in range(context - int(batch.num_logits[i]), context):
                 histories.append(self._history(table, length + 1))
-        return self._sample(histories, rows)
+        tokens = self._sample(histories, rows)
+        for row, target in zip(batch.scored_rows.tolist(), batch.targets.tolist(), strict=True):
+            chunk = int(np.searchsorted(batch.query_starts, row, side="right")) - 1
+            before = self._history(tables[chunk], int(batch.positions[row]) + 1)
+            tokens.append(score_of(before, target))
+        return tokens
 
     def watch(self, on_death: Callable[[str], None]) -> None:
         self.on_death = on_death

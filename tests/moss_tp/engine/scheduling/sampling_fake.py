@@ -73,11 +73,15 @@ class Told:
     text: str = ""
     logprobs: list[SampledToken] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    prompt_logprobs: list[SampledToken] | None = None
     usage: tuple[int, int] = (0, 0)  # prompt and reply tokens
     texts: list[str] = field(default_factory=list)  # after each delta
 
     def add(self, delta: TokenDelta) -> None:
         assert self.finish_reason is None
+        if delta.prompt_logprobs is not None:
+            assert not self.texts, "they come first, and once"
+            self.prompt_logprobs = list(delta.prompt_logprobs)
         self.token_ids += delta.token_ids
         self.text += delta.text
         self.logprobs += delta.logprobs

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.chunk import Chunk
+from moss_tp.engine.scheduling.scored import Scored, Scoring
 from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 
 Row = tuple[list[int], int, int]
@@ -82,3 +84,51 @@ def test_positions_slots_and_logit_rows_by_hand(rows: list[Row]) -> None:
 def test_tables_are_padded_with_block_0() -> None:
     batch = make_batch([([5], 6, 1), ([6, 7], 0, 1)])
     assert batch.padded_tables().tolist() == [[0, 1, 2], [100, 0, 0]]
+
+
+@given(st.lists(rows, min_size=1, max_size=6), st.integers(1, 5))
+def test_rows_to_score_come_before_the_rest(rows: list[Row], count: int) -> None:
+    batch = make_batch(rows)
+    seq = Sequence("r", [0], SamplingParams(), frozenset())
+    scored = [
+        Scored(seq, range(2, 2 + count), list(range(7, 7 + count))),
+        Scored(seq, range(1), [9]),
+    ]
+    both = batch.with_scored(scored)
+    again = type(batch)(both.ints.copy())
+    assert again.scored_rows.tolist() == [*range(2, 2 + count), 0]
+    assert again.targets.tolist() == [*range(7, 7 + count), 9]
+    for name in ("query_lens", "context_lens", "num_logits", "table_lens", "token_ids"):
+        assert getattr(again, name).tolist() == getattr(batch, name).tolist()
+    assert again.block_tables.tolist() == batch.block_tables.tolist()
+    assert not len(batch.scored_rows)
+
+
+def test_the_rows_of_a_prompt_that_are_scored() -> None:
+    """Those that are followed by a token of the prompt, each once, whatever was lost since."""
+    decode = Sequence("d", [1, 2, 3], SamplingParams(), frozenset())
+    decode.num_computed = 2
+    params = SamplingParams(prompt_logprobs=1)
+    seq = Sequence("s", list(range(10, 20)), params, frozenset())
+    scoring = Scoring()
+    scoring.add(decode)
+    assert len(scoring) == 0
+    scoring.add(seq)
+    (first,) = scoring.find([Chunk(decode, 1, True, (8, 9)), Chunk(seq, 4, False)])
+    assert first == (seq, range(3, 7), [11, 12, 13, 14])
+    best = ((3, -0.5), (4, -1.0))
+    tokens = [SampledToken(target, -1.0, best) for target in first.targets]
+    scoring.note([first], [*[SampledToken(0)] * 3, *tokens])
+    assert (seq.num_unscored, seq.max_cached_tokens) == (5, 4)
+    seq.num_computed = 2  # preempted, and found so many in the cache
+    (second,) = scoring.find([Chunk(seq, 8, True)])
+    assert second == (seq, range(2, 7), [15, 16, 17, 18, 19])
+    scoring.note(
+        [second], [SampledToken(0), *(SampledToken(i, -1.0, best) for i in second.targets)]
+    )
+    assert (seq.num_unscored, seq.max_cached_tokens) == (0, 9)
+    scores = seq.take_scores()
+    assert [score.token_id for score in scores] == list(range(11, 20))
+    assert {score.top_logprobs for score in scores} == {best[:1]}
+    assert len(scoring) == 0
+    assert scoring.find([Chunk(seq, 8, True)]) == []

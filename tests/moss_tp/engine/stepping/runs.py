@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from moss_tp.engine.scheduling.pace import Pace
 from moss_tp.errors import RequestMemoryError
 from moss_tp.sampling_params import SamplingParams
 from tests.moss_tp.engine.scheduling.device_fake import DeviceFake
-from tests.moss_tp.engine.scheduling.paged_fake import FAKE_IDS, fake_config
+from tests.moss_tp.engine.scheduling.paged_fake import FAKE_IDS, expected_scores, fake_config
 from tests.moss_tp.engine.scheduling.sampling_fake import (
     PiecesTokenizer,
     Told,
@@ -41,18 +42,33 @@ class Plan:
         )
 
 
+def make_params(
+    max_tokens: int, min_tokens: int, prompt_logprobs: int | None, **others: Any
+) -> SamplingParams:
+    """Of no token only where logprobs of the prompt are wanted."""
+    if prompt_logprobs is None:
+        max_tokens = max(1, max_tokens)
+    return SamplingParams(
+        max_tokens=max_tokens,
+        min_tokens=min(min_tokens, max_tokens),
+        prompt_logprobs=prompt_logprobs,
+        **others,
+    )
+
+
 params = st.builds(
-    SamplingParams,
+    make_params,
     temperature=st.sampled_from([0, 1]),
     repetition_penalty=st.sampled_from([1, 1.3]),
     frequency_penalty=st.sampled_from([0, 1.5]),
-    max_tokens=st.integers(1, 24),
+    max_tokens=st.integers(0, 24),
     min_tokens=st.sampled_from([0, 0, 1]),
     seed=st.integers(0, 3),
     stop=st.sampled_from([(), (), ("ab",), ("你",), ("b你a",)]),
     stop_token_ids=st.sampled_from([(), (5, 6, 7)]),
     ignore_eos=st.booleans(),
     logprobs=st.sampled_from([None, 1]),
+    prompt_logprobs=st.sampled_from([None, None, 0, 2]),
 )
 plans = st.builds(
     Plan,
@@ -152,6 +168,9 @@ class Run:
                 assert whole.text.endswith(told.text)
                 assert told.logprobs == whole.logprobs[start:]
                 assert told.usage == whole.usage
+                count = plan.params.prompt_logprobs
+                scores = None if count is None else expected_scores(plan.prompt, count)
+                assert told.prompt_logprobs == whole.prompt_logprobs == scores
 
 
 def check_fake(engine: LLMEngine, fake: DeviceFake) -> None:

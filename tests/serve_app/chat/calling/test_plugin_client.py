@@ -7,12 +7,12 @@ import pytest
 
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.circuit_breaker import (
+from serve_app.chat.calling.circuit_breaker import (
     FAILURES,
     PluginPausedError,
     PluginUnreachableError,
 )
-from serve_app.chat.plugin_client import MIN_PATIENCE_S, PluginsByName
+from serve_app.chat.calling.plugin_client import MIN_PATIENCE_S, PluginsByName
 
 CALL = Call("Calculate", "1")
 ANSWER = PluginOutput(True, ("1",))

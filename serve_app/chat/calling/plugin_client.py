@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.circuit_breaker import CircuitBreaker, PluginUnreachableError
+from serve_app.chat.calling.circuit_breaker import CircuitBreaker, PluginUnreachableError
 
 # Answers an argument. Raises PluginUnreachableError if the plugin cannot be asked.
 RunPlugin = Callable[[str], Awaitable[PluginOutput]]

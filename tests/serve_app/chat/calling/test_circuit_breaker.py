@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from serve_app.chat.circuit_breaker import (
+from serve_app.chat.calling.circuit_breaker import (
     FAILURES,
     FIRST_PAUSE_S,
     MAX_PAUSE_S,

@@ -1,0 +1,176 @@
+"""Raw completions: token ids in, text out, without dialogue, plugins or sessions.
+
+    prompt 0    choice 0 ───── CompletionDelta* CompletionDone       n choices for each prompt,
+                choice 1   └── CompletionDelta* CompletionDone       numbered prompt by prompt
+    prompt 1    choice 2 ───── …
+
+The other choices of a prompt begin once its first has computed it, so that they find it in the
+prefix cache. What comes of a prompt depends neither on the prompts beside it nor on their number.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from moss_tp.engine.outputs import FinishReason, TokenDelta
+from moss_tp.engine.request import EngineRequest
+from moss_tp.errors import DeadlineExceededError, EngineDeadError
+from moss_tp.sampling.row import SampledToken
+from moss_tp.sampling_params import SamplingParams
+from serve_app.chat.events import Usage
+from serve_app.chat.protocols import ChatModel
+from serve_app.streams import merge, with_timeouts
+
+NUM_ENCODERS = 2
+
+
+class Encoder(Protocol):
+    """The part of a tokenizer that prompts need."""
+
+    def encode(self, text: str, /) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """`params` hold for each prompt, with `n` choices of it. `deadline` is in `time.monotonic`
+    seconds. Prompts of different `owner` share no cached block."""
+
+    request_id: str
+    prompts: Sequence[Sequence[int]]
+    params: SamplingParams
+    deadline: float
+    owner: str = ""
+
+
+@dataclass(frozen=True)
+class CompletionDelta:
+    """New tokens of a choice. `prompt_logprobs` are on its first delta, if they were asked for."""
+
+    choice: int
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[SampledToken, ...] = ()
+    prompt_logprobs: tuple[SampledToken, ...] | None = None
+
+
+@dataclass(frozen=True)
+class CompletionDone:
+    """The end of a choice. Only the first choice of a prompt counts the prompt's tokens."""
+
+    choice: int
+    finish_reason: FinishReason
+    usage: Usage
+
+
+CompletionEvent = CompletionDelta | CompletionDone
+
+
+class Completer:
+    """Completes with one model. Holds no state of any request."""
+
+    def __init__(self, model: ChatModel, encoder: Encoder) -> None:
+        self._model = model
+        self._encoder = encoder
+        # Threads of their own: the event loop's also look up the store's address.
+        self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encode-raw")
+
+    async def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text as ordinary text. 256 KB take most of a second."""
+
+        def encode_all() -> list[list[int]]:
+            return [self._encoder.encode(text) for text in texts]
+
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, encode_all)
+
+    async def complete(self, request: CompletionRequest) -> AsyncGenerator[CompletionEvent]:
+        """The events of all choices. Closing it aborts whatever still runs.
+
+        Raises ContextLengthError, InvalidRequestError, the engine's errors, and
+        DeadlineExceededError if the deadline passes before a choice begins; later it ends the
+        choice.
+        """
+        choices = [
+            self._choice(request, each)
+            for number, prompt in enumerate(request.prompts)
+            for each in _choices_of(request, number, prompt)
+        ]
+        async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
+            async for event in events:
+                yield event
+
+    async def _choice(
+        self, request: CompletionRequest, choice: "_Choice"
+    ) -> AsyncGenerator[CompletionEvent]:
+        if choice.waits:
+            await choice.has_begun.wait()
+        last: TokenDelta | None = None
+        num_tokens = 0
+        try:
+            async with aclosing(self._deltas(request, choice)) as deltas:
+                async for last in deltas:
+                    choice.has_begun.set()
+                    num_tokens += len(last.token_ids)
+                    yield _event(choice.index, last)
+        except DeadlineExceededError:
+            if last is None:
+                raise
+            last = last._replace(finish_reason="length")
+        if last is None or last.finish_reason not in ("stop", "length"):
+            raise EngineDeadError("the engine gave up the request")
+        is_first = not choice.waits
+        usage = Usage(
+            prompt_tokens=last.num_prompt_tokens * is_first,
+            cached_tokens=last.num_cached_tokens * is_first,
+            completion_tokens=num_tokens,
+        )
+        yield CompletionDone(choice.index, last.finish_reason, usage)
+
+    async def _deltas(
+        self, request: CompletionRequest, choice: "_Choice"
+    ) -> AsyncGenerator[TokenDelta]:
+        def time_left_s() -> float:
+            return request.deadline - time.monotonic()
+
+        engine_request = EngineRequest(
+            request_id=f"{request.request_id}-{choice.index}",
+            prompt_ids=choice.prompt,
+            params=choice.params,
+            salt=request.owner,
+            deadline_s=max(0.0, time_left_s()),
+        )
+        stream = self._model.generate(engine_request, request.request_id)
+        async with aclosing(with_timeouts(stream, time_left_s)) as deltas:
+            async for delta in deltas:
+                if delta is None:
+                    raise DeadlineExceededError("the deadline passed before the reply began")
+                yield delta
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Choice number `index` of a request, with `n` of one in its params. The first of a prompt sets
+    `has_begun`, which the others wait for."""
+
+    index: int
+    prompt: Sequence[int]
+    params: SamplingParams
+    has_begun: asyncio.Event
+    waits: bool
+
+
+def _choices_of(request: CompletionRequest, number: int, prompt: Sequence[int]) -> list[_Choice]:
+    start, has_begun = number * request.params.n, asyncio.Event()
+    return [
+        _Choice(start + i, prompt, params, has_begun, waits=i > 0)
+        for i, params in enumerate(request.params.split())
+    ]
+
+
+def _event(choice: int, delta: TokenDelta) -> CompletionDelta:
+    return CompletionDelta(
+        choice, delta.token_ids, delta.text, delta.logprobs, delta.prompt_logprobs
+    )

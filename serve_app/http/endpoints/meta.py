@@ -1,0 +1,48 @@
+"""The server about itself: health, readiness, version, counters."""
+
+import importlib.metadata
+
+from starlette.responses import JSONResponse, Response
+
+from serve_app.api.meta import Group, Health, Version
+from serve_app.http.endpoint import Call, Endpoint
+from serve_app.http.health import are_all_good, groups_of
+
+
+async def health(call: Call) -> Response:
+    """200 while some group can serve."""
+    groups = await groups_of(call.service.health)
+    body = Health(
+        status="ok" if any(groups) else "unavailable",
+        groups=[Group(healthy=is_healthy) for is_healthy in groups],
+    )
+    return JSONResponse(body.model_dump(), 200 if any(groups) else 503)
+
+
+async def live(call: Call) -> Response:
+    return Response()
+
+
+async def ready(call: Call) -> Response:
+    service = call.service
+    checks = service.health.is_ready, service.drain.takes_turns, *service.readiness
+    return Response(status_code=200 if await are_all_good(*checks) else 503)
+
+
+async def version(call: Call) -> Response:
+    number = importlib.metadata.version("moss-serve")
+    return JSONResponse(Version(version=number, model=call.service.model_name).model_dump())
+
+
+async def stats(call: Call) -> Response:
+    """For people and tests; dashboards read `/metrics`."""
+    return JSONResponse(await call.service.health.stats())
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/health", health, "Which groups can serve", access="public", answer=Health),
+    Endpoint("GET", "/livez", live, "Whether this process runs", access="public", media_type=""),
+    Endpoint("GET", "/readyz", ready, "Whether requests are taken", access="public", media_type=""),
+    Endpoint("GET", "/version", version, "Versions", access="public", answer=Version),
+    Endpoint("GET", "/stats", stats, "Counters of one group", access="admin", errors=(500,)),
+)

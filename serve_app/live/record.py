@@ -1,0 +1,116 @@
+"""The live record: all that is needed to run a turn, or to go on with it elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from moss_tp.sampling_params import SamplingParams
+from plugins_svc.sdk.output import Item, PluginOutput
+from serve_app.chat.events import PluginCall
+from serve_app.chat.resume import Resume, TimedOutput
+from serve_app.live.event import LiveEvent
+from serve_app.sessions.session import StoredCall
+from serve_app.sessions.store import Lease
+
+
+@dataclass(frozen=True)
+class LiveTurn:
+    """A turn as it was started. It does not change.
+
+    It follows the turn `parent`, in a session whose tree had `num_turns` turns. `params` has a
+    seed.
+    """
+
+    uid: str
+    owner: str
+    id: str
+    key: str
+    fingerprint: str
+    user: str
+    parent: str
+    num_turns: int
+    prompt_ids: tuple[int, ...]
+    num_shared_tokens: int
+    dropped_turns: int
+    params: SamplingParams
+    enabled: tuple[str, ...]
+    max_length: int
+    priority: int = 0
+
+    def lease(self, token: str) -> Lease:
+        """Of the session, while the holder of `token` tells the turn."""
+        return Lease(self.uid, self.owner, self.key, token)
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The right to tell a turn: the store refuses a `token` that is not the newest."""
+
+    turn: LiveTurn
+    token: str
+
+    @property
+    def lease(self) -> Lease:
+        return self.turn.lease(self.token)
+
+
+def pack_turn(turn: LiveTurn) -> bytes:
+    packed: bytes = msgpack.packb(asdict(turn))
+    return packed
+
+
+def unpack_turn(packed: bytes) -> LiveTurn:
+    fields = msgpack.unpackb(packed)
+    return LiveTurn(
+        **{
+            **fields,
+            "prompt_ids": tuple(fields["prompt_ids"]),
+            "params": SamplingParams(**fields["params"]),
+            "enabled": tuple(fields["enabled"]),
+        }
+    )
+
+
+def pack_output(timed: TimedOutput) -> bytes:
+    output, ms = timed
+    packed: bytes = msgpack.packb((asdict(output), ms))
+    return packed
+
+
+def unpack_output(packed: bytes) -> TimedOutput:
+    fields, ms = msgpack.unpackb(packed)
+    items = tuple(Item(**item) for item in fields["items"])
+    return PluginOutput(fields["ok"], tuple(fields["lines"]), items), ms
+
+
+def resume_of(events: Sequence[LiveEvent], run: str) -> Resume:
+    """Where a reply goes on of which these events were told."""
+    tellings = [event.telling for event in events]
+    thoughts = next((t for t in tellings if t.kind == "thoughts"), None)
+    deltas = [t for t in tellings if t.kind == "delta"]
+    return Resume(
+        run=run,
+        thought_ids=None if thoughts is None else thoughts.token_ids,
+        num_cached_thoughts=0 if thoughts is None else thoughts.num_cached_tokens,
+        num_call_events=sum(t.kind == "plugin" for t in tellings),
+        reply_ids=tuple(i for t in deltas for i in t.token_ids),
+        engine_text="".join(t.source_text for t in deltas),
+        num_told_chars=sum(len(t.text) for t in deltas),
+        num_cached_reply=deltas[0].num_cached_tokens if deltas else None,
+    )
+
+
+def calls_of(events: Sequence[LiveEvent]) -> list[StoredCall]:
+    """The plugin calls that these events say have ended."""
+    return [
+        StoredCall(**_call_fields(event.data))
+        for event in events
+        if event.kind == "plugin" and event.data["state"] != "started"
+    ]
+
+
+def _call_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    names = PluginCall.__dataclass_fields__.keys() & StoredCall.__dataclass_fields__.keys()
+    return {name: value for name, value in data.items() if name in names}

@@ -1,0 +1,180 @@
+"""The Lua scripts of live turns: one atomic step on one turn each.
+
+A turn's record is a hash: owner key holder token turn deadline until attempts state cancel, and
+`claim:ID` and `result:ID` for its plugin calls. Times are the store's, in milliseconds. `token` is
+the newest teller's, `holder` the value of the session's lease while that one tells, and `until` is
+when others may take the turn up. Its events are a list; event N is its element N.
+"""
+
+from serve_app.sessions.keys import NOW_MS
+from serve_app.store.script import Script
+
+# Lua: whether `token` may write for the turn.
+_MINE = """
+local function is_mine(live, gone, token)
+    return redis.call('EXISTS', gone) == 0 and redis.call('HGET', live, 'token') == token
+end
+"""
+
+# KEYS: live events lease gone others. ARGV: held holder token owner key turn first time_left_ms
+# hold_ms lease_ms keep_ms. `held` is the lease's value so far. Returns 1, or 0 if it is another's.
+START = Script(f"""{NOW_MS}
+local live, events, lease, gone, others = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+if redis.call('EXISTS', gone) == 1 then return 0 end
+local token = redis.call('HGET', live, 'token')
+if token then return token == ARGV[3] and 1 or 0 end
+local held = redis.call('GET', lease)
+if held and held ~= ARGV[1] then return 0 end
+local now = tonumber(now_ms())
+local function at(ms) return string.format('%.0f', now + ms) end
+redis.call('HSET', live, 'owner', ARGV[4], 'key', ARGV[5], 'holder', ARGV[2], 'token', ARGV[3],
+    'turn', ARGV[6], 'deadline', at(ARGV[8]), 'until', at(ARGV[9]), 'attempts', 0,
+    'state', 'running', 'cancel', '')
+redis.call('RPUSH', events, ARGV[7])
+redis.call('SET', lease, ARGV[2], 'PX', ARGV[10])
+redis.call('SADD', others, live, events)
+if redis.call('PTTL', others) < tonumber(ARGV[11]) then
+    redis.call('PEXPIRE', others, ARGV[11])
+end
+redis.call('PEXPIRE', live, ARGV[11])
+redis.call('PEXPIRE', events, ARGV[11])
+return 1
+""")
+
+# KEYS: live events gone. ARGV: token start event… Returns {is_held, cancel}.
+APPEND = Script(f"""{_MINE}
+if not is_mine(KEYS[1], KEYS[3], ARGV[1]) then return {{0, ''}} end
+local num_known = redis.call('LLEN', KEYS[2]) - ARGV[2]
+if num_known < 0 then return {{0, ''}} end -- events are gone, as nobody may see
+for i = 3 + num_known, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
+return {{1, redis.call('HGET', KEYS[1], 'cancel')}}
+""")
+
+# KEYS: live gone. ARGV: token. Returns {is_held, cancel}.
+STANDING = Script(f"""{_MINE}
+if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0, ''}} end
+return {{1, redis.call('HGET', KEYS[1], 'cancel')}}
+""")
+
+# KEYS: live lease gone. ARGV: token holder hold_ms lease_ms. Returns {is_held, cancel}.
+RENEW = Script(f"""{_MINE}{NOW_MS}
+if not is_mine(KEYS[1], KEYS[3], ARGV[1]) then return {{0, ''}} end
+redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms() + ARGV[3]))
+if redis.call('GET', KEYS[2]) == ARGV[2] then redis.call('PEXPIRE', KEYS[2], ARGV[4]) end
+return {{1, redis.call('HGET', KEYS[1], 'cancel')}}
+""")
+
+# KEYS: live events meta gone. ARGV: owner start. Returns the events from start on, or false.
+READ = Script("""
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
+if redis.call('HGET', KEYS[3], 'owner') ~= ARGV[1] then return false end
+if redis.call('EXISTS', KEYS[4]) == 1 then return false end
+return redis.call('LRANGE', KEYS[2], ARGV[2], -1)
+""")
+
+# KEYS: live events lease meta gone. ARGV: token hold_ms lease_ms. Returns {state}: none, held, or
+# taken with {state, is_stale, time_left_ms, record as a flat list, events}.
+TAKE_UP = Script(f"""{NOW_MS}
+local live, events, lease = KEYS[1], KEYS[2], KEYS[3]
+local owner = redis.call('HGET', live, 'owner')
+if not owner or redis.call('HGET', live, 'state') ~= 'running' then return {{'none'}} end
+if redis.call('EXISTS', KEYS[5]) == 1 or redis.call('HGET', KEYS[4], 'owner') ~= owner then
+    redis.call('DEL', live, events)
+    return {{'none'}}
+end
+local now = tonumber(now_ms())
+local token = redis.call('HGET', live, 'token')
+if token ~= ARGV[1] then
+    if tonumber(redis.call('HGET', live, 'until')) > now then return {{'held'}} end
+    if token ~= 'handed' then redis.call('HINCRBY', live, 'attempts', 1) end
+    local held = redis.call('GET', lease)
+    if not held or held == redis.call('HGET', live, 'holder') then
+        local holder = ARGV[1] .. redis.call('HGET', live, 'key')
+        redis.call('HSET', live, 'holder', holder)
+        redis.call('SET', lease, holder, 'PX', ARGV[3])
+    end
+    redis.call('HSET', live, 'token', ARGV[1],
+        'until', string.format('%.0f', now + ARGV[2]))
+end
+local is_stale = redis.call('GET', lease) ~= redis.call('HGET', live, 'holder') and 1 or 0
+local left = string.format('%.0f', redis.call('HGET', live, 'deadline') - now)
+return {{'taken', is_stale, left, redis.call('HGETALL', live), redis.call('LRANGE', events, 0, -1)}}
+""")
+
+# KEYS: live gone. ARGV: token pause_ms handed.
+HAND_OVER = Script(f"""{_MINE}{NOW_MS}
+if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'token', ARGV[3], 'until', string.format('%.0f', now_ms() + ARGV[2]))
+return 1
+""")
+
+# KEYS: live events lease gone. ARGV: token number last keep_ms.
+END = Script(f"""{_MINE}
+local live, events = KEYS[1], KEYS[2]
+if not is_mine(live, KEYS[4], ARGV[1]) then return 0 end
+local num_events = redis.call('LLEN', events)
+if num_events == tonumber(ARGV[2]) then
+    redis.call('RPUSH', events, ARGV[3])
+elseif num_events < tonumber(ARGV[2]) then
+    return 0
+end
+if redis.call('GET', KEYS[3]) == redis.call('HGET', live, 'holder') then
+    redis.call('DEL', KEYS[3])
+end
+redis.call('HSET', live, 'state', 'ended')
+redis.call('HDEL', live, 'turn')
+redis.call('PEXPIRE', live, ARGV[4])
+redis.call('PEXPIRE', events, ARGV[4])
+return 1
+""")
+
+# KEYS: live meta gone. ARGV: owner cancel.
+CANCEL = Script("""
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
+if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return 0 end
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0 end
+if redis.call('HGET', KEYS[1], 'cancel') == '' then
+    redis.call('HSET', KEYS[1], 'cancel', ARGV[2])
+end
+return 1
+""")
+
+# KEYS: live gone. ARGV: token call. Returns {is_held, result or false}.
+FIND = Script(f"""{_MINE}
+if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
+return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
+""")
+
+# KEYS: live gone. ARGV: token call. Returns {is_held, may_send}.
+CLAIM = Script(f"""{_MINE}
+if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
+redis.call('HSETNX', KEYS[1], 'claim:' .. ARGV[2], ARGV[1])
+return {{1, redis.call('HGET', KEYS[1], 'claim:' .. ARGV[2]) == ARGV[1] and 1 or 0}}
+""")
+
+# KEYS: live gone. ARGV: token call result. Returns {is_held, the result that stands}.
+RECORD = Script(f"""{_MINE}
+if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
+redis.call('HSETNX', KEYS[1], 'result:' .. ARGV[2], ARGV[3])
+return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
+""")
+
+# KEYS: running ingresses. ARGV: ingress is_leaving hold_ms here_ms max_orphans member…
+# Returns {how many other ingresses there are, members whose time is over}.
+PATROL = Script(f"""{NOW_MS}
+local now = tonumber(now_ms())
+local function at(ms) return string.format('%.0f', now + ms) end
+for i = 6, #ARGV do redis.call('ZADD', KEYS[1], at(ARGV[3]), ARGV[i]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', at(0))
+redis.call('ZREM', KEYS[2], ARGV[1])
+local num_others = redis.call('ZCARD', KEYS[2])
+if ARGV[2] == '0' then redis.call('ZADD', KEYS[2], at(ARGV[4]), ARGV[1]) end
+local orphans = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', at(0), 'LIMIT', 0, ARGV[5])
+return {{num_others, orphans}}
+""")
+
+# KEYS: running. ARGV: member in_ms. When to look whether the turn has a teller.
+HINT = Script(f"""{NOW_MS}
+return redis.call('ZADD', KEYS[1], string.format('%.0f', now_ms() + ARGV[2]), ARGV[1])
+""")

@@ -1,0 +1,55 @@
+"""Sessions and turns to and from the bytes that the store keeps."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from serve_app.sessions.session import Feedback, Session, StoredCall, Turn
+from serve_app.sessions.tree import path_to
+
+
+def pack(value: Any) -> bytes:
+    """Plain data as bytes."""
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def pack_turn(turn: Turn) -> bytes:
+    """All of `turn` but its time, which the store adds."""
+    fields = asdict(turn)
+    del fields["created_ms"]
+    return pack(fields)
+
+
+def unpack_turn(stored: bytes) -> Turn:
+    """The turn in `stored`: the store's time, a colon and what `pack_turn` made."""
+    created_ms, _, packed = stored.partition(b":")
+    fields = msgpack.unpackb(packed)
+    calls = tuple(StoredCall(**call) for call in fields.pop("calls", ()))
+    return Turn(**fields, calls=calls, created_ms=int(created_ms))
+
+
+def unpack_session(uid: str, owner: str, read: Sequence[Any]) -> Session:
+    """The session of which a script has read meta, turns and feedback."""
+    meta, feedback = _pairs(read[0]), _pairs(read[2])
+    tree = tuple(unpack_turn(stored) for stored in read[1])
+    session = Session(
+        uid,
+        owner,
+        tree=tree,
+        title=meta.get(b"title", b"").decode(),
+        plugins=tuple(msgpack.unpackb(meta[b"plugins"])) if b"plugins" in meta else None,
+        defaults=msgpack.unpackb(meta[b"defaults"]) if b"defaults" in meta else {},
+        created_ms=int(meta.get(b"created", 0)),
+        feedback={
+            turn_id.decode(): Feedback(**msgpack.unpackb(value))
+            for turn_id, value in feedback.items()
+        },
+    )
+    return replace(session, turns=path_to(tree, meta.get(b"active", b"").decode()))
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
