@@ -31,6 +31,7 @@ def build_app(settings: ServeSettings) -> Application:
     }
     ingress = serve.deployment(
         name="Ingress",
+        num_replicas=settings.ingresses,
         ray_actor_options={"num_cpus": INGRESS_CPUS},
         **{**options, "graceful_shutdown_timeout_s": settings.drain_s + CUT_S},
     )(Ingress)

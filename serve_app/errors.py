@@ -98,6 +98,10 @@ class TurnNotStoredError(MossError):
     """The session changed or expired during generation, so the reply was discarded."""
 
 
+class TurnCancelledError(MossError):
+    """A client has cancelled the turn, which leaves no trace."""
+
+
 class LeaseLostError(TurnNotStoredError):
     """Another server runs the turn now, so this one may not write for it any more."""
 

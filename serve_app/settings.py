@@ -42,6 +42,8 @@ class ServeSettings(BaseModel):
     cpu_offload_gb: float = Field(default=0, ge=0, description="of each rank, in GiB")
     load_format: LoadFormat = "auto"
     replicas: int = Field(default=1, ge=1)
+    # Two, so that the death of one ends no client's service.
+    ingresses: int = Field(default=2, ge=1)
     documents_dir: Path | None = Field(default=None, description="documents for web search")
     plugins: tuple[str, ...] | None = Field(default=None, description="None: all available")
     dialogue: Dialogue | None = Field(default=None, description="None: by the model's name")

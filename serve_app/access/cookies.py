@@ -4,11 +4,11 @@ It has the form `ID.SECRET`. With keys, ID is that of the key for which it was t
 end takes along. Without keys it is just another random part: whoever has it is an owner.
 """
 
-import hashlib
 import re
 import secrets
 
 from serve_app.access.principal import Principal
+from serve_app.api_secret import digest_of
 
 COOKIE = "moss_page"
 MAX_AGE_S = 7 * 24 * 3600
@@ -23,11 +23,6 @@ def key_id_of(cookie: str) -> str | None:
     """None if it does not have the form of our cookies."""
     match = _FORM.fullmatch(cookie)
     return match and match[1]
-
-
-def digest_of(secret: str) -> str:
-    """SHA-256 in hex. What has 256 random bits needs neither salt nor stretching."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def page_principal(cookie: str) -> Principal:

@@ -72,6 +72,8 @@ class PluginCalls:
         if (known := await log.find(call_id)) is not None:
             return known
         may_send = not call.spec.has_effects or await log.claim(call_id)
+        if may_send and call.spec.has_effects:
+            self._choice.has_sent.set()
         start = time.monotonic()
         output = await self._answer(call) if may_send else PluginOutput.no_result()
         return await log.record(call_id, (output, round((time.monotonic() - start) * 1000)))

@@ -22,6 +22,7 @@ from serve_app.chat.protocols import ChatModel, PluginClient, Prompts
 from serve_app.chat.reply_text import ReplyText
 from serve_app.chat.request import Choice, ReplyRequest
 from serve_app.chat.thinking import ReplyPrompt, ThinkingStage
+from serve_app.errors import forbid_retry
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
@@ -56,16 +57,22 @@ class Replier:
 
         A request without a seed gets a random one. Raises ContextLengthError,
         InvalidRequestError, the engine's errors, and DeadlineExceededError if the deadline passes
-        before the reply begins; later it ends the reply.
+        before the reply begins; later it ends the reply. After a call with effects was sent, an
+        error says that the request is not to be sent again.
         """
         reply_params(request.params, request.max_length, self._prompts.eom_id)  # checks them early
         prompt = request.prompt or await self.prompt(request)
         seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
         first = Choice(request, prompt, 0, seed, asyncio.Event(), {})
         choices = [self._events(replace(first, index=index)) for index in range(request.params.n)]
-        async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
-            async for event in events:
-                yield event
+        try:
+            async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
+                async for event in events:
+                    yield event
+        except Exception as error:
+            if first.has_sent.is_set():
+                forbid_retry(error)
+            raise
 
     async def prompt(self, request: ReplyRequest) -> Prompt:
         """The prompt of the first pass. Encoding a body of 256 KB takes most of a second.

@@ -41,15 +41,15 @@ class ReplyRequest:
     owner: str = ""
     session_id: str = ""
     priority: int = 0
-    prompt: Prompt | None = None
-    resume: Resume = NOTHING_TOLD
-    call_log: CallLog = field(default_factory=NoCallLog)
-    stop: asyncio.Event | None = None
     system: str = ""
     tools: tuple[Tool, ...] = ()
     max_tool_calls: int = MAX_TOOL_CALLS
     max_completion_tokens: int | None = None
     so_far: Exchange | None = None
+    prompt: Prompt | None = None
+    resume: Resume = NOTHING_TOLD
+    call_log: CallLog = field(default_factory=NoCallLog)
+    stop: asyncio.Event | None = None
 
     @property
     def instructions(self) -> str:
@@ -72,10 +72,11 @@ class ReplyRequest:
 
 @dataclass(frozen=True)
 class Choice:
-    """Choice number `index` of a request. Its choices share `seed`, `has_begun` and `answers`.
+    """Choice number `index` of a request. Its choices share all but `index`.
 
     `has_begun` is set when the first choice has computed the prompt, which the others then find
     in the prefix cache. `answers` holds the plugin calls that equal calls of other choices reuse.
+    `has_sent` is set when a call with effects may have been sent.
     """
 
     request: ReplyRequest
@@ -84,6 +85,7 @@ class Choice:
     seed: int
     has_begun: asyncio.Event
     answers: dict[Call, asyncio.Task[TimedOutput]]
+    has_sent: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def time_left_s(self) -> float:
@@ -103,11 +105,9 @@ class Choice:
     ) -> EngineRequest:
         """The request for pass `pass_number`, counted from 1, with its own seed.
 
-        It goes on after `output_ids`. Its id is not that of an earlier run, which may not have
-        ended yet where its client was lost.
+        It goes on after `output_ids`.
         """
-        attempt = self.request.resume.attempt
-        again = f".{attempt}" if attempt else ""
+        again = f".{run}" if (run := self.request.resume.run) else ""
         return EngineRequest(
             request_id=f"{self.request.request_id}-{self.index}-{pass_number}{again}",
             prompt_ids=prompt_ids,

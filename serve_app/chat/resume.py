@@ -20,13 +20,14 @@ TimedOutput = tuple[PluginOutput, int]  # and how many milliseconds the call too
 class Resume:
     """The events of one choice that were told.
 
-    `attempt` counts the runs before this one. `thought_ids` are what the first pass generated,
+    `run` tells this run's requests to the engine from those of earlier ones, which may not have
+    ended yet where their client was lost. `thought_ids` are what the first pass generated,
     None if it has not ended. `num_call_events` of the plugin calls were told. `engine_text` is
     what the engine made of `reply_ids`; `num_told_chars` of the reply's final text were told.
     The counts of cached tokens are those of each pass's first run.
     """
 
-    attempt: int = 1
+    run: str = ""
     thought_ids: tuple[int, ...] | None = None
     num_cached_thoughts: int = 0
     num_call_events: int = 0
@@ -36,7 +37,7 @@ class Resume:
     num_cached_reply: int | None = None
 
 
-NOTHING_TOLD = Resume(attempt=0)
+NOTHING_TOLD = Resume()
 
 
 class TurnTakenOverError(MossError):

@@ -23,7 +23,7 @@ from serve_app.errors import IdempotencyMismatchError, SessionFullError, TurnNot
 from serve_app.sessions.lease import HeldLease, LeaseKeeper
 from serve_app.sessions.opening import SessionOpener
 from serve_app.sessions.session import Session, Turn, new_token
-from serve_app.sessions.store import Lease, SessionStore
+from serve_app.sessions.store import SessionStore
 from serve_app.sessions.tree import path_to
 
 # A reply that its deadline ended has this much time to be stored.
@@ -136,10 +136,10 @@ class TurnRunner:
             must_exist=request.must_exist,
         )
         if not opened.is_leased:
-            yield _replay(request, lease.key, opened.session)
+            yield replay(request, lease.key, opened.session)
             return
         async with self._leases.hold(lease) as held:
-            draft = self._draft(request, lease, opened.session, deadline)
+            draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
             async with aclosing(self._replier.reply(draft.request)) as events:
                 async for event in events:
                     draft.add(event)
@@ -161,32 +161,36 @@ class TurnRunner:
         held.is_spent = True
         return stored
 
-    def _draft(
-        self, request: TurnRequest, lease: Lease, session: Session, deadline: float
-    ) -> Draft:
-        """Raises SessionFullError, TurnNotFoundError, and InvalidRequestError for parameters that
-        do not fit the session's."""
-        if len(session.tree) >= self._limits.max_turns:
-            raise SessionFullError("the chat has as many turns as it may; start a new one")
-        request = with_defaults(request, session)
-        history = _path(session, request.parent)
-        params = request.params
-        if params.seed is None:
-            params = replace(params, seed=seed_of(lease.key))
-        reply_request = ReplyRequest(
-            request_id=new_token(),
-            history=history,
-            user=request.user,
-            params=params,
-            enabled=request.enabled,
-            max_length=min(request.max_length, self._limits.max_model_len),
-            deadline=deadline,
-            owner=request.owner,
-            session_id=session.uid,
-            priority=request.priority,
-            max_completion_tokens=request.max_completion_tokens,
-        )
-        return Draft(reply_request, lease.key, request.fingerprint, session, history)
+
+def make_draft(
+    request: TurnRequest, key: str, session: Session, limits: TurnLimits, deadline: float
+) -> Draft:
+    """What `request` asks for in `session`, ready to run.
+
+    Raises SessionFullError, TurnNotFoundError, and InvalidRequestError for parameters that do not
+    fit the session's.
+    """
+    if len(session.tree) >= limits.max_turns:
+        raise SessionFullError("the chat has as many turns as it may; start a new one")
+    request = with_defaults(request, session)
+    history = _path(session, request.parent)
+    params = request.params
+    if params.seed is None:
+        params = replace(params, seed=seed_of(key))
+    reply_request = ReplyRequest(
+        request_id=new_token(),
+        history=history,
+        user=request.user,
+        params=params,
+        enabled=request.enabled,
+        max_length=min(request.max_length, limits.max_model_len),
+        deadline=deadline,
+        owner=request.owner,
+        session_id=session.uid,
+        priority=request.priority,
+        max_completion_tokens=request.max_completion_tokens,
+    )
+    return Draft(reply_request, key, request.fingerprint, session, history)
 
 
 def with_defaults(request: TurnRequest, session: Session) -> TurnRequest:
@@ -212,8 +216,11 @@ def _path(session: Session, parent: str | None) -> tuple[Turn, ...]:
         raise TurnNotFoundError("parent: the session has no such turn") from error
 
 
-def _replay(request: TurnRequest, key: str, session: Session) -> TurnDone:
-    """The stored turn of `key` with the turns on its path, as it ended then."""
+def replay(request: TurnRequest, key: str, session: Session) -> TurnDone:
+    """The stored turn of `key` with the turns on its path, as it ended then.
+
+    Raises IdempotencyMismatchError if it answered another request.
+    """
     index = next(i for i, turn in enumerate(session.tree) if turn.key == key)
     turn = session.tree[index]
     if turn.fingerprint != request.fingerprint:

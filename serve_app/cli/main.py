@@ -18,6 +18,7 @@ from serve_app.cli.interrupt import remember_interrupts
 SUBCOMMANDS = {
     "serve": ("serve_app.cli.serve.command", "Serve a MOSS model over HTTP on this machine."),
     "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
+    "keys": ("serve_app.cli.stored.keys", "Make, list and revoke API keys."),
     "bench": ("serve_app.cli.bench.command", "Measure the engine, the server and long chats."),
     "plugin": ("serve_app.cli.plugin", "Run one plugin by hand."),
     "gpu-check": ("serve_app.cli.gpu_check", "Check this machine's GPU: results, speed, memory."),

@@ -25,6 +25,7 @@ from serve_app.http.drain import Drain
 from serve_app.http.service import HttpService
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
+from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.settings import ServeSettings
 
 
@@ -42,6 +43,7 @@ class Ingress:
         self._model = RemoteModel(model)
         self._plugins = plugins
         self._store = RedisSessionStore(settings.store)
+        self._catalogue = RedisSessionCatalogue(settings.store)
         self._drain = Drain()
         self._model_dir = resolve_model(settings.model, with_weights=False)
 
@@ -62,6 +64,7 @@ class Ingress:
             completer=Completer(self._model, tokenizer),
             readiness=(self._store.is_ready,),
             drain=self._drain,
+            sessions=self._catalogue,
         )
         return create_http_app(service)
 
@@ -76,8 +79,9 @@ class Ingress:
     async def __del__(self) -> None:
         if hasattr(self, "_stop"):
             self._stop.cancel()
-        if hasattr(self, "_store"):
+        if hasattr(self, "_catalogue"):
             await self._store.close()
+            await self._catalogue.close()
 
     def _max_model_len(self) -> int:
         config = self._settings.engine_config(str(self._model_dir))

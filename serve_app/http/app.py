@@ -18,6 +18,7 @@ from serve_app.http.endpoints import (
     login,
     meta,
     models,
+    sessions,
     tokenize,
 )
 from serve_app.http.errors import EXCEPTION_HANDLERS
@@ -35,6 +36,7 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *tokenize.ENDPOINTS,
         *models.ENDPOINTS,
         *inference.ENDPOINTS,
+        *sessions.ENDPOINTS,
     )
 )
 

@@ -64,6 +64,9 @@ TABLE: dict[type[Exception], HttpError] = {
     errors.IdempotencyInProgressError: HttpError(
         409, "conflict_error", "idempotency_in_progress", 1
     ),
+    errors.TurnCancelledError: HttpError(
+        409, "conflict_error", "turn_cancelled", should_retry=False
+    ),
     errors.BodyTooLargeError: HttpError(413, _INVALID, None),
     errors.IdempotencyMismatchError: HttpError(422, _INVALID, "idempotency_mismatch"),
     QueueFullError: HttpError(429, "rate_limit_error", "queue_full", 1),

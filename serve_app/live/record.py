@@ -85,13 +85,13 @@ def unpack_output(packed: bytes) -> TimedOutput:
     return PluginOutput(fields["ok"], tuple(fields["lines"]), items), ms
 
 
-def resume_of(events: Sequence[LiveEvent], attempt: int) -> Resume:
+def resume_of(events: Sequence[LiveEvent], run: str) -> Resume:
     """Where a reply goes on of which these events were told."""
     tellings = [event.telling for event in events]
     thoughts = next((t for t in tellings if t.kind == "thoughts"), None)
     deltas = [t for t in tellings if t.kind == "delta"]
     return Resume(
-        attempt=attempt,
+        run=run,
         thought_ids=None if thoughts is None else thoughts.token_ids,
         num_cached_thoughts=0 if thoughts is None else thoughts.num_cached_tokens,
         num_call_events=sum(t.kind == "plugin" for t in tellings),

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 from serve_app.chat.resume import TimedOutput
 from serve_app.live.event import LiveEvent, Telling
-from serve_app.live.record import Hold, LiveTurn
+from serve_app.live.record import Hold
 from serve_app.sessions.store import Lease
 
 # What a client has asked for: "drop" leaves no trace of the turn, "keep" stores what was told.

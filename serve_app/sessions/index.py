@@ -10,15 +10,16 @@ from typing import Any
 from redis.asyncio import Redis
 
 from serve_app.errors import SessionNotFoundError
-from serve_app.sessions.keys import NOW_MS, owner_key, session_keys
+from serve_app.sessions.keys import owner_key, session_keys
 from serve_app.sessions.session import SessionSummary
 from serve_app.store.script import Arg, Script
 
 MAX_LISTED = 10_000  # of an owner's sessions; older ones are reached by their uid only
 
 # KEYS: index. ARGV: uid ttl_ms max_listed.
-ADD = Script(f"""{NOW_MS}
-redis.call('ZADD', KEYS[1], now_ms(), ARGV[1])
+ADD = Script("""
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[1], string.format('%.0f', time[1] * 1000000 + time[2]), ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1

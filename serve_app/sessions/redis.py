@@ -69,6 +69,7 @@ class RedisSessionStore:
     """
 
     def __init__(self, url: str, settings: StoreSettings | None = None) -> None:
+        self.url = url
         self.settings = settings = settings or StoreSettings()
         answer_s, patience_s = settings.answer_timeout_s, settings.patience_s
         self._opening = Lane(url, settings.num_connections, answer_s, patience_s)

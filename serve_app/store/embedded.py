@@ -37,6 +37,7 @@ _FLAGS = {
     "loglevel": "notice",
 }
 _SOCKET = "store.sock"
+RECORD = "socket"  # in the data directory: where the socket is
 _RESTART_DELAY_S = 0.2
 _RETRY_S = 1.0
 _STOP_TIMEOUT_S = 10.0
@@ -85,7 +86,7 @@ class EmbeddedStore:
             self._end_orphan(timeout_s)
             # Not in the data directory, since a socket's path is limited to about 100 bytes.
             self._directory = make_run_directory("store", _SOCKET)
-            (self._data_dir / "socket").write_text(str(self._socket), "utf-8")
+            (self._data_dir / RECORD).write_text(str(self._socket), "utf-8")
             self._launch()
             self._wait_ready(timeout_s)
         except BaseException:
@@ -150,12 +151,12 @@ class EmbeddedStore:
     def _end_orphan(self, timeout_s: float) -> None:
         """Stop a server whose supervisor was killed. The command goes through its socket, since a
         process id from then may belong to another process by now."""
-        record = self._data_dir / "socket"
+        record = self._data_dir / RECORD
         if not record.exists():
             return
         orphan = Path(record.read_text("utf-8"))
         deadline = time.monotonic() + timeout_s
-        while _send_command(orphan, b"SHUTDOWN\r\n") is not None:
+        while send_command(orphan, b"SHUTDOWN\r\n") is not None:
             if time.monotonic() > deadline:
                 raise StoreInUseError(f"an old store on {orphan} does not stop")
             time.sleep(0.05)
@@ -178,7 +179,7 @@ class EmbeddedStore:
     def _wait_ready(self, timeout_s: float) -> None:
         assert self._process is not None
         deadline = time.monotonic() + timeout_s
-        while _send_command(self._socket, b"PING\r\n") != b"+PONG\r\n":
+        while send_command(self._socket, b"PING\r\n") != b"+PONG\r\n":
             if self._process.poll() is not None or time.monotonic() > deadline:
                 log = (self._data_dir / "store.log").read_text("utf-8", "replace")
                 last = "\n".join(log.splitlines()[-5:])
@@ -205,7 +206,7 @@ class EmbeddedStore:
                 process.wait(_PING_EVERY_S)
                 return
             # Any reply will do: while it loads its data it refuses a ping.
-            if self._stopping.is_set() or _send_command(self._socket, b"PING\r\n"):
+            if self._stopping.is_set() or send_command(self._socket, b"PING\r\n"):
                 answered_at = time.monotonic()
             elif time.monotonic() - answered_at > _HANG_S:
                 process.kill()
@@ -222,7 +223,7 @@ class EmbeddedStore:
             process.wait()
 
 
-def _send_command(path: Path, command: bytes) -> bytes | None:
+def send_command(path: Path, command: bytes) -> bytes | None:
     """The first response to an inline command; None if nothing listens on `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1)

@@ -118,6 +118,13 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/demo",
         "serve_app/demo/conversations",
     },
+    "serve_app/cli/stored": {
+        "moss_tp",
+        "serve_app",
+        "serve_app/access",
+        "serve_app/cli",
+        "serve_app/store",
+    },
     "serve_app/http": {
         "moss_tp",
         "serve_app",
@@ -190,6 +197,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app",
         "serve_app/app.py",
         "serve_app/cli",
+        "serve_app/cli/stored",
         "serve_app/demo",
         "serve_app/deployments",
         "serve_app/prompt",

@@ -61,6 +61,12 @@ def test_a_model_replica_is_a_placement_group_of_its_ranks(built: dict[str, Depl
     assert len(model._replica_config.placement_group_bundles) == 2
 
 
+def test_ingresses_are_two_and_need_little(built: dict[str, Deployment]) -> None:
+    ingress: Any = built["Ingress"]
+    assert ingress.num_replicas == 2
+    assert 2 * ingress.ray_actor_options["num_cpus"] < 1, "the CPU that the ranks leave"
+
+
 def test_plugins_claim_no_cpu(built: dict[str, Deployment]) -> None:
     calculator: Any = built["plugin_calculator"]
     assert calculator.ray_actor_options["num_cpus"] == 0

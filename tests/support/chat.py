@@ -30,9 +30,12 @@ class Chat:
     codec: CharCodec = field(default_factory=CharCodec)
     _runners: dict[object, TurnRunner] = field(default_factory=dict, init=False)
 
-    def ask(self, user: str = "你好", **changes: object) -> AsyncGenerator[TurnEvent]:
+    def request(self, user: str = "你好", **changes: object) -> TurnRequest:
         request = TurnRequest("ann", user, user, PARAMS, frozenset({"calculator"}), 2048)
-        return self.runner.run(replace(request, **changes))  # type: ignore[arg-type]
+        return replace(request, **changes)  # type: ignore[arg-type]
+
+    def ask(self, user: str = "你好", **changes: object) -> AsyncGenerator[TurnEvent]:
+        return self.runner.run(self.request(user, **changes))
 
     @property
     def runner(self) -> TurnRunner:

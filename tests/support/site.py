@@ -13,6 +13,7 @@ from serve_app.http.app import create_http_app
 from serve_app.http.service import HttpService
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
+from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
 
 
@@ -25,6 +26,7 @@ class Site:
     plugins: FakePlugins
     probe: FakeProbe
     client: httpx.AsyncClient
+    catalogue: RedisSessionCatalogue
 
     async def post(self, **body: object) -> httpx.Response:
         return await self.client.post("/", json={"prompt": "你好", **body})
@@ -35,6 +37,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     prompts = PromptBuilder(CharCodec(), "Be brief.\n")
     replier = create_replier(model, plugins, prompts)
     limits = limits or TurnLimits(max_model_len=4096)
+    catalogue = RedisSessionCatalogue(store.url, store.settings)
     service = HttpService(
         TurnRunner(store, replier, limits),
         replier,
@@ -46,10 +49,11 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         completer=Completer(model, CharCodec()),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
+        sessions=catalogue,
     )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-    return Site(service, model, plugins, probe, client)
+    return Site(service, model, plugins, probe, client, catalogue)
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:

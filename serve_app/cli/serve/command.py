@@ -20,9 +20,10 @@ from serve_app.cli.serve.local_server import (
     session_store,
     wait_for_stop,
 )
-from serve_app.cli.serve.options import EMBEDDED, serve_options, serve_settings
+from serve_app.cli.serve.options import serve_options, serve_settings
 from serve_app.cli.serve.preflight import check_settings
 from serve_app.cli.serve.stop_signals import StopRequested, StopSignals
+from serve_app.cli.stored.location import EMBEDDED, STORE_FOLDER
 from serve_app.cli.terminal import Terminal, quiet_terminal
 from serve_app.settings import ServeSettings
 
@@ -76,7 +77,7 @@ class _Server:
 
     def run(self, terminal: Terminal, stop: StopSignals, url: str) -> NoReturn:
         """Serves until `stop` raises StopRequested."""
-        store_dir = self.data_dir / "store"
+        store_dir = self.data_dir / STORE_FOLDER
         if self.settings.store == EMBEDDED:
             terminal.say(f"starting the session store in {store_dir}")
         with session_store(self.settings.store, store_dir) as store:

@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 from cluster.launch.local_ray import local_ray
 from moss_tp.errors import MossError
 from serve_app.cli.serve.draining import drained_on_stop
-from serve_app.cli.serve.options import EMBEDDED
 from serve_app.cli.serve.plugin_notes import plugin_notes, remote_asks
 from serve_app.cli.serve.ray_watch import RayDiedError, RayWatch
+from serve_app.cli.stored.location import EMBEDDED
 from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
 from serve_app.settings import ServeSettings
 from serve_app.store.embedded import EmbeddedStore

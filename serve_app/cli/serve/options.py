@@ -4,24 +4,19 @@ A flag that is a setting has the name of its field, so that adding one takes a l
 field there. `host`, `port` and `data_dir` belong to the command itself.
 """
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from moss_tp.device import DEVICES, DTYPES, TRAITS
 from moss_tp.engine_config import KV_CACHE_DTYPES, LOAD_FORMATS
-from moss_tp.errors import ConfigError
 from serve_app.cli.options import with_options
 from serve_app.cli.plugin_options import PLUGIN_OPTIONS
+from serve_app.cli.stored.location import STORE_OPTIONS, check_store
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.settings import ServeSettings
 
-EMBEDDED = "embedded"
-STORE_SCHEMES = ("redis://", "rediss://", "unix://")
-
 _DTYPE_HELP = "Default: " + ", ".join(f"{t.default_dtype} on {d}" for d, t in TRAITS.items()) + "."
-_DATA_DIR = click.Path(file_okay=False, path_type=Path)
 
 serve_options = with_options(
     click.option(
@@ -48,14 +43,7 @@ serve_options = with_options(
     ),
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True),
-    click.option("--store", default=EMBEDDED, show_default=True, help="embedded or redis://…"),
-    click.option(
-        "--data-dir",
-        type=_DATA_DIR,
-        default=Path(".moss"),
-        show_default=True,
-        help="Where the embedded store and the log live.",
-    ),
+    *STORE_OPTIONS,
     click.option(
         "--drain",
         "drain_s",
@@ -77,8 +65,6 @@ serve_options = with_options(
 
 def serve_settings(fields: dict[str, Any]) -> ServeSettings:
     """The settings of a server on this machine. Raises ConfigError for a bad `store`."""
-    store = fields["store"]
-    if store != EMBEDDED and not store.startswith(STORE_SCHEMES):
-        raise ConfigError(f"--store is {EMBEDDED} or a URL such as redis://host:6379/0")
+    check_store(fields["store"])
     # A failed start is shown to the user at once instead of being tried again.
     return ServeSettings.model_validate({**fields, "start_attempts": 1})

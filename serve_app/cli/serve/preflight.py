@@ -9,7 +9,7 @@ from moss_tp.device import num_gpus
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
 from moss_tp.weights.checkpoint import check_headers
-from serve_app.cli.serve.options import EMBEDDED
+from serve_app.cli.stored.location import EMBEDDED
 from serve_app.prompt.choose import Dialogue, build_prompts
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.settings import ServeSettings

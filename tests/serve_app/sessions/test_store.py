@@ -21,15 +21,7 @@ from serve_app.errors import (
 from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import StoredCall, Turn, is_uid, new_token
-from serve_app.sessions.store import Lease
-
-
-def a_turn(key: str, reply: str = "ok", parent: str = "") -> Turn:
-    return Turn("hi", "None", "None", "\nNone\n", reply, key, id=new_token(), parent=parent)
-
-
-def a_lease(uid: str = "", owner: str = "ann", key: str = "") -> Lease:
-    return Lease(uid or new_token(), owner, key or new_token(), new_token())
+from tests.serve_app.sessions.turns import a_lease, a_turn
 
 
 @pytest.fixture

@@ -1,0 +1,138 @@
+"""Holds keys to their limits, over all ingresses: requests, tokens and running turns.
+
+A running turn has a lease, which is renewed while it runs, so the turns of an ingress that dies
+stop counting within seconds. What the buckets do is in the scripts.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from moss_tp.errors import MossError
+from serve_app.access import limit_scripts as scripts
+from serve_app.access.gate import Admission
+from serve_app.access.principal import Limits
+from serve_app.access.steps import make_lane, run_script
+from serve_app.errors import RateLimitError
+from serve_app.store.script import Arg
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 15.0
+RENEW_EVERY_S = 5.0
+# A turn waits so long for its end to be counted; a task of its own does the rest.
+SETTLE_WAIT_S = 0.2
+_WORDS = {
+    "requests_per_s": "requests a second",
+    "tokens_per_min": "tokens a minute",
+    "running_turns": "turns at a time",
+}
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A running turn of a key."""
+
+    id: str
+    key_id: str
+    limits: Limits
+
+
+class Limiter:
+    """Limits in the store at `url`. Use it in one event loop only.
+
+    `now_ms` replaces the store's clock, for tests.
+    """
+
+    def __init__(
+        self, url: str, lease_s: float = LEASE_S, now_ms: Callable[[], int] | None = None
+    ) -> None:
+        self._lane = make_lane(url)
+        self._lease_ms = round(lease_s * 1000)
+        self._renew_every_s = lease_s * RENEW_EVERY_S / LEASE_S
+        self._clock = now_ms
+        self._running: set[_Turn] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self._settling: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def admit(self, key_id: str, limits: Limits, num_tokens: int) -> AsyncIterator[Admission]:
+        """See `Gate.admit`."""
+        turn = _Turn(secrets.token_hex(8), key_id, limits)
+        await self._take(turn, num_tokens)
+        admission = Admission(num_tokens)
+        self._running.add(turn)
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew())
+        try:
+            yield admission
+        finally:
+            self._running.discard(turn)
+            if not self._running and self._renewing is not None:
+                self._renewing.cancel()
+                self._renewing = None
+            await self._settle(turn, admission.num_tokens - num_tokens)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._settling)
+        await self._lane.close()
+
+    def _now_ms(self) -> Arg:
+        return "" if self._clock is None else self._clock()
+
+    async def _take(self, turn: _Turn, num_tokens: int) -> None:
+        limits = turn.limits
+        asked = (limits.requests_per_s, limits.tokens_per_min, limits.running_turns)
+        refused = await run_script(
+            self._lane,
+            scripts.ADMIT,
+            scripts.keys_of(turn.key_id),
+            self._now_ms(),
+            turn.id,
+            self._lease_ms,
+            *("" if limit is None else repr(limit) for limit in asked),
+            num_tokens,
+        )
+        if refused is not None:
+            name, wait_ms = refused[0].decode(), int(refused[1])
+            limit = f"{getattr(limits, name):g} {_WORDS[name]}"
+            raise RateLimitError(f"your key is limited to {limit}", wait_ms / 1000)
+
+    async def _settle(self, turn: _Turn, more_tokens: int) -> None:
+        task = asyncio.create_task(self._end(turn, more_tokens))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
+
+    async def _end(self, turn: _Turn, more_tokens: int) -> None:
+        per_min = turn.limits.tokens_per_min
+        args = turn.id, "" if per_min is None else per_min, more_tokens
+        keys = scripts.keys_of(turn.key_id)
+        with _logged_failure("the end of a turn was not counted; its lease will expire"):
+            await run_script(self._lane, scripts.SETTLE, keys, self._now_ms(), *args)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_every_s)
+            with _logged_failure("running turns were not counted on; their leases may expire"):
+                await self._renew_all()
+
+    async def _renew_all(self) -> None:
+        calls = [
+            (scripts.keys_of(turn.key_id)[1], (self._now_ms(), turn.id, self._lease_ms))
+            for turn in self._running
+        ]
+        until = time.monotonic() + self._renew_every_s
+        await self._lane.run(lambda redis: scripts.RENEW.run_all(redis, calls), until)
+
+
+@contextmanager
+def _logged_failure(what: str) -> Iterator[None]:
+    try:
+        yield
+    except MossError as error:
+        logger.warning("%s: %s", what, error)

@@ -1,0 +1,279 @@
+"""The JSON of chats as a resource: what clients read of sessions and turns, and what they change.
+
+Times are in seconds since 1970, as in OpenAI's API. It reads and stores nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moss_tp.sampling_params import SamplingParams
+from serve_app.errors import InvalidFieldError, TurnNotFoundError
+from serve_app.sessions.session import Feedback, Session, SessionSummary, StoredCall, Turn
+
+MAX_TITLE = 200  # characters
+MAX_COMMENT = 4000
+MAX_LISTED = 100
+_MAX_PLUGINS = 100
+
+Query = TypeVar("Query", bound=BaseModel)
+Title = Annotated[str, Field(max_length=MAX_TITLE)]
+Plugins = Annotated[list[str], Field(max_length=_MAX_PLUGINS)]
+
+
+class SamplingDefaults(BaseModel):
+    """Sampling parameters for the turns of a session that name none of their own."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    temperature: float = Field(0.7, ge=0, le=10)
+    top_p: float = Field(0.8, gt=0, le=1)
+    top_k: int = Field(40, ge=0, le=2**31 - 1)
+    min_p: float = Field(0, ge=0, le=1)
+    repetition_penalty: float = Field(1.02, gt=0, le=10)
+    presence_penalty: float = Field(0, ge=-2, le=2)
+    frequency_penalty: float = Field(0, ge=-2, le=2)
+    length_penalty: float = Field(1, gt=0, le=10)
+    regulation_start: int = Field(512, ge=0, le=2**31 - 1)
+    max_tokens: int = Field(512, ge=1, le=2**31 - 1)
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Those that are given. Raises InvalidRequestError if they cannot be used together."""
+        named = self.model_dump(include=self.model_fields_set)
+        SamplingParams(**named)
+        return named
+
+
+class NewSession(BaseModel):
+    """The body of `POST /v1/sessions`. Without `plugins` turns may use all that the caller may."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    title: Title = ""
+    plugins: Plugins | None = None
+    defaults: SamplingDefaults | None = None
+
+
+class SessionPatch(BaseModel):
+    """The body of `PATCH /v1/sessions/{uid}`: fields that are absent stay as they are.
+
+    `plugins` null means all. `defaults` replace the earlier ones. `active_turn` is the last turn of
+    the active path, which the next turn continues.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    title: Title | None = None
+    plugins: Plugins | None = None
+    defaults: SamplingDefaults | None = None
+    active_turn: str | None = Field(None, min_length=1, max_length=64)
+
+
+class FeedbackBody(BaseModel):
+    """What a reader thinks of a turn. Neither of both takes it back."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    liked: bool | None = None
+    comment: str = Field("", max_length=MAX_COMMENT)
+
+
+class ListQuery(BaseModel):
+    """The query of `GET /v1/sessions`; `after` is the last id of the page before."""
+
+    limit: int = Field(20, ge=1, le=MAX_LISTED)
+    after: str = Field("", max_length=64)
+
+
+class SessionQuery(BaseModel):
+    """The query of `GET /v1/sessions/{uid}`: whether to give the whole tree, too."""
+
+    all: bool = False
+
+
+class CallAnswer(BaseModel):
+    """A plugin call that has ended; `output` is text, or the items of a search."""
+
+    id: str
+    name: str
+    argument: str
+    state: Literal["done", "failed"]
+    output: Any = None
+    ms: int | None = None
+
+
+class TurnAnswer(BaseModel):
+    """A stored turn; `parent` is null for a first one.
+
+    `make_up` says what it was made of, where one turn is asked for.
+    """
+
+    id: str
+    object: Literal["session.turn"] = "session.turn"
+    parent: str | None
+    created_at: int
+    user: str
+    thoughts: str
+    plugin_calls: list[CallAnswer]
+    reply: str
+    finish_reason: str
+    dropped_turns: int
+    seed: int
+    usage: dict[str, Any]
+    feedback: FeedbackBody | None
+    make_up: dict[str, Any] | None = None
+
+
+class SessionAnswer(BaseModel):
+    """A chat: `turns` are its active path, `tree` is every turn in stored order, where asked."""
+
+    id: str
+    object: Literal["session"] = "session"
+    title: str
+    plugins: list[str] | None
+    defaults: dict[str, Any]
+    created_at: int
+    active_turn: str | None
+    turns: list[TurnAnswer]
+    tree: list[TurnAnswer] | None = None
+
+
+class SessionLine(BaseModel):
+    """A line of a list of chats."""
+
+    id: str
+    object: Literal["session"] = "session"
+    title: str
+    created_at: int
+    updated_at: int
+    num_turns: int
+
+
+class SessionList(BaseModel):
+    """A page of the caller's chats, the one with the newest turn first."""
+
+    object: Literal["list"] = "list"
+    data: list[SessionLine]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class SessionDeleted(BaseModel):
+    """The chat is gone."""
+
+    id: str
+    object: Literal["session.deleted"] = "session.deleted"
+    deleted: Literal[True] = True
+
+
+Answer = SessionAnswer | TurnAnswer | SessionList | SessionDeleted
+
+
+def parse_query(values: Mapping[str, str], model: type[Query]) -> Query:
+    """The query of a URL as a `model`. Raises InvalidFieldError."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = str(first["loc"][0])
+        raise InvalidFieldError(f"{name}: {first['msg']}", name) from error
+
+
+def query_types(model: type[BaseModel]) -> dict[str, Any]:
+    """The types of a query's values by name, for a description of it."""
+    return {
+        name: Annotated[field.rebuild_annotation(), Field(default=field.default)]
+        for name, field in model.model_fields.items()
+    }
+
+
+def session_answer(session: Session, with_tree: bool) -> SessionAnswer:
+    """`session` as its owner reads it."""
+    return SessionAnswer(
+        id=session.uid,
+        title=session.title,
+        plugins=None if session.plugins is None else list(session.plugins),
+        defaults=dict(session.defaults),
+        created_at=session.created_ms // 1000,
+        active_turn=session.turns[-1].id if session.turns else None,
+        turns=[turn_answer(session, turn) for turn in session.turns],
+        tree=[turn_answer(session, turn) for turn in session.tree] if with_tree else None,
+    )
+
+
+def find_turn(session: Session, turn_id: str) -> Turn:
+    """Raises TurnNotFoundError."""
+    for turn in session.tree:
+        if turn.id == turn_id:
+            return turn
+    raise TurnNotFoundError("the session has no such turn")
+
+
+def turn_answer(session: Session, turn: Turn, *, with_make_up: bool = False) -> TurnAnswer:
+    """A turn of `session` as its owner reads it."""
+    feedback = session.feedback.get(turn.id)
+    return TurnAnswer(
+        id=turn.id,
+        parent=turn.parent or None,
+        created_at=turn.created_ms // 1000,
+        user=turn.user,
+        thoughts=turn.thoughts,
+        plugin_calls=[_call(call) for call in turn.calls],
+        reply=turn.reply,
+        finish_reason=turn.finish_reason,
+        dropped_turns=turn.dropped_turns,
+        seed=turn.seed,
+        usage=_usage(turn.usage),
+        feedback=None if feedback is None else _feedback_body(feedback),
+        make_up=dict(turn.make_up) if with_make_up else None,
+    )
+
+
+def session_list(found: list[SessionSummary], limit: int) -> SessionList:
+    """A page of `limit` sessions, of which one more was asked for."""
+    page = found[:limit]
+    return SessionList(
+        data=[
+            SessionLine(
+                id=line.uid,
+                title=line.title,
+                created_at=line.created_ms // 1000,
+                updated_at=line.updated_ms // 1000,
+                num_turns=line.num_turns,
+            )
+            for line in page
+        ],
+        first_id=page[0].uid if page else None,
+        last_id=page[-1].uid if page else None,
+        has_more=len(found) > limit,
+    )
+
+
+def _call(call: StoredCall) -> CallAnswer:
+    return CallAnswer(
+        id=call.id,
+        name=call.name,
+        argument=call.argument,
+        state=call.state,
+        output=call.output,
+        ms=call.ms,
+    )
+
+
+def _feedback_body(feedback: Feedback) -> FeedbackBody:
+    return FeedbackBody(liked=feedback.liked, comment=feedback.comment)
+
+
+def _usage(usage: Mapping[str, int]) -> dict[str, Any]:
+    """As OpenAI's API counts tokens."""
+    prompt, completion = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": usage.get("cached_tokens", 0)},
+        "completion_tokens_details": {"reasoning_tokens": usage.get("reasoning_tokens", 0)},
+    }

@@ -1,0 +1,1 @@
+"""Commands on what a server's store holds, whether that server runs now or not."""

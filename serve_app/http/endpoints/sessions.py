@@ -1,0 +1,173 @@
+"""`/v1/sessions`: chats as a resource of their owner. Turns that run are elsewhere.
+
+A session of another owner is answered as one that is not there.
+"""
+
+from starlette.responses import JSONResponse, Response
+
+from serve_app.access.permissions import enabled_plugins
+from serve_app.api import sessions as api
+from serve_app.errors import SessionNotFoundError
+from serve_app.http.endpoint import Call, Endpoint
+from serve_app.sessions.catalogue import SessionCatalogue, SessionChanges
+from serve_app.sessions.session import Feedback, Session, is_uid
+
+
+async def create(call: Call) -> Response:
+    body = await call.body(api.NewSession)
+    changes = SessionChanges(
+        title=body.title,
+        plugins=_plugins(call, body.plugins),
+        defaults=None if body.defaults is None else body.defaults.named,
+    )
+    session = await _catalogue(call).create(call.principal.owner, changes)
+    return _json(api.session_answer(session, with_tree=False))
+
+
+async def list_all(call: Call) -> Response:
+    query = api.parse_query(call.request.query_params, api.ListQuery)
+    found = []
+    if call.principal.is_listed:
+        owner = call.principal.owner
+        found = await _catalogue(call).list_sessions(owner, query.limit + 1, query.after)
+    return _json(api.session_list(found, query.limit))
+
+
+async def read(call: Call) -> Response:
+    query = api.parse_query(call.request.query_params, api.SessionQuery)
+    return _json(api.session_answer(await _load(call), query.all))
+
+
+async def patch(call: Call) -> Response:
+    uid, body = _uid(call), await call.body(api.SessionPatch)
+    changes = SessionChanges(
+        title=body.title,
+        plugins=_plugins(call, body.plugins),
+        any_plugins="plugins" in body.model_fields_set and body.plugins is None,
+        defaults=None if body.defaults is None else body.defaults.named,
+        active=body.active_turn,
+    )
+    session = await _catalogue(call).patch(uid, call.principal.owner, changes)
+    return _json(api.session_answer(_there(session), with_tree=False))
+
+
+async def delete(call: Call) -> Response:
+    uid = _uid(call)
+    if not await _catalogue(call).delete(uid, call.principal.owner):
+        raise SessionNotFoundError
+    return _json(api.SessionDeleted(id=uid))
+
+
+async def read_turn(call: Call) -> Response:
+    session = await _load(call)
+    turn = api.find_turn(session, call.path("id"))
+    return _json(api.turn_answer(session, turn, with_make_up=True))
+
+
+async def set_feedback(call: Call) -> Response:
+    uid, turn_id, body = _uid(call), call.path("id"), await call.body(api.FeedbackBody)
+    feedback = Feedback(body.liked, body.comment)
+    session = _there(
+        await _catalogue(call).set_feedback(uid, call.principal.owner, turn_id, feedback)
+    )
+    return _json(api.turn_answer(session, api.find_turn(session, turn_id)))
+
+
+def _catalogue(call: Call) -> SessionCatalogue:
+    assert call.service.sessions is not None  # a server with these endpoints has one
+    return call.service.sessions
+
+
+def _uid(call: Call) -> str:
+    """The uid in the path. Text of another form is never looked up."""
+    if not is_uid(uid := call.path("uid")):
+        raise SessionNotFoundError
+    return uid
+
+
+async def _load(call: Call) -> Session:
+    return _there(await _catalogue(call).load(_uid(call), call.principal.owner))
+
+
+def _there(session: Session | None) -> Session:
+    if session is None:
+        raise SessionNotFoundError
+    return session
+
+
+def _plugins(call: Call, asked: list[str] | None) -> tuple[str, ...] | None:
+    if asked is None:
+        return None
+    return tuple(sorted(enabled_plugins(call.principal, call.service.plugins, asked)))
+
+
+def _json(answer: api.Answer) -> Response:
+    return JSONResponse(answer.model_dump())
+
+
+_SESSIONS, _SESSION = "/v1/sessions", "/v1/sessions/{uid}"
+_TURN = f"{_SESSION}/turns/{{id}}"
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        _SESSIONS,
+        create,
+        "Begin a chat",
+        body=api.NewSession,
+        answer=api.SessionAnswer,
+        errors=(503,),
+    ),
+    Endpoint(
+        "GET",
+        _SESSIONS,
+        list_all,
+        "The caller's chats",
+        answer=api.SessionList,
+        errors=(400, 404, 503),
+        query=api.query_types(api.ListQuery),
+    ),
+    Endpoint(
+        "GET",
+        _SESSION,
+        read,
+        "A chat with its turns",
+        answer=api.SessionAnswer,
+        errors=(400, 404, 503),
+        query=api.query_types(api.SessionQuery),
+    ),
+    Endpoint(
+        "PATCH",
+        _SESSION,
+        patch,
+        "Change a chat's title, plugins, parameters or active turn",
+        body=api.SessionPatch,
+        answer=api.SessionAnswer,
+        errors=(404, 503),
+    ),
+    Endpoint(
+        "DELETE",
+        _SESSION,
+        delete,
+        "Delete a chat",
+        answer=api.SessionDeleted,
+        errors=(404, 503),
+    ),
+    Endpoint(
+        "GET",
+        _TURN,
+        read_turn,
+        "A turn, with what it was made of",
+        answer=api.TurnAnswer,
+        errors=(404, 503),
+    ),
+    Endpoint(
+        "PUT",
+        f"{_TURN}/feedback",
+        set_feedback,
+        "Say whether a turn is good",
+        body=api.FeedbackBody,
+        answer=api.TurnAnswer,
+        errors=(404, 503),
+    ),
+)

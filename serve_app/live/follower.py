@@ -1,0 +1,118 @@
+"""Follows turns for the readers of this ingress, whoever tells them.
+
+Turns that are told here need nothing. The others, and the cancel flags of own turns that have
+nothing to write, are asked for in one round trip every 50 ms, over one connection.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
+from math import inf
+
+from moss_tp.errors import MossError
+from serve_app.live.event import LiveEvent
+from serve_app.live.store import Ask, LiveStore
+from serve_app.live.tail import Tail
+from serve_app.live.writer import Pen
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 0.05
+RETRY_S = 0.5
+
+
+class Follower:
+    """`pens` are those of the turns that are told here."""
+
+    def __init__(
+        self, store: LiveStore, pens: Collection[Pen], interval_s: float = INTERVAL_S
+    ) -> None:
+        self._store = store
+        self._pens = pens
+        self._interval_s = interval_s
+        self._tails: dict[tuple[str, str], Tail] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def track(self, tail: Tail) -> None:
+        """Readers of this turn share `tail` from now on; its cancel flag is asked for."""
+        self._tails[tail.uid, tail.id] = tail
+        self._keep_polling()
+
+    def forget(self, tail: Tail) -> None:
+        """Unless somebody tells or reads it here."""
+        if not (tail.is_told_here or tail.num_readers):
+            self._tails.pop((tail.uid, tail.id), None)
+
+    def shared(self, uid: str, turn_id: str) -> Tail | None:
+        """The tail that this turn's readers have, if it has some here."""
+        tail = self._tails.get((uid, turn_id))
+        return None if tail is None or tail.is_closed else tail
+
+    async def find(self, ask: Ask, deadline: float = inf) -> Tail | None:
+        """The turn's tail, if there is such a turn; with all events that are stored by now."""
+        if (tail := self._known(ask)) is not None:
+            return tail
+        events = await self._store.read(Ask(ask.uid, ask.owner, ask.id), deadline)
+        if events is None:
+            return None
+        # Another reader may have come meanwhile.
+        return self._known(ask) or Tail(ask.uid, ask.owner, ask.id, events)
+
+    async def read(self, tail: Tail, start: int) -> AsyncGenerator[LiveEvent]:
+        """The events from number `start` on, up to the terminal one, as they are stored."""
+        self.track(tail)
+        try:
+            async with aclosing(tail.read(start)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self.forget(tail)
+
+    def _known(self, ask: Ask) -> Tail | None:
+        """The tail that readers of a running turn share; the store says what has ended."""
+        tail = self._tails.get((ask.uid, ask.id))
+        if tail is None or tail.owner != ask.owner or tail.has_ended or tail.is_closed:
+            return None
+        return tail
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def _keep_polling(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        """Ends when nobody tells or reads any more."""
+        while self._tails:
+            began = time.monotonic()
+            pause_s = self._interval_s if await self._poll() else RETRY_S
+            await asyncio.sleep(max(0.0, began + pause_s - time.monotonic()))
+
+    async def _poll(self) -> bool:
+        """One round trip; whether the store answered."""
+        tails = [t for t in self._tails.values() if not (t.is_told_here or t.has_ended)]
+        before = time.monotonic() - self._interval_s
+        pens = [pen for pen in self._pens if pen.stood_at <= before and not pen.is_lost]
+        if not (tails or pens):
+            return True
+        asks = [Ask(tail.uid, tail.owner, tail.id, len(tail.events)) for tail in tails]
+        try:
+            answers, standings = await self._store.poll(asks, [pen.hold for pen in pens])
+        except Exception as error:
+            bug = None if isinstance(error, MossError) else error
+            logger.warning("readers of %s turns wait: %s", len(tails), error, exc_info=bug)
+            return False
+        for tail, events in zip(tails, answers, strict=True):
+            if events is None:
+                tail.close()
+            elif not tail.is_told_here:  # it may have been taken up meanwhile
+                tail.add(events)
+        for pen, standing in zip(pens, standings, strict=True):
+            pen.note(standing)
+        return True

@@ -1,0 +1,262 @@
+"""Live turns in Redis or Valkey: a hash and a list a turn, one Lua script a step.
+
+The events of all turns of an ingress are written over one connection, its readers follow over
+another one; neither waits for steps of single turns, nor those for sessions.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from serve_app.chat.resume import TimedOutput, TurnTakenOverError
+from serve_app.live import scripts
+from serve_app.live.event import LiveEvent, Telling, pack, unpack
+from serve_app.live.record import (
+    Hold,
+    LiveTurn,
+    pack_output,
+    pack_turn,
+    unpack_output,
+    unpack_turn,
+)
+from serve_app.live.store import Append, Ask, Cancel, Round, Standing, TakenUp
+from serve_app.sessions.keys import GONE, holder, session_keys
+from serve_app.sessions.store import Lease
+from serve_app.store.lane import Lane
+from serve_app.store.script import Arg, Script
+
+_RUNNING, _INGRESSES = "moss:running", "moss:ingresses"
+_NUM_STEP_CONNECTIONS = 8
+_MAX_ORPHANS = 64
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """Times in seconds. A turn that was not renewed for `hold_s` may be taken up.
+
+    Its session is locked for `lease_s` after the last renewal, since a take-up may take a while.
+    Events are kept for `keep_s` after the end of a turn; before it, for `running_s` at most. An
+    ingress counts as there for `here_s` after it was last heard of.
+    """
+
+    hold_s: float = 3
+    lease_s: float = 600
+    keep_s: float = 600
+    running_s: float = 24 * 3600
+    here_s: float = 3
+    answer_timeout_s: float = 2
+    patience_s: float = 6
+
+
+class RedisLiveStore:
+    """A LiveStore on the URL of the session store. Raises ConfigError for an invalid URL."""
+
+    def __init__(self, url: str, settings: LiveSettings | None = None) -> None:
+        self.settings = settings = settings or LiveSettings()
+        times = settings.answer_timeout_s, settings.patience_s
+        self._writes, self._polls, self._rounds = (Lane(url, 1, *times) for _ in range(3))
+        self._steps = Lane(url, _NUM_STEP_CONNECTIONS, *times)
+        self._lanes = (self._writes, self._polls, self._rounds, self._steps)
+
+    async def close(self) -> None:
+        for lane in self._lanes:
+            await lane.close()
+
+    async def start(self, hold: Hold, lease: Lease, first: Telling, deadline: float) -> None:
+        turn, settings = hold.turn, self.settings
+        keys = _keys(turn, "", "events", lease=True, others=True)
+        spans = deadline - time.monotonic(), settings.hold_s, settings.lease_s, settings.running_s
+        args = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
+        args_all: tuple[Arg, ...] = (*args, pack_turn(turn), pack(first), *map(_ms, spans))
+
+        def run(pipeline: Pipeline) -> None:
+            # First, so that no turn runs of which nobody would learn.
+            scripts.HINT.queue(pipeline, [_RUNNING], _member(turn), _ms(settings.hold_s))
+            scripts.START.queue(pipeline, keys, *args_all)
+
+        _, is_started = await self._steps.run(_pipelined(run), self._until(deadline))
+        if not is_started:
+            raise TurnTakenOverError("another turn of this session was started")
+
+    async def append(self, appends: Sequence[Append]) -> list[Standing]:
+        def run(pipeline: Pipeline) -> None:
+            for each in appends:
+                keys = _keys(each.hold.turn, "", "events")
+                scripts.APPEND.queue(pipeline, keys, each.hold.token, each.start, *each.events)
+
+        return [_standing(r) for r in await self._writes.run(_pipelined(run), self._until())]
+
+    async def poll(
+        self, asks: Sequence[Ask], holds: Sequence[Hold]
+    ) -> tuple[list[tuple[LiveEvent, ...] | None], list[Standing]]:
+        def run(pipeline: Pipeline) -> None:
+            for ask in asks:
+                _queue_read(pipeline, ask)
+            for hold in holds:
+                scripts.STANDING.queue(pipeline, _keys(hold.turn, ""), hold.token)
+
+        results = await self._polls.run(_pipelined(run), self._until())
+        answers = [_events(r, ask.start) for r, ask in zip(results, asks, strict=False)]
+        return answers, [_standing(r) for r in results[len(asks) :]]
+
+    async def read(self, ask: Ask, deadline: float = inf) -> tuple[LiveEvent, ...] | None:
+        (found,) = await self._steps.run(
+            _pipelined(lambda pipeline: _queue_read(pipeline, ask)), self._until(deadline)
+        )
+        return _events(found, ask.start)
+
+    async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
+        settings = self.settings
+        hold_ms, lease_ms = _ms(settings.hold_s), _ms(settings.lease_s)
+        members = [_member(hold.turn) for hold in holds]
+        spans = hold_ms, _ms(settings.here_s), _MAX_ORPHANS
+
+        def run(pipeline: Pipeline) -> None:
+            for hold in holds:
+                keys = _keys(hold.turn, "", lease=True)
+                args = hold.token, holder(hold.lease), hold_ms, lease_ms
+                scripts.RENEW.queue(pipeline, keys, *args)
+            keys = [_RUNNING, _INGRESSES]
+            scripts.PATROL.queue(pipeline, keys, ingress, int(is_leaving), *spans, *members)
+
+        *_, (num_others, orphans) = await self._rounds.run(_pipelined(run), self._until())
+        pairs = (member.decode().split(":") for member in orphans)
+        return Round(tuple((uid, turn_id) for uid, turn_id in pairs), num_others)
+
+    async def take_up(self, uid: str, turn_id: str, token: str) -> TakenUp | None:
+        names = f"live:{turn_id}", f"live:{turn_id}:events", "lease", "meta", GONE
+        keys, member = session_keys(uid, *names), f"{uid}:{turn_id}"
+        hold_ms, lease_ms = _ms(self.settings.hold_s), _ms(self.settings.lease_s)
+        state, *result = await self._run(scripts.TAKE_UP, keys, token, hold_ms, lease_ms)
+        if state == b"none":
+            await self._steps.run(lambda redis: redis.zrem(_RUNNING, member), self._until())
+            return None
+        await self._run(scripts.HINT, [_RUNNING], member, hold_ms)
+        return _taken_up(token, *result) if state == b"taken" else None
+
+    async def hand_over(self, hold: Hold, pause_s: float, is_failure: bool) -> None:
+        keys, pause_ms = _keys(hold.turn, ""), _ms(pause_s)
+        args = hold.token, pause_ms, "failed" if is_failure else "handed"
+
+        def run(pipeline: Pipeline) -> None:
+            scripts.HAND_OVER.queue(pipeline, keys, *args)
+            scripts.HINT.queue(pipeline, [_RUNNING], _member(hold.turn), pause_ms)
+
+        await self._steps.run(_pipelined(run), self._until())
+
+    async def end(self, hold: Hold, number: int, last: Telling, deadline: float = inf) -> None:
+        keys = _keys(hold.turn, "", "events", lease=True)
+        args = hold.token, number, pack(last), _ms(self.settings.keep_s)
+        _check(await self._run(scripts.END, keys, *args, deadline=deadline))
+        # A hint that is left over is found and dropped by whoever looks next.
+        await self._steps.run(
+            lambda redis: redis.zrem(_RUNNING, _member(hold.turn)), self._until(deadline)
+        )
+
+    async def cancel(self, ask: Ask, cancel: Cancel) -> bool:
+        keys = session_keys(ask.uid, f"live:{ask.id}", "meta", GONE)
+        return bool(await self._run(scripts.CANCEL, keys, ask.owner, cancel))
+
+    async def find(self, hold: Hold, call_id: str) -> TimedOutput | None:
+        is_held, *found = await self._run(scripts.FIND, _keys(hold.turn, ""), hold.token, call_id)
+        _check(is_held)
+        return None if found[0] is None else unpack_output(found[0])
+
+    async def claim(self, hold: Hold, call_id: str, deadline: float) -> bool:
+        keys = _keys(hold.turn, "")
+        is_held, *may_send = await self._run(
+            scripts.CLAIM, keys, hold.token, call_id, deadline=deadline
+        )
+        _check(is_held)
+        return bool(may_send[0])
+
+    async def record(
+        self, hold: Hold, call_id: str, output: TimedOutput, deadline: float
+    ) -> TimedOutput:
+        args = hold.token, call_id, pack_output(output)
+        is_held, *stands = await self._run(
+            scripts.RECORD, _keys(hold.turn, ""), *args, deadline=deadline
+        )
+        _check(is_held)
+        return unpack_output(stands[0])
+
+    def _until(self, deadline: float = inf) -> float:
+        return min(deadline, time.monotonic() + self.settings.patience_s)
+
+    async def _run(
+        self, script: Script, keys: Sequence[str], *args: Arg, deadline: float = inf
+    ) -> Any:
+        return await self._steps.run(
+            lambda redis: script.run(redis, keys, *args), self._until(deadline)
+        )
+
+
+def _keys(turn: LiveTurn, *parts: str, lease: bool = False, others: bool = False) -> list[str]:
+    """The turn's own keys, then those of its session in the order of all scripts."""
+    own = [f"live:{turn.id}:{part}" if part else f"live:{turn.id}" for part in parts]
+    return session_keys(turn.uid, *own, *["lease"] * lease, GONE, *["others"] * others)
+
+
+def _queue_read(pipeline: Pipeline, ask: Ask) -> None:
+    names = f"live:{ask.id}", f"live:{ask.id}:events", "meta", GONE
+    scripts.READ.queue(pipeline, session_keys(ask.uid, *names), ask.owner, ask.start)
+
+
+def _pipelined(queue: Callable[[Pipeline], None]) -> Callable[[Redis], Awaitable[list[Any]]]:
+    """A step that sends what `queue` queues in one round trip."""
+
+    async def run(redis: Redis) -> list[Any]:
+        async with redis.pipeline(transaction=False) as pipeline:
+            queue(pipeline)
+            # An error that the pipeline raises itself would quote what was told.
+            results: list[Any] = await pipeline.execute(raise_on_error=False)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return results
+
+    return run
+
+
+def _taken_up(
+    token: str, is_stale: int, left_ms: bytes, record: list[bytes], events: list[bytes]
+) -> TakenUp:
+    fields = dict(zip(record[::2], record[1::2], strict=True))
+    cancel: Any = fields[b"cancel"].decode()
+    return TakenUp(
+        hold=Hold(unpack_turn(fields[b"turn"]), token),
+        attempt=int(fields[b"attempts"]),
+        deadline=time.monotonic() + int(left_ms) / 1000,
+        cancel=cancel,
+        events=_events(events, 0) or (),
+        is_stale=bool(is_stale),
+    )
+
+
+def _events(found: list[bytes] | None, start: int) -> tuple[LiveEvent, ...] | None:
+    if found is None:
+        return None
+    return tuple(LiveEvent(number, unpack(each)) for number, each in enumerate(found, start))
+
+
+def _standing(result: list[Any]) -> Standing:
+    is_held, cancel = result
+    return Standing(bool(is_held), cancel.decode())
+
+
+def _member(turn: LiveTurn) -> str:
+    return f"{turn.uid}:{turn.id}"
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _check(is_held: object) -> None:
+    if not is_held:
+        raise TurnTakenOverError("another ingress tells this turn")

@@ -1,0 +1,292 @@
+"""Live turns: they run whoever is connected, are followed from any ingress, and outlive their own.
+
+start ──> Teller ──> store ──> Follower ──> readers, here and elsewhere
+            ^          │
+            └─ Patrol <┘  turns that nobody tells
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext, suppress
+from dataclasses import dataclass, replace
+from math import inf
+from typing import Protocol
+
+from moss_tp.errors import InvalidRequestError
+from serve_app.chat.draft import Draft
+from serve_app.chat.request import ReplyRequest
+from serve_app.chat.turn import TurnLimits, TurnRequest, make_draft, replay
+from serve_app.errors import SessionNotFoundError, TurnNotFoundError
+from serve_app.live.calls import StoredCallLog
+from serve_app.live.event import LiveEvent, Telling
+from serve_app.live.follower import Follower
+from serve_app.live.patrol import Patrol
+from serve_app.live.record import Hold, LiveTurn, calls_of, resume_of
+from serve_app.live.store import Ask, Cancel, TakenUp
+from serve_app.live.tail import Tail
+from serve_app.live.teller import Means, Teller, retold
+from serve_app.live.writer import EventWriter
+from serve_app.prompt.fit import Prompt
+from serve_app.sessions.lease import LeaseKeeper
+from serve_app.sessions.opening import SessionOpener
+from serve_app.sessions.session import Session, Turn, new_token
+from serve_app.sessions.tree import path_to
+
+# The numbers of a stored turn that is told anew lie above those of any live turn, so that a reader
+# who comes back with one is not mistaken for one of the live turn.
+RETOLD_FROM = 1_000_000
+CANCEL_WAIT_S = 10.0
+
+
+class Charge(Protocol):
+    """Admitted work: the number of tokens that it used, as far as that is known."""
+
+    num_tokens: int
+
+
+Admit = Callable[[int], AbstractAsyncContextManager[Charge]]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A turn that runs, or that a repeated key has found; `teller` is None if not by this call."""
+
+    uid: str
+    id: str
+    teller: Teller | None = None
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the turn has failed, if it has, and was told here."""
+        return self.teller.failure if self.teller else None
+
+
+class LiveTurns:
+    """The turns of one ingress. `counted` is entered around each that is told here."""
+
+    def __init__(
+        self,
+        means: Means,
+        limits: TurnLimits,
+        counted: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    ) -> None:
+        self._means = means
+        self._limits = limits
+        self._counted = counted
+        self._leases = LeaseKeeper(means.sessions, limits.lease_renewal_s)
+        self._sessions = SessionOpener(means.sessions, self._leases)
+        self._writer = EventWriter(means.store)
+        self._follower = Follower(means.store, self._writer.pens)
+        self._patrol = Patrol(means.store, self._writer.pens, self.take_up)
+        self._tellers: dict[asyncio.Task[None], Teller] = {}
+        self._is_leaving = False
+
+    def open(self) -> None:
+        """Begins to look for turns that nobody tells. Needs a running event loop."""
+        self._patrol.start()
+
+    async def close(self) -> None:
+        """Leaves all turns as they are, to be taken up elsewhere or later."""
+        await self._patrol.stop()
+        for task in self._tellers:
+            task.cancel()
+        await asyncio.gather(*self._tellers, return_exceptions=True)
+        await self._writer.stop()
+        await self._follower.stop()
+
+    async def hand_over(self) -> None:
+        """Gives all turns that are told here to other ingresses, at once."""
+        await asyncio.gather(*(t.hand_over() for t in self._tellers.values()))
+
+    async def drain(self) -> None:
+        """This ingress stops soon: hands its turns over, if another one stays."""
+        if await self._patrol.leave() > 0:
+            await self.hand_over()
+
+    async def start(self, request: TurnRequest, admit: Admit | None = None) -> Started:
+        """Starts a turn, which then runs by itself. A repeated Idempotency-Key starts none.
+
+        Raises SessionNotFoundError, the errors of `SessionStore.begin`, `make_draft` and `replay`,
+        ContextLengthError, and what `admit` raises, which is entered around the turn with the
+        number of its prompt's tokens.
+        """
+        if request.params.n != 1:
+            raise InvalidRequestError("n: a turn of a session has one reply")
+        deadline = time.monotonic() + min(request.max_time_s or inf, self._limits.max_time_s)
+        lease, opened = await self._sessions.open(
+            request.owner, request.uid, request.idempotency_key, deadline, must_exist=True
+        )
+        if not opened.is_leased:
+            return Started(lease.uid, replay(request, lease.key, opened.session).turn.id)
+        async with self._leases.hold(lease) as held, AsyncExitStack() as stack:
+            draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
+            prompt = await self._means.replier.prompt(draft.request)
+            charge = None
+            if admit is not None:
+                charge = await stack.enter_async_context(admit(len(prompt.token_ids)))
+            hold = Hold(_record(draft, prompt), new_token())
+            first = Telling("turn", {"id": hold.turn.id, "uid": lease.uid})
+            await self._means.store.start(hold, lease, first, deadline)
+            held.is_spent = True
+            tail = Tail(lease.uid, lease.owner, hold.turn.id, [LiveEvent(0, first)])
+            teller = self._tell(hold, tail, opened.session, deadline, stack.pop_all(), charge)
+        return Started(lease.uid, hold.turn.id, teller)
+
+    async def regenerate(
+        self, request: TurnRequest, turn_id: str, admit: Admit | None = None
+    ) -> Started:
+        """Starts another turn in the place of `turn_id`, with the same user's text.
+
+        Raises what `start` raises, and TurnNotFoundError.
+        """
+        turn = _find(await self._load(str(request.uid), request.owner), turn_id)
+        return await self.start(replace(request, user=turn.user, parent=turn.parent), admit)
+
+    async def take_up(self, uid: str, turn_id: str) -> None:
+        """Tells a turn that nobody tells, if there is one of that id."""
+        token = new_token()
+        taken = await self._means.store.take_up(uid, turn_id, token)
+        if taken is None:
+            return
+        turn = taken.hold.turn
+        session = await self._load(uid, turn.owner)
+        tail = self._follower.shared(uid, turn_id) or Tail(uid, turn.owner, turn_id)
+        tail.add(taken.events)
+        if not tail.has_ended:
+            self._tell(taken.hold, tail, session, taken.deadline, AsyncExitStack(), None, taken)
+
+    async def follow(
+        self, uid: str, owner: str, turn_id: str, after: int = -1
+    ) -> AsyncGenerator[LiveEvent] | None:
+        """The turn's events after number `after`, up to the terminal one; None if that was told.
+
+        A turn that is stored and no longer live is told anew. Raises SessionNotFoundError and
+        TurnNotFoundError.
+        """
+        if after < RETOLD_FROM:
+            tail = await self._follower.find(Ask(uid, owner, turn_id))
+            if tail is not None:
+                has_all = tail.has_ended and after >= len(tail.events) - 1
+                return None if has_all else self._follower.read(tail, after + 1)
+        turn = _find(await self._load(uid, owner), turn_id)
+        events = [LiveEvent(n, t) for n, t in enumerate(retold(turn), RETOLD_FROM) if n > after]
+        return _each(events) if events else None
+
+    async def cancel(self, uid: str, owner: str, turn_id: str, *, keep: bool) -> LiveEvent | None:
+        """Ends a running turn; its terminal event, if that comes soon.
+
+        One that is stored already stays as it is. Raises SessionNotFoundError and
+        TurnNotFoundError.
+        """
+        cancel: Cancel = "keep" if keep else "drop"
+        if await self._means.store.cancel(Ask(uid, owner, turn_id), cancel):
+            for teller in self._tellers.values():
+                if teller.turn_id == turn_id:
+                    teller.cancel(cancel)
+        if (events := await self.follow(uid, owner, turn_id)) is None:
+            return None
+        last = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_WAIT_S), aclosing(events):
+                async for event in events:
+                    last = event
+        return last if last is not None and last.telling.is_terminal else None
+
+    def _tell(
+        self,
+        hold: Hold,
+        tail: Tail,
+        session: Session,
+        deadline: float,
+        stack: AsyncExitStack,
+        charge: Charge | None,
+        taken: TakenUp | None = None,
+    ) -> Teller:
+        """Runs a teller of the turn in a task of its own; `stack` is left at its end."""
+        pen = self._writer.open(hold, tail, lambda standing: teller.note(standing))
+        draft = self._draft(hold, tail, session, deadline)
+        teller = Teller(self._means, draft, pen, *_history(taken))
+        self._follower.track(tail)
+        task = asyncio.create_task(self._run(teller, stack, charge))
+        self._tellers[task] = teller
+        task.add_done_callback(self._tellers.pop)
+        return teller
+
+    async def _run(self, teller: Teller, stack: AsyncExitStack, charge: Charge | None) -> None:
+        try:
+            async with stack, self._counted():
+                await teller.run()
+                if charge is not None and teller.usage is not None:
+                    usage = teller.usage
+                    charge.num_tokens = usage.prompt_tokens + usage.completion_tokens
+        finally:
+            self._writer.close(teller.pen)
+            self._follower.forget(teller.pen.tail)
+
+    def _draft(self, hold: Hold, tail: Tail, session: Session, deadline: float) -> Draft:
+        """What is left to do of a turn that was told as far as `tail` has it."""
+        turn = hold.turn
+        request = ReplyRequest(
+            request_id=turn.id,
+            history=(),
+            user=turn.user,
+            params=turn.params,
+            enabled=frozenset(turn.enabled),
+            max_length=turn.max_length,
+            deadline=deadline,
+            owner=turn.owner,
+            session_id=turn.uid,
+            priority=turn.priority,
+            prompt=Prompt([*turn.prompt_ids], turn.dropped_turns, turn.num_shared_tokens),
+            resume=resume_of(tail.events, hold.token[:8]),
+            call_log=StoredCallLog(self._means.store, hold, deadline),
+        )
+        history = path_to(session.tree, turn.parent)
+        calls = calls_of(tail.events)
+        return Draft(request, turn.key, turn.fingerprint, session, history, calls)
+
+    async def _load(self, uid: str, owner: str) -> Session:
+        session = await self._means.sessions.load(uid, owner)
+        if session is None:
+            raise SessionNotFoundError
+        return session
+
+
+def _record(draft: Draft, prompt: Prompt) -> LiveTurn:
+    request = draft.request
+    return LiveTurn(
+        uid=draft.session.uid,
+        owner=request.owner,
+        id=request.request_id,
+        key=draft.key,
+        fingerprint=draft.fingerprint,
+        user=request.user,
+        parent=draft.history[-1].id if draft.history else "",
+        num_turns=len(draft.session.tree),
+        prompt_ids=tuple(prompt.token_ids),
+        num_shared_tokens=prompt.num_shared_tokens,
+        dropped_turns=prompt.dropped_turns,
+        params=request.params,
+        enabled=tuple(sorted(request.enabled)),
+        max_length=request.max_length,
+        priority=request.priority,
+    )
+
+
+def _history(taken: TakenUp | None) -> tuple[int, bool]:
+    """How many tellers a turn had before, and whether its session has gone on without it."""
+    return (0, False) if taken is None else (taken.attempt, taken.is_stale)
+
+
+def _find(session: Session, turn_id: str) -> Turn:
+    """Raises TurnNotFoundError."""
+    for turn in session.tree:
+        if turn.id == turn_id:
+            return turn
+    raise TurnNotFoundError("the session has no such turn")
+
+
+async def _each(events: list[LiveEvent]) -> AsyncGenerator[LiveEvent]:
+    for event in events:
+        yield event

@@ -1,0 +1,221 @@
+"""Tells one turn: runs its reply, writes the events, stores the turn, and only then its end.
+
+It holds the turn while it does. When another ingress has taken that up, it stops and leaves
+everything as it is; so it does when the store is away, for then somebody takes the turn up later.
+It does not know how turns start.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from moss_tp.errors import EngineDeadError
+from serve_app.chat.draft import Draft
+from serve_app.chat.events import Done, Usage
+from serve_app.chat.reply import Replier
+from serve_app.chat.resume import TurnTakenOverError
+from serve_app.chat.turn import MakeUp
+from serve_app.errors import (
+    LeaseLostError,
+    StoreUnavailableError,
+    TurnCancelledError,
+    TurnNotStoredError,
+)
+from serve_app.live.event import LiveEvent, Telling, telling_of
+from serve_app.live.store import Cancel, LiveStore, Standing
+from serve_app.live.writer import Pen
+from serve_app.sessions.session import Turn
+from serve_app.sessions.store import SessionStore
+
+logger = logging.getLogger(__name__)
+
+MAX_TAKE_UPS = 3
+# A replica that was lost may be back, or another one be free.
+ENGINE_PAUSE_S = 1.0
+# For the end of a turn that has used up its time.
+END_S = 5.0
+
+
+@dataclass(frozen=True)
+class Means:
+    """What all tellers use. `describe` makes an error the data of an event."""
+
+    store: LiveStore
+    sessions: SessionStore
+    replier: Replier
+    describe: Callable[[Exception], Mapping[str, Any]]
+    make_up: MakeUp | None = None
+
+
+class Teller:
+    """Tells the turn that `draft` is of, with `pen`, which has told what the draft resumes.
+
+    `attempt` counts the tellers before it. The turn `is_stale` if its session has gone on.
+    """
+
+    def __init__(
+        self, means: Means, draft: Draft, pen: Pen, attempt: int = 0, is_stale: bool = False
+    ) -> None:
+        self._means = means
+        self._draft = replace(draft, request=replace(draft.request, stop=asyncio.Event()))
+        self.pen = pen
+        self._attempt = attempt
+        self._is_stale = is_stale
+        self._work: asyncio.Task[None] | None = None
+        self._is_dropped = self._is_leaving = self._is_committing = False
+        self.failure: Exception | None = None
+        self.usage: Usage | None = None
+
+    @property
+    def turn_id(self) -> str:
+        return self.pen.hold.turn.id
+
+    async def run(self) -> None:
+        """Cancelling it leaves the turn as if this process had died."""
+        try:
+            await self._run()
+        except (TurnTakenOverError, LeaseLostError):
+            self.pen.lose()
+        except StoreUnavailableError as error:
+            logger.warning("a turn is left to whoever takes it up: %s", error)
+            self.pen.lose()
+
+    def note(self, standing: Standing) -> None:
+        """Stops the work if the turn is somebody else's now, or a client cancels it."""
+        if not standing.is_held:
+            self._abort()
+        elif standing.cancel:
+            self.cancel(standing.cancel)
+
+    def cancel(self, cancel: Cancel) -> None:
+        """Ends the turn as a client wants, unless it is at its end already."""
+        if self._is_committing or self._is_dropped:
+            return
+        if cancel == "keep" and self.pen.has_told:
+            assert self._draft.request.stop is not None
+            self._draft.request.stop.set()
+        else:
+            self._is_dropped = True
+            self._abort()
+
+    async def hand_over(self) -> None:
+        """Leaves the turn to another ingress, at once; one that is at its end ends here."""
+        if self._is_committing or self._is_dropped or self._work is None:
+            return
+        self._is_leaving = True
+        self._abort()
+        await asyncio.wait({self._work})
+
+    def _abort(self) -> None:
+        if self._work is not None and not self._is_committing:
+            self._work.cancel()
+
+    async def _run(self) -> None:
+        self._work = asyncio.create_task(self._tell())
+        try:
+            await asyncio.wait({self._work})
+        except asyncio.CancelledError:
+            self._is_committing = False
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+            raise
+        await self._end_work(self._work)
+
+    async def _end_work(self, work: "asyncio.Task[None]") -> None:
+        """What follows when the work has ended, well or not."""
+        if self.pen.is_lost:
+            raise TurnTakenOverError("another ingress tells this turn")
+        if work.cancelled():
+            if self._is_leaving and not self._is_dropped:
+                await self._leave(0, is_failure=False)
+            else:
+                await self._fail(TurnCancelledError("the turn was cancelled"))
+            return
+        error = work.exception()
+        if isinstance(error, TurnTakenOverError | LeaseLostError | StoreUnavailableError):
+            raise error
+        if isinstance(error, EngineDeadError) and self._attempt < MAX_TAKE_UPS:
+            await self._leave(ENGINE_PAUSE_S, is_failure=True)
+        elif isinstance(error, Exception):
+            await self._fail(error)
+
+    async def _tell(self) -> None:
+        draft = self._draft
+        if (stored := self._stored()) is None:
+            self._check()
+            async with aclosing(self._means.replier.reply(draft.request)) as events:
+                async for event in events:
+                    draft.add(event)
+                    if not isinstance(event, Done):
+                        self.pen.put(telling_of(event))
+            await self._flush()
+            stored = await self._commit()
+        self._is_committing = True
+        self.usage = Usage(**stored.usage)
+        await self._end(done_telling(stored))
+
+    def _check(self) -> None:
+        """Raises EngineDeadError if too many tellers have died with this turn, TurnNotStoredError
+        if its session has gone on without it."""
+        if self._is_stale:
+            raise TurnNotStoredError("another turn of the session was started meanwhile")
+        if self._attempt > MAX_TAKE_UPS:
+            raise EngineDeadError("the turn was given up after several tries")
+
+    def _stored(self) -> Turn | None:
+        """The turn, if an earlier teller has committed it."""
+        turn_id = self._draft.request.request_id
+        return next((turn for turn in self._draft.session.tree if turn.id == turn_id), None)
+
+    async def _commit(self) -> Turn:
+        means, hold = self._means, self.pen.hold
+        made_by = {} if means.make_up is None else await means.make_up.make_up()
+        self._is_committing = True
+        turn = self._draft.turn(made_by)
+        return await means.sessions.commit(hold.lease, hold.turn.num_turns, turn, self._until)
+
+    async def _fail(self, error: Exception) -> None:
+        self.failure = error
+        await self._end(Telling("error", self._means.describe(error)))
+
+    async def _end(self, last: Telling) -> None:
+        """The terminal event: stored, then told."""
+        await self._flush()
+        number = self.pen.next_number
+        await self._means.store.end(self.pen.hold, number, last, self._until)
+        self.pen.tail.add([LiveEvent(number, last)])
+
+    async def _leave(self, pause_s: float, is_failure: bool) -> None:
+        await self._flush()
+        await self._means.store.hand_over(self.pen.hold, pause_s, is_failure)
+        self.pen.lose()
+
+    async def _flush(self) -> None:
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                await self.pen.flush()
+        except TimeoutError as error:
+            raise StoreUnavailableError("the store has not taken the events of a turn") from error
+
+    @property
+    def _until(self) -> float:
+        return max(self._draft.request.deadline, time.monotonic() + END_S)
+
+
+def done_telling(turn: Turn) -> Telling:
+    """The end of a turn that is stored."""
+    data = {
+        "turn": asdict(turn),
+        "finish_reason": turn.finish_reason,
+        "usage": dict(turn.usage),
+    }
+    return Telling("done", data)
+
+
+def retold(turn: Turn) -> tuple[Telling, Telling, Telling]:
+    """A stored turn, told anew."""
+    return Telling("reset", {}), Telling("delta", {"text": turn.reply}), done_telling(turn)

@@ -1,0 +1,128 @@
+"""Who comes in: with keys, with the page's cookie, with the environment's key, and without keys."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from serve_app.access.api_key import make_key
+from serve_app.access.gate import Credentials, Gate, OpenGate
+from serve_app.access.key_book import KeyBook
+from serve_app.access.key_gate import create_gate
+from serve_app.access.principal import ANONYMOUS, Limits
+from serve_app.api_secret import digest_of
+from serve_app.errors import InvalidKeyError, RateLimitError
+from tests.serve_app.store_server import StoreServer
+
+OWN = "the-environment's-key"
+
+
+@pytest.fixture
+async def book(server: StoreServer) -> AsyncIterator[KeyBook]:
+    made = KeyBook(server.url)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def gate(server: StoreServer) -> AsyncIterator[Gate]:
+    made = create_gate(server.url, is_required=True, own_digest=digest_of(OWN))
+    yield made
+    await made.close()
+
+
+async def test_a_key_says_who_and_what(book: KeyBook, gate: Gate) -> None:
+    key, secret = make_key("ann", models=("moss",), plugins=(), limits=Limits(running_turns=1))
+    await book.add(key)
+    principal = await gate.principal(Credentials(secret))
+    assert (principal.owner, principal.key_id) == ("ann", key.id)
+    assert (principal.models, principal.plugins) == (frozenset({"moss"}), frozenset())
+    assert principal.is_listed and not principal.is_admin
+    async with gate.admit(principal, 5) as admission:
+        assert admission.num_tokens == 5
+        with pytest.raises(RateLimitError):
+            async with gate.admit(principal, 5):
+                pass
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        Credentials(),
+        Credentials("moss-wrong"),
+        Credentials(""),
+        Credentials(cookie="page." + "0" * 64),
+        Credentials(cookie="nonsense"),
+        Credentials("moss-wrong", "page." + "0" * 64),
+    ],
+)
+async def test_nobody_else_comes_in(gate: Gate, credentials: Credentials) -> None:
+    with pytest.raises(InvalidKeyError) as refused:
+        await gate.principal(credentials)
+    assert "wrong" not in str(refused.value) or "wrong or revoked" in str(refused.value)
+
+
+async def test_a_cookie_is_its_keys_owner_until_the_key_ends(book: KeyBook, gate: Gate) -> None:
+    key, secret = make_key("ann")
+    await book.add(key)
+    cookies = [await gate.login(secret) for _ in range(2)]
+    assert len(set(cookies)) == 2 and secret not in "".join(cookies)
+    for cookie in cookies:
+        assert (await gate.principal(Credentials(cookie=cookie))).key_id == key.id
+    await gate.logout(cookies[0])
+    await gate.logout("nonsense")
+    for wrong in (None, "moss-wrong"):
+        with pytest.raises(InvalidKeyError):
+            await gate.login(wrong)
+    assert (await gate.principal(Credentials(cookie=cookies[1]))).owner == "ann"
+    await book.revoke(key.id)
+    for cookie in cookies:
+        with pytest.raises(InvalidKeyError, match="login has ended"):
+            await gate.principal(Credentials(cookie=cookie))
+
+
+async def test_a_wrong_key_is_refused_beside_a_good_cookie(book: KeyBook, gate: Gate) -> None:
+    key, secret = make_key("ann")
+    await book.add(key)
+    cookie = await gate.login(secret)
+    with pytest.raises(InvalidKeyError):
+        await gate.principal(Credentials("moss-wrong", cookie))
+
+
+async def test_the_environments_key_is_an_admins(gate: Gate) -> None:
+    principal = await gate.principal(Credentials(OWN))
+    assert (principal.owner, principal.is_admin) == ("default", True)
+    cookie = await gate.login(OWN)
+    assert await gate.principal(Credentials(cookie=cookie)) == principal
+
+
+async def test_a_cookie_of_an_older_environments_key_has_ended(
+    gate: Gate, server: StoreServer
+) -> None:
+    cookie = await gate.login(OWN)
+    other = create_gate(server.url, is_required=True, own_digest=digest_of(OWN + "2"))
+    with pytest.raises(InvalidKeyError):
+        await other.principal(Credentials(cookie=cookie))
+    await other.close()
+
+
+async def test_the_environments_key_needs_no_store() -> None:
+    gate = create_gate("redis://localhost:1/0", True, digest_of(OWN))
+    assert (await gate.principal(Credentials(OWN))).owner == "default"
+    await gate.close()
+
+
+async def test_without_keys_a_cookie_is_an_owner() -> None:
+    gate: Gate = create_gate("redis://localhost:1/0", is_required=False)
+    assert isinstance(gate, OpenGate)
+    assert await gate.principal(Credentials("any key")) == ANONYMOUS
+    first, second = await gate.login(None), await gate.login("any key")
+    ann, bob = [await gate.principal(Credentials(cookie=cookie)) for cookie in (first, second)]
+    assert ann.owner != bob.owner and ann.is_listed and ann.owner.startswith("page-")
+    assert first.partition(".")[2][:8] not in ann.owner
+    assert await gate.principal(Credentials(cookie=first)) == ann
+    for wrong in ("", "nonsense", first + "0", first.upper()):
+        assert await gate.principal(Credentials(cookie=wrong)) == ANONYMOUS
+    async with gate.admit(ann, 7) as admission:
+        assert admission.num_tokens == 7
+    await gate.logout(first)
+    await gate.close()

@@ -1,0 +1,115 @@
+"""The server does what its description says: schemathesis asks every operation, in every way.
+
+All of its checks run on answers of the application over a model double and a real store: valid
+input is taken, invalid input refused, only described statuses, forms and headers come back, and
+never a 5xx. `make chaos` asks ten times as often.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.config import SchemathesisConfig
+from schemathesis.python.asgi import shutdown_lifespans
+from schemathesis.schemas import BaseSchema
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+
+from serve_app.http.app import ENDPOINTS, create_http_app
+from serve_app.http.openapi import describe
+from serve_app.http.origin import OriginPolicy
+from serve_app.sessions.redis import RedisSessionStore
+from tests.support.fakes.gates import ADMIN, FakeGate
+from tests.support.site import make_site
+
+CONFIG = SchemathesisConfig.from_dict(
+    {
+        "checks": {
+            # No schema tells that a prompt is too long, a session not there, a deadline too close.
+            "positive_data_acceptance": {
+                "expected-statuses": ["2xx", "400", "401", "403", "404", "408", "409", "422"]
+            },
+            "negative_data_rejection": {"expected-statuses": ["4xx"]},
+        }
+    }
+)
+SETTINGS = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class LazyApp:
+    """Makes the application in the event loop that will run it; its connections belong to one."""
+
+    def __init__(self, **changes: Any) -> None:
+        self._changes = changes
+        self._app = Starlette()
+        self.store_url = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._app(scope, receive, send)
+            return
+        assert (await receive())["type"] == "lifespan.startup"
+        store = RedisSessionStore(self.store_url)
+        own = OriginPolicy(hosts=frozenset({"testserver"}))
+        service = replace(make_site(store).service, origins=own, **self._changes)
+        self._app = create_http_app(service)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await store.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def described(app: LazyApp, requires_key: bool) -> BaseSchema:
+    api = schemathesis.openapi.from_dict(describe(ENDPOINTS, requires_key), config=CONFIG)
+    api.app = app
+    return api
+
+
+OPEN, LOCKED = LazyApp(), LazyApp(gate=FakeGate(), requires_key=True)
+open_api, locked_api = described(OPEN, False), described(LOCKED, True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stores(store_url: str) -> Iterator[None]:
+    OPEN.store_url = LOCKED.store_url = store_url
+    yield
+    shutdown_lifespans()
+
+
+@locked_api.auth()
+class KeyOfAnAdministrator:
+    """Without it, and with another one, schemathesis expects refusals."""
+
+    def get(self, case: schemathesis.Case[Any], context: object) -> str:
+        return ADMIN
+
+    def set(self, case: schemathesis.Case[Any], key: str, context: object) -> None:
+        case.headers["Authorization"] = f"Bearer {key}"
+
+
+@open_api.parametrize()
+@settings(SETTINGS, max_examples=50)
+def test_every_operation_does_what_is_described(case: schemathesis.Case[Any]) -> None:
+    case.call_and_validate()
+
+
+@locked_api.parametrize()
+@settings(SETTINGS, max_examples=5)
+def test_every_operation_asks_for_a_key_as_described(case: schemathesis.Case[Any]) -> None:
+    case.call_and_validate()
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@open_api.parametrize()
+@settings(SETTINGS, max_examples=500)
+def test_every_operation_does_it_at_length(case: schemathesis.Case[Any]) -> None:
+    case.call_and_validate()
