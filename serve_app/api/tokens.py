@@ -7,6 +7,11 @@ from typing import Protocol
 class TextTokenizer(Protocol):
     """Text to ids and back."""
 
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        ...
+
     def encode(self, text: str, /) -> list[int]:
         """Ids of `text` as ordinary text: a special token's spelling in it stays text."""
         ...

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
+from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.deployments.handles import RemoteModel, remote_plugins
@@ -60,6 +61,7 @@ class Ingress:
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
+            completer=Completer(self._model, tokenizer),
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,

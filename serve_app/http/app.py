@@ -12,12 +12,14 @@ from serve_app.http.caller import find_caller
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.http.endpoints import (
     chat_completions,
+    completions,
     demo,
     inference,
     login,
     meta,
     models,
     sessions,
+    tokenize,
 )
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.middleware import middlewares
@@ -30,6 +32,8 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *demo.ENDPOINTS,
         *login.ENDPOINTS,
         *chat_completions.ENDPOINTS,
+        *completions.ENDPOINTS,
+        *tokenize.ENDPOINTS,
         *models.ENDPOINTS,
         *inference.ENDPOINTS,
         *sessions.ENDPOINTS,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from serve_app.access.gate import Gate, OpenGate
 from serve_app.api.tokens import TextTokenizer
+from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier
 from serve_app.chat.turn import TurnRunner
 from serve_app.http.drain import Drain
@@ -16,7 +17,7 @@ from serve_app.sessions.catalogue import SessionCatalogue
 
 @dataclass(frozen=True)
 class HttpService:
-    """`runner` runs turns of sessions, `replier` stateless replies.
+    """`runner` runs turns of sessions, `replier` stateless replies, `completer` raw completions.
 
     `model_names` are the names by which requests may call the model; answers use the first.
     `plugins` are the names of those that are deployed. `readiness` is what has to be true besides
@@ -30,6 +31,7 @@ class HttpService:
     max_model_len: int
     plugins: frozenset[str]
     tokenizer: TextTokenizer = field(kw_only=True)
+    completer: Completer = field(kw_only=True)
     readiness: tuple[Check, ...] = ()
     gate: Gate = field(default_factory=OpenGate, kw_only=True)
     drain: Drain = field(default_factory=Drain, kw_only=True)

@@ -22,6 +22,8 @@ _OFFSET = 100
 class CharCodec:
     """One id a character; `spell` and `show` write special tokens as in MOSS's published data."""
 
+    vocab_size = _OFFSET + 0x110000
+
     def encode(self, text: str) -> list[int]:
         return [ord(character) + _OFFSET for character in text]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from serve_app.chat.completion import Completer
 from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.http.app import create_http_app
@@ -45,6 +46,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         limits.max_model_len,
         frozenset({"calculator"}),
         tokenizer=CharCodec(),
+        completer=Completer(model, CharCodec()),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
         sessions=catalogue,

@@ -13,6 +13,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
+from schemathesis.core.failures import FailureGroup
 from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.schemas import BaseSchema
 from starlette.applications import Starlette
@@ -59,11 +60,12 @@ class LazyApp:
         assert (await receive())["type"] == "lifespan.startup"
         store = RedisSessionStore(self.store_url)
         own = OriginPolicy(hosts=frozenset({"testserver"}))
-        service = replace(make_site(store).service, origins=own, **self._changes)
-        self._app = create_http_app(service)
+        site = make_site(store)
+        self._app = create_http_app(replace(site.service, origins=own, **self._changes))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await store.close()
+        await site.catalogue.close()
         await send({"type": "lifespan.shutdown.complete"})
 
 
@@ -105,6 +107,17 @@ def test_every_operation_does_what_is_described(case: schemathesis.Case[Any]) ->
 @settings(SETTINGS, max_examples=5)
 def test_every_operation_asks_for_a_key_as_described(case: schemathesis.Case[Any]) -> None:
     case.call_and_validate()
+
+
+def test_what_is_not_described_is_noticed() -> None:
+    api = describe(ENDPOINTS, requires_key=False)
+    responses = api["paths"]["/v1/models"]["get"]["responses"]
+    responses["201"] = responses.pop("200")
+    lie = schemathesis.openapi.from_dict(api, config=CONFIG)
+    lie.app = OPEN
+    case = lie["/v1/models"]["GET"].Case()
+    with pytest.raises(FailureGroup, match="Received: 200"):
+        case.call_and_validate()
 
 
 @pytest.mark.chaos
