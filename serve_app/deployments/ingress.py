@@ -14,14 +14,18 @@ from starlette.applications import Starlette
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
+from serve_app.access.key_gate import create_gate
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.deployments.handles import RemoteModel, remote_plugins
+from serve_app.deployments.listening import listening_host
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.replica_end import drain_when_stopped
+from serve_app.exposure import check_exposure
 from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
+from serve_app.http.origin import OriginPolicy
 from serve_app.http.service import HttpService
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
@@ -42,8 +46,11 @@ class Ingress:
         self._settings = settings
         self._model = RemoteModel(model)
         self._plugins = plugins
+        if (host := listening_host()) is not None:
+            check_exposure(settings, host)
         self._store = RedisSessionStore(settings.store)
         self._catalogue = RedisSessionCatalogue(settings.store)
+        self._gate = create_gate(settings.store, settings.requires_key, settings.api_key_sha256)
         self._drain = Drain()
         self._model_dir = resolve_model(settings.model, with_weights=False)
 
@@ -57,7 +64,7 @@ class Ingress:
             runner=TurnRunner(self._store, replier, TurnLimits(max_model_len), self._model),
             replier=replier,
             health=self._model,
-            model_names=(self._settings.model_name,),
+            model_names=self._settings.model_names,
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
@@ -65,6 +72,9 @@ class Ingress:
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,
+            gate=self._gate,
+            requires_key=self._settings.requires_key,
+            origins=_origins(self._settings),
         )
         return create_http_app(service)
 
@@ -79,9 +89,10 @@ class Ingress:
     async def __del__(self) -> None:
         if hasattr(self, "_stop"):
             self._stop.cancel()
-        if hasattr(self, "_catalogue"):
+        if hasattr(self, "_gate"):
             await self._store.close()
             await self._catalogue.close()
+            await self._gate.close()
 
     def _max_model_len(self) -> int:
         config = self._settings.engine_config(str(self._model_dir))
@@ -90,3 +101,9 @@ class Ingress:
     def _replier(self, tokenizer: Tokenizer) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
         return create_replier(self._model, remote_plugins(self._plugins), prompts)
+
+
+def _origins(settings: ServeSettings) -> OriginPolicy:
+    """Where callers show keys, the name by which they call tells nothing."""
+    hosts = None if settings.requires_key else frozenset(settings.hosts)
+    return OriginPolicy(frozenset(settings.cors_origins), hosts)

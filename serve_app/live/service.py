@@ -21,7 +21,7 @@ from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.live.calls import StoredCallLog
 from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.follower import Follower
-from serve_app.live.patrol import Patrol
+from serve_app.live.patrol import PERIOD_S, Patrol
 from serve_app.live.record import Hold, LiveTurn, calls_of, resume_of
 from serve_app.live.store import Ask, Cancel, TakenUp
 from serve_app.live.tail import Tail
@@ -70,6 +70,7 @@ class LiveTurns:
         means: Means,
         limits: TurnLimits,
         counted: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        period_s: float = PERIOD_S,
     ) -> None:
         self._means = means
         self._limits = limits
@@ -78,7 +79,7 @@ class LiveTurns:
         self._sessions = SessionOpener(means.sessions, self._leases)
         self._writer = EventWriter(means.store)
         self._follower = Follower(means.store, self._writer.pens)
-        self._patrol = Patrol(means.store, self._writer.pens, self.take_up)
+        self._patrol = Patrol(means.store, self._writer.pens, self.take_up, period_s)
         self._tellers: dict[asyncio.Task[None], Teller] = {}
         self._is_leaving = False
 
