@@ -14,7 +14,7 @@ from serve_app.http.service import HttpService
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
-from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe, RawModel
 
 
 @dataclass
@@ -46,7 +46,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         limits.max_model_len,
         frozenset({"calculator"}),
         tokenizer=CharCodec(),
-        completer=Completer(model, CharCodec()),
+        completer=Completer(RawModel(), CharCodec()),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
         sessions=catalogue,
