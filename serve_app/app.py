@@ -4,6 +4,7 @@
 `serve_app.app:build_app`.
 """
 
+import os
 from typing import Any
 
 from ray import serve
@@ -21,7 +22,11 @@ INGRESS_CPUS = 0.1
 
 
 def build_app(settings: ServeSettings) -> Application:
-    """Ingress, model and plugins, bound. Raises ConfigError for settings that cannot work."""
+    """Ingress, model and plugins, bound. Raises ConfigError for settings that cannot work.
+
+    A key in the environment, MOSS_API_KEY, counts as one of the settings.
+    """
+    settings = settings.with_environment(os.environ)
     # Resolved once, so that all replicas agree.
     settings = settings.model_copy(update={"dialogue": settings.resolved_dialogue})
     options = deployment_options(settings)

@@ -4,9 +4,9 @@ The only place where they become an EngineConfig. It starts nothing and opens no
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,7 @@ from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
 from plugins_svc.registry import SPECS, available_plugins
 from plugins_svc.sdk.spec import PluginSettings
+from serve_app.api_secret import take_environment_key
 from serve_app.prompt.choose import Dialogue
 from serve_app.prompt.meta_instruction import FILE_NAME as META_INSTRUCTION_FILE
 
@@ -33,6 +34,8 @@ class ServeSettings(BaseModel):
 
     model: str
     store: str = Field(description="URL of the session store: redis://…")
+    # Whether the store may evict chats, or lose them in a crash of its own.
+    allow_volatile_store: bool = False
     tp: int = Field(default=1, ge=1)
     device: Device = "cpu"
     dtype: Dtype | None = None
@@ -50,6 +53,26 @@ class ServeSettings(BaseModel):
     # How long requests may take to end when the server stops, or a replica is replaced.
     drain_s: float = Field(default=120, ge=0)
     step_timeout_s: float | None = Field(default=None, gt=0)
+    auth: Literal["required", "none"] | None = Field(
+        default=None, description="whether callers need a key; None: if there is an api_key_sha256"
+    )
+    no_auth: bool = Field(default=False, description="other machines may call without a key")
+    # Never the key itself, which would be seen wherever these settings are.
+    api_key_sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="of MOSS_API_KEY, an admin's key"
+    )
+    hosts: tuple[str, ...] = Field(
+        default=(), description="names of this server, besides localhost, when no key is needed"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="foreign pages' scheme://host[:port], or * for all"
+    )
+    served_model_names: tuple[str, ...] = Field(
+        default=(), description="the model's names in the API, the first in answers"
+    )
+    moderation: str | None = Field(
+        default=None, description="module:function that may refuse text of users and of the model"
+    )
     # Failed starts of a replica after which the deployment counts as failed.
     start_attempts: int = Field(default=3, ge=1)
 
@@ -58,6 +81,25 @@ class ServeSettings(BaseModel):
         """The name in the API: the hub id, or the name of the directory."""
         path = Path(self.model)
         return path.resolve().name if path.is_dir() else self.model
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names by which the API knows the model."""
+        return self.served_model_names or (self.model_name,)
+
+    @property
+    def requires_key(self) -> bool:
+        """Whether callers need an API key."""
+        has_key = self.api_key_sha256 is not None and not self.no_auth
+        return self.auth == "required" or (self.auth is None and has_key)
+
+    def with_environment(self, environment: MutableMapping[str, str]) -> Self:
+        """The same with the key of MOSS_API_KEY, which is removed from `environment`.
+
+        Raises ConfigError for a weak one.
+        """
+        digest = take_environment_key(environment)
+        return self if digest is None else self.model_copy(update={"api_key_sha256": digest})
 
     @property
     def reads_weights(self) -> bool:

@@ -16,18 +16,19 @@ class Part:
 
 
 # Long ones that could hang come late, so that they cannot take the time of those before them.
+# `tokens` and `ranks` compile the CPU's kernels, where `compiling` has not.
 PARTS = (
-    Part("compiling", "kernels compiled for this card: registers, spills, shared memory", 50),
+    Part("compiling", "kernels compiled for this card: registers, spills, shared memory", 90),
     Part("limits", "what this card can do: bandwidth, matrix products, pinned memory", 25),
     Part("parity", "each kernel against its reference, over poisoned outputs", 35),
-    Part("tokens", "a small model in fp32: the CPU's tokens, whatever the settings", 50),
+    Part("tokens", "a small model in fp32: the CPU's tokens, whatever the settings", 90),
     Part("bits", "a row's logits, however it is computed", 40),
     Part("speed", "decode and prefill of 16.7 B parameters in fp16", 80, ("limits",)),
     Part("memory", "memory of the process at 2,048 tokens", 30),
     Part("sampler", "the device's sampler against the CPU's", 25),
     Part("host", "the host's own work in a decode step", 20),
     Part("hangs", "a kernel that never ends is noticed", 30),
-    Part("ranks", "two ranks on one card; NCCL in a graph", 50),
+    Part("ranks", "two ranks on one card; NCCL in a graph", 90),
     Part("peers", "cuBLAS and torch's attention at the same work", 30, ("limits",)),
     Part("offload", "weights streamed from pinned host memory", 50, ("limits",)),
 )

@@ -46,6 +46,11 @@ def card_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
+def first_card_name() -> str:
+    """Of the card that a process uses without asking for one."""
+    return card_name(torch.device("cuda"))
+
+
 def _copy_rate(device: torch.device, num_bytes: int) -> float:
     source = _numbers(device, num_bytes)
     to = torch.empty_like(source)

@@ -63,9 +63,17 @@ def nccl_backend(store: Store, rank: int, size: int, timeout: timedelta) -> Back
 
 def on_current_stream(options: T) -> T:
     """Options of a collective that NCCL runs on the current stream, between what is queued there,
-    instead of on a stream of its own (pytorch#150398). Its `wait` has nothing left to do then."""
+    instead of on a stream of its own (pytorch#150398). There is nothing to wait for then: see
+    `wait_for`."""
     options.asyncOp = False  # type: ignore[attr-defined]  # torch's stubs lack it
     return options
+
+
+def wait_for(work: Any) -> None:
+    """Waits for what a collective has returned: gloo's work, or None of NCCL with options of
+    `on_current_stream`, where the stream orders all."""
+    if work is not None:
+        work.wait()
 
 
 def indexed_device(device: str | torch.device) -> torch.device:

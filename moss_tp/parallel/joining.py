@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, unstubbed
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from moss_tp.parallel.backends import Backend
+from moss_tp.parallel.backends import Backend, wait_for
 
 if TYPE_CHECKING:
     from moss_tp.parallel.shm import SharedMemory
@@ -56,7 +56,7 @@ def _all_agree(control: Backend, vote: bool) -> bool:
     votes = torch.tensor([vote], dtype=torch.int32)
     options: Any = dist.AllreduceOptions()
     options.reduceOp = dist.ReduceOp.MIN
-    control.allreduce([votes], options).wait()
+    wait_for(control.allreduce([votes], options))
     return bool(votes.item())
 
 

@@ -19,7 +19,7 @@ from torch.distributed.distributed_c10d import (  # type: ignore[attr-defined]  
     AllgatherOptions,
 )
 
-from moss_tp.parallel.backends import Backend, on_current_stream
+from moss_tp.parallel.backends import Backend, on_current_stream, wait_for
 
 ONE_SHOT_BYTES = 1 << 20
 _ALIGNMENT = 256
@@ -61,20 +61,24 @@ class OrderedSum:
             return
         flat = x.reshape(-1)  # a copy where `x` has gaps
         if self._size <= 2:
-            self.backend.allreduce([flat], on_current_stream(dist.AllreduceOptions())).wait()
+            wait_for(self.backend.allreduce([flat], on_current_stream(dist.AllreduceOptions())))
         elif flat.nbytes <= ONE_SHOT_BYTES:
-            self._one_shot(flat, self._taker(x.device))
+            self.one_shot(flat)
         else:
-            self._by_shares(flat, self._taker(x.device))
+            self.by_shares(flat)
         if flat.data_ptr() != x.data_ptr():
             x.copy_(flat.view_as(x))
 
-    def _one_shot(self, x: Tensor, take: Take) -> None:
+    def one_shot(self, x: Tensor) -> None:
+        """The sum of `x (n,)` as every rank takes it of all parts."""
+        take = self._taker(x.device)
         parts = take((self._size, x.numel()), x.dtype)
         self._all_gather(parts, x)
         _sum_in_order(parts, x, take)
 
-    def _by_shares(self, x: Tensor, take: Take) -> None:
+    def by_shares(self, x: Tensor) -> None:
+        """The sum of `x (n,)`, of which each rank takes a share."""
+        take = self._taker(x.device)
         size, count = self._size, x.numel()
         share = -(-count // size)
         whole = x
@@ -84,7 +88,7 @@ class OrderedSum:
             whole[count:].zero_()
         parts = take((size, share), x.dtype)  # this rank's share, of each rank
         options = on_current_stream(dist.AllToAllOptions())
-        self.backend.alltoall_base(parts, whole.view(size, share), [], [], options).wait()
+        wait_for(self.backend.alltoall_base(parts, whole.view(size, share), [], [], options))
         _sum_in_order(parts, parts[0], take)
         self._all_gather(whole.view(size, share), parts[0])
         if whole is not x:
@@ -92,7 +96,7 @@ class OrderedSum:
 
     def _all_gather(self, parts: Tensor, x: Tensor) -> None:
         options = on_current_stream(AllgatherOptions())
-        self.backend._allgather_base(parts, x[None], options).wait()
+        wait_for(self.backend._allgather_base(parts, x[None], options))
 
     def _taker(self, device: torch.device) -> Take:
         """Hands out the scratch memory from its beginning."""
@@ -113,6 +117,9 @@ class OrderedSum:
 
 def _sum_in_order(parts: Tensor, out: Tensor, take: Take) -> None:
     """`parts (ranks, n) -> out (n,)`, which may be one of the parts."""
+    if len(parts) == 1:
+        out.copy_(parts[0])
+        return
     total = take((parts.shape[1],), torch.float32)
     total.copy_(parts[0])
     for part in parts[1:-1]:

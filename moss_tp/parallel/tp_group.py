@@ -30,6 +30,7 @@ from moss_tp.parallel.backends import (
     indexed_device,
     nccl_backend,
     on_current_stream,
+    wait_for,
 )
 from moss_tp.parallel.deadline import end, poll, within
 from moss_tp.parallel.joining import connect_store, have_gpus_of_their_own, shared_memory
@@ -284,4 +285,4 @@ class TPGroup:
         return collective(*args)
 
     def _run_backend(self, name: str, collective: Callable[..., Any], *args: Any) -> None:
-        self._run(name, collective, *args).wait()
+        wait_for(self._run(name, collective, *args))

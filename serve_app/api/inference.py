@@ -7,7 +7,7 @@ they could forge.
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -33,12 +33,9 @@ class InferenceRequest(BaseModel):
     context: str | None = None
     plugin: dict[str, bool] | None = Field(None, max_length=64)
 
-    def plugins(self, deployed: Collection[str]) -> frozenset[str] | None:
-        """The plugins that it names or leaves on; None if it says nothing about them."""
-        if self.plugin is None:
-            return None
-        on = {name for name, is_on in self.plugin.items() if is_on}
-        return frozenset(on | {name for name in deployed if self.plugin.get(name, True)})
+    def switched(self, is_on: bool) -> frozenset[str]:
+        """The plugins that it switches on, or off."""
+        return frozenset(name for name, value in (self.plugin or {}).items() if value == is_on)
 
 
 class ExtraData(BaseModel):
@@ -115,6 +112,7 @@ def encode_error(error: Exception, status: int) -> dict[str, Any] | None:
         error, status = InvalidFieldError("context: no such chat", "context"), 400
     if status == 400:
         field = error.param if isinstance(error, InvalidFieldError) else None
+        field = "plugin" if field == "plugins" else field  # the other dialects' name of it
         message = f"Validation Error: invalid {field or 'request'}\n"
         return {
             "code": 400,

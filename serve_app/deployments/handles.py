@@ -23,14 +23,16 @@ from serve_app.streams import is_being_cancelled
 
 # A replica answers in milliseconds; so people learn soon that a stopped one does not.
 HEALTH_TIMEOUT_S = 4
+MAKE_UP_TIMEOUT_S = 1
 STRAGGLER_S = 0.5
 
 
 class RemoteModel:
-    """A ChatModel and HealthProbe over the handle of MossServer."""
+    """A ChatModel, HealthProbe and MakeUp over the handle of MossServer."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
+        self._made_up: Mapping[str, Any] = {}
 
     async def generate(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         """See `ChatModel.generate`.
@@ -66,6 +68,15 @@ class RemoteModel:
         except (RayError, RayServeException, TimeoutError) as error:
             raise EngineDeadError("no replica of the model answers") from error
         return stats
+
+    async def make_up(self) -> Mapping[str, Any]:
+        """What makes the replies of the replicas, which are all alike; asked once. Empty while no
+        replica says it, which costs no turn."""
+        if not self._made_up:
+            with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
+                made_up = await asyncio.wait_for(self._call("make_up"), MAKE_UP_TIMEOUT_S)
+                self._made_up = dict(made_up)
+        return self._made_up
 
     async def _stream(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         """The deltas of one replica; its errors are unwrapped."""

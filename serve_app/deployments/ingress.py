@@ -14,15 +14,23 @@ from starlette.applications import Starlette
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
+from serve_app.access.key_gate import create_gate
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.deployments.handles import RemoteModel, remote_plugins
+from serve_app.deployments.listening import listening_host
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.replica_end import drain_when_stopped
+from serve_app.exposure import check_exposure
 from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
+from serve_app.http.errors import error_body
+from serve_app.http.origin import OriginPolicy
 from serve_app.http.service import HttpService
+from serve_app.live.redis import RedisLiveStore
+from serve_app.live.service import LiveTurns
+from serve_app.live.teller import Means
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -42,22 +50,28 @@ class Ingress:
         self._settings = settings
         self._model = RemoteModel(model)
         self._plugins = plugins
+        if (host := listening_host()) is not None:
+            check_exposure(settings, host)
         self._store = RedisSessionStore(settings.store)
         self._catalogue = RedisSessionCatalogue(settings.store)
+        self._live_store = RedisLiveStore(settings.store)
+        self._gate = create_gate(settings.store, settings.requires_key, settings.api_key_sha256)
         self._drain = Drain()
         self._model_dir = resolve_model(settings.model, with_weights=False)
 
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls this after the constructor."""
-        await self._store.check()
+        await self._store.check(may_be_volatile=self._settings.allow_volatile_store)
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
         tokenizer = Tokenizer.from_dir(self._model_dir)
         replier, max_model_len = self._replier(tokenizer), self._max_model_len()
+        limits = TurnLimits(max_model_len)
+        self._live = self._live_turns(replier, limits)
         service = HttpService(
-            runner=TurnRunner(self._store, replier, TurnLimits(max_model_len)),
+            runner=TurnRunner(self._store, replier, limits, self._model),
             replier=replier,
             health=self._model,
-            model_names=(self._settings.model_name,),
+            model_names=self._settings.model_names,
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
@@ -65,6 +79,10 @@ class Ingress:
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,
+            live=self._live,
+            gate=self._gate,
+            requires_key=self._settings.requires_key,
+            origins=_origins(self._settings),
         )
         return create_http_app(service)
 
@@ -79,14 +97,30 @@ class Ingress:
     async def __del__(self) -> None:
         if hasattr(self, "_stop"):
             self._stop.cancel()
-        if hasattr(self, "_catalogue"):
+        if hasattr(self, "_live"):
+            await self._live.close()
+        if hasattr(self, "_gate"):
+            await self._live_store.close()
             await self._store.close()
             await self._catalogue.close()
+            await self._gate.close()
 
     def _max_model_len(self) -> int:
         config = self._settings.engine_config(str(self._model_dir))
         return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
+    def _live_turns(self, replier: Replier, limits: TurnLimits) -> LiveTurns:
+        means = Means(self._live_store, self._store, replier, error_body, self._model)
+        live = LiveTurns(means, limits, self._drain)
+        live.open()
+        return live
+
     def _replier(self, tokenizer: Tokenizer) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
         return create_replier(self._model, remote_plugins(self._plugins), prompts)
+
+
+def _origins(settings: ServeSettings) -> OriginPolicy:
+    """Where callers show keys, the name by which they call tells nothing."""
+    hosts = None if settings.requires_key else frozenset(settings.hosts)
+    return OriginPolicy(frozenset(settings.cors_origins), hosts)

@@ -19,6 +19,7 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError
 from serve_app.deployments.coalesce import coalesce
+from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
 from serve_app.settings import ServeSettings
 
@@ -35,6 +36,7 @@ class MossServer:
 
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
         self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
+        self._make_up = replica_make_up(settings)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
         """The coalesced deltas of one request; closing it aborts the request within a step.
@@ -50,6 +52,10 @@ class MossServer:
         if not self._engine.is_alive:
             raise EngineDeadError("the engine has ended")
         self._progress.check(self._engine.stats(), time.monotonic())
+
+    async def make_up(self) -> dict[str, Any]:
+        """What makes this replica's replies; see `replica_make_up`."""
+        return self._make_up
 
     async def stats(self) -> dict[str, Any]:
         """The body of `/stats`. The first of `rank_pids` is the replica itself."""

@@ -84,9 +84,16 @@ def _delta(event: Delta) -> Telling:
 
 
 def _call_data(call: PluginCall) -> dict[str, Any]:
-    fields = asdict(call)
+    fields = plain(asdict(call))
     del fields["choice"]
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def plain(value: Any) -> Any:
+    """`value` as it is read back from the store, which has no tuples."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def joined(first: Telling, second: Telling) -> Telling:

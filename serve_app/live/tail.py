@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 
+from serve_app.errors import SessionNotFoundError
 from serve_app.live.event import LiveEvent
 
 
@@ -41,15 +42,20 @@ class Tail:
         self._wake()
 
     async def read(self, start: int) -> AsyncGenerator[LiveEvent]:
-        """The events from number `start` on, up to the terminal one."""
+        """The events from number `start` on, up to the terminal one.
+
+        Raises SessionNotFoundError if the turn's session is deleted meanwhile.
+        """
         self.num_readers += 1
         try:
             while True:
                 while start < len(self.events):
                     yield self.events[start]
                     start += 1
-                if self.has_ended or self.is_closed:
+                if self.has_ended:
                     return
+                if self.is_closed:
+                    raise SessionNotFoundError
                 changed = asyncio.get_running_loop().create_future()
                 self._waiting.append(changed)
                 await changed

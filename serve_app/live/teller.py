@@ -25,7 +25,7 @@ from serve_app.errors import (
     TurnCancelledError,
     TurnNotStoredError,
 )
-from serve_app.live.event import LiveEvent, Telling, telling_of
+from serve_app.live.event import LiveEvent, Telling, plain, telling_of
 from serve_app.live.store import Cancel, LiveStore, Standing
 from serve_app.live.writer import Pen
 from serve_app.sessions.session import Turn
@@ -209,7 +209,7 @@ class Teller:
 def done_telling(turn: Turn) -> Telling:
     """The end of a turn that is stored."""
     data = {
-        "turn": asdict(turn),
+        "turn": plain(asdict(turn)),
         "finish_reason": turn.finish_reason,
         "usage": dict(turn.usage),
     }

@@ -6,7 +6,7 @@ in never waits behind those that come in. How a step reaches the server is decid
 
 import hashlib
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -80,19 +80,20 @@ class RedisSessionStore:
         self._probes = Lane(url, 1, answer_s)
         self._lanes = (self._opening, self._commits, self._leases, self._probes)
 
-    async def check(self) -> None:
-        """Raises ConfigError if the store may evict sessions, however much memory it has."""
-        memory = await self._info("memory")
-        if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
-            raise ConfigError(
-                f"the store evicts ({policy}), which would lose chats;"
-                " set its maxmemory-policy to noeviction"
-            )
-        await self._find_data_dir()
+    async def check(self, *, may_be_volatile: bool = False) -> Sequence[str]:
+        """Why the store may lose chats: reasons to warn of. It also learns where its data are.
 
-    async def is_durable(self) -> bool:
-        """Whether the server keeps an append-only file, so that a crash loses no turn."""
-        return bool((await self._info("persistence")).get("aof_enabled"))
+        Raises ConfigError if it may evict sessions, however much memory it has, or keeps no
+        append-only file, unless it `may_be_volatile`.
+        """
+        await self._find_data_dir()
+        memory, persistence = await self._info("memory"), await self._info("persistence")
+        faults = [*_faults(memory, persistence)]
+        if faults and not may_be_volatile:
+            raise ConfigError(f"{faults[0]}, or add --allow-volatile-store")
+        if not faults and await self._setting("appendfsync") not in ("always", ""):
+            return ["the store's appendfsync is not always: a power loss may lose the last second"]
+        return faults
 
     async def is_ready(self) -> bool:
         async def write(redis: Redis) -> Any:
@@ -196,12 +197,30 @@ class RedisSessionStore:
 
     async def _find_data_dir(self) -> None:
         """A full disk can be told from other failures if it is one of this machine."""
-        if not self._probes.is_local:
-            return
-        with suppress(StoreUnavailableError, DeadlineExceededError):  # as a user may not ask
-            found = await self._probes.run(lambda redis: redis.config_get("dir"), self._until(inf))
-            for lane in self._lanes if found.get("dir") else ():
-                lane.data_dir = Path(str(found["dir"]))
+        if self._probes.is_local and (found := await self._setting("dir")):
+            for lane in self._lanes:
+                lane.data_dir = Path(found)
+
+    async def _setting(self, name: str) -> str:
+        """A setting of the server, empty for a user who may not ask."""
+        with suppress(StoreUnavailableError, DeadlineExceededError):
+            found = await self._probes.run(lambda redis: redis.config_get(name), self._until(inf))
+            return str(found.get(name) or "")
+        return ""
+
+
+def _faults(memory: Mapping[str, Any], persistence: Mapping[str, Any]) -> Iterator[str]:
+    """What makes a server lose chats, by its own INFO, and what to change."""
+    if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
+        yield (
+            f"the store evicts ({policy}), which would lose chats:"
+            " set its maxmemory-policy to noeviction"
+        )
+    if not persistence.get("aof_enabled"):
+        yield (
+            "the store keeps no append-only file, so its crash may lose turns:"
+            " set its appendonly to yes and appendfsync to always"
+        )
 
 
 def _lease_key(lease: Lease) -> str:

@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def server(tmp_path_factory: pytest.TempPathFactory, store: str) -> Iterator[MossProcess]:
     model = make_endless_model(tmp_path_factory.mktemp("model"))
     directory = tmp_path_factory.mktemp("endless")
-    with MossProcess(directory, "--store", store, model=model) as server:
+    with MossProcess(directory, "--store", store, "--allow-volatile-store", model=model) as server:
         yield server
 
 

@@ -1,10 +1,12 @@
 """The application that `build_app` wires: its deployments and the options they share."""
 
+import os
 from typing import Any
 
 import pytest
 from ray.serve import Application, Deployment
 
+from serve_app.api_secret import digest_of
 from serve_app.app import build_app
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.deployments.options import deployment_options
@@ -70,3 +72,13 @@ def test_ingresses_are_two_and_need_little(built: dict[str, Deployment]) -> None
 def test_plugins_claim_no_cpu(built: dict[str, Deployment]) -> None:
     calculator: Any = built["plugin_calculator"]
     assert calculator.ray_actor_options["num_cpus"] == 0
+
+
+def test_a_key_of_the_environment_is_known_by_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOSS_API_KEY", "correct-horse")
+    built = build_app(SETTINGS)
+    assert "MOSS_API_KEY" not in os.environ
+    bound: Any = built._bound_deployment
+    settings = bound.init_args[0]
+    assert settings.requires_key and settings.api_key_sha256 == digest_of("correct-horse")
+    assert "correct-horse" not in repr(vars(settings))

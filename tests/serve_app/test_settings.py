@@ -117,3 +117,21 @@ def test_the_name_in_the_api_is_the_hub_id_or_the_directory(tmp_path: Path) -> N
 def test_a_wrong_field_is_named_in_the_error(field: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(field))):
         ServeSettings.model_validate({"model": "m", "store": STORE, **field})
+
+
+def test_the_model_has_the_names_that_are_given() -> None:
+    assert ServeSettings(model="a/b", store=STORE).model_names == ("a/b",)
+    settings = ServeSettings(model="a/b", store=STORE, served_model_names=("moss", "gpt-4o"))
+    assert settings.model_names == ("moss", "gpt-4o")
+
+
+def test_a_serve_yaml_may_set_the_digest_of_a_key() -> None:
+    settings = ServeSettings(model="m", store=STORE, api_key_sha256="0" * 64)
+    assert settings.requires_key
+    environment = {"MOSS_API_KEY": "correct-horse"}
+    from_environment = settings.with_environment(environment)
+    assert from_environment.api_key_sha256 not in (None, "0" * 64) and not environment
+    assert settings.with_environment({}) == settings
+    for wrong in ("moss-key", "A" * 64, ""):
+        with pytest.raises(ValidationError):
+            ServeSettings(model="m", store=STORE, api_key_sha256=wrong)

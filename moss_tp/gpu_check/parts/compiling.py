@@ -1,5 +1,6 @@
 """Compiles every kernel for this card, in parallel."""
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -16,9 +17,11 @@ from moss_tp.kernels.cuda.runtime.cubins import Cubin, Variant, compile_each
 def run(check: Check) -> None:
     cpu = start_cpu_tokens(check)  # which compiles kernels, too: the part `tokens` needs them
     cubins: list[Cubin] = []
+    start = time.monotonic()
     for _, cubin in compile_each(NAME, _variants(check)):
         cubins.append(cubin)
         check.figure("cubins", [asdict(cubin) for cubin in cubins])  # so far
+    check.figure("seconds of kernels", round(time.monotonic() - start, 1))
     check.verdict(_count("kernels that do not compile or fit", cubins, lambda c: not c.fits))
     check.verdict(_count("kernels that spill", cubins, lambda c: c.spilled_bytes > 0))
     cpu.wait()

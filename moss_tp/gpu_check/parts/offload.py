@@ -15,7 +15,7 @@ from moss_tp.hardware.gpu import GIB
 from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, streamed_bytes
 
 OFFLOADED_GIB = 8.0  # more on a small card
-KV_BYTES = GIB
+KV_BYTES = 2 * GIB  # one sequence of all positions takes 1.6
 NEW = 12
 
 

@@ -3,11 +3,13 @@
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from random import Random
 from typing import Any
 
 from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.request import EngineRequest
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.parts.limits import rates_of
 from moss_tp.gpu_check.tools import profile
@@ -26,7 +28,7 @@ PREFILL_REPEATS = 3
 MAX_NODES = 240
 LAYER_NODES = 6  # a block's at most: fewer layers have a lower bar
 MAX_IDLE_US = 150
-PROFILED_BATCHES = (1, 64)
+PROFILED_BATCHES, PROFILED_PREFILL = (1, 64), 1024
 
 
 def run(check: Check) -> None:
@@ -50,6 +52,7 @@ def run(check: Check) -> None:
             _prefill(check, engine, shape, dtype, tokens, bar)
         for batch in PROFILED_BATCHES if check.is_full else (1,):
             _profile(check, engine, shape, batch)
+        _profile_prefill(check, engine, shape)
 
 
 def _decode(
@@ -85,9 +88,9 @@ def _prefill(
     """The median time of a prompt's only step, its first token included."""
     seconds = []
     for repeat in range(PREFILL_REPEATS):
-        request = requests(Random(f"{tokens} {repeat}"), 1, tokens, 1, shape.vocab_size)
+        prompt = requests(Random(f"{tokens} {repeat}"), 1, tokens, 1, shape.vocab_size)
         before = time.perf_counter()
-        drive(engine, request)
+        prefill(engine, prompt)
         seconds.append(time.perf_counter() - before)
     median = statistics.median(seconds)
     limit = prefill_cost(shape.config, tokens, ITEM_BYTES[dtype]).limit_s(rates_of(check))
@@ -98,19 +101,31 @@ def _prefill(
 
 
 def _profile(check: Check, engine: LLMEngine, shape: Shape, batch: int) -> None:
-    """Steps of a whole batch, then a prompt: time by kernel."""
-    decode = requests(Random(-batch), batch, 64 if check.is_full else 8, NEW // 2, shape.vocab_size)
+    """Steps of a whole batch: time by kernel."""
+    decode = requests(
+        Random(f"profile {batch}"), batch, 64 if check.is_full else 8, NEW // 2, shape.vocab_size
+    )
     events = profile.profiled(lambda: drive(engine, decode), check.device)
     steps = profile.steps_of(events)[-NEW // 4 :]
     flat = [event for step in steps for event in step]
     check.figure(f"decode of {batch}, by kernel", profile.times(flat, len(steps)))
     if check.device.type == "cuda":
         judge_steps(check, shape, batch, steps)
-    prompt = requests(Random("profile"), 1, 1024 if check.is_full else 8, 1, shape.vocab_size)
-    check.figure(
-        "prefill of 1,024, by kernel",
-        profile.times(profile.profiled(lambda: drive(engine, prompt), check.device), 1),
-    )
+
+
+def _profile_prefill(check: Check, engine: LLMEngine, shape: Shape) -> None:
+    tokens = PROFILED_PREFILL if check.is_full else 24
+    prompt = requests(Random("prompt"), 1, tokens, 1, shape.vocab_size)
+    events = profile.profiled(partial(prefill, engine, prompt), check.device)
+    check.figure(f"prefill of {tokens}, by kernel", profile.times(events, 1))
+
+
+def prefill(engine: LLMEngine, prompt: Sequence[EngineRequest]) -> None:
+    """A prompt's only step. Raises RuntimeError where the prefix cache had some of it: each needs a
+    seed of its own."""
+    cached = drive(engine, prompt)["0"].num_cached
+    if cached:
+        raise RuntimeError(f"{cached} tokens of a prompt were in the prefix cache")
 
 
 def judge_steps(

@@ -73,6 +73,7 @@ class Trace:
 
     token_ids: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
+    num_cached: int = 0  # tokens of the prompt that the prefix cache had
 
 
 def drive(engine: LLMEngine, requests: Sequence[EngineRequest]) -> dict[str, Trace]:
@@ -88,6 +89,7 @@ def drive(engine: LLMEngine, requests: Sequence[EngineRequest]) -> dict[str, Tra
         for request_id, delta in deltas:
             traces[request_id].token_ids += delta.token_ids
             traces[request_id].times += [now] * len(delta.token_ids)
+            traces[request_id].num_cached = delta.num_cached_tokens
     return traces
 
 

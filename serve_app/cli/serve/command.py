@@ -32,7 +32,7 @@ from serve_app.settings import ServeSettings
 @serve_options
 def command(host: str, port: int, data_dir: Path, **fields: Any) -> None:
     """Serve a MOSS model over HTTP on this machine until Ctrl-C."""
-    settings = serve_settings(fields)
+    settings = serve_settings(fields, host)
     warnings = check_settings(settings)
     log = data_dir / "serve.log"
     with held_address(host, port) as address:

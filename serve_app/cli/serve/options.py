@@ -4,6 +4,7 @@ A flag that is a setting has the name of its field, so that adding one takes a l
 field there. `host`, `port` and `data_dir` belong to the command itself.
 """
 
+import os
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from serve_app.cli.options import with_options
 from serve_app.cli.plugin_options import PLUGIN_OPTIONS
 from serve_app.cli.stored.location import STORE_OPTIONS, check_store
 from serve_app.demo.bundled import BUNDLED_MODEL
+from serve_app.exposure import check_exposure
 from serve_app.settings import ServeSettings
 
 _DTYPE_HELP = "Default: " + ", ".join(f"{t.default_dtype} on {d}" for d, t in TRAITS.items()) + "."
@@ -43,7 +45,37 @@ serve_options = with_options(
     ),
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True),
+    click.option(
+        "--auth",
+        type=click.Choice(["required", "none"]),
+        help="Whether callers need an API key. Default: if MOSS_API_KEY is set.",
+    ),
+    click.option("--no-auth", is_flag=True, help="Serve other machines, and without keys."),
+    click.option(
+        "--cors-origin",
+        "cors_origins",
+        multiple=True,
+        metavar="ORIGIN",
+        help="A site whose pages may call, such as https://chat.example.org.",
+    ),
+    click.option(
+        "--served-model-name",
+        "served_model_names",
+        multiple=True,
+        metavar="NAME",
+        help="The model's name in the API; give it again for more names.",
+    ),
+    click.option(
+        "--moderation",
+        metavar="MODULE:FUNCTION",
+        help="Refuses text of users and of the model.",
+    ),
     *STORE_OPTIONS,
+    click.option(
+        "--allow-volatile-store",
+        is_flag=True,
+        help="Start on a store that evicts, or whose crash loses turns.",
+    ),
     click.option(
         "--drain",
         "drain_s",
@@ -63,8 +95,14 @@ serve_options = with_options(
 )
 
 
-def serve_settings(fields: dict[str, Any]) -> ServeSettings:
-    """The settings of a server on this machine. Raises ConfigError for a bad `store`."""
+def serve_settings(fields: dict[str, Any], host: str = "127.0.0.1") -> ServeSettings:
+    """The settings of a server that listens on `host` of this machine, and its environment's key.
+
+    Raises ConfigError for a bad `store`, a weak key, and a host where a key is needed.
+    """
     check_store(fields["store"])
     # A failed start is shown to the user at once instead of being tried again.
-    return ServeSettings.model_validate({**fields, "start_attempts": 1})
+    own = {"start_attempts": 1, "hosts": (host,)}
+    settings = ServeSettings.model_validate({**fields, **own}).with_environment(os.environ)
+    check_exposure(settings, host)
+    return settings

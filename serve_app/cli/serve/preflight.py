@@ -14,8 +14,6 @@ from serve_app.prompt.choose import Dialogue, build_prompts
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.settings import ServeSettings
 
-NOT_DURABLE = "warning: the store keeps no append-only file, so its crash may lose turns"
-
 
 def check_settings(settings: ServeSettings) -> Sequence[str]:
     """Warnings for the user. Raises ConfigError or CheckpointError that say what to change."""
@@ -29,9 +27,9 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     _ = settings.plugin_names
     if settings.device == "cuda":
         _check_gpus(settings.tp * settings.replicas)
-    if settings.store == EMBEDDED or asyncio.run(_check_store(settings.store)):
+    if settings.store == EMBEDDED:
         return ()
-    return (NOT_DURABLE,)
+    return asyncio.run(_check_store(settings.store, settings.allow_volatile_store))
 
 
 def _check_gpus(needed: int) -> None:
@@ -49,11 +47,11 @@ def _check_tokenizer(directory: Path, dialogue: Dialogue, vocab_size: int) -> No
         )
 
 
-async def _check_store(url: str) -> bool:
-    """Whether the store is durable. Raises when it is unusable."""
+async def _check_store(url: str, may_be_volatile: bool) -> Sequence[str]:
+    """Warnings. Raises when the store is unusable."""
     store = RedisSessionStore(url, StoreSettings(patience_s=2))
     try:
-        await store.check()
-        return await store.is_durable()
+        faults = await store.check(may_be_volatile=may_be_volatile)
     finally:
         await store.close()
+    return [f"warning: {fault}" for fault in faults]

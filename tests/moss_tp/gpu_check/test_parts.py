@@ -14,7 +14,7 @@ from moss_tp.gpu_check.parts.parity import difference
 from moss_tp.gpu_check.run import Result, run_part
 from moss_tp.gpu_check.tools.cases import Case
 from moss_tp.gpu_check.tools.shapes import MOSS
-from moss_tp.kernels.cuda.attention.partials import has_partials
+from moss_tp.kernels.cuda.attention.partials import are_few, has_partials
 
 BY_NAME = {part.name: part for part in PARTS}
 RATES = {
@@ -89,9 +89,12 @@ def test_every_part_is_tested() -> None:
 
 
 def test_bits_are_compared_with_split_contexts_and_without() -> None:
-    batch, shape = max(bits.BATCHES), (MOSS.heads, MOSS.head_dim)
-    assert has_partials(batch, bits.LENGTH, *shape)
-    assert not has_partials(batch, bits.LONG_TABLE, *shape)
+    split = [
+        are_few(batch, MOSS.heads, 132)
+        and has_partials(batch, bits.LENGTH, MOSS.heads, MOSS.head_dim)
+        for batch in bits.BATCHES
+    ]
+    assert split == [True, True, False, False]
 
 
 def test_what_a_kernel_does_not_write_is_a_difference() -> None:

@@ -1,12 +1,16 @@
 """What a profiler's trace says about steps, on a trace made by hand."""
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import pytest
+
 from moss_tp.gpu_check.check import Check, Plan
-from moss_tp.gpu_check.parts.speed import judge_steps
+from moss_tp.gpu_check.parts.speed import judge_steps, prefill
 from moss_tp.gpu_check.tools import profile
-from moss_tp.gpu_check.tools.shapes import MOSS
+from moss_tp.gpu_check.tools.engines import opened, requests
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY
 from moss_tp.gpu_check.verdict import Verdict
 
 
@@ -51,3 +55,14 @@ def test_what_was_not_measured_does_not_pass(tmp_path: Path) -> None:
     assert [v.passes for v in judged([])] == [False, False]
     seen = judged(profile.steps_of(profile.events_of(trace(5))))
     assert [v.passes for v in seen] == [True, True] and all(v.bar for v in seen)
+
+
+def test_a_prompt_that_was_cached_is_no_prefill(tmp_path: Path) -> None:
+    check = Check(Plan("cpu", "tiny", tmp_path), lambda kind, name, value: None)
+    settings: dict[str, Any] = {"load_format": "dummy", "kv_cache_bytes": 1 << 22}
+    with opened(check, TINY.write(tmp_path / "model"), "float32", **settings) as engine:
+        one, another = (requests(Random(seed), 1, 40, 1, TINY.vocab_size) for seed in "12")
+        prefill(engine, one)
+        prefill(engine, another)
+        with pytest.raises(RuntimeError, match="prefix cache"):
+            prefill(engine, one)

@@ -11,6 +11,8 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # public,
 
 from moss_tp.parallel import backends
 from moss_tp.parallel.backends import NCCL_ENVIRONMENT, nccl_backend
+from moss_tp.parallel.ordered_sum import OrderedSum
+from moss_tp.parallel.tp_group import TPGroup
 
 
 class Nccl:
@@ -46,3 +48,32 @@ def test_collectives_are_queued_on_the_current_stream() -> None:
 )
 def test_indexed_device(device: str, indexed: str) -> None:
     assert backends.indexed_device(device) == torch.device(indexed)
+
+
+def test_what_nccl_returns_on_the_current_stream_needs_no_wait() -> None:
+    """Nothing, from torch 2.11 on; work elsewhere, which is waited for."""
+    waited: list[bool] = []
+
+    class Work:
+        def wait(self) -> None:
+            waited.append(True)
+
+    backends.wait_for(None)
+    assert not waited
+    backends.wait_for(Work())
+    assert waited
+
+
+@pytest.mark.parametrize("way", ["all_reduce", "gather", "broadcast", "one_shot", "by_shares"])
+def test_every_collective_works_without_work(way: str) -> None:
+    """Of a backend that returns None, as NCCL does."""
+    asked = set[str]()
+
+    class Silent:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args: asked.add(name)
+
+    backend, x = Silent(), torch.zeros(8)
+    group = TPGroup(0, 2, torch.device("cpu"), backend, backend)
+    getattr(group if hasattr(group, way) else OrderedSum(backend, 1), way)(x)
+    assert asked

@@ -130,3 +130,18 @@ def test_other_dtypes_are_summed_by_the_backend(size: int) -> None:
         return total
 
     assert on_gloo(size, sums) == [[sum(range(size)), size * 2**40]] * size
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("way", ["one_shot", "by_shares"])
+def test_each_way_alone(way: str, size: int) -> None:
+    """Of any number of ranks, though some never take it by themselves."""
+
+    def sums(group: TPGroup) -> Tensor:
+        x = part(group.rank, 1001, torch.bfloat16)
+        getattr(group._sum, way)(x)
+        return x
+
+    expected = expected_sum([part(rank, 1001, torch.bfloat16) for rank in range(size)])
+    for found in on_gloo(size, sums):
+        assert_same_bits(found, expected)

@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 from redis.asyncio import Redis
 
 from moss_tp.errors import ConfigError
+from serve_app.api_secret import digest_of
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.deployments.ingress import Ingress
 from serve_app.settings import ServeSettings
@@ -52,8 +53,10 @@ class OwnIngress(Plain):  # type: ignore[misc]
         """Not awaited here; Serve awaits the one of a replica."""
 
 
-def make(store_url: str, handle: FakeHandle) -> OwnIngress:
-    settings = ServeSettings(model=str(BUNDLED_MODEL), store=store_url)
+def make(store_url: str, handle: FakeHandle, **fields: object) -> OwnIngress:
+    settings = ServeSettings.model_validate(
+        {"model": str(BUNDLED_MODEL), "store": store_url, **fields}
+    )
     return OwnIngress(settings, cast(DeploymentHandle[Any], handle), {"calculator": handle})
 
 
@@ -97,13 +100,42 @@ async def test_the_chat_endpoint_is_below_the_same_root(client: httpx.AsyncClien
     assert too_long.json()["error"]["code"] == "context_length_exceeded"
 
 
-async def test_an_ingress_does_not_start_on_a_store_that_evicts(store_url: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "back"),
+    [("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")],
+)
+async def test_an_ingress_does_not_start_on_a_store_that_may_lose_chats(
+    store_url: str, name: str, value: str, back: str
+) -> None:
     ingress = make(store_url, FakeHandle(None))
     async with Redis.from_url(store_url) as raw:
-        await raw.config_set("maxmemory-policy", "allkeys-lru")
+        await raw.config_set(name, value)
         try:
-            with pytest.raises(ConfigError, match="noeviction"):
+            with pytest.raises(ConfigError, match=f"{back}.*--allow-volatile-store"):
                 await ingress.__serve_build_asgi_app__()
         finally:
-            await raw.config_set("maxmemory-policy", "noeviction")
+            await raw.config_set(name, back)
+    await Plain.__del__(ingress)
+
+
+async def test_a_server_with_keys_asks_for_them(store_url: str, handle: FakeHandle) -> None:
+    fields = {"api_key_sha256": digest_of("correct-horse"), "served_model_names": ("moss",)}
+    ingress = make(store_url, handle, **fields)
+    transport = httpx.ASGITransport(await ingress.__serve_build_asgi_app__())
+    async with httpx.AsyncClient(transport=transport, base_url="http://moss.example") as client:
+        assert (await client.get("/stats")).status_code == 401
+        headers = {"Authorization": "Bearer correct-horse"}
+        assert (await client.get("/stats", headers=headers)).status_code == 200
+        assert (await client.get("/livez")).status_code == 200
+    await Plain.__del__(ingress)
+
+
+async def test_a_server_without_keys_answers_to_its_own_names_only(
+    store_url: str, handle: FakeHandle
+) -> None:
+    ingress = make(store_url, handle, hosts=("moss.example",), no_auth=True)
+    transport = httpx.ASGITransport(await ingress.__serve_build_asgi_app__())
+    for host, status in (("moss.example", 200), ("localhost", 200), ("evil.example", 403)):
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+            assert (await client.get("/stats")).status_code == status
     await Plain.__del__(ingress)

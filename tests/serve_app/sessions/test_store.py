@@ -235,29 +235,6 @@ async def test_a_full_store_refuses_writes_and_keeps_its_sessions(
     assert await store.load(late.uid, "ann") is None
 
 
-async def test_an_evicting_store_is_refused(store: RedisSessionStore, store_url: str) -> None:
-    await store.check()
-    async with Redis.from_url(store_url) as raw:
-        await raw.config_set("maxmemory-policy", "allkeys-lru")
-        try:
-            with pytest.raises(ConfigError, match="noeviction"):
-                await store.check()
-        finally:
-            await raw.config_set("maxmemory-policy", "noeviction")
-
-
-async def test_only_an_append_only_store_is_durable(
-    store: RedisSessionStore, store_url: str
-) -> None:
-    assert await store.is_durable()
-    async with Redis.from_url(store_url) as raw:
-        await raw.config_set("appendonly", "no")
-        try:
-            assert not await store.is_durable()
-        finally:
-            await raw.config_set("appendonly", "yes")
-
-
 def test_an_invalid_url_is_refused() -> None:
     with pytest.raises(ConfigError):
         RedisSessionStore("sqlite:///chats")

@@ -11,14 +11,14 @@ from moss_tp.kernels.cuda.attention.cache import PagedCache
 from moss_tp.kernels.cuda.attention.checks import check_cache, check_out, check_plan, check_qkv
 from moss_tp.kernels.cuda.attention.kernels import attend_kernel, merge_kernel
 from moss_tp.kernels.cuda.attention.partials import (
+    are_few,
     has_partials,
     num_pieces,
     num_places,
     places_apart,
     row_bytes,
-    split_programs,
 )
-from moss_tp.kernels.cuda.attention.variants import Variant, variant_of
+from moss_tp.kernels.cuda.attention.variants import MERGES, Variant, variant_of
 from moss_tp.kernels.cuda.runtime.device import multiprocessors
 from moss_tp.kernels.cuda.runtime.launches import count_launch
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
@@ -45,7 +45,9 @@ def attend(
     check_out(qkv, out)
     rows, _, num_heads, head_dim = qkv.shape
     places = num_places(rows, len(plan.short_tiles))
-    has_pieces = has_partials(places, plan.max_context, num_heads, head_dim)
+    has_pieces = are_few(len(plan.short_tiles), num_heads, multiprocessors(qkv)) and has_partials(
+        places, plan.max_context, num_heads, head_dim
+    )
     stats = None
     if has_pieces:
         partials, stats = _partials(qkv, plan, partials)
@@ -69,15 +71,13 @@ class _Step:
     ) -> None:
         self._qkv, self._cache, self._plan, self._scale, self._out = qkv, cache, plan, scale, out
         self._variant: Variant = variant_of(qkv, cache.k)
-        self._num_heads, self._head_dim = qkv.shape[2:]
+        self._num_heads = qkv.shape[2]
 
     def split(self, partials: Tensor, stats: Tensor) -> None:
         plan, tiles = self._plan, self._plan.short_tiles
         pieces, apart = num_pieces(plan.max_context), places_apart(plan.num_rows, len(tiles))
         self._launch(tiles, SHORT_ROWS, None, partials, stats)
-        constants = self._variant.merge()
-        grid = (len(tiles), self._num_heads, self._head_dim // constants["WIDTH"])
-        merge_kernel[grid](
+        merge_kernel[(len(tiles), self._num_heads, MERGES)](
             plan.positions,
             tiles,
             self._out,
@@ -87,7 +87,7 @@ class _Step:
             self._num_heads,
             pieces,
             apart,
-            **constants,
+            **self._variant.merge(),
             **self._variant.merge_options(),
         )
 
@@ -103,13 +103,10 @@ class _Step:
         partials: Tensor | None,
         stats: Tensor | None,
     ) -> None:
-        plan, is_split, programs = self._plan, partials is not None, 1
+        plan, is_split = self._plan, partials is not None
         pieces = num_pieces(plan.max_context)
-        if is_split:
-            count = multiprocessors(self._qkv)
-            programs = split_programs(pieces, len(tiles), self._num_heads, count)
         tensors: tuple[Any, ...] = (plan.positions, plan.block_tables, tiles, out, partials, stats)
-        attend_kernel[(len(tiles), self._num_heads, programs)](
+        attend_kernel[(len(tiles), self._num_heads, pieces if is_split else 1)](
             self._qkv,
             *self._cache,
             *tensors,

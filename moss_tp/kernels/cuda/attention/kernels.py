@@ -191,6 +191,7 @@ def attend_kernel(
     mask = _is_in(is_row, dims, D, DP)
     if IS_SPLIT:
         place = (_first_place(index, first_row, places_apart) * num_heads + head) * num_pieces
+        # One piece where the grid has a program for each. A loop keeps registers free.
         for piece in range(tl.program_id(2), tl.cdiv(end, PIECE), tl.num_programs(2)):
             m = tl.full((ROWS,), NO_SCORE, tl.float32)
             sums = tl.zeros((ROWS, 2 * ROWS), tl.float32)
@@ -241,34 +242,31 @@ def merge_kernel(
     num_heads: tl.tensor,
     num_pieces: tl.tensor,
     places_apart: tl.tensor,
-    ROWS: tl.constexpr,
     PIECE: tl.constexpr,
     D: tl.constexpr,
-    WIDTH: tl.constexpr,  # dimensions of a program
+    DP: tl.constexpr,
 ) -> None:
-    """The pieces of a tile's rows, a head and WIDTH dimensions, as `attend_kernel` left them."""
+    """The pieces of a tile's rows and a head, as `attend_kernel` left them: every
+    `num_programs(2)`-th row."""
     index, head = tl.program_id(0), tl.program_id(1)
     tile = tiles_ptr + index * 3
     first_row, end_row = tl.load(tile + 1), tl.load(tile + 2)
-    if first_row == end_row:
+    if tl.program_id(2) >= end_row - first_row:
         return
     end = tl.load(positions_ptr + end_row - 1) + 1
-    rows = first_row + tl.arange(0, ROWS)
-    dims = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
-    is_row = rows < end_row
-    rows = rows.to(tl.int64)
-    places = _first_place(index, first_row, places_apart) + tl.arange(0, ROWS).to(tl.int64)
-    places = (places * num_heads + head) * num_pieces
-    total_m = tl.full((ROWS,), NO_SCORE, tl.float32)
-    total_sums = tl.zeros((ROWS,), tl.float32)
-    total = tl.zeros((ROWS, WIDTH), tl.float32)
-    for piece in tl.range(0, tl.cdiv(end, PIECE), loop_unroll_factor=4):
-        place = places + piece
-        m = tl.load(stats_ptr + place * 2, mask=is_row, other=NO_SCORE)
-        sums = tl.load(stats_ptr + place * 2 + 1, mask=is_row, other=0.0)
-        acc = partials_ptr + place[:, None] * D + dims[None, :]
-        acc = tl.load(acc, mask=is_row[:, None], other=0.0)
-        total_m, total_sums, total = _merged(total_m, total_sums, total, m, sums, acc)
-    place = rows[:, None] * out_stride + head * D + dims[None, :]
-    out = total / tl.where(is_row, total_sums, 1.0)[:, None]
-    tl.store(out_ptr + place, out.to(out_ptr.dtype.element_ty), mask=is_row[:, None])
+    one, dims = tl.arange(0, 1), tl.arange(0, DP)
+    mask = _is_in(one == 0, dims, D, DP)
+    first_place = _first_place(index, first_row, places_apart).to(tl.int64)
+    for row in range(tl.program_id(2), end_row - first_row, tl.num_programs(2)):
+        begin = ((first_place + row) * num_heads + head) * num_pieces
+        total_m = tl.full((1,), NO_SCORE, tl.float32)
+        total_sums = tl.zeros((1,), tl.float32)
+        total = tl.zeros((1, DP), tl.float32)
+        for piece in tl.range(0, tl.cdiv(end, PIECE), loop_unroll_factor=4):
+            place = begin + piece + one
+            m, sums = tl.load(stats_ptr + place * 2), tl.load(stats_ptr + place * 2 + 1)
+            acc = tl.load(partials_ptr + place[:, None] * D + dims[None, :], mask, 0.0)
+            total_m, total_sums, total = _merged(total_m, total_sums, total, m, sums, acc)
+        out = out_ptr + (first_row + row).to(tl.int64) * out_stride + head * D
+        result = total / total_sums[:, None]
+        tl.store((out + dims)[None, :], result.to(out_ptr.dtype.element_ty), mask)

@@ -1,8 +1,8 @@
 """Memory for the partial results of short tiles: how much a step needs, and whether it uses any.
 
-With few short tiles a program attends to some of a context's pieces, so that all of the GPU reads
-one sequence's cache, and leaves their maxima, sums and weighted values for the merge. With many
-tiles a program goes through all pieces itself: there are programs enough. Both give the same bits.
+With few short tiles each piece of a context has a program of its own, so that all of the GPU reads
+one sequence's cache, and leaves maxima, sums and weighted values for the merge. With many tiles a
+program goes through all pieces itself: there are programs enough. Both give the same bits.
 
 A row's place in partials is its place in the step, or where the step has more rows than its short
 tiles can, beside long tiles, its place in the tile behind SHORT_ROWS for each tile before.
@@ -14,9 +14,9 @@ from moss_tp.kernels.device_plan import SHORT_ROWS, StepLimits
 
 PIECE = 128  # tokens; pieces start at positions 0, 128, ...
 MAX_BYTES = 32 << 20
-# On each multiprocessor, for all that a launch has: as many as it can hold at a time. More would
-# only wait, most of them to find that their context is shorter than the longest.
-SPLIT_PROGRAMS = 3
+# Tiles and heads on each multiprocessor from which on they are programs enough. Fewer (an H100
+# holds two) would do for contexts of one length; where they differ, the longest keeps the others.
+ENOUGH_PROGRAMS = 5
 
 
 def num_pieces(max_context: int) -> int:
@@ -39,15 +39,15 @@ def places_apart(rows: int, short_tiles: int) -> int:
 
 
 def has_partials(places: int, max_context: int, num_heads: int, head_dim: int) -> bool:
-    """Whether short tiles with `num_places` are attended piece by piece. Known from shapes."""
+    """Whether there is memory to attend short tiles with `num_places` piece by piece, and more than
+    one piece. Known from shapes."""
     pieces = num_pieces(max_context)
     return pieces > 1 and 0 < places * row_bytes(pieces, num_heads, head_dim) <= MAX_BYTES
 
 
-def split_programs(pieces: int, short_tiles: int, num_heads: int, multiprocessors: int) -> int:
-    """Programs for the pieces of a tile and a head."""
-    wanted = -(-SPLIT_PROGRAMS * multiprocessors // (short_tiles * num_heads))
-    return max(1, min(pieces, wanted))
+def are_few(short_tiles: int, num_heads: int, multiprocessors: int) -> bool:
+    """Whether a program for each tile and head would leave a part of the GPU idle."""
+    return short_tiles * num_heads < ENOUGH_PROGRAMS * multiprocessors
 
 
 @cache

@@ -10,10 +10,10 @@ from moss_tp.kernels.cuda.attention.partials import PIECE
 from moss_tp.kernels.cuda.runtime.device import capability
 from moss_tp.kernels.cuda.runtime.jit import has_wide_dot, next_power_of_2, options
 from moss_tp.kernels.cuda.runtime.resources import shared_limit
-from moss_tp.kernels.device_plan import LONG_ROWS, SHORT_ROWS
+from moss_tp.kernels.device_plan import LONG_ROWS
 
 HEADS_A_PROGRAM = 4  # of `store_kernel`
-MAX_MERGED_WIDTH = 64  # dimensions of a program of `merge_kernel`
+MERGES = 4  # programs of `merge_kernel` for a tile and a head, one of which has a decode's row
 LARGE_SHARED = 160 << 10  # bytes that a program may have; others may have 99 KiB
 MAX_REGISTERS = 255  # of a thread. Left to itself, ptxas may spill to have more programs.
 
@@ -58,14 +58,13 @@ class Variant:
         if rows == LONG_ROWS:
             return options(8, 5)
         if self.is_int8:
-            return options(4, 5) if is_split else options(8, 7)
+            return options(4, 5) if is_split else {**options(4, 3), "maxnreg": MAX_REGISTERS}
         # Three programs to a multiprocessor where they are short.
         stages = 5 if shared_limit(self.cc) >= LARGE_SHARED else 3
         return {**options(4, stages), "maxnreg": 168 if is_split else MAX_REGISTERS}
 
     def merge(self) -> dict[str, Any]:
-        width = min(MAX_MERGED_WIDTH, self._power_of_2_factor())
-        return {"ROWS": SHORT_ROWS, "PIECE": PIECE, "D": self.head_dim, "WIDTH": width}
+        return {"PIECE": PIECE, "D": self.head_dim, "DP": next_power_of_2(self.head_dim)}
 
     def merge_options(self) -> dict[str, Any]:
         return options(2, 1)

@@ -8,12 +8,13 @@ from torch import Tensor
 from moss_tp.kernels.cuda.linear import reference
 from moss_tp.kernels.cuda.linear.gemm_kernels import gemm_kernel, pieces_kernel
 from moss_tp.kernels.cuda.linear.tiles import MAX_DEPTH, Tile, choose_tile
-from moss_tp.kernels.cuda.runtime.device import capability, check_aligned
+from moss_tp.kernels.cuda.runtime.device import capability, check_aligned, provide_scratch
 from moss_tp.kernels.cuda.runtime.jit import IS_INTERPRETER, options
 from moss_tp.kernels.cuda.runtime.launches import count_launch
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
 
 INTERPRETED_DEPTH = 64
+BULK_ALIGNMENT = 8  # elements of 16 bits: 16 bytes
 
 
 def multiply(
@@ -97,6 +98,10 @@ def _launch_pieces(x: Tensor, weight: Tensor, pieces: Tensor, piece: int) -> Non
 
 def _tile(x: Tensor, outputs: int, pieces: int = 1) -> Tile:
     tile = choose_tile(len(x), outputs, pieces, x.dtype, capability(x))
+    if x.shape[1] % BULK_ALIGNMENT or x.stride(0) % BULK_ALIGNMENT:
+        tile = tile.by_threads
+    if tile.is_bulk:
+        provide_scratch()
     # A GPU adds up one instruction's K at a time, the interpreter a tile's. It multiplies in fp64,
     # since numpy's order of sums depends on the shapes.
     return tile if x.is_cuda else replace(tile, depth=INTERPRETED_DEPTH)
@@ -109,6 +114,7 @@ def constants(tile: Tile, inputs: int) -> dict[str, int | bool]:
         "BLOCK_ROWS": tile.rows,
         "BLOCK_K": tile.depth,
         "IS_EVEN": inputs % tile.depth == 0,
+        "IS_BULK": tile.is_bulk,
         "IS_INTERPRETED": IS_INTERPRETER,
     }
 

@@ -4,6 +4,9 @@ So one row is a tile with fewer columns in use, computed by the same instruction
 goes up, step by step, into one fp32 accumulator, whatever the shape of a tile. Rows beyond the last
 one are zeros that are not read; outputs beyond are copies of the last: a mask would cost more.
 
+Where a GPU has an engine for it (TMA), tiles of many rows are loaded as such, IS_BULK: no program
+waits for addresses then. It fills with zeros what is beyond a tensor.
+
 Offsets within a tile fit into 32 bits, which saves registers; where a tile begins may not.
 Addresses of stores are not clamped, so that the compiler sees neighbours and stores 16 bytes at
 once.
@@ -29,6 +32,7 @@ def _product(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     IS_EVEN: tl.constexpr,  # BLOCK_K divides stop - start
+    IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> tl.tensor:
     """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start` to `stop`."""
@@ -38,8 +42,18 @@ def _product(
     is_row = (row < num_rows)[None, :]
     row *= x_stride
     total = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
+    if IS_BULK:
+        a_tiles = tl.make_tensor_descriptor(
+            weight, [last_output + 1, inputs], [inputs, 1], [BLOCK_OUT, BLOCK_K]
+        )
+        b_tiles = tl.make_tensor_descriptor(
+            x, [num_rows, inputs], [x_stride, 1], [BLOCK_ROWS, BLOCK_K]
+        )
     for at in range(start, stop, BLOCK_K):
-        if IS_EVEN:
+        if IS_BULK:
+            a = a_tiles.load([0, at])
+            b = tl.trans(b_tiles.load([0, at]))
+        elif IS_EVEN:
             a = tl.load(weight + (output[:, None] + (at + k)[None, :]))
             b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row, 0.0)
         else:
@@ -71,6 +85,7 @@ def gemm_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     IS_EVEN: tl.constexpr,
+    IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> None:
     """A tile of outputs that are all plain, or all have GELU.
@@ -87,7 +102,7 @@ def gemm_kernel(
     x += first_row.to(tl.int64) * x_stride
     total = _product(
         weight, x, count - 1, rows - first_row, inputs, x_stride, 0, inputs,
-        BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_INTERPRETED,
+        BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_BULK, IS_INTERPRETED,
     )  # fmt: skip
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
     total += tl.load(bias + first + output, output < count, 0.0).to(tl.float32)[:, None]
@@ -115,6 +130,7 @@ def pieces_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
     IS_EVEN: tl.constexpr,
+    IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> None:
     """One piece of K, for a tile of outputs."""
@@ -126,7 +142,7 @@ def pieces_kernel(
     total = _product(
         weight, x, outputs - first - 1, rows - first_row, inputs, x_stride,
         start, tl.minimum(start + PIECE, inputs),
-        BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_INTERPRETED,
+        BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_BULK, IS_INTERPRETED,
     )  # fmt: skip
     pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)

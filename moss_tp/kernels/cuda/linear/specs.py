@@ -51,6 +51,7 @@ def _product(
     function: object, tile: Tile, signature: dict[str, str], constants: dict[str, int]
 ) -> KernelSpec:
     size = f"{tile.outputs}x{tile.rows}x{tile.depth} in {tile.stages} stages"
+    size += " by TMA" if tile.is_bulk else ""
     piece = f" of {constants['PIECE']}" if "PIECE" in constants else ""
     return KernelSpec(
         name=f"{getattr(function, '__name__', function)} {size}{piece}",

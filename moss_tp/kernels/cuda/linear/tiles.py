@@ -17,26 +17,33 @@ BUSY = 384
 
 @dataclass(frozen=True)
 class Tile:
-    """`depth` of K at a time, `stages` of them on their way from memory."""
+    """`depth` of K at a time, `stages` of them on their way from memory; `is_bulk`: loaded by TMA,
+    which needs rows that all begin at multiples of 16 bytes."""
 
     outputs: int
     rows: int
     depth: int
     warps: int
     stages: int
+    is_bulk: bool = False
+
+    @property
+    def by_threads(self) -> "Tile":
+        """One that does without TMA."""
+        return replace(self, outputs=128, is_bulk=False) if self.is_bulk else self
 
 
 # By the most rows that each is for; the last takes any. Up to 32 rows all that counts is how fast
 # weights arrive: two programs share a multiprocessor, and each has two or three times 16 KiB on
 # their way. With more rows, a tile of more outputs reads x less often from the L2 cache.
 #
-# wgmma's M is 64 a warpgroup, so every tile is 64 or 128 outputs: all rows have one instruction.
+# wgmma's M is 64 a warpgroup, so every tile is a multiple of that: all rows have one instruction.
 _HOPPER = {
     16: Tile(64, 16, 128, warps=4, stages=5),
     32: Tile(64, 32, 128, warps=4, stages=4),
     64: Tile(128, 64, 64, warps=8, stages=4),
-    512: Tile(128, 128, 64, warps=8, stages=3),
-    0: Tile(128, 256, 64, warps=8, stages=4),
+    128: Tile(64, 128, 64, warps=4, stages=3),
+    0: Tile(256, 128, 64, warps=8, stages=4, is_bulk=True),
 }
 # At most 99 KiB of shared memory, for sm_86. Deeper tiles spill there with Triton 3.6.
 _AMPERE = {
@@ -68,9 +75,9 @@ def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capabi
     """`capability` is 80 for sm_80. Small where large tiles would leave multiprocessors idle."""
     table = _table(dtype, capability)
     tile = table[next((limit for limit in table if rows <= limit), 0)]
-    num_programs = -(-outputs // 128) * -(-rows // tile.rows) * pieces
-    if tile.outputs == 128 and num_programs < BUSY // 4 and tile.rows <= 128:
-        return replace(tile, outputs=64, rows=64, warps=4)
+    num_programs = -(-outputs // tile.outputs) * -(-rows // tile.rows) * pieces
+    if tile.outputs > 64 and num_programs < BUSY // 4 and tile.rows <= 128:
+        return replace(tile, outputs=64, rows=64, warps=4, is_bulk=False)
     return tile
 
 

@@ -5,6 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.cuda.runtime.jit import triton
+
 INTERPRETED_CAPABILITY = 80
 INTERPRETED_MULTIPROCESSORS = 132
 ALIGNMENT = 16  # bytes
@@ -16,6 +18,16 @@ def check_aligned(*tensors: Tensor) -> None:
     for tensor in tensors:
         if tensor.data_ptr() % ALIGNMENT:
             raise ValueError(f"{tuple(tensor.shape)} begins at {tensor.data_ptr():#x}, unaligned")
+
+
+def provide_scratch() -> None:
+    """Lets the launches of this thread that follow ask for memory of their own, as TMA's
+    descriptors do: some KiB for as long as a launch runs."""
+    triton.set_allocator(_scratch)
+
+
+def _scratch(size: int, alignment: int, stream: int | None) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device="cuda")
 
 
 def capability(x: Tensor) -> int:

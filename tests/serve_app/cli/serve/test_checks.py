@@ -11,7 +11,7 @@ import torch
 from redis.asyncio import Redis
 
 from moss_tp.errors import CheckpointError, ConfigError
-from serve_app.cli.serve.preflight import NOT_DURABLE, check_settings
+from serve_app.cli.serve.preflight import check_settings
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.errors import StoreUnavailableError
 from serve_app.settings import ServeSettings
@@ -25,12 +25,16 @@ def some_settings(**fields: Any) -> ServeSettings:
     )
 
 
-@pytest.fixture
-async def store_without_a_log(store_url: str) -> AsyncIterator[str]:
+@pytest.fixture(
+    params=[("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")]
+)
+async def volatile_store(request: pytest.FixtureRequest, store_url: str) -> AsyncIterator[str]:
+    """One that evicts, and one that keeps no file of what it was told."""
+    name, value, before = request.param
     async with Redis.from_url(store_url) as raw:
-        await raw.config_set("appendonly", "no")
+        await raw.config_set(name, value)
         yield store_url
-        await raw.config_set("appendonly", "yes")
+        await raw.config_set(name, before)
 
 
 def test_the_demo_model_passes_without_a_warning(store_url: str) -> None:
@@ -38,9 +42,15 @@ def test_the_demo_model_passes_without_a_warning(store_url: str) -> None:
     assert list(check_settings(some_settings(store=store_url))) == []
 
 
-async def test_a_store_that_may_lose_turns_is_a_warning(store_without_a_log: str) -> None:
-    settings = some_settings(store=store_without_a_log)
-    assert await asyncio.to_thread(check_settings, settings) == (NOT_DURABLE,)
+async def test_a_store_that_may_lose_chats_is_refused_unless_that_is_allowed(
+    volatile_store: str,
+) -> None:
+    settings = some_settings(store=volatile_store)
+    with pytest.raises(ConfigError, match="--allow-volatile-store"):
+        await asyncio.to_thread(check_settings, settings)
+    allowed = settings.model_copy(update={"allow_volatile_store": True})
+    (warning,) = await asyncio.to_thread(check_settings, allowed)
+    assert warning.startswith("warning: the store")
 
 
 def test_a_store_that_does_not_answer_is_an_error() -> None:

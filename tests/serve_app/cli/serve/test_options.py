@@ -1,11 +1,13 @@
 """The flags of `moss serve` become ServeSettings."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moss_tp.errors import ConfigError
+from serve_app.api_secret import digest_of
 from serve_app.cli.serve.command import command
 from serve_app.cli.serve.options import serve_settings
 from serve_app.settings import ServeSettings
@@ -40,3 +42,43 @@ def test_a_local_server_drains_for_half_a_minute_and_starts_once() -> None:
 def test_a_store_is_embedded_or_a_url() -> None:
     with pytest.raises(ConfigError, match="--store is embedded or a URL"):
         serve_settings(fields_of("--store", "memory"))
+
+
+def test_the_door_is_set_by_flags() -> None:
+    flags = ("--auth", "required", "--cors-origin", "https://a.org", "--cors-origin", "*")
+    names = ("--served-model-name", "gpt-4o", "--served-model-name", "moss")
+    settings = serve_settings(fields_of(*flags, *names), "192.0.2.7")
+    assert settings.requires_key and settings.hosts == ("192.0.2.7",)
+    assert settings.cors_origins == ("https://a.org", "*")
+    assert settings.model_names == ("gpt-4o", "moss")
+
+
+def test_a_local_server_needs_no_key_unless_the_environment_has_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not serve_settings(fields_of()).requires_key
+    monkeypatch.setenv("MOSS_API_KEY", "correct-horse")
+    settings = serve_settings(fields_of())
+    assert settings.requires_key and settings.api_key_sha256 == digest_of("correct-horse")
+    assert "MOSS_API_KEY" not in os.environ and "correct-horse" not in repr(settings)
+    for flags in (("--auth", "none"), ("--no-auth",)):
+        monkeypatch.setenv("MOSS_API_KEY", "correct-horse")
+        assert not serve_settings(fields_of(*flags)).requires_key
+
+
+def test_other_machines_need_a_key_or_a_word_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.7"):
+        for flags in ((), ("--auth", "none")):
+            with pytest.raises(ConfigError, match=f"other machines reach {host}"):
+                serve_settings(fields_of(*flags), host)
+        assert not serve_settings(fields_of("--no-auth"), host).requires_key
+        monkeypatch.setenv("MOSS_API_KEY", "correct-horse")
+        assert serve_settings(fields_of(), host).requires_key
+    for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
+        serve_settings(fields_of("--auth", "none"), host)
+
+
+@pytest.mark.parametrize("origin", ["", "example.org", "https://a.org/", "https://", "a.org:80"])
+def test_a_cors_origin_has_a_browsers_form(origin: str) -> None:
+    with pytest.raises(ConfigError, match="--cors-origin is scheme"):
+        serve_settings(fields_of("--cors-origin", origin))

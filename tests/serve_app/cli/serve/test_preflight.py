@@ -91,7 +91,15 @@ def test_port_in_use(tmp_path: Path) -> None:
 
 
 def test_address_of_another_machine(tmp_path: Path) -> None:
-    assert "cannot listen on 203.0.113.1" in error_of(tmp_path, "--host", "203.0.113.1")
+    flags = ("--host", "203.0.113.1", "--no-auth")
+    assert "cannot listen on 203.0.113.1" in error_of(tmp_path, *flags)
+
+
+def test_a_host_that_others_reach_needs_keys(tmp_path: Path) -> None:
+    for host in ("0.0.0.0", "::"):
+        assert "add --auth required" in error_of(tmp_path, "--host", host)
+    assert "add --auth required" in error_of(tmp_path, "--host", "0.0.0.0", "--auth", "none")
+    assert "choose one" in error_of(tmp_path, "--auth", "required", "--no-auth")
 
 
 def test_unknown_host(tmp_path: Path) -> None:

@@ -83,16 +83,16 @@ def test_both_routes(is_int8: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("ordered_dot")
-@pytest.mark.parametrize("multiprocessors", [1, 3])
-def test_programs_with_several_pieces(
-    multiprocessors: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One program for all pieces of a tile, or two; each piece as in a program of its own."""
+def test_a_small_gpu_has_programs_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each has all pieces of a tile; else each piece has a program of its own."""
     steps = [make_step([(1, 500), (2, 130), (1, 5)], torch.float16, SHAPE)[0] for _ in range(2)]
-    with interpreted():
+    with interpreted(), counted_launches() as launches:
         alone = steps[0].run()
-        monkeypatch.setattr(attending, "multiprocessors", lambda _: multiprocessors)
+        assert launches["merge_pieces"] == 1
+        monkeypatch.setattr(partials, "ENOUGH_PROGRAMS", 1)
+        monkeypatch.setattr(attending, "multiprocessors", lambda _: 3)
         assert torch.equal(steps[1].run(), alone)
+        assert launches["merge_pieces"] == 1
 
 
 @pytest.mark.usefixtures("ordered_dot")

@@ -132,11 +132,11 @@ def test_no_smaller_step_needs_more(
         assert most >= max_rows * partials.row_bytes(partials.num_pieces(max_context), *heads)
 
 
-def test_as_many_programs_as_a_gpu_holds() -> None:
-    assert partials.split_programs(16, short_tiles=1, num_heads=24, multiprocessors=132) == 16
-    assert partials.split_programs(16, short_tiles=4, num_heads=24, multiprocessors=132) == 5
-    assert partials.split_programs(16, short_tiles=32, num_heads=24, multiprocessors=132) == 1
-    assert partials.split_programs(2, short_tiles=1, num_heads=6, multiprocessors=108) == 2
+def test_programs_that_are_few_for_a_gpu() -> None:
+    assert partials.are_few(1, num_heads=24, multiprocessors=132)
+    assert partials.are_few(27, num_heads=24, multiprocessors=132)
+    assert not partials.are_few(28, num_heads=24, multiprocessors=132)
+    assert partials.are_few(28, num_heads=6, multiprocessors=132)  # a rank's of four
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int8])

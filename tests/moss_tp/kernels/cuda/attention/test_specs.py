@@ -32,7 +32,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, is_int8: bool) -> list[Source]:
 def test_specs_are_what_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     found = launched(monkeypatch, is_int8=False) + launched(monkeypatch, is_int8=True)
     assert_compiled(specs_module.specs(torch.float16, 64, cc=80), found, CC)
-    monkeypatch.setattr(variants, "MAX_MERGED_WIDTH", 32)
+    monkeypatch.setattr(variants, "PIECE", 64)
     other = specs_module.specs(torch.float16, 64, cc=80)
     assert distinct(source_of_spec(spec, CC) for spec in other) != distinct(found)
 

@@ -1,0 +1,61 @@
+"""A replica says what its replies are made by: every setting that changes their bits."""
+
+from pathlib import Path
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import pytest
+
+from serve_app.demo.bundled import BUNDLED_MODEL
+from serve_app.deployments import make_up
+from serve_app.deployments.make_up import code_digest, replica_make_up
+from serve_app.settings import ServeSettings
+from tests.support.tiny_moss import make_checkpoint
+
+
+def made_up(**fields: Any) -> dict[str, Any]:
+    settings = {"model": str(BUNDLED_MODEL), "store": "redis://x", **fields}
+    return replica_make_up(ServeSettings.model_validate(settings))
+
+
+def test_it_is_plain_data_and_the_same_each_time() -> None:
+    one = made_up()
+    assert one == made_up(replicas=3, drain_s=1) == msgpack.unpackb(msgpack.packb(one))
+    assert (one["device"], one["dtype"], one["kv_cache_dtype"], one["tp"]) == (
+        "cpu",
+        "bfloat16",
+        "bfloat16",
+        1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "changed"),
+    [
+        ({"tp": 2}, {"tp"}),
+        ({"dtype": "float32"}, {"dtype", "kv_cache_dtype"}),
+        ({"kv_cache_dtype": "int8"}, {"kv_cache_dtype"}),
+        ({"load_format": "dummy"}, {"weights"}),
+    ],
+)
+def test_what_changes_the_bits_changes_it(fields: dict[str, Any], changed: set[str]) -> None:
+    one, other = made_up(), made_up(**fields)
+    assert {name for name in one if one[name] != other[name]} == changed
+
+
+def test_another_model_and_other_code_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert made_up()["weights"] != made_up(model=str(make_checkpoint(tmp_path)))["weights"]
+    package = tmp_path / "own_package"
+    (package / "room").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(make_up, "_PACKAGES", ("own_package",))
+    digests = [code_digest()]
+    for text in ("x = 1", "x = 2"):
+        (package / "room" / "module.py").write_text(text)
+        digests.append(code_digest())
+    (package / "room" / "module.py").rename(package / "module.py")
+    digests.append(code_digest())
+    assert len(set(digests)) == 4

@@ -1,0 +1,133 @@
+"""Several ingresses in one process over one real store, and how they die."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from redis.asyncio import Redis
+
+from moss_tp.sampling_params import SamplingParams
+from serve_app.chat.reply import create_replier
+from serve_app.chat.turn import TurnLimits, TurnRequest
+from serve_app.live.event import LiveEvent
+from serve_app.live.redis import LiveSettings, RedisLiveStore
+from serve_app.live.service import LiveTurns, Started
+from serve_app.live.teller import Means
+from serve_app.prompt.builder import PromptBuilder
+from serve_app.sessions.catalogue import SessionChanges
+from serve_app.sessions.redis import RedisSessionStore
+from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
+from serve_app.sessions.session import Session
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
+
+OWNER = "ann"
+PARAMS = SamplingParams(max_tokens=2**31)
+# Quick enough for a test, and slow enough for a busy machine.
+SETTINGS = LiveSettings(hold_s=0.6, here_s=0.6)
+PERIOD_S = 0.1
+
+
+def describe(error: Exception) -> Mapping[str, Any]:
+    return {"error": {"message": str(error), "type": type(error).__name__}}
+
+
+@dataclass
+class Ingress:
+    """A LiveTurns with fakes and with clients of the store of its own."""
+
+    live: LiveTurns
+    model: FakeModel
+    plugins: FakePlugins
+    store: RedisLiveStore
+    sessions: RedisSessionStore
+
+    async def start(self, uid: str, user: str = "你好", **changes: Any) -> Started:
+        request = TurnRequest(OWNER, user, user, PARAMS, frozenset({"calculator"}), 2048, uid)
+        return await self.live.start(replace(request, **changes))
+
+    async def read(self, started: Started, after: int = -1) -> list[LiveEvent]:
+        """All events up to the terminal one."""
+        events = await self.live.follow(started.uid, OWNER, started.id, after)
+        assert events is not None
+        async with aclosing(events):
+            return [event async for event in events]
+
+    async def die(self) -> None:
+        """As a process does that is killed: nothing is cleaned up in the store."""
+        await self.live.close()
+
+    async def close(self) -> None:
+        await self.live.close()
+        await self.store.close()
+        await self.sessions.close()
+
+
+@dataclass
+class Ingresses:
+    """Ingresses of one server."""
+
+    url: str
+    settings: LiveSettings = SETTINGS
+    all: list[Ingress] = field(default_factory=list)
+    limits: TurnLimits = field(default_factory=lambda: TurnLimits(4096))
+
+    def add(
+        self,
+        model: FakeModel | None = None,
+        plugins: FakePlugins | None = None,
+        store: RedisLiveStore | None = None,
+    ) -> Ingress:
+        model, plugins = model or FakeModel(), plugins or FakePlugins()
+        replier = create_replier(model, plugins, PromptBuilder(CharCodec(), "Be brief.\n"))
+        store = store or RedisLiveStore(self.url, self.settings)
+        sessions = RedisSessionStore(self.url)
+        live = LiveTurns(Means(store, sessions, replier, describe), self.limits, period_s=PERIOD_S)
+        live.open()
+        self.all.append(Ingress(live, model, plugins, store, sessions))
+        return self.all[-1]
+
+    async def session(self) -> str:
+        """The uid of a new session."""
+        catalogue = RedisSessionCatalogue(self.url)
+        made = await catalogue.create(OWNER, SessionChanges())
+        await catalogue.close()
+        return made.uid
+
+    async def running(self, uid: str) -> Started:
+        """The turn of the session that somebody tells, or should."""
+        async with Redis.from_url(self.url) as redis:
+            members: Any = await redis.zrange("moss:running", 0, -1)
+        (member,) = [str(m, "ascii") for m in members if m.startswith(uid.encode())]
+        turn_id = member.partition(":")[2]
+        return Started(uid, turn_id)
+
+    async def load(self, uid: str) -> Session:
+        sessions = RedisSessionStore(self.url)
+        session = await sessions.load(uid, OWNER)
+        await sessions.close()
+        assert session is not None
+        return session
+
+    async def close(self) -> None:
+        await asyncio.gather(*(ingress.close() for ingress in self.all))
+
+
+def text_of(events: list[LiveEvent]) -> str:
+    return "".join(event.telling.text for event in events)
+
+
+def shape_of(events: list[LiveEvent]) -> list[tuple[str, Any]]:
+    """What events say, with the deltas in one: where a reply is cut may differ."""
+    shape: list[tuple[str, Any]] = []
+    for event in events:
+        data = dict(event.data)
+        data.pop("ms", None)
+        if event.kind == "delta" and shape and shape[-1][0] == "delta":
+            shape[-1] = ("delta", shape[-1][1] + data["text"])
+        elif event.kind == "delta":
+            shape.append(("delta", data["text"]))
+        else:
+            shape.append((event.kind, data))
+    return shape

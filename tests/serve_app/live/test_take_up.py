@@ -1,0 +1,131 @@
+"""Ingresses that die in the middle of a turn: another one goes on, to the same bytes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from plugins_svc.sdk.output import Item, PluginOutput
+from serve_app.live.event import LiveEvent
+from serve_app.live.service import Started
+from tests.serve_app.live.halting import HaltingStore
+from tests.serve_app.live.ingresses import Ingress, Ingresses, shape_of, text_of
+from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
+
+COMMANDS = 'Search("moss"), Calculate("1+1")'
+HITS = PluginOutput(True, items=(Item("Moss", "", "A plant."),))
+ENABLED = frozenset({"calculator", "web_search"})
+# Held back: a citation that stands, one that is dropped, and what only looks like one at the end.
+REPLY = " 你好<sup><|1|></sup> and<sup><|7|></sup> <sup>so<|M on<sup><|<eom>"
+EOM = len(REPLY) - len("<eom>")  # its number as a token
+SHOWN = "你好<sup><|1|></sup> and <sup>so<|M on<sup><|"
+
+
+def a_model(wait: Callable[[bool, int], Awaitable[None]] | None = None) -> FakeModel:
+    model = FakeModel(think=think_of(COMMANDS), reply=lambda prompt: REPLY)
+    if wait is not None:
+        model.wait = wait
+    return model
+
+
+def some_plugins() -> FakePlugins:
+    return FakePlugins(answers={"moss": HITS, "1+1": PluginOutput(True, ("2",))})
+
+
+def add(
+    ingresses: Ingresses, model: FakeModel | None = None, store: HaltingStore | None = None
+) -> Ingress:
+    return ingresses.add(model or a_model(), some_plugins(), store)
+
+
+async def undisturbed(ingresses: Ingresses) -> list[LiveEvent]:
+    ingress = add(ingresses)
+    started = await ingress.start(await ingresses.session(), idempotency_key="k", enabled=ENABLED)
+    events = await ingress.read(started)
+    assert text_of(events) == SHOWN
+    return events
+
+
+def check_same(events: list[LiveEvent], whole: list[LiveEvent]) -> None:
+    """The same turn, but for its ids and times."""
+    assert [event.number for event in events] == [*range(len(events))]
+    shown, expected = shape_of(events), shape_of(whole)
+    assert [kind for kind, _ in shown] == [kind for kind, _ in expected]
+    for (kind, one), (_, other) in zip(shown, expected, strict=True):
+        if kind == "delta":
+            assert one == other
+        elif kind == "done":
+            for name in ("user", "thoughts", "commands", "results", "reply", "seed", "usage"):
+                assert one["turn"][name] == other["turn"][name]
+            calls = [[{**c, "id": "", "ms": 0} for c in d["turn"]["calls"]] for d in (one, other)]
+            assert calls[0] == calls[1]
+        elif kind == "plugin":
+            assert {**one, "id": ""} == {**other, "id": ""}
+            assert one["id"].split("-")[1:] == other["id"].split("-")[1:]
+
+
+@pytest.mark.parametrize(
+    ("is_reply", "num_tokens"),
+    [(False, 0), (False, 21), *((True, n) for n in (0, 1, 4, 21, 34, 40, 50, EOM))],
+)
+async def test_a_turn_is_taken_up_wherever_its_ingress_died(
+    ingresses: Ingresses, is_reply: bool, num_tokens: int
+) -> None:
+    is_there = asyncio.Event()
+
+    async def hang(in_reply: bool, number: int) -> None:
+        if (in_reply, number) == (is_reply, num_tokens):
+            is_there.set()
+            await asyncio.Event().wait()
+
+    whole = await undisturbed(ingresses)
+    first, uid = add(ingresses, a_model(hang)), await ingresses.session()
+    started = await first.start(uid, idempotency_key="k", enabled=ENABLED)
+    await is_there.wait()
+    await asyncio.sleep(0.1)  # what was told is stored
+    await first.die()
+    second = ingresses.all[0]
+    check_same(await second.read(started), whole)
+    told_ids = [len(request.output_ids) for request in second.model.requests[2:]]
+    assert told_ids == ([num_tokens] if is_reply else [0, 0])
+    (turn,) = (await ingresses.load(uid)).tree
+    assert turn.reply == SHOWN
+    if is_reply:
+        assert [call.argument for call in second.plugins.calls] == ["moss", "1+1"], "the first's"
+
+
+async def test_a_turn_is_taken_up_wherever_its_store_was_asked(ingresses: Ingresses) -> None:
+    """Every step of a turn, just before it and just after it."""
+    whole = await undisturbed(ingresses)
+    second = ingresses.all[0]
+
+    async def die_at(step: int, is_after: bool) -> str | None:
+        store = HaltingStore(ingresses.url, ingresses.settings)
+        store.halt(step, is_after)
+        first, uid = add(ingresses, store=store), await ingresses.session()
+
+        async def run() -> Started:
+            started = await first.start(uid, idempotency_key="k", enabled=ENABLED)
+            await first.read(started)
+            return started
+
+        running = asyncio.create_task(run())
+        halted = asyncio.create_task(store.is_halted.wait())
+        await asyncio.wait({running, halted}, return_when=asyncio.FIRST_COMPLETED)
+        has_ended = running.done()
+        for task in (running, halted):
+            task.cancel()
+        await first.die()
+        if has_ended:
+            return None
+        if store.steps == ["start"] and not is_after:
+            return "start"  # nobody was told that there is a turn
+        check_same(await second.read(await ingresses.running(uid)), whole)
+        assert [turn.reply for turn in (await ingresses.load(uid)).tree] == [SHOWN]
+        return store.steps[step]
+
+    died: set[str] = set()
+    for step in range(0, 16, 4):
+        cases = [die_at(step + n, is_after) for n in range(4) for is_after in (False, True)]
+        died |= {name for name in await asyncio.gather(*cases) if name}
+    assert died == {"start", "append", "find", "record", "end"}
