@@ -8,7 +8,14 @@ start ──> Teller ──> store ──> Follower ──> readers, here and el
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    aclosing,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Protocol
@@ -45,6 +52,24 @@ class Charge(Protocol):
     num_tokens: int
 
 
+class Stop(Protocol):
+    """How the process stops: it lets running turns end for a while."""
+
+    is_draining: bool
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Counts a turn for the block. Raises DrainingError."""
+        ...
+
+    def on_begin(self, call: Callable[[], None]) -> None:
+        """`call` is called when draining begins."""
+        ...
+
+    async def wait_over(self) -> None:
+        """Returns when the turns must end."""
+        ...
+
+
 Admit = Callable[[int], AbstractAsyncContextManager[Charge]]
 
 
@@ -63,25 +88,27 @@ class Started:
 
 
 class LiveTurns:
-    """The turns of one ingress. `counted` is entered around each that is told here."""
+    """The turns of one ingress, which end or are handed over when it stops."""
 
     def __init__(
         self,
         means: Means,
         limits: TurnLimits,
-        counted: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        stop: Stop | None = None,
         period_s: float = PERIOD_S,
     ) -> None:
         self._means = means
         self._limits = limits
-        self._counted = counted
+        self._stop = stop
         self._leases = LeaseKeeper(means.sessions, limits.lease_renewal_s)
         self._sessions = SessionOpener(means.sessions, self._leases)
         self._writer = EventWriter(means.store)
         self._follower = Follower(means.store, self._writer.pens)
         self._patrol = Patrol(means.store, self._writer.pens, self.take_up, period_s)
         self._tellers: dict[asyncio.Task[None], Teller] = {}
-        self._is_leaving = False
+        self._leaving: asyncio.Task[None] | None = None
+        if stop is not None:
+            stop.on_begin(self._begin_to_leave)
 
     def open(self) -> None:
         """Begins to look for turns that nobody tells. Needs a running event loop."""
@@ -90,9 +117,10 @@ class LiveTurns:
     async def close(self) -> None:
         """Leaves all turns as they are, to be taken up elsewhere or later."""
         await self._patrol.stop()
-        for task in self._tellers:
+        tasks = [*self._tellers, *([self._leaving] if self._leaving else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tellers, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._writer.stop()
         await self._follower.stop()
 
@@ -100,10 +128,22 @@ class LiveTurns:
         """Gives all turns that are told here to other ingresses, at once."""
         await asyncio.gather(*(t.hand_over() for t in self._tellers.values()))
 
-    async def drain(self) -> None:
-        """This ingress stops soon: hands its turns over, if another one stays."""
-        if await self._patrol.leave() > 0:
-            await self.hand_over()
+    def _begin_to_leave(self) -> None:
+        self._leaving = asyncio.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        """Hands all turns over: at once if another ingress stays; else what has not ended when
+        time is over, for whoever starts next."""
+        assert self._stop is not None
+        if await self._patrol.leave() == 0:
+            await self._stop.wait_over()
+        await self.hand_over()
+
+    def _counted(self) -> AbstractContextManager[None]:
+        """A turn that is taken up while this process stops does not hold it."""
+        if self._stop is None or self._stop.is_draining:
+            return nullcontext()
+        return self._stop.turn()
 
     async def start(self, request: TurnRequest, admit: Admit | None = None) -> Started:
         """Starts a turn, which then runs by itself. A repeated Idempotency-Key starts none.
@@ -216,8 +256,9 @@ class LiveTurns:
 
     async def _run(self, teller: Teller, stack: AsyncExitStack, charge: Charge | None) -> None:
         try:
-            async with stack, self._counted():
-                await teller.run()
+            async with stack:
+                with self._counted():
+                    await teller.run()
                 if charge is not None and teller.usage is not None:
                     usage = teller.usage
                     charge.num_tokens = usage.prompt_tokens + usage.completion_tokens

@@ -63,10 +63,12 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "serve_app/live": {
         "moss_tp",
         "moss_tp/engine",
+        "plugins_svc/sdk",
         "serve_app",
         "serve_app/chat",
         "serve_app/chat/draft.py",
         "serve_app/chat/turn.py",
+        "serve_app/prompt",
         "serve_app/sessions",
         "serve_app/store",
     },
@@ -91,6 +93,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/access",
         "serve_app/chat",
         "serve_app/chat/turn.py",
+        "serve_app/live",
         "serve_app/sessions",
     },
     "serve_app/api/openai": {

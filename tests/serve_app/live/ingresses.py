@@ -98,8 +98,9 @@ class Ingresses:
     async def running(self, uid: str) -> Started:
         """The turn of the session that somebody tells, or should."""
         async with Redis.from_url(self.url) as redis:
-            members = [m.decode().split(":") for m in await redis.zrange("moss:running", 0, -1)]
-        (turn_id,) = [turn_id for session, turn_id in members if session == uid]
+            members: Any = await redis.zrange("moss:running", 0, -1)
+        (member,) = [str(m, "ascii") for m in members if m.startswith(uid.encode())]
+        turn_id = member.partition(":")[2]
         return Started(uid, turn_id)
 
     async def load(self, uid: str) -> Session:
