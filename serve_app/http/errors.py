@@ -5,6 +5,7 @@ without details.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -48,6 +49,7 @@ _UNEXPECTED = HttpError(500, "server_error", "engine_error", 5)
 TABLE: dict[type[Exception], HttpError] = {
     InvalidRequestError: HttpError(400, _INVALID, None),
     errors.InvalidFieldError: HttpError(400, _INVALID, "invalid_value"),
+    errors.ContentRefusedError: HttpError(400, _INVALID, "content_filter"),
     errors.UnsupportedParameterError: HttpError(400, _INVALID, "unsupported_parameter"),
     ContextLengthError: HttpError(400, _INVALID, "context_length_exceeded"),
     errors.SessionFullError: HttpError(400, _INVALID, "context_length_exceeded"),
@@ -95,6 +97,14 @@ def error_body(error: Exception) -> dict[str, Any]:
     message = "internal error" if entry is _UNEXPECTED else str(error)
     param = error.param if isinstance(error, errors.InvalidFieldError) else None
     return _body(message, entry.type, param, entry.code)
+
+
+def told_response(body: Mapping[str, Any]) -> Response:
+    """The response for an error of which only what was told is known, as `error_body` wrote it."""
+    told = body["error"]["type"], body["error"]["code"]
+    entries = (entry for entry in TABLE.values() if (entry.type, entry.code) == told)
+    entry = next(entries, _UNEXPECTED)
+    return JSONResponse(body, entry.status, _headers(Exception(), entry))
 
 
 def to_response(error: Exception) -> Response:

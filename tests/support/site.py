@@ -10,11 +10,16 @@ from serve_app.chat.completion import Completer
 from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.http.app import create_http_app
+from serve_app.http.drain import Drain
+from serve_app.http.errors import error_body
 from serve_app.http.service import HttpService
+from serve_app.live.redis import RedisLiveStore
+from serve_app.live.service import LiveTurns
+from serve_app.live.teller import Means
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
-from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe, RawModel
 
 
 @dataclass
@@ -27,6 +32,13 @@ class Site:
     probe: FakeProbe
     client: httpx.AsyncClient
     catalogue: RedisSessionCatalogue
+    live: LiveTurns
+    live_store: RedisLiveStore
+
+    async def close(self) -> None:
+        await self.live.close()
+        await self.live_store.close()
+        await self.catalogue.close()
 
     async def post(self, **body: object) -> httpx.Response:
         return await self.client.post("/", json={"prompt": "你好", **body})
@@ -38,6 +50,8 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     replier = create_replier(model, plugins, prompts)
     limits = limits or TurnLimits(max_model_len=4096)
     catalogue = RedisSessionCatalogue(store.url, store.settings)
+    live_store, drain = RedisLiveStore(store.url), Drain()
+    live = LiveTurns(Means(live_store, store, replier, error_body), limits, drain)
     service = HttpService(
         TurnRunner(store, replier, limits),
         replier,
@@ -46,14 +60,16 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         limits.max_model_len,
         frozenset({"calculator"}),
         tokenizer=CharCodec(),
-        completer=Completer(model, CharCodec()),
+        completer=Completer(RawModel(), CharCodec()),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
         sessions=catalogue,
+        live=live,
+        drain=drain,
     )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-    return Site(service, model, plugins, probe, client, catalogue)
+    return Site(service, model, plugins, probe, client, catalogue, live, live_store)
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:
