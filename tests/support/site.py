@@ -19,7 +19,7 @@ from serve_app.live.teller import Means
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
-from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe, RawModel
 
 
 @dataclass
@@ -60,7 +60,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         limits.max_model_len,
         frozenset({"calculator"}),
         tokenizer=CharCodec(),
-        completer=Completer(model, CharCodec()),
+        completer=Completer(RawModel(), CharCodec()),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
         sessions=catalogue,

@@ -17,6 +17,7 @@ from serve_app.live.service import LiveTurns, Started
 from serve_app.live.teller import Means
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.catalogue import SessionChanges
+from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import Session
@@ -95,13 +96,12 @@ class Ingresses:
         await catalogue.close()
         return made.uid
 
-    async def running(self, uid: str) -> Started:
-        """The turn of the session that somebody tells, or should."""
+    async def only_turn(self, uid: str) -> Started | None:
+        """The session's only live turn, if it has one."""
+        (pattern,) = session_keys(uid, "live:*")
         async with Redis.from_url(self.url) as redis:
-            members: Any = await redis.zrange("moss:running", 0, -1)
-        (member,) = [str(m, "ascii") for m in members if m.startswith(uid.encode())]
-        turn_id = member.partition(":")[2]
-        return Started(uid, turn_id)
+            keys = [key.decode().split(":live:")[1] async for key in redis.scan_iter(pattern)]
+        return next((Started(uid, key) for key in keys if ":" not in key), None)
 
     async def load(self, uid: str) -> Session:
         sessions = RedisSessionStore(self.url)
