@@ -59,6 +59,9 @@ class SamplingFields(BaseModel):
     stop_token_ids: list[TokenId] | None = Field(None, max_length=MAX_STOP_TOKEN_IDS)
     min_tokens: int | None = Field(None, ge=0, le=MAX_COUNT)
     ignore_eos: bool | None = None
+    max_time: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="seconds for the whole request"
+    )
 
     def sampling_params(self, max_tokens: int, logprobs: int | None) -> SamplingParams:
         """The parameters of replies of at most `max_tokens`.

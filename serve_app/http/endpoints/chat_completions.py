@@ -52,7 +52,7 @@ def _events(
         owner=caller.owner,
         enabled=enabled_plugins(caller, service.plugins, body.plugins),
         max_model_len=service.max_model_len,
-        deadline=time.monotonic() + service.max_time_s,
+        deadline=service.deadline(body.max_time),
     )
     if body.session_id is None:
         reply = service.replier.reply(reply_request(body, serving))
