@@ -31,6 +31,7 @@ from serve_app.http.service import HttpService
 from serve_app.live.redis import RedisLiveStore
 from serve_app.live.service import LiveTurns
 from serve_app.live.teller import Means
+from serve_app.moderation.hook import load_moderation
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -56,6 +57,7 @@ class Ingress:
         self._catalogue = RedisSessionCatalogue(settings.store)
         self._live_store = RedisLiveStore(settings.store)
         self._gate = create_gate(settings.store, settings.requires_key, settings.api_key_sha256)
+        self._moderation = load_moderation(settings.moderation)
         self._drain = Drain()
         self._model_dir = resolve_model(settings.model, with_weights=False)
 
@@ -75,7 +77,7 @@ class Ingress:
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
-            completer=Completer(self._model, tokenizer),
+            completer=Completer(self._model, tokenizer, self._moderation),
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,
@@ -117,7 +119,8 @@ class Ingress:
 
     def _replier(self, tokenizer: Tokenizer) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
-        return create_replier(self._model, remote_plugins(self._plugins), prompts)
+        plugins = remote_plugins(self._plugins)
+        return create_replier(self._model, plugins, prompts, moderation=self._moderation)
 
 
 def _origins(settings: ServeSettings) -> OriginPolicy:

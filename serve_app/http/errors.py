@@ -49,6 +49,7 @@ _UNEXPECTED = HttpError(500, "server_error", "engine_error", 5)
 TABLE: dict[type[Exception], HttpError] = {
     InvalidRequestError: HttpError(400, _INVALID, None),
     errors.InvalidFieldError: HttpError(400, _INVALID, "invalid_value"),
+    errors.ContentRefusedError: HttpError(400, _INVALID, "content_filter"),
     errors.UnsupportedParameterError: HttpError(400, _INVALID, "unsupported_parameter"),
     ContextLengthError: HttpError(400, _INVALID, "context_length_exceeded"),
     errors.SessionFullError: HttpError(400, _INVALID, "context_length_exceeded"),

@@ -13,9 +13,9 @@ from moss_tp.errors import MossError
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
 from tests.serve_app.conftest import PROGRAMS
+from tests.serve_app.sessions.power_loss import PowerLoss
 from tests.serve_app.sessions.turns import a_lease, a_turn
 from tests.serve_app.store_server import StoreServer
-from tests.support.power_loss import PowerLoss
 
 NUM_WRITERS = 20
 IMPATIENT = StoreSettings(answer_timeout_s=0.5, patience_s=0.5, commit_patience_s=0.2)
