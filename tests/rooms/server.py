@@ -87,10 +87,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/api": {
         "moss_tp",
-        "moss_tp/engine",
-        "moss_tp/sampling",
         "serve_app",
-        "serve_app/access",
         "serve_app/chat",
         "serve_app/chat/turn.py",
         "serve_app/live",
@@ -98,16 +95,13 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/api/openai": {
         "moss_tp",
-        "moss_tp/engine",
         "moss_tp/sampling",
         "serve_app",
-        "serve_app/access",
         "serve_app/api",
         "serve_app/chat",
         "serve_app/chat/calling",
         "serve_app/chat/turn.py",
         "serve_app/prompt",
-        "serve_app/sessions",
     },
     "serve_app/cli": {
         "moss_tp",

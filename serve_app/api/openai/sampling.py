@@ -80,6 +80,15 @@ class SamplingFields(BaseModel):
             **values, logit_bias=self._biases(), max_tokens=max_tokens, logprobs=logprobs
         )
 
+    def check_ids(self, vocab_size: int) -> None:
+        """Raises InvalidFieldError for an id beyond the vocabulary, before anything is computed."""
+        for name, ids in (
+            ("stop_token_ids", self.stop_token_ids or ()),
+            ("logit_bias", map(int, self.logit_bias or ())),
+        ):
+            if any(token_id >= vocab_size for token_id in ids):
+                raise InvalidFieldError(f"{name}: an id is beyond the vocabulary", name)
+
     def _biases(self) -> tuple[tuple[int, float], ...]:
         """OpenAI's keys are strings, since JSON has no others."""
         biases = {int(token_id): bias for token_id, bias in (self.logit_bias or {}).items()}
