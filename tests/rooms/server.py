@@ -124,6 +124,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app",
         "serve_app/access",
         "serve_app/cli",
+        "serve_app/client",
         "serve_app/demo",
         "serve_app/prompt",
         "serve_app/sessions",
