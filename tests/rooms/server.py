@@ -63,7 +63,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/live": {
         "moss_tp",
-        "moss_tp/engine",
         "plugins_svc/sdk",
         "serve_app",
         "serve_app/chat",

@@ -34,6 +34,7 @@ WITHOUT_A_REQUEST = {
     "ChatError",
     "ProxyError",
     "BenchError",
+    "ReplayError",
     "ConversationError",
 }
 
