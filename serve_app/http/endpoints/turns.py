@@ -101,16 +101,14 @@ def _key(call: Call) -> str | None:
 
 
 def _after(call: Call) -> int:
-    """The number of the last event that the reader has; -1 for none."""
-    header = call.request.headers.get(LAST_EVENT_ID)
-    name, text = (
-        ("after", call.request.query_params.get("after"))
-        if header is None
-        else (LAST_EVENT_ID, header)
+    """The number of the last event that the reader has; -1 for none. The header is newer."""
+    request = call.request
+    texts = (
+        ("after", request.query_params.get("after")),
+        (LAST_EVENT_ID, request.headers.get(LAST_EVENT_ID)),
     )
-    if text is None:
-        return -1
-    return api.parse_event_number(name, text)
+    numbers = [api.parse_event_number(name, text) for name, text in texts if text is not None]
+    return numbers[-1] if numbers else -1
 
 
 def _request(
