@@ -141,8 +141,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/sessions",
     },
     "serve_app/http/endpoints": {
-        "moss_tp",
-        "moss_tp/engine",
         "serve_app",
         "serve_app/access",
         "serve_app/api",
@@ -155,8 +153,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/sessions",
     },
     "serve_app/http/app.py": {
-        "serve_app",
-        "serve_app/access",
         "serve_app/http",
         "serve_app/http/endpoints",
         "serve_app/observe",
