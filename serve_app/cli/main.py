@@ -17,6 +17,7 @@ from serve_app.cli.interrupt import remember_interrupts
 # By name: the module, and the line in `moss --help`, which must not import the module.
 SUBCOMMANDS = {
     "serve": ("serve_app.cli.serve.command", "Serve a MOSS model over HTTP on this machine."),
+    "front": ("serve_app.cli.front", "Write, or run, what protects a server from strangers."),
     "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
     "keys": ("serve_app.cli.stored.keys", "Make, list and revoke API keys."),
     "bench": ("serve_app.cli.bench.command", "Measure the engine, the server and long chats."),

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from math import inf
 
 from serve_app.access.gate import Gate, OpenGate
 from serve_app.api.tokens import TextTokenizer
@@ -47,6 +48,10 @@ class HttpService:
     started_s: int = field(default_factory=lambda: int(time.time()))
     sessions: SessionCatalogue | None = None
     live: LiveTurns | None = None
+
+    def deadline(self, max_time_s: float | None) -> float:
+        """That of a stateless request that comes now, in `time.monotonic` seconds."""
+        return time.monotonic() + min(max_time_s or inf, self.max_time_s)
 
     @property
     def model_name(self) -> str:

@@ -77,12 +77,15 @@ class LiveTurns:
         self._patrol = Patrol(means.store, self._writer.pens, self.take_up, period_s)
         self._crew = Crew(means, self._writer, self._follower, stop)
         self._leaving: asyncio.Task[None] | None = None
-        if stop is not None:
-            stop.on_begin(self._begin_to_leave)
 
     def open(self) -> None:
-        """Begins to look for turns that nobody tells. Needs a running event loop."""
+        """Begins to look for turns that nobody tells, until the process stops.
+
+        Needs a running event loop.
+        """
         self._patrol.start()
+        if self._stop is not None:
+            self._stop.on_begin(self._begin_to_leave)
 
     async def close(self) -> None:
         """Leaves all turns as they are, to be taken up elsewhere or later."""

@@ -97,7 +97,7 @@ def _after(call: Call) -> int:
         if header is None
         else (LAST_EVENT_ID, header)
     )
-    if not text:
+    if text is None:
         return -1
     return api.parse_event_number(name, text)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any, Self, cast
@@ -125,8 +126,23 @@ class UnreachableHandle:
 
 
 class FakePlugin:
+    """Answers in capitals; an endless call notes when it was cancelled."""
+
+    def __init__(self) -> None:
+        self.is_running = False
+        self.ended_at: float | None = None
+
     async def run(self, argument: str) -> PluginOutput:
+        if argument == "endless":
+            self.is_running = True
+            try:
+                await asyncio.sleep(300)
+            finally:
+                self.ended_at = time.time()
         return PluginOutput(True, (argument.upper(),))
+
+    async def state(self) -> tuple[bool, float | None]:
+        return self.is_running, self.ended_at
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +217,23 @@ async def test_plugin_calls_go_to_the_plugin_of_that_name(
     assert await plugins.run(Call("Calculate", "1+x"), 30) == PluginOutput(True, ("1+X",))
     with pytest.raises(UnknownPluginError):
         await plugins.run(Call("Search", "x"), 30)
+
+
+async def test_a_cancelled_call_ends_in_its_plugin(
+    handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
+) -> None:
+    plugins = remote_plugins({"calculator": handles[1]})
+    calling = asyncio.create_task(plugins.run(Call("Calculate", "endless"), 30))
+    async with asyncio.timeout(10):
+        while not (await handles[1].state.remote())[0]:
+            await asyncio.sleep(0.01)
+        cancelled_at = time.time()
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        while (ended_at := (await handles[1].state.remote())[1]) is None:
+            await asyncio.sleep(0.01)
+    assert ended_at - cancelled_at < 0.5, "0.1 s on a machine that is not shared"
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
