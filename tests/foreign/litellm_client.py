@@ -4,7 +4,11 @@ import os
 
 import litellm
 
-server = {"model": f"openai/{os.environ['MODEL']}", "api_key": "none", "api_base": os.environ["OPENAI_BASE_URL"]}
+server = {
+    "model": f"openai/{os.environ['MODEL']}",
+    "api_key": "none",
+    "api_base": os.environ["OPENAI_BASE_URL"],
+}
 question = [{"role": "user", "content": "What is 12 * 13?"}]
 
 reply = litellm.completion(**server, messages=question, temperature=0)
