@@ -63,7 +63,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/live": {
         "moss_tp",
-        "moss_tp/engine",
         "plugins_svc/sdk",
         "serve_app",
         "serve_app/chat",
@@ -131,6 +130,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "moss_tp",
         "serve_app/access",
         "serve_app/cli",
+        "serve_app/client",
         "serve_app/demo",
         "serve_app/prompt",
         "serve_app/sessions",

@@ -1,4 +1,4 @@
-"""The health of each replica of the model, and how long a stuck one is waited for."""
+"""The health of each group of the model, asked of all replicas at once."""
 
 import asyncio
 from typing import Any, Self, cast

@@ -35,6 +35,7 @@ WITHOUT_A_REQUEST = {
     "ChatError",
     "ProxyError",
     "BenchError",
+    "ReplayError",
     "ConversationError",
     "StoppedError",
 }
