@@ -121,7 +121,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/cli/stored": {
         "moss_tp",
-        "serve_app",
         "serve_app/access",
         "serve_app/cli",
         "serve_app/demo",
