@@ -119,6 +119,14 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/demo/conversations",
         "serve_app/front",
     },
+    "serve_app/cli/demo": {
+        "moss_tp",
+        "plugins_svc",
+        "serve_app",
+        "serve_app/cli",
+        "serve_app/demo",
+        "serve_app/demo/conversations",
+    },
     "serve_app/cli/stored": {
         "moss_tp",
         "serve_app/access",
