@@ -23,6 +23,7 @@ from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.events import Usage
 from serve_app.chat.protocols import ChatModel
+from serve_app.chat.watch import Watch, Watched, unwatched
 from serve_app.streams import merge, with_timeouts
 
 NUM_ENCODERS = 2
@@ -72,8 +73,9 @@ CompletionEvent = CompletionDelta | CompletionDone
 class Completer:
     """Completes with one model. Holds no state of any request."""
 
-    def __init__(self, model: ChatModel, encoder: Encoder) -> None:
+    def __init__(self, model: ChatModel, encoder: Encoder, watch: Watch = unwatched) -> None:
         self._model = model
+        self._watch = watch
         self._encoder = encoder
         # Threads of their own: the event loop's also look up the store's address.
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encode-raw")
@@ -98,9 +100,12 @@ class Completer:
             for number, prompt in enumerate(request.prompts)
             for each in _choices_of(request, number, prompt)
         ]
+        watched = self._watch(Watched(len(choices)))
         async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
-            async for event in events:
-                yield event
+            with watched as note:
+                async for event in events:
+                    note(event)
+                    yield event
 
     async def _choice(
         self, request: CompletionRequest, choice: "_Choice"

@@ -22,6 +22,7 @@ from serve_app.chat.protocols import ChatModel, PluginClient, Prompts
 from serve_app.chat.reply_text import ReplyText
 from serve_app.chat.request import Choice, ReplyRequest
 from serve_app.chat.thinking import ReplyPrompt, ThinkingStage
+from serve_app.chat.watch import Watch, Watched, unwatched
 from serve_app.errors import forbid_retry
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.prompt.exchange import Exchange
@@ -39,9 +40,14 @@ class Replier:
     """
 
     def __init__(
-        self, model: ChatModel, prompts: Prompts, thinking: ThinkingStage | None = None
+        self,
+        model: ChatModel,
+        prompts: Prompts,
+        thinking: ThinkingStage | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self._model = model
+        self._watch = watch
         self._prompts = prompts
         self._thinking = thinking
         # Threads of their own: the event loop's also look up the store's address.
@@ -61,18 +67,26 @@ class Replier:
         error says that the request is not to be sent again.
         """
         reply_params(request.params, request.max_length, self._prompts.eom_id)  # checks them early
+        has_sent = asyncio.Event()
+        with self._watch(_watched(request)) as note:
+            try:
+                choices = await self._choices(request, has_sent)
+                async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
+                    async for event in events:
+                        note(event)
+                        yield event
+            except Exception as error:
+                if has_sent.is_set():
+                    forbid_retry(error)
+                raise
+
+    async def _choices(
+        self, request: ReplyRequest, has_sent: asyncio.Event
+    ) -> list[AsyncGenerator[Event]]:
         prompt = request.prompt or await self.prompt(request)
         seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
-        first = Choice(request, prompt, 0, seed, asyncio.Event(), {})
-        choices = [self._events(replace(first, index=index)) for index in range(request.params.n)]
-        try:
-            async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
-                async for event in events:
-                    yield event
-        except Exception as error:
-            if first.has_sent.is_set():
-                forbid_retry(error)
-            raise
+        first = Choice(request, prompt, 0, seed, asyncio.Event(), {}, has_sent)
+        return [self._events(replace(first, index=index)) for index in range(request.params.n)]
 
     async def prompt(self, request: ReplyRequest) -> Prompt:
         """The prompt of the first pass. Encoding a body of 256 KB takes most of a second.
@@ -174,6 +188,11 @@ class Replier:
         )
 
 
+def _watched(request: ReplyRequest) -> Watched:
+    is_resumed = request.resume.thought_ids is not None or bool(request.resume.reply_ids)
+    return Watched(request.params.n, request.session_id, is_resumed, request.stop)
+
+
 def _first_prompt(choice: Choice) -> ReplyPrompt:
     """The first prompt as the reply's: in the plain dialogue, and after a client's tools."""
     ids, so_far = choice.prompt.token_ids, choice.request.so_far
@@ -187,8 +206,10 @@ def create_replier(
     plugins: PluginClient,
     prompts: Prompts,
     plugin_timeout_s: float = PLUGIN_TIMEOUT_S,
+    watch: Watch = unwatched,
 ) -> Replier:
     """The Replier for the dialogue that `prompts` is written for."""
     if not isinstance(prompts, PromptBuilder):
-        return Replier(model, prompts)
-    return Replier(model, prompts, ThinkingStage(model, plugins, prompts, plugin_timeout_s))
+        return Replier(model, prompts, watch=watch)
+    thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s)
+    return Replier(model, prompts, thinking, watch)

@@ -18,6 +18,7 @@ from serve_app.access.key_gate import create_gate
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
+from serve_app.chat.watch import Watch
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.listening import listening_host
 from serve_app.deployments.model import MossServer
@@ -27,6 +28,7 @@ from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
 from serve_app.http.origin import OriginPolicy
 from serve_app.http.service import HttpService
+from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -59,7 +61,12 @@ class Ingress:
         await self._store.check(may_be_volatile=self._settings.allow_volatile_store)
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
         tokenizer = Tokenizer.from_dir(self._model_dir)
-        replier, max_model_len = self._replier(tokenizer), self._max_model_len()
+        max_model_len = self._max_model_len()
+        self._metrics = ServerMetrics(
+            self._settings.store, self._settings.model_names[0], max_model_len
+        )
+        self._metrics.open()
+        replier = self._replier(tokenizer, self._metrics.watch)
         service = HttpService(
             runner=TurnRunner(self._store, replier, TurnLimits(max_model_len), self._model),
             replier=replier,
@@ -68,13 +75,14 @@ class Ingress:
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
-            completer=Completer(self._model, tokenizer),
+            completer=Completer(self._model, tokenizer, self._metrics.watch),
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,
             gate=self._gate,
             requires_key=self._settings.requires_key,
             origins=_origins(self._settings),
+            metrics=self._metrics,
         )
         return create_http_app(service)
 
@@ -93,14 +101,17 @@ class Ingress:
             await self._store.close()
             await self._catalogue.close()
             await self._gate.close()
+        if hasattr(self, "_metrics"):
+            await self._metrics.close()
 
     def _max_model_len(self) -> int:
         config = self._settings.engine_config(str(self._model_dir))
         return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
-    def _replier(self, tokenizer: Tokenizer) -> Replier:
+    def _replier(self, tokenizer: Tokenizer, watch: Watch) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
-        return create_replier(self._model, remote_plugins(self._plugins), prompts)
+        plugins = remote_plugins(self._plugins)
+        return create_replier(self._model, plugins, prompts, watch=watch)
 
 
 def _origins(settings: ServeSettings) -> OriginPolicy:

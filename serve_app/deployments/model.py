@@ -21,6 +21,8 @@ from moss_tp.errors import EngineDeadError
 from serve_app.deployments.coalesce import coalesce
 from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
+from serve_app.observe.engine import engine_metrics
+from serve_app.observe.publisher import Publisher
 from serve_app.settings import ServeSettings
 
 RANK_LOST_STATUS = 13
@@ -37,6 +39,10 @@ class MossServer:
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
         self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
         self._make_up = replica_make_up(settings)
+        name = settings.model_names[0]
+        self._publisher = Publisher(
+            settings.store, "group", lambda: engine_metrics(self._engine.stats(), name)
+        )
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
         """The coalesced deltas of one request; closing it aborts the request within a step.
@@ -52,6 +58,7 @@ class MossServer:
         if not self._engine.is_alive:
             raise EngineDeadError("the engine has ended")
         self._progress.check(self._engine.stats(), time.monotonic())
+        self._publisher.start()  # here, where an event loop runs
 
     async def make_up(self) -> dict[str, Any]:
         """What makes this replica's replies; see `replica_make_up`."""
@@ -65,6 +72,8 @@ class MossServer:
 
     def __del__(self) -> None:
         """Serve calls this when a replica has drained, so that the ranks shut down in order."""
+        if hasattr(self, "_publisher"):
+            self._publisher.end()
         if hasattr(self, "_engine"):
             self._engine.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from moss_tp.errors import (
     ContextLengthError,
@@ -100,7 +101,24 @@ def error_body(error: Exception) -> dict[str, Any]:
 def to_response(error: Exception) -> Response:
     """The response to a request that failed before its response began."""
     entry = find(error)
-    return JSONResponse(error_body(error), entry.status, _headers(error, entry))
+    return _ErrorResponse(error, entry)
+
+
+def note_error(scope: Scope, error: Exception) -> None:
+    """For the log and the metrics of the request."""
+    if (record := scope.get("state", {}).get("record")) is not None:
+        entry = find(error)
+        record.error_code = entry.code or entry.type
+
+
+class _ErrorResponse(JSONResponse):
+    def __init__(self, error: Exception, entry: HttpError) -> None:
+        super().__init__(error_body(error), entry.status, _headers(error, entry))
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        note_error(scope, self._error)
+        await super().__call__(scope, receive, send)
 
 
 def _headers(error: Exception, entry: HttpError) -> dict[str, str]:

@@ -22,7 +22,7 @@ from serve_app.errors import (
     StoreUnavailableError,
 )
 from serve_app.http.drain import END_S, Drain
-from serve_app.http.errors import error_body
+from serve_app.http.errors import error_body, note_error
 from serve_app.streams import with_timeouts
 
 T = TypeVar("T")
@@ -125,6 +125,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._has_begun:
                 raise
+            note_error(scope, error)
             await self._send(send, error_event(error))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

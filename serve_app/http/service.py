@@ -12,6 +12,7 @@ from serve_app.http.drain import Drain
 from serve_app.http.exchange import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from serve_app.http.health import Check, HealthProbe
 from serve_app.http.origin import OriginPolicy
+from serve_app.observe.metrics import Metrics, NoMetrics
 from serve_app.sessions.catalogue import SessionCatalogue
 
 
@@ -45,6 +46,7 @@ class HttpService:
     # Seconds since 1970.
     started_s: int = field(default_factory=lambda: int(time.time()))
     sessions: SessionCatalogue | None = None
+    metrics: Metrics = field(default_factory=NoMetrics, kw_only=True)
 
     @property
     def model_name(self) -> str:

@@ -50,7 +50,7 @@ async def site(store: RedisSessionStore) -> AsyncIterator[Site]:
     made = make_site(store)
     async with made.client:
         yield made
-    await made.catalogue.close()
+    await made.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.http.app import create_http_app
 from serve_app.http.service import HttpService
+from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -27,6 +28,11 @@ class Site:
     probe: FakeProbe
     client: httpx.AsyncClient
     catalogue: RedisSessionCatalogue
+    metrics: ServerMetrics
+
+    async def close(self) -> None:
+        await self.catalogue.close()
+        await self.metrics.close()
 
     async def post(self, **body: object) -> httpx.Response:
         return await self.client.post("/", json={"prompt": "你好", **body})
@@ -35,9 +41,10 @@ class Site:
 def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Site:
     model, plugins, probe = FakeModel(), FakePlugins(), FakeProbe()
     prompts = PromptBuilder(CharCodec(), "Be brief.\n")
-    replier = create_replier(model, plugins, prompts)
     limits = limits or TurnLimits(max_model_len=4096)
     catalogue = RedisSessionCatalogue(store.url, store.settings)
+    metrics = ServerMetrics(store.url, "moss-nano", limits.max_model_len, period_s=0.05)
+    replier = create_replier(model, plugins, prompts, watch=metrics.watch)
     service = HttpService(
         TurnRunner(store, replier, limits),
         replier,
@@ -46,14 +53,15 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         limits.max_model_len,
         frozenset({"calculator"}),
         tokenizer=CharCodec(),
-        completer=Completer(model, CharCodec()),
+        completer=Completer(model, CharCodec(), metrics.watch),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
         sessions=catalogue,
+        metrics=metrics,
     )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-    return Site(service, model, plugins, probe, client, catalogue)
+    return Site(service, model, plugins, probe, client, catalogue, metrics)
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:
