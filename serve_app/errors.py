@@ -15,6 +15,10 @@ class UnsupportedParameterError(InvalidFieldError):
     """A field would change the answer, and this server cannot honour it."""
 
 
+class ContentRefusedError(InvalidRequestError):
+    """The operator's moderation hook refused the request's text."""
+
+
 class BodyTooLargeError(InvalidRequestError):
     """The request's body is larger than allowed."""
 

@@ -77,7 +77,14 @@ def turn_request(
         uid=chat.uid,
         idempotency_key=idempotency_key,
         max_time_s=chat.max_time,
+        named=_named(chat),
     )
+
+
+def _named(chat: ChatRequest) -> frozenset[str]:
+    """The fields whose values the chat's own do not replace."""
+    named = {name for name in chat.model_fields_set if getattr(chat, name) is not None}
+    return frozenset(named | ({"max_tokens"} if "max_length" in named else set()))
 
 
 def _fingerprint(chat: ChatRequest) -> str:

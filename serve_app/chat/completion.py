@@ -16,15 +16,18 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from moss_tp.engine.outputs import FinishReason, TokenDelta
+from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import DeadlineExceededError, EngineDeadError
 from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.events import Usage
 from serve_app.chat.protocols import ChatModel
-from serve_app.chat.watch import Watch, Watched, unwatched
+from serve_app.moderation.held_text import HOLD, HeldText
+from serve_app.moderation.hook import Moderation
+from serve_app.prompt.exchange import TurnEnd
 from serve_app.streams import merge, with_timeouts
+from serve_app.watch import Watch, Watched, unwatched
 
 NUM_ENCODERS = 2
 
@@ -33,6 +36,8 @@ class Encoder(Protocol):
     """The part of a tokenizer that prompts need."""
 
     def encode(self, text: str, /) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class CompletionDone:
     """The end of a choice. Only the first choice of a prompt counts the prompt's tokens."""
 
     choice: int
-    finish_reason: FinishReason
+    finish_reason: TurnEnd
     usage: Usage
 
 
@@ -73,10 +78,17 @@ CompletionEvent = CompletionDelta | CompletionDone
 class Completer:
     """Completes with one model. Holds no state of any request."""
 
-    def __init__(self, model: ChatModel, encoder: Encoder, watch: Watch = unwatched) -> None:
+    def __init__(
+        self,
+        model: ChatModel,
+        encoder: Encoder,
+        moderation: Moderation | None = None,
+        watch: Watch = unwatched,
+    ) -> None:
         self._model = model
         self._watch = watch
         self._encoder = encoder
+        self._moderation = moderation
         # Threads of their own: the event loop's also look up the store's address.
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encode-raw")
 
@@ -93,10 +105,12 @@ class Completer:
 
         Raises ContextLengthError, InvalidRequestError, the engine's errors, and
         DeadlineExceededError if the deadline passes before a choice begins; later it ends the
-        choice.
+        choice. Raises ContentRefusedError.
         """
+        if self._moderation is not None:
+            await self._check_prompts(self._moderation, request)
         choices = [
-            self._choice(request, each)
+            self._told(request, each)
             for number, prompt in enumerate(request.prompts)
             for each in _choices_of(request, number, prompt)
         ]
@@ -106,6 +120,19 @@ class Completer:
                 async for event in events:
                     note(event)
                     yield event
+
+    async def _check_prompts(self, moderation: Moderation, request: CompletionRequest) -> None:
+        texts = (self._encoder.decode(ids, skip_special=False) for ids in request.prompts)
+        await moderation.check_input("\n".join(texts), request.deadline - time.monotonic())
+
+    def _told(
+        self, request: CompletionRequest, choice: "_Choice"
+    ) -> AsyncGenerator[CompletionEvent]:
+        """The events of `choice` that may be told."""
+        events = self._choice(request, choice)
+        if self._moderation is None:
+            return events
+        return _moderated(self._moderation, choice, request.deadline, events)
 
     async def _choice(
         self, request: CompletionRequest, choice: "_Choice"
@@ -179,3 +206,36 @@ def _event(choice: int, delta: TokenDelta) -> CompletionDelta:
     return CompletionDelta(
         choice, delta.token_ids, delta.text, delta.logprobs, delta.prompt_logprobs
     )
+
+
+async def _moderated(
+    moderation: Moderation,
+    choice: _Choice,
+    deadline: float,
+    events: AsyncGenerator[CompletionEvent],
+) -> AsyncGenerator[CompletionEvent]:
+    """The `events` of a choice, which end before a piece that is refused."""
+    held: HeldText[CompletionDelta] = HeldText()
+    num_tokens = 0
+    async with aclosing(events):
+        async for event in events:
+            is_last = isinstance(event, CompletionDone)
+            if isinstance(event, CompletionDelta):
+                held.add(event)
+                num_tokens += len(event.token_ids)
+            if not (is_last or held.is_due):
+                continue
+            if await moderation.reason(held.text, "out", deadline - time.monotonic()):
+                yield _refused(choice, num_tokens)
+                return
+            for delta in held.release(hold=0 if is_last else HOLD):
+                yield delta
+            if is_last:
+                yield event
+
+
+def _refused(choice: _Choice, num_tokens: int) -> CompletionDone:
+    """The end of a choice whose rest is neither told nor generated."""
+    num_prompt_tokens = 0 if choice.waits else len(choice.prompt)
+    usage = Usage(prompt_tokens=num_prompt_tokens, completion_tokens=num_tokens)
+    return CompletionDone(choice.index, "content_filter", usage)

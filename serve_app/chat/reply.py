@@ -16,18 +16,20 @@ from functools import partial
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import DeadlineExceededError
 from serve_app.chat.events import Done, Event, Usage
+from serve_app.chat.moderated import check_request, moderated
 from serve_app.chat.pass_params import reply_params
 from serve_app.chat.passes import StoppedError, run_pass
 from serve_app.chat.protocols import ChatModel, PluginClient, Prompts
 from serve_app.chat.reply_text import ReplyText
 from serve_app.chat.request import Choice, ReplyRequest
 from serve_app.chat.thinking import ReplyPrompt, ThinkingStage
-from serve_app.chat.watch import Watch, Watched, unwatched
 from serve_app.errors import forbid_retry
+from serve_app.moderation.hook import Moderation
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
 from serve_app.streams import merge
+from serve_app.watch import Watch, Watched, unwatched
 
 PLUGIN_TIMEOUT_S = 5.0
 NUM_ENCODERS = 4
@@ -44,12 +46,14 @@ class Replier:
         model: ChatModel,
         prompts: Prompts,
         thinking: ThinkingStage | None = None,
+        moderation: Moderation | None = None,
         watch: Watch = unwatched,
     ) -> None:
         self._model = model
         self._watch = watch
         self._prompts = prompts
         self._thinking = thinking
+        self._moderation = moderation
         # Threads of their own: the event loop's also look up the store's address.
         self._encoders = ThreadPoolExecutor(NUM_ENCODERS, "encode")
 
@@ -86,13 +90,15 @@ class Replier:
         prompt = request.prompt or await self.prompt(request)
         seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
         first = Choice(request, prompt, 0, seed, asyncio.Event(), {}, has_sent)
-        return [self._events(replace(first, index=index)) for index in range(request.params.n)]
+        return [self._told(first, index) for index in range(request.params.n)]
 
     async def prompt(self, request: ReplyRequest) -> Prompt:
         """The prompt of the first pass. Encoding a body of 256 KB takes most of a second.
 
-        Raises ContextLengthError, and DeadlineExceededError.
+        Raises ContextLengthError, DeadlineExceededError, and ContentRefusedError.
         """
+        if self._moderation is not None:
+            await check_request(self._moderation, request)
         build = partial(
             self._prompts.build,
             request.history,
@@ -108,6 +114,12 @@ class Replier:
                 return await loop.run_in_executor(self._encoders, build)
         except TimeoutError as error:
             raise DeadlineExceededError("the deadline passed before the reply began") from error
+
+    def _told(self, first: Choice, index: int) -> AsyncGenerator[Event]:
+        """The events of choice number `index` that may be told."""
+        choice = replace(first, index=index, refused=asyncio.Event())
+        events = self._events(choice)
+        return events if self._moderation is None else moderated(self._moderation, choice, events)
 
     async def _events(self, choice: Choice) -> AsyncGenerator[Event]:
         if choice.index > 0:
@@ -206,10 +218,11 @@ def create_replier(
     plugins: PluginClient,
     prompts: Prompts,
     plugin_timeout_s: float = PLUGIN_TIMEOUT_S,
+    moderation: Moderation | None = None,
     watch: Watch = unwatched,
 ) -> Replier:
     """The Replier for the dialogue that `prompts` is written for."""
     if not isinstance(prompts, PromptBuilder):
-        return Replier(model, prompts, watch=watch)
+        return Replier(model, prompts, moderation=moderation, watch=watch)
     thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s)
-    return Replier(model, prompts, thinking, watch)
+    return Replier(model, prompts, thinking, moderation, watch)

@@ -72,11 +72,12 @@ class ReplyRequest:
 
 @dataclass(frozen=True)
 class Choice:
-    """Choice number `index` of a request. Its choices share all but `index`.
+    """Choice number `index` of a request. Its choices share all but `index` and `refused`.
 
     `has_begun` is set when the first choice has computed the prompt, which the others then find
     in the prefix cache. `answers` holds the plugin calls that equal calls of other choices reuse.
-    `has_sent` is set when a call with effects may have been sent.
+    `has_sent` is set when a call with effects may have been sent, `refused` when the rest of the
+    reply is not wanted.
     """
 
     request: ReplyRequest
@@ -86,6 +87,7 @@ class Choice:
     has_begun: asyncio.Event
     answers: dict[Call, asyncio.Task[TimedOutput]]
     has_sent: asyncio.Event = field(default_factory=asyncio.Event)
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def time_left_s(self) -> float:
@@ -94,7 +96,8 @@ class Choice:
 
     @property
     def is_stopped(self) -> bool:
-        return self.request.stop is not None and self.request.stop.is_set()
+        stop = self.request.stop
+        return self.refused.is_set() or (stop is not None and stop.is_set())
 
     def engine_request(
         self,

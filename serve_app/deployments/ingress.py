@@ -18,7 +18,6 @@ from serve_app.access.key_gate import create_gate
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
-from serve_app.chat.watch import Watch
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.listening import listening_host
 from serve_app.deployments.model import MossServer
@@ -26,13 +25,19 @@ from serve_app.deployments.replica_end import drain_when_stopped
 from serve_app.exposure import check_exposure
 from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
+from serve_app.http.errors import error_body
 from serve_app.http.origin import OriginPolicy
 from serve_app.http.service import HttpService
+from serve_app.live.redis import RedisLiveStore
+from serve_app.live.service import LiveTurns
+from serve_app.live.teller import Means
+from serve_app.moderation.hook import load_moderation
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.settings import ServeSettings
+from serve_app.watch import Watch
 
 
 @serve.ingress()
@@ -52,7 +57,9 @@ class Ingress:
             check_exposure(settings, host)
         self._store = RedisSessionStore(settings.store)
         self._catalogue = RedisSessionCatalogue(settings.store)
+        self._live_store = RedisLiveStore(settings.store)
         self._gate = create_gate(settings.store, settings.requires_key, settings.api_key_sha256)
+        self._moderation = load_moderation(settings.moderation)
         self._drain = Drain()
         self._model_dir = resolve_model(settings.model, with_weights=False)
 
@@ -67,18 +74,21 @@ class Ingress:
         )
         self._metrics.open()
         replier = self._replier(tokenizer, self._metrics.watch)
+        limits = TurnLimits(max_model_len)
+        self._live = self._live_turns(replier, limits)
         service = HttpService(
-            runner=TurnRunner(self._store, replier, TurnLimits(max_model_len), self._model),
+            runner=TurnRunner(self._store, replier, limits, self._model),
             replier=replier,
             health=self._model,
             model_names=self._settings.model_names,
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
-            completer=Completer(self._model, tokenizer, self._metrics.watch),
+            completer=Completer(self._model, tokenizer, self._moderation, self._metrics.watch),
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,
+            live=self._live,
             gate=self._gate,
             requires_key=self._settings.requires_key,
             origins=_origins(self._settings),
@@ -97,7 +107,10 @@ class Ingress:
     async def __del__(self) -> None:
         if hasattr(self, "_stop"):
             self._stop.cancel()
+        if hasattr(self, "_live"):
+            await self._live.close()
         if hasattr(self, "_gate"):
+            await self._live_store.close()
             await self._store.close()
             await self._catalogue.close()
             await self._gate.close()
@@ -108,10 +121,16 @@ class Ingress:
         config = self._settings.engine_config(str(self._model_dir))
         return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
+    def _live_turns(self, replier: Replier, limits: TurnLimits) -> LiveTurns:
+        means = Means(self._live_store, self._store, replier, error_body, self._model)
+        live = LiveTurns(means, limits, self._drain)
+        live.open()
+        return live
+
     def _replier(self, tokenizer: Tokenizer, watch: Watch) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
-        plugins = remote_plugins(self._plugins)
-        return create_replier(self._model, plugins, prompts, watch=watch)
+        plugins, moderation = remote_plugins(self._plugins), self._moderation
+        return create_replier(self._model, plugins, prompts, moderation=moderation, watch=watch)
 
 
 def _origins(settings: ServeSettings) -> OriginPolicy:

@@ -20,6 +20,7 @@ from serve_app.http.endpoints import (
     models,
     sessions,
     tokenize,
+    turns,
 )
 from serve_app.http.errors import EXCEPTION_HANDLERS
 from serve_app.http.middleware import middlewares
@@ -37,6 +38,7 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *models.ENDPOINTS,
         *inference.ENDPOINTS,
         *sessions.ENDPOINTS,
+        *turns.ENDPOINTS,
     )
 )
 

@@ -5,7 +5,7 @@ It does not depend on Serve, and idle connections do not hold it.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from serve_app.errors import DrainingError
@@ -21,11 +21,15 @@ class Drain:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
         self._is_over = asyncio.Event()
+        self._on_begin: list[Callable[[], None]] = []
         self.is_draining = False
 
     def begin(self) -> int:
         """From now on new turns are refused. Returns how many run."""
-        self.is_draining = True
+        if not self.is_draining:
+            self.is_draining = True
+            for call in self._on_begin:
+                call()
         return self._num_running
 
     async def finish(self, within_s: float) -> int:
@@ -39,6 +43,10 @@ class Drain:
         self._is_over.set()
         await self._wait_idle(END_S)
         return num_cut
+
+    def on_begin(self, call: Callable[[], None]) -> None:
+        """`call` is called when draining begins."""
+        self._on_begin.append(call)
 
     async def takes_turns(self) -> bool:
         """A check of readiness."""

@@ -5,6 +5,7 @@ without details.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -49,6 +50,7 @@ _UNEXPECTED = HttpError(500, "server_error", "engine_error", 5)
 TABLE: dict[type[Exception], HttpError] = {
     InvalidRequestError: HttpError(400, _INVALID, None),
     errors.InvalidFieldError: HttpError(400, _INVALID, "invalid_value"),
+    errors.ContentRefusedError: HttpError(400, _INVALID, "content_filter"),
     errors.UnsupportedParameterError: HttpError(400, _INVALID, "unsupported_parameter"),
     ContextLengthError: HttpError(400, _INVALID, "context_length_exceeded"),
     errors.SessionFullError: HttpError(400, _INVALID, "context_length_exceeded"),
@@ -98,26 +100,32 @@ def error_body(error: Exception) -> dict[str, Any]:
     return _body(message, entry.type, param, entry.code)
 
 
+def told_response(body: Mapping[str, Any]) -> Response:
+    """The response for an error of which only what was told is known, as `error_body` wrote it."""
+    told = body["error"]["type"], body["error"]["code"]
+    entries = (entry for entry in TABLE.values() if (entry.type, entry.code) == told)
+    return _ErrorResponse(body, Exception(), next(entries, _UNEXPECTED))
+
+
 def to_response(error: Exception) -> Response:
     """The response to a request that failed before its response began."""
     entry = find(error)
-    return _ErrorResponse(error, entry)
+    return _ErrorResponse(error_body(error), error, entry)
 
 
-def note_error(scope: Scope, error: Exception) -> None:
+def note_error(scope: Scope, entry: HttpError) -> None:
     """For the log and the metrics of the request."""
     if (record := scope.get("state", {}).get("record")) is not None:
-        entry = find(error)
         record.error_code = entry.code or entry.type
 
 
 class _ErrorResponse(JSONResponse):
-    def __init__(self, error: Exception, entry: HttpError) -> None:
-        super().__init__(error_body(error), entry.status, _headers(error, entry))
-        self._error = error
+    def __init__(self, body: Mapping[str, Any], error: Exception, entry: HttpError) -> None:
+        super().__init__(body, entry.status, _headers(error, entry))
+        self._entry = entry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        note_error(scope, self._error)
+        note_error(scope, self._entry)
         await super().__call__(scope, receive, send)
 
 

@@ -8,7 +8,7 @@ committed gets a moment to end whole. It does not depend on chats.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, nullcontext
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
@@ -22,7 +22,7 @@ from serve_app.errors import (
     StoreUnavailableError,
 )
 from serve_app.http.drain import END_S, Drain
-from serve_app.http.errors import error_body, note_error
+from serve_app.http.errors import error_body, find, note_error
 from serve_app.streams import with_timeouts
 
 T = TypeVar("T")
@@ -56,8 +56,10 @@ async def run_until_disconnect(
     receive: Receive,
     drain: Drain,
     committing: asyncio.Event | None = None,
+    *,
+    is_reader: bool = False,
 ) -> T:
-    """The result of `work`, which counts as a running turn of `drain`.
+    """The result of `work`, which counts as a running turn of `drain`, unless it only reads one.
 
     If the client disconnects first, or the drain is over, cancels it, and raises ClientDisconnect
     or DrainingError. Work that has set `committing` gets COMMIT_S to end; StoreUnavailableError
@@ -65,7 +67,7 @@ async def run_until_disconnect(
     returns nothing but the disconnect.
     """
     committing = committing or asyncio.Event()
-    with closing(work), drain.turn():
+    with closing(work), nullcontext() if is_reader else drain.turn():
         task = asyncio.create_task(work)
         watch = asyncio.create_task(_disconnected(receive))
         over = asyncio.create_task(drain.wait_over())
@@ -99,34 +101,46 @@ class EventStream(Response):
 
     The status line is sent with the first event or ping, so an early failure is an ordinary
     error response; a later one is sent as the last event, `{"error": …}`.
+
+    The stream of a mere reader, who can come back for the rest, just ends when the drain is over.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        events: AsyncGenerator[dict[str, Any] | str] | AsyncGenerator[dict[str, Any]],
+        events: AsyncGenerator[Any],
         ping_s: float,
         drain: Drain,
         committing: asyncio.Event | None = None,
+        *,
+        is_reader: bool = False,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = with_timeouts(events, lambda: ping_s)
         self._drain = drain
         self._committing = committing
+        self._is_reader = is_reader
         self._has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await run_until_disconnect(self._send_all(send), receive, self._drain, self._committing)
+            await run_until_disconnect(
+                self._send_all(send),
+                receive,
+                self._drain,
+                self._committing,
+                is_reader=self._is_reader,
+            )
         except ClientDisconnect:
             return
         except Exception as error:
             if not self._has_begun:
                 raise
-            note_error(scope, error)
-            await self._send(send, error_event(error))
+            if not (self._is_reader and isinstance(error, DrainingError)):
+                note_error(scope, find(error))
+                await self._send(send, self.encode(error_body(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_all(self, send: Send) -> None:
@@ -134,7 +148,11 @@ class EventStream(Response):
             async for event in events:
                 if not self._has_begun:
                     await self._begin(send)
-                await self._send(send, _PING if event is None else _data(event))
+                await self._send(send, _PING if event is None else self.encode(event))
+
+    def encode(self, event: Any) -> str:
+        """An event as text."""
+        return _data(event)
 
     async def _begin(self, send: Send) -> None:
         self._has_begun = True

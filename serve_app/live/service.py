@@ -8,22 +8,25 @@ start ──> Teller ──> store ──> Follower ──> readers, here and el
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, nullcontext, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    suppress,
+)
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Protocol
 
 from moss_tp.errors import InvalidRequestError
 from serve_app.chat.draft import Draft
-from serve_app.chat.request import ReplyRequest
 from serve_app.chat.turn import TurnLimits, TurnRequest, make_draft, replay
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError
-from serve_app.live.calls import StoredCallLog
+from serve_app.live.crew import Charge, Crew, Stop
 from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.follower import Follower
 from serve_app.live.patrol import PERIOD_S, Patrol
-from serve_app.live.record import Hold, LiveTurn, calls_of, resume_of
-from serve_app.live.store import Ask, Cancel, TakenUp
+from serve_app.live.record import Hold, LiveTurn
+from serve_app.live.store import Ask, Cancel
 from serve_app.live.tail import Tail
 from serve_app.live.teller import Means, Teller, retold
 from serve_app.live.writer import EventWriter
@@ -31,19 +34,11 @@ from serve_app.prompt.fit import Prompt
 from serve_app.sessions.lease import LeaseKeeper
 from serve_app.sessions.opening import SessionOpener
 from serve_app.sessions.session import Session, Turn, new_token
-from serve_app.sessions.tree import path_to
 
 # The numbers of a stored turn that is told anew lie above those of any live turn, so that a reader
 # who comes back with one is not mistaken for one of the live turn.
 RETOLD_FROM = 1_000_000
 CANCEL_WAIT_S = 10.0
-
-
-class Charge(Protocol):
-    """Admitted work: the number of tokens that it used, as far as that is known."""
-
-    num_tokens: int
-
 
 Admit = Callable[[int], AbstractAsyncContextManager[Charge]]
 
@@ -63,47 +58,55 @@ class Started:
 
 
 class LiveTurns:
-    """The turns of one ingress. `counted` is entered around each that is told here."""
+    """The turns of one ingress, which end or are handed over when it stops."""
 
     def __init__(
         self,
         means: Means,
         limits: TurnLimits,
-        counted: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+        stop: Stop | None = None,
         period_s: float = PERIOD_S,
     ) -> None:
         self._means = means
         self._limits = limits
-        self._counted = counted
+        self._stop = stop
         self._leases = LeaseKeeper(means.sessions, limits.lease_renewal_s)
         self._sessions = SessionOpener(means.sessions, self._leases)
         self._writer = EventWriter(means.store)
         self._follower = Follower(means.store, self._writer.pens)
         self._patrol = Patrol(means.store, self._writer.pens, self.take_up, period_s)
-        self._tellers: dict[asyncio.Task[None], Teller] = {}
-        self._is_leaving = False
+        self._crew = Crew(means, self._writer, self._follower, stop)
+        self._leaving: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begins to look for turns that nobody tells. Needs a running event loop."""
+        """Begins to look for turns that nobody tells, until the process stops.
+
+        Needs a running event loop.
+        """
         self._patrol.start()
+        if self._stop is not None:
+            self._stop.on_begin(self._begin_to_leave)
 
     async def close(self) -> None:
         """Leaves all turns as they are, to be taken up elsewhere or later."""
         await self._patrol.stop()
-        for task in self._tellers:
-            task.cancel()
-        await asyncio.gather(*self._tellers, return_exceptions=True)
+        if self._leaving is not None:
+            self._leaving.cancel()
+            await asyncio.gather(self._leaving, return_exceptions=True)
+        await self._crew.close()
         await self._writer.stop()
         await self._follower.stop()
 
-    async def hand_over(self) -> None:
-        """Gives all turns that are told here to other ingresses, at once."""
-        await asyncio.gather(*(t.hand_over() for t in self._tellers.values()))
+    def _begin_to_leave(self) -> None:
+        self._leaving = asyncio.create_task(self._leave())
 
-    async def drain(self) -> None:
-        """This ingress stops soon: hands its turns over, if another one stays."""
-        if await self._patrol.leave() > 0:
-            await self.hand_over()
+    async def _leave(self) -> None:
+        """Hands all turns over: at once if another ingress stays; else what has not ended when
+        time is over, for whoever starts next."""
+        assert self._stop is not None
+        if await self._patrol.leave() == 0:
+            await self._stop.wait_over()
+        await self._crew.hand_over()
 
     async def start(self, request: TurnRequest, admit: Admit | None = None) -> Started:
         """Starts a turn, which then runs by itself. A repeated Idempotency-Key starts none.
@@ -131,7 +134,7 @@ class LiveTurns:
             await self._means.store.start(hold, lease, first, deadline)
             held.is_spent = True
             tail = Tail(lease.uid, lease.owner, hold.turn.id, [LiveEvent(0, first)])
-            teller = self._tell(hold, tail, opened.session, deadline, stack.pop_all(), charge)
+            teller = self._crew.tell(hold, tail, opened.session, deadline, stack.pop_all(), charge)
         return Started(lease.uid, hold.turn.id, teller)
 
     async def regenerate(
@@ -155,7 +158,9 @@ class LiveTurns:
         tail = self._follower.shared(uid, turn_id) or Tail(uid, turn.owner, turn_id)
         tail.add(taken.events)
         if not tail.has_ended:
-            self._tell(taken.hold, tail, session, taken.deadline, AsyncExitStack(), None, taken)
+            self._crew.tell(
+                taken.hold, tail, session, taken.deadline, AsyncExitStack(), None, taken
+            )
 
     async def follow(
         self, uid: str, owner: str, turn_id: str, after: int = -1
@@ -182,9 +187,7 @@ class LiveTurns:
         """
         cancel: Cancel = "keep" if keep else "drop"
         if await self._means.store.cancel(Ask(uid, owner, turn_id), cancel):
-            for teller in self._tellers.values():
-                if teller.turn_id == turn_id:
-                    teller.cancel(cancel)
+            self._crew.cancel(turn_id, cancel)
         if (events := await self.follow(uid, owner, turn_id)) is None:
             return None
         last = None
@@ -193,59 +196,6 @@ class LiveTurns:
                 async for event in events:
                     last = event
         return last if last is not None and last.telling.is_terminal else None
-
-    def _tell(
-        self,
-        hold: Hold,
-        tail: Tail,
-        session: Session,
-        deadline: float,
-        stack: AsyncExitStack,
-        charge: Charge | None,
-        taken: TakenUp | None = None,
-    ) -> Teller:
-        """Runs a teller of the turn in a task of its own; `stack` is left at its end."""
-        pen = self._writer.open(hold, tail, lambda standing: teller.note(standing))
-        draft = self._draft(hold, tail, session, deadline)
-        teller = Teller(self._means, draft, pen, *_history(taken))
-        self._follower.track(tail)
-        task = asyncio.create_task(self._run(teller, stack, charge))
-        self._tellers[task] = teller
-        task.add_done_callback(self._tellers.pop)
-        return teller
-
-    async def _run(self, teller: Teller, stack: AsyncExitStack, charge: Charge | None) -> None:
-        try:
-            async with stack, self._counted():
-                await teller.run()
-                if charge is not None and teller.usage is not None:
-                    usage = teller.usage
-                    charge.num_tokens = usage.prompt_tokens + usage.completion_tokens
-        finally:
-            self._writer.close(teller.pen)
-            self._follower.forget(teller.pen.tail)
-
-    def _draft(self, hold: Hold, tail: Tail, session: Session, deadline: float) -> Draft:
-        """What is left to do of a turn that was told as far as `tail` has it."""
-        turn = hold.turn
-        request = ReplyRequest(
-            request_id=turn.id,
-            history=(),
-            user=turn.user,
-            params=turn.params,
-            enabled=frozenset(turn.enabled),
-            max_length=turn.max_length,
-            deadline=deadline,
-            owner=turn.owner,
-            session_id=turn.uid,
-            priority=turn.priority,
-            prompt=Prompt([*turn.prompt_ids], turn.dropped_turns, turn.num_shared_tokens),
-            resume=resume_of(tail.events, hold.token[:8]),
-            call_log=StoredCallLog(self._means.store, hold, deadline),
-        )
-        history = path_to(session.tree, turn.parent)
-        calls = calls_of(tail.events)
-        return Draft(request, turn.key, turn.fingerprint, session, history, calls)
 
     async def _load(self, uid: str, owner: str) -> Session:
         session = await self._means.sessions.load(uid, owner)
@@ -273,11 +223,6 @@ def _record(draft: Draft, prompt: Prompt) -> LiveTurn:
         max_length=request.max_length,
         priority=request.priority,
     )
-
-
-def _history(taken: TakenUp | None) -> tuple[int, bool]:
-    """How many tellers a turn had before, and whether its session has gone on without it."""
-    return (0, False) if taken is None else (taken.attempt, taken.is_stale)
 
 
 def _find(session: Session, turn_id: str) -> Turn:

@@ -4,12 +4,12 @@ from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily
 
-from serve_app.chat.watch import Watch, unwatched
 from serve_app.observe.board import Board
 from serve_app.observe.engine import with_usage
 from serve_app.observe.publisher import PERIOD_S, Publisher
 from serve_app.observe.snapshot import add_up, families_of, ordered, render
 from serve_app.observe.turns import TurnMetrics
+from serve_app.watch import Watch, unwatched
 
 
 class Metrics(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from serve_app.chat.completion import CompletionDelta, CompletionDone
 from serve_app.chat.events import Delta, Done, PluginCall
-from serve_app.chat.watch import Watched
+from serve_app.watch import Watched
 
 
 class ReplyRecord:

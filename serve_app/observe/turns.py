@@ -10,11 +10,11 @@ from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from serve_app.chat.watch import Note, Watched
 from serve_app.observe import buckets
 from serve_app.observe.histogram import WeightedHistogram
 from serve_app.observe.reply import ReplyRecord
 from serve_app.request_context import CURRENT
+from serve_app.watch import Note, Watched
 
 # As vLLM calls the end of a request that its client has stopped.
 _REASONS = {"cancelled": "abort"}

@@ -10,8 +10,8 @@ from typing import Literal
 from moss_tp.engine.outputs import FinishReason
 
 # How a reply ended. "cancelled": a client stopped it and kept what had been told; "tool_calls": it
-# waits for the results of a client's tools.
-TurnEnd = FinishReason | Literal["cancelled", "tool_calls"]
+# waits for the results of a client's tools; "content_filter": the rest was refused by a hook.
+TurnEnd = FinishReason | Literal["cancelled", "tool_calls", "content_filter"]
 
 
 @dataclass(frozen=True)

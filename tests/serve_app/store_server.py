@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +21,19 @@ START_S = 30
 class StoreServer:
     """A context manager. `program` is `valkey` (of our own dependency) or `redis-server`.
 
-    It appends to its file; `fsync` says when that reaches the disk.
+    It appends to its file in `directory`; `fsync` says when that reaches the disk. `environment`
+    is added to this process's.
     """
 
-    def __init__(self, directory: Path, program: str = "valkey", fsync: str = "always") -> None:
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        program: str = "valkey",
+        fsync: str = "always",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self._environment = {**os.environ, **(environment or {})}
         self._program = str(get_binary_path()) if program == "valkey" else shutil.which(program)
         self._fsync = fsync
         self._socket = directory / "socket"
@@ -36,10 +44,10 @@ class StoreServer:
 
     def start(self) -> None:
         """Returns when it answers."""
-        flags = {"dir": self._directory, "unixsocket": self._socket, "port": 0, "save": ""}
+        flags = {"dir": self.directory, "unixsocket": self._socket, "port": 0, "save": ""}
         flags |= {"appendonly": "yes", "appendfsync": self._fsync}
         assert self._program is not None
-        with (self._directory / "log").open("ab") as log:
+        with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     self._program,
@@ -47,11 +55,12 @@ class StoreServer:
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=self._environment,
                 restore_signals=False,  # a write over the limit fails instead of killing it
             )
         deadline = time.monotonic() + START_S
         while not self._answers():
-            assert time.monotonic() < deadline, (self._directory / "log").read_text("utf-8")
+            assert time.monotonic() < deadline, (self.directory / "log").read_text("utf-8")
             time.sleep(0.02)
 
     def kill(self) -> None:

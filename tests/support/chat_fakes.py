@@ -35,7 +35,8 @@ class CharCodec:
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         if not skip_special:
             return self.show(ids)
-        return "".join(chr(i - _OFFSET) for i in ids if i >= _OFFSET)
+        text = "".join(chr(i - _OFFSET) for i in ids if i >= _OFFSET)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return self.decode(ids).encode()
@@ -50,7 +51,7 @@ class CharCodec:
     def show(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens spelled out."""
         names = {number: token for token, number in _SPECIAL_IDS.items()}
-        return "".join(names.get(i) or chr(i - _OFFSET) for i in ids)
+        return "".join(names.get(i) or self.decode([i]) for i in ids)
 
 
 def think_nothing(prompt: str) -> str:
@@ -135,6 +136,35 @@ class FakeModel:
         finally:
             self.num_running -= 1
             self.num_aborted += not is_whole
+
+
+class RawModel:
+    """Goes on with `text`, one character a delta, and scores prompts; it stops at its own eos."""
+
+    text = " and so on"
+
+    async def generate(self, request: EngineRequest, session_id: str) -> AsyncIterator[TokenDelta]:
+        params, num_prompt_tokens = request.params, len(request.prompt_ids)
+        ids = CharCodec().encode(self.text)[: params.max_tokens]
+        scores = None
+        if params.prompt_logprobs is not None:
+            scores = tuple(SampledToken(i, -1.0, ((i, -1.0),)) for i in request.prompt_ids[1:])
+        reason: FinishReason = "length" if len(ids) == params.max_tokens else "stop"
+        if not ids:
+            delta = TokenDelta((), "", reason, num_prompt_tokens, 0, prompt_logprobs=scores)
+            yield delta
+        for number, token_id in enumerate(ids):
+            await asyncio.sleep(0)
+            logprobs = () if params.logprobs is None else (SampledToken(token_id, -0.5),)
+            yield TokenDelta(
+                (token_id,),
+                CharCodec().decode([token_id]),
+                reason if number + 1 == len(ids) else None,
+                num_prompt_tokens,
+                0,
+                logprobs,
+                prompt_logprobs=None if number else scores,
+            )
 
 
 @dataclass

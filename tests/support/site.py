@@ -10,12 +10,17 @@ from serve_app.chat.completion import Completer
 from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.http.app import create_http_app
+from serve_app.http.drain import Drain
+from serve_app.http.errors import error_body
 from serve_app.http.service import HttpService
+from serve_app.live.redis import RedisLiveStore
+from serve_app.live.service import LiveTurns
+from serve_app.live.teller import Means
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
-from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe
+from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe, RawModel
 
 
 @dataclass
@@ -28,9 +33,13 @@ class Site:
     probe: FakeProbe
     client: httpx.AsyncClient
     catalogue: RedisSessionCatalogue
+    live: LiveTurns
+    live_store: RedisLiveStore
     metrics: ServerMetrics
 
     async def close(self) -> None:
+        await self.live.close()
+        await self.live_store.close()
         await self.catalogue.close()
         await self.metrics.close()
 
@@ -45,6 +54,8 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     catalogue = RedisSessionCatalogue(store.url, store.settings)
     metrics = ServerMetrics(store.url, "moss-nano", limits.max_model_len, period_s=0.05)
     replier = create_replier(model, plugins, prompts, watch=metrics.watch)
+    live_store, drain = RedisLiveStore(store.url), Drain()
+    live = LiveTurns(Means(live_store, store, replier, error_body), limits, drain)
     service = HttpService(
         TurnRunner(store, replier, limits),
         replier,
@@ -53,15 +64,17 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         limits.max_model_len,
         frozenset({"calculator"}),
         tokenizer=CharCodec(),
-        completer=Completer(model, CharCodec(), metrics.watch),
+        completer=Completer(RawModel(), CharCodec(), watch=metrics.watch),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
         sessions=catalogue,
+        live=live,
+        drain=drain,
         metrics=metrics,
     )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-    return Site(service, model, plugins, probe, client, catalogue, metrics)
+    return Site(service, model, plugins, probe, client, catalogue, live, live_store, metrics)
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:

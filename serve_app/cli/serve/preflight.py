@@ -10,6 +10,7 @@ from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
 from moss_tp.weights.checkpoint import check_headers
 from serve_app.cli.stored.location import EMBEDDED
+from serve_app.moderation.hook import load_moderation
 from serve_app.prompt.choose import Dialogue, build_prompts
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.settings import ServeSettings
@@ -25,6 +26,7 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     if settings.reads_weights:
         check_headers(directory, model)
     _ = settings.plugin_names
+    load_moderation(settings.moderation)
     if settings.device == "cuda":
         _check_gpus(settings.tp * settings.replicas)
     if settings.store == EMBEDDED:

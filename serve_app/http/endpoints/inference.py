@@ -26,7 +26,7 @@ async def infer(call: Call) -> Response:
         if body is None:
             raise
         error_body(error)  # logs what was not expected
-        note_error(call.request.scope, error)
+        note_error(call.request.scope, find(error))
         return JSONResponse(body, body["code"])
 
 

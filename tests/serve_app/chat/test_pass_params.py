@@ -30,6 +30,7 @@ CHANGED = SamplingParams(
     ignore_eos=True,
     logprobs=2,
     n=3,
+    prompt_logprobs=2,
 )
 BOTH = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
 # Set for each pass, whatever the client asks for.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -52,6 +53,7 @@ class LazyApp:
         self._changes = changes
         self._app = Starlette()
         self.store_url = ""
+        self.known: dict[str, str] = {}  # parts of paths that lead to something
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -62,11 +64,29 @@ class LazyApp:
         own = OriginPolicy(hosts=frozenset({"testserver"}))
         site = make_site(store)
         self._app = create_http_app(replace(site.service, origins=own, **self._changes))
+        self.known = await self._begin_chat()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await store.close()
         await site.catalogue.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _begin_chat(self) -> dict[str, str]:
+        transport = httpx.ASGITransport(self._app)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://testserver", headers={"apikey": ADMIN}
+        ) as client:
+            uid: str = (await client.post("/", json={"prompt": "hi"})).json()["uid"]
+            session = (await client.get(f"/v1/sessions/{uid}")).json()
+        return {"uid": uid, "id": session["turns"][0]["id"]}
+
+    def ask(self, case: schemathesis.Case[Any]) -> None:
+        """Some cases of an operation are about something that is there."""
+        parts = case.path_parameters or {}
+        known = {"id": "moss-nano"} if case.path.startswith("/v1/models") else self.known
+        if case.method != "DELETE" and len("".join(map(str, parts.values()))) % 2:
+            parts.update({name: known[name] for name in parts if name in known})
+        case.call_and_validate()
 
 
 def described(app: LazyApp, requires_key: bool) -> BaseSchema:
@@ -100,13 +120,13 @@ class KeyOfAnAdministrator:
 @open_api.parametrize()
 @settings(SETTINGS, max_examples=50)
 def test_every_operation_does_what_is_described(case: schemathesis.Case[Any]) -> None:
-    case.call_and_validate()
+    OPEN.ask(case)
 
 
 @locked_api.parametrize()
 @settings(SETTINGS, max_examples=5)
 def test_every_operation_asks_for_a_key_as_described(case: schemathesis.Case[Any]) -> None:
-    case.call_and_validate()
+    LOCKED.ask(case)
 
 
 def test_what_is_not_described_is_noticed() -> None:
@@ -125,4 +145,4 @@ def test_what_is_not_described_is_noticed() -> None:
 @open_api.parametrize()
 @settings(SETTINGS, max_examples=500)
 def test_every_operation_does_it_at_length(case: schemathesis.Case[Any]) -> None:
-    case.call_and_validate()
+    OPEN.ask(case)

@@ -11,12 +11,14 @@ from redis.asyncio import Redis
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRequest
+from serve_app.live.crew import Stop
 from serve_app.live.event import LiveEvent
 from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.service import LiveTurns, Started
 from serve_app.live.teller import Means
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.catalogue import SessionChanges
+from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import Session
@@ -54,6 +56,9 @@ class Ingress:
         async with aclosing(events):
             return [event async for event in events]
 
+    async def cancel(self, started: Started, *, keep: bool = False) -> LiveEvent | None:
+        return await self.live.cancel(started.uid, OWNER, started.id, keep=keep)
+
     async def die(self) -> None:
         """As a process does that is killed: nothing is cleaned up in the store."""
         await self.live.close()
@@ -78,12 +83,14 @@ class Ingresses:
         model: FakeModel | None = None,
         plugins: FakePlugins | None = None,
         store: RedisLiveStore | None = None,
+        stop: Stop | None = None,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
         replier = create_replier(model, plugins, PromptBuilder(CharCodec(), "Be brief.\n"))
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
-        live = LiveTurns(Means(store, sessions, replier, describe), self.limits, period_s=PERIOD_S)
+        means = Means(store, sessions, replier, describe)
+        live = LiveTurns(means, self.limits, stop, PERIOD_S)
         live.open()
         self.all.append(Ingress(live, model, plugins, store, sessions))
         return self.all[-1]
@@ -95,12 +102,12 @@ class Ingresses:
         await catalogue.close()
         return made.uid
 
-    async def running(self, uid: str) -> Started:
-        """The turn of the session that somebody tells, or should."""
+    async def only_turn(self, uid: str) -> Started | None:
+        """The session's only live turn, if it has one."""
+        (pattern,) = session_keys(uid, "live:*")
         async with Redis.from_url(self.url) as redis:
-            members = [m.decode().split(":") for m in await redis.zrange("moss:running", 0, -1)]
-        (turn_id,) = [turn_id for session, turn_id in members if session == uid]
-        return Started(uid, turn_id)
+            keys = [key.decode().split(":live:")[1] async for key in redis.scan_iter(pattern)]
+        return next((Started(uid, key) for key in keys if ":" not in key), None)
 
     async def load(self, uid: str) -> Session:
         sessions = RedisSessionStore(self.url)

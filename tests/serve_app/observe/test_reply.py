@@ -7,9 +7,9 @@ import pytest
 from prometheus_client import generate_latest
 
 from serve_app.chat.events import Delta, Done, Thoughts, Usage
-from serve_app.chat.watch import Watched
 from serve_app.observe.turns import TurnMetrics
 from serve_app.prompt.exchange import Exchange, TurnEnd
+from serve_app.watch import Watched
 from tests.serve_app.observe.samples import Samples
 
 

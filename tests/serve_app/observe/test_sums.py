@@ -9,13 +9,13 @@ from redis.asyncio import Redis
 
 from moss_tp.engine.async_engine import EngineStats
 from moss_tp.engine.scheduling.waits import Waits
-from serve_app.chat.watch import Watched
 from serve_app.observe import publisher
 from serve_app.observe.board import Board, Reading
 from serve_app.observe.engine import engine_metrics
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.observe.publisher import Publisher
 from serve_app.observe.scripts import KEYS
+from serve_app.watch import Watched
 from tests.serve_app.observe.samples import Samples
 from tests.serve_app.store_server import StoreServer
 

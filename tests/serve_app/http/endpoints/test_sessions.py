@@ -219,3 +219,20 @@ async def test_a_query_that_does_not_fit_is_refused(
 async def test_a_long_comment_is_refused(ann: httpx.AsyncClient) -> None:
     url = f"/v1/sessions/{UNKNOWN}/turns/{UNKNOWN}/feedback"
     assert_error(await ann.put(url, json={"comment": "x" * 4001}), 400, "invalid_value")
+
+
+async def test_a_chat_has_its_own_settings_where_a_turn_names_none(
+    site: Site, ann: httpx.AsyncClient
+) -> None:
+    defaults = {"temperature": 0.25, "top_p": 0.5, "max_tokens": 3}
+    uid = await created(ann, plugins=[], defaults=defaults)
+    await ann.post("/", json={"prompt": "hi", "uid": uid, "top_p": 0.9, "plugins": None})
+    used = site.model.params[-1]
+    assert (used.temperature, used.top_p, used.max_tokens) == (0.25, 0.9, 3)
+    await ann.post("/", json={"prompt": "hi", "uid": uid, "max_length": 2000, "plugins": []})
+    assert site.model.params[-1].max_tokens > 3
+    turns = (await ann.get(f"/v1/sessions/{uid}")).json()["turns"]
+    assert [turn["finish_reason"] for turn in turns] == ["length", "stop"]
+    whole = (await ann.get(f"/v1/sessions/{uid}/turns/{turns[0]['id']}")).json()
+    assert whole["make_up"]["plugins"] == [] and whole["seed"] == turns[0]["seed"]
+    assert whole["make_up"]["num_tokens"] == 3

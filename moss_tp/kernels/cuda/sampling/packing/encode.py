@@ -27,7 +27,8 @@ from moss_tp.sampling_params import SamplingParams
 Ints = NDArray[np.int32]
 
 # A record, see `block`: what changes from token to token stands before and after what stays.
-HEAD, SETTINGS, TAIL = Struct("<qqd"), Struct("<3d3f3i"), Struct("<6i")
+SETTINGS = Struct("<3d3f3i")
+RECORD_OF_ROW = Struct(f"<qqd{SETTINGS.size}s6i")
 MAX_CACHED = 4096
 KINDS = {
     draw.BEST_64: Kind.BEST_64,
@@ -90,14 +91,21 @@ class Encoder:
                 raise ValueError("the rows of a drafted sequence do not lie side by side")
         first = len(entries.ids)
         entries.add(row)
-        head = HEAD.pack(row.seed, row.position, bonus)
-        tail = TAIL.pack(eos_id, slot, num_drafted, draft_id, first, len(entries.ids))
-        return head + self._settings(row.params) + tail
+        cached = self._cache.get(id(row.params))  # its params are alive, so the id is theirs
+        return RECORD_OF_ROW.pack(
+            row.seed,
+            row.position,
+            bonus,
+            cached[1] if cached is not None else self._settings(row.params),
+            eos_id,
+            slot,
+            num_drafted,
+            draft_id,
+            first,
+            len(entries.ids),
+        )
 
     def _settings(self, params: SamplingParams) -> bytes:
-        cached = self._cache.get(id(params))
-        if cached is not None:  # its params are alive, so the id is theirs
-            return cached[1]
         if len(self._cache) >= MAX_CACHED:
             self._cache.clear()
         settings = _pack(params, self._vocab_size)

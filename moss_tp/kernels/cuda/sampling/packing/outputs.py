@@ -43,12 +43,12 @@ class SamplerOutputs:
 
 def decode(packed: Tensor, rows: Sequence[SamplingRow], vocab_size: int) -> list[SampledToken]:
     """The tokens of `rows`, from a copy of `SamplerOutputs.packed` on the host."""
-    outputs = SamplerOutputs.of(packed)
-    ids = outputs.ids[: len(rows)].tolist()
+    ids = packed[: len(rows)].tolist()  # they come first; views of the rest take longer than this
     tokens = [SampledToken(token_id) for token_id in ids]
     wanted = [i for i, row in enumerate(rows) if row.params.logprobs is not None]
     if not wanted:
         return tokens
+    outputs = SamplerOutputs.of(packed)
     # All rows at once: a call of torch takes longer than the rest of a row's work.
     blocks = (outputs.logprobs, outputs.top_ids, outputs.top_logprobs)
     chosen = (block[wanted].tolist() for block in blocks)

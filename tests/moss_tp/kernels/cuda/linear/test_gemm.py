@@ -126,6 +126,38 @@ def _tile_of_a_gpu(x: Tensor, outputs: int, pieces: int = 1) -> Tile:
     return choose_tile(len(x), outputs, pieces, x.dtype, 90)
 
 
+@pytest.mark.parametrize(
+    ("rows", "inputs", "outputs"), [(130, 200, 70), (3, 128, 150), (128, 328, 128)]
+)
+def test_tiles_by_tma(
+    rows: int, inputs: int, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the last ones reach over the ends of rows, outputs and K: the same bits."""
+    x, weight = draw(rows, inputs, dtype=torch.float16), draw(outputs, inputs, dtype=torch.float16)
+    bias, tile = draw(outputs, dtype=torch.float16), Tile(128, 64, 64, 8, 3, is_bulk=True)
+
+    def run(tile: Tile) -> list[Tensor]:
+        monkeypatch.setattr(gemm, "_tile", lambda *_: tile)
+        out = poisoned(rows, outputs, dtype=torch.float16)
+        pieces = poisoned(-(-inputs // 128), rows, outputs, dtype=torch.float32)
+        with interpreted():
+            gemm.multiply(x, weight, bias, out)
+            gemm.multiply_pieces(x, weight, pieces, 128)
+        return [out, pieces]
+
+    for by_tma, by_threads in zip(run(tile), run(tile.by_threads), strict=True):
+        assert not by_tma.isnan().any() and torch.equal(by_tma, by_threads)
+
+
+def test_tma_only_where_rows_are_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "capability", lambda x: 90)
+    assert gemm._tile(torch.empty(600, 6144, dtype=torch.float16), 43008).is_bulk
+    assert not gemm._tile(torch.empty(600, 6140, dtype=torch.float16), 43008).is_bulk
+    gap = torch.empty(600, 6148, dtype=torch.float16)[:, :6144]
+    assert not gemm._tile(gap, 43008).is_bulk
+    assert not gemm._tile(torch.empty(100, 6144, dtype=torch.float16), 43008).is_bulk
+
+
 def test_the_reference_hardly_depends_on_rows_either() -> None:
     weight, x = draw(70, 500), draw(300, 500, seed=1)
     outs = [poisoned(count, 70, dtype=torch.float32) for count in (1, 300)]
@@ -196,7 +228,7 @@ def test_pieces_are_few_and_long() -> None:
 
 def test_hopper_s_tiles_all_have_its_instruction() -> None:
     """wgmma multiplies 64 rows of the weight by 4 warps."""
-    for rows in (1, 16, 17, 32, 64, 65, 512, 513, 4096):
+    for rows in (1, 16, 17, 32, 64, 65, 128, 129, 512, 4096):
         for outputs in (64, 6144, 43008):
             tile: Tile = choose_tile(rows, outputs, 1, torch.float16, 90)
             assert tile.outputs % (16 * tile.warps) == 0

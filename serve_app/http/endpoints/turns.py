@@ -1,0 +1,218 @@
+"""`/v1/sessions/{uid}/turns`: turns that run by themselves, and are followed from anywhere."""
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from serve_app.access.gate import Admission
+from serve_app.access.permissions import choose_model, enabled_plugins
+from serve_app.api import turns as api
+from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
+from serve_app.chat.turn import TurnRequest
+from serve_app.errors import SessionNotFoundError, TurnNotFoundError
+from serve_app.http.endpoint import Call, Endpoint
+from serve_app.http.errors import told_response
+from serve_app.http.exchange import EventStream, run_until_disconnect
+from serve_app.live.event import LiveEvent
+from serve_app.live.service import Admit, LiveTurns, Started
+from serve_app.sessions.session import is_uid
+from serve_app.streams import with_timeouts
+
+# A turn that fails within this time is an error response instead of an event.
+EARLY_S = 0.25
+LAST_EVENT_ID = "Last-Event-ID"
+
+
+class LiveStream(EventStream):
+    """Live events as server-sent events. Who was cut off comes back with the last id."""
+
+    def encode(self, event: LiveEvent | dict[str, Any]) -> str:
+        if not isinstance(event, LiveEvent):  # an error that is none of the turn's events
+            return f"event: error\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
+        data = json.dumps(api.event_data(event.kind, event.data), ensure_ascii=False)
+        return f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n"
+
+
+async def create(call: Call) -> Response:
+    call.service.drain.check()
+    key = _key(call)
+    body = await call.body(api.NewTurn)
+    started = await _live(call).start(_request(call, body, key), _admit(call))
+    return await _answer(call, started, body.stream)
+
+
+async def regenerate(call: Call) -> Response:
+    call.service.drain.check()
+    turn_id, key = _turn_id(call), _key(call)
+    body = await call.body(api.TurnOptions)
+    request = _request(call, body, key, instead_of=turn_id)
+    started = await _live(call).regenerate(request, turn_id, _admit(call))
+    return await _answer(call, started, body.stream)
+
+
+async def follow(call: Call) -> Response:
+    call.service.drain.check()
+    owner, after = call.principal.owner, _after(call)
+    events = await _live(call).follow(_uid(call), owner, _turn_id(call), after)
+    return Response(status_code=204) if events is None else _stream(call, events)
+
+
+async def cancel(call: Call) -> Response:
+    uid, turn_id = _uid(call), _turn_id(call)
+    body = await call.body(api.CancelBody)
+    last = await _live(call).cancel(uid, call.principal.owner, turn_id, keep=body.keep)
+    return JSONResponse(api.cancel_answer(turn_id, last).model_dump())
+
+
+def _live(call: Call) -> LiveTurns:
+    assert call.service.live is not None  # a server with these endpoints has them
+    return call.service.live
+
+
+def _uid(call: Call) -> str:
+    """The uid in the path. Text of another form is never looked up."""
+    if not is_uid(uid := call.path("uid")):
+        raise SessionNotFoundError
+    return uid
+
+
+def _turn_id(call: Call) -> str:
+    if not is_uid(turn_id := call.path("id")):
+        raise TurnNotFoundError("the session has no such turn")
+    return turn_id
+
+
+def _key(call: Call) -> str | None:
+    return parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
+
+
+def _after(call: Call) -> int:
+    """The number of the last event that the reader has; -1 for none."""
+    header = call.request.headers.get(LAST_EVENT_ID)
+    name, text = (
+        ("after", call.request.query_params.get("after"))
+        if header is None
+        else (LAST_EVENT_ID, header)
+    )
+    if not text:
+        return -1
+    return api.parse_event_number(name, text)
+
+
+def _request(
+    call: Call, body: api.TurnOptions, key: str | None, instead_of: str = ""
+) -> TurnRequest:
+    service, caller = call.service, call.principal
+    choose_model(caller, service.model_names, body.model)
+    enabled = enabled_plugins(caller, service.plugins, body.plugins)
+    return api.turn_request(body, caller.owner, _uid(call), enabled, key, instead_of)
+
+
+def _admit(call: Call) -> Admit:
+    """The caller's limits hold while the turn runs, whether or not the caller stays."""
+
+    def admit(num_tokens: int) -> AbstractAsyncContextManager[Admission]:
+        return call.service.gate.admit(call.principal, num_tokens)
+
+    return admit
+
+
+async def _answer(call: Call, started: Started, is_stream: bool) -> Response:
+    events = await _live(call).follow(started.uid, call.principal.owner, started.id)
+    assert events is not None  # nothing was told yet
+    if is_stream or "text/event-stream" in call.request.headers.get("accept", ""):
+        return _stream(call, _begun(events, started))
+    last = await run_until_disconnect(
+        _last(events), call.request.receive, call.service.drain, is_reader=True
+    )
+    if started.failure is not None:
+        raise started.failure
+    if last.kind == "error":
+        return told_response(last.data)
+    return JSONResponse(api.done_answer(last.data).model_dump())
+
+
+def _stream(call: Call, events: AsyncGenerator[LiveEvent]) -> Response:
+    service = call.service
+    return LiveStream(events, service.ping_s, service.drain, is_reader=True)
+
+
+async def _begun(events: AsyncGenerator[LiveEvent], started: Started) -> AsyncGenerator[LiveEvent]:
+    """`events`, unless the turn fails at once: raises that error, before anything is sent."""
+    held: list[LiveEvent] | None = []
+    patience = lambda: None if held is None else EARLY_S  # noqa: E731
+    async with aclosing(with_timeouts(events, patience)) as timed:
+        async for event in timed:
+            if held is None:
+                assert event is not None
+                yield event
+                continue
+            held += [] if event is None else [event]
+            if event is not None and len(held) < 2:
+                continue
+            if event is not None and event.kind == "error" and started.failure is not None:
+                raise started.failure
+            ready, held = held, None
+            for each in ready:
+                yield each
+
+
+async def _last(events: AsyncGenerator[LiveEvent]) -> LiveEvent:
+    """The terminal event."""
+    async with aclosing(events):
+        *_, last = [event async for event in events]
+    return last
+
+
+_TURNS = "/v1/sessions/{uid}/turns"
+_TURN = f"{_TURNS}/{{id}}"
+_KEY = {"Idempotency-Key": IdempotencyKey}
+_FAILURES = (400, 403, 404, 408, 409, 422, 429, 500, 503)
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        _TURNS,
+        create,
+        "Take a turn, which goes on if the client leaves",
+        body=api.NewTurn,
+        answer=api.DoneAnswer,
+        errors=_FAILURES,
+        is_stream=True,
+        headers=_KEY,
+    ),
+    Endpoint(
+        "POST",
+        f"{_TURN}/regenerate",
+        regenerate,
+        "Take a turn again, beside the first one",
+        body=api.TurnOptions,
+        answer=api.DoneAnswer,
+        errors=_FAILURES,
+        is_stream=True,
+        headers=_KEY,
+    ),
+    Endpoint(
+        "GET",
+        f"{_TURN}/events",
+        follow,
+        "Follow a turn from its beginning, or after an event",
+        errors=(400, 404, 503),
+        statuses=(200, 204),
+        media_type="text/event-stream",
+        query={"after": api.EventNumber},
+        headers={LAST_EVENT_ID: api.EventNumber},
+    ),
+    Endpoint(
+        "POST",
+        f"{_TURN}/cancel",
+        cancel,
+        "End a running turn, without a trace or with what was told",
+        body=api.CancelBody,
+        answer=api.CancelAnswer,
+        errors=(404, 503),
+    ),
+)

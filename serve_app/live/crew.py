@@ -1,0 +1,137 @@
+"""The tellers of one ingress: each runs in a task of its own, beside whoever started its turn."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from typing import Protocol
+
+from serve_app.chat.draft import Draft
+from serve_app.chat.request import ReplyRequest
+from serve_app.live.calls import StoredCallLog
+from serve_app.live.follower import Follower
+from serve_app.live.record import Hold, calls_of, resume_of
+from serve_app.live.store import Cancel, TakenUp
+from serve_app.live.tail import Tail
+from serve_app.live.teller import Means, Teller
+from serve_app.live.writer import EventWriter
+from serve_app.prompt.fit import Prompt
+from serve_app.sessions.session import Session
+from serve_app.sessions.tree import path_to
+
+
+class Charge(Protocol):
+    """Admitted work: the number of tokens that it used, as far as that is known."""
+
+    num_tokens: int
+
+
+class Stop(Protocol):
+    """How the process stops: it lets running turns end for a while."""
+
+    is_draining: bool
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Counts a turn for the block. Raises DrainingError."""
+        ...
+
+    def on_begin(self, call: Callable[[], None]) -> None:
+        """`call` is called when draining begins."""
+        ...
+
+    async def wait_over(self) -> None:
+        """Returns when the turns must end."""
+        ...
+
+
+class Crew:
+    """Opens a pen for each teller, and its readers share what that writes."""
+
+    def __init__(
+        self, means: Means, writer: EventWriter, follower: Follower, stop: Stop | None = None
+    ) -> None:
+        self._means = means
+        self._writer = writer
+        self._follower = follower
+        self._stop = stop
+        self._tellers: dict[asyncio.Task[None], Teller] = {}
+
+    async def close(self) -> None:
+        """Leaves all turns as they are."""
+        for task in self._tellers:
+            task.cancel()
+        await asyncio.gather(*self._tellers, return_exceptions=True)
+
+    async def hand_over(self) -> None:
+        """Gives all turns to other ingresses, at once."""
+        await asyncio.gather(*(teller.hand_over() for teller in self._tellers.values()))
+
+    def cancel(self, turn_id: str, cancel: Cancel) -> None:
+        """Does nothing for a turn that is not told here."""
+        for teller in self._tellers.values():
+            if teller.turn_id == turn_id:
+                teller.cancel(cancel)
+
+    def tell(
+        self,
+        hold: Hold,
+        tail: Tail,
+        session: Session,
+        deadline: float,
+        stack: AsyncExitStack,
+        charge: Charge | None,
+        taken: TakenUp | None = None,
+    ) -> Teller:
+        """Runs a teller of the turn in a task of its own; `stack` is left at its end."""
+        pen = self._writer.open(hold, tail, lambda standing: teller.note(standing))
+        draft = self._draft(hold, tail, session, deadline)
+        teller = Teller(self._means, draft, pen, *_history(taken))
+        self._follower.track(tail)
+        task = asyncio.create_task(self._run(teller, stack, charge))
+        self._tellers[task] = teller
+        task.add_done_callback(self._tellers.pop)
+        return teller
+
+    async def _run(self, teller: Teller, stack: AsyncExitStack, charge: Charge | None) -> None:
+        try:
+            async with stack:
+                with self._counted():
+                    await teller.run()
+                if charge is not None and teller.usage is not None:
+                    usage = teller.usage
+                    charge.num_tokens = usage.prompt_tokens + usage.completion_tokens
+        finally:
+            self._writer.close(teller.pen)
+            self._follower.forget(teller.pen.tail)
+
+    def _draft(self, hold: Hold, tail: Tail, session: Session, deadline: float) -> Draft:
+        """What is left to do of a turn that was told as far as `tail` has it."""
+        turn = hold.turn
+        request = ReplyRequest(
+            request_id=turn.id,
+            history=(),
+            user=turn.user,
+            params=turn.params,
+            enabled=frozenset(turn.enabled),
+            max_length=turn.max_length,
+            deadline=deadline,
+            owner=turn.owner,
+            session_id=turn.uid,
+            priority=turn.priority,
+            prompt=Prompt([*turn.prompt_ids], turn.dropped_turns, turn.num_shared_tokens),
+            resume=resume_of(tail.events, hold.token[:8]),
+            call_log=StoredCallLog(self._means.store, hold, deadline),
+        )
+        history = path_to(session.tree, turn.parent)
+        calls = calls_of(tail.events)
+        return Draft(request, turn.key, turn.fingerprint, session, history, calls)
+
+    def _counted(self) -> AbstractContextManager[None]:
+        """A turn that is taken up while this process stops does not hold it."""
+        if self._stop is None or self._stop.is_draining:
+            return nullcontext()
+        return self._stop.turn()
+
+
+def _history(taken: TakenUp | None) -> tuple[int, bool]:
+    """How many tellers a turn had before, and whether its session has gone on without it."""
+    return (0, False) if taken is None else (taken.attempt, taken.is_stale)
