@@ -150,9 +150,13 @@ def remote_plugins(handles: Mapping[str, DeploymentHandle[Any]]) -> PluginsByNam
 def _remote_plugin(name: str, handle: DeploymentHandle[Any]) -> RunPlugin:
     async def run(argument: str) -> PluginOutput:
         unreachable = PluginUnreachableError(f"no replica of plugin {name!r} answers")
+        response = handle.run.remote(argument)
         try:
             with _cancelled_remotely(unreachable):
-                output: PluginOutput = await handle.run.remote(argument)
+                output: PluginOutput = await response
+        except asyncio.CancelledError:
+            response.cancel()  # type: ignore[no-untyped-call]  # else the call goes on
+            raise
         except (RayActorError, RayServeException) as error:
             raise unreachable from error
         return output

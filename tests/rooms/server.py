@@ -13,6 +13,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc/sdk",
     },
     "serve_app": {"moss_tp", "plugins_svc", "plugins_svc/sdk", "serve_app/prompt"},
+    "serve_app/front": {"moss_tp"},
     "serve_app/bench/load": {"moss_tp", "moss_tp/engine", "serve_app/client"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
     "serve_app/access": {"moss_tp", "serve_app", "serve_app/store"},
@@ -122,6 +123,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/client",
         "serve_app/demo",
         "serve_app/demo/conversations",
+        "serve_app/front",
     },
     "serve_app/cli/stored": {
         "moss_tp",

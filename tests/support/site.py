@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -37,7 +37,16 @@ class Site:
     live_store: RedisLiveStore
     metrics: ServerMetrics
 
+    async def __aenter__(self) -> Self:
+        await self.client.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.client.aclose()
+        await self.close()
+
     async def close(self) -> None:
+        """Its own connections; the store is its maker's."""
         await self.live.close()
         await self.live_store.close()
         await self.catalogue.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any, Self, cast
@@ -51,7 +52,6 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.num_aborted = 0
-        self.num_asked = 0
         self.is_healthy = True
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
@@ -78,10 +78,6 @@ class FakeServer:
 
     async def stats(self) -> dict[str, int]:
         return {"num_aborted": self.num_aborted}
-
-    async def make_up(self) -> dict[str, object]:
-        self.num_asked += 1
-        return {"tp": 2, "num_asked": self.num_asked}
 
     async def become_unhealthy(self) -> None:
         self.is_healthy = False
@@ -125,8 +121,23 @@ class UnreachableHandle:
 
 
 class FakePlugin:
+    """Answers in capitals; an endless call notes when it was cancelled."""
+
+    def __init__(self) -> None:
+        self.is_running = False
+        self.ended_at: float | None = None
+
     async def run(self, argument: str) -> PluginOutput:
+        if argument == "endless":
+            self.is_running = True
+            try:
+                await asyncio.sleep(300)
+            finally:
+                self.ended_at = time.time()
         return PluginOutput(True, (argument.upper(),))
+
+    async def state(self) -> tuple[bool, float | None]:
+        return self.is_running, self.ended_at
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +190,6 @@ async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(
     assert (tmp_path / "died").exists()
 
 
-async def test_a_replica_is_asked_once_what_makes_its_replies(model: RemoteModel) -> None:
-    made_up = await model.make_up()
-    assert made_up["tp"] == 2 and await model.make_up() == made_up
-
-
 async def test_closing_the_deltas_cancels_the_remote_call(model: RemoteModel) -> None:
     before = (await model.stats())["num_aborted"]
     deltas = model.generate(a_request("endless", 65), "session")
@@ -201,6 +207,23 @@ async def test_plugin_calls_go_to_the_plugin_of_that_name(
     assert await plugins.run(Call("Calculate", "1+x"), 30) == PluginOutput(True, ("1+X",))
     with pytest.raises(UnknownPluginError):
         await plugins.run(Call("Search", "x"), 30)
+
+
+async def test_a_cancelled_call_ends_in_its_plugin(
+    handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
+) -> None:
+    plugins = remote_plugins({"calculator": handles[1]})
+    calling = asyncio.create_task(plugins.run(Call("Calculate", "endless"), 30))
+    async with asyncio.timeout(10):
+        while not (await handles[1].state.remote())[0]:
+            await asyncio.sleep(0.01)
+        cancelled_at = time.time()
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        while (ended_at := (await handles[1].state.remote())[1]) is None:
+            await asyncio.sleep(0.01)
+    assert ended_at - cancelled_at < 0.5, "0.1 s on a machine that is not shared"
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
@@ -226,7 +249,6 @@ async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> No
     model = RemoteModel(cast(DeploymentHandle[Any], UnreachableHandle(error)))
     assert await model.groups() == ()
     assert not await model.is_ready()
-    assert await model.make_up() == {}
     with pytest.raises(EngineDeadError):
         await model.stats()
 

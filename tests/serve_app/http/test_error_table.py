@@ -66,7 +66,7 @@ def test_every_error_has_a_status_or_reaches_no_request() -> None:
 
 def test_retry_after_is_set_where_a_retry_may_help() -> None:
     for kind, entry in TABLE.items():
-        may_retry = entry.status in (409, 429) or entry.status >= 500
+        may_retry = entry.should_retry and (entry.status in (409, 429) or entry.status >= 500)
         assert (entry.retry_after_s is not None) == may_retry, kind
         assert entry.type == "invalid_request_error" or entry.status not in (400, 404, 413, 422)
 
