@@ -26,6 +26,7 @@ from serve_app.chat.protocols import ChatModel
 from serve_app.moderation.held_text import HOLD, HeldText
 from serve_app.moderation.hook import Moderation
 from serve_app.prompt.exchange import TurnEnd
+from serve_app.request_context import current_traceparent
 from serve_app.streams import merge, with_timeouts
 from serve_app.watch import Watch, Watched, unwatched
 
@@ -173,6 +174,7 @@ class Completer:
             params=choice.params,
             salt=request.owner,
             deadline_s=max(0.0, time_left_s()),
+            traceparent=current_traceparent(),
         )
         stream = self._model.generate(engine_request, request.request_id)
         async with aclosing(with_timeouts(stream, time_left_s)) as deltas:

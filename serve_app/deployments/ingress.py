@@ -32,6 +32,7 @@ from serve_app.live.redis import RedisLiveStore
 from serve_app.live.service import LiveTurns
 from serve_app.live.teller import Means
 from serve_app.moderation.hook import load_moderation
+from serve_app.observe.logs import configure_logs
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
@@ -73,6 +74,8 @@ class Ingress:
             self._settings.store, self._settings.model_names[0], max_model_len
         )
         self._metrics.open()
+        key = await self._metrics.log_key()
+        configure_logs(self._settings.log_format, self._settings.log_file, key)
         replier = self._replier(tokenizer, self._metrics.watch)
         limits = TurnLimits(max_model_len)
         self._live = self._live_turns(replier, limits)

@@ -22,7 +22,9 @@ from serve_app.deployments.coalesce import coalesce
 from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
 from serve_app.observe.engine import engine_metrics
+from serve_app.observe.logs import configure_logs
 from serve_app.observe.publisher import Publisher
+from serve_app.observe.tracing import span
 from serve_app.settings import ServeSettings
 
 RANK_LOST_STATUS = 13
@@ -32,6 +34,7 @@ class MossServer:
     """A replica. Constructing it loads the model on every rank."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        configure_logs(settings.log_format, settings.log_file)
         group = WorkerGroup(settings.tp, settings.device)
         # Imports torch, which takes seconds, while the other ranks import it too.
         from serve_app.deployments.engine import start_engine
@@ -49,9 +52,11 @@ class MossServer:
 
         Raises what `AsyncEngine.generate` raises.
         """
-        async with aclosing(coalesce(self._engine.generate(request))) as deltas:
-            async for delta in deltas:
-                yield delta
+        attributes = {"moss.prompt_tokens": len(request.prompt_ids)}
+        with span("engine", request.traceparent, attributes):
+            async with aclosing(coalesce(self._engine.generate(request))) as deltas:
+                async for delta in deltas:
+                    yield delta
 
     async def check_health(self) -> None:
         """The health check of Serve and `/health`. Raises EngineDeadError if it cannot generate."""

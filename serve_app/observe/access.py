@@ -1,11 +1,13 @@
 """An ASGI middleware around every request: counts refusals and writes one line a request."""
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from serve_app.observe.metrics import Metrics
+from serve_app.observe.tracing import span
 from serve_app.request_context import CURRENT, RequestRecord
 
 logger = logging.getLogger(__name__)
@@ -15,6 +17,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+_TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 REJECTED = (408, 429, 503)
 # Asked every second by whoever watches a server.
 _QUIET = {"/health", "/livez", "/readyz", "/metrics"}
@@ -35,6 +38,7 @@ class AccessMiddleware:
         record = RequestRecord(state["request_id"])
         state["record"] = record
         token, began, status = CURRENT.set(record), time.monotonic(), 0
+        parent = _traceparent(scope)
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -43,7 +47,9 @@ class AccessMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, watch)
+            with span("ingress", parent, {"http.request.method": scope["method"]}) as own:
+                record.traceparent = own or parent
+                await self._app(scope, receive, watch)
         finally:
             CURRENT.reset(token)
             self._end(scope, record, status, time.monotonic() - began)
@@ -64,3 +70,11 @@ class AccessMiddleware:
             "error": record.error_code,
         }
         logger.log(level, "request", extra={"fields": fields, "record": record})
+
+
+def _traceparent(scope: Mapping[str, Any]) -> str:
+    """The client's, "" if it sends none that is one."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent" and _TRACEPARENT.fullmatch(value):
+            return str(value, "ascii")
+    return ""

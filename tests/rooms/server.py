@@ -203,7 +203,13 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/prompt",
         "serve_app/sessions",
     },
-    "serve_app/app.py": {"cluster/ranks", "plugins_svc", "serve_app", "serve_app/deployments"},
+    "serve_app/app.py": {
+        "cluster/ranks",
+        "plugins_svc",
+        "serve_app",
+        "serve_app/deployments",
+        "serve_app/observe",
+    },
     "serve_app/cli/serve": {
         "cluster/launch",
         "moss_tp",
