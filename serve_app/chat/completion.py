@@ -26,7 +26,9 @@ from serve_app.chat.protocols import ChatModel
 from serve_app.moderation.held_text import HeldText
 from serve_app.moderation.hook import Moderation
 from serve_app.prompt.exchange import TurnEnd
+from serve_app.request_context import current_traceparent
 from serve_app.streams import merge, with_timeouts
+from serve_app.watch import Watch, Watched, unwatched
 
 NUM_ENCODERS = 2
 
@@ -78,9 +80,14 @@ class Completer:
     """Completes with one model. Holds no state of any request."""
 
     def __init__(
-        self, model: ChatModel, encoder: Encoder, moderation: Moderation | None = None
+        self,
+        model: ChatModel,
+        encoder: Encoder,
+        moderation: Moderation | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self._model = model
+        self._watch = watch
         self._encoder = encoder
         self._moderation = moderation
         # Threads of their own: the event loop's also look up the store's address.
@@ -108,9 +115,12 @@ class Completer:
             for number, prompt in enumerate(request.prompts)
             for each in _choices_of(request, number, prompt)
         ]
+        watched = self._watch(Watched(len(choices)))
         async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
-            async for event in events:
-                yield event
+            with watched as note:
+                async for event in events:
+                    note(event)
+                    yield event
 
     async def _check_prompts(self, moderation: Moderation, request: CompletionRequest) -> None:
         texts = (self._encoder.decode(ids, skip_special=False) for ids in request.prompts)
@@ -164,6 +174,7 @@ class Completer:
             params=choice.params,
             salt=request.owner,
             deadline_s=max(0.0, time_left_s()),
+            traceparent=current_traceparent(),
         )
         stream = self._model.generate(engine_request, request.request_id)
         async with aclosing(with_timeouts(stream, time_left_s)) as deltas:

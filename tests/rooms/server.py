@@ -15,7 +15,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "serve_app": {"moss_tp", "plugins_svc", "plugins_svc/sdk", "serve_app/prompt"},
     "serve_app/front": {"moss_tp"},
     "serve_app/bench/load": {"moss_tp", "moss_tp/engine", "serve_app/client"},
-    "serve_app/observe": {"moss_tp", "serve_app"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
     "serve_app/access": {"moss_tp", "serve_app", "serve_app/store"},
     "serve_app/chat/calling": {
@@ -34,6 +33,13 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/moderation",
         "serve_app/chat/calling",
         "serve_app/prompt",
+    },
+    "serve_app/observe": {
+        "moss_tp",
+        "moss_tp/engine/scheduling",
+        "serve_app",
+        "serve_app/chat",
+        "serve_app/store",
     },
     "serve_app/sessions": {
         "moss_tp",
@@ -200,7 +206,13 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/prompt",
         "serve_app/sessions",
     },
-    "serve_app/app.py": {"cluster/ranks", "plugins_svc", "serve_app", "serve_app/deployments"},
+    "serve_app/app.py": {
+        "cluster/ranks",
+        "plugins_svc",
+        "serve_app",
+        "serve_app/deployments",
+        "serve_app/observe",
+    },
     "serve_app/cli/serve": {
         "cluster/launch",
         "moss_tp",
