@@ -14,6 +14,7 @@ from serve_app.http.exchange import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from serve_app.http.health import Check, HealthProbe
 from serve_app.http.origin import OriginPolicy
 from serve_app.live.service import LiveTurns
+from serve_app.observe.metrics import Metrics, NoMetrics
 from serve_app.sessions.catalogue import SessionCatalogue
 
 
@@ -48,6 +49,7 @@ class HttpService:
     started_s: int = field(default_factory=lambda: int(time.time()))
     sessions: SessionCatalogue | None = None
     live: LiveTurns | None = None
+    metrics: Metrics = field(default_factory=NoMetrics, kw_only=True)
 
     def deadline(self, max_time_s: float | None) -> float:
         """That of a stateless request that comes now, in `time.monotonic` seconds."""

@@ -95,10 +95,9 @@ class Teller:
         """Ends the turn as a client wants, unless it is at its end already."""
         if self._is_committing or self._is_dropped:
             return
-        if cancel == "keep" and self.pen.has_told:
-            assert self._draft.request.stop is not None
-            self._draft.request.stop.set()
-        else:
+        assert self._draft.request.stop is not None
+        self._draft.request.stop.set()
+        if cancel == "drop" or not self.pen.has_told:
             self._is_dropped = True
             self._abort()
 

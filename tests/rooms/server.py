@@ -15,7 +15,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "serve_app": {"moss_tp", "plugins_svc", "plugins_svc/sdk", "serve_app/prompt"},
     "serve_app/front": {"moss_tp"},
     "serve_app/bench/load": {"moss_tp", "moss_tp/engine", "serve_app/client"},
-    "serve_app/observe": {"moss_tp", "serve_app"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
     "serve_app/access": {"moss_tp", "serve_app", "serve_app/store"},
     "serve_app/chat/calling": {
@@ -34,6 +33,13 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/moderation",
         "serve_app/chat/calling",
         "serve_app/prompt",
+    },
+    "serve_app/observe": {
+        "moss_tp",
+        "moss_tp/engine/scheduling",
+        "serve_app",
+        "serve_app/chat",
+        "serve_app/store",
     },
     "serve_app/sessions": {
         "moss_tp",
@@ -118,9 +124,16 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/demo/conversations",
         "serve_app/front",
     },
+    "serve_app/cli/demo": {
+        "moss_tp",
+        "plugins_svc",
+        "serve_app",
+        "serve_app/cli",
+        "serve_app/demo",
+        "serve_app/demo/conversations",
+    },
     "serve_app/cli/stored": {
         "moss_tp",
-        "serve_app",
         "serve_app/access",
         "serve_app/cli",
         "serve_app/client",
@@ -141,8 +154,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/sessions",
     },
     "serve_app/http/endpoints": {
-        "moss_tp",
-        "moss_tp/engine",
         "serve_app",
         "serve_app/access",
         "serve_app/api",
@@ -155,8 +166,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/sessions",
     },
     "serve_app/http/app.py": {
-        "serve_app",
-        "serve_app/access",
         "serve_app/http",
         "serve_app/http/endpoints",
         "serve_app/observe",
@@ -197,7 +206,13 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/prompt",
         "serve_app/sessions",
     },
-    "serve_app/app.py": {"cluster/ranks", "plugins_svc", "serve_app", "serve_app/deployments"},
+    "serve_app/app.py": {
+        "cluster/ranks",
+        "plugins_svc",
+        "serve_app",
+        "serve_app/deployments",
+        "serve_app/observe",
+    },
     "serve_app/cli/serve": {
         "cluster/launch",
         "moss_tp",

@@ -81,7 +81,8 @@ class _Server:
         if self.settings.store == EMBEDDED:
             terminal.say(f"starting the session store in {store_dir}")
         with session_store(self.settings.store, store_dir) as store:
-            settings = self.settings.model_copy(update={"store": store})
+            log = self.data_dir.resolve() / "moss.log"
+            settings = self.settings.model_copy(update={"store": store, "log_file": log})
             server = local_server(settings, self.address, self.port, terminal.say, stop.check)
             with server as check:
                 terminal.say(_ready_line(terminal.elapsed_s, url, settings.requires_key))

@@ -52,7 +52,6 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.num_aborted = 0
-        self.num_asked = 0
         self.is_healthy = True
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
@@ -79,10 +78,6 @@ class FakeServer:
 
     async def stats(self) -> dict[str, int]:
         return {"num_aborted": self.num_aborted}
-
-    async def make_up(self) -> dict[str, object]:
-        self.num_asked += 1
-        return {"tp": 2, "num_asked": self.num_asked}
 
     async def become_unhealthy(self) -> None:
         self.is_healthy = False
@@ -195,11 +190,6 @@ async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(
     assert (tmp_path / "died").exists()
 
 
-async def test_a_replica_is_asked_once_what_makes_its_replies(model: RemoteModel) -> None:
-    made_up = await model.make_up()
-    assert made_up["tp"] == 2 and await model.make_up() == made_up
-
-
 async def test_closing_the_deltas_cancels_the_remote_call(model: RemoteModel) -> None:
     before = (await model.stats())["num_aborted"]
     deltas = model.generate(a_request("endless", 65), "session")
@@ -259,7 +249,6 @@ async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> No
     model = RemoteModel(cast(DeploymentHandle[Any], UnreachableHandle(error)))
     assert await model.groups() == ()
     assert not await model.is_ready()
-    assert await model.make_up() == {}
     with pytest.raises(EngineDeadError):
         await model.stats()
 
