@@ -36,6 +36,7 @@ WITHOUT_A_REQUEST = {
     "ProxyError",
     "BenchError",
     "ConversationError",
+    "ReplayError",
     "StoppedError",
 }
 
