@@ -73,7 +73,9 @@ async def replay(call: Call) -> Response:
     work = _live(call).replay(_uid(call), _turn_id(call))
     made = await run_until_disconnect(work, call.request.receive, call.service.drain)
     answer = api.ReplayAnswer(
-        differences={**made.differences}, changed=[*made.changed], reply=made.reply
+        differences={name: [*pair] for name, pair in made.differences.items()},
+        changed=[*made.changed],
+        reply=made.reply,
     )
     return JSONResponse(answer.model_dump())
 
