@@ -165,7 +165,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/access",
         "serve_app/http",
         "serve_app/http/endpoints",
-        "serve_app/observe",
     },
     "serve_app/cli/bench": {
         "moss_tp",
