@@ -23,7 +23,7 @@ from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.events import Usage
 from serve_app.chat.protocols import ChatModel
-from serve_app.moderation.held_text import HOLD, HeldText
+from serve_app.moderation.held_text import HeldText
 from serve_app.moderation.hook import Moderation
 from serve_app.prompt.exchange import TurnEnd
 from serve_app.request_context import current_traceparent
@@ -219,20 +219,27 @@ async def _moderated(
     """The `events` of a choice, which end before a piece that is refused."""
     held: HeldText[CompletionDelta] = HeldText()
     num_tokens = 0
+
+    async def refuses(text: str) -> bool:
+        return bool(await moderation.reason(text, "out", deadline - time.monotonic()))
+
     async with aclosing(events):
         async for event in events:
-            is_last = isinstance(event, CompletionDone)
             if isinstance(event, CompletionDelta):
                 held.add(event)
                 num_tokens += len(event.token_ids)
-            if not (is_last or held.is_due):
-                continue
-            if await moderation.reason(held.text, "out", deadline - time.monotonic()):
+                told, is_refused = await held.ask_due(refuses)
+            else:
+                is_refused = await refuses(held.question)
+                told = [] if is_refused else held.release()
+            for delta in told:
+                yield delta
+            if is_refused:
+                if rest := held.cut():
+                    yield CompletionDelta(choice.index, (), rest)
                 yield _refused(choice, num_tokens)
                 return
-            for delta in held.release(hold=0 if is_last else HOLD):
-                yield delta
-            if is_last:
+            if isinstance(event, CompletionDone):
                 yield event
 
 

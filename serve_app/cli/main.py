@@ -25,10 +25,10 @@ SUBCOMMANDS = {
     "gpu-check": ("serve_app.cli.gpu_check", "Check this machine's GPU: results, speed, memory."),
     "kernels": ("serve_app.cli.kernels", "Show what the CUDA kernels need of a GPU."),
     "export": ("serve_app.cli.stored.export", "Write chats as conversations to train on."),
-    "replay": ("serve_app.cli.replay", "Make a stored turn again, and compare the bytes."),
+    "replay": ("serve_app.cli.stored.replay", "Make a stored turn again, and compare the bytes."),
     "finetune": ("serve_app.cli.finetune", "Fine-tune a MOSS model on conversations."),
-    "demo-data": ("serve_app.cli.demo_data", "Write the demo model's training conversations."),
-    "demo-eval": ("serve_app.cli.demo_eval", "Measure the demo model on held-out questions."),
+    "demo-data": ("serve_app.cli.demo.data", "Write the demo model's training conversations."),
+    "demo-eval": ("serve_app.cli.demo.evaluation", "Measure the demo model on held-out questions."),
 }
 
 

@@ -24,6 +24,7 @@ from moss_tp.errors import (
     RequestMemoryError,
 )
 from serve_app import errors
+from serve_app.chat.resume import TurnTakenOverError
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ TABLE: dict[type[Exception], HttpError] = {
     DeadlineExceededError: HttpError(408, "timeout_error", "deadline_exceeded", should_retry=False),
     errors.BodyTimeoutError: HttpError(408, "timeout_error", "body_timeout", should_retry=False),
     errors.SessionBusyError: HttpError(409, "conflict_error", "session_busy", 1),
+    TurnTakenOverError: HttpError(409, "conflict_error", "turn_taken_over", 1),
     errors.IdempotencyInProgressError: HttpError(
         409, "conflict_error", "idempotency_in_progress", 1
     ),

@@ -78,7 +78,7 @@ class Teller:
         """Cancelling it leaves the turn as if this process had died."""
         try:
             await self._run()
-        except (TurnTakenOverError, LeaseLostError):
+        except LeaseLostError:
             self.pen.lose()
         except StoreUnavailableError as error:
             logger.warning("a turn is left to whoever takes it up: %s", error)
@@ -135,7 +135,7 @@ class Teller:
                 await self._fail(TurnCancelledError("the turn was cancelled"))
             return
         error = work.exception()
-        if isinstance(error, TurnTakenOverError | LeaseLostError | StoreUnavailableError):
+        if isinstance(error, LeaseLostError | StoreUnavailableError):
             raise error
         if isinstance(error, EngineDeadError) and self._attempt < MAX_TAKE_UPS:
             await self._leave(ENGINE_PAUSE_S, is_failure=True)

@@ -69,7 +69,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/live": {
         "moss_tp",
-        "moss_tp/engine",
         "plugins_svc/sdk",
         "serve_app",
         "serve_app/chat",
@@ -125,11 +124,19 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/demo/conversations",
         "serve_app/front",
     },
+    "serve_app/cli/demo": {
+        "moss_tp",
+        "plugins_svc",
+        "serve_app",
+        "serve_app/cli",
+        "serve_app/demo",
+        "serve_app/demo/conversations",
+    },
     "serve_app/cli/stored": {
         "moss_tp",
-        "serve_app",
         "serve_app/access",
         "serve_app/cli",
+        "serve_app/client",
         "serve_app/demo",
         "serve_app/prompt",
         "serve_app/sessions",
@@ -147,8 +154,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/sessions",
     },
     "serve_app/http/endpoints": {
-        "moss_tp",
-        "moss_tp/engine",
         "serve_app",
         "serve_app/access",
         "serve_app/api",
@@ -161,8 +166,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/sessions",
     },
     "serve_app/http/app.py": {
-        "serve_app",
-        "serve_app/access",
         "serve_app/http",
         "serve_app/http/endpoints",
     },

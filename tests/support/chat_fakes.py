@@ -109,6 +109,7 @@ class FakeModel:
         self.requests.append(request)
         self.session_ids.append(session_id)
         is_reply = prompt.endswith(MARKERS["moss"])
+        is_raw = not prompt.endswith(tuple(MARKERS.values()))  # its end is that of the script
         ids = self.codec.spell(self.reply(prompt) if is_reply else self.think(prompt))
         is_whole = False
         self.num_running += 1
@@ -124,7 +125,7 @@ class FakeModel:
                 if number < len(told):
                     continue
                 await self.wait(is_reply, number)
-                is_stop = token_id in params.stop_token_ids or number + 1 == len(ids)
+                is_stop = token_id in params.stop_token_ids or (is_raw and number + 1 == len(ids))
                 is_whole = is_stop or number + 1 == params.max_tokens
                 yield TokenDelta(
                     (token_id,),

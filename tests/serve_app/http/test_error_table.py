@@ -22,7 +22,8 @@ from serve_app.http.errors import TABLE, error_body, find, to_response
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("moss_tp", "cluster", "serve_app")
-# Raised before a server runs, within its engine, by a client or benchmark of it, or by fine-tuning.
+# Raised before a server runs, within its engine or a reply, by a client or benchmark of it, or by
+# fine-tuning.
 WITHOUT_A_REQUEST = {
     "CheckpointError",
     "ConfigError",
@@ -34,7 +35,9 @@ WITHOUT_A_REQUEST = {
     "ChatError",
     "ProxyError",
     "BenchError",
+    "ReplayError",
     "ConversationError",
+    "StoppedError",
 }
 
 

@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from serve_app.access.principal import Limits
+from serve_app.chat.completion import Completer
 from tests.serve_app.access.key_ring import KeyRing, key_ring
 from tests.serve_app.http.clients import client_of
+from tests.support.chat_fakes import CharCodec
 from tests.support.site import Site
 
 # What runs the model, in each dialect.
@@ -30,7 +32,9 @@ async def ring(store_url: str) -> AsyncIterator[KeyRing]:
 
 @pytest.fixture
 async def client(site: Site, ring: KeyRing) -> AsyncIterator[httpx.AsyncClient]:
-    async with client_of(site, gate=ring.gate, requires_key=True) as made:
+    completer = Completer(site.model, CharCodec())  # one model in all dialects
+    changes = {"gate": ring.gate, "requires_key": True, "completer": completer}
+    async with client_of(site, **changes) as made:
         yield made
 
 
@@ -115,7 +119,7 @@ async def test_a_running_stream_counts_until_it_ends(
     first = asyncio.create_task(
         client.post(path, json={**TURNS[path], "stream": True}, headers=headers)
     )
-    await has_begun.wait()
+    await asyncio.wait_for(has_begun.wait(), 10)
     assert error_of(await client.post(path, json=TURNS[path], headers=headers))[0] == 429
     goes_on.set()
     assert (await first).status_code == 200
@@ -123,16 +127,19 @@ async def test_a_running_stream_counts_until_it_ends(
 
 
 @pytest.mark.parametrize("path", TURNS)
-async def test_every_dialect_takes_a_deadline(site: Site, path: str) -> None:
+async def test_every_dialect_takes_a_deadline(
+    client: httpx.AsyncClient, ring: KeyRing, site: Site, path: str
+) -> None:
     async def hang(is_reply: bool, num_tokens: int) -> None:
         await asyncio.sleep(20)
 
-    site.model.wait = hang
-    async with asyncio.timeout(5):
-        response = await site.client.post(path, json={**TURNS[path], "max_time": 0.1})
+    site.model.wait, headers = hang, bearer(await ring.make())
+    body = {**TURNS[path], "max_time": 0.1}
+    async with asyncio.timeout(10):
+        response = await client.post(path, json=body, headers=headers)
     assert response.status_code == 408, response.text
     for wrong in (0, -1, "soon"):
-        response = await site.client.post(path, json={**TURNS[path], "max_time": wrong})
+        response = await client.post(path, json={**body, "max_time": wrong}, headers=headers)
         assert response.status_code == 400
 
 

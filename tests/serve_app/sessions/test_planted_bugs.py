@@ -37,10 +37,8 @@ def own_store(tmp_path: Path) -> Iterator[StoreServer]:
         yield server
 
 
-@pytest.mark.parametrize(
-    "bug",
-    [pytest.param(bug, marks=[] if bug == "no fencing" else pytest.mark.chaos) for bug in BUGS],
-)
+@pytest.mark.chaos
+@pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_found(
     bug: str, own_store: StoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,7 +48,7 @@ def test_a_planted_bug_is_found(
     monkeypatch.setattr(module, name, Script(text.replace(old, new)))
     StoreMachine.server = own_store
     limits = settings(
-        max_examples=100,
+        max_examples=1000,
         stateful_step_count=40,
         deadline=None,
         phases=[Phase.generate],

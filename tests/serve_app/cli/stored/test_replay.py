@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.cli.replay import OTHER_BYTES, OTHER_MAKE_UP, SAME, report
+from serve_app.cli.stored.replay import OTHER_BYTES, OTHER_MAKE_UP, SAME, report
 
 
 def test_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
