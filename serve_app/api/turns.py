@@ -76,7 +76,7 @@ class ReplayAnswer(BaseModel):
     `changed` names the texts that are others now.
     """
 
-    differences: dict[str, tuple[Any, Any]]
+    differences: dict[str, list[Any]]
     changed: list[str]
     reply: str | None
 

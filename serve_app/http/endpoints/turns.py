@@ -73,7 +73,9 @@ async def replay(call: Call) -> Response:
     work = _live(call).replay(_uid(call), _turn_id(call))
     made = await run_until_disconnect(work, call.request.receive, call.service.drain)
     answer = api.ReplayAnswer(
-        differences={**made.differences}, changed=[*made.changed], reply=made.reply
+        differences={name: [*pair] for name, pair in made.differences.items()},
+        changed=[*made.changed],
+        reply=made.reply,
     )
     return JSONResponse(answer.model_dump())
 
@@ -101,16 +103,14 @@ def _key(call: Call) -> str | None:
 
 
 def _after(call: Call) -> int:
-    """The number of the last event that the reader has; -1 for none."""
-    header = call.request.headers.get(LAST_EVENT_ID)
-    name, text = (
-        ("after", call.request.query_params.get("after"))
-        if header is None
-        else (LAST_EVENT_ID, header)
+    """The number of the last event that the reader has; -1 for none. The header is newer."""
+    request = call.request
+    texts = (
+        ("after", request.query_params.get("after")),
+        (LAST_EVENT_ID, request.headers.get(LAST_EVENT_ID)),
     )
-    if text is None:
-        return -1
-    return api.parse_event_number(name, text)
+    numbers = [api.parse_event_number(name, text) for name, text in texts if text is not None]
+    return numbers[-1] if numbers else -1
 
 
 def _request(

@@ -37,6 +37,7 @@ WITHOUT_A_REQUEST = {
     "BenchError",
     "ReplayError",
     "ConversationError",
+    "ReplayError",
     "StoppedError",
 }
 
