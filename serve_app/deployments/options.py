@@ -6,6 +6,8 @@ same everywhere. Name, replicas and resources are set where each deployment is b
 
 from typing import Any
 
+from ray.serve.schema import LoggingConfig
+
 from serve_app.settings import ServeSettings
 
 # Beyond the bound of the engine's own queue: Serve's queue is polled, hence slow.
@@ -30,5 +32,5 @@ def deployment_options(settings: ServeSettings) -> dict[str, Any]:
         "graceful_shutdown_wait_loop_s": DRAIN_POLL_S,
         "max_constructor_retry_count": settings.start_attempts,
         # Its lines would name uids, and come besides our own.
-        "logging_config": {"enable_access_log": False},
+        "logging_config": LoggingConfig(enable_access_log=False).model_dump(),
     }

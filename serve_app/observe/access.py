@@ -18,6 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 _TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+STATUS = "http.response.status_code"
 REJECTED = (408, 429, 503)
 # Asked every second by whoever watches a server.
 _QUIET = {"/health", "/livez", "/readyz", "/metrics"}
@@ -38,7 +39,7 @@ class AccessMiddleware:
         record = RequestRecord(state["request_id"])
         state["record"] = record
         token, began, status = CURRENT.set(record), time.monotonic(), 0
-        parent = _traceparent(scope)
+        parent, attributes = _traceparent(scope), {"http.request.method": scope["method"]}
 
         async def watch(message: Message) -> None:
             nonlocal status
@@ -47,9 +48,12 @@ class AccessMiddleware:
             await send(message)
 
         try:
-            with span("ingress", parent, {"http.request.method": scope["method"]}) as own:
+            with span("ingress", parent, attributes) as own:
                 record.traceparent = own or parent
-                await self._app(scope, receive, watch)
+                try:
+                    await self._app(scope, receive, watch)
+                finally:
+                    attributes |= {"http.route": record.route, STATUS: status}
         finally:
             CURRENT.reset(token)
             self._end(scope, record, status, time.monotonic() - began)

@@ -43,6 +43,7 @@ class Publisher:
         self._sent = b""
         self._silent: dict[str, tuple[str, int]] = {}  # beats, and for how many rounds
         self._board = Board(url)
+        self._is_away = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -78,9 +79,11 @@ class Publisher:
         while True:
             try:
                 await self._watch(await self.publish())
+                self._is_away = False
             except MossError as error:
-                logger.warning("metrics are not published: %s", error)
-                self._sent = b""
+                if not self._is_away:  # once an outage
+                    logger.warning("metrics are not published: %s", error)
+                self._is_away, self._sent = True, b""
             await asyncio.sleep(self._period_s)
 
     async def _watch(self, beats: Beats) -> None:

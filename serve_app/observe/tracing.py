@@ -21,13 +21,14 @@ _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT
 SERVICE = "moss-serve"
 
 
+Attributes = Mapping[str, str | int]
+
+
 @contextmanager
-def span(
-    name: str, parent: str, attributes: Mapping[str, str | int] | None = None
-) -> Iterator[str]:
+def span(name: str, parent: str, attributes: Attributes | None = None) -> Iterator[str]:
     """A span for the block, below that of the `traceparent` `parent`, which may be "".
 
-    Yields its own traceparent, "" where nothing is traced.
+    Yields its own traceparent, "" where nothing is traced. Attributes may be added until the end.
     """
     if (tracer := _tracer()) is None:
         yield ""
@@ -36,7 +37,7 @@ def span(
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     context = TraceContextTextMapPropagator().extract({"traceparent": parent} if parent else {})
-    made = tracer.start_span(name, context=context, attributes=attributes)
+    made = tracer.start_span(name, context=context)
     try:
         own = made.get_span_context()
         yield f"00-{own.trace_id:032x}-{own.span_id:016x}-{own.trace_flags:02x}"
@@ -45,6 +46,7 @@ def span(
         made.set_status(Status(StatusCode.ERROR, type(error).__name__))
         raise
     finally:
+        made.set_attributes(attributes or {})
         made.end()
 
 

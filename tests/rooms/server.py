@@ -168,7 +168,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "serve_app/http/app.py": {
         "serve_app/http",
         "serve_app/http/endpoints",
-        "serve_app/observe",
     },
     "serve_app/cli/bench": {
         "moss_tp",

@@ -58,12 +58,16 @@ async def send_canaries(site: Site) -> None:
         ("/v1/completions", {"prompt": say, "stop": [CANARY], "max_tokens": 4}),
         ("/api/inference", {"request": say}),
         ("/v1/sessions", {"title": CANARY}),
-        (f"/v1/sessions/{CANARY}/turns", {"text": say}),
+        (f"/v1/sessions/{CANARY}/turns", {"user": say}),
         (f"/{CANARY}", {}),
     ]
     bodies += [("/", {"prompt": say, name: value}) for name, value in fields.items()]
     for path, body in bodies:
         await site.client.post(path, json=body, headers=headers, params={"q": CANARY})
+    session = (await site.client.post("/v1/sessions", json={})).json()["id"]
+    turns = f"/v1/sessions/{session}/turns"
+    told = await site.client.post(turns, json={"user": say, "stream": True}, headers=headers)
+    assert CANARY in told.text
     await site.client.post("/", content=f'{{"{CANARY}'.encode(), headers=headers)
 
     def bug(prompt: str) -> str:

@@ -119,3 +119,32 @@ async def test_a_client_that_leaves_counts_as_cancelled(site: Site) -> None:
     assert grown(before, after, "moss:cancelled_total") == 1
     assert grown(before, after, "moss:sessions_active") == 0
     assert grown(before, after, "vllm:e2e_request_latency_seconds_count") == 0
+
+
+async def test_a_live_turn_counts_once_and_so_does_its_cancel(site: Site) -> None:
+    uid = (await site.client.post("/v1/sessions", json={})).json()["id"]
+    before = await read(site)
+    path = f"/v1/sessions/{uid}/turns"
+    told = await site.client.post(path, json={"user": "hi", "stream": True})
+    assert told.status_code == 200, told.text
+    after = await read(site)
+    assert grown(before, after, "vllm:request_success_total", finished_reason="stop") == 1
+    assert grown(before, after, "moss:cancelled_total") == 0
+    begun = asyncio.Event()
+
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens:
+            begun.set()
+            await asyncio.sleep(60)
+
+    site.model.wait = hang
+    asking = asyncio.create_task(site.client.post(path, json={"user": "hi"}))
+    await begun.wait()
+    turn = site.model.requests[-1].request_id.split("-")[0]
+    cancelled = await site.client.post(f"{path}/{turn}/cancel", json={"keep": False})
+    assert cancelled.status_code == 200, cancelled.text
+    assert (await asking).status_code == 409
+    last = await read(site)
+    assert grown(after, last, "moss:cancelled_total") == 1
+    assert grown(after, last, "vllm:e2e_request_latency_seconds_count") == 0
+    assert last.get("moss:sessions_active") == 0

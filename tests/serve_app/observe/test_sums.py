@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from moss_tp.engine.async_engine import EngineStats
 from moss_tp.engine.scheduling.waits import Waits
+from moss_tp.errors import MossError
 from serve_app.observe import publisher
 from serve_app.observe.board import Board, Reading
 from serve_app.observe.engine import engine_metrics
@@ -147,3 +148,27 @@ async def test_nothing_is_sent_without_a_change(url: str, stack: AsyncExitStack)
         metrics.note_rejected("queue_full")
         await metrics.text()
         assert await raw.hlen(KEYS[1]) == 1
+
+
+async def test_an_outage_of_the_store_is_one_line_and_no_restart(
+    own_server: StoreServer,
+    stack: AsyncExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("serve_app.observe.board.LIMIT_S", 0.1)
+    monkeypatch.setattr(publisher, "SETTLE_ROUNDS", 20)
+    watching, other = ingress(own_server.url, stack), group(own_server.url, stack, 0, 5)
+    watching.open()
+    other.start()
+    await watching.text()
+    with own_server.stopped():
+        await asyncio.sleep(1)
+        with pytest.raises(MossError):
+            await watching.text()
+    async with asyncio.timeout(5):
+        while (await read(watching)).get("vllm:generation_tokens_total") is None:
+            await asyncio.sleep(PERIOD_S)
+    assert (await read(watching)).get("moss:tp_group_restarts_total") == 0
+    lines = [record for record in caplog.records if "not published" in record.message]
+    assert len(lines) == 2, "one of each process"

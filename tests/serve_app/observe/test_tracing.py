@@ -111,6 +111,8 @@ async def test_ingress_engine_and_plugin_are_one_trace(site: Site, receiver: Rec
     assert {each.trace for each in receiver.spans} == {TRACE}
     (ingress,) = by_name["ingress"]
     assert ingress.parent == PARENT
+    assert "/" in ingress.attributes["http.route"]
+    assert "200" in ingress.attributes["http.response.status_code"]
     assert {each.parent for each in by_name["engine"] + by_name["plugin"]} == {ingress.id}
     assert not any(b"canary" in body for body in receiver.bodies)
 

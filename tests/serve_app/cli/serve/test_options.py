@@ -39,6 +39,11 @@ def test_a_local_server_drains_for_half_a_minute_and_starts_once() -> None:
     assert serve_settings(fields_of("--drain", "0.5")).drain_s == 0.5
 
 
+def test_logs_are_text_unless_json_is_asked_for() -> None:
+    assert serve_settings(fields_of()).log_format == "text"
+    assert serve_settings(fields_of("--log-format", "json")).log_format == "json"
+
+
 def test_a_store_is_embedded_or_a_url() -> None:
     with pytest.raises(ConfigError, match="--store is embedded or a URL"):
         serve_settings(fields_of("--store", "memory"))
