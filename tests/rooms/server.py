@@ -43,7 +43,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/sessions": {
         "moss_tp",
-        "moss_tp/engine",
         "serve_app",
         "serve_app/prompt",
         "serve_app/store",
@@ -120,8 +119,6 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc/sdk",
         "serve_app",
         "serve_app/client",
-        "serve_app/demo",
-        "serve_app/demo/conversations",
         "serve_app/front",
     },
     "serve_app/cli/demo": {

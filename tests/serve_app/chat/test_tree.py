@@ -160,6 +160,7 @@ async def test_a_turn_keeps_its_plugin_calls_usage_and_make_up(chat: Chat) -> No
         "plugins": ["calculator", "equation_solver"],
         "params": plain_params(replace(PARAMS, seed=turn.seed)),
         "max_length": 2048,
+        "max_completion_tokens": None,
         "num_tokens": done.usage.completion_tokens - done.usage.reasoning_tokens,
     }
     assert SamplingParams(**made["params"]) == replace(PARAMS, seed=turn.seed)

@@ -37,7 +37,6 @@ WITHOUT_A_REQUEST = {
     "BenchError",
     "ReplayError",
     "ConversationError",
-    "StoppedError",
 }
 
 

@@ -29,18 +29,17 @@ from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import Feedback, Session, Turn, new_token
 from serve_app.sessions.store import Lease
 from serve_app.sessions.tree import path_to
-from tests.serve_app.store_server import StoreServer
-
-CHATS = st.integers(0, 3)
-OWNERS, KEYS, TOKENS = st.sampled_from(["ann", "bob"]), st.sampled_from("abcd"), st.integers(0, 3)
-LEASES = st.lists(st.tuples(CHATS, KEYS, TOKENS), max_size=3)
-CHANGES = st.builds(
-    SessionChanges,
-    title=st.none() | st.text("ab嗨\0", max_size=3),
-    plugins=st.none() | st.sets(st.sampled_from(["calculator", "search"])).map(tuple),
-    defaults=st.none() | st.dictionaries(st.just("top_p"), st.floats(0.1, 1)),
+from tests.serve_app.sessions.strategies import (
+    CHANGES,
+    CHATS,
+    FEEDBACK,
+    KEYS,
+    LEASES,
+    OWNERS,
+    TOKENS,
+    changed,
 )
-FEEDBACK = st.builds(Feedback, liked=st.none() | st.booleans(), comment=st.text(max_size=2))
+from tests.serve_app.store_server import StoreServer
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -284,19 +283,6 @@ class StoreMachine(RuleBasedStateMachine):
             self.runner.run(self.store.close())
             self.runner.run(self.catalogue.close())
             self.runner.close()
-
-
-def changed(session: Session, changes: SessionChanges) -> Session:
-    """`session` after the changes."""
-    if changes.title is not None:
-        session = replace(session, title=changes.title)
-    if changes.any_plugins or changes.plugins is not None:
-        session = replace(session, plugins=changes.plugins)
-    if changes.defaults is not None:
-        session = replace(session, defaults=changes.defaults)
-    if changes.active is not None:
-        session = replace(session, turns=path_to(session.tree, changes.active))
-    return session
 
 
 def test_the_store_behaves_like_a_dictionary(server: StoreServer) -> None:
