@@ -2,6 +2,7 @@
 # make test    installs and runs everything that has to pass
 # make setup   only installs; seconds when nothing changed
 # make chaos   slow kill, hang and soak runs
+# make foreign other people's clients, each in an environment of its own: gigabytes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -15,7 +16,7 @@ MODEL ?=
 # Where to take torch from: https://download.pytorch.org/whl/cpu saves gigabytes without a GPU.
 TORCH_INDEX ?=
 
-.PHONY: serve test lint chaos setup
+.PHONY: serve test lint chaos foreign setup
 
 serve: $(VENV)/.runtime
 	@exec $(BIN)/moss serve --port "$(PORT)" --tp "$(TP)" $(if $(MODEL),--model "$(MODEL)")
@@ -30,6 +31,9 @@ lint: setup
 
 chaos: setup
 	$(BIN)/pytest -m chaos
+
+foreign: setup
+	$(BIN)/python tests/foreign/run.py
 
 setup: $(VENV)/.dev
 

@@ -6,7 +6,8 @@ the caller. An exception of a back end travels to the caller, who turns it into 
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from ray import serve
 from ray.serve import Application
@@ -18,15 +19,36 @@ from plugins_svc.sdk.spec import PluginSettings
 NOTE_S = 1.0  # for a plugin to be ready
 
 
+class Observer(Protocol):
+    """Looks on in a plugin's process, to which it is sent."""
+
+    def prepare(self) -> None:
+        """Called before the plugin is made."""
+        ...
+
+    def call(self, name: str, traceparent: str) -> AbstractContextManager[object]:
+        """Entered around each call of the plugin."""
+        ...
+
+
 class PluginReplica:
     """A replica: one plugin instance, created with the replica and closed with it."""
 
-    def __init__(self, name: str, settings: PluginSettings) -> None:
+    def __init__(
+        self, name: str, settings: PluginSettings, observer: Observer | None = None
+    ) -> None:
+        self._name = name
+        self._observer = observer
+        if observer is not None:
+            observer.prepare()
         self._plugin = create_plugin(name, settings)
 
-    async def run(self, argument: str) -> PluginOutput:
-        """Answer one call."""
-        return await self._plugin.run(argument)
+    async def run(self, argument: str, traceparent: str = "") -> PluginOutput:
+        """Answer one call, which belongs to the trace of `traceparent`."""
+        if self._observer is None:
+            return await self._plugin.run(argument)
+        with self._observer.call(self._name, traceparent):
+            return await self._plugin.run(argument)
 
     async def note(self) -> str | None:
         """A line on what it answers from, maybe empty; None while it is not ready."""
@@ -47,7 +69,10 @@ class PluginReplica:
 
 
 def plugin_deployment(
-    name: str, settings: PluginSettings, options: Mapping[str, Any]
+    name: str,
+    settings: PluginSettings,
+    options: Mapping[str, Any],
+    observer: Observer | None = None,
 ) -> Application:
     """The bound deployment of the named plugin, called `plugin_<name>`.
 
@@ -57,4 +82,4 @@ def plugin_deployment(
     deployment = serve.deployment(
         name=f"plugin_{name}", ray_actor_options={"num_cpus": 0}, **options
     )(PluginReplica)
-    return deployment.bind(name, settings)
+    return deployment.bind(name, settings, observer)

@@ -16,6 +16,7 @@ from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.options import deployment_options
 from serve_app.deployments.replica_end import CUT_S
+from serve_app.observe.plugins import PluginObserver
 from serve_app.settings import ServeSettings
 
 INGRESS_CPUS = 0.1
@@ -30,8 +31,9 @@ def build_app(settings: ServeSettings) -> Application:
     # Resolved once, so that all replicas agree.
     settings = settings.model_copy(update={"dialogue": settings.resolved_dialogue})
     options = deployment_options(settings)
+    observer = PluginObserver(settings.log_format, settings.log_file)
     plugins = {
-        name: plugin_deployment(name, settings.plugin_settings, options)
+        name: plugin_deployment(name, settings.plugin_settings, options, observer)
         for name in settings.plugin_names
     }
     ingress = serve.deployment(

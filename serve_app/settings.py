@@ -73,6 +73,10 @@ class ServeSettings(BaseModel):
     moderation: str | None = Field(
         default=None, description="module:function that may refuse text of users and of the model"
     )
+    log_format: Literal["text", "json"] = "text"
+    log_file: Path | None = Field(
+        default=None, description="None: the standard error of each process"
+    )
     # Failed starts of a replica after which the deployment counts as failed.
     start_attempts: int = Field(default=3, ge=1)
 

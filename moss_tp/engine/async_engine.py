@@ -17,6 +17,7 @@ from math import inf
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
+from moss_tp.engine.scheduling.waits import NO_WAITS, WaitCounts
 from moss_tp.engine.stream import Stream, deliver
 from moss_tp.errors import DeadlineExceededError, EngineDeadError, MossError
 
@@ -37,6 +38,8 @@ class EngineStats:
     prompt_tokens: int
     cached_tokens: int
     output_tokens: int
+    preemptions: int = 0
+    waits: WaitCounts = NO_WAITS
 
 
 class AsyncEngine:
@@ -77,6 +80,8 @@ class AsyncEngine:
             prompt_tokens=self._num_prompt_tokens,
             cached_tokens=self._num_cached_tokens,
             output_tokens=self._num_output_tokens,
+            preemptions=scheduler.num_preemptions,
+            waits=scheduler.waiting.waits.counts(),
         )
 
     def expected_wait_s(self) -> float:

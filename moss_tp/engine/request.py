@@ -16,7 +16,8 @@ class EngineRequest:
     next pass of a turn whose earlier pass was served. `output_ids` are the first tokens of the
     reply, which another engine told before it was lost; the reply goes on after them. Give none
     but those of a reply that was admitted once: a request with `output_ids`, like a next pass,
-    goes ahead of every other, and the bound of the queue does not apply to it.
+    goes ahead of every other, and the bound of the queue does not apply to it. `traceparent` says
+    to which trace it belongs; the engine does not read it.
     """
 
     request_id: str
@@ -28,3 +29,4 @@ class EngineRequest:
     deadline_s: float | None = None
     is_continuation: bool = False
     output_ids: Sequence[int] = ()
+    traceparent: str = ""

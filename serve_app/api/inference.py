@@ -25,13 +25,17 @@ TOO_LONG = "The maximum context length is exceeded"
 
 
 class InferenceRequest(BaseModel):
-    """The JSON body. A plugin that `plugin` does not name is on, as without it."""
+    """The JSON body. A plugin that `plugin` does not name is on, as without it.
+
+    `max_time` is in seconds, for the whole request.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True)
 
     request: str = Field(min_length=1)
     context: str | None = None
     plugin: dict[str, bool] | None = Field(None, max_length=64)
+    max_time: float | None = Field(None, gt=0, allow_inf_nan=False)
 
     def switched(self, is_on: bool) -> frozenset[str]:
         """The plugins that it switches on, or off."""
@@ -88,6 +92,7 @@ def turn_request(
         max_length=max_length,
         uid=body.context or None,
         idempotency_key=idempotency_key,
+        max_time_s=body.max_time,
         must_exist=bool(body.context),
     )
 

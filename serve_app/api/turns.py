@@ -21,17 +21,21 @@ _MAX_DIGITS = 9
 EventNumber = Annotated[int, Field(ge=0, lt=10**_MAX_DIGITS)]
 _MAX_LENGTH = 2**31 - 1
 _DELIVERY = {"stream", "max_time", "model"}  # they do not change what is asked
-_NOT_SAMPLING = {"user", "parent", "plugins", *_DELIVERY}
+_NOT_SAMPLING = {"user", "parent", "plugins", "max_completion_tokens", *_DELIVERY}
 
 
 class TurnOptions(SamplingDefaults):
-    """How a turn is made. What it does not name is the session's, or the server's."""
+    """How a turn is made. What it does not name is the session's, or the server's.
+
+    `max_tokens` bounds the reply, `max_completion_tokens` thoughts and reply together.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     seed: int | None = Field(None, ge=0, lt=2**63)
     min_tokens: int = Field(0, ge=0, le=_MAX_LENGTH)
     stop: list[str] | str | None = None
+    max_completion_tokens: int | None = Field(None, ge=1, le=_MAX_LENGTH)
     plugins: list[str] | None = None
     model: str | None = None
     max_time: float | None = Field(None, gt=0)
@@ -63,6 +67,18 @@ class CancelAnswer(BaseModel):
     id: str
     state: Literal["cancelled", "done", "failed", "running"]
     turn: TurnAnswer | None = None
+
+
+class ReplayAnswer(BaseModel):
+    """Whether a turn that was made again is the same: see `moss replay`.
+
+    `differences` are pairs of what it was made of then and now; with any, it was not made again.
+    `changed` names the texts that are others now.
+    """
+
+    differences: dict[str, tuple[Any, Any]]
+    changed: list[str]
+    reply: str | None
 
 
 class DoneAnswer(BaseModel):
@@ -100,6 +116,7 @@ def turn_request(
         max_time_s=body.max_time,
         parent=(body.parent or "") if isinstance(body, NewTurn) and has_parent else None,
         must_exist=True,
+        max_completion_tokens=body.max_completion_tokens,
         named=frozenset(named) | ({"plugins"} if body.plugins is not None else set()),
     )
 

@@ -23,10 +23,12 @@ from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.events import Usage
 from serve_app.chat.protocols import ChatModel
-from serve_app.moderation.held_text import HOLD, HeldText
+from serve_app.moderation.held_text import HeldText
 from serve_app.moderation.hook import Moderation
 from serve_app.prompt.exchange import TurnEnd
+from serve_app.request_context import current_traceparent
 from serve_app.streams import merge, with_timeouts
+from serve_app.watch import Watch, Watched, unwatched
 
 NUM_ENCODERS = 2
 
@@ -78,9 +80,14 @@ class Completer:
     """Completes with one model. Holds no state of any request."""
 
     def __init__(
-        self, model: ChatModel, encoder: Encoder, moderation: Moderation | None = None
+        self,
+        model: ChatModel,
+        encoder: Encoder,
+        moderation: Moderation | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self._model = model
+        self._watch = watch
         self._encoder = encoder
         self._moderation = moderation
         # Threads of their own: the event loop's also look up the store's address.
@@ -108,9 +115,12 @@ class Completer:
             for number, prompt in enumerate(request.prompts)
             for each in _choices_of(request, number, prompt)
         ]
+        watched = self._watch(Watched(len(choices)))
         async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
-            async for event in events:
-                yield event
+            with watched as note:
+                async for event in events:
+                    note(event)
+                    yield event
 
     async def _check_prompts(self, moderation: Moderation, request: CompletionRequest) -> None:
         texts = (self._encoder.decode(ids, skip_special=False) for ids in request.prompts)
@@ -164,6 +174,7 @@ class Completer:
             params=choice.params,
             salt=request.owner,
             deadline_s=max(0.0, time_left_s()),
+            traceparent=current_traceparent(),
         )
         stream = self._model.generate(engine_request, request.request_id)
         async with aclosing(with_timeouts(stream, time_left_s)) as deltas:
@@ -208,20 +219,27 @@ async def _moderated(
     """The `events` of a choice, which end before a piece that is refused."""
     held: HeldText[CompletionDelta] = HeldText()
     num_tokens = 0
+
+    async def refuses(text: str) -> bool:
+        return bool(await moderation.reason(text, "out", deadline - time.monotonic()))
+
     async with aclosing(events):
         async for event in events:
-            is_last = isinstance(event, CompletionDone)
             if isinstance(event, CompletionDelta):
                 held.add(event)
                 num_tokens += len(event.token_ids)
-            if not (is_last or held.is_due):
-                continue
-            if await moderation.reason(held.text, "out", deadline - time.monotonic()):
+                told, is_refused = await held.ask_due(refuses)
+            else:
+                is_refused = await refuses(held.question)
+                told = [] if is_refused else held.release()
+            for delta in told:
+                yield delta
+            if is_refused:
+                if rest := held.cut():
+                    yield CompletionDelta(choice.index, (), rest)
                 yield _refused(choice, num_tokens)
                 return
-            for delta in held.release(hold=0 if is_last else HOLD):
-                yield delta
-            if is_last:
+            if isinstance(event, CompletionDone):
                 yield event
 
 

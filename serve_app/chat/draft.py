@@ -58,6 +58,7 @@ class Draft:
                 "plugins": sorted(self.request.enabled),
                 "params": plain_params(self.request.params),
                 "max_length": self.request.max_length,
+                "max_completion_tokens": self.request.max_completion_tokens,
                 "prompt": self.done.prompt_digest,
                 "num_tokens": num_tokens,
             },

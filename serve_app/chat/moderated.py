@@ -44,24 +44,23 @@ class ModeratedReply:
         if self._choice.refused.is_set():
             return []
         self._held.add(delta)
-        if not self._held.is_due:
-            return []
-        if await self._refuses(self._held.text):
+        told, is_refused = await self._held.ask_due(self._refuses)
+        if is_refused:
             self._choice.refused.set()
-            return []
-        return [*self._held.release()]
+        return [*told]
 
     async def _last(self, done: Done) -> list[Event]:
         self.has_ended = True
-        is_refused = self._choice.refused.is_set()
         calls = done.exchange.commands if done.tool_calls else ""
-        if is_refused or await self._refuses(f"{calls}{self._held.text}"):
-            reply = done.exchange.reply[: self._held.num_told]
-            exchange = replace(done.exchange, reply=reply)
-            if calls:
-                exchange = replace(exchange, commands="")
-            return [replace(done, finish_reason="content_filter", exchange=exchange, tool_calls=())]
-        return [*self._held.release(hold=0), done]
+        is_refused = self._choice.refused.is_set()
+        if not is_refused and not await self._refuses(f"{calls}{self._held.question}"):
+            return [*self._held.release(), done]
+        exchange = replace(done.exchange, reply=done.exchange.reply[: self._held.num_approved])
+        if calls:
+            exchange = replace(exchange, commands="")
+        end = replace(done, finish_reason="content_filter", exchange=exchange, tool_calls=())
+        rest = self._held.cut()
+        return [Delta(done.choice, rest, (), ()), end] if rest else [end]
 
     async def _refuses(self, text: str) -> bool:
         return bool(await self._moderation.reason(text, "out", self._choice.time_left_s))

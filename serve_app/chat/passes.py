@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.errors import DeadlineExceededError, EngineDeadError, MossError
+from moss_tp.errors import DeadlineExceededError, EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.protocols import ChatModel
 from serve_app.chat.request import Choice
@@ -13,7 +13,7 @@ from serve_app.streams import with_timeouts
 _STOP_CHECK_S = 0.05
 
 
-class StoppedError(MossError):
+class StoppedError(Exception):
     """The client stopped the reply and keeps what was told; no client sees this error."""
 
 

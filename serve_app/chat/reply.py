@@ -29,6 +29,7 @@ from serve_app.prompt.builder import PromptBuilder
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
 from serve_app.streams import merge
+from serve_app.watch import Watch, Watched, unwatched
 
 PLUGIN_TIMEOUT_S = 5.0
 NUM_ENCODERS = 4
@@ -46,8 +47,10 @@ class Replier:
         prompts: Prompts,
         thinking: ThinkingStage | None = None,
         moderation: Moderation | None = None,
+        watch: Watch = unwatched,
     ) -> None:
         self._model = model
+        self._watch = watch
         self._prompts = prompts
         self._thinking = thinking
         self._moderation = moderation
@@ -68,18 +71,26 @@ class Replier:
         error says that the request is not to be sent again.
         """
         reply_params(request.params, request.max_length, self._prompts.eom_id)  # checks them early
+        has_sent = asyncio.Event()
+        with self._watch(_watched(request)) as note:
+            try:
+                choices = await self._choices(request, has_sent)
+                async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
+                    async for event in events:
+                        note(event)
+                        yield event
+            except Exception as error:
+                if has_sent.is_set():
+                    forbid_retry(error)
+                raise
+
+    async def _choices(
+        self, request: ReplyRequest, has_sent: asyncio.Event
+    ) -> list[AsyncGenerator[Event]]:
         prompt = request.prompt or await self.prompt(request)
         seed = secrets.randbits(63) if request.params.seed is None else request.params.seed
-        first = Choice(request, prompt, 0, seed, asyncio.Event(), {})
-        choices = [self._told(first, index) for index in range(request.params.n)]
-        try:
-            async with aclosing(choices[0] if len(choices) == 1 else merge(*choices)) as events:
-                async for event in events:
-                    yield event
-        except Exception as error:
-            if first.has_sent.is_set():
-                forbid_retry(error)
-            raise
+        first = Choice(request, prompt, 0, seed, asyncio.Event(), {}, has_sent)
+        return [self._told(first, index) for index in range(request.params.n)]
 
     async def prompt(self, request: ReplyRequest) -> Prompt:
         """The prompt of the first pass. Encoding a body of 256 KB takes most of a second.
@@ -189,6 +200,11 @@ class Replier:
         )
 
 
+def _watched(request: ReplyRequest) -> Watched:
+    is_resumed = request.resume.thought_ids is not None or bool(request.resume.reply_ids)
+    return Watched(request.params.n, request.session_id, is_resumed, request.stop)
+
+
 def _first_prompt(choice: Choice) -> ReplyPrompt:
     """The first prompt as the reply's: in the plain dialogue, and after a client's tools."""
     ids, so_far = choice.prompt.token_ids, choice.request.so_far
@@ -203,9 +219,10 @@ def create_replier(
     prompts: Prompts,
     plugin_timeout_s: float = PLUGIN_TIMEOUT_S,
     moderation: Moderation | None = None,
+    watch: Watch = unwatched,
 ) -> Replier:
     """The Replier for the dialogue that `prompts` is written for."""
     if not isinstance(prompts, PromptBuilder):
-        return Replier(model, prompts, moderation=moderation)
+        return Replier(model, prompts, moderation=moderation, watch=watch)
     thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s)
-    return Replier(model, prompts, thinking, moderation)
+    return Replier(model, prompts, thinking, moderation, watch)

@@ -12,6 +12,7 @@ from serve_app.chat.calling.tools import MAX_TOOL_CALLS, Tool, capability_lines
 from serve_app.chat.resume import NOTHING_TOLD, CallLog, NoCallLog, Resume, TimedOutput
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
+from serve_app.request_context import current_traceparent
 
 
 @dataclass(frozen=True)
@@ -121,4 +122,5 @@ class Choice:
             deadline_s=max(0.0, self.time_left_s),
             is_continuation=pass_number > 1,
             output_ids=output_ids,
+            traceparent=current_traceparent(),
         )

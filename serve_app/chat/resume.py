@@ -10,8 +10,8 @@ with effects again. It does not know where this was kept.
 from dataclasses import dataclass
 from typing import Protocol
 
-from moss_tp.errors import MossError
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.errors import LeaseLostError
 
 TimedOutput = tuple[PluginOutput, int]  # and how many milliseconds the call took
 
@@ -40,7 +40,7 @@ class Resume:
 NOTHING_TOLD = Resume()
 
 
-class TurnTakenOverError(MossError):
+class TurnTakenOverError(LeaseLostError):
     """The turn is no longer this process's: another one tells it, or it is gone. Whoever gets this
     stops, and leaves everything as it is."""
 

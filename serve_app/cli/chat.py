@@ -4,11 +4,13 @@ A line that the terminal's encoding cannot read or show costs that line, never t
 """
 
 import io
+import os
 import sys
 
 import click
 
 from moss_tp.dialogue import MARKERS
+from serve_app.api_secret import ENVIRONMENT
 from serve_app.client.chat_client import ChatClient, ChatError
 
 HUMAN, MOSS = f"{MARKERS['human']} ", f"{MARKERS['moss']} "
@@ -18,9 +20,9 @@ GREETING = "Chat with MOSS. `clear` starts a new chat, `stop` quits, Ctrl-C stop
 @click.command()
 @click.option("--url", default="http://localhost:19324", show_default=True, help="The server.")
 def command(url: str) -> None:
-    """Chat with a running server in the terminal."""
+    """Chat with a running server in the terminal; MOSS_API_KEY is the key, if it needs one."""
     _tolerate_other_encodings()
-    client = ChatClient(url)
+    client = ChatClient(url, os.environ.get(ENVIRONMENT))
     try:
         client.check()
         click.echo(GREETING)

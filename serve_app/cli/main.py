@@ -17,6 +17,7 @@ from serve_app.cli.interrupt import remember_interrupts
 # By name: the module, and the line in `moss --help`, which must not import the module.
 SUBCOMMANDS = {
     "serve": ("serve_app.cli.serve.command", "Serve a MOSS model over HTTP on this machine."),
+    "front": ("serve_app.cli.front", "Write, or run, what protects a server from strangers."),
     "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
     "keys": ("serve_app.cli.stored.keys", "Make, list and revoke API keys."),
     "bench": ("serve_app.cli.bench.command", "Measure the engine, the server and long chats."),
@@ -24,9 +25,10 @@ SUBCOMMANDS = {
     "gpu-check": ("serve_app.cli.gpu_check", "Check this machine's GPU: results, speed, memory."),
     "kernels": ("serve_app.cli.kernels", "Show what the CUDA kernels need of a GPU."),
     "export": ("serve_app.cli.stored.export", "Write chats as conversations to train on."),
+    "replay": ("serve_app.cli.stored.replay", "Make a stored turn again, and compare the bytes."),
     "finetune": ("serve_app.cli.finetune", "Fine-tune a MOSS model on conversations."),
-    "demo-data": ("serve_app.cli.demo_data", "Write the demo model's training conversations."),
-    "demo-eval": ("serve_app.cli.demo_eval", "Measure the demo model on held-out questions."),
+    "demo-data": ("serve_app.cli.demo.data", "Write the demo model's training conversations."),
+    "demo-eval": ("serve_app.cli.demo.evaluation", "Measure the demo model on held-out questions."),
 }
 
 

@@ -18,12 +18,17 @@ class ChatError(MossError):
 
 
 class ChatClient:
-    """One chat at `url`; `clear` starts a new one. Raises ProxyError."""
+    """One chat at `url`; `clear` starts a new one. `key` is an API key. Raises ProxyError
+    and ChatError."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         self._url = url
         self._uid: str | None = None
         self._http = http_client(url, CONNECT_TIMEOUT_S)
+        if key is not None:
+            if not (key.isascii() and key.isprintable()):
+                raise ChatError("the API key has characters that no header can have")
+            self._http.headers["Authorization"] = f"Bearer {key}"
 
     def clear(self) -> None:
         """Drops the uid, so that the next `ask` starts a new chat."""

@@ -19,6 +19,7 @@ from moss_tp.errors import EngineDeadError, QueueFullError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
 from serve_app.chat.calling.plugin_client import PluginsByName, RunPlugin
+from serve_app.request_context import current_traceparent
 from serve_app.streams import is_being_cancelled
 
 # A replica answers in milliseconds; so people learn soon that a stopped one does not.
@@ -150,9 +151,14 @@ def remote_plugins(handles: Mapping[str, DeploymentHandle[Any]]) -> PluginsByNam
 def _remote_plugin(name: str, handle: DeploymentHandle[Any]) -> RunPlugin:
     async def run(argument: str) -> PluginOutput:
         unreachable = PluginUnreachableError(f"no replica of plugin {name!r} answers")
+        traced = [traceparent] if (traceparent := current_traceparent()) else []
+        response = handle.run.remote(argument, *traced)
         try:
             with _cancelled_remotely(unreachable):
-                output: PluginOutput = await handle.run.remote(argument)
+                output: PluginOutput = await response
+        except asyncio.CancelledError:
+            response.cancel()  # type: ignore[no-untyped-call]  # else the call goes on
+            raise
         except (RayActorError, RayServeException) as error:
             raise unreachable from error
         return output

@@ -32,10 +32,13 @@ from serve_app.live.redis import RedisLiveStore
 from serve_app.live.service import LiveTurns
 from serve_app.live.teller import Means
 from serve_app.moderation.hook import load_moderation
+from serve_app.observe.logs import configure_logs
+from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.settings import ServeSettings
+from serve_app.watch import Watch
 
 
 @serve.ingress()
@@ -66,7 +69,14 @@ class Ingress:
         await self._store.check(may_be_volatile=self._settings.allow_volatile_store)
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
         tokenizer = Tokenizer.from_dir(self._model_dir)
-        replier, max_model_len = self._replier(tokenizer), self._max_model_len()
+        max_model_len = self._max_model_len()
+        self._metrics = ServerMetrics(
+            self._settings.store, self._settings.model_names[0], max_model_len
+        )
+        self._metrics.open()
+        key = await self._metrics.log_key()
+        configure_logs(self._settings.log_format, self._settings.log_file, key)
+        replier = self._replier(tokenizer, self._metrics.watch)
         limits = TurnLimits(max_model_len)
         self._live = self._live_turns(replier, limits)
         service = HttpService(
@@ -77,7 +87,7 @@ class Ingress:
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
-            completer=Completer(self._model, tokenizer, self._moderation),
+            completer=Completer(self._model, tokenizer, self._moderation, self._metrics.watch),
             readiness=(self._store.is_ready,),
             drain=self._drain,
             sessions=self._catalogue,
@@ -85,6 +95,7 @@ class Ingress:
             gate=self._gate,
             requires_key=self._settings.requires_key,
             origins=_origins(self._settings),
+            metrics=self._metrics,
         )
         return create_http_app(service)
 
@@ -106,6 +117,8 @@ class Ingress:
             await self._store.close()
             await self._catalogue.close()
             await self._gate.close()
+        if hasattr(self, "_metrics"):
+            await self._metrics.close()
 
     def _max_model_len(self) -> int:
         config = self._settings.engine_config(str(self._model_dir))
@@ -117,10 +130,10 @@ class Ingress:
         live.open()
         return live
 
-    def _replier(self, tokenizer: Tokenizer) -> Replier:
+    def _replier(self, tokenizer: Tokenizer, watch: Watch) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
-        plugins = remote_plugins(self._plugins)
-        return create_replier(self._model, plugins, prompts, moderation=self._moderation)
+        plugins, moderation = remote_plugins(self._plugins), self._moderation
+        return create_replier(self._model, plugins, prompts, moderation=moderation, watch=watch)
 
 
 def _origins(settings: ServeSettings) -> OriginPolicy:

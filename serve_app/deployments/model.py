@@ -21,6 +21,10 @@ from moss_tp.errors import EngineDeadError
 from serve_app.deployments.coalesce import coalesce
 from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
+from serve_app.observe.engine import engine_metrics
+from serve_app.observe.logs import configure_logs
+from serve_app.observe.publisher import Publisher
+from serve_app.observe.tracing import span
 from serve_app.settings import ServeSettings
 
 RANK_LOST_STATUS = 13
@@ -30,6 +34,7 @@ class MossServer:
     """A replica. Constructing it loads the model on every rank."""
 
     def __init__(self, settings: ServeSettings) -> None:
+        configure_logs(settings.log_format, settings.log_file)
         group = WorkerGroup(settings.tp, settings.device)
         # Imports torch, which takes seconds, while the other ranks import it too.
         from serve_app.deployments.engine import start_engine
@@ -37,21 +42,28 @@ class MossServer:
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
         self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
         self._make_up = replica_make_up(settings)
+        name = settings.model_names[0]
+        self._publisher = Publisher(
+            settings.store, "group", lambda: engine_metrics(self._engine.stats(), name)
+        )
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
         """The coalesced deltas of one request; closing it aborts the request within a step.
 
         Raises what `AsyncEngine.generate` raises.
         """
-        async with aclosing(coalesce(self._engine.generate(request))) as deltas:
-            async for delta in deltas:
-                yield delta
+        attributes = {"moss.prompt_tokens": len(request.prompt_ids)}
+        with span("engine", request.traceparent, attributes):
+            async with aclosing(coalesce(self._engine.generate(request))) as deltas:
+                async for delta in deltas:
+                    yield delta
 
     async def check_health(self) -> None:
         """The health check of Serve and `/health`. Raises EngineDeadError if it cannot generate."""
         if not self._engine.is_alive:
             raise EngineDeadError("the engine has ended")
         self._progress.check(self._engine.stats(), time.monotonic())
+        self._publisher.start()  # here, where an event loop runs
 
     async def make_up(self) -> dict[str, Any]:
         """What makes this replica's replies; see `replica_make_up`."""
@@ -65,6 +77,8 @@ class MossServer:
 
     def __del__(self) -> None:
         """Serve calls this when a replica has drained, so that the ranks shut down in order."""
+        if hasattr(self, "_publisher"):
+            self._publisher.end()
         if hasattr(self, "_engine"):
             self._engine.close()
 

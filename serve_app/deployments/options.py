@@ -29,4 +29,6 @@ def deployment_options(settings: ServeSettings) -> dict[str, Any]:
         "graceful_shutdown_timeout_s": settings.drain_s,
         "graceful_shutdown_wait_loop_s": DRAIN_POLL_S,
         "max_constructor_retry_count": settings.start_attempts,
+        # Its lines would name uids, and come besides our own.
+        "logging_config": {"enable_access_log": False},
     }

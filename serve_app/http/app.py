@@ -53,7 +53,7 @@ def create_http_app(service: HttpService) -> Starlette:
             Route(path, _route(service, by_method), methods=list(by_method))
             for path, by_method in by_path.items()
         ],
-        middleware=middlewares(service.origins),
+        middleware=middlewares(service.origins, service.metrics),
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.router.redirect_slashes = False  # else a redirect would be the answer, to a client's host
@@ -66,7 +66,10 @@ def _route(
     async def run(request: Request) -> Response:
         endpoint = by_method["GET" if request.method == "HEAD" else request.method]
         request.state.endpoint = endpoint
+        record = request.state.record
+        record.route = endpoint.path
         principal = await find_caller(request, endpoint.access, service.gate)
+        record.owner, record.uid = principal.owner, request.path_params.get("uid", "")
         return await endpoint.run(Call(request, service, principal))
 
     return run

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from moss_tp.errors import (
     ContextLengthError,
@@ -23,6 +24,7 @@ from moss_tp.errors import (
     RequestMemoryError,
 )
 from serve_app import errors
+from serve_app.chat.resume import TurnTakenOverError
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ TABLE: dict[type[Exception], HttpError] = {
     DeadlineExceededError: HttpError(408, "timeout_error", "deadline_exceeded", should_retry=False),
     errors.BodyTimeoutError: HttpError(408, "timeout_error", "body_timeout", should_retry=False),
     errors.SessionBusyError: HttpError(409, "conflict_error", "session_busy", 1),
+    TurnTakenOverError: HttpError(409, "conflict_error", "turn_taken_over", 1),
     errors.IdempotencyInProgressError: HttpError(
         409, "conflict_error", "idempotency_in_progress", 1
     ),
@@ -103,14 +106,29 @@ def told_response(body: Mapping[str, Any]) -> Response:
     """The response for an error of which only what was told is known, as `error_body` wrote it."""
     told = body["error"]["type"], body["error"]["code"]
     entries = (entry for entry in TABLE.values() if (entry.type, entry.code) == told)
-    entry = next(entries, _UNEXPECTED)
-    return JSONResponse(body, entry.status, _headers(Exception(), entry))
+    return _ErrorResponse(body, Exception(), next(entries, _UNEXPECTED))
 
 
 def to_response(error: Exception) -> Response:
     """The response to a request that failed before its response began."""
     entry = find(error)
-    return JSONResponse(error_body(error), entry.status, _headers(error, entry))
+    return _ErrorResponse(error_body(error), error, entry)
+
+
+def note_error(scope: Scope, entry: HttpError) -> None:
+    """For the log and the metrics of the request."""
+    if (record := scope.get("state", {}).get("record")) is not None:
+        record.error_code = entry.code or entry.type
+
+
+class _ErrorResponse(JSONResponse):
+    def __init__(self, body: Mapping[str, Any], error: Exception, entry: HttpError) -> None:
+        super().__init__(body, entry.status, _headers(error, entry))
+        self._entry = entry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        note_error(scope, self._entry)
+        await super().__call__(scope, receive, send)
 
 
 def _headers(error: Exception, entry: HttpError) -> dict[str, str]:

@@ -22,7 +22,7 @@ from serve_app.errors import (
     StoreUnavailableError,
 )
 from serve_app.http.drain import END_S, Drain
-from serve_app.http.errors import error_body
+from serve_app.http.errors import error_body, find, note_error
 from serve_app.streams import with_timeouts
 
 T = TypeVar("T")
@@ -139,6 +139,7 @@ class EventStream(Response):
             if not self._has_begun:
                 raise
             if not (self._is_reader and isinstance(error, DrainingError)):
+                note_error(scope, find(error))
                 await self._send(send, self.encode(error_body(error)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -1,4 +1,4 @@
-"""What runs around every endpoint: ids, bounds of headers, origins, CORS, unexpected errors."""
+"""What runs around every endpoint: ids, logs, bounds of headers, origins, CORS and bugs."""
 
 from collections.abc import Iterable
 
@@ -12,6 +12,8 @@ from serve_app.errors import ForeignOriginError, HeadersTooLargeError
 from serve_app.http.errors import to_response
 from serve_app.http.origin import OriginPolicy
 from serve_app.http.request_id import HEADER, RequestIdMiddleware
+from serve_app.observe.access import AccessMiddleware
+from serve_app.observe.metrics import Metrics
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024  # with path and query
@@ -21,10 +23,11 @@ _SHOWN = (HEADER, "Retry-After", "X-Should-Retry")
 _ALLOW_NO_METHOD = "pages of other sites may not send such requests"
 
 
-def middlewares(policy: OriginPolicy) -> list[Middleware]:
+def middlewares(policy: OriginPolicy, metrics: Metrics) -> list[Middleware]:
     """The outermost comes first, so that every response has its id."""
     return [
         Middleware(RequestIdMiddleware),
+        Middleware(AccessMiddleware, metrics=metrics),
         Middleware(DoorMiddleware, policy=policy),
         Middleware(
             _Cors,

@@ -6,6 +6,7 @@ reads a body of any size. Serve finds `middlewares` by the name in CALLBACK.
 """
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,6 +39,7 @@ _OF_SERVE = {
     b"x_session_id",
     b"x_request_id",
 }
+_LIVE = re.compile(r"/v1/sessions/[^/]+/turns(/|$)")
 _LOST = EngineDeadError("the process that handled the request has died")
 # What a plain-text answer of Serve's own means here.
 _BY_STATUS: dict[int, Exception] = {
@@ -145,7 +147,10 @@ class _Answer:
         if not self._has_begun:
             await self._respond(error)
         elif self._is_stream and not self._is_complete:
-            await self.send({"type": "http.response.body", "body": error_event(error).encode()})
+            # The turn goes on, and its reader can come back for the rest.
+            is_live = _LIVE.match(self._scope["path"])
+            last = b"" if is_live else error_event(error).encode()
+            await self.send({"type": "http.response.body", "body": last})
 
     async def _respond(self, error: Exception) -> None:
         self._is_complete = True

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from math import inf
 
 from serve_app.access.gate import Gate, OpenGate
 from serve_app.api.tokens import TextTokenizer
@@ -13,6 +14,7 @@ from serve_app.http.exchange import BODY_TIMEOUT_S, MAX_BODY_BYTES
 from serve_app.http.health import Check, HealthProbe
 from serve_app.http.origin import OriginPolicy
 from serve_app.live.service import LiveTurns
+from serve_app.observe.metrics import Metrics, NoMetrics
 from serve_app.sessions.catalogue import SessionCatalogue
 
 
@@ -47,6 +49,11 @@ class HttpService:
     started_s: int = field(default_factory=lambda: int(time.time()))
     sessions: SessionCatalogue | None = None
     live: LiveTurns | None = None
+    metrics: Metrics = field(default_factory=NoMetrics, kw_only=True)
+
+    def deadline(self, max_time_s: float | None) -> float:
+        """That of a stateless request that comes now, in `time.monotonic` seconds."""
+        return time.monotonic() + min(max_time_s or inf, self.max_time_s)
 
     @property
     def model_name(self) -> str:

@@ -117,6 +117,7 @@ class Crew:
             owner=turn.owner,
             session_id=turn.uid,
             priority=turn.priority,
+            max_completion_tokens=turn.max_completion_tokens,
             prompt=Prompt([*turn.prompt_ids], turn.dropped_turns, turn.num_shared_tokens),
             resume=resume_of(tail.events, hold.token[:8]),
             call_log=StoredCallLog(self._means.store, hold, deadline),

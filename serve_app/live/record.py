@@ -38,6 +38,7 @@ class LiveTurn:
     enabled: tuple[str, ...]
     max_length: int
     priority: int = 0
+    max_completion_tokens: int | None = None
 
     def lease(self, token: str) -> Lease:
         """Of the session, while the holder of `token` tells the turn."""

@@ -162,6 +162,14 @@ class RedisLiveStore:
         keys = session_keys(ask.uid, f"live:{ask.id}", "meta", GONE)
         return bool(await self._run(scripts.CANCEL, keys, ask.owner, cancel))
 
+    async def owner_of(self, uid: str) -> str | None:
+        (meta,) = session_keys(uid, "meta")
+        owner: Any = await self._steps.run(
+            lambda redis: redis.hget(meta, "owner"),
+            self._until(),
+        )
+        return None if owner is None else str(owner.decode())
+
     async def find(self, hold: Hold, call_id: str) -> TimedOutput | None:
         is_held, *found = await self._run(scripts.FIND, _keys(hold.turn, ""), hold.token, call_id)
         _check(is_held)

@@ -27,6 +27,7 @@ from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.follower import Follower
 from serve_app.live.patrol import PERIOD_S, Patrol
 from serve_app.live.record import Hold, LiveTurn
+from serve_app.live.replay import Replayed, Replays
 from serve_app.live.store import Ask, Cancel
 from serve_app.live.tail import Tail
 from serve_app.live.teller import Means, Teller, retold
@@ -77,13 +78,17 @@ class LiveTurns:
         self._follower = Follower(means.store, self._writer.pens)
         self._patrol = Patrol(means.store, self._writer.pens, self.take_up, period_s)
         self._crew = Crew(means, self._writer, self._follower, stop)
+        self._replays = Replays(means.replier, means.make_up, limits.max_time_s)
         self._leaving: asyncio.Task[None] | None = None
-        if stop is not None:
-            stop.on_begin(self._begin_to_leave)
 
     def open(self) -> None:
-        """Begins to look for turns that nobody tells. Needs a running event loop."""
+        """Begins to look for turns that nobody tells, until the process stops.
+
+        Needs a running event loop.
+        """
         self._patrol.start()
+        if self._stop is not None:
+            self._stop.on_begin(self._begin_to_leave)
 
     async def close(self) -> None:
         """Leaves all turns as they are, to be taken up elsewhere or later."""
@@ -198,6 +203,14 @@ class LiveTurns:
                     last = event
         return last if last is not None and last.telling.is_terminal else None
 
+    async def replay(self, uid: str, turn_id: str) -> Replayed:
+        """Makes a stored turn again, whoever owns it. Raises SessionNotFoundError, and what
+        `Replays.replay` raises."""
+        owner = await self._means.store.owner_of(uid)
+        if owner is None:
+            raise SessionNotFoundError
+        return await self._replays.replay(await self._load(uid, owner), turn_id)
+
     async def _load(self, uid: str, owner: str) -> Session:
         session = await self._means.sessions.load(uid, owner)
         if session is None:
@@ -223,6 +236,7 @@ def _record(draft: Draft, prompt: Prompt) -> LiveTurn:
         enabled=tuple(sorted(request.enabled)),
         max_length=request.max_length,
         priority=request.priority,
+        max_completion_tokens=request.max_completion_tokens,
     )
 
 

@@ -118,6 +118,10 @@ class LiveStore(Protocol):
         """Asks the turn's teller to stop; the first request stands. False for no running turn."""
         ...
 
+    async def owner_of(self, uid: str) -> str | None:
+        """Of a session; for whoever runs the server."""
+        ...
+
     async def find(self, hold: Hold, call_id: str) -> TimedOutput | None: ...
 
     async def claim(self, hold: Hold, call_id: str, deadline: float) -> bool:

@@ -78,7 +78,7 @@ class Teller:
         """Cancelling it leaves the turn as if this process had died."""
         try:
             await self._run()
-        except (TurnTakenOverError, LeaseLostError):
+        except LeaseLostError:
             self.pen.lose()
         except StoreUnavailableError as error:
             logger.warning("a turn is left to whoever takes it up: %s", error)
@@ -95,10 +95,9 @@ class Teller:
         """Ends the turn as a client wants, unless it is at its end already."""
         if self._is_committing or self._is_dropped:
             return
-        if cancel == "keep" and self.pen.has_told:
-            assert self._draft.request.stop is not None
-            self._draft.request.stop.set()
-        else:
+        assert self._draft.request.stop is not None
+        self._draft.request.stop.set()
+        if cancel == "drop" or not self.pen.has_told:
             self._is_dropped = True
             self._abort()
 
@@ -136,7 +135,7 @@ class Teller:
                 await self._fail(TurnCancelledError("the turn was cancelled"))
             return
         error = work.exception()
-        if isinstance(error, TurnTakenOverError | LeaseLostError | StoreUnavailableError):
+        if isinstance(error, LeaseLostError | StoreUnavailableError):
             raise error
         if isinstance(error, EngineDeadError) and self._attempt < MAX_TAKE_UPS:
             await self._leave(ENGINE_PAUSE_S, is_failure=True)

@@ -130,6 +130,13 @@ def test_health_endpoints(server: MossProcess) -> None:
     assert httpx.get(f"{server.url}/version", timeout=30).json()["model"] == "moss_nano"
     missing = httpx.get(f"{server.url}/nothing", timeout=30)
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "invalid_request_error")
+    assert len(missing.headers.get_list("X-Request-Id")) == 1
+
+
+def test_other_pages_and_other_names_are_refused(server: MossProcess) -> None:
+    for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}):
+        refused = httpx.get(f"{server.url}/v1/models", headers=headers, timeout=30)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "foreign_origin")
 
 
 def test_moss_chat_talks_to_the_server(server: MossProcess) -> None:

@@ -47,10 +47,8 @@ def own_server(
 
 @pytest.fixture
 async def site(store: RedisSessionStore) -> AsyncIterator[Site]:
-    made = make_site(store)
-    async with made.client:
+    async with make_site(store) as made:
         yield made
-    await made.close()
 
 
 @pytest.fixture

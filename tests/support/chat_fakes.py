@@ -35,8 +35,7 @@ class CharCodec:
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         if not skip_special:
             return self.show(ids)
-        text = "".join(chr(i - _OFFSET) for i in ids if i >= _OFFSET)
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return "".join(map(_character, ids))
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         return self.decode(ids).encode()
@@ -51,7 +50,13 @@ class CharCodec:
     def show(self, ids: Sequence[int]) -> str:
         """Text of `ids`, special tokens spelled out."""
         names = {number: token for token, number in _SPECIAL_IDS.items()}
-        return "".join(names.get(i) or self.decode([i]) for i in ids)
+        return "".join(names.get(i) or _character(i) for i in ids)
+
+
+def _character(token_id: int) -> str:
+    """Half of a surrogate pair is not a character."""
+    code = token_id - _OFFSET
+    return "" if code < 0 else "\ufffd" if 0xD800 <= code <= 0xDFFF else chr(code)
 
 
 def think_nothing(prompt: str) -> str:
@@ -104,6 +109,7 @@ class FakeModel:
         self.requests.append(request)
         self.session_ids.append(session_id)
         is_reply = prompt.endswith(MARKERS["moss"])
+        is_raw = not prompt.endswith(tuple(MARKERS.values()))  # its end is that of the script
         ids = self.codec.spell(self.reply(prompt) if is_reply else self.think(prompt))
         is_whole = False
         self.num_running += 1
@@ -119,7 +125,7 @@ class FakeModel:
                 if number < len(told):
                     continue
                 await self.wait(is_reply, number)
-                is_stop = token_id in params.stop_token_ids
+                is_stop = token_id in params.stop_token_ids or (is_raw and number + 1 == len(ids))
                 is_whole = is_stop or number + 1 == params.max_tokens
                 yield TokenDelta(
                     (token_id,),

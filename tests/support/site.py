@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -16,6 +16,7 @@ from serve_app.http.service import HttpService
 from serve_app.live.redis import RedisLiveStore
 from serve_app.live.service import LiveTurns
 from serve_app.live.teller import Means
+from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -34,11 +35,22 @@ class Site:
     catalogue: RedisSessionCatalogue
     live: LiveTurns
     live_store: RedisLiveStore
+    metrics: ServerMetrics
+
+    async def __aenter__(self) -> Self:
+        await self.client.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.client.aclose()
+        await self.close()
 
     async def close(self) -> None:
+        """Its own connections; the store is its maker's."""
         await self.live.close()
         await self.live_store.close()
         await self.catalogue.close()
+        await self.metrics.close()
 
     async def post(self, **body: object) -> httpx.Response:
         return await self.client.post("/", json={"prompt": "你好", **body})
@@ -47,9 +59,10 @@ class Site:
 def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Site:
     model, plugins, probe = FakeModel(), FakePlugins(), FakeProbe()
     prompts = PromptBuilder(CharCodec(), "Be brief.\n")
-    replier = create_replier(model, plugins, prompts)
     limits = limits or TurnLimits(max_model_len=4096)
     catalogue = RedisSessionCatalogue(store.url, store.settings)
+    metrics = ServerMetrics(store.url, "moss-nano", limits.max_model_len, period_s=0.05)
+    replier = create_replier(model, plugins, prompts, watch=metrics.watch)
     live_store, drain = RedisLiveStore(store.url), Drain()
     live = LiveTurns(Means(live_store, store, replier, error_body), limits, drain)
     service = HttpService(
@@ -60,16 +73,17 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         limits.max_model_len,
         frozenset({"calculator"}),
         tokenizer=CharCodec(),
-        completer=Completer(RawModel(), CharCodec()),
+        completer=Completer(RawModel(), CharCodec(), watch=metrics.watch),
         readiness=(store.is_ready,),
         max_body_bytes=64 * 1024,
         sessions=catalogue,
         live=live,
         drain=drain,
+        metrics=metrics,
     )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-    return Site(service, model, plugins, probe, client, catalogue, live, live_store)
+    return Site(service, model, plugins, probe, client, catalogue, live, live_store, metrics)
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:

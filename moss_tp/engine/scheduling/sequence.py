@@ -33,7 +33,8 @@ class Sequence:
     `-(1 + r)` stands in its place. It counts like any other, until `append` brings it.
     `seed` is the request's, or random. `eos_id` is the model's, None if it does not end the
     reply. The BlockManager maintains `block_table`, `block_hashes` (of full blocks, chained) and
-    `num_committed_blocks` (those that are cached); the WaitingQueue sets `rank` and `expires_at`.
+    `num_committed_blocks` (those that are cached); the WaitingQueue sets `rank`, `queued_at` and
+    `expires_at`.
     """
 
     request_id: str
@@ -55,6 +56,7 @@ class Sequence:
     num_told_tokens: int = 0  # of the output: they came with the request
     drafter: NgramDrafter = field(default_factory=NgramDrafter)
     rank: Rank = (True, 0.0, 0)
+    queued_at: float = 0.0
     expires_at: float = inf
     finish_reason: FinishReason | None = None
     is_pending: bool = False  # the last token

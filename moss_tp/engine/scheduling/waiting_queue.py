@@ -16,6 +16,7 @@ from itertools import count
 from math import inf
 
 from moss_tp.engine.scheduling.sequence import Rank, Sequence
+from moss_tp.engine.scheduling.waits import Waits
 
 PRIORITY_STEP_S = 10.0  # waiting this long equals one level of priority
 MAX_PRIORITY = 100
@@ -26,6 +27,7 @@ class WaitingQueue:
         self._clock = clock
         self._arrivals = count()
         self._seqs: list[Sequence] = []
+        self.waits = Waits()
 
     def __len__(self) -> int:
         return len(self._seqs)
@@ -49,6 +51,7 @@ class WaitingQueue:
         now = self._clock()
         arrival = now + priority * PRIORITY_STEP_S
         seq.rank = (not is_continuation, arrival, next(self._arrivals))
+        seq.queued_at = now
         seq.expires_at = inf if deadline_s is None else now + deadline_s
         insort(self._seqs, seq, key=rank_of)
 
@@ -62,7 +65,11 @@ class WaitingQueue:
         insort(self._seqs, seq, key=rank_of)
 
     def pop(self) -> Sequence:
-        return self._seqs.pop(0)
+        """The head, which is admitted. How long it has waited counts once."""
+        seq = self._seqs.pop(0)
+        if not seq.num_preemptions:
+            self.waits.note(self._clock() - seq.queued_at)
+        return seq
 
     def remove(self, seq: Sequence) -> None:
         self._seqs.remove(seq)

@@ -14,8 +14,12 @@ from serve_app.api.tokens import TextTokenizer
 from serve_app.chat.events import Delta, Done, Event, PluginCall, Thoughts, Usage
 from serve_app.prompt.exchange import TurnEnd
 
-FinishReason = Literal["stop", "length", "tool_calls"]
-_FINISH_REASONS: dict[TurnEnd, FinishReason] = {"length": "length", "tool_calls": "tool_calls"}
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+_FINISH_REASONS: dict[TurnEnd, FinishReason] = {
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+}
 
 
 class PluginCallObject(BaseModel):

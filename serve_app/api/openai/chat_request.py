@@ -39,7 +39,7 @@ UNSUPPORTED = (
     "guided_grammar",
 )
 # What does not change what is asked of a session.
-_DELIVERY = {"stream", "stream_options", "model", "session_id", "user"}
+_DELIVERY = {"stream", "stream_options", "model", "session_id", "user", "max_time"}
 
 
 class StreamOptions(BaseModel):
@@ -162,6 +162,7 @@ def turn_request(
         max_length=serving.max_model_len,
         uid=body.session_id,
         idempotency_key=idempotency_key,
+        max_time_s=body.max_time,
         must_exist=True,
         named=_named(body),
         max_completion_tokens=body.max_completion_tokens,

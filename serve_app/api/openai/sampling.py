@@ -59,6 +59,9 @@ class SamplingFields(BaseModel):
     stop_token_ids: list[TokenId] | None = Field(None, max_length=MAX_STOP_TOKEN_IDS)
     min_tokens: int | None = Field(None, ge=0, le=MAX_COUNT)
     ignore_eos: bool | None = None
+    max_time: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="seconds for the whole request"
+    )
 
     def sampling_params(self, max_tokens: int, logprobs: int | None) -> SamplingParams:
         """The parameters of replies of at most `max_tokens`.
@@ -76,6 +79,15 @@ class SamplingFields(BaseModel):
         return SamplingParams(
             **values, logit_bias=self._biases(), max_tokens=max_tokens, logprobs=logprobs
         )
+
+    def check_ids(self, vocab_size: int) -> None:
+        """Raises InvalidFieldError for an id beyond the vocabulary, before anything is computed."""
+        for name, ids in (
+            ("stop_token_ids", self.stop_token_ids or ()),
+            ("logit_bias", map(int, self.logit_bias or ())),
+        ):
+            if any(token_id >= vocab_size for token_id in ids):
+                raise InvalidFieldError(f"{name}: an id is beyond the vocabulary", name)
 
     def _biases(self) -> tuple[tuple[int, float], ...]:
         """OpenAI's keys are strings, since JSON has no others."""

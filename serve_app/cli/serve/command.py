@@ -81,16 +81,18 @@ class _Server:
         if self.settings.store == EMBEDDED:
             terminal.say(f"starting the session store in {store_dir}")
         with session_store(self.settings.store, store_dir) as store:
-            settings = self.settings.model_copy(update={"store": store})
+            log = self.data_dir.resolve() / "moss.log"
+            settings = self.settings.model_copy(update={"store": store, "log_file": log})
             server = local_server(settings, self.address, self.port, terminal.say, stop.check)
             with server as check:
-                terminal.say(_ready_line(terminal.elapsed_s, url))
+                terminal.say(_ready_line(terminal.elapsed_s, url, settings.requires_key))
                 wait_for_stop(check)
 
 
-def _ready_line(seconds: float, url: str) -> str:
-    """How long it took, and a curl command that works."""
+def _ready_line(seconds: float, url: str, requires_key: bool) -> str:
+    """How long it took, and a curl command that works; with keys, for who has one."""
+    key = '-H "Authorization: Bearer $KEY" ' if requires_key else ""
     return (
-        f"ready in {seconds:.0f} s; try: curl -X POST {url} "
+        f"ready in {seconds:.0f} s; try: curl -X POST {url} {key}"
         "-H 'Content-Type: application/json' -d '{\"prompt\": \"你是谁？\"}'"
     )

@@ -70,6 +70,13 @@ serve_options = with_options(
         metavar="MODULE:FUNCTION",
         help="Refuses text of users and of the model.",
     ),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="Of moss.log in the data directory, which has a line for each request.",
+    ),
     *STORE_OPTIONS,
     click.option(
         "--allow-volatile-store",

@@ -31,6 +31,7 @@ async def complete(call: Call) -> Response:
     body = await call.body(ChatCompletionRequest)
     model = choose_model(call.principal, service.model_names, body.model)
     check_supported(body, service.replier.has_thoughts)
+    body.check_ids(tokenizer.vocab_size)
     request_id, committing = new_token(), asyncio.Event()
     events = _events(call, body, request_id, committing)
     head = AnswerHead(f"chatcmpl-{request_id}", int(time.time()), model, body.session_id)
@@ -51,7 +52,7 @@ def _events(
         owner=caller.owner,
         enabled=enabled_plugins(caller, service.plugins, body.plugins),
         max_model_len=service.max_model_len,
-        deadline=time.monotonic() + service.max_time_s,
+        deadline=service.deadline(body.max_time),
     )
     if body.session_id is None:
         reply = service.replier.reply(reply_request(body, serving))

@@ -42,7 +42,7 @@ async def complete(call: Call) -> Response:
         texts=_texts(service, prompts) if body.echo else None,
         has_logprobs=body.logprobs is not None,
     )
-    deadline = time.monotonic() + service.max_time_s
+    deadline = service.deadline(body.max_time)
     owner = call.principal.owner
     request = CompletionRequest(asked.id, asked.prompts, params, deadline, owner)
     events = _admitted(call, request)

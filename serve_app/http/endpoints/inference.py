@@ -11,7 +11,7 @@ from serve_app.api import inference
 from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
 from serve_app.http.admission import admitted
 from serve_app.http.endpoint import Call, Endpoint
-from serve_app.http.errors import error_body, find
+from serve_app.http.errors import error_body, find, note_error
 from serve_app.http.exchange import run_until_disconnect
 
 
@@ -26,6 +26,7 @@ async def infer(call: Call) -> Response:
         if body is None:
             raise
         error_body(error)  # logs what was not expected
+        note_error(call.request.scope, find(error))
         return JSONResponse(body, body["code"])
 
 

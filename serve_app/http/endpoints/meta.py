@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.api.meta import Group, Health, Version
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.http.health import are_all_good, groups_of
+from serve_app.observe.snapshot import CONTENT_TYPE
 
 
 async def health(call: Call) -> Response:
@@ -39,10 +40,24 @@ async def stats(call: Call) -> Response:
     return JSONResponse(await call.service.health.stats())
 
 
+async def metrics(call: Call) -> Response:
+    """Of all groups and ingresses, whoever answers."""
+    return Response(await call.service.metrics.text(), media_type=CONTENT_TYPE)
+
+
 ENDPOINTS = (
     Endpoint("GET", "/health", health, "Which groups can serve", access="public", answer=Health),
     Endpoint("GET", "/livez", live, "Whether this process runs", access="public", media_type=""),
     Endpoint("GET", "/readyz", ready, "Whether requests are taken", access="public", media_type=""),
     Endpoint("GET", "/version", version, "Versions", access="public", answer=Version),
     Endpoint("GET", "/stats", stats, "Counters of one group", access="admin", errors=(500,)),
+    Endpoint(
+        "GET",
+        "/metrics",
+        metrics,
+        "Metrics of the whole server, for Prometheus",
+        access="admin",
+        errors=(408, 503),
+        media_type="text/plain",
+    ),
 )

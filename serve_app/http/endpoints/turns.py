@@ -67,6 +67,17 @@ async def cancel(call: Call) -> Response:
     return JSONResponse(api.cancel_answer(turn_id, last).model_dump())
 
 
+async def replay(call: Call) -> Response:
+    """For whoever runs the server: it makes any owner's turn again."""
+    call.service.drain.check()
+    work = _live(call).replay(_uid(call), _turn_id(call))
+    made = await run_until_disconnect(work, call.request.receive, call.service.drain)
+    answer = api.ReplayAnswer(
+        differences={**made.differences}, changed=[*made.changed], reply=made.reply
+    )
+    return JSONResponse(answer.model_dump())
+
+
 def _live(call: Call) -> LiveTurns:
     assert call.service.live is not None  # a server with these endpoints has them
     return call.service.live
@@ -97,7 +108,7 @@ def _after(call: Call) -> int:
         if header is None
         else (LAST_EVENT_ID, header)
     )
-    if not text:
+    if text is None:
         return -1
     return api.parse_event_number(name, text)
 
@@ -214,5 +225,14 @@ ENDPOINTS = (
         body=api.CancelBody,
         answer=api.CancelAnswer,
         errors=(404, 503),
+    ),
+    Endpoint(
+        "POST",
+        f"{_TURN}/replay",
+        replay,
+        "Make a stored turn again, and compare the bytes",
+        access="admin",
+        answer=api.ReplayAnswer,
+        errors=(400, 404, 408, 429, 500, 503),
     ),
 )

@@ -1,6 +1,5 @@
 """Turns of a tree: where they continue, whose settings they take, and what is stored with them."""
 
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import pytest
@@ -12,11 +11,10 @@ from serve_app.chat.draft import plain_params, seed_of
 from serve_app.chat.turn import TurnDone, TurnRunner
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.sessions.catalogue import SessionChanges
-from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import new_token
 from tests.support.chat import PARAMS, Chat
-from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
+from tests.support.chat_fakes import think_of
 
 ALL = frozenset({"calculator", "equation_solver", "web_search"})
 
@@ -118,19 +116,21 @@ async def test_the_seed_is_the_clients_or_follows_from_the_key(chat: Chat) -> No
     assert len({params.seed for params in chat.model.params}) == 6, "each pass has its own"
 
 
-async def test_the_same_key_draws_the_same_however_often_it_is_tried(store_url: str) -> None:
+async def test_the_same_key_draws_the_same_however_often_it_is_tried(chat: Chat) -> None:
     """A turn whose first try failed: its seeds are those of the second one."""
-    store, key = RedisSessionStore(store_url), new_token()
-    seeds = []
-    for is_broken in (True, False):
-        chat = Chat(store, FakeModel(), FakePlugins())
-        if is_broken:
-            chat.model.reply = lambda prompt: " broken off"
-        with pytest.raises(EngineDeadError) if is_broken else nullcontext():
-            await chat.say(idempotency_key=key)
-        seeds.append([params.seed for params in chat.model.params])
-    assert seeds[0] == seeds[1]
-    await store.close()
+    key, is_dead = new_token(), True
+
+    async def die(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and is_dead:
+            raise EngineDeadError("dead")
+
+    chat.model.wait = die
+    with pytest.raises(EngineDeadError):
+        await chat.say(idempotency_key=key)
+    is_dead = False
+    await chat.say(idempotency_key=key)
+    seeds = [params.seed for params in chat.model.params]
+    assert len(seeds) == 4 and seeds[:2] == seeds[2:]
 
 
 async def test_a_turn_keeps_its_plugin_calls_usage_and_make_up(chat: Chat) -> None:

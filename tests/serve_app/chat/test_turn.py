@@ -246,11 +246,16 @@ async def test_a_running_key_is_in_progress(chat: Chat) -> None:
 
 
 async def test_a_failed_key_can_be_retried(chat: Chat) -> None:
-    key = new_token()
-    good, chat.model.reply = chat.model.reply, lambda prompt: " broken off"
+    key, is_dead = new_token(), True
+
+    async def die(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and is_dead:
+            raise EngineDeadError("dead")
+
+    chat.model.wait = die
     with pytest.raises(EngineDeadError):
         await chat.say(idempotency_key=key)
-    chat.model.reply = good
+    is_dead = False
     session = await chat.say(idempotency_key=key)
     assert len(session.turns) == 1
 

@@ -25,6 +25,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.replies: list[tuple[int, str]] = []
         self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,6 +38,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         self.server.bodies.append(json.loads(self.rfile.read(length)))
+        self.server.keys.append(self.headers["Authorization"])
         status, body = self.server.replies.pop(0)
         self.send_response(status)
         self.end_headers()
@@ -215,3 +217,33 @@ def test_moss_chat_survives_a_line_in_another_encoding(server: Server) -> None:
         assert [body.get("uid") for body in server.bodies] == [None, "u1"]
         if encoding == "gbk":  # which has no fox
             assert "你好 ?" in done.stdout.decode(encoding)
+
+
+def test_a_key_is_shown_to_the_server(server: Server) -> None:
+    server.replies += [(200, f"data: {json.dumps(DONE)}\n\n")] * 2
+    for key in ("moss-key", None):
+        client = ChatClient(url_of(server), key)
+        list(client.ask("hi"))
+        client.close()
+    assert server.keys == ["Bearer moss-key", None]
+    for wrong in ("ключ", "a\nb"):
+        with pytest.raises(ChatError, match="no header can have") as refused:
+            ChatClient("http://127.0.0.1:1", wrong)
+        assert wrong not in str(refused.value)
+
+
+def test_the_key_of_moss_chat_is_that_of_the_environment(server: Server) -> None:
+    server.replies.append((200, f"data: {json.dumps(DONE)}\n\n"))
+    shown = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli.main", "chat", "--url", url_of(server)],
+        input="hi\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "MOSS_API_KEY": "moss-key"},
+    )
+    assert shown.returncode == 0 and server.keys == ["Bearer moss-key"]
+
+
+def url_of(server: Server) -> str:
+    return f"http://127.0.0.1:{server.server_port}"

@@ -17,7 +17,7 @@ from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
 from moss_tp.weights.load import load_weights
 from plugins_svc.registry import PLUGIN_NAMES, capability_lines
-from serve_app.cli import demo_data
+from serve_app.cli.demo import data as demo_data
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.demo.conversations.demo_turn import META_INSTRUCTION, published
 from serve_app.demo.conversations.draft import Draft

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any, Self, cast
@@ -27,7 +28,7 @@ from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
-from serve_app.deployments.handles import HEALTH_TIMEOUT_S, RemoteModel, remote_plugins
+from serve_app.deployments.handles import RemoteModel, remote_plugins
 
 PARAMS = SamplingParams(seed=3)
 ERRORS = {
@@ -51,7 +52,6 @@ class FakeServer:
 
     def __init__(self) -> None:
         self.num_aborted = 0
-        self.num_asked = 0
         self.is_healthy = True
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
@@ -78,10 +78,6 @@ class FakeServer:
 
     async def stats(self) -> dict[str, int]:
         return {"num_aborted": self.num_aborted}
-
-    async def make_up(self) -> dict[str, object]:
-        self.num_asked += 1
-        return {"tp": 2, "num_asked": self.num_asked}
 
     async def become_unhealthy(self) -> None:
         self.is_healthy = False
@@ -125,8 +121,23 @@ class UnreachableHandle:
 
 
 class FakePlugin:
+    """Answers in capitals; an endless call notes when it was cancelled."""
+
+    def __init__(self) -> None:
+        self.is_running = False
+        self.ended_at: float | None = None
+
     async def run(self, argument: str) -> PluginOutput:
+        if argument == "endless":
+            self.is_running = True
+            try:
+                await asyncio.sleep(300)
+            finally:
+                self.ended_at = time.time()
         return PluginOutput(True, (argument.upper(),))
+
+    async def state(self) -> tuple[bool, float | None]:
+        return self.is_running, self.ended_at
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +190,6 @@ async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(
     assert (tmp_path / "died").exists()
 
 
-async def test_a_replica_is_asked_once_what_makes_its_replies(model: RemoteModel) -> None:
-    made_up = await model.make_up()
-    assert made_up["tp"] == 2 and await model.make_up() == made_up
-
-
 async def test_closing_the_deltas_cancels_the_remote_call(model: RemoteModel) -> None:
     before = (await model.stats())["num_aborted"]
     deltas = model.generate(a_request("endless", 65), "session")
@@ -201,6 +207,23 @@ async def test_plugin_calls_go_to_the_plugin_of_that_name(
     assert await plugins.run(Call("Calculate", "1+x"), 30) == PluginOutput(True, ("1+X",))
     with pytest.raises(UnknownPluginError):
         await plugins.run(Call("Search", "x"), 30)
+
+
+async def test_a_cancelled_call_ends_in_its_plugin(
+    handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
+) -> None:
+    plugins = remote_plugins({"calculator": handles[1]})
+    calling = asyncio.create_task(plugins.run(Call("Calculate", "endless"), 30))
+    async with asyncio.timeout(10):
+        while not (await handles[1].state.remote())[0]:
+            await asyncio.sleep(0.01)
+        cancelled_at = time.time()
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        while (ended_at := (await handles[1].state.remote())[1]) is None:
+            await asyncio.sleep(0.01)
+    assert ended_at - cancelled_at < 0.5, "0.1 s on a machine that is not shared"
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
@@ -226,7 +249,6 @@ async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> No
     model = RemoteModel(cast(DeploymentHandle[Any], UnreachableHandle(error)))
     assert await model.groups() == ()
     assert not await model.is_ready()
-    assert await model.make_up() == {}
     with pytest.raises(EngineDeadError):
         await model.stats()
 
@@ -239,45 +261,3 @@ async def test_health_is_that_of_the_engine(
     await handles[0].become_unhealthy.remote()
     assert await model.groups() == (False,)
     assert not await model.is_ready()
-
-
-class Broadcast:
-    """A model with replicas that answer after so many seconds; a negative one fails at once."""
-
-    def __init__(self, *delays_s: float) -> None:
-        self._delays_s = delays_s
-
-    def broadcast(self, method: str) -> Self:
-        assert method == "check_health"
-        return self
-
-    async def _fetch_replica_results_async(self) -> list["Answer"]:
-        return [Answer(delay_s) for delay_s in self._delays_s]
-
-
-class Answer:
-    def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
-
-    async def get_async(self) -> None:
-        if self._delay_s < 0:
-            raise EngineDeadError("a rank is dead")
-        await asyncio.sleep(self._delay_s)
-
-
-@pytest.mark.parametrize(
-    ("delays_s", "groups", "within_s"),
-    [
-        ((0, 0), (True, True), 0.3),
-        ((0, -1, 0), (True, False, True), 0.3),
-        ((60, 0), (False, True), 1.5),  # the stuck one is not waited for
-        ((1.0, 60), (True, False), HEALTH_TIMEOUT_S),  # patience while none has answered
-        ((60, 60), (False, False), HEALTH_TIMEOUT_S),
-    ],
-)
-async def test_each_group_is_listed_and_a_stuck_one_does_not_hold_the_answer(
-    delays_s: tuple[float, ...], groups: tuple[bool, ...], within_s: float
-) -> None:
-    model = RemoteModel(cast(DeploymentHandle[Any], Broadcast(*delays_s)))
-    async with asyncio.timeout(within_s):
-        assert await model.groups() == groups

@@ -1,13 +1,16 @@
 """A replica says what its replies are made by: every setting that changes their bits."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import msgpack  # type: ignore[import-untyped]
 import pytest
+from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
 
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.deployments import make_up
+from serve_app.deployments.handles import RemoteModel
 from serve_app.deployments.make_up import code_digest, replica_make_up
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
@@ -59,3 +62,29 @@ def test_another_model_and_other_code_change_it(
     (package / "room" / "module.py").rename(package / "module.py")
     digests.append(code_digest())
     assert len(set(digests)) == 4
+
+
+class Handle:
+    """A deployment handle whose replica is away for the first `num_failures` calls."""
+
+    def __init__(self, num_failures: int) -> None:
+        self.num_calls = 0
+        self._num_failures = num_failures
+
+    def __getattr__(self, method: str) -> Self:
+        assert method == "make_up"
+        return self
+
+    async def remote(self) -> dict[str, Any]:
+        self.num_calls += 1
+        if self.num_calls <= self._num_failures:
+            raise DeploymentUnavailableError(cast(Any, "MossServer"))
+        return {"tp": 2}
+
+
+async def test_a_replica_is_asked_until_one_answers_and_then_no_more() -> None:
+    handle = Handle(num_failures=1)
+    model = RemoteModel(cast(DeploymentHandle[Any], handle))
+    assert await model.make_up() == {}, "a turn does not fail for it"
+    assert await model.make_up() == await model.make_up() == {"tp": 2}
+    assert handle.num_calls == 2

@@ -23,10 +23,18 @@ class FakeEngine:
         self.closed.append(True)
 
 
+class FakePublisher:
+    def start(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
 def replica(engine: FakeEngine, limit_s: float = 60) -> MossServer:
     """A replica without its constructor, which would start ranks."""
     server = object.__new__(MossServer)
-    server.__dict__.update(_engine=engine, _progress=Progress(limit_s))
+    server.__dict__.update(_engine=engine, _progress=Progress(limit_s), _publisher=FakePublisher())
     return server
 
 

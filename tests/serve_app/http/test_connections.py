@@ -35,7 +35,7 @@ async def test_a_stopped_store_is_a_503(tmp_path: Path) -> None:
         if is_reply and num_tokens == 3:
             await asyncio.to_thread(server.stop)
 
-    async with site.client:
+    async with site:
         uid = (await site.post()).json()["uid"]
         site.model.wait = stop_in_reply
         lost = await site.post(uid=uid)
@@ -60,7 +60,7 @@ async def test_a_store_that_hangs_is_a_503_within_the_deadline(
     """The server is not ready, says so, and recovers by itself."""
     store = RedisSessionStore(own_server.url)
     site = make_site(store)
-    async with site.client:
+    async with site:
         uid = (await site.post()).json()["uid"]
         with own_server.stopped():
             start = time.monotonic()
@@ -83,7 +83,7 @@ async def test_kill_9_of_the_store_keeps_every_acknowledged_turn(tmp_path: Path)
         site = make_site(store, TurnLimits(max_model_len=100_000))
         expected: list[list[str]] = []
         uid = None
-        async with site.client:
+        async with site:
             for number in range(12):
                 if number % 3 == 2:
                     os.kill(server.pid, signal.SIGKILL)

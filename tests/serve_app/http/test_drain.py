@@ -101,7 +101,7 @@ async def test_a_cut_turn_leaves_its_session_free(site: Site, store: RedisSessio
     session = await store.load(uid, "demo")
     assert session is not None and len(session.turns) == 1
     again = make_site(store)  # another ingress
-    async with again.client:
+    async with again:
         history = (await again.post(prompt="next", uid=uid)).json()["history"]
     assert [query for query, _ in history] == ["你好", "next"]
 
@@ -140,8 +140,7 @@ async def slow(store_url: str, request: pytest.FixtureRequest) -> AsyncIterator[
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_turn_that_is_being_committed_ends_whole(slow: SlowCommits, stream: bool) -> None:
     """A client that read `draining` would repeat a turn that is stored."""
-    site = make_site(slow)
-    async with client_of(site) as client:
+    async with make_site(slow) as site, client_of(site) as client:
         turn = asyncio.create_task(client.post("/", json={"prompt": "hi", "stream": stream}))
         await slow.wait_for(1)
         finish = asyncio.create_task(site.service.drain.finish(0))
@@ -157,8 +156,7 @@ async def test_a_turn_that_is_being_committed_ends_whole(slow: SlowCommits, stre
 
 async def test_a_commit_without_an_answer_is_not_called_a_drain(slow: SlowCommits) -> None:
     """Nobody knows whether it is stored; it is told before the server ends."""
-    site = make_site(slow)
-    async with client_of(site) as client:
+    async with make_site(slow) as site, client_of(site) as client:
         turns = [
             asyncio.create_task(client.post("/", json={"prompt": "hi", "stream": stream}))
             for stream in (True, False)
@@ -174,9 +172,8 @@ async def test_a_commit_without_an_answer_is_not_called_a_drain(slow: SlowCommit
 
 async def test_a_client_that_leaves_during_the_commit_ends_nothing(slow: SlowCommits) -> None:
     """Its turn is stored under its lease, as the client will see when it comes back."""
-    site = make_site(slow)
     key = {"Idempotency-Key": new_token()}
-    async with client_of(site) as client:
+    async with make_site(slow) as site, client_of(site) as client:
         turn = asyncio.create_task(client.post("/", json={"prompt": "hi"}, headers=key))
         await slow.wait_for(1)
         turn.cancel()

@@ -22,7 +22,8 @@ from serve_app.http.errors import TABLE, error_body, find, to_response
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("moss_tp", "cluster", "serve_app")
-# Raised before a server runs, within its engine, by a client or benchmark of it, or by fine-tuning.
+# Raised before a server runs, within its engine or a reply, by a client or benchmark of it, or by
+# fine-tuning.
 WITHOUT_A_REQUEST = {
     "CheckpointError",
     "ConfigError",
@@ -34,7 +35,9 @@ WITHOUT_A_REQUEST = {
     "ChatError",
     "ProxyError",
     "BenchError",
+    "ReplayError",
     "ConversationError",
+    "StoppedError",
 }
 
 
@@ -66,7 +69,7 @@ def test_every_error_has_a_status_or_reaches_no_request() -> None:
 
 def test_retry_after_is_set_where_a_retry_may_help() -> None:
     for kind, entry in TABLE.items():
-        may_retry = entry.status in (409, 429) or entry.status >= 500
+        may_retry = entry.should_retry and (entry.status in (409, 429) or entry.status >= 500)
         assert (entry.retry_after_s is not None) == may_retry, kind
         assert entry.type == "invalid_request_error" or entry.status not in (400, 404, 413, 422)
 

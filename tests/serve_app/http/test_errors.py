@@ -94,7 +94,7 @@ def test_no_body_causes_a_server_error(store_url: str, body: str | bytes) -> Non
     async def post() -> None:
         store = RedisSessionStore(store_url)
         site = make_site(store)
-        async with site.client:
+        async with site:
             response = await site.client.post("/", content=body)
         await store.close()
         assert response.status_code in (200, 400, 408), response.text

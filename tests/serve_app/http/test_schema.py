@@ -67,8 +67,8 @@ class LazyApp:
         self.known = await self._begin_chat()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await site.close()
         await store.close()
-        await site.catalogue.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _begin_chat(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from serve_app.live.redis import RedisLiveStore
+from serve_app.live.redis import LiveSettings, RedisLiveStore
 
 # Each begins a step of a turn; readers and patrols do not count.
 STEPS = ("start", "append", "find", "claim", "record", "end")
@@ -40,3 +40,27 @@ class HaltingStore(RedisLiveStore):
     async def _halt(self) -> None:
         self.is_halted.set()
         await asyncio.Event().wait()
+
+
+class FreezingStore(RedisLiveStore):
+    """Between `freeze` and `thaw` no step begins, as in a process that was stopped."""
+
+    def __init__(self, url: str, settings: LiveSettings) -> None:
+        super().__init__(url, settings)
+        self._may_run = asyncio.Event()
+        self._may_run.set()
+        for name in (*STEPS, "poll", "read", "patrol", "hand_over"):
+            setattr(self, name, self._step(getattr(self, name)))
+
+    def freeze(self) -> None:
+        self._may_run.clear()
+
+    def thaw(self) -> None:
+        self._may_run.set()
+
+    def _step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            await self._may_run.wait()
+            return await step(*args, **kwargs)
+
+        return run

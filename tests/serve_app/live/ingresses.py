@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRequest
+from serve_app.live.crew import Stop
 from serve_app.live.event import LiveEvent
 from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.service import LiveTurns, Started
@@ -55,6 +56,9 @@ class Ingress:
         async with aclosing(events):
             return [event async for event in events]
 
+    async def cancel(self, started: Started, *, keep: bool = False) -> LiveEvent | None:
+        return await self.live.cancel(started.uid, OWNER, started.id, keep=keep)
+
     async def die(self) -> None:
         """As a process does that is killed: nothing is cleaned up in the store."""
         await self.live.close()
@@ -79,12 +83,14 @@ class Ingresses:
         model: FakeModel | None = None,
         plugins: FakePlugins | None = None,
         store: RedisLiveStore | None = None,
+        stop: Stop | None = None,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
         replier = create_replier(model, plugins, PromptBuilder(CharCodec(), "Be brief.\n"))
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
-        live = LiveTurns(Means(store, sessions, replier, describe), self.limits, period_s=PERIOD_S)
+        means = Means(store, sessions, replier, describe)
+        live = LiveTurns(means, self.limits, stop, PERIOD_S)
         live.open()
         self.all.append(Ingress(live, model, plugins, store, sessions))
         return self.all[-1]

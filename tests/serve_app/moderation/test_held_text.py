@@ -1,6 +1,8 @@
 """Held text: no part of a phrase is told before the hook has seen all of it."""
 
+import asyncio
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,22 +16,29 @@ class Piece:
     text: str
 
 
-def tell(pieces: list[str], refused: str) -> tuple[str, bool, int]:
-    """What is told of `pieces` under a hook that refuses a phrase, whether it did, and how much
-    text it was shown at most."""
-    held: HeldText[Piece] = HeldText()
-    told, longest = "", 0
-    for number, piece in enumerate([*pieces, None]):
-        if piece is not None:
+def tell(pieces: list[str], refused: str, num_told: int = 0) -> tuple[str, bool, list[str]]:
+    """What is told of `pieces` under a hook that refuses a phrase, whether it did, and what it was
+    asked."""
+    held: HeldText[Piece] = HeldText(num_told)
+    told, asked = "", []
+
+    async def refuses(text: str) -> bool:
+        asked.append(text)
+        return refused in text
+
+    async def run() -> tuple[str, bool]:
+        nonlocal told
+        for piece in pieces:
             held.add(Piece(piece))
-        if not held.is_due and number < len(pieces):
-            continue
-        longest = max(longest, len(held.text))
-        if refused in held.text:
-            return told, True, longest
-        told += "".join(p.text for p in held.release(0 if number == len(pieces) else HOLD))
-        assert held.num_told == len(told)
-    return told, False, longest
+            released, is_refused = await held.ask_due(refuses)
+            told += "".join(p.text for p in released)
+            if is_refused:
+                return told + held.cut(), True
+        if await refuses(held.question):
+            return told + held.cut(), True
+        return told + "".join(p.text for p in held.release()), False
+
+    return *asyncio.run(run()), asked
 
 
 TEXTS = st.lists(st.text("ab", max_size=30), max_size=40)
@@ -37,9 +46,9 @@ TEXTS = st.lists(st.text("ab", max_size=30), max_size=40)
 
 @given(pieces=TEXTS)
 def test_all_is_told_in_the_end(pieces: list[str]) -> None:
-    told, was_refused, longest = tell(pieces, "c")
+    told, was_refused, asked = tell(pieces, "c")
     assert (told, was_refused) == ("".join(pieces), False)
-    assert longest < PIECE + HOLD + 2 * 30
+    assert max(map(len, asked)) <= PIECE + HOLD
 
 
 @given(
@@ -62,6 +71,17 @@ def test_a_longer_phrase_may_be_told_in_part() -> None:
     assert "c" in told and not was_refused
 
 
+@given(text=st.text("abc", max_size=700), data=st.data())
+def test_how_a_text_comes_makes_no_difference(text: str, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20)))
+    pieces = [text[a:b] for a, b in pairwise([0, *cuts, len(text)])]
+    told, was_refused, asked = tell([*text], "cabc")
+    assert tell(pieces, "cabc") == (told, was_refused, asked)
+    num_told = data.draw(st.integers(0, len(told)))  # before it was resumed
+    again = tell([text[num_told:]], "cabc", num_told)
+    assert (told[:num_told] + again[0], again[1]) == (told, was_refused)
+
+
 @pytest.mark.parametrize("size", [1, 7, 500])
 def test_text_is_told_soon(size: int) -> None:
     held: HeldText[Piece] = HeldText()
@@ -69,6 +89,6 @@ def test_text_is_told_soon(size: int) -> None:
     while added < 2000:
         held.add(Piece("a" * size))
         added += size
-        if held.is_due:
-            told += sum(len(piece.text) for piece in held.release())
+        while held.is_due:
+            told += sum(len(piece.text) for piece in held.approve())
         assert added - told <= HOLD + PIECE + 2 * size

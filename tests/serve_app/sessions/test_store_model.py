@@ -107,9 +107,22 @@ class StoreMachine(RuleBasedStateMachine):
         token=TOKENS,
         lag=st.sampled_from([0, 0, 0, 0, 1, -1]),
         parent=st.integers(-1, 5),
+        is_holder=st.booleans(),
     )
-    def commit(self, chat: int, owner: str, key: str, token: int, lag: int, parent: int) -> None:
+    def commit(
+        self,
+        chat: int,
+        owner: str,
+        key: str,
+        token: int,
+        lag: int,
+        parent: int,
+        is_holder: bool,
+    ) -> None:
         lease = self.lease(chat, owner, key, token)
+        if is_holder and (held := self.held.get(lease.uid)):
+            key = held[1]
+            lease = replace(lease, token=held[0], key=key)
         session = self.known.get(lease.uid, Session(lease.uid, lease.owner))
         parents = ["", *(turn.id for turn in session.tree)]
         parent_id = session.turns[-1].id if parent < 0 and session.turns else ""

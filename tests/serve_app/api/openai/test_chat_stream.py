@@ -1,9 +1,17 @@
 """Chunks of choices that interleave, and the whole answer of the same events."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
-from serve_app.api.openai.chat_answer import AnswerHead, ChatCompletion, encode_answer
+import pytest
+
+from serve_app.api.openai.chat_answer import (
+    AnswerHead,
+    ChatCompletion,
+    encode_answer,
+    finish_reason,
+)
 from serve_app.api.openai.chat_stream import DONE, encode_stream
 from serve_app.chat.calling.tools import ToolCall
 from serve_app.chat.events import Delta, Done, Event, PluginCall, Thoughts, Usage
@@ -78,6 +86,14 @@ async def test_the_answer_of_the_same_events() -> None:
     assert first["message"]["content"] == "ab" and second["message"]["content"] is None
     assert [call["state"] for call in first["message"]["plugin_calls"]] == ["failed"]
     assert answer["usage"]["completion_tokens"] == 6 and "session_id" not in answer
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [("stop", "stop"), ("cancelled", "stop"), ("content_filter", "content_filter")],
+)
+def test_reasons_are_openais(reason: Any, told: str) -> None:
+    assert finish_reason(replace(done(0, "a"), finish_reason=reason)) == told
 
 
 async def test_closing_the_stream_closes_the_reply() -> None:

@@ -71,6 +71,6 @@ def test_any_other_error_points_to_its_traceback(
 
 
 def test_the_command_that_is_shown_is_whole() -> None:
-    line = module._ready_line(17.4, "http://localhost:8000")
+    line = module._ready_line(17.4, "http://localhost:8000", requires_key=False)
     assert line.startswith("ready in 17 s; try: curl -X POST http://localhost:8000 -H ")
     assert line.endswith("""-d '{"prompt": "你是谁？"}'""")

@@ -36,6 +36,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"top_p": 0}, "top_p", "invalid_value"),
     ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]", "invalid_value"),
     ({"logit_bias": {"1": 1, "01": 2}}, "logit_bias", "invalid_value"),
+    ({"logit_bias": {"9999999999": 1}}, "logit_bias", "invalid_value"),
+    ({"stop_token_ids": [5, 2**31 - 1]}, "stop_token_ids", "invalid_value"),
     ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
     ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "invalid_value"),
     ({"max_tokens": 0}, "max_tokens", "invalid_value"),

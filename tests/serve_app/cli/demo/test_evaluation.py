@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from serve_app.cli.demo_eval import command
+from serve_app.cli.demo.evaluation import command
 
 FEW = ("--greedy", "--num-arithmetic", "8", "--num-memory", "4", "--num-lookups", "2")
 

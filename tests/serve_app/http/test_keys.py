@@ -1,0 +1,151 @@
+"""Real keys at the door: what they open in each dialect, and what their limits refuse."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from serve_app.access.principal import Limits
+from serve_app.chat.completion import Completer
+from tests.serve_app.access.key_ring import KeyRing, key_ring
+from tests.serve_app.http.clients import client_of
+from tests.support.chat_fakes import CharCodec
+from tests.support.site import Site
+
+# What runs the model, in each dialect.
+TURNS: dict[str, dict[str, Any]] = {
+    "/": {"prompt": "你好"},
+    "/api/inference": {"request": "你好"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "你好"}]},
+    "/v1/completions": {"prompt": "Hi", "max_tokens": 4},
+}
+STREAMS = ("/", "/v1/chat/completions", "/v1/completions")
+
+
+@pytest.fixture
+async def ring(store_url: str) -> AsyncIterator[KeyRing]:
+    async with key_ring(store_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def client(site: Site, ring: KeyRing) -> AsyncIterator[httpx.AsyncClient]:
+    completer = Completer(site.model, CharCodec())  # one model in all dialects
+    changes = {"gate": ring.gate, "requires_key": True, "completer": completer}
+    async with client_of(site, **changes) as made:
+        yield made
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def error_of(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["error"]["code"]
+
+
+@pytest.mark.parametrize("path", TURNS)
+async def test_a_key_opens_every_dialect_until_it_is_revoked(
+    client: httpx.AsyncClient, ring: KeyRing, path: str
+) -> None:
+    secret = await ring.make()
+    for headers in (bearer(secret), {"apikey": secret}):
+        assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
+    await ring.revoke(secret)
+    for headers in ({}, bearer(secret), {"apikey": secret}, {"apikey": "moss-" + "0" * 64}):
+        response = await client.post(path, json=TURNS[path], headers=headers)
+        assert response.status_code == 401 and secret not in response.text
+        assert "invalid_api_key" in response.text or path == "/api/inference"
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/chat/completions"])
+async def test_a_plugin_of_another_scope_is_refused_by_name_and_off_by_default(
+    client: httpx.AsyncClient, ring: KeyRing, site: Site, path: str
+) -> None:
+    headers = bearer(await ring.make(plugins=()))
+    body = {**TURNS[path], "plugins": ["calculator"]}
+    assert (await client.post(path, json=body, headers=headers)).status_code == 403
+    assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
+    off = site.model.prompts[0]
+    both = bearer(await ring.make(plugins=("calculator",)))
+    assert (await client.post(path, json=body, headers=both)).status_code == 200
+    assert off != site.model.prompts[-2], "it says which plugins may run"
+
+
+@pytest.mark.parametrize("path", TURNS)
+async def test_a_model_of_another_scope_is_refused(
+    client: httpx.AsyncClient, ring: KeyRing, site: Site, path: str
+) -> None:
+    headers = bearer(await ring.make(models=("another",)))
+    assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 403
+    assert not site.model.requests
+    assert (await client.get("/v1/models", headers=headers)).json()["data"] == []
+
+
+@pytest.mark.parametrize("path", TURNS)
+async def test_requests_over_the_limit_are_told_when_to_come_back(
+    client: httpx.AsyncClient, ring: KeyRing, path: str
+) -> None:
+    headers = bearer(await ring.make(limits=Limits(requests_per_s=0.01)))
+    assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
+    refused = await client.post(path, json=TURNS[path], headers=headers)
+    assert error_of(refused) == (429, "rate_limit_exceeded")
+    assert 90 <= int(refused.headers["Retry-After"]) <= 100
+
+
+@pytest.mark.parametrize("path", TURNS)
+async def test_prompt_and_reply_count_against_the_tokens(
+    client: httpx.AsyncClient, ring: KeyRing, path: str
+) -> None:
+    headers = bearer(await ring.make(limits=Limits(tokens_per_min=3)))
+    assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
+    assert error_of(await client.post(path, json=TURNS[path], headers=headers))[0] == 429
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_a_running_stream_counts_until_it_ends(
+    client: httpx.AsyncClient, ring: KeyRing, site: Site, path: str
+) -> None:
+    headers = bearer(await ring.make(limits=Limits(running_turns=1)))
+    goes_on, has_begun = asyncio.Event(), asyncio.Event()
+
+    async def wait(is_reply: bool, num_tokens: int) -> None:
+        has_begun.set()
+        await goes_on.wait()
+
+    site.model.wait = wait
+    first = asyncio.create_task(
+        client.post(path, json={**TURNS[path], "stream": True}, headers=headers)
+    )
+    await asyncio.wait_for(has_begun.wait(), 10)
+    assert error_of(await client.post(path, json=TURNS[path], headers=headers))[0] == 429
+    goes_on.set()
+    assert (await first).status_code == 200
+    assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("path", TURNS)
+async def test_every_dialect_takes_a_deadline(
+    client: httpx.AsyncClient, ring: KeyRing, site: Site, path: str
+) -> None:
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(20)
+
+    site.model.wait, headers = hang, bearer(await ring.make())
+    body = {**TURNS[path], "max_time": 0.1}
+    async with asyncio.timeout(10):
+        response = await client.post(path, json=body, headers=headers)
+    assert response.status_code == 408, response.text
+    for wrong in (0, -1, "soon"):
+        response = await client.post(path, json={**body, "max_time": wrong}, headers=headers)
+        assert response.status_code == 400
+
+
+async def test_an_admins_endpoint_needs_an_admins_key(
+    client: httpx.AsyncClient, ring: KeyRing
+) -> None:
+    assert (await client.get("/stats", headers=bearer(await ring.make()))).status_code == 403
+    admin = bearer(await ring.make(is_admin=True))
+    assert (await client.get("/stats", headers=admin)).status_code == 200

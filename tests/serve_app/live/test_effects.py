@@ -1,0 +1,123 @@
+"""Plugin calls of live turns (G9): those with effects are sent at most once, whatever dies."""
+
+import asyncio
+
+import pytest
+
+from plugins_svc.protocol.calls import Call
+from plugins_svc.sdk.output import PluginOutput
+from tests.serve_app.live.ingresses import Ingress, Ingresses, text_of
+from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
+
+DRAW, COUNT = "Text2Image", "Calculate"
+ENABLED = frozenset({"text_to_image", "calculator"})
+
+
+class HangingPlugins(FakePlugins):
+    """Plugins that get their calls and never answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_call = asyncio.Event()
+
+    async def run(self, call: Call, timeout_s: float) -> PluginOutput:
+        self.calls.append(call)
+        self.has_call.set()
+        self.num_running += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.num_running -= 1
+        raise AssertionError
+
+
+def show_results(prompt: str) -> str:
+    results = prompt.rpartition("<|Results|>:")[2].partition("<eor>")[0]
+    return f" {results.strip()}<eom>"
+
+
+def add(ingresses: Ingresses, call: str, plugins: FakePlugins) -> Ingress:
+    model = FakeModel(think=think_of(f'{call}("1+1")'), reply=show_results)
+    return ingresses.add(model, plugins)
+
+
+@pytest.mark.parametrize(("name", "num_sent"), [(DRAW, 0), (COUNT, 1)])
+async def test_a_call_without_an_answer_is_sent_again_only_if_it_is_pure(
+    ingresses: Ingresses, name: str, num_sent: int
+) -> None:
+    hanging = HangingPlugins()
+    first, uid = add(ingresses, name, hanging), await ingresses.session()
+    second = add(ingresses, name, FakePlugins(answers={"1+1": PluginOutput(True, ("2",))}))
+    started = await first.start(uid, enabled=ENABLED)
+    await hanging.has_call.wait()
+    await first.die()
+    events = await second.read(started)
+    assert len(second.plugins.calls) == num_sent
+    text = text_of(events)
+    assert ("No result." in text) == (num_sent == 0) and ("'2'" in text) == (num_sent == 1)
+    states = [event.data["state"] for event in events if event.kind == "plugin"]
+    assert states == ["started", "failed" if num_sent == 0 else "done"]
+    (turn,) = (await ingresses.load(uid)).turns
+    assert turn.reply == text and [call.state for call in turn.calls] == states[1:]
+
+
+async def test_a_recorded_answer_stands(ingresses: Ingresses) -> None:
+    is_there = asyncio.Event()
+
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        if is_reply:
+            is_there.set()
+            await asyncio.Event().wait()
+
+    first = add(ingresses, DRAW, FakePlugins(answers={"1+1": PluginOutput(True, ("one",))}))
+    second = add(ingresses, DRAW, FakePlugins(answers={"1+1": PluginOutput(True, ("two",))}))
+    first.model.wait = hang
+    started = await first.start(await ingresses.session(), enabled=ENABLED)
+    await is_there.wait()
+    await first.die()
+    events = await second.read(started)
+    assert "successfully" in text_of(events) and second.plugins.calls == []
+    outputs = [event.data.get("output") for event in events if event.kind == "plugin"]
+    assert outputs == [None, "one"]
+
+
+async def test_the_key_of_a_call_is_the_turns(ingresses: Ingresses) -> None:
+    ingress = add(ingresses, DRAW, FakePlugins(answers={"1+1": PluginOutput(True, ("one",))}))
+    started = await ingress.start(await ingresses.session(), enabled=ENABLED)
+    events = await ingress.read(started)
+    ids = [event.data["id"] for event in events if event.kind == "plugin"]
+    assert ids == [f"{started.id}-0-0"] * 2
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_cancel_elsewhere_ends_a_call_within_100_ms(
+    ingresses: Ingresses, keep: bool
+) -> None:
+    hanging = HangingPlugins()
+    first, second = add(ingresses, COUNT, hanging), add(ingresses, COUNT, FakePlugins())
+    started = await first.start(await ingresses.session(), enabled=ENABLED)
+    await hanging.has_call.wait()
+    await asyncio.sleep(0.3)  # nothing is written meanwhile
+    began = asyncio.get_running_loop().time()
+    cancelling = asyncio.create_task(second.cancel(started, keep=keep))
+    while hanging.num_running:
+        await asyncio.sleep(0.002)
+    seconds = asyncio.get_running_loop().time() - began
+    assert seconds < 0.3, "0.1 s on a machine that is not shared"
+    last = await cancelling
+    assert last is not None and last.kind == "error", "nothing of the reply was told"
+    assert (await ingresses.load(started.uid)).tree == ()
+
+
+async def test_an_error_after_a_call_with_effects_forbids_a_retry(ingresses: Ingresses) -> None:
+    ingress = add(ingresses, DRAW, FakePlugins(answers={"1+1": PluginOutput(True, ("one",))}))
+
+    async def fail(is_reply: bool, num_tokens: int) -> None:
+        if is_reply:
+            raise OSError("a bug")
+
+    ingress.model.wait = fail
+    started = await ingress.start(await ingresses.session(), enabled=ENABLED)
+    *_, last = await ingress.read(started)
+    assert last.kind == "error"
+    assert getattr(started.failure, "should_retry", None) is False

@@ -1,0 +1,138 @@
+"""One teller at a time: holders that were frozen, tries that are used up, stores that are away."""
+
+import asyncio
+
+import pytest
+
+from moss_tp.errors import EngineDeadError
+from serve_app.live.redis import LiveSettings
+from tests.serve_app.live.halting import FreezingStore
+from tests.serve_app.live.ingresses import Ingresses, text_of
+from tests.serve_app.store_server import StoreServer
+from tests.support.chat_fakes import FakeModel
+
+REPLY = " a reply of some length, told in pieces<eom>"
+
+
+def slow_model(pause_s: float = 0.01) -> FakeModel:
+    async def wait(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.sleep(pause_s)
+
+    return FakeModel(reply=lambda prompt: REPLY, wait=wait)
+
+
+async def test_a_holder_that_was_frozen_tells_nothing_more(ingresses: Ingresses) -> None:
+    store = FreezingStore(ingresses.url, ingresses.settings)
+    first, second = ingresses.add(slow_model(), store=store), ingresses.add(slow_model())
+    uid = await ingresses.session()
+    started = await first.start(uid)
+    reading = asyncio.create_task(first.read(started))
+    while len(first.model.requests) < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    store.freeze()
+    events = await second.read(started)
+    store.thaw()
+    assert await reading == events, "its readers follow whoever tells now"
+    assert [event.number for event in events] == [*range(len(events))]
+    assert text_of(events) == REPLY.strip().removesuffix("<eom>")
+    await asyncio.sleep(0.2)
+    assert first.model.num_running == 0
+    assert len((await ingresses.load(uid)).tree) == 1
+    assert await second.read(started) == events, "nothing was added"
+
+
+async def test_a_turn_that_kills_its_tellers_is_given_up(ingresses: Ingresses) -> None:
+    uid = await ingresses.session()
+    started = None
+    for _ in range(4):  # the first teller, and three that take it up
+        ingress = ingresses.add()
+
+        async def hang(is_reply: bool, num_tokens: int) -> None:
+            await asyncio.Event().wait()
+
+        ingress.model.wait = hang
+        started = started or await ingress.start(uid)
+        while not ingress.model.requests:
+            await asyncio.sleep(0.01)
+        await ingress.die()
+    last = ingresses.add()
+    assert started is not None
+    *_, end = await last.read(started)
+    assert end.kind == "error" and end.data["error"]["type"] == "EngineDeadError"
+    assert last.model.requests == []
+    assert (await ingresses.load(uid)).tree == ()
+    await last.read(await last.start(uid))
+    assert len((await ingresses.load(uid)).tree) == 1, "the session is free"
+
+
+async def test_a_turn_survives_its_replica(ingresses: Ingresses) -> None:
+    """It goes on after what was told, a second later."""
+    ingress, uid = ingresses.add(slow_model(0)), await ingresses.session()
+    has_died = False
+
+    async def die_once(is_reply: bool, num_tokens: int) -> None:
+        nonlocal has_died
+        if is_reply and num_tokens == 10 and not has_died:
+            has_died = True
+            raise EngineDeadError("the group has lost a rank")
+
+    ingress.model.wait = die_once
+    started = await ingress.start(uid)
+    events = await ingress.read(started)
+    assert text_of(events) == REPLY.strip().removesuffix("<eom>")
+    assert [len(request.output_ids) for request in ingress.model.requests] == [0, 0, 10]
+    ids = [request.request_id for request in ingress.model.requests]
+    assert len(set(ids)) == 3, "an engine refuses an id that is running"
+
+
+async def test_a_new_turn_waits_for_the_old_one(ingresses: Ingresses) -> None:
+    first, uid = ingresses.add(slow_model()), await ingresses.session()
+    started = await first.start(uid)
+    await first.die()
+    second = ingresses.add()
+    with pytest.raises(Exception, match="another turn of this session is running"):
+        await second.start(uid)
+    await second.read(started)
+    again = await second.start(uid)
+    await second.read(again)
+    first_turn, second_turn = (await ingresses.load(uid)).turns
+    assert (first_turn.id, second_turn.parent) == (started.id, started.id)
+
+
+async def test_a_turn_whose_client_and_ingress_are_gone_still_ends(ingresses: Ingresses) -> None:
+    first, uid = ingresses.add(slow_model()), await ingresses.session()
+    await first.start(uid)
+    await first.die()
+    ingresses.add()
+    while not (await ingresses.load(uid)).tree:
+        await asyncio.sleep(0.05)
+
+
+async def test_a_store_that_is_away_for_a_moment_costs_nothing(own_server: StoreServer) -> None:
+    ingresses = Ingresses(own_server.url, LiveSettings(hold_s=0.6, answer_timeout_s=0.5))
+    first, second = ingresses.add(slow_model(0.03)), ingresses.add(slow_model(0.03))
+    uid = await ingresses.session()
+    started = await first.start(uid)
+    reading = asyncio.gather(first.read(started), second.read(started))
+    while len(first.model.requests) < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    own_server.kill()
+    await asyncio.sleep(0.5)
+    own_server.start()
+    here, there = await reading
+    assert here == there and text_of(here) == REPLY.strip().removesuffix("<eom>")
+    assert len((await ingresses.load(uid)).tree) == 1
+    await ingresses.close()
+
+
+async def test_many_readers_read_the_same(ingresses: Ingresses) -> None:
+    first, second, uid = ingresses.add(slow_model()), ingresses.add(), await ingresses.session()
+    started = await first.start(uid)
+    read = await asyncio.gather(
+        *(second.read(started, after=number) for number in (-1, 0, 1) for _ in range(8))
+    )
+    whole = read[0]
+    for number, events in enumerate(read):
+        assert events == whole[number // 8 :]
