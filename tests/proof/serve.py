@@ -61,7 +61,7 @@ class LoggedPlugin:
     def __init__(self, name: str) -> None:
         self._name, self._log = name, Path(os.environ[CALLS])
 
-    async def run(self, argument: str) -> PluginOutput:
+    async def run(self, argument: str, *traced: Any) -> PluginOutput:
         return await run_logged(self._log, self._name, argument)
 
     async def note(self) -> str:
@@ -71,7 +71,9 @@ class LoggedPlugin:
         """It is always well."""
 
 
-def _plugin(name: str, settings: PluginSettings, options: Mapping[str, Any]) -> Application:
+def _plugin(
+    name: str, settings: PluginSettings, options: Mapping[str, Any], observer: Any = None
+) -> Application:
     deployment = serve.deployment(
         name=f"plugin_{name}", ray_actor_options={"num_cpus": 0}, **options
     )(LoggedPlugin)

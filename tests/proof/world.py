@@ -29,10 +29,10 @@ from serve_app.prompt.choose import build_prompts
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import new_token
-from tests.proof.history.asking import TENANTS
 from tests.proof.digest import DigestModel, digest_tokenizer
-from tests.proof.plugins import NAMES, LoggedPlugins
+from tests.proof.history.asking import TENANTS
 from tests.proof.history.run import Site
+from tests.proof.plugins import NAMES, LoggedPlugins
 from tests.support.chat_fakes import FakeProbe, RawModel
 from tests.support.fakes.gates import FakeGate
 

@@ -18,8 +18,8 @@ from serve_app.sessions.scripts import LOAD
 from tests.proof.history.asking import TENANTS, AgainError, Asker, pause
 from tests.proof.history.checker import Final, faults_of, faults_of_replies, told_faults
 from tests.proof.history.client import Client
-from tests.proof.plugins import received
 from tests.proof.history.record import Record, canary_of
+from tests.proof.plugins import received
 
 NO_LIMIT = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
