@@ -94,7 +94,7 @@ class SessionQuery(BaseModel):
 
 
 class CallAnswer(BaseModel):
-    """A plugin call that has ended; `output` is text, or the items of a search."""
+    """A plugin call that has ended; `output` is text, a search's items, or images."""
 
     id: str
     name: str
