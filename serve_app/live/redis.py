@@ -25,7 +25,7 @@ from serve_app.live.record import (
     unpack_turn,
 )
 from serve_app.live.store import Append, Ask, Cancel, Round, Standing, TakenUp
-from serve_app.sessions.keys import GONE, holder, session_keys
+from serve_app.sessions.keys import GONE, SENT, holder, sent_call, session_keys
 from serve_app.sessions.store import Lease
 from serve_app.store.lane import Lane
 from serve_app.store.script import Arg, Script
@@ -176,9 +176,10 @@ class RedisLiveStore:
         return None if found[0] is None else unpack_output(found[0])
 
     async def claim(self, hold: Hold, call_id: str, deadline: float) -> bool:
-        keys = _keys(hold.turn, "")
+        keys = _keys(hold.turn, "", sent=True, others=True)
+        field, ttl_ms = sent_call(hold.turn.key, call_id), _ms(self.settings.running_s)
         is_held, *may_send = await self._run(
-            scripts.CLAIM, keys, hold.token, call_id, deadline=deadline
+            scripts.SEND, keys, hold.token, field, ttl_ms, deadline=deadline
         )
         _check(is_held)
         return bool(may_send[0])
@@ -204,10 +205,14 @@ class RedisLiveStore:
         )
 
 
-def _keys(turn: LiveTurn, *parts: str, lease: bool = False, others: bool = False) -> list[str]:
+def _keys(
+    turn: LiveTurn, *parts: str, lease: bool = False, sent: bool = False, others: bool = False
+) -> list[str]:
     """The turn's own keys, then those of its session in the order of all scripts."""
     own = [f"live:{turn.id}:{part}" if part else f"live:{turn.id}" for part in parts]
-    return session_keys(turn.uid, *own, *["lease"] * lease, GONE, *["others"] * others)
+    return session_keys(
+        turn.uid, *own, *["lease"] * lease, GONE, *[SENT] * sent, *["others"] * others
+    )
 
 
 def _queue_read(pipeline: Pipeline, ask: Ask) -> None:

@@ -1,12 +1,12 @@
 """The Lua scripts of live turns: one atomic step on one turn each.
 
 A turn's record is a hash: owner key holder token turn deadline until attempts state cancel, and
-`claim:ID` and `result:ID` for its plugin calls. Times are the store's, in milliseconds. `token` is
-the newest teller's, `holder` the value of the session's lease while that one tells, and `until` is
-when others may take the turn up. Its events are a list; event N is its element N.
+`result:ID` for its plugin calls. Times are the store's, in milliseconds. `token` is the newest
+teller's, `holder` the value of the session's lease while that one tells, and `until` is when others
+may take the turn up. Its events are a list; event N is its element N.
 """
 
-from serve_app.sessions.keys import NOW_MS
+from serve_app.sessions.keys import CLAIM, NOW_MS
 from serve_app.store.script import Script
 
 # Lua: whether `token` may write for the turn.
@@ -146,11 +146,10 @@ if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
 return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
 """)
 
-# KEYS: live gone. ARGV: token call. Returns {is_held, may_send}.
-CLAIM = Script(f"""{_MINE}
+# KEYS: live gone sent others. ARGV: token field ttl_ms. Returns {is_held, may_send}.
+SEND = Script(f"""{_MINE}{CLAIM}
 if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
-redis.call('HSETNX', KEYS[1], 'claim:' .. ARGV[2], ARGV[1])
-return {{1, redis.call('HGET', KEYS[1], 'claim:' .. ARGV[2]) == ARGV[1] and 1 or 0}}
+return {{1, claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])}}
 """)
 
 # KEYS: live gone. ARGV: token call result. Returns {is_held, the result that stands}.

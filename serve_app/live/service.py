@@ -19,8 +19,9 @@ from math import inf
 
 from moss_tp.errors import InvalidRequestError
 from serve_app.chat.draft import Draft
+from serve_app.chat.resume import TurnTakenOverError
 from serve_app.chat.turn import TurnLimits, TurnRequest, make_draft, replay
-from serve_app.errors import SessionNotFoundError, TurnNotFoundError
+from serve_app.errors import SessionNotFoundError, TurnNotFoundError, TurnNotStoredError
 from serve_app.live.crew import Charge, Crew, Stop
 from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.follower import Follower
@@ -133,7 +134,10 @@ class LiveTurns:
                 charge = await stack.enter_async_context(admit(len(prompt.token_ids)))
             hold = Hold(_record(draft, prompt), new_token())
             first = Telling("turn", {"id": hold.turn.id, "uid": lease.uid})
-            await self._means.store.start(hold, lease, first, deadline)
+            try:
+                await self._means.store.start(hold, lease, first, deadline)
+            except TurnTakenOverError as error:  # this process stood still for too long
+                raise TurnNotStoredError("another turn of the session has begun") from error
             held.is_spent = True
             tail = Tail(lease.uid, lease.owner, hold.turn.id, [LiveEvent(0, first)])
             teller = self._crew.tell(hold, tail, opened.session, deadline, stack.pop_all(), charge)

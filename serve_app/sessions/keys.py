@@ -16,6 +16,26 @@ SESSION_NAMES = ("meta", "turns", "keys", "ids", "feedback", "lease", "others")
 # Set by a delete, for longer than a turn may run: a turn that runs then cannot bring a chat back.
 GONE = "gone"
 GONE_MS = 3_600_000
+# A hash of the plugin calls with effects that may have been sent, each by the key of its turn: to
+# whoever claimed it. It outlives turns that fail, which may be sent again with the same key.
+SENT = "sent"
+
+
+def sent_call(key: str, call_id: str) -> str:
+    """The field of the call `TURN-CHOICE-INDEX` in the turn of `key`, whichever try that is."""
+    return f"{call_id.partition('-')[2]}:{key}"
+
+
+# Lua: whether `mine` may send the call `field`; nobody else may from then on.
+CLAIM = """
+local function claim(sent, others, field, mine, ttl_ms)
+    redis.call('HSETNX', sent, field, mine)
+    redis.call('PEXPIRE', sent, ttl_ms)
+    redis.call('SADD', others, sent)
+    if redis.call('PTTL', others) < tonumber(ttl_ms) then redis.call('PEXPIRE', others, ttl_ms) end
+    return redis.call('HGET', sent, field) == mine and 1 or 0
+end
+"""
 
 # The record of a live turn, by its id.
 LIVE = "live"

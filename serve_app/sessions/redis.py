@@ -26,7 +26,7 @@ from serve_app.errors import (
 )
 from serve_app.sessions import scripts
 from serve_app.sessions.index import Entry, run_and_list
-from serve_app.sessions.keys import GONE, LIVE, holder, session_keys
+from serve_app.sessions.keys import GONE, LIVE, SENT, holder, sent_call, session_keys
 from serve_app.sessions.packing import pack, pack_turn, unpack_session, unpack_turn
 from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import Lease, Opened
@@ -150,6 +150,14 @@ class RedisSessionStore:
         # A lease that cannot be released sooner has expired by then.
         until = time.monotonic() + self.settings.lease_s
         await self._leases.run(lambda redis: scripts.RELEASE.run_all(redis, calls), until)
+
+    async def claim(self, lease: Lease, call_id: str, deadline: float = inf) -> bool:
+        keys = session_keys(lease.uid, "lease", GONE, SENT, "others")
+        args = holder(lease), sent_call(lease.key, call_id), self.settings.ttl_ms
+        may_send = await self._open(scripts.SEND, deadline, keys, *args)
+        if may_send is None:
+            raise LeaseLostError("another server has taken up this turn")
+        return bool(may_send)
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         names = ("meta", "turns", "keys", "ids", "feedback", "others", "lease", GONE)

@@ -3,7 +3,7 @@
 A turn is opaque bytes here; the store puts its time and a colon before them.
 """
 
-from serve_app.sessions.keys import FENCE, NOW_MS, TELLS
+from serve_app.sessions.keys import CLAIM, FENCE, NOW_MS, TELLS
 from serve_app.store.script import Script
 
 # Lua: all of a session, as `packing.unpack_session` reads it.
@@ -58,6 +58,13 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 RELEASE = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
+""")
+
+# KEYS: lease gone sent others. ARGV: holder field ttl_ms. Returns whether the call may be sent, or
+# nil if another lease is held.
+SEND = Script(f"""{FENCE}{CLAIM}
+if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
+return claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])
 """)
 
 # KEYS: meta turns keys ids feedback others lease gone live.

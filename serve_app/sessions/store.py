@@ -73,6 +73,11 @@ class SessionStore(Protocol):
         """Extend the leases; False for each that is no longer held."""
         ...
 
+    async def claim(self, lease: Lease, call_id: str, deadline: float = inf) -> bool:
+        """Whether the plugin call `TURN-CHOICE-INDEX`, which has effects, may be sent: true for one
+        lease only of all that the turn's key ever gets. Raises LeaseLostError."""
+        ...
+
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         """Append `turn` durably to a session with a tree of exactly `num_turns` turns, make it the
         active one, and end the lease.
