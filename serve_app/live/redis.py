@@ -158,9 +158,10 @@ class RedisLiveStore:
             lambda redis: redis.zrem(_RUNNING, _member(hold.turn)), self._until(deadline)
         )
 
-    async def cancel(self, ask: Ask, cancel: Cancel) -> bool:
+    async def cancel(self, ask: Ask, cancel: Cancel) -> Cancel:
         keys = session_keys(ask.uid, f"live:{ask.id}", "meta", GONE)
-        return bool(await self._run(scripts.CANCEL, keys, ask.owner, cancel))
+        stands: Cancel = (await self._run(scripts.CANCEL, keys, ask.owner, cancel)).decode()
+        return stands
 
     async def owner_of(self, uid: str) -> str | None:
         (meta,) = session_keys(uid, "meta")

@@ -114,8 +114,9 @@ class LiveStore(Protocol):
         """Appends the terminal event, and ends the record and what is left of the lease."""
         ...
 
-    async def cancel(self, ask: Ask, cancel: Cancel) -> bool:
-        """Asks the turn's teller to stop; the first request stands. False for no running turn."""
+    async def cancel(self, ask: Ask, cancel: Cancel) -> Cancel:
+        """Asks the turn's teller to stop. Returns the request that stands, which is the first one;
+        "" if the turn does not run."""
         ...
 
     async def owner_of(self, uid: str) -> str | None:
