@@ -74,8 +74,8 @@ class TakenUp:
 
 class LiveStore(Protocol):
     """Deadlines are in `time.monotonic` seconds; where they are stored, they are by the store's
-    clock. Every method raises StoreUnavailableError, or DeadlineExceededError if it only has too
-    much to do; those that take a Hold, TurnTakenOverError unless they say otherwise.
+    clock. Every method raises StoreUnavailableError, also if it only has too much to do; those that
+    take a Hold, TurnTakenOverError unless they say otherwise.
     """
 
     async def start(self, hold: Hold, lease: Lease, first: Telling, deadline: float) -> None:
