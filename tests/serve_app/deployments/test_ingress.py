@@ -15,7 +15,6 @@ from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.deployments.ingress import Ingress
 from serve_app.settings import ServeSettings
 
-
 OWN_NAME = BUNDLED_MODEL.name
 
 
