@@ -110,6 +110,11 @@ class RedisLiveStore:
         )
         return _events(found, ask.start)
 
+    async def running(self, uid: str, owner: str) -> str | None:
+        keys = session_keys(uid, "lease", "meta", GONE, "others")
+        key = await self._run(scripts.RUNNING, keys, owner)
+        return None if key is None else str(key.decode().rpartition(":")[2])
+
     async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
         settings = self.settings
         hold_ms, lease_ms = _ms(settings.hold_s), _ms(settings.lease_s)

@@ -98,6 +98,10 @@ class LiveStore(Protocol):
         """One answer of `poll`."""
         ...
 
+    async def running(self, uid: str, owner: str) -> str | None:
+        """The id of the turn that runs on the owner's session, if one does."""
+        ...
+
     async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
         """Renews the holds, and says that this ingress is there, unless it `is_leaving`."""
         ...

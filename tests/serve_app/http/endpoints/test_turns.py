@@ -78,6 +78,28 @@ async def test_a_turn_is_streamed(site: Site, by: str) -> None:
     assert events[-1][2]["turn"]["reply"] == "turn 1"
 
 
+async def test_a_turn_that_runs_is_found_in_its_session(site: Site) -> None:
+    async with held_turn(site) as (turns, turn_id):
+        chat = turns.removesuffix("/turns")
+        running = (await site.client.get(chat)).json()
+        assert (running["running_turn"], running["turns"]) == (turn_id, [])
+        assert (await site.client.patch(chat, json={})).json()["running_turn"] == turn_id
+        early = await site.client.get(f"{turns}/{turn_id}")
+        assert early.status_code == 404 and "still runs" in early.json()["error"]["message"]
+        unknown = await site.client.get(f"{turns}/{'f' * 32}")
+        assert "still runs" not in unknown.json()["error"]["message"]
+    ended = (await site.client.get(chat)).json()
+    assert (ended["running_turn"], ended["active_turn"]) == (None, turn_id)
+
+
+async def test_nobody_else_learns_which_turn_runs(site: Site) -> None:
+    async with held_turn(site) as (turns, turn_id):
+        uid = turns.split("/")[3]
+        assert await site.live.running(uid, "demo") == turn_id
+        assert await site.live.running(uid, "other") is None
+        assert await site.live.running("f" * 32, "demo") is None
+
+
 async def test_a_reader_comes_back(site: Site) -> None:
     turns = await new_session(site)
     whole = await site.client.post(turns, json={"user": "hi", "stream": True})
