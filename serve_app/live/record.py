@@ -43,7 +43,7 @@ class LiveTurn:
 
     def lease(self, token: str) -> Lease:
         """Of the session, while the holder of `token` tells the turn."""
-        return Lease(self.uid, self.owner, self.key, token)
+        return Lease(self.uid, self.owner, self.key, token, self.id)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,20 @@ if redis.call('EXISTS', KEYS[4]) == 1 then return false end
 return redis.call('LRANGE', KEYS[2], ARGV[2], -1)
 """)
 
+# KEYS: lease meta gone others. ARGV: owner. Returns the key of the turn that runs, or false.
+RUNNING = Script("""
+local held = redis.call('GET', KEYS[1])
+if not held or redis.call('EXISTS', KEYS[3]) == 1 then return false end
+if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return false end
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[4])) do
+    if string.find(key, ':live:%x+$') and redis.call('HGET', key, 'holder') == held
+        and redis.call('HGET', key, 'state') == 'running' then
+        return key
+    end
+end
+return false
+""")
+
 # KEYS: live events lease meta gone. ARGV: token hold_ms lease_ms. Returns {state}: none, held, or
 # taken with {state, is_stale, time_left_ms, record as a flat list, events}.
 TAKE_UP = Script(f"""{NOW_MS}
@@ -128,16 +142,16 @@ redis.call('PEXPIRE', events, ARGV[4])
 return 1
 """)
 
-# KEYS: live meta gone. ARGV: owner cancel.
+# KEYS: live meta gone. ARGV: owner cancel. Returns the request that stands, "" for no running turn.
 CANCEL = Script("""
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return 0 end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
-if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0 end
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return '' end
+if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return '' end
+if redis.call('EXISTS', KEYS[3]) == 1 then return '' end
+if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return '' end
 if redis.call('HGET', KEYS[1], 'cancel') == '' then
     redis.call('HSET', KEYS[1], 'cancel', ARGV[2])
 end
-return 1
+return redis.call('HGET', KEYS[1], 'cancel')
 """)
 
 # KEYS: live gone. ARGV: token call. Returns {is_held, result or false}.

@@ -185,6 +185,10 @@ class LiveTurns:
         events = [LiveEvent(n, t) for n, t in enumerate(retold(turn), RETOLD_FROM) if n > after]
         return _each(events) if events else None
 
+    async def running(self, uid: str, owner: str) -> str | None:
+        """The id of the turn that runs on the owner's session and can be followed, if one does."""
+        return await self._means.store.running(uid, owner)
+
     async def cancel(self, uid: str, owner: str, turn_id: str, *, keep: bool) -> LiveEvent | None:
         """Ends a running turn; its terminal event, if that comes soon.
 
@@ -192,8 +196,8 @@ class LiveTurns:
         TurnNotFoundError.
         """
         cancel: Cancel = "keep" if keep else "drop"
-        if await self._means.store.cancel(Ask(uid, owner, turn_id), cancel):
-            self._crew.cancel(turn_id, cancel)
+        if stands := await self._means.store.cancel(Ask(uid, owner, turn_id), cancel):
+            self._crew.cancel(turn_id, stands)
         if (events := await self.follow(uid, owner, turn_id)) is None:
             return None
         last = None

@@ -16,7 +16,8 @@ from serve_app.errors import SessionFullError, SessionNotFoundError
 from serve_app.sessions.keys import GONE, session_keys
 from serve_app.sessions.redis import StoreSettings
 from serve_app.sessions.session import new_token
-from serve_app.store.lane import Lane, Step
+from serve_app.store.lane import Step
+from serve_app.store.patient_lane import PatientLane
 from serve_app.store.script import Script
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class RedisImageStore:
 
     def __init__(self, url: str, settings: StoreSettings | None = None) -> None:
         self._settings = settings = settings or StoreSettings()
-        self._lane = Lane(url, 4, settings.answer_timeout_s, settings.patience_s)
+        self._lane = PatientLane(url, 4, settings.answer_timeout_s, settings.patience_s)
 
     async def close(self) -> None:
         await self._lane.close()
