@@ -69,7 +69,7 @@ class RedisLiveStore:
 
     async def start(self, hold: Hold, lease: Lease, first: Telling, deadline: float) -> None:
         turn, settings = hold.turn, self.settings
-        keys = _keys(turn, "", "events", lease=True, others=True)
+        keys = _keys(turn, "", "events", lease=True, extras=True)
         spans = deadline - time.monotonic(), settings.hold_s, settings.lease_s, settings.running_s
         args = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
         args_all: tuple[Arg, ...] = (*args, pack_turn(turn), pack(first), *map(_ms, spans))
@@ -150,7 +150,7 @@ class RedisLiveStore:
         await self._steps.run(_pipelined(run), self._until())
 
     async def end(self, hold: Hold, number: int, last: Telling, deadline: float = inf) -> None:
-        keys = _keys(hold.turn, "", "events", lease=True)
+        keys = _keys(hold.turn, "", "events", lease=True, extras=True)
         args = hold.token, number, pack(last), _ms(self.settings.keep_s)
         _check(await self._run(scripts.END, keys, *args, deadline=deadline))
         # A hint that is left over is found and dropped by whoever looks next.
@@ -177,7 +177,7 @@ class RedisLiveStore:
         return None if found[0] is None else unpack_output(found[0])
 
     async def claim(self, hold: Hold, call_id: str, deadline: float) -> bool:
-        keys = _keys(hold.turn, "", sent=True, others=True)
+        keys = [*_keys(hold.turn, ""), *session_keys(hold.turn.uid, SENT, "meta")]
         field, ttl_ms = sent_call(hold.turn.key, call_id), _ms(self.settings.running_s)
         is_held, *may_send = await self._run(
             scripts.SEND, keys, hold.token, field, ttl_ms, deadline=deadline
@@ -206,14 +206,10 @@ class RedisLiveStore:
         )
 
 
-def _keys(
-    turn: LiveTurn, *parts: str, lease: bool = False, sent: bool = False, others: bool = False
-) -> list[str]:
+def _keys(turn: LiveTurn, *parts: str, lease: bool = False, extras: bool = False) -> list[str]:
     """The turn's own keys, then those of its session in the order of all scripts."""
     own = [f"live:{turn.id}:{part}" if part else f"live:{turn.id}" for part in parts]
-    return session_keys(
-        turn.uid, *own, *["lease"] * lease, GONE, *[SENT] * sent, *["others"] * others
-    )
+    return session_keys(turn.uid, *own, *["lease"] * lease, GONE, *["extras"] * extras)
 
 
 def _queue_read(pipeline: Pipeline, ask: Ask) -> None:

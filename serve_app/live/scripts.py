@@ -6,7 +6,7 @@ teller's, `holder` the value of the session's lease while that one tells, and `u
 may take the turn up. Its events are a list; event N is its element N.
 """
 
-from serve_app.sessions.keys import CLAIM, NOW_MS
+from serve_app.sessions.keys import ADD_EXTRAS, CLAIM, NOW_MS
 from serve_app.store.script import Script
 
 # Lua: whether `token` may write for the turn.
@@ -16,10 +16,10 @@ local function is_mine(live, gone, token)
 end
 """
 
-# KEYS: live events lease gone others. ARGV: held holder token owner key turn first time_left_ms
+# KEYS: live events lease gone extras. ARGV: held holder token owner key turn first time_left_ms
 # hold_ms lease_ms keep_ms. `held` is the lease's value so far. Returns 1, or 0 if it is another's.
-START = Script(f"""{NOW_MS}
-local live, events, lease, gone, others = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+START = Script(f"""{NOW_MS}{ADD_EXTRAS}
+local live, events, lease, gone, extras = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 if redis.call('EXISTS', gone) == 1 then return 0 end
 local token = redis.call('HGET', live, 'token')
 if token then return token == ARGV[3] and 1 or 0 end
@@ -32,10 +32,7 @@ redis.call('HSET', live, 'owner', ARGV[4], 'key', ARGV[5], 'holder', ARGV[2], 't
     'state', 'running', 'cancel', '')
 redis.call('RPUSH', events, ARGV[7])
 redis.call('SET', lease, ARGV[2], 'PX', ARGV[10])
-redis.call('SADD', others, live, events)
-if redis.call('PTTL', others) < tonumber(ARGV[11]) then
-    redis.call('PEXPIRE', others, ARGV[11])
-end
+add_extras(extras, now, ARGV[11], live, events)
 redis.call('PEXPIRE', live, ARGV[11])
 redis.call('PEXPIRE', events, ARGV[11])
 return 1
@@ -108,8 +105,8 @@ redis.call('HSET', KEYS[1], 'token', ARGV[3], 'until', string.format('%.0f', now
 return 1
 """)
 
-# KEYS: live events lease gone. ARGV: token number last keep_ms.
-END = Script(f"""{_MINE}
+# KEYS: live events lease gone extras. ARGV: token number last keep_ms.
+END = Script(f"""{_MINE}{NOW_MS}{ADD_EXTRAS}
 local live, events = KEYS[1], KEYS[2]
 if not is_mine(live, KEYS[4], ARGV[1]) then return 0 end
 local num_events = redis.call('LLEN', events)
@@ -125,6 +122,7 @@ redis.call('HSET', live, 'state', 'ended')
 redis.call('HDEL', live, 'turn')
 redis.call('PEXPIRE', live, ARGV[4])
 redis.call('PEXPIRE', events, ARGV[4])
+add_extras(KEYS[5], now_ms(), ARGV[4], live, events)
 return 1
 """)
 
@@ -146,7 +144,7 @@ if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
 return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
 """)
 
-# KEYS: live gone sent others. ARGV: token field ttl_ms. Returns {is_held, may_send}.
+# KEYS: live gone sent meta. ARGV: token field ttl_ms. Returns {is_held, may_send}.
 SEND = Script(f"""{_MINE}{CLAIM}
 if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
 return {{1, claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])}}
