@@ -24,7 +24,7 @@ from serve_app.live.record import (
     unpack_output,
     unpack_turn,
 )
-from serve_app.live.store import Append, Ask, Cancel, Round, Standing, TakenUp
+from serve_app.live.store import MAX_TAKE_UPS, Append, Ask, Cancel, Round, Standing, TakenUp
 from serve_app.sessions.keys import GONE, SENT, holder, sent_call, session_keys
 from serve_app.sessions.store import Lease
 from serve_app.store.lane import Lane
@@ -128,11 +128,15 @@ class RedisLiveStore:
         pairs = (member.decode().split(":") for member in orphans)
         return Round(tuple((uid, turn_id) for uid, turn_id in pairs), num_others)
 
-    async def take_up(self, uid: str, turn_id: str, token: str) -> TakenUp | None:
-        names = f"live:{turn_id}", f"live:{turn_id}:events", "lease", "meta", GONE
+    async def take_up(
+        self, uid: str, turn_id: str, token: str, given_up: Telling
+    ) -> TakenUp | None:
+        own = f"live:{turn_id}", f"live:{turn_id}:events"
+        names = *own, "lease", "meta", GONE, "extras", "ids"
         keys, member = session_keys(uid, *names), f"{uid}:{turn_id}"
         hold_ms, lease_ms = _ms(self.settings.hold_s), _ms(self.settings.lease_s)
-        state, *result = await self._run(scripts.TAKE_UP, keys, token, hold_ms, lease_ms)
+        end = _ms(self.settings.keep_s), turn_id, MAX_TAKE_UPS, pack(given_up)
+        state, *result = await self._run(scripts.TAKE_UP, keys, token, hold_ms, lease_ms, *end)
         if state == b"none":
             await self._steps.run(lambda redis: redis.zrem(_RUNNING, member), self._until())
             return None

@@ -16,6 +16,20 @@ local function is_mine(live, gone, token)
 end
 """
 
+# Lua: the end of a turn whose terminal event is told; it is kept for a while. Needs NOW_MS.
+_FINISH = f"""{ADD_EXTRAS}
+local function finish(live, events, lease, extras, keep_ms)
+    if redis.call('GET', lease) == redis.call('HGET', live, 'holder') then
+        redis.call('DEL', lease)
+    end
+    redis.call('HSET', live, 'state', 'ended')
+    redis.call('HDEL', live, 'turn')
+    redis.call('PEXPIRE', live, keep_ms)
+    redis.call('PEXPIRE', events, keep_ms)
+    add_extras(extras, now_ms(), keep_ms, live, events)
+end
+"""
+
 # KEYS: live events lease gone extras. ARGV: held holder token owner key turn first time_left_ms
 # hold_ms lease_ms keep_ms. `held` is the lease's value so far. Returns 1, or 0 if it is another's.
 START = Script(f"""{NOW_MS}{ADD_EXTRAS}
@@ -69,9 +83,11 @@ if redis.call('EXISTS', KEYS[4]) == 1 then return false end
 return redis.call('LRANGE', KEYS[2], ARGV[2], -1)
 """)
 
-# KEYS: live events lease meta gone. ARGV: token hold_ms lease_ms. Returns {state}: none, held, or
-# taken with {state, is_stale, time_left_ms, record as a flat list, events}.
-TAKE_UP = Script(f"""{NOW_MS}
+# KEYS: live events lease meta gone extras ids. ARGV: token hold_ms lease_ms keep_ms turn_id
+# max_tries given_up. Returns {state}: none, held, or taken with {state, is_stale, time_left_ms,
+# record as a flat list, events}. A turn that was taken up max_tries times, and is not stored, ends
+# as given_up: what kills its tellers may be in its record, so that is not looked at.
+TAKE_UP = Script(f"""{NOW_MS}{_FINISH}
 local live, events, lease = KEYS[1], KEYS[2], KEYS[3]
 local owner = redis.call('HGET', live, 'owner')
 if not owner or redis.call('HGET', live, 'state') ~= 'running' then return {{'none'}} end
@@ -83,7 +99,12 @@ local now = tonumber(now_ms())
 local token = redis.call('HGET', live, 'token')
 if token ~= ARGV[1] then
     if tonumber(redis.call('HGET', live, 'until')) > now then return {{'held'}} end
-    if token ~= 'handed' then redis.call('HINCRBY', live, 'attempts', 1) end
+    if token ~= 'handed' and redis.call('HINCRBY', live, 'attempts', 1) > tonumber(ARGV[6])
+        and redis.call('HEXISTS', KEYS[7], ARGV[5]) == 0 then
+        redis.call('RPUSH', events, ARGV[7])
+        finish(live, events, lease, KEYS[6], ARGV[4])
+        return {{'none'}}
+    end
     local held = redis.call('GET', lease)
     if not held or held == redis.call('HGET', live, 'holder') then
         local holder = ARGV[1] .. redis.call('HGET', live, 'key')
@@ -106,7 +127,7 @@ return 1
 """)
 
 # KEYS: live events lease gone extras. ARGV: token number last keep_ms.
-END = Script(f"""{_MINE}{NOW_MS}{ADD_EXTRAS}
+END = Script(f"""{_MINE}{NOW_MS}{_FINISH}
 local live, events = KEYS[1], KEYS[2]
 if not is_mine(live, KEYS[4], ARGV[1]) then return 0 end
 local num_events = redis.call('LLEN', events)
@@ -115,14 +136,7 @@ if num_events == tonumber(ARGV[2]) then
 elseif num_events < tonumber(ARGV[2]) then
     return 0
 end
-if redis.call('GET', KEYS[3]) == redis.call('HGET', live, 'holder') then
-    redis.call('DEL', KEYS[3])
-end
-redis.call('HSET', live, 'state', 'ended')
-redis.call('HDEL', live, 'turn')
-redis.call('PEXPIRE', live, ARGV[4])
-redis.call('PEXPIRE', events, ARGV[4])
-add_extras(KEYS[5], now_ms(), ARGV[4], live, events)
+finish(live, events, KEYS[3], KEYS[5], ARGV[4])
 return 1
 """)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -24,7 +25,8 @@ async def test_a_session_forgets_live_turns_that_are_over(store_url: str) -> Non
         for _ in range(4):
             started = await ingress.start(uid)
             newest = {*session_keys(uid, f"live:{started.id}", f"live:{started.id}:events")}
-            assert {key.decode() for key in await redis.zrange(extras, 0, -1)} == newest
+            kept: Any = await redis.zrange(extras, 0, -1)
+            assert {key.decode() for key in kept} == newest
             await ingress.cancel(started)
             await asyncio.sleep(0.15)
     await ingresses.close()
