@@ -127,7 +127,10 @@ class TurnAnswer(BaseModel):
 
 
 class SessionAnswer(BaseModel):
-    """A chat: `turns` are its active path, `tree` is every turn in stored order, where asked."""
+    """A chat: `turns` are its active path, `tree` is every turn in stored order, where asked.
+
+    `running_turn` is not among them yet: its events are at `…/turns/{id}/events`.
+    """
 
     id: str
     object: Literal["session"] = "session"
@@ -136,6 +139,7 @@ class SessionAnswer(BaseModel):
     defaults: dict[str, Any]
     created_at: int
     active_turn: str | None
+    running_turn: str | None = None
     turns: list[TurnAnswer]
     tree: list[TurnAnswer] | None = None
 
@@ -190,8 +194,10 @@ def query_types(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def session_answer(session: Session, with_tree: bool) -> SessionAnswer:
-    """`session` as its owner reads it."""
+def session_answer(
+    session: Session, *, with_tree: bool = False, running_turn: str | None = None
+) -> SessionAnswer:
+    """`session` as its owner reads it, with the id of the turn that runs on it."""
     return SessionAnswer(
         id=session.uid,
         title=session.title,
@@ -199,6 +205,7 @@ def session_answer(session: Session, with_tree: bool) -> SessionAnswer:
         defaults=dict(session.defaults),
         created_at=session.created_ms // 1000,
         active_turn=session.turns[-1].id if session.turns else None,
+        running_turn=running_turn,
         turns=[turn_answer(session, turn) for turn in session.turns],
         tree=[turn_answer(session, turn) for turn in session.tree] if with_tree else None,
     )

@@ -84,6 +84,7 @@ class Ingress:
             replier=replier,
             health=self._model,
             model_names=self._settings.model_names,
+            root_name=self._settings.model_name,
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,

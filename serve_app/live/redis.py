@@ -27,7 +27,7 @@ from serve_app.live.record import (
 from serve_app.live.store import MAX_TAKE_UPS, Append, Ask, Cancel, Round, Standing, TakenUp
 from serve_app.sessions.keys import GONE, SENT, holder, sent_call, session_keys
 from serve_app.sessions.store import Lease
-from serve_app.store.lane import Lane
+from serve_app.store.patient_lane import PatientLane
 from serve_app.store.script import Arg, Script
 
 _RUNNING, _INGRESSES = "moss:running", "moss:ingresses"
@@ -59,8 +59,8 @@ class RedisLiveStore:
     def __init__(self, url: str, settings: LiveSettings | None = None) -> None:
         self.settings = settings = settings or LiveSettings()
         times = settings.answer_timeout_s, settings.patience_s
-        self._writes, self._polls, self._rounds = (Lane(url, 1, *times) for _ in range(3))
-        self._steps = Lane(url, _NUM_STEP_CONNECTIONS, *times)
+        self._writes, self._polls, self._rounds = (PatientLane(url, 1, *times) for _ in range(3))
+        self._steps = PatientLane(url, _NUM_STEP_CONNECTIONS, *times)
         self._lanes = (self._writes, self._polls, self._rounds, self._steps)
 
     async def close(self) -> None:
@@ -109,6 +109,11 @@ class RedisLiveStore:
             _pipelined(lambda pipeline: _queue_read(pipeline, ask)), self._until(deadline)
         )
         return _events(found, ask.start)
+
+    async def running(self, uid: str, owner: str) -> str | None:
+        keys = session_keys(uid, "lease", "meta", GONE, "extras")
+        key = await self._run(scripts.RUNNING, keys, owner)
+        return None if key is None else str(key.decode().rpartition(":")[2])
 
     async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
         settings = self.settings

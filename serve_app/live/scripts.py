@@ -83,6 +83,20 @@ if redis.call('EXISTS', KEYS[4]) == 1 then return false end
 return redis.call('LRANGE', KEYS[2], ARGV[2], -1)
 """)
 
+# KEYS: lease meta gone extras. ARGV: owner. Returns the key of the turn that runs, or false.
+RUNNING = Script("""
+local held = redis.call('GET', KEYS[1])
+if not held or redis.call('EXISTS', KEYS[3]) == 1 then return false end
+if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return false end
+for _, key in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+    if string.find(key, ':live:%x+$') and redis.call('HGET', key, 'holder') == held
+        and redis.call('HGET', key, 'state') == 'running' then
+        return key
+    end
+end
+return false
+""")
+
 # KEYS: live events lease meta gone extras ids. ARGV: token hold_ms lease_ms keep_ms turn_id
 # max_tries given_up. Returns {state}: none, held, or taken with {state, is_stale, time_left_ms,
 # record as a flat list, events}. A turn that was taken up max_tries times, and is not stored, ends

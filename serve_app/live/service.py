@@ -187,6 +187,10 @@ class LiveTurns:
         events = [LiveEvent(n, t) for n, t in enumerate(retold(turn), RETOLD_FROM) if n > after]
         return _each(events) if events else None
 
+    async def running(self, uid: str, owner: str) -> str | None:
+        """The id of the turn that runs on the owner's session and can be followed, if one does."""
+        return await self._means.store.running(uid, owner)
+
     async def cancel(self, uid: str, owner: str, turn_id: str, *, keep: bool) -> LiveEvent | None:
         """Ends a running turn; its terminal event, if that comes soon.
 

@@ -76,8 +76,8 @@ class TakenUp:
 
 class LiveStore(Protocol):
     """Deadlines are in `time.monotonic` seconds; where they are stored, they are by the store's
-    clock. Every method raises StoreUnavailableError, or DeadlineExceededError if it only has too
-    much to do; those that take a Hold, TurnTakenOverError unless they say otherwise.
+    clock. Every method raises StoreUnavailableError, also if it only has too much to do; those that
+    take a Hold, TurnTakenOverError unless they say otherwise.
     """
 
     async def start(self, hold: Hold, lease: Lease, first: Telling, deadline: float) -> None:
@@ -98,6 +98,10 @@ class LiveStore(Protocol):
 
     async def read(self, ask: Ask, deadline: float = inf) -> tuple[LiveEvent, ...] | None:
         """One answer of `poll`."""
+        ...
+
+    async def running(self, uid: str, owner: str) -> str | None:
+        """The id of the turn that runs on the owner's session, if one does."""
         ...
 
     async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
