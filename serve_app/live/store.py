@@ -17,6 +17,8 @@ from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.record import Hold
 from serve_app.sessions.store import Lease
 
+MAX_TAKE_UPS = 3  # after tellers that died, or had to leave the turn
+
 # What a client has asked for: "drop" leaves no trace of the turn, "keep" stores what was told.
 Cancel = Literal["", "drop", "keep"]
 
@@ -106,8 +108,14 @@ class LiveStore(Protocol):
         """Renews the holds, and says that this ingress is there, unless it `is_leaving`."""
         ...
 
-    async def take_up(self, uid: str, turn_id: str, token: str) -> TakenUp | None:
-        """None if the turn needs no teller: it has ended, is gone, or somebody else tells it."""
+    async def take_up(
+        self, uid: str, turn_id: str, token: str, given_up: Telling
+    ) -> TakenUp | None:
+        """None if the turn needs no teller: it has ended, is gone, or somebody else tells it.
+
+        The last of more than MAX_TAKE_UPS take-ups ends the turn as `given_up`, unless it is stored
+        in its session. Raises ValueError for a record that this version cannot read.
+        """
         ...
 
     async def hand_over(self, hold: Hold, pause_s: float, is_failure: bool) -> None:

@@ -152,7 +152,7 @@ class RedisSessionStore:
         await self._leases.run(lambda redis: scripts.RELEASE.run_all(redis, calls), until)
 
     async def claim(self, lease: Lease, call_id: str, deadline: float = inf) -> bool:
-        keys = session_keys(lease.uid, "lease", GONE, SENT, "others")
+        keys = session_keys(lease.uid, "lease", GONE, SENT, "meta")
         args = holder(lease), sent_call(lease.key, call_id), self.settings.ttl_ms
         may_send = await self._open(scripts.SEND, deadline, keys, *args)
         if may_send is None:
@@ -160,7 +160,7 @@ class RedisSessionStore:
         return bool(may_send)
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
-        names = ("meta", "turns", "keys", "ids", "feedback", "others", "lease", GONE)
+        names = ("meta", "turns", "keys", "ids", "feedback", "extras", "lease", GONE)
         keys = session_keys(lease.uid, *names, f"{LIVE}:{lease.turn_id}")
         packed, ttl_ms = (pack_turn(turn), turn.id), self.settings.ttl_ms
         live_token = lease.token if lease.turn_id else ""

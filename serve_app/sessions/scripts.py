@@ -60,14 +60,14 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
 
-# KEYS: lease gone sent others. ARGV: holder field ttl_ms. Returns whether the call may be sent, or
+# KEYS: lease gone sent meta. ARGV: holder field ttl_ms. Returns whether the call may be sent, or
 # nil if another lease is held.
 SEND = Script(f"""{FENCE}{CLAIM}
 if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
 return claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])
 """)
 
-# KEYS: meta turns keys ids feedback others lease gone live.
+# KEYS: meta turns keys ids feedback extras lease gone live.
 # ARGV: owner key holder num_turns turn turn_id ttl_ms, token of a live turn or "".
 # Returns {'stored', the turn}, or {why not}.
 COMMIT = Script(f"""{FENCE}{TELLS}{NOW_MS}

@@ -162,9 +162,10 @@ async def test_a_commit_that_comes_after_the_end_is_refused(ingresses: Ingresses
     taker = RedisLiveStore(ingresses.url, ingresses.settings)
     ask = Ask(uid, OWNER, started.id)
     assert await taker.cancel(ask, "drop")
-    while (taken := await taker.take_up(uid, started.id, new_token())) is None:
+    end = Telling("error", {})
+    while (taken := await taker.take_up(uid, started.id, new_token(), end)) is None:
         await asyncio.sleep(0.05)
-    await taker.end(taken.hold, len(taken.events), Telling("error", {}))
+    await taker.end(taken.hold, len(taken.events), end)
     may_commit.set()
     while first.live._crew._tellers:
         await asyncio.sleep(0.01)

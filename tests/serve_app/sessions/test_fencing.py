@@ -92,9 +92,9 @@ async def test_a_delete_takes_along_what_other_rooms_keep(
 ) -> None:
     lease = a_lease()
     turn = await store.commit(lease, 0, a_turn(lease.key))
-    others, events = session_keys(lease.uid, "others", f"events:{turn.id}")
+    extras, events = session_keys(lease.uid, "extras", f"events:{turn.id}")
     server.command("SET", events, "told")
-    server.command("SADD", others, events)
+    server.command("ZADD", extras, "1", events)
     assert not await catalogue.delete(lease.uid, "bob")
     assert len(await keys_of(server, lease.uid)) > 4
     assert await catalogue.delete(lease.uid, "ann")
