@@ -85,6 +85,8 @@ class Crew:
         pen = self._writer.open(hold, tail, lambda standing: teller.note(standing))
         draft = self._draft(hold, tail, session, deadline)
         teller = Teller(self._means, draft, pen, *_history(taken))
+        if taken is not None and taken.cancel:
+            teller.cancel(taken.cancel)
         self._follower.track(tail)
         task = asyncio.create_task(self._run(teller, stack, charge))
         self._tellers[task] = teller
