@@ -160,11 +160,16 @@ class Replier:
     async def _deltas(
         self, choice: Choice, prompt: ReplyPrompt, text: ReplyText
     ) -> AsyncGenerator[TokenDelta]:
-        """What the engine adds to `text`."""
+        """What the engine adds to `text`.
+
+        Nothing, once the reply must end: what an earlier run held back may be told by then.
+        """
         if text.has_ended:
             return
         if choice.is_stopped:
             raise StoppedError
+        if choice.time_left_s <= 0:
+            raise DeadlineExceededError("the deadline passed before the reply began")
         request, number = choice.request, prompt.num_passes + 1
         room = request.max_reply_tokens(len(prompt.token_ids), prompt.num_thoughts_tokens)
         params = reply_params(request.params, room, self._prompts.eom_id)
