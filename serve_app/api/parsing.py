@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from jiter import from_json
 from pydantic import BaseModel, Field, ValidationError
 
+from serve_app.api.problems import first_problem
 from serve_app.errors import InvalidFieldError
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -36,10 +37,10 @@ def parse_body(body: bytes, model: type[Body]) -> Body:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        param = ".".join(map(str, first["loc"]))[:_MAX_NAME] or None
+        name, message = first_problem(error, value)
+        param = name[:_MAX_NAME] or None
         where = f"{param}: " if param else ""
-        raise InvalidFieldError(f"{where}{first['msg']}"[:_MAX_MESSAGE], param) from error
+        raise InvalidFieldError(f"{where}{message}"[:_MAX_MESSAGE], param) from error
 
 
 def _strict_json(body: bytes) -> Any:
