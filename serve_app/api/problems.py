@@ -41,13 +41,17 @@ def _place(problem: ErrorDetails, value: Any) -> Place:
 
 def _parts(location: Sequence[str | int], value: Any, is_missing: bool) -> Iterator[str | int]:
     for index, part in enumerate(location):
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        if _has(value, part):
             value = value[part]
         elif not (is_missing and index == len(location) - 1):
             continue
         yield part
+
+
+def _has(value: Any, part: str | int) -> bool:
+    if isinstance(value, list):
+        return isinstance(part, int) and part < len(value)
+    return isinstance(value, dict) and part in value
 
 
 def _name(place: Place) -> str:
