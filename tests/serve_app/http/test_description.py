@@ -54,6 +54,12 @@ def test_every_schema_is_there_and_is_one(requires_key: bool) -> None:
         schemathesis.openapi.from_dict(api).validate()
 
 
+def test_a_body_without_a_required_field_is_no_required_body() -> None:
+    paths = describe(ENDPOINTS, requires_key=False)["paths"]
+    assert not paths["/v1/sessions"]["post"]["requestBody"]["required"]
+    assert paths["/v1/sessions/{uid}/turns"]["post"]["requestBody"]["required"]
+
+
 def test_an_operation_says_all_that_its_endpoint_says() -> None:
     class Question(BaseModel):
         text: str

@@ -34,7 +34,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"n": 0}, "n", "invalid_value"),
     ({"temperature": -1}, "temperature", "invalid_value"),
     ({"top_p": 0}, "top_p", "invalid_value"),
-    ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]", "invalid_value"),
+    ({"logit_bias": {"a": 1}}, "logit_bias.a", "invalid_value"),
     ({"logit_bias": {"1": 1, "01": 2}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"9999999999": 1}}, "logit_bias", "invalid_value"),
     ({"stop_token_ids": [5, 2**31 - 1]}, "stop_token_ids", "invalid_value"),
