@@ -70,6 +70,8 @@ def _route(
         record.route = endpoint.path
         principal = await find_caller(request, endpoint.access, service.gate)
         record.owner, record.uid = principal.owner, request.path_params.get("uid", "")
+        if endpoint.access != "public" and not endpoint.is_admitted:
+            await service.gate.charge(principal)
         return await endpoint.run(Call(request, service, principal))
 
     return run

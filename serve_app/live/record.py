@@ -42,7 +42,7 @@ class LiveTurn:
 
     def lease(self, token: str) -> Lease:
         """Of the session, while the holder of `token` tells the turn."""
-        return Lease(self.uid, self.owner, self.key, token)
+        return Lease(self.uid, self.owner, self.key, token, self.id)
 
 
 @dataclass(frozen=True)

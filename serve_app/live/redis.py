@@ -27,7 +27,7 @@ from serve_app.live.record import (
 from serve_app.live.store import Append, Ask, Cancel, Round, Standing, TakenUp
 from serve_app.sessions.keys import GONE, SENT, holder, sent_call, session_keys
 from serve_app.sessions.store import Lease
-from serve_app.store.lane import Lane
+from serve_app.store.patient_lane import PatientLane
 from serve_app.store.script import Arg, Script
 
 _RUNNING, _INGRESSES = "moss:running", "moss:ingresses"
@@ -59,8 +59,8 @@ class RedisLiveStore:
     def __init__(self, url: str, settings: LiveSettings | None = None) -> None:
         self.settings = settings = settings or LiveSettings()
         times = settings.answer_timeout_s, settings.patience_s
-        self._writes, self._polls, self._rounds = (Lane(url, 1, *times) for _ in range(3))
-        self._steps = Lane(url, _NUM_STEP_CONNECTIONS, *times)
+        self._writes, self._polls, self._rounds = (PatientLane(url, 1, *times) for _ in range(3))
+        self._steps = PatientLane(url, _NUM_STEP_CONNECTIONS, *times)
         self._lanes = (self._writes, self._polls, self._rounds, self._steps)
 
     async def close(self) -> None:
@@ -163,9 +163,10 @@ class RedisLiveStore:
             lambda redis: redis.zrem(_RUNNING, _member(hold.turn)), self._until(deadline)
         )
 
-    async def cancel(self, ask: Ask, cancel: Cancel) -> bool:
+    async def cancel(self, ask: Ask, cancel: Cancel) -> Cancel:
         keys = session_keys(ask.uid, f"live:{ask.id}", "meta", GONE)
-        return bool(await self._run(scripts.CANCEL, keys, ask.owner, cancel))
+        stands: Cancel = (await self._run(scripts.CANCEL, keys, ask.owner, cancel)).decode()
+        return stands
 
     async def owner_of(self, uid: str) -> str | None:
         (meta,) = session_keys(uid, "meta")

@@ -142,16 +142,16 @@ redis.call('PEXPIRE', events, ARGV[4])
 return 1
 """)
 
-# KEYS: live meta gone. ARGV: owner cancel.
+# KEYS: live meta gone. ARGV: owner cancel. Returns the request that stands, "" for no running turn.
 CANCEL = Script("""
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return 0 end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
-if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0 end
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return '' end
+if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return '' end
+if redis.call('EXISTS', KEYS[3]) == 1 then return '' end
+if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return '' end
 if redis.call('HGET', KEYS[1], 'cancel') == '' then
     redis.call('HSET', KEYS[1], 'cancel', ARGV[2])
 end
-return 1
+return redis.call('HGET', KEYS[1], 'cancel')
 """)
 
 # KEYS: live gone. ARGV: token call. Returns {is_held, result or false}.

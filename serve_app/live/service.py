@@ -196,8 +196,8 @@ class LiveTurns:
         TurnNotFoundError.
         """
         cancel: Cancel = "keep" if keep else "drop"
-        if await self._means.store.cancel(Ask(uid, owner, turn_id), cancel):
-            self._crew.cancel(turn_id, cancel)
+        if stands := await self._means.store.cancel(Ask(uid, owner, turn_id), cancel):
+            self._crew.cancel(turn_id, stands)
         if (events := await self.follow(uid, owner, turn_id)) is None:
             return None
         last = None

@@ -74,8 +74,8 @@ class TakenUp:
 
 class LiveStore(Protocol):
     """Deadlines are in `time.monotonic` seconds; where they are stored, they are by the store's
-    clock. Every method raises StoreUnavailableError, or DeadlineExceededError if it only has too
-    much to do; those that take a Hold, TurnTakenOverError unless they say otherwise.
+    clock. Every method raises StoreUnavailableError, also if it only has too much to do; those that
+    take a Hold, TurnTakenOverError unless they say otherwise.
     """
 
     async def start(self, hold: Hold, lease: Lease, first: Telling, deadline: float) -> None:
@@ -118,8 +118,9 @@ class LiveStore(Protocol):
         """Appends the terminal event, and ends the record and what is left of the lease."""
         ...
 
-    async def cancel(self, ask: Ask, cancel: Cancel) -> bool:
-        """Asks the turn's teller to stop; the first request stands. False for no running turn."""
+    async def cancel(self, ask: Ask, cancel: Cancel) -> Cancel:
+        """Asks the turn's teller to stop. Returns the request that stands, which is the first one;
+        "" if the turn does not run."""
         ...
 
     async def owner_of(self, uid: str) -> str | None:

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from moss_tp.errors import EngineDeadError
+from moss_tp.errors import DeadlineExceededError, EngineDeadError
 from serve_app.chat.draft import Draft
 from serve_app.chat.events import Done, Usage
 from serve_app.chat.reply import Replier
@@ -66,7 +66,7 @@ class Teller:
         self._attempt = attempt
         self._is_stale = is_stale
         self._work: asyncio.Task[None] | None = None
-        self._is_dropped = self._is_leaving = self._is_committing = False
+        self._is_dropped = self._is_leaving = self._is_committing = self._is_stored = False
         self.failure: Exception | None = None
         self.usage: Usage | None = None
 
@@ -137,6 +137,9 @@ class Teller:
         error = work.exception()
         if isinstance(error, LeaseLostError | StoreUnavailableError):
             raise error
+        is_open = self._is_committing and isinstance(error, DeadlineExceededError)
+        if error is not None and (self._is_stored or is_open):  # it is no failure of the turn
+            raise StoreUnavailableError("the end of a turn could not be stored") from error
         if isinstance(error, EngineDeadError) and self._attempt < MAX_TAKE_UPS:
             await self._leave(ENGINE_PAUSE_S, is_failure=True)
         elif isinstance(error, Exception):
@@ -153,7 +156,7 @@ class Teller:
                         self.pen.put(telling_of(event))
             await self._flush()
             stored = await self._commit()
-        self._is_committing = True
+        self._is_committing = self._is_stored = True
         self.usage = Usage(**stored.usage)
         await self._end(done_telling(stored))
 

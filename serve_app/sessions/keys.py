@@ -37,6 +37,9 @@ local function claim(sent, others, field, mine, ttl_ms)
 end
 """
 
+# The record of a live turn, by its id.
+LIVE = "live"
+
 # Lua for every script that writes for a turn: a string that says why it may not, else nil. `mine`
 # is `holder(lease)`. A lease that merely expired, which nobody else has taken, may still write.
 FENCE = """
@@ -45,6 +48,14 @@ local function refusal(lease, gone, mine)
     local held = redis.call('GET', lease)
     if held and held ~= mine then return 'fenced' end
     return nil
+end
+"""
+
+# Lua: whether `token` may write for the live turn, which has neither ended nor been deleted.
+TELLS = """
+local function tells(live, token)
+    local found = redis.call('HMGET', live, 'token', 'state')
+    return found[1] == token and found[2] == 'running'
 end
 """
 

@@ -3,7 +3,7 @@
 A turn is opaque bytes here; the store puts its time and a colon before them.
 """
 
-from serve_app.sessions.keys import CLAIM, FENCE, NOW_MS
+from serve_app.sessions.keys import CLAIM, FENCE, NOW_MS, TELLS
 from serve_app.store.script import Script
 
 # Lua: all of a session, as `packing.unpack_session` reads it.
@@ -67,9 +67,10 @@ if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
 return claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])
 """)
 
-# KEYS: meta turns keys ids feedback others lease gone.
-# ARGV: owner key holder num_turns turn turn_id ttl_ms. Returns {'stored', the turn}, or {why not}.
-COMMIT = Script(f"""{FENCE}{NOW_MS}
+# KEYS: meta turns keys ids feedback others lease gone live.
+# ARGV: owner key holder num_turns turn turn_id ttl_ms, token of a live turn or "".
+# Returns {'stored', the turn}, or {why not}.
+COMMIT = Script(f"""{FENCE}{TELLS}{NOW_MS}
 local meta, turns, keys, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local owner = redis.call('HGET', meta, 'owner')
 if owner and owner ~= ARGV[1] then return {{'changed'}} end
@@ -78,6 +79,7 @@ local turn = index and redis.call('LINDEX', turns, index)
 if not turn then
     local why = refusal(KEYS[7], KEYS[8], ARGV[3])
     if why then return {{why}} end
+    if ARGV[8] ~= '' and not tells(KEYS[9], ARGV[8]) then return {{'fenced'}} end
     if redis.call('LLEN', turns) ~= tonumber(ARGV[4]) then return {{'changed'}} end
     local now = now_ms()
     turn = now .. ':' .. ARGV[5]

@@ -68,6 +68,7 @@ ENDPOINTS = (
         "/v1/chat/completions",
         complete,
         "Chat, as OpenAI",
+        is_admitted=True,
         body=ChatCompletionRequest,
         answer=ChatCompletion,
         errors=(404, 409, 422, 429, 503),

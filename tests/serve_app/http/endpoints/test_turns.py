@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 
 from moss_tp.errors import QueueFullError
 from serve_app.client.sse import EventStreamReader, ServerSentEvent
+from tests.serve_app.http.clients import assert_error, client_of
+from tests.support.fakes.gates import ADMIN, ANN, FakeGate
 from tests.support.site import Site
 
 KEY = {"Idempotency-Key": "a-key"}
@@ -291,3 +293,23 @@ async def test_a_deleted_session_ends_its_turn(site: Site) -> None:
 
 def test_the_client_of_these_tests_reads_numbers() -> None:
     assert parsed('id: 3\nevent: delta\ndata: {"text": "x"}\n\n') == [("3", "delta", {"text": "x"})]
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+async def test_a_foreign_turn_is_not_made_again(site: Site, has_keys: bool) -> None:
+    """Of two browsers without keys, and of an administrator, who is another owner."""
+    gate = {"gate": FakeGate()} if has_keys else {}
+    async with client_of(site, **gate) as owner, client_of(site, **gate) as other:
+        for client, key in ((owner, ANN), (other, ADMIN)):
+            await client.post("/v1/login", json={"key": key} if has_keys else {})
+        session = (await owner.post("/v1/sessions", json={})).json()["id"]
+        turns = f"/v1/sessions/{session}/turns"
+        turn = (await owner.post(turns, json={"user": "hi"})).json()["turn"]["id"]
+        foreign = await other.post(f"{turns}/{turn}/replay")
+        unknown = await other.post(f"/v1/sessions/{'0' * 32}/turns/{turn}/replay")
+        for answer in (foreign, unknown):
+            assert_error(answer, 404, "session_not_found")
+        assert foreign.json() == unknown.json()
+        if not has_keys:  # the control
+            own = await owner.post(f"{turns}/{turn}/replay")
+            assert own.json() == {"differences": {}, "changed": [], "reply": "turn 1"}, own.text
