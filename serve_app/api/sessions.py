@@ -77,7 +77,9 @@ class SessionPatch(BaseModel):
 class FeedbackBody(BaseModel):
     """What a reader thinks of a turn. Neither of both takes it back."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, json_schema_extra={"examples": [{"liked": True}]}
+    )
 
     liked: bool | None = None
     comment: str = Field("", max_length=MAX_COMMENT)
