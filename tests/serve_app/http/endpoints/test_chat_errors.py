@@ -10,7 +10,7 @@ from moss_tp.errors import EngineDeadError
 from serve_app.access.principal import Principal
 from serve_app.errors import RateLimitError
 from tests.serve_app.http.clients import client_of
-from tests.serve_app.http.endpoints.chat_site import USER, WEATHER, complete
+from tests.serve_app.http.endpoints.sites.chat_site import USER, WEATHER, complete
 from tests.support.fakes.gates import FakeGate
 from tests.support.site import Site
 
