@@ -24,20 +24,22 @@ return read(KEYS[1], KEYS[2], KEYS[3])
 """)
 
 # KEYS: meta turns feedback keys lease gone. ARGV: owner key holder lease_ms may_create max_bytes.
-# Returns {state, the session, or the holder of the lease}.
+# Returns {state, the session, or the holder of the lease}. A refusal reads no turns, of which there
+# may be megabytes.
 BEGIN = Script(f"""{READ}
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] or not owner and ARGV[5] == '0' then return {{'missing'}} end
 if redis.call('EXISTS', KEYS[6]) == 1 then return {{'missing'}} end
-local session = read(KEYS[1], KEYS[2], KEYS[3])
-if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then return {{'stored', session}} end
+if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then
+    return {{'stored', read(KEYS[1], KEYS[2], KEYS[3])}}
+end
 local held = redis.call('GET', KEYS[5])
 if held and held ~= ARGV[3] then return {{'busy', held}} end
 if tonumber(redis.call('HGET', KEYS[1], 'bytes') or 0) >= tonumber(ARGV[6]) then
     return {{'full'}}
 end
 redis.call('SET', KEYS[5], ARGV[3], 'PX', ARGV[4])
-return {{'leased', session}}
+return {{'leased', read(KEYS[1], KEYS[2], KEYS[3])}}
 """)
 
 # KEYS: start. ARGV: uid instead_of ttl_ms. Returns the uid that is reserved now.
