@@ -21,7 +21,10 @@ Body = TypeVar("Body", bound=BaseModel)
 # Signed and unsigned: seeds are written either way.
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 _KEY = re.compile(r"[!-~]{1,255}")
-_KEY_HELP = "Makes a retry safe. One that starts a chat, without a uid, has 16 characters or more."
+_KEY_HELP = (
+    "Makes the retry of a stored turn safe. One that starts a chat, without a uid, has at least 16"
+    " characters. Replies without a chat are not stored, and made again."
+)
 IdempotencyKey = Annotated[str, Field(pattern=f"^{_KEY.pattern}$", description=_KEY_HELP)]
 _MAX_NAME, _MAX_MESSAGE = 100, 300  # characters; names in a message may be a client's
 

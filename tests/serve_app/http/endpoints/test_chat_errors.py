@@ -138,6 +138,16 @@ async def test_a_key_bounds_models_and_plugins(site: Site) -> None:
     assert "Calculator: disabled." in site.model.prompts[-1]
 
 
+@pytest.mark.parametrize(("key", "status"), [("a b", 400), ("a", 200)])
+async def test_a_key_has_one_form_also_where_nothing_is_stored(
+    site: Site, key: str, status: int
+) -> None:
+    response = await site.client.post(
+        "/v1/chat/completions", json={"messages": [USER]}, headers={"Idempotency-Key": key}
+    )
+    assert response.status_code == status
+
+
 async def test_work_is_admitted_and_settled(site: Site) -> None:
     gate = FakeGate()
     client = client_of(site, gate=gate, requires_key=True)
