@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +47,20 @@ class ChatRequest(BaseModel):
     plugins: list[str] | None = None
     model: str | None = None
     max_time: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+
+class ChatAnswer(BaseModel):
+    """`history` are pairs of what the user said and the response, the last one this turn's.
+
+    `time` is local. `dropped_turns` is there only if older turns did not fit into the prompt.
+    """
+
+    response: str
+    history: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    status: Literal[200] = 200
+    time: str
+    uid: str
+    dropped_turns: int = 0
 
 
 def turn_request(

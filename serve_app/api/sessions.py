@@ -62,8 +62,8 @@ class NewSession(BaseModel):
 class SessionPatch(BaseModel):
     """The body of `PATCH /v1/sessions/{uid}`: fields that are absent stay as they are.
 
-    `plugins` null means all. `defaults` replace the earlier ones. `active_turn` is the last turn of
-    the active path, which the next turn continues.
+    `plugins` null means all. `defaults` replace the earlier ones, null: by none. `active_turn` is
+    the last turn of the active path, which the next turn continues.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -72,6 +72,13 @@ class SessionPatch(BaseModel):
     plugins: Plugins | None = None
     defaults: SamplingDefaults | None = None
     active_turn: str | None = Field(None, min_length=1, max_length=64)
+
+    @property
+    def new_defaults(self) -> dict[str, Any] | None:
+        """None if they stay as they are. Raises as `SamplingDefaults.named`."""
+        if self.defaults is not None:
+            return self.defaults.named
+        return {} if "defaults" in self.model_fields_set else None
 
 
 class FeedbackBody(BaseModel):

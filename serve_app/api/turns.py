@@ -52,7 +52,7 @@ class NewTurn(TurnOptions):
     model_config = ConfigDict(json_schema_extra={"examples": [{"user": "12 * 34?"}]})
 
     user: str = Field(min_length=1)
-    parent: str | None = Field(None, max_length=64)
+    parent: str | None = Field(None, min_length=1, max_length=64)
 
 
 class CancelBody(BaseModel):

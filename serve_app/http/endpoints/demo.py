@@ -40,6 +40,7 @@ ENDPOINTS = (
         "Chat, as MOSS's demo",
         is_admitted=True,
         body=demo.ChatRequest,
+        answer=demo.ChatAnswer,
         errors=(404, 409, 422, 429, 503),
         is_stream=True,
         headers={"Idempotency-Key": IdempotencyKey},

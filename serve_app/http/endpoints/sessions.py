@@ -46,7 +46,7 @@ async def patch(call: Call) -> Response:
         title=body.title,
         plugins=_plugins(call, body.plugins),
         any_plugins="plugins" in body.model_fields_set and body.plugins is None,
-        defaults=None if body.defaults is None else body.defaults.named,
+        defaults=body.new_defaults,
         active=body.active_turn,
     )
     running = await _running(call)

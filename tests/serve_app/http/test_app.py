@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.api.demo import ChatAnswer
 from serve_app.http.app import create_http_app
 from serve_app.http.health import LIMIT_S, Check
 from tests.support.chat_fakes import think_of
@@ -28,6 +29,7 @@ async def test_the_answer_has_the_form_of_the_demo(site: Site) -> None:
     assert response.status_code == 200
     answer = response.json()
     assert list(answer) == ["response", "history", "status", "time", "uid"]
+    ChatAnswer.model_validate_json(response.text, extra="forbid", strict=True)
     assert answer["response"] == "\n<|MOSS|>: turn 1"
     assert answer["history"] == [["你好", "\n<|MOSS|>: turn 1"]]
     assert answer["status"] == 200

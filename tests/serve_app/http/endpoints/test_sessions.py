@@ -58,6 +58,8 @@ async def test_a_chat_is_made_read_changed_and_deleted(ann: httpx.AsyncClient) -
     changes = {"title": "", "plugins": None, "defaults": {"top_k": 2}}
     assert patched.json() == {**made, **changes} == (await ann.get(url)).json()
     assert (await ann.patch(url, json={})).json() == patched.json()
+    bare = await ann.patch(url, json={"defaults": None})
+    assert bare.json() == {**patched.json(), "defaults": {}} == (await ann.get(url)).json()
     deleted = {"id": made["id"], "object": "session.deleted", "deleted": True}
     assert (await ann.delete(url)).json() == deleted
     assert_error(await ann.get(url), 404, "session_not_found")

@@ -37,6 +37,12 @@ async def test_a_turn_is_streamed(site: Site, by: str) -> None:
     assert events[-1][2]["turn"]["reply"] == "turn 1"
 
 
+async def test_an_empty_parent_is_no_new_beginning(site: Site) -> None:
+    turns = await new_session(site)
+    refused = await site.client.post(turns, json={"user": "hi", "parent": ""})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "parent")
+
+
 async def test_a_turn_that_runs_is_found_in_its_session(site: Site) -> None:
     async with held_turn(site) as (turns, turn_id):
         chat = turns.removesuffix("/turns")
