@@ -70,8 +70,11 @@ class ImageNotFoundError(InvalidRequestError):
     """No such image, or another owner's."""
 
 
-class ModelNotFoundError(InvalidRequestError):
+class ModelNotFoundError(InvalidFieldError):
     """The request names a model that is not served here."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "model")
 
 
 class SessionFullError(InvalidRequestError):

@@ -127,7 +127,8 @@ def test_an_error_in_the_table_keeps_its_message(
     kind: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     body = error_body(kind("what is wrong"))["error"]
-    assert (body["message"], body["param"]) == ("what is wrong", None)
+    param = "model" if kind is errors.ModelNotFoundError else None
+    assert (body["message"], body["param"]) == ("what is wrong", param)
     assert not caplog.records
 
 

@@ -121,7 +121,8 @@ async def test_a_body_over_the_limit_is_a_413(site: Site) -> None:
 async def test_an_unknown_model_is_a_404(site: Site) -> None:
     response = await site.post(model="gpt-4")
     assert response.status_code == 404
-    assert response.json()["error"]["code"] == "model_not_found"
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
 
 
 async def test_an_unknown_path_or_method_is_a_404_or_405(site: Site) -> None:
