@@ -23,25 +23,28 @@ Plugins = Annotated[list[str], Field(max_length=_MAX_PLUGINS)]
 
 
 class SamplingDefaults(BaseModel):
-    """Sampling parameters for the turns of a session that name none of their own."""
+    """Sampling parameters for the turns of a session that name none of their own.
+
+    Null is as good as absent: what no one names is the server's.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    temperature: float = Field(0.7, ge=0, le=10)
-    top_p: float = Field(0.8, gt=0, le=1)
-    top_k: int = Field(40, ge=0, le=2**31 - 1)
-    min_p: float = Field(0, ge=0, le=1)
-    repetition_penalty: float = Field(1.02, gt=0, le=10)
-    presence_penalty: float = Field(0, ge=-2, le=2)
-    frequency_penalty: float = Field(0, ge=-2, le=2)
-    length_penalty: float = Field(1, gt=0, le=10)
-    regulation_start: int = Field(512, ge=0, le=2**31 - 1)
-    max_tokens: int = Field(512, ge=1, le=2**31 - 1)
+    temperature: float | None = Field(None, ge=0, le=10)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    length_penalty: float | None = Field(None, gt=0, le=10)
+    regulation_start: int | None = Field(None, ge=0, le=2**31 - 1)
+    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
 
     @property
     def named(self) -> dict[str, Any]:
         """Those that are given. Raises InvalidRequestError if they cannot be used together."""
-        named = self.model_dump(include=self.model_fields_set)
+        named = self.model_dump(exclude_none=True)
         SamplingParams(**named)
         return named
 
@@ -74,7 +77,9 @@ class SessionPatch(BaseModel):
 class FeedbackBody(BaseModel):
     """What a reader thinks of a turn. Neither of both takes it back."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, json_schema_extra={"examples": [{"liked": True}]}
+    )
 
     liked: bool | None = None
     comment: str = Field("", max_length=MAX_COMMENT)
@@ -94,7 +99,7 @@ class SessionQuery(BaseModel):
 
 
 class CallAnswer(BaseModel):
-    """A plugin call that has ended; `output` is text, or the items of a search."""
+    """A plugin call that has ended; `output` is text, a search's items, or images."""
 
     id: str
     name: str

@@ -16,6 +16,7 @@ from serve_app.http.origin import OriginPolicy
 from serve_app.live.service import LiveTurns
 from serve_app.observe.metrics import Metrics, NoMetrics
 from serve_app.sessions.catalogue import SessionCatalogue
+from serve_app.sessions.images import RedisImageStore
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class HttpService:
     started_s: int = field(default_factory=lambda: int(time.time()))
     sessions: SessionCatalogue | None = None
     live: LiveTurns | None = None
+    images: RedisImageStore | None = None
     metrics: Metrics = field(default_factory=NoMetrics, kw_only=True)
 
     def deadline(self, max_time_s: float | None) -> float:

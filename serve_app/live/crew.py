@@ -87,6 +87,8 @@ class Crew:
         draft = self._draft(hold, tail, session, log)
         pen = self._writer.open(hold, tail, lambda standing: teller.note(standing))
         teller = Teller(self._means, draft, pen, *_history(taken))
+        if taken is not None and taken.cancel:
+            teller.cancel(taken.cancel)
         self._follower.track(tail)
         task = asyncio.create_task(self._run(teller, stack.pop_all(), charge))
         self._tellers[task] = teller

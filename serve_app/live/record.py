@@ -8,6 +8,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.sdk.output import Item, PluginOutput
+from plugins_svc.sdk.picture import StoredPicture
 from serve_app.chat.events import PluginCall
 from serve_app.chat.resume import Resume, TimedOutput
 from serve_app.live.event import LiveEvent
@@ -93,9 +94,10 @@ def pack_output(timed: TimedOutput) -> bytes:
 
 
 def unpack_output(packed: bytes) -> TimedOutput:
-    found, ms = msgpack.unpackb(packed)
-    items = tuple(Item(**item) for item in found["items"])
-    return PluginOutput(found["ok"], tuple(found["lines"]), items), ms
+    fields, ms = msgpack.unpackb(packed)
+    items = tuple(Item(**item) for item in fields["items"])
+    images = tuple(StoredPicture(**image) for image in fields.get("images", ()))
+    return PluginOutput(fields["ok"], tuple(fields["lines"]), items, images), ms
 
 
 def resume_of(events: Sequence[LiveEvent], run: str) -> Resume:

@@ -91,8 +91,9 @@ class Teller:
             self.cancel(standing.cancel)
 
     def cancel(self, cancel: Cancel) -> None:
-        """Ends the turn as a client wants, unless it is at its end already."""
-        if self._is_committing or self._is_dropped:
+        """Ends the turn as a client wants, unless it is at its end already, or was at it before an
+        earlier teller died."""
+        if self._is_committing or self._is_dropped or self._stored() is not None:
             return
         assert self._draft.request.stop is not None
         self._draft.request.stop.set()
@@ -102,11 +103,12 @@ class Teller:
 
     async def hand_over(self) -> None:
         """Leaves the turn to another ingress, at once; one that is at its end ends here."""
-        if self._is_committing or self._is_dropped or self._work is None:
+        if self._is_committing or self._is_dropped:
             return
         self._is_leaving = True
         self._abort()
-        await asyncio.wait({self._work})
+        if self._work is not None:
+            await asyncio.wait({self._work})
 
     def _abort(self) -> None:
         if self._work is not None and not self._is_committing:
@@ -114,6 +116,8 @@ class Teller:
 
     async def _run(self) -> None:
         self._work = asyncio.create_task(self._tell())
+        if self._is_dropped or self._is_leaving or self.pen.is_lost:  # before it could begin
+            self._work.cancel()
         try:
             await asyncio.wait({self._work})
         except asyncio.CancelledError:

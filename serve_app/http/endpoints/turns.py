@@ -41,7 +41,7 @@ async def create(call: Call) -> Response:
     key = _key(call)
     body = await call.body(api.NewTurn)
     started = await _live(call).start(_request(call, body, key), _admit(call))
-    return await _answer(call, started, body.stream)
+    return await _answer(call, started, bool(body.stream))
 
 
 async def regenerate(call: Call) -> Response:
@@ -50,7 +50,7 @@ async def regenerate(call: Call) -> Response:
     body = await call.body(api.TurnOptions)
     request = _request(call, body, key, instead_of=turn_id)
     started = await _live(call).regenerate(request, turn_id, _admit(call))
-    return await _answer(call, started, body.stream)
+    return await _answer(call, started, bool(body.stream))
 
 
 async def follow(call: Call) -> Response:

@@ -12,10 +12,11 @@ from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.store import Ask
 from serve_app.sessions.session import Turn, new_token
 from tests.serve_app.live.halting import FreezingStore
-from tests.serve_app.live.ingresses import OWNER, Ingresses, text_of
+from tests.serve_app.live.ingresses import OWNER, Ingresses, begun, stored, text_of
 from tests.serve_app.sessions.turns import a_turn
 from tests.serve_app.store_server import StoreServer
 from tests.support.chat_fakes import FakeModel
+from tests.support.waiting import until
 
 REPLY = " a reply of some length, told in pieces<eom>"
 
@@ -27,23 +28,30 @@ def slow_model(pause_s: float = 0.01) -> FakeModel:
     return FakeModel(reply=lambda prompt: REPLY, wait=wait)
 
 
+def hanging_model(at_token: int) -> FakeModel:
+    """Its reply never ends."""
+
+    async def wait(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == at_token:
+            await asyncio.Event().wait()
+
+    return FakeModel(reply=lambda prompt: REPLY, wait=wait)
+
+
 async def test_a_holder_that_was_frozen_tells_nothing_more(ingresses: Ingresses) -> None:
     store = FreezingStore(ingresses.url, ingresses.settings)
-    first, second = ingresses.add(slow_model(), store=store), ingresses.add(slow_model())
+    first, second = ingresses.add(hanging_model(9), store=store), ingresses.add(slow_model())
     uid = await ingresses.session()
     started = await first.start(uid)
     reading = asyncio.create_task(first.read(started))
-    while len(first.model.requests) < 2:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
+    await stored(started, 9)
     store.freeze()
     events = await second.read(started)
     store.thaw()
     assert await reading == events, "its readers follow whoever tells now"
     assert [event.number for event in events] == [*range(len(events))]
     assert text_of(events) == REPLY.strip().removesuffix("<eom>")
-    await asyncio.sleep(0.2)
-    assert first.model.num_running == 0
+    await until(lambda: first.model.num_running == 0)
     assert len((await ingresses.load(uid)).tree) == 1
     assert await second.read(started) == events, "nothing was added"
 
@@ -59,8 +67,7 @@ async def test_a_turn_that_kills_its_tellers_is_given_up(ingresses: Ingresses) -
 
         ingress.model.wait = hang
         started = started or await ingress.start(uid)
-        while not ingress.model.requests:
-            await asyncio.sleep(0.01)
+        await begun(ingress)
         await ingress.die()
     last = ingresses.add()
     assert started is not None
@@ -121,16 +128,14 @@ async def test_a_store_that_is_away_for_a_moment_costs_nothing(own_server: Store
     uid = await ingresses.session()
     started = await first.start(uid)
     reading = asyncio.gather(first.read(started), second.read(started))
-    while len(first.model.requests) < 2:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
+    await stored(started, 1)
     own_server.kill()
     await asyncio.sleep(0.5)
     own_server.start()
     here, there = await reading
     assert here == there and text_of(here) == REPLY.strip().removesuffix("<eom>")
     assert len((await ingresses.load(uid)).tree) == 1
-    await ingresses.close()
+    await ingresses.aclose()
 
 
 async def test_many_readers_read_the_same(ingresses: Ingresses) -> None:

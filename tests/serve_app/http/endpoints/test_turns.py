@@ -1,54 +1,13 @@
 """`/v1/sessions/{uid}/turns` over fakes and a real store."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from moss_tp.errors import QueueFullError
-from serve_app.client.sse import EventStreamReader, ServerSentEvent
-from tests.serve_app.http.clients import assert_error, client_of
-from tests.support.fakes.gates import ADMIN, ANN, FakeGate
+from tests.serve_app.http.endpoints.sites.turn_site import KEY, held_turn, new_session, parsed
 from tests.support.site import Site
-
-KEY = {"Idempotency-Key": "a-key"}
-
-
-async def new_session(site: Site, **fields: object) -> str:
-    made = await site.client.post("/v1/sessions", json=fields)
-    return f"/v1/sessions/{made.json()['id']}/turns"
-
-
-def parsed(text: str) -> list[tuple[str, str, Any]]:
-    """Ids, kinds and data of the events in a body."""
-    events: list[ServerSentEvent] = EventStreamReader().feed(text.encode())
-    return [(event.last_id, event.type, json.loads(event.data)) for event in events]
-
-
-@asynccontextmanager
-async def held_turn(site: Site) -> AsyncIterator[tuple[str, str]]:
-    """The path and the id of a turn whose reply has begun and does not go on."""
-    go_on = asyncio.Event()
-
-    async def wait(is_reply: bool, num_tokens: int) -> None:
-        if is_reply and num_tokens == 5:
-            await go_on.wait()
-
-    site.model.wait = wait
-    turns = await new_session(site)
-    asking = asyncio.create_task(site.client.post(turns, json={"user": "hi"}, headers=KEY))
-    while site.model.num_running == 0 or len(site.model.requests) < 2:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
-    try:
-        yield turns, site.model.requests[-1].request_id.split("-")[0]
-    finally:
-        go_on.set()
-        await asking
 
 
 async def test_a_turn_is_answered_when_it_is_stored(site: Site) -> None:
@@ -293,23 +252,3 @@ async def test_a_deleted_session_ends_its_turn(site: Site) -> None:
 
 def test_the_client_of_these_tests_reads_numbers() -> None:
     assert parsed('id: 3\nevent: delta\ndata: {"text": "x"}\n\n') == [("3", "delta", {"text": "x"})]
-
-
-@pytest.mark.parametrize("has_keys", [False, True])
-async def test_a_foreign_turn_is_not_made_again(site: Site, has_keys: bool) -> None:
-    """Of two browsers without keys, and of an administrator, who is another owner."""
-    gate = {"gate": FakeGate()} if has_keys else {}
-    async with client_of(site, **gate) as owner, client_of(site, **gate) as other:
-        for client, key in ((owner, ANN), (other, ADMIN)):
-            await client.post("/v1/login", json={"key": key} if has_keys else {})
-        session = (await owner.post("/v1/sessions", json={})).json()["id"]
-        turns = f"/v1/sessions/{session}/turns"
-        turn = (await owner.post(turns, json={"user": "hi"})).json()["turn"]["id"]
-        foreign = await other.post(f"{turns}/{turn}/replay")
-        unknown = await other.post(f"/v1/sessions/{'0' * 32}/turns/{turn}/replay")
-        for answer in (foreign, unknown):
-            assert_error(answer, 404, "session_not_found")
-        assert foreign.json() == unknown.json()
-        if not has_keys:  # the control
-            own = await owner.post(f"{turns}/{turn}/replay")
-            assert own.json() == {"differences": {}, "changed": [], "reply": "turn 1"}, own.text
