@@ -9,6 +9,7 @@ import pytest
 from moss_tp.errors import ConfigError
 from serve_app.access import steps
 from serve_app.access.api_key import make_key, pack_key, unpack_key
+from serve_app.access.cookies import new_cookie, page_principal
 from serve_app.access.key_book import MAX_COOKIES, KeyBook
 from serve_app.access.principal import Limits
 from serve_app.api_secret import digest_of
@@ -154,10 +155,16 @@ def test_a_key_survives_packing() -> None:
         assert unpack_key(pack_key(key)) == key
 
 
-@pytest.mark.parametrize("owner", ["", "demo", " ann", "a" * 65, "ann\n", "{x}", "-a"])
+@pytest.mark.parametrize("owner", ["", "demo", " ann", "a" * 65, "ann\n", "{x}", "-a", "page-0123"])
 def test_an_unfit_owner_is_refused(owner: str) -> None:
     with pytest.raises(ConfigError, match="cannot be an owner"):
         make_key(owner)
+
+
+def test_no_key_leads_to_the_chats_of_a_page() -> None:
+    with pytest.raises(ConfigError, match="cannot be an owner"):
+        make_key(page_principal(new_cookie()).owner)
+    assert make_key("pages")[0].owner == "pages"
 
 
 def test_secrets_are_random_and_long() -> None:

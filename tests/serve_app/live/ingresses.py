@@ -18,6 +18,7 @@ from serve_app.live.service import LiveTurns, Started
 from serve_app.live.teller import Means
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.catalogue import SessionChanges
+from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -45,6 +46,7 @@ class Ingress:
     plugins: FakePlugins
     store: RedisLiveStore
     sessions: RedisSessionStore
+    images: RedisImageStore
 
     async def start(self, uid: str, user: str = "你好", **changes: Any) -> Started:
         request = TurnRequest(OWNER, user, user, PARAMS, frozenset({"calculator"}), 2048, uid)
@@ -72,6 +74,7 @@ class Ingress:
         await self.live.close()
         await self.store.close()
         await self.sessions.close()
+        await self.images.close()
 
 
 @dataclass
@@ -92,13 +95,15 @@ class Ingresses:
         stop: Stop | None = None,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
-        replier = create_replier(model, plugins, PromptBuilder(CharCodec(), "Be brief.\n"))
+        images = RedisImageStore(self.url)
+        prompts = PromptBuilder(CharCodec(), "Be brief.\n")
+        replier = create_replier(model, plugins, prompts, pictures=images)
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
         means = Means(store, sessions, replier, describe)
         live = LiveTurns(means, self.limits, stop, self.period_s)
         live.open()
-        self.all.append(Ingress(live, model, plugins, store, sessions))
+        self.all.append(Ingress(live, model, plugins, store, sessions, images))
         return self.all[-1]
 
     def apart(self, number: int) -> "Ingresses":

@@ -8,8 +8,10 @@ from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.live.follower import INTERVAL_S
 from serve_app.live.redis import LiveSettings
-from tests.serve_app.live.ingresses import Ingress, Ingresses, text_of
+from serve_app.sessions.images import ImageFile
+from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses, text_of
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
+from tests.support.fakes.pictures import PICTURE, PNG
 from tests.support.waiting import until
 
 DRAW, COUNT = "Text2Image", "Calculate"
@@ -82,6 +84,31 @@ async def test_a_recorded_answer_stands(ingresses: Ingresses) -> None:
     assert "successfully" in text_of(events) and second.plugins.calls == []
     outputs = [event.data.get("output") for event in events if event.kind == "plugin"]
     assert outputs == [None, "one"]
+
+
+async def test_a_picture_is_made_once_and_kept(ingresses: Ingresses) -> None:
+    """Whoever takes the turn up tells the picture that the first one has stored."""
+    is_there = asyncio.Event()
+
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        if is_reply:
+            is_there.set()
+            await asyncio.Event().wait()
+
+    first = add(ingresses, DRAW, FakePlugins(answers={"1+1": PICTURE}))
+    second = add(ingresses, DRAW, FakePlugins(answers={"1+1": PICTURE}))
+    first.model.wait = hang
+    started = await first.start(await ingresses.session(), enabled=ENABLED)
+    await is_there.wait()
+    await first.die()
+    events = await second.read(started)
+    assert text_of(events) == "Image generated successfully." and second.plugins.calls == []
+    (output,) = [e.data["output"] for e in events if e.kind == "plugin" and "output" in e.data]
+    (turn,) = (await ingresses.load(started.uid)).turns
+    assert turn.calls[0].output == output
+    (image,) = output
+    found = await second.images.find(image["id"], OWNER)
+    assert found == ImageFile(*PNG) and image["url"] == f"/v1/images/{image['id']}"
 
 
 async def test_the_key_of_a_call_is_the_turns(ingresses: Ingresses) -> None:

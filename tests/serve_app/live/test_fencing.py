@@ -1,13 +1,19 @@
 """One teller at a time: holders that were frozen, tries that are used up, stores that are away."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from moss_tp.errors import EngineDeadError
-from serve_app.live.redis import LiveSettings
+from serve_app.errors import LeaseLostError
+from serve_app.live.event import Telling
+from serve_app.live.redis import LiveSettings, RedisLiveStore
+from serve_app.live.store import Ask
+from serve_app.sessions.session import Turn, new_token
 from tests.serve_app.live.halting import FreezingStore
-from tests.serve_app.live.ingresses import Ingresses, begun, stored, text_of
+from tests.serve_app.live.ingresses import OWNER, Ingresses, begun, stored, text_of
+from tests.serve_app.sessions.turns import a_turn
 from tests.serve_app.store_server import StoreServer
 from tests.support.chat_fakes import FakeModel
 from tests.support.waiting import until
@@ -141,3 +147,36 @@ async def test_many_readers_read_the_same(ingresses: Ingresses) -> None:
     whole = read[0]
     for number, events in enumerate(read):
         assert events == whole[number // 8 :]
+
+
+async def test_a_commit_that_comes_after_the_end_is_refused(ingresses: Ingresses) -> None:
+    """A holder's commit hangs; meanwhile a client cancels, and whoever took the turn up ends it."""
+    first, uid = ingresses.add(), await ingresses.session()
+    commit, is_there, may_commit = first.sessions.commit, asyncio.Event(), asyncio.Event()
+
+    async def hang(*args: Any) -> Turn:
+        is_there.set()
+        await may_commit.wait()
+        return await commit(*args)
+
+    first.sessions.commit = hang  # type: ignore[method-assign, assignment]
+    started = await first.start(uid, idempotency_key="key")
+    await is_there.wait()
+    (pen,) = first.live._writer.pens
+    await first.live._patrol.stop()  # the hold is not renewed
+    taker = RedisLiveStore(ingresses.url, ingresses.settings)
+    ask = Ask(uid, OWNER, started.id)
+    assert await taker.cancel(ask, "drop")
+    end = Telling("error", {})
+    while (taken := await taker.take_up(uid, started.id, new_token(), end)) is None:
+        await asyncio.sleep(0.05)
+    await taker.end(taken.hold, len(taken.events), end)
+    may_commit.set()
+    while first.live._crew._tellers:
+        await asyncio.sleep(0.01)
+    assert (await ingresses.load(uid)).tree == ()
+    with pytest.raises(LeaseLostError):
+        await commit(taken.hold.lease, pen.hold.turn.num_turns, a_turn("key"))
+    told = await taker.read(ask)
+    assert told is not None and told[-1].kind == "error"
+    await taker.close()

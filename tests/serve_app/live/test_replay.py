@@ -15,19 +15,20 @@ from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.session import new_token
 from tests.serve_app.live.ingresses import Ingress, Ingresses, stored
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, think_of
+from tests.support.fakes.pictures import PICTURE
 
-ENABLED = frozenset({"calculator", "web_search"})
+ENABLED = frozenset({"calculator", "web_search", "text_to_image"})
 HITS = PluginOutput(True, items=(Item("Moss", "", "A plant."), Item("More", "u", "Of it.")))
 
 
 def a_model() -> FakeModel:
-    calls = 'Search("moss"), Calculate("1+1"), Calculate("1/0")'
+    calls = 'Search("moss"), Calculate("1+1"), Calculate("1/0"), Text2Image("a fox")'
     return FakeModel(think=think_of(calls), reply=lambda prompt: f" {len(prompt)} ids<eom>")
 
 
 def add(ingresses: Ingresses) -> Ingress:
     answers = {"moss": HITS, "1+1": PluginOutput(True, ("2",)), "1/0": PluginOutput.no_result()}
-    return ingresses.add(a_model(), FakePlugins(answers={**answers}))
+    return ingresses.add(a_model(), FakePlugins(answers={**answers, "a fox": PICTURE}))
 
 
 class Maker:
