@@ -8,13 +8,9 @@ import pytest
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.live.follower import INTERVAL_S
-<<<<<<< HEAD
 from serve_app.live.record import Hold
 from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.store import Append, Ask, Standing
-=======
-from serve_app.live.redis import LiveSettings
->>>>>>> flakes
 from serve_app.sessions.images import ImageFile
 from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses, text_of
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
