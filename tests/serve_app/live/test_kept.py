@@ -29,7 +29,7 @@ async def test_a_session_forgets_live_turns_that_are_over(store_url: str) -> Non
             assert {key.decode() for key in kept} == newest
             await ingress.cancel(started)
             await asyncio.sleep(0.15)
-    await ingresses.close()
+    await ingresses.aclose()
 
 
 async def test_a_sent_call_is_remembered_as_long_as_its_session(ingresses: Ingresses) -> None:

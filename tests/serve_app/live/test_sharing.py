@@ -1,4 +1,4 @@
-"""Readers who come at the same time, or just before their turn is taken up: all read to its end."""
+"""A live turn and its readers, who come at the same time, or just before it is taken up."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from serve_app.live.event import LiveEvent
 from serve_app.live.service import Started
-from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses
+from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses, text_of
 from tests.support.chat_fakes import FakeModel
 
 WAIT_S = 4.0
@@ -67,3 +67,26 @@ async def test_who_read_before_a_take_up_of_another_tail_reads_on(ingresses: Ing
     await asyncio.sleep(0.1)
     go_on.set()
     assert (await reading)[-1] == "done"
+
+
+async def test_a_turn_is_told_and_stored(ingresses: Ingresses) -> None:
+    ingress, uid = ingresses.add(), await ingresses.session()
+    started = await ingress.start(uid)
+    events = await ingress.read(started)
+    assert [event.number for event in events] == [*range(len(events))]
+    kinds = [event.kind for event in events]
+    assert kinds[:2] == ["turn", "thoughts"] and kinds[-1] == "done"
+    assert events[0].data == {"id": started.id, "uid": uid}
+    assert text_of(events) == "turn 1"
+    (turn,) = (await ingresses.load(uid)).turns
+    assert (turn.id, turn.reply, turn.parent) == (started.id, "turn 1", "")
+    assert events[-1].data["turn"]["reply"] == "turn 1"
+    assert events[-1].data["usage"] == turn.usage
+
+
+async def test_another_ingress_follows(ingresses: Ingresses) -> None:
+    first, second, uid = ingresses.add(), ingresses.add(), await ingresses.session()
+    started = await first.start(uid)
+    here, there = await asyncio.gather(first.read(started), second.read(started))
+    assert here == there
+    assert await second.read(started, after=0) == there[1:]
