@@ -22,6 +22,8 @@ Body = TypeVar("Body", bound=BaseModel)
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 _KEY = re.compile(r"[!-~]{1,255}")
 IdempotencyKey = Annotated[str, Field(pattern=f"^{_KEY.pattern}$")]
+# Where a request may have no session, and then nothing is stored.
+SessionsKey = Annotated[IdempotencyKey, Field(description="Only with `session_id`, else ignored.")]
 _MAX_NAME, _MAX_MESSAGE = 100, 300  # characters; names in a message may be a client's
 
 

@@ -16,9 +16,10 @@ from serve_app.api.openai.chat_request import (
     turn_request,
 )
 from serve_app.api.openai.chat_stream import encode_stream
-from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
+from serve_app.api.parsing import SessionsKey, parse_idempotency_key
 from serve_app.api.replies import as_reply
 from serve_app.chat.events import Event
+from serve_app.errors import InvalidFieldError
 from serve_app.http.admission import admitted
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.http.exchange import EventStream, run_until_disconnect
@@ -54,12 +55,20 @@ def _events(
         max_model_len=service.max_model_len,
         deadline=service.deadline(body.max_time),
     )
+    key = _key(call, body)
     if body.session_id is None:
         reply = service.replier.reply(reply_request(body, serving))
         return admitted(service.gate, caller, body.text, reply)
-    key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
     turn = service.runner.run(turn_request(body, serving, key), committing)
     return as_reply(admitted(service.gate, caller, body.text, turn))
+
+
+def _key(call: Call, body: ChatCompletionRequest) -> str | None:
+    """Raises InvalidFieldError for log probabilities under a key: a stored turn has none."""
+    key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
+    if key is not None and body.session_id is not None and body.logprobs:
+        raise InvalidFieldError("logprobs: not with an Idempotency-Key", "logprobs")
+    return key
 
 
 ENDPOINTS = (
@@ -73,6 +82,6 @@ ENDPOINTS = (
         answer=ChatCompletion,
         errors=(404, 409, 422, 429, 503),
         is_stream=True,
-        headers={"Idempotency-Key": IdempotencyKey},
+        headers={"Idempotency-Key": SessionsKey},
     ),
 )
