@@ -21,9 +21,11 @@ Body = TypeVar("Body", bound=BaseModel)
 # Signed and unsigned: seeds are written either way.
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 _KEY = re.compile(r"[!-~]{1,255}")
-IdempotencyKey = Annotated[str, Field(pattern=f"^{_KEY.pattern}$")]
-# Where a request may have no session, and then nothing is stored.
-SessionsKey = Annotated[IdempotencyKey, Field(description="Only with `session_id`, else ignored.")]
+_KEY_HELP = (
+    "Makes the retry of a stored turn safe. One that starts a chat, without a uid, has at least 16"
+    " characters. Replies without a chat are not stored, and made again."
+)
+IdempotencyKey = Annotated[str, Field(pattern=f"^{_KEY.pattern}$", description=_KEY_HELP)]
 _MAX_NAME, _MAX_MESSAGE = 100, 300  # characters; names in a message may be a client's
 
 

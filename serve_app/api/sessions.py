@@ -77,7 +77,9 @@ class SessionPatch(BaseModel):
 class FeedbackBody(BaseModel):
     """What a reader thinks of a turn. Neither of both takes it back."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, json_schema_extra={"examples": [{"liked": True}]}
+    )
 
     liked: bool | None = None
     comment: str = Field("", max_length=MAX_COMMENT)
@@ -97,7 +99,7 @@ class SessionQuery(BaseModel):
 
 
 class CallAnswer(BaseModel):
-    """A plugin call that has ended; `output` is text, or the items of a search."""
+    """A plugin call that has ended; `output` is text, a search's items, or images."""
 
     id: str
     name: str
@@ -130,7 +132,10 @@ class TurnAnswer(BaseModel):
 
 
 class SessionAnswer(BaseModel):
-    """A chat: `turns` are its active path, `tree` is every turn in stored order, where asked."""
+    """A chat: `turns` are its active path, `tree` is every turn in stored order, where asked.
+
+    `running_turn` is not among them yet: its events are at `…/turns/{id}/events`.
+    """
 
     id: str
     object: Literal["session"] = "session"
@@ -139,6 +144,7 @@ class SessionAnswer(BaseModel):
     defaults: dict[str, Any]
     created_at: int
     active_turn: str | None
+    running_turn: str | None = None
     turns: list[TurnAnswer]
     tree: list[TurnAnswer] | None = None
 
@@ -193,8 +199,10 @@ def query_types(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def session_answer(session: Session, with_tree: bool) -> SessionAnswer:
-    """`session` as its owner reads it."""
+def session_answer(
+    session: Session, *, with_tree: bool = False, running_turn: str | None = None
+) -> SessionAnswer:
+    """`session` as its owner reads it, with the id of the turn that runs on it."""
     return SessionAnswer(
         id=session.uid,
         title=session.title,
@@ -202,6 +210,7 @@ def session_answer(session: Session, with_tree: bool) -> SessionAnswer:
         defaults=dict(session.defaults),
         created_at=session.created_ms // 1000,
         active_turn=session.turns[-1].id if session.turns else None,
+        running_turn=running_turn,
         turns=[turn_answer(session, turn) for turn in session.turns],
         tree=[turn_answer(session, turn) for turn in session.tree] if with_tree else None,
     )

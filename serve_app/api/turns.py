@@ -49,6 +49,8 @@ class NewTurn(TurnOptions):
     first turn does.
     """
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user": "12 * 34?"}]})
+
     user: str = Field(min_length=1)
     parent: str | None = Field(None, max_length=64)
 

@@ -15,6 +15,7 @@ from functools import partial
 
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import DeadlineExceededError
+from serve_app.chat.calling.pictures import NoPictureStore, PictureStore
 from serve_app.chat.events import Done, Event, Usage
 from serve_app.chat.moderated import check_request, moderated
 from serve_app.chat.pass_params import reply_params
@@ -159,11 +160,16 @@ class Replier:
     async def _deltas(
         self, choice: Choice, prompt: ReplyPrompt, text: ReplyText
     ) -> AsyncGenerator[TokenDelta]:
-        """What the engine adds to `text`."""
+        """What the engine adds to `text`.
+
+        Nothing, once the reply must end: what an earlier run held back may be told by then.
+        """
         if text.has_ended:
             return
         if choice.is_stopped:
             raise StoppedError
+        if choice.time_left_s <= 0:
+            raise DeadlineExceededError("the deadline passed before the reply began")
         request, number = choice.request, prompt.num_passes + 1
         room = request.max_reply_tokens(len(prompt.token_ids), prompt.num_thoughts_tokens)
         params = reply_params(request.params, room, self._prompts.eom_id)
@@ -220,9 +226,12 @@ def create_replier(
     plugin_timeout_s: float = PLUGIN_TIMEOUT_S,
     moderation: Moderation | None = None,
     watch: Watch = unwatched,
+    pictures: PictureStore | None = None,
 ) -> Replier:
-    """The Replier for the dialogue that `prompts` is written for."""
+    """The Replier for the dialogue that `prompts` is written for. Without `pictures`, a plugin that
+    makes some has no result."""
     if not isinstance(prompts, PromptBuilder):
         return Replier(model, prompts, moderation=moderation, watch=watch)
-    thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s)
+    pictures = pictures or NoPictureStore()
+    thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s, pictures)
     return Replier(model, prompts, thinking, moderation, watch)

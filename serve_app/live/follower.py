@@ -42,8 +42,9 @@ class Follower:
 
     def forget(self, tail: Tail) -> None:
         """Unless somebody tells or reads it here."""
-        if not (tail.is_told_here or tail.num_readers):
-            self._tails.pop((tail.uid, tail.id), None)
+        key = tail.uid, tail.id
+        if self._tails.get(key) is tail and not (tail.is_told_here or tail.num_readers):
+            del self._tails[key]
 
     def shared(self, uid: str, turn_id: str) -> Tail | None:
         """The tail that this turn's readers have, if it has some here."""
@@ -61,7 +62,11 @@ class Follower:
         return self._known(ask) or Tail(ask.uid, ask.owner, ask.id, events)
 
     async def read(self, tail: Tail, start: int) -> AsyncGenerator[LiveEvent]:
-        """The events from number `start` on, up to the terminal one, as they are stored."""
+        """The events from number `start` on, up to the terminal one, as they are stored.
+
+        Since `tail` was found, others may have come, and share another one.
+        """
+        tail = self.shared(tail.uid, tail.id) or tail
         self.track(tail)
         try:
             async with aclosing(tail.read(start)) as events:

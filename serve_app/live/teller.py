@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from moss_tp.errors import EngineDeadError
+from moss_tp.errors import DeadlineExceededError, EngineDeadError
 from serve_app.chat.draft import Draft
 from serve_app.chat.events import Done, Usage
 from serve_app.chat.reply import Replier
@@ -26,14 +26,13 @@ from serve_app.errors import (
     TurnNotStoredError,
 )
 from serve_app.live.event import LiveEvent, Telling, plain, telling_of
-from serve_app.live.store import Cancel, LiveStore, Standing
+from serve_app.live.store import MAX_TAKE_UPS, Cancel, LiveStore, Standing
 from serve_app.live.writer import Pen
 from serve_app.sessions.session import Turn
 from serve_app.sessions.store import SessionStore
 
 logger = logging.getLogger(__name__)
 
-MAX_TAKE_UPS = 3
 # A replica that was lost may be back, or another one be free.
 ENGINE_PAUSE_S = 1.0
 # For the end of a turn that has used up its time.
@@ -66,7 +65,7 @@ class Teller:
         self._attempt = attempt
         self._is_stale = is_stale
         self._work: asyncio.Task[None] | None = None
-        self._is_dropped = self._is_leaving = self._is_committing = False
+        self._is_dropped = self._is_leaving = self._is_committing = self._is_stored = False
         self.failure: Exception | None = None
         self.usage: Usage | None = None
 
@@ -92,8 +91,9 @@ class Teller:
             self.cancel(standing.cancel)
 
     def cancel(self, cancel: Cancel) -> None:
-        """Ends the turn as a client wants, unless it is at its end already."""
-        if self._is_committing or self._is_dropped:
+        """Ends the turn as a client wants, unless it is at its end already, or was at it before an
+        earlier teller died."""
+        if self._is_committing or self._is_dropped or self._stored() is not None:
             return
         assert self._draft.request.stop is not None
         self._draft.request.stop.set()
@@ -103,11 +103,12 @@ class Teller:
 
     async def hand_over(self) -> None:
         """Leaves the turn to another ingress, at once; one that is at its end ends here."""
-        if self._is_committing or self._is_dropped or self._work is None:
+        if self._is_committing or self._is_dropped:
             return
         self._is_leaving = True
         self._abort()
-        await asyncio.wait({self._work})
+        if self._work is not None:
+            await asyncio.wait({self._work})
 
     def _abort(self) -> None:
         if self._work is not None and not self._is_committing:
@@ -115,6 +116,8 @@ class Teller:
 
     async def _run(self) -> None:
         self._work = asyncio.create_task(self._tell())
+        if self._is_dropped or self._is_leaving or self.pen.is_lost:  # before it could begin
+            self._work.cancel()
         try:
             await asyncio.wait({self._work})
         except asyncio.CancelledError:
@@ -137,6 +140,9 @@ class Teller:
         error = work.exception()
         if isinstance(error, LeaseLostError | StoreUnavailableError):
             raise error
+        is_open = self._is_committing and isinstance(error, DeadlineExceededError)
+        if error is not None and (self._is_stored or is_open):  # it is no failure of the turn
+            raise StoreUnavailableError("the end of a turn could not be stored") from error
         if isinstance(error, EngineDeadError) and self._attempt < MAX_TAKE_UPS:
             await self._leave(ENGINE_PAUSE_S, is_failure=True)
         elif isinstance(error, Exception):
@@ -153,17 +159,14 @@ class Teller:
                         self.pen.put(telling_of(event))
             await self._flush()
             stored = await self._commit()
-        self._is_committing = True
+        self._is_committing = self._is_stored = True
         self.usage = Usage(**stored.usage)
         await self._end(done_telling(stored))
 
     def _check(self) -> None:
-        """Raises EngineDeadError if too many tellers have died with this turn, TurnNotStoredError
-        if its session has gone on without it."""
+        """Raises TurnNotStoredError if the turn's session has gone on without it."""
         if self._is_stale:
             raise TurnNotStoredError("another turn of the session was started meanwhile")
-        if self._attempt > MAX_TAKE_UPS:
-            raise EngineDeadError("the turn was given up after several tries")
 
     def _stored(self) -> Turn | None:
         """The turn, if an earlier teller has committed it."""

@@ -16,7 +16,7 @@ from serve_app.api.openai.chat_request import (
     turn_request,
 )
 from serve_app.api.openai.chat_stream import encode_stream
-from serve_app.api.parsing import SessionsKey, parse_idempotency_key
+from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
 from serve_app.api.replies import as_reply
 from serve_app.chat.events import Event
 from serve_app.errors import InvalidFieldError
@@ -56,7 +56,7 @@ def _events(
         deadline=service.deadline(body.max_time),
     )
     key = _key(call, body)
-    if body.session_id is None:
+    if body.session_id is None:  # nothing is stored that the key could find again
         reply = service.replier.reply(reply_request(body, serving))
         return admitted(service.gate, caller, body.text, reply)
     turn = service.runner.run(turn_request(body, serving, key), committing)
@@ -82,6 +82,6 @@ ENDPOINTS = (
         answer=ChatCompletion,
         errors=(404, 409, 422, 429, 503),
         is_stream=True,
-        headers={"Idempotency-Key": SessionsKey},
+        headers={"Idempotency-Key": IdempotencyKey},
     ),
 )

@@ -54,7 +54,7 @@ def test_what_would_not_be_honoured_is_refused_by_its_name(fields: dict[str, Any
 def test_what_is_honoured_is_taken(fields: dict[str, Any]) -> None:
     sampling = fields.keys() - {"stream", "model", "max_time"}
     request = asked(**fields)
-    assert request.named == frozenset(sampling)
+    assert set(request.named or ()) == sampling
     for name in sampling - {"stop"}:
         assert getattr(request.params, name) == fields[name]
 
