@@ -7,7 +7,7 @@ they could forge.
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -21,11 +21,20 @@ from serve_app.sessions.session import StoredCall, Turn, has_images
 
 # As the service called them, by the names in Commands.
 TYPES = {"Search": "search", "Calculate": "calculate", "Solve": "solve", "Text2Image": "draw"}
+# The published plugins by all that a client may know of them: the command's name, and the type.
+_PLUGINS = {
+    "Search": "web_search",
+    "Calculate": "calculator",
+    "Solve": "equation_solver",
+    "Text2Image": "text_to_image",
+}
+_BY_ALIAS = {**_PLUGINS, **{TYPES[command]: name for command, name in _PLUGINS.items()}}
 TOO_LONG = "The maximum context length is exceeded"
 
 
 class InferenceRequest(BaseModel):
-    """The JSON body. A plugin that `plugin` does not name is on, as without it.
+    """The JSON body. A plugin that `plugin` does not name is on, as without it; its name is the
+    plugin's, its command's or its type in an answer.
 
     `max_time` is in seconds, for the whole request.
     """
@@ -37,9 +46,13 @@ class InferenceRequest(BaseModel):
     plugin: dict[str, bool] | None = Field(None, max_length=64)
     max_time: float | None = Field(None, gt=0, allow_inf_nan=False)
 
-    def switched(self, is_on: bool) -> frozenset[str]:
-        """The plugins that it switches on, or off."""
-        return frozenset(name for name, value in (self.plugin or {}).items() if value == is_on)
+    def switched(self, is_on: bool, deployed: Collection[str]) -> frozenset[str]:
+        """The plugins that it switches on, or off. Raises InvalidFieldError for unknown ones."""
+        switches = (self.plugin or {}).items()
+        names = {_BY_ALIAS.get(name, name) for name, value in switches if value == is_on}
+        if unknown := sorted(names - {*deployed, *_PLUGINS.values()}):
+            raise InvalidFieldError(f"plugin: there is no {unknown[0][:100]!r}", "plugin")
+        return frozenset(names)
 
 
 class ExtraData(BaseModel):

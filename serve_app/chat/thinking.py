@@ -81,7 +81,7 @@ class ThinkingStage:
             else ([*resume.thought_ids], resume.num_cached_thoughts)
         )
         thinking = self._prompts.read_thinking(generated_ids)
-        if resume.thought_ids is None:
+        if resume.thought_ids is None and generated_ids:  # else there are none to show
             yield Thoughts(choice.index, thinking.thoughts, tuple(generated_ids), num_cached_tokens)
         if tool_calls := _tool_calls(choice, thinking):
             yield _waiting(choice, thinking, tool_calls, len(generated_ids), num_cached_tokens)

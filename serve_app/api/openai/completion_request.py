@@ -4,6 +4,7 @@ A field that is absent has OpenAI's default, not MOSS's: nothing here is a chat.
 change the answer and cannot be honoured are refused; unknown ones mean nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -111,6 +112,15 @@ def read_prompts(body: CompletionBody) -> list[Prompt]:
     if len(prompts) * (body.n or 1) > MAX_CHOICES:
         raise InvalidFieldError(f"n: more than {MAX_CHOICES} choices of all prompts", "n")
     return prompts
+
+
+def check_ids(body: CompletionBody, prompts: Sequence[Prompt], vocab_size: int) -> None:
+    """Raises InvalidFieldError for an id beyond the vocabulary, before anything is computed."""
+    body.check_ids(vocab_size)
+    last = max((max(ids) for ids in prompts if not isinstance(ids, str)), default=0)
+    if last >= vocab_size:
+        message = f"prompt: {last} is beyond the vocabulary of {vocab_size}"
+        raise InvalidFieldError(message, "prompt")
 
 
 def _prompts(value: Any) -> list[Prompt]:

@@ -19,6 +19,7 @@ from serve_app.api.openai.chat_stream import encode_stream
 from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
 from serve_app.api.replies import as_reply
 from serve_app.chat.events import Event
+from serve_app.errors import InvalidFieldError
 from serve_app.http.admission import admitted
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.http.exchange import EventStream, run_until_disconnect
@@ -54,12 +55,20 @@ def _events(
         max_model_len=service.max_model_len,
         deadline=service.deadline(body.max_time),
     )
-    key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
+    key = _key(call, body)
     if body.session_id is None:  # nothing is stored that the key could find again
         reply = service.replier.reply(reply_request(body, serving))
         return admitted(service.gate, caller, body.text, reply)
     turn = service.runner.run(turn_request(body, serving, key), committing)
     return as_reply(admitted(service.gate, caller, body.text, turn))
+
+
+def _key(call: Call, body: ChatCompletionRequest) -> str | None:
+    """Raises InvalidFieldError for log probabilities under a key: a stored turn has none."""
+    key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
+    if key is not None and body.session_id is not None and body.logprobs:
+        raise InvalidFieldError("logprobs: not with an Idempotency-Key", "logprobs")
+    return key
 
 
 ENDPOINTS = (

@@ -10,6 +10,7 @@ from serve_app.access.permissions import choose_model
 from serve_app.api.openai.completion_request import (
     CompletionBody,
     Prompt,
+    check_ids,
     check_supported,
     read_prompts,
 )
@@ -33,6 +34,7 @@ async def complete(call: Call) -> Response:
     model = choose_model(call.principal, service.model_names, body.model)
     check_supported(body)
     params, prompts = body.params(), read_prompts(body)
+    check_ids(body, prompts, tokenizer.vocab_size)
     asked = Asked(
         id=f"cmpl-{new_token()}",
         created=int(time.time()),

@@ -36,8 +36,9 @@ async def _answer(call: Call) -> dict[str, Any]:
     key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
     body = await call.body(inference.InferenceRequest)
     choose_model(caller, service.model_names, None)
-    on = enabled_plugins(caller, service.plugins, body.switched(True))
-    enabled = (on | enabled_plugins(caller, service.plugins, None)) - body.switched(False)
+    on, off = (body.switched(is_on, service.plugins) for is_on in (True, False))
+    on = enabled_plugins(caller, service.plugins, on)
+    enabled = (on | enabled_plugins(caller, service.plugins, None)) - off
     turn = inference.turn_request(body, caller.owner, enabled, service.max_model_len, key)
     committing = asyncio.Event()
     events = admitted(service.gate, caller, body.request, service.runner.run(turn, committing))

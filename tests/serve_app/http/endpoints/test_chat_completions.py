@@ -156,3 +156,11 @@ async def test_whole_oldest_exchanges_are_dropped(site: Site) -> None:
     answer = (await complete(site, *old, USER)).json()
     assert answer["dropped_turns"] == 2
     assert (await stream(site, *old, USER))[-1]["dropped_turns"] == 2
+
+
+async def test_thoughts_that_were_never_generated_are_not_shown(site: Site) -> None:
+    message = (await complete(site, max_completion_tokens=1)).json()["choices"][0]["message"]
+    assert message.get("reasoning") is None, message
+    assert text_of(await stream(site, max_completion_tokens=1), "reasoning") == ""
+    control = (await complete(site)).json()["choices"][0]["message"]
+    assert control["reasoning"], "those of a whole budget are"

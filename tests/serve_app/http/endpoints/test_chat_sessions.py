@@ -66,3 +66,27 @@ async def test_a_foreign_session_is_as_unknown_as_none(site: Site, uid: str | No
             "param": None,
             "code": "session_not_found",
         }
+
+
+async def test_log_probabilities_are_not_asked_for_under_a_key(site: Site) -> None:
+    """They are not stored, so a repetition would lack them."""
+    body = {"messages": [USER], "session_id": await new_session(site), "logprobs": True}
+    headers, url = {"Idempotency-Key": "k" * 20}, "/v1/chat/completions"
+    refused = await site.client.post(url, json=body, headers=headers)
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "logprobs"
+    told = await site.client.post(url, json=body)
+    assert told.status_code == 200 and told.json()["choices"][0]["logprobs"] is not None
+    stateless = {**body, "session_id": None}
+    assert (await site.client.post(url, json=stateless, headers=headers)).status_code == 200
+
+
+async def test_a_key_has_one_form_with_and_without_a_session(site: Site) -> None:
+    headers, uid = {"Idempotency-Key": "a b"}, await new_session(site)
+    for session in ({}, {"session_id": uid}):
+        body = {"messages": [USER], **session}
+        refused = await site.client.post("/v1/chat/completions", json=body, headers=headers)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "Idempotency-Key"
+    paths = (await site.client.get("/openapi.json")).json()["paths"]
+    (header,) = paths["/v1/chat/completions"]["post"]["parameters"]
+    assert "not stored" in header["schema"]["description"]

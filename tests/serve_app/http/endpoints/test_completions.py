@@ -245,6 +245,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": ["a"] * 65, "n": 2}, "n"),
     ({"prompt": "a", "stream_options": {"include_usage": True}}, "stream_options"),
     ({"prompt": "a", "temperature": 11}, "temperature"),
+    ({"prompt": [10**6]}, "prompt"),
+    ({"prompt": "a", "stop_token_ids": [10**9]}, "stop_token_ids"),
+    ({"prompt": "a", "logit_bias": {"100000": 1}}, "logit_bias"),
     ({"prompt": "a", "guided_json": {"type": "object"}}, "guided_json"),
 ]
 
