@@ -40,6 +40,7 @@ async def test_handing_over_is_no_failed_try(ingresses: Ingresses) -> None:
 
 
 async def test_without_another_ingress_turns_may_end(ingresses: Ingresses) -> None:
+    await asyncio.sleep(ingresses.settings.here_s)  # the ingresses of other tests are forgotten
     drain = Drain()
     only, uid = ingresses.add(slow_model(), stop=drain), await ingresses.session()
     started = await only.start(uid)
@@ -49,6 +50,7 @@ async def test_without_another_ingress_turns_may_end(ingresses: Ingresses) -> No
 
 
 async def test_what_has_not_ended_in_time_is_left_to_the_next_start(ingresses: Ingresses) -> None:
+    await asyncio.sleep(ingresses.settings.here_s)  # the ingresses of other tests are forgotten
     drain = Drain()
     only, uid = ingresses.add(slow_model(0.3), stop=drain), await ingresses.session()
     started = await only.start(uid)
