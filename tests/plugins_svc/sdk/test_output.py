@@ -18,7 +18,7 @@ def test_map_text_changes_every_string() -> None:
 
 
 @pytest.mark.parametrize(
-    "output", [PluginOutput(True, ("1",)), PluginOutput(True, items=(Item("", "", "x"),))]
+    "output", [PluginOutput(True, ("1",)), PluginOutput(True, items=(Item("", "", "x\U0001f600"),))]
 )
 def test_a_well_formed_output_passes(output: PluginOutput) -> None:
     assert check_output(output) is output
@@ -41,6 +41,8 @@ ITEM: Any = Item
         OUTPUT(True, (), None),
         OUTPUT(True, (), ("x",)),
         OUTPUT(True, (), (ITEM("t", None, "s"),)),
+        OUTPUT(True, ("half a pair \ud83d",)),
+        OUTPUT(True, (), (ITEM("t", "", "\udfff"),)),
     ],
 )
 def test_anything_else_is_a_type_error(answer: object) -> None:
