@@ -13,6 +13,8 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 PORT ?= 19324
 TP ?= 2
 MODEL ?=
+# Most tests wait for servers, so two at a time take half as long, even on two cores.
+TEST_PROCESSES ?= 2
 # Where to take torch from: https://download.pytorch.org/whl/cpu saves gigabytes without a GPU.
 TORCH_INDEX ?=
 
@@ -22,7 +24,7 @@ serve: $(VENV)/.runtime
 	@exec $(BIN)/moss serve --port "$(PORT)" --tp "$(TP)" $(if $(MODEL),--model "$(MODEL)")
 
 test: setup lint
-	$(BIN)/pytest -m "not chaos"
+	$(BIN)/pytest -m "not chaos" --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check

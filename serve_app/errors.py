@@ -31,6 +31,10 @@ class HeadersTooLargeError(InvalidRequestError):
     """The request has too many headers, or they are larger than allowed."""
 
 
+class PathNotFoundError(InvalidRequestError):
+    """Nothing has this path."""
+
+
 class InvalidKeyError(MossError):
     """The request has no API key where one is needed, or one that is wrong or revoked."""
 

@@ -20,20 +20,17 @@ from moss_tp.hardware.present import has_gpu
 HAS_GPU = has_gpu()
 os.environ["TRITON_INTERPRET"] = "1"
 
-_MISSING = pytest.StashKey[Counter[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_MISSING] = Counter()
+_MISSING = "missing"  # the name of a test's property
+_num_untested: Counter[str] = Counter()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not HAS_GPU:
-        item.config.stash[_MISSING]["a CUDA device"] += 1
+        item.user_properties.append((_MISSING, "a CUDA device"))
         pytest.skip("there is no CUDA device")
     for marker in item.iter_markers("variable"):
         if not os.environ.get(marker.args[0]):
-            item.config.stash[_MISSING][marker.args[0]] += 1
+            item.user_properties.append((_MISSING, marker.args[0]))
             pytest.skip(f"{marker.args[0]} is not set")
     for marker in item.iter_markers("needs"):
         for program in marker.args:
@@ -41,13 +38,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
                 continue
             if os.environ.get("CI") == "true":
                 pytest.fail(f"{program} is not installed", pytrace=False)
-            item.config.stash[_MISSING][program] += 1
+            item.user_properties.append((_MISSING, program))
             pytest.skip(f"{program} is not installed")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Counts where all reports come together, however many processes run the tests."""
+    if report.when == "setup":
+        _num_untested.update(str(what) for name, what in report.user_properties if name == _MISSING)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     """Prints below everything else, so that the end of a long run shows it."""
     yield
-    for program, count in session.config.stash[_MISSING].items():
+    if hasattr(session.config, "workerinput"):
+        return
+    for program, count in _num_untested.items():
         print(f"NOT TESTED, for this machine has not got {program}: {count} tests")

@@ -19,8 +19,8 @@ class ImageFormat(ResultFormat):
 
     def value(self, output: PluginOutput, numbers: range) -> str:
         """The sentence, or `No result.`"""
-        value = super().value(output, numbers)
-        return value if value == NO_RESULT else IMAGE_DONE
+        has_image = output.ok and (output.images or output.lines)
+        return IMAGE_DONE if has_image else NO_RESULT
 
     def block(self, call: str, output: PluginOutput, numbers: range) -> str:
         """The sentence alone; a failure has the plain form."""

@@ -14,6 +14,7 @@ from serve_app.api_secret import ENVIRONMENT, digest_of
 
 PREFIX = "moss-"
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_PAGES = "page-"  # how owners of cookies are called, which no key may be
 _ENVIRONMENT_OWNER = "default"
 
 
@@ -55,10 +56,11 @@ def make_key(
     limits: Limits | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key, and its secret of 256 random bits. Raises ConfigError for an unfit owner."""
-    if not _OWNER.fullmatch(owner) or owner == ANONYMOUS.owner:
+    is_taken = owner == ANONYMOUS.owner or owner.startswith(_PAGES)
+    if is_taken or not _OWNER.fullmatch(owner):
         raise ConfigError(
-            f"{owner!r} cannot be an owner: up to 64 letters, digits, dots and dashes, and not"
-            f" {ANONYMOUS.owner!r}, whose chats are those of callers without keys"
+            f"{owner!r} cannot be an owner: up to 64 letters, digits, dots and dashes, and neither"
+            f" {ANONYMOUS.owner!r} nor {_PAGES}…, whose chats are those of callers without keys"
         )
     secret = PREFIX + secrets.token_hex(32)
     created_ms = round(time.time() * 1000)

@@ -39,6 +39,13 @@ class Gate(Protocol):
         the caller has used up a limit."""
         ...
 
+    async def charge(self, principal: Principal) -> None:
+        """Counts a request that is not admitted.
+
+        Raises RateLimitError and StoreUnavailableError.
+        """
+        ...
+
     async def login(self, key: str | None) -> str:
         """A new cookie for the page, in exchange for `key`; for none where there are no keys.
 
@@ -63,6 +70,9 @@ class OpenGate:
     @asynccontextmanager
     async def admit(self, principal: Principal, num_prompt_tokens: int) -> AsyncIterator[Admission]:
         yield Admission(num_prompt_tokens)
+
+    async def charge(self, principal: Principal) -> None:
+        """Nothing is counted."""
 
     async def login(self, key: str | None) -> str:
         return new_cookie()

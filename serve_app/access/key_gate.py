@@ -40,6 +40,9 @@ class KeyGate:
             return _admitted(num_prompt_tokens)
         return self._limiter.admit(principal.key_id, principal.limits, num_prompt_tokens)
 
+    async def charge(self, principal: Principal) -> None:
+        await self._limiter.charge(principal.key_id, principal.limits)
+
     async def login(self, key: str | None) -> str:
         if key is None:
             raise InvalidKeyError(_MISSING)

@@ -64,7 +64,7 @@ class Limiter:
         """See `Gate.admit`."""
         turn = _Turn(secrets.token_hex(8), key_id, limits)
         try:
-            await self._take(turn, num_tokens)
+            await self._take(turn, num_tokens, self._lease_ms)
         except RateLimitError:
             raise
         except BaseException:  # it may have been let in, and nobody was told
@@ -83,6 +83,12 @@ class Limiter:
                 self._renewing = None
             await self._settle(turn, admission.num_tokens - num_tokens)
 
+    async def charge(self, key_id: str, limits: Limits) -> None:
+        """See `Gate.charge`. A lease of no length is over: it is not a running turn."""
+        if limits.requests_per_s is not None:
+            request = _Turn(secrets.token_hex(8), key_id, Limits(limits.requests_per_s))
+            await self._take(request, 0, lease_ms=0)
+
     async def close(self) -> None:
         await asyncio.gather(*self._settling)
         await self._lane.close()
@@ -90,7 +96,7 @@ class Limiter:
     def _now_ms(self) -> Arg:
         return "" if self._clock is None else self._clock()
 
-    async def _take(self, turn: _Turn, num_tokens: int) -> None:
+    async def _take(self, turn: _Turn, num_tokens: int, lease_ms: int) -> None:
         limits = turn.limits
         asked = (limits.requests_per_s, limits.tokens_per_min, limits.running_turns)
         refused = await run_script(
@@ -99,7 +105,7 @@ class Limiter:
             scripts.keys_of(turn.key_id),
             self._now_ms(),
             turn.id,
-            self._lease_ms,
+            lease_ms,
             *("" if limit is None else repr(limit) for limit in asked),
             num_tokens,
         )

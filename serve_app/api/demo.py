@@ -31,7 +31,9 @@ _DELIVERY = {"uid", "stream", "max_time", "model"}
 class ChatRequest(BaseModel):
     """The JSON body of `POST /`. Unknown fields are ignored, as in the demo."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, json_schema_extra={"examples": [{"prompt": "你是谁？"}]}
+    )
 
     prompt: str = Field(min_length=1)
     uid: str | None = None

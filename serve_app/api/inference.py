@@ -17,7 +17,7 @@ from moss_tp.errors import ContextLengthError
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.turn import TurnDone, TurnEvent, TurnRequest
 from serve_app.errors import InvalidFieldError, SessionFullError, SessionNotFoundError
-from serve_app.sessions.session import StoredCall, Turn
+from serve_app.sessions.session import StoredCall, Turn, has_images
 
 # As the service called them, by the names in Commands.
 TYPES = {"Search": "search", "Calculate": "calculate", "Solve": "solve", "Text2Image": "draw"}
@@ -135,10 +135,12 @@ def _extra_data(turn: Turn) -> Iterator[dict[str, Any]]:
 
 
 def _data(call: StoredCall) -> dict[str, Any]:
-    """What the service's back ends answered: a search's items by their place, else the result."""
+    """What the service's back ends answered: items and images by their place, else the result."""
     if isinstance(call.output, str):
         return {"result": call.output}
     items = enumerate(call.output or ())
+    if has_images(call):
+        return {str(i): dict(image) for i, image in items}
     return {str(i): {**_item(item), "summ": item["snippet"]} for i, item in items}
 
 

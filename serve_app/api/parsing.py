@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from jiter import from_json
 from pydantic import BaseModel, Field, ValidationError
 
+from serve_app.api.problems import first_problem
 from serve_app.errors import InvalidFieldError
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -20,19 +21,30 @@ Body = TypeVar("Body", bound=BaseModel)
 # Signed and unsigned: seeds are written either way.
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**64 - 1
 _KEY = re.compile(r"[!-~]{1,255}")
-IdempotencyKey = Annotated[str, Field(pattern=f"^{_KEY.pattern}$")]
+_KEY_HELP = (
+    "Makes the retry of a stored turn safe. One that starts a chat, without a uid, has at least 16"
+    " characters. Replies without a chat are not stored, and made again."
+)
+IdempotencyKey = Annotated[str, Field(pattern=f"^{_KEY.pattern}$", description=_KEY_HELP)]
 _MAX_NAME, _MAX_MESSAGE = 100, 300  # characters; names in a message may be a client's
 
 
+def needs_body(model: type[BaseModel]) -> bool:
+    """Whether a field of `model` is required. Else no body at all is as good as `{}`."""
+    return any(field.is_required() for field in model.model_fields.values())
+
+
 def parse_body(body: bytes, model: type[Body]) -> Body:
-    """`body` as a `model`. Raises InvalidFieldError unless it is valid, strict JSON."""
+    """`body` as a `model`. Raises InvalidFieldError unless it is valid, strict JSON, or nothing
+    where nothing is required."""
+    value = {} if not body and not needs_body(model) else _strict_json(body)
     try:
-        return model.model_validate(_strict_json(body))
+        return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        param = ".".join(map(str, first["loc"]))[:_MAX_NAME] or None
+        name, message = first_problem(error, value)
+        param = name[:_MAX_NAME] or None
         where = f"{param}: " if param else ""
-        raise InvalidFieldError(f"{where}{first['msg']}"[:_MAX_MESSAGE], param) from error
+        raise InvalidFieldError(f"{where}{message}"[:_MAX_MESSAGE], param) from error
 
 
 def _strict_json(body: bytes) -> Any:

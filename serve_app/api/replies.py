@@ -6,9 +6,9 @@ A turn that was stored before, under the same Idempotency-Key, is told anew.
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
-from serve_app.chat.events import Delta, Event, PluginCall, SearchItem, Thoughts
+from serve_app.chat.events import Delta, Event, Image, PluginCall, SearchItem, Thoughts
 from serve_app.chat.turn import TurnDone, TurnEvent
-from serve_app.sessions.session import StoredCall, Turn
+from serve_app.sessions.session import StoredCall, Turn, has_images
 
 
 async def as_reply(events: AsyncGenerator[TurnEvent]) -> AsyncGenerator[Event]:
@@ -34,7 +34,9 @@ def stored_events(turn: Turn) -> Iterator[Event]:
     yield Delta(0, turn.reply, (), ())
 
 
-def _output(call: StoredCall) -> tuple[SearchItem, ...] | str | None:
+def _output(call: StoredCall) -> tuple[SearchItem, ...] | tuple[Image, ...] | str | None:
     if call.output is None or isinstance(call.output, str):
         return call.output
+    if has_images(call):
+        return tuple(Image(**image) for image in call.output)
     return tuple(SearchItem(**item) for item in call.output)

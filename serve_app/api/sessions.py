@@ -23,25 +23,28 @@ Plugins = Annotated[list[str], Field(max_length=_MAX_PLUGINS)]
 
 
 class SamplingDefaults(BaseModel):
-    """Sampling parameters for the turns of a session that name none of their own."""
+    """Sampling parameters for the turns of a session that name none of their own.
+
+    Null is as good as absent: what no one names is the server's.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    temperature: float = Field(0.7, ge=0, le=10)
-    top_p: float = Field(0.8, gt=0, le=1)
-    top_k: int = Field(40, ge=0, le=2**31 - 1)
-    min_p: float = Field(0, ge=0, le=1)
-    repetition_penalty: float = Field(1.02, gt=0, le=10)
-    presence_penalty: float = Field(0, ge=-2, le=2)
-    frequency_penalty: float = Field(0, ge=-2, le=2)
-    length_penalty: float = Field(1, gt=0, le=10)
-    regulation_start: int = Field(512, ge=0, le=2**31 - 1)
-    max_tokens: int = Field(512, ge=1, le=2**31 - 1)
+    temperature: float | None = Field(None, ge=0, le=10)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=0, le=2**31 - 1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    length_penalty: float | None = Field(None, gt=0, le=10)
+    regulation_start: int | None = Field(None, ge=0, le=2**31 - 1)
+    max_tokens: int | None = Field(None, ge=1, le=2**31 - 1)
 
     @property
     def named(self) -> dict[str, Any]:
         """Those that are given. Raises InvalidRequestError if they cannot be used together."""
-        named = self.model_dump(include=self.model_fields_set)
+        named = self.model_dump(exclude_none=True)
         SamplingParams(**named)
         return named
 
@@ -74,7 +77,9 @@ class SessionPatch(BaseModel):
 class FeedbackBody(BaseModel):
     """What a reader thinks of a turn. Neither of both takes it back."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(
+        strict=True, frozen=True, json_schema_extra={"examples": [{"liked": True}]}
+    )
 
     liked: bool | None = None
     comment: str = Field("", max_length=MAX_COMMENT)
@@ -94,7 +99,7 @@ class SessionQuery(BaseModel):
 
 
 class CallAnswer(BaseModel):
-    """A plugin call that has ended; `output` is text, or the items of a search."""
+    """A plugin call that has ended; `output` is text, a search's items, or images."""
 
     id: str
     name: str
@@ -127,7 +132,10 @@ class TurnAnswer(BaseModel):
 
 
 class SessionAnswer(BaseModel):
-    """A chat: `turns` are its active path, `tree` is every turn in stored order, where asked."""
+    """A chat: `turns` are its active path, `tree` is every turn in stored order, where asked.
+
+    `running_turn` is not among them yet: its events are at `…/turns/{id}/events`.
+    """
 
     id: str
     object: Literal["session"] = "session"
@@ -136,6 +144,7 @@ class SessionAnswer(BaseModel):
     defaults: dict[str, Any]
     created_at: int
     active_turn: str | None
+    running_turn: str | None = None
     turns: list[TurnAnswer]
     tree: list[TurnAnswer] | None = None
 
@@ -190,8 +199,10 @@ def query_types(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def session_answer(session: Session, with_tree: bool) -> SessionAnswer:
-    """`session` as its owner reads it."""
+def session_answer(
+    session: Session, *, with_tree: bool = False, running_turn: str | None = None
+) -> SessionAnswer:
+    """`session` as its owner reads it, with the id of the turn that runs on it."""
     return SessionAnswer(
         id=session.uid,
         title=session.title,
@@ -199,6 +210,7 @@ def session_answer(session: Session, with_tree: bool) -> SessionAnswer:
         defaults=dict(session.defaults),
         created_at=session.created_ms // 1000,
         active_turn=session.turns[-1].id if session.turns else None,
+        running_turn=running_turn,
         turns=[turn_answer(session, turn) for turn in session.turns],
         tree=[turn_answer(session, turn) for turn in session.tree] if with_tree else None,
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from moss_tp.sampling_params import SamplingParams
+from moss_tp.sampling_params import MAX_STOP_LENGTH, MAX_STOP_STRINGS, SamplingParams
 from serve_app.api.sessions import SamplingDefaults, TurnAnswer, turn_answer
 from serve_app.chat.turn import TurnRequest
 from serve_app.errors import InvalidFieldError
@@ -19,27 +19,27 @@ from serve_app.sessions.session import Session, StoredCall, Turn
 
 _MAX_DIGITS = 9
 EventNumber = Annotated[int, Field(ge=0, lt=10**_MAX_DIGITS)]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 _MAX_LENGTH = 2**31 - 1
 _DELIVERY = {"stream", "max_time", "model"}  # they do not change what is asked
 _NOT_SAMPLING = {"user", "parent", "plugins", "max_completion_tokens", *_DELIVERY}
 
 
 class TurnOptions(SamplingDefaults):
-    """How a turn is made. What it does not name is the session's, or the server's.
+    """How a turn is made. What it does not name is the session's, or the server's; null names
+    nothing. Other fields are refused, since they may be meant to change the answer.
 
     `max_tokens` bounds the reply, `max_completion_tokens` thoughts and reply together.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
-
     seed: int | None = Field(None, ge=0, lt=2**63)
-    min_tokens: int = Field(0, ge=0, le=_MAX_LENGTH)
-    stop: list[str] | str | None = None
+    min_tokens: int | None = Field(None, ge=0, le=_MAX_LENGTH)
+    stop: Annotated[list[Stop], Field(max_length=MAX_STOP_STRINGS)] | Stop | None = None
     max_completion_tokens: int | None = Field(None, ge=1, le=_MAX_LENGTH)
     plugins: list[str] | None = None
     model: str | None = None
     max_time: float | None = Field(None, gt=0)
-    stream: bool = False
+    stream: bool | None = None
 
 
 class NewTurn(TurnOptions):
@@ -48,6 +48,8 @@ class NewTurn(TurnOptions):
     The turn follows the active one, or `parent`: null begins another path, as an edit of a chat's
     first turn does.
     """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user": "12 * 34?"}]})
 
     user: str = Field(min_length=1)
     parent: str | None = Field(None, max_length=64)
@@ -99,10 +101,12 @@ def turn_request(
 ) -> TurnRequest:
     """The turn that `body` asks for, or that is made again in the place of `instead_of`.
 
-    Raises InvalidRequestError for parameters that cannot be used together.
+    Raises InvalidFieldError for parameters that cannot be used together.
     """
-    named = body.model_fields_set - _NOT_SAMPLING
-    sampling = body.model_dump(include=named)
+    sampling = body.model_dump(exclude=_NOT_SAMPLING, exclude_none=True)
+    max_tokens = body.max_tokens or SamplingParams().max_tokens
+    if (body.min_tokens or 0) > max_tokens:
+        raise InvalidFieldError(f"min_tokens: more than max_tokens, {max_tokens}", "min_tokens")
     has_parent = isinstance(body, NewTurn) and "parent" in body.model_fields_set
     return TurnRequest(
         owner=owner,
@@ -117,12 +121,14 @@ def turn_request(
         parent=(body.parent or "") if isinstance(body, NewTurn) and has_parent else None,
         must_exist=True,
         max_completion_tokens=body.max_completion_tokens,
-        named=frozenset(named) | ({"plugins"} if body.plugins is not None else set()),
+        named=frozenset(sampling) | ({"plugins"} if body.plugins is not None else set()),
     )
 
 
 def _fingerprint(body: TurnOptions, instead_of: str) -> str:
-    asked = body.model_dump(mode="json", exclude=_DELIVERY, exclude_unset=True)
+    asked = body.model_dump(mode="json", exclude=_DELIVERY, exclude_none=True)
+    if "parent" in body.model_fields_set:
+        asked["parent"] = body.parent if isinstance(body, NewTurn) else None
     text = json.dumps([asked, instead_of], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

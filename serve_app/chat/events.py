@@ -40,13 +40,22 @@ class SearchItem:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A picture that a plugin made. Its owner gets the file at `url`, a path on this server."""
+
+    id: str
+    url: str
+    media_type: str
+
+
+@dataclass(frozen=True)
 class PluginCall:
     """A plugin call that started, or ended after `ms` milliseconds.
 
     `id` is `{request_id}-{choice}-{index}` and the same in both events. `name` is the one in
     Commands, e.g. `Search`. `output` is set when the call is done: the items that the Results
-    may show for a search, text for other plugins. It is untrusted. A failed call is
-    `No result.` to the model.
+    may show for a search, the pictures if there are any, text for other plugins. It is untrusted.
+    A failed call is `No result.` to the model.
     """
 
     choice: int
@@ -54,7 +63,7 @@ class PluginCall:
     name: str
     argument: str
     state: Literal["started", "done", "failed"]
-    output: tuple[SearchItem, ...] | str | None = None
+    output: tuple[SearchItem, ...] | tuple[Image, ...] | str | None = None
     ms: int | None = None
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from serve_app.chat.events import Delta, Done, Event, PluginCall, Thoughts, Usage
+from serve_app.chat.events import Delta, Done, Event, PluginCall, SearchItem, Thoughts, Usage
 from serve_app.chat.request import Choice, ReplyRequest
 from serve_app.moderation.held_text import HeldText
 from serve_app.moderation.hook import Moderation
@@ -114,4 +114,5 @@ def _text(event: Thoughts | PluginCall) -> str:
         return event.text
     if event.output is None or isinstance(event.output, str):
         return f"{event.argument}\n{event.output or ''}"
-    return "\n".join(f"{item.title}\n{item.url}\n{item.snippet}" for item in event.output)
+    items = [item for item in event.output if isinstance(item, SearchItem)]
+    return "\n".join(f"{item.title}\n{item.url}\n{item.snippet}" for item in items)

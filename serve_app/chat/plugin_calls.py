@@ -14,8 +14,10 @@ from dataclasses import replace
 from plugins_svc.protocol.calls import Call
 from plugins_svc.protocol.results import Outcome, block_order, item_numbers
 from plugins_svc.sdk.output import PluginOutput, check_output
+from plugins_svc.sdk.picture import StoredPicture
 from serve_app.chat.calling.circuit_breaker import PluginPausedError
-from serve_app.chat.events import PluginCall, SearchItem
+from serve_app.chat.calling.pictures import Album, PictureStore
+from serve_app.chat.events import Image, PluginCall, SearchItem
 from serve_app.chat.protocols import PluginClient
 from serve_app.chat.request import Choice
 from serve_app.chat.resume import TimedOutput
@@ -23,6 +25,7 @@ from serve_app.chat.resume import TimedOutput
 logger = logging.getLogger(__name__)
 
 MAX_SHARE = 0.5  # of the time that is left: the reply needs some, too
+IMAGES = "/v1/images"  # where their owner gets pictures
 MAX_CHARS = 64 * 1024  # of an output: far more than fits into any context
 
 
@@ -30,9 +33,15 @@ class PluginCalls:
     """The calls of one choice. `outcomes` has one entry per call, complete when `run` has ended."""
 
     def __init__(
-        self, client: PluginClient, timeout_s: float, choice: Choice, calls: Sequence[Call]
+        self,
+        client: PluginClient,
+        pictures: PictureStore,
+        timeout_s: float,
+        choice: Choice,
+        calls: Sequence[Call],
     ) -> None:
         self._client = client
+        self._album = Album(pictures, choice.request.owner, choice.request.session_id)
         self._timeout_s = timeout_s
         self._choice = choice
         self.outcomes: list[Outcome] = [(call, PluginOutput.no_result()) for call in calls]
@@ -81,7 +90,8 @@ class PluginCalls:
     async def _answer(self, call: Call) -> PluginOutput:
         timeout_s = min(self._timeout_s, MAX_SHARE * self._choice.time_left_s)
         try:
-            return _bounded(check_output(await self._client.run(call, timeout_s)))
+            output = _bounded(check_output(await self._client.run(call, timeout_s)))
+            return await self._album.keep(output, self._choice.request.deadline)
         except PluginPausedError:  # logged when it was paused
             return PluginOutput.no_result()
         except Exception as error:  # no failure of a plugin may fail the turn
@@ -108,7 +118,12 @@ def _ended(event: PluginCall, output: PluginOutput, numbers: range, ms: int) -> 
         SearchItem(n, item.title, item.url, item.snippet)
         for n, item in zip(numbers, output.items, strict=False)  # not all items may be shown
     )
-    shown = items or "\n".join(output.lines)
+    images = tuple(
+        Image(each.id, f"{IMAGES}/{each.id}", each.media_type)
+        for each in output.images
+        if isinstance(each, StoredPicture)
+    )
+    shown = images or items or "\n".join(output.lines)
     if not (output.ok and shown):
         return replace(event, state="failed", ms=ms)
     return replace(event, state="done", output=shown, ms=ms)

@@ -15,6 +15,7 @@ from functools import partial
 
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.errors import DeadlineExceededError
+from serve_app.chat.calling.pictures import NoPictureStore, PictureStore
 from serve_app.chat.events import Done, Event, Usage
 from serve_app.chat.moderated import check_request, moderated
 from serve_app.chat.pass_params import reply_params
@@ -225,9 +226,12 @@ def create_replier(
     plugin_timeout_s: float = PLUGIN_TIMEOUT_S,
     moderation: Moderation | None = None,
     watch: Watch = unwatched,
+    pictures: PictureStore | None = None,
 ) -> Replier:
-    """The Replier for the dialogue that `prompts` is written for."""
+    """The Replier for the dialogue that `prompts` is written for. Without `pictures`, a plugin that
+    makes some has no result."""
     if not isinstance(prompts, PromptBuilder):
         return Replier(model, prompts, moderation=moderation, watch=watch)
-    thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s)
+    pictures = pictures or NoPictureStore()
+    thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s, pictures)
     return Replier(model, prompts, thinking, moderation, watch)

@@ -13,6 +13,7 @@ from moss_tp.errors import ContextLengthError
 from plugins_svc.protocol.calls import parse_commands, render_commands
 from plugins_svc.protocol.results import Outcome, format_results, num_items
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.chat.calling.pictures import PictureStore
 from serve_app.chat.calling.tools import ToolCall, parse_tool_calls, render_tool_calls
 from serve_app.chat.events import Done, PluginCall, Thoughts, Usage
 from serve_app.chat.pass_params import thoughts_params
@@ -47,16 +48,22 @@ class ReplyPrompt:
 class ThinkingStage:
     """Runs the first pass on `model` and the calls on `plugins`, each for `timeout_s` at most.
 
-    Holds no state of any turn.
+    Pictures go to `pictures`. Holds no state of any turn.
     """
 
     def __init__(
-        self, model: ChatModel, plugins: PluginClient, prompts: PromptBuilder, timeout_s: float
+        self,
+        model: ChatModel,
+        plugins: PluginClient,
+        prompts: PromptBuilder,
+        timeout_s: float,
+        pictures: PictureStore,
     ) -> None:
         self._model = model
         self._plugins = plugins
         self._prompts = prompts
         self._timeout_s = timeout_s
+        self._pictures = pictures
 
     async def run(
         self, choice: Choice
@@ -80,7 +87,7 @@ class ThinkingStage:
             yield _waiting(choice, thinking, tool_calls, len(generated_ids), num_cached_tokens)
             return
         commands = parse_commands(thinking.commands, choice.request.enabled)
-        calls = PluginCalls(self._plugins, self._timeout_s, choice, commands)
+        calls = PluginCalls(self._plugins, self._pictures, self._timeout_s, choice, commands)
         num_told = resume.num_call_events
         async with aclosing(calls.run()) as events:
             async for event in events:

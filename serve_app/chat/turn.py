@@ -19,11 +19,12 @@ from serve_app.chat.draft import Draft, seed_of
 from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
 from serve_app.chat.reply import Replier
 from serve_app.chat.request import ReplyRequest
+from serve_app.chat.resume import NoCallLog
 from serve_app.errors import IdempotencyMismatchError, SessionFullError, TurnNotFoundError
 from serve_app.sessions.lease import HeldLease, LeaseKeeper
 from serve_app.sessions.opening import SessionOpener
 from serve_app.sessions.session import Session, Turn, new_token
-from serve_app.sessions.store import SessionStore
+from serve_app.sessions.store import Lease, SessionStore
 from serve_app.sessions.tree import path_to
 
 # A reply that its deadline ended has this much time to be stored.
@@ -99,6 +100,19 @@ class MakeUp(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class SentCalls(NoCallLog):
+    """The CallLog of a turn that may be asked for again with its key: a call with effects that an
+    earlier try may have sent is not sent again, and has no result."""
+
+    store: SessionStore
+    lease: Lease
+    deadline: float
+
+    async def claim(self, call_id: str) -> bool:
+        return await self.store.claim(self.lease, call_id, self.deadline)
+
+
 class TurnRunner:
     """Runs turns on a store and a Replier, and keeps the leases of those that run."""
 
@@ -140,6 +154,9 @@ class TurnRunner:
             return
         async with self._leases.hold(lease) as held:
             draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
+            if request.idempotency_key is not None:
+                calls = SentCalls(self._store, held.lease, deadline)
+                draft.request = replace(draft.request, call_log=calls)
             async with aclosing(self._replier.reply(draft.request)) as events:
                 async for event in events:
                     draft.add(event)

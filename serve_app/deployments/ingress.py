@@ -35,6 +35,7 @@ from serve_app.moderation.hook import load_moderation
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
+from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.settings import ServeSettings
@@ -58,6 +59,7 @@ class Ingress:
             check_exposure(settings, host)
         self._store = RedisSessionStore(settings.store)
         self._catalogue = RedisSessionCatalogue(settings.store)
+        self._images = RedisImageStore(settings.store)
         self._live_store = RedisLiveStore(settings.store)
         self._gate = create_gate(settings.store, settings.requires_key, settings.api_key_sha256)
         self._moderation = load_moderation(settings.moderation)
@@ -84,6 +86,7 @@ class Ingress:
             replier=replier,
             health=self._model,
             model_names=self._settings.model_names,
+            root_name=self._settings.model_name,
             max_model_len=max_model_len,
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
@@ -92,6 +95,7 @@ class Ingress:
             drain=self._drain,
             sessions=self._catalogue,
             live=self._live,
+            images=self._images,
             gate=self._gate,
             requires_key=self._settings.requires_key,
             origins=_origins(self._settings),
@@ -116,6 +120,7 @@ class Ingress:
             await self._live_store.close()
             await self._store.close()
             await self._catalogue.close()
+            await self._images.close()
             await self._gate.close()
         if hasattr(self, "_metrics"):
             await self._metrics.close()
@@ -133,7 +138,14 @@ class Ingress:
     def _replier(self, tokenizer: Tokenizer, watch: Watch) -> Replier:
         prompts = build_prompts(tokenizer, self._model_dir, self._settings.resolved_dialogue)
         plugins, moderation = remote_plugins(self._plugins), self._moderation
-        return create_replier(self._model, plugins, prompts, moderation=moderation, watch=watch)
+        return create_replier(
+            self._model,
+            plugins,
+            prompts,
+            moderation=moderation,
+            watch=watch,
+            pictures=self._images,
+        )
 
 
 def _origins(settings: ServeSettings) -> OriginPolicy:

@@ -18,6 +18,7 @@ from serve_app.http.endpoints import (
     login,
     meta,
     models,
+    plugins,
     sessions,
     tokenize,
     turns,
@@ -36,6 +37,7 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *completions.ENDPOINTS,
         *tokenize.ENDPOINTS,
         *models.ENDPOINTS,
+        *plugins.ENDPOINTS,
         *inference.ENDPOINTS,
         *sessions.ENDPOINTS,
         *turns.ENDPOINTS,
@@ -70,6 +72,8 @@ def _route(
         record.route = endpoint.path
         principal = await find_caller(request, endpoint.access, service.gate)
         record.owner, record.uid = principal.owner, request.path_params.get("uid", "")
+        if endpoint.access != "public" and not endpoint.is_admitted:
+            await service.gate.charge(principal)
         return await endpoint.run(Call(request, service, principal))
 
     return run

@@ -41,7 +41,8 @@ class Endpoint:
     `body` is the pydantic model of the JSON body, `answer` that of a 200; both are for OpenAPI, as
     are `errors`, the statuses of possible failures, and the types of `query` and `headers`: what it
     reads there, all optional. `error` is the model of errors in a form of its own. A "public"
-    endpoint needs no key.
+    endpoint needs no key. One that `is_admitted` asks the gate to admit its work; the requests of
+    others are just counted.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -49,6 +50,7 @@ class Endpoint:
     run: Callable[[Call], Awaitable[Response]]
     summary: str
     access: Access = "key"
+    is_admitted: bool = False
     body: type[Any] | None = None
     answer: type[Any] | None = None
     errors: tuple[int, ...] = ()

@@ -58,6 +58,7 @@ TABLE: dict[type[Exception], HttpError] = {
     errors.InvalidKeyError: HttpError(401, _INVALID, "invalid_api_key"),
     errors.PermissionDeniedError: HttpError(403, _DENIED, None),
     errors.ForeignOriginError: HttpError(403, _DENIED, "foreign_origin"),
+    errors.PathNotFoundError: HttpError(404, _INVALID, None),
     errors.ModelNotFoundError: HttpError(404, _INVALID, "model_not_found"),
     errors.SessionNotFoundError: HttpError(404, _INVALID, "session_not_found"),
     errors.TurnNotFoundError: HttpError(404, _INVALID, "turn_not_found"),

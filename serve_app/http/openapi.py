@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from serve_app.access.cookies import COOKIE
 from serve_app.api.meta import ErrorBody
+from serve_app.api.parsing import needs_body
 from serve_app.api.schemas import SchemaBook
 from serve_app.http.docs_page import DOCS
 from serve_app.http.endpoint import Call, Endpoint
@@ -90,7 +91,10 @@ def _operation(
     }
     if endpoint.body is not None:
         content = {_JSON: {"schema": book.schema(endpoint.body, "read")}}
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {
+            "required": needs_body(endpoint.body),
+            "content": content,
+        }
     if is_locked:
         operation["security"] = [{name: []} for name in _SCHEMES]
     return operation
@@ -123,7 +127,7 @@ def _failures(
     endpoint: Endpoint, is_locked: bool, book: SchemaBook, error: Mapping[str, Any]
 ) -> dict[str, Any]:
     statuses = {*endpoint.errors, *_ALWAYS}
-    statuses |= {401, 503} if is_locked else set()
+    statuses |= {401, 429, 503} if is_locked else set()
     statuses |= {*_WITH_A_BODY} if endpoint.body is not None else set()
     schema: Any = error
     if endpoint.error is not None:

@@ -20,7 +20,7 @@ from moss_tp.errors import (
     InvalidRequestError,
     QueueFullError,
 )
-from serve_app.errors import BodyTooLargeError, NotReadyError
+from serve_app.errors import BodyTooLargeError, NotReadyError, PathNotFoundError
 from serve_app.http.errors import to_response
 from serve_app.http.exchange import MAX_BODY_BYTES, error_event
 from serve_app.http.middleware import check_headers
@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 # An environment variable of Serve, and its value.
 CALLBACK = ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.http.proxy:middlewares")
-SERVE_PATHS = "/-/"  # Serve's own endpoints
+# Serve's own endpoints, which know no keys and no origins: they are nobody's here.
+SERVE_PATHS = "/-/"
 # A client's deadline is a field of its request; whether it has left is not for it to say.
 _OF_SERVE = {
     b"x_request_timeout_seconds",
@@ -63,13 +64,15 @@ class ContractMiddleware:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(SERVE_PATHS):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = choose_request_id(Headers(scope=scope))
         body = _BoundedBody(receive, self._max_body_bytes)
         answer = _Answer(scope, send, request_id)
         try:
+            if scope["path"].startswith(SERVE_PATHS):
+                raise PathNotFoundError("Not Found")
             check_headers(scope)
             body.check_declared(Headers(scope=scope))
         except InvalidRequestError as error:

@@ -16,13 +16,15 @@ from serve_app.http.origin import OriginPolicy
 from serve_app.live.service import LiveTurns
 from serve_app.observe.metrics import Metrics, NoMetrics
 from serve_app.sessions.catalogue import SessionCatalogue
+from serve_app.sessions.images import RedisImageStore
 
 
 @dataclass(frozen=True)
 class HttpService:
     """`runner` runs turns of sessions, `replier` stateless replies, `completer` raw completions.
 
-    `model_names` are the names by which requests may call the model; answers use the first.
+    `model_names` are the names by which requests may call the model; answers use the first. The
+    model's own name is `root_name`, "" if that is the first of them.
     `plugins` are the names of those that are deployed. `readiness` is what has to be true besides
     the model's health for a server to be ready. Callers need a key if the gate `requires_key`.
     """
@@ -35,6 +37,7 @@ class HttpService:
     plugins: frozenset[str]
     tokenizer: TextTokenizer = field(kw_only=True)
     completer: Completer = field(kw_only=True)
+    root_name: str = field(default="", kw_only=True)
     readiness: tuple[Check, ...] = ()
     gate: Gate = field(default_factory=OpenGate, kw_only=True)
     drain: Drain = field(default_factory=Drain, kw_only=True)
@@ -49,6 +52,7 @@ class HttpService:
     started_s: int = field(default_factory=lambda: int(time.time()))
     sessions: SessionCatalogue | None = None
     live: LiveTurns | None = None
+    images: RedisImageStore | None = None
     metrics: Metrics = field(default_factory=NoMetrics, kw_only=True)
 
     def deadline(self, max_time_s: float | None) -> float:

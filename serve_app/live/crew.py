@@ -81,15 +81,16 @@ class Crew:
         charge: Charge | None,
         taken: TakenUp | None = None,
     ) -> Teller:
-        """Runs a teller of the turn in a task of its own; `stack` is left at its end."""
-        pen = self._writer.open(hold, tail, lambda standing: teller.note(standing))
+        """Runs a teller of the turn in a task of its own; it takes what is in
+        `stack`, which is left at its end."""
         draft = self._draft(hold, tail, session, deadline)
+        pen = self._writer.open(hold, tail, lambda standing: teller.note(standing))
         teller = Teller(self._means, draft, pen, *_history(taken))
         if taken is not None and taken.cancel:
             teller.cancel(taken.cancel)
         self._follower.track(tail)
         stack.enter_context(self._counted())  # now: the process may stop before the task begins
-        task = asyncio.create_task(self._run(teller, stack, charge))
+        task = asyncio.create_task(self._run(teller, stack.pop_all(), charge))
         self._tellers[task] = teller
         task.add_done_callback(self._tellers.pop)
         return teller

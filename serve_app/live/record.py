@@ -1,18 +1,22 @@
 """The live record: all that is needed to run a turn, or to go on with it elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.sdk.output import Item, PluginOutput
+from plugins_svc.sdk.picture import StoredPicture
 from serve_app.chat.events import PluginCall
 from serve_app.chat.resume import Resume, TimedOutput
 from serve_app.live.event import LiveEvent
 from serve_app.sessions.session import StoredCall
 from serve_app.sessions.store import Lease
+
+# Of the record. A field may be added without a new one, if a reader may ignore it.
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class LiveTurn:
 
     def lease(self, token: str) -> Lease:
         """Of the session, while the holder of `token` tells the turn."""
-        return Lease(self.uid, self.owner, self.key, token)
+        return Lease(self.uid, self.owner, self.key, token, self.id)
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,29 @@ class Hold:
 
 
 def pack_turn(turn: LiveTurn) -> bytes:
-    packed: bytes = msgpack.packb(asdict(turn))
+    packed: bytes = msgpack.packb({"version": VERSION, **asdict(turn)})
     return packed
 
 
 def unpack_turn(packed: bytes) -> LiveTurn:
-    fields = msgpack.unpackb(packed)
-    return LiveTurn(
-        **{
-            **fields,
-            "prompt_ids": tuple(fields["prompt_ids"]),
-            "params": SamplingParams(**fields["params"]),
-            "enabled": tuple(fields["enabled"]),
-        }
-    )
+    """The turn as another version may have packed it, without the fields that this one lacks.
+
+    Raises ValueError for a record that cannot be read.
+    """
+    found = msgpack.unpackb(packed)
+    if found.get("version", VERSION) > VERSION:
+        raise ValueError("the record of a live turn is of a newer version")
+    try:
+        params = SamplingParams(**_known(SamplingParams, found["params"]))
+        tuples = {name: tuple(found[name]) for name in ("prompt_ids", "enabled")}
+        return LiveTurn(**{**_known(LiveTurn, found), **tuples, "params": params})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("the record of a live turn lacks a field") from error
+
+
+def _known(kind: type[LiveTurn | SamplingParams], data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
 
 
 def pack_output(timed: TimedOutput) -> bytes:
@@ -83,7 +96,8 @@ def pack_output(timed: TimedOutput) -> bytes:
 def unpack_output(packed: bytes) -> TimedOutput:
     fields, ms = msgpack.unpackb(packed)
     items = tuple(Item(**item) for item in fields["items"])
-    return PluginOutput(fields["ok"], tuple(fields["lines"]), items), ms
+    images = tuple(StoredPicture(**image) for image in fields.get("images", ()))
+    return PluginOutput(fields["ok"], tuple(fields["lines"]), items, images), ms
 
 
 def resume_of(events: Sequence[LiveEvent], run: str) -> Resume:

@@ -24,8 +24,8 @@ from serve_app.live.record import (
     unpack_output,
     unpack_turn,
 )
-from serve_app.live.store import Append, Ask, Cancel, Round, Standing, TakenUp
-from serve_app.sessions.keys import GONE, holder, session_keys
+from serve_app.live.store import MAX_TAKE_UPS, Append, Ask, Cancel, Round, Standing, TakenUp
+from serve_app.sessions.keys import GONE, SENT, holder, sent_call, session_keys
 from serve_app.sessions.store import Lease
 from serve_app.store.patient_lane import PatientLane
 from serve_app.store.script import Arg, Script
@@ -69,7 +69,7 @@ class RedisLiveStore:
 
     async def start(self, hold: Hold, lease: Lease, first: Telling, deadline: float) -> None:
         turn, settings = hold.turn, self.settings
-        keys = _keys(turn, "", "events", lease=True, others=True)
+        keys = _keys(turn, "", "events", lease=True, extras=True)
         spans = deadline - time.monotonic(), settings.hold_s, settings.lease_s, settings.running_s
         args = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
         args_all: tuple[Arg, ...] = (*args, pack_turn(turn), pack(first), *map(_ms, spans))
@@ -110,6 +110,11 @@ class RedisLiveStore:
         )
         return _events(found, ask.start)
 
+    async def running(self, uid: str, owner: str) -> str | None:
+        keys = session_keys(uid, "lease", "meta", GONE, "extras")
+        key = await self._run(scripts.RUNNING, keys, owner)
+        return None if key is None else str(key.decode().rpartition(":")[2])
+
     async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
         settings = self.settings
         hold_ms, lease_ms = _ms(settings.hold_s), _ms(settings.lease_s)
@@ -128,11 +133,15 @@ class RedisLiveStore:
         pairs = (member.decode().split(":") for member in orphans)
         return Round(tuple((uid, turn_id) for uid, turn_id in pairs), num_others)
 
-    async def take_up(self, uid: str, turn_id: str, token: str) -> TakenUp | None:
-        names = f"live:{turn_id}", f"live:{turn_id}:events", "lease", "meta", GONE
+    async def take_up(
+        self, uid: str, turn_id: str, token: str, given_up: Telling
+    ) -> TakenUp | None:
+        own = f"live:{turn_id}", f"live:{turn_id}:events"
+        names = *own, "lease", "meta", GONE, "extras", "ids"
         keys, member = session_keys(uid, *names), f"{uid}:{turn_id}"
         hold_ms, lease_ms = _ms(self.settings.hold_s), _ms(self.settings.lease_s)
-        state, *result = await self._run(scripts.TAKE_UP, keys, token, hold_ms, lease_ms)
+        end = _ms(self.settings.keep_s), turn_id, MAX_TAKE_UPS, pack(given_up)
+        state, *result = await self._run(scripts.TAKE_UP, keys, token, hold_ms, lease_ms, *end)
         if state == b"none":
             await self._steps.run(lambda redis: redis.zrem(_RUNNING, member), self._until())
             return None
@@ -150,7 +159,7 @@ class RedisLiveStore:
         await self._steps.run(_pipelined(run), self._until())
 
     async def end(self, hold: Hold, number: int, last: Telling, deadline: float = inf) -> None:
-        keys = _keys(hold.turn, "", "events", lease=True)
+        keys = _keys(hold.turn, "", "events", lease=True, extras=True)
         args = hold.token, number, pack(last), _ms(self.settings.keep_s)
         _check(await self._run(scripts.END, keys, *args, deadline=deadline))
         # A hint that is left over is found and dropped by whoever looks next.
@@ -158,9 +167,10 @@ class RedisLiveStore:
             lambda redis: redis.zrem(_RUNNING, _member(hold.turn)), self._until(deadline)
         )
 
-    async def cancel(self, ask: Ask, cancel: Cancel) -> bool:
+    async def cancel(self, ask: Ask, cancel: Cancel) -> Cancel:
         keys = session_keys(ask.uid, f"live:{ask.id}", "meta", GONE)
-        return bool(await self._run(scripts.CANCEL, keys, ask.owner, cancel))
+        stands: Cancel = (await self._run(scripts.CANCEL, keys, ask.owner, cancel)).decode()
+        return stands
 
     async def owner_of(self, uid: str) -> str | None:
         (meta,) = session_keys(uid, "meta")
@@ -176,9 +186,10 @@ class RedisLiveStore:
         return None if found[0] is None else unpack_output(found[0])
 
     async def claim(self, hold: Hold, call_id: str, deadline: float) -> bool:
-        keys = _keys(hold.turn, "")
+        keys = [*_keys(hold.turn, ""), *session_keys(hold.turn.uid, SENT, "meta")]
+        field, ttl_ms = sent_call(hold.turn.key, call_id), _ms(self.settings.running_s)
         is_held, *may_send = await self._run(
-            scripts.CLAIM, keys, hold.token, call_id, deadline=deadline
+            scripts.SEND, keys, hold.token, field, ttl_ms, deadline=deadline
         )
         _check(is_held)
         return bool(may_send[0])
@@ -204,10 +215,10 @@ class RedisLiveStore:
         )
 
 
-def _keys(turn: LiveTurn, *parts: str, lease: bool = False, others: bool = False) -> list[str]:
+def _keys(turn: LiveTurn, *parts: str, lease: bool = False, extras: bool = False) -> list[str]:
     """The turn's own keys, then those of its session in the order of all scripts."""
     own = [f"live:{turn.id}:{part}" if part else f"live:{turn.id}" for part in parts]
-    return session_keys(turn.uid, *own, *["lease"] * lease, GONE, *["others"] * others)
+    return session_keys(turn.uid, *own, *["lease"] * lease, GONE, *["extras"] * extras)
 
 
 def _queue_read(pipeline: Pipeline, ask: Ask) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.sdk.output import Item, PluginOutput
+from plugins_svc.sdk.picture import StoredPicture
 from serve_app.chat.events import Done
 from serve_app.chat.reply import Replier
 from serve_app.chat.request import ReplyRequest
 from serve_app.chat.resume import TimedOutput
 from serve_app.chat.turn import MakeUp
 from serve_app.errors import TurnNotFoundError
-from serve_app.sessions.session import Session, StoredCall, Turn, new_token
+from serve_app.sessions.session import Session, StoredCall, Turn, has_images, new_token
 from serve_app.sessions.tree import path_to
 
 # Of the make-up, what is the request's own; the rest says what made the reply.
@@ -126,5 +127,8 @@ def _output(call: StoredCall) -> PluginOutput:
         return PluginOutput.no_result()
     if isinstance(call.output, str):
         return PluginOutput(True, tuple(call.output.split("\n")))
+    if has_images(call):
+        pictures = (StoredPicture(image["id"], image["media_type"]) for image in call.output)
+        return PluginOutput(True, images=tuple(pictures))
     items = (Item(item["title"], item["url"], item["snippet"]) for item in call.output)
     return PluginOutput(True, items=tuple(items))

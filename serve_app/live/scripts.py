@@ -1,12 +1,12 @@
 """The Lua scripts of live turns: one atomic step on one turn each.
 
 A turn's record is a hash: owner key holder token turn deadline until attempts state cancel, and
-`claim:ID` and `result:ID` for its plugin calls. Times are the store's, in milliseconds. `token` is
-the newest teller's, `holder` the value of the session's lease while that one tells, and `until` is
-when others may take the turn up. Its events are a list; event N is its element N.
+`result:ID` for its plugin calls. Times are the store's, in milliseconds. `token` is the newest
+teller's, `holder` the value of the session's lease while that one tells, and `until` is when others
+may take the turn up. Its events are a list; event N is its element N.
 """
 
-from serve_app.sessions.keys import NOW_MS
+from serve_app.sessions.keys import ADD_EXTRAS, CLAIM, NOW_MS
 from serve_app.store.script import Script
 
 # Lua: whether `token` may write for the turn.
@@ -16,10 +16,24 @@ local function is_mine(live, gone, token)
 end
 """
 
-# KEYS: live events lease gone others. ARGV: held holder token owner key turn first time_left_ms
+# Lua: the end of a turn whose terminal event is told; it is kept for a while. Needs NOW_MS.
+_FINISH = f"""{ADD_EXTRAS}
+local function finish(live, events, lease, extras, keep_ms)
+    if redis.call('GET', lease) == redis.call('HGET', live, 'holder') then
+        redis.call('DEL', lease)
+    end
+    redis.call('HSET', live, 'state', 'ended')
+    redis.call('HDEL', live, 'turn')
+    redis.call('PEXPIRE', live, keep_ms)
+    redis.call('PEXPIRE', events, keep_ms)
+    add_extras(extras, now_ms(), keep_ms, live, events)
+end
+"""
+
+# KEYS: live events lease gone extras. ARGV: held holder token owner key turn first time_left_ms
 # hold_ms lease_ms keep_ms. `held` is the lease's value so far. Returns 1, or 0 if it is another's.
-START = Script(f"""{NOW_MS}
-local live, events, lease, gone, others = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+START = Script(f"""{NOW_MS}{ADD_EXTRAS}
+local live, events, lease, gone, extras = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 if redis.call('EXISTS', gone) == 1 then return 0 end
 local token = redis.call('HGET', live, 'token')
 if token then return token == ARGV[3] and 1 or 0 end
@@ -32,10 +46,7 @@ redis.call('HSET', live, 'owner', ARGV[4], 'key', ARGV[5], 'holder', ARGV[2], 't
     'state', 'running', 'cancel', '')
 redis.call('RPUSH', events, ARGV[7])
 redis.call('SET', lease, ARGV[2], 'PX', ARGV[10])
-redis.call('SADD', others, live, events)
-if redis.call('PTTL', others) < tonumber(ARGV[11]) then
-    redis.call('PEXPIRE', others, ARGV[11])
-end
+add_extras(extras, now, ARGV[11], live, events)
 redis.call('PEXPIRE', live, ARGV[11])
 redis.call('PEXPIRE', events, ARGV[11])
 return 1
@@ -72,9 +83,25 @@ if redis.call('EXISTS', KEYS[4]) == 1 then return false end
 return redis.call('LRANGE', KEYS[2], ARGV[2], -1)
 """)
 
-# KEYS: live events lease meta gone. ARGV: token hold_ms lease_ms. Returns {state}: none, held, or
-# taken with {state, is_stale, time_left_ms, record as a flat list, events}.
-TAKE_UP = Script(f"""{NOW_MS}
+# KEYS: lease meta gone extras. ARGV: owner. Returns the key of the turn that runs, or false.
+RUNNING = Script("""
+local held = redis.call('GET', KEYS[1])
+if not held or redis.call('EXISTS', KEYS[3]) == 1 then return false end
+if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return false end
+for _, key in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+    if string.find(key, ':live:%x+$') and redis.call('HGET', key, 'holder') == held
+        and redis.call('HGET', key, 'state') == 'running' then
+        return key
+    end
+end
+return false
+""")
+
+# KEYS: live events lease meta gone extras ids. ARGV: token hold_ms lease_ms keep_ms turn_id
+# max_tries given_up. Returns {state}: none, held, or taken with {state, is_stale, time_left_ms,
+# record as a flat list, events}. A turn that was taken up max_tries times, and is not stored, ends
+# as given_up: what kills its tellers may be in its record, so that is not looked at.
+TAKE_UP = Script(f"""{NOW_MS}{_FINISH}
 local live, events, lease = KEYS[1], KEYS[2], KEYS[3]
 local owner = redis.call('HGET', live, 'owner')
 if not owner or redis.call('HGET', live, 'state') ~= 'running' then return {{'none'}} end
@@ -86,7 +113,12 @@ local now = tonumber(now_ms())
 local token = redis.call('HGET', live, 'token')
 if token ~= ARGV[1] then
     if tonumber(redis.call('HGET', live, 'until')) > now then return {{'held'}} end
-    if token ~= 'handed' then redis.call('HINCRBY', live, 'attempts', 1) end
+    if token ~= 'handed' and redis.call('HINCRBY', live, 'attempts', 1) > tonumber(ARGV[6])
+        and redis.call('HEXISTS', KEYS[7], ARGV[5]) == 0 then
+        redis.call('RPUSH', events, ARGV[7])
+        finish(live, events, lease, KEYS[6], ARGV[4])
+        return {{'none'}}
+    end
     local held = redis.call('GET', lease)
     if not held or held == redis.call('HGET', live, 'holder') then
         local holder = ARGV[1] .. redis.call('HGET', live, 'key')
@@ -108,8 +140,8 @@ redis.call('HSET', KEYS[1], 'token', ARGV[3], 'until', string.format('%.0f', now
 return 1
 """)
 
-# KEYS: live events lease gone. ARGV: token number last keep_ms.
-END = Script(f"""{_MINE}
+# KEYS: live events lease gone extras. ARGV: token number last keep_ms.
+END = Script(f"""{_MINE}{NOW_MS}{_FINISH}
 local live, events = KEYS[1], KEYS[2]
 if not is_mine(live, KEYS[4], ARGV[1]) then return 0 end
 local num_events = redis.call('LLEN', events)
@@ -118,26 +150,20 @@ if num_events == tonumber(ARGV[2]) then
 elseif num_events < tonumber(ARGV[2]) then
     return 0
 end
-if redis.call('GET', KEYS[3]) == redis.call('HGET', live, 'holder') then
-    redis.call('DEL', KEYS[3])
-end
-redis.call('HSET', live, 'state', 'ended')
-redis.call('HDEL', live, 'turn')
-redis.call('PEXPIRE', live, ARGV[4])
-redis.call('PEXPIRE', events, ARGV[4])
+finish(live, events, KEYS[3], KEYS[5], ARGV[4])
 return 1
 """)
 
-# KEYS: live meta gone. ARGV: owner cancel.
+# KEYS: live meta gone. ARGV: owner cancel. Returns the request that stands, "" for no running turn.
 CANCEL = Script("""
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return 0 end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
-if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return 0 end
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return '' end
+if redis.call('HGET', KEYS[2], 'owner') ~= ARGV[1] then return '' end
+if redis.call('EXISTS', KEYS[3]) == 1 then return '' end
+if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return '' end
 if redis.call('HGET', KEYS[1], 'cancel') == '' then
     redis.call('HSET', KEYS[1], 'cancel', ARGV[2])
 end
-return 1
+return redis.call('HGET', KEYS[1], 'cancel')
 """)
 
 # KEYS: live gone. ARGV: token call. Returns {is_held, result or false}.
@@ -146,11 +172,10 @@ if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
 return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
 """)
 
-# KEYS: live gone. ARGV: token call. Returns {is_held, may_send}.
-CLAIM = Script(f"""{_MINE}
+# KEYS: live gone sent meta. ARGV: token field ttl_ms. Returns {is_held, may_send}.
+SEND = Script(f"""{_MINE}{CLAIM}
 if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
-redis.call('HSETNX', KEYS[1], 'claim:' .. ARGV[2], ARGV[1])
-return {{1, redis.call('HGET', KEYS[1], 'claim:' .. ARGV[2]) == ARGV[1] and 1 or 0}}
+return {{1, claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])}}
 """)
 
 # KEYS: live gone. ARGV: token call result. Returns {is_held, the result that stands}.

@@ -17,10 +17,11 @@ from contextlib import (
 from dataclasses import dataclass, replace
 from math import inf
 
-from moss_tp.errors import InvalidRequestError
+from moss_tp.errors import EngineDeadError, InvalidRequestError
 from serve_app.chat.draft import Draft
+from serve_app.chat.resume import TurnTakenOverError
 from serve_app.chat.turn import TurnLimits, TurnRequest, make_draft, replay
-from serve_app.errors import SessionNotFoundError, TurnNotFoundError
+from serve_app.errors import SessionNotFoundError, TurnNotFoundError, TurnNotStoredError
 from serve_app.live.crew import Charge, Crew, Stop
 from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.follower import Follower
@@ -134,10 +135,13 @@ class LiveTurns:
                 charge = await stack.enter_async_context(admit(len(prompt.token_ids)))
             hold = Hold(_record(draft, prompt), new_token())
             first = Telling("turn", {"id": hold.turn.id, "uid": lease.uid})
-            await self._means.store.start(hold, lease, first, deadline)
+            try:
+                await self._means.store.start(hold, lease, first, deadline)
+            except TurnTakenOverError as error:  # this process stood still for too long
+                raise TurnNotStoredError("another turn of the session has begun") from error
             held.is_spent = True
             tail = Tail(lease.uid, lease.owner, hold.turn.id, [LiveEvent(0, first)])
-            teller = self._crew.tell(hold, tail, opened.session, deadline, stack.pop_all(), charge)
+            teller = self._crew.tell(hold, tail, opened.session, deadline, stack, charge)
         return Started(lease.uid, hold.turn.id, teller)
 
     async def regenerate(
@@ -153,7 +157,9 @@ class LiveTurns:
     async def take_up(self, uid: str, turn_id: str) -> None:
         """Tells a turn that nobody tells, if there is one of that id."""
         token = new_token()
-        taken = await self._means.store.take_up(uid, turn_id, token)
+        error = EngineDeadError("the turn was given up after several tries")
+        given_up = Telling("error", self._means.describe(error))
+        taken = await self._means.store.take_up(uid, turn_id, token, given_up)
         if taken is None:
             return
         turn = taken.hold.turn
@@ -182,6 +188,10 @@ class LiveTurns:
         events = [LiveEvent(n, t) for n, t in enumerate(retold(turn), RETOLD_FROM) if n > after]
         return _each(events) if events else None
 
+    async def running(self, uid: str, owner: str) -> str | None:
+        """The id of the turn that runs on the owner's session and can be followed, if one does."""
+        return await self._means.store.running(uid, owner)
+
     async def cancel(self, uid: str, owner: str, turn_id: str, *, keep: bool) -> LiveEvent | None:
         """Ends a running turn; its terminal event, if that comes soon.
 
@@ -189,8 +199,8 @@ class LiveTurns:
         TurnNotFoundError.
         """
         cancel: Cancel = "keep" if keep else "drop"
-        if await self._means.store.cancel(Ask(uid, owner, turn_id), cancel):
-            self._crew.cancel(turn_id, cancel)
+        if stands := await self._means.store.cancel(Ask(uid, owner, turn_id), cancel):
+            self._crew.cancel(turn_id, stands)
         if (events := await self.follow(uid, owner, turn_id)) is None:
             return None
         last = None

@@ -17,6 +17,8 @@ from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.record import Hold
 from serve_app.sessions.store import Lease
 
+MAX_TAKE_UPS = 3  # after tellers that died, or had to leave the turn
+
 # What a client has asked for: "drop" leaves no trace of the turn, "keep" stores what was told.
 Cancel = Literal["", "drop", "keep"]
 
@@ -98,12 +100,22 @@ class LiveStore(Protocol):
         """One answer of `poll`."""
         ...
 
+    async def running(self, uid: str, owner: str) -> str | None:
+        """The id of the turn that runs on the owner's session, if one does."""
+        ...
+
     async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
         """Renews the holds, and says that this ingress is there, unless it `is_leaving`."""
         ...
 
-    async def take_up(self, uid: str, turn_id: str, token: str) -> TakenUp | None:
-        """None if the turn needs no teller: it has ended, is gone, or somebody else tells it."""
+    async def take_up(
+        self, uid: str, turn_id: str, token: str, given_up: Telling
+    ) -> TakenUp | None:
+        """None if the turn needs no teller: it has ended, is gone, or somebody else tells it.
+
+        The last of more than MAX_TAKE_UPS take-ups ends the turn as `given_up`, unless it is stored
+        in its session. Raises ValueError for a record that this version cannot read.
+        """
         ...
 
     async def hand_over(self, hold: Hold, pause_s: float, is_failure: bool) -> None:
@@ -114,8 +126,9 @@ class LiveStore(Protocol):
         """Appends the terminal event, and ends the record and what is left of the lease."""
         ...
 
-    async def cancel(self, ask: Ask, cancel: Cancel) -> bool:
-        """Asks the turn's teller to stop; the first request stands. False for no running turn."""
+    async def cancel(self, ask: Ask, cancel: Cancel) -> Cancel:
+        """Asks the turn's teller to stop. Returns the request that stands, which is the first one;
+        "" if the turn does not run."""
         ...
 
     async def owner_of(self, uid: str) -> str | None:

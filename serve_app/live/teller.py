@@ -26,14 +26,13 @@ from serve_app.errors import (
     TurnNotStoredError,
 )
 from serve_app.live.event import LiveEvent, Telling, plain, telling_of
-from serve_app.live.store import Cancel, LiveStore, Standing
+from serve_app.live.store import MAX_TAKE_UPS, Cancel, LiveStore, Standing
 from serve_app.live.writer import Pen
 from serve_app.sessions.session import Turn
 from serve_app.sessions.store import SessionStore
 
 logger = logging.getLogger(__name__)
 
-MAX_TAKE_UPS = 3
 # A replica that was lost may be back, or another one be free.
 ENGINE_PAUSE_S = 1.0
 # For the end of a turn that has used up its time.
@@ -165,12 +164,9 @@ class Teller:
         await self._end(done_telling(stored))
 
     def _check(self) -> None:
-        """Raises EngineDeadError if too many tellers have died with this turn, TurnNotStoredError
-        if its session has gone on without it."""
+        """Raises TurnNotStoredError if the turn's session has gone on without it."""
         if self._is_stale:
             raise TurnNotStoredError("another turn of the session was started meanwhile")
-        if self._attempt > MAX_TAKE_UPS:
-            raise EngineDeadError("the turn was given up after several tries")
 
     def _stored(self) -> Turn | None:
         """The turn, if an earlier teller has committed it."""

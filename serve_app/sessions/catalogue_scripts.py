@@ -29,13 +29,13 @@ for i = first, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return {{'patched', read(KEYS[1], KEYS[2], KEYS[3])}}
 """)
 
-# KEYS: gone others, then all other keys, of which meta is the first. ARGV: owner, a token of this
+# KEYS: gone extras, then all other keys, of which meta is the first. ARGV: owner, a token of this
 # delete, gone_ms. Sent again, it finds its own token.
 DELETE = Script("""
 if redis.call('HGET', KEYS[3], 'owner') ~= ARGV[1] then
     return redis.call('GET', KEYS[1]) == ARGV[2] and 1 or 0
 end
-for _, key in ipairs(redis.call('SMEMBERS', KEYS[2])) do redis.call('DEL', key) end
+for _, key in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do redis.call('DEL', key) end
 for i = 2, #KEYS do redis.call('DEL', KEYS[i]) end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1

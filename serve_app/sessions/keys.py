@@ -10,12 +10,50 @@ from serve_app.sessions.store import Lease
 
 # meta: a hash of owner, times, title, … · turns: a list of packed turns · keys: a hash from a
 # turn's Idempotency-Key to its index · ids: a hash from a turn's id to its index · feedback: a hash
-# by turn id · lease: whose turn runs · others: a set of names of further keys that a delete takes
-# along, which whoever makes such a key adds. They expire together.
-SESSION_NAMES = ("meta", "turns", "keys", "ids", "feedback", "lease", "others")
+# by turn id · lease: whose turn runs · sent: see below · extras: names of further keys that a
+# delete takes along, by when they expire in the store's ms; whoever makes such a key adds it. All
+# but sent and extras expire together.
+SESSION_NAMES = ("meta", "turns", "keys", "ids", "feedback", "lease", "sent", "extras")
 # Set by a delete, for longer than a turn may run: a turn that runs then cannot bring a chat back.
 GONE = "gone"
 GONE_MS = 3_600_000
+# A hash of the plugin calls with effects that may have been sent, each by the key of its turn: to
+# whoever claimed it. It outlives turns that fail, which may be sent again with the same key.
+SENT = "sent"
+
+
+def sent_call(key: str, call_id: str) -> str:
+    """The field of the call `TURN-CHOICE-INDEX` in the turn of `key`, whichever try that is."""
+    return f"{call_id.partition('-')[2]}:{key}"
+
+
+# Lua: whether `mine` may send the call `field`; nobody else may from then on, for as long as the
+# session is there, and `ttl_ms` at least.
+CLAIM = """
+local function claim(sent, meta, field, mine, ttl_ms)
+    redis.call('HSETNX', sent, field, mine)
+    local ttl = math.max(tonumber(ttl_ms), redis.call('PTTL', meta))
+    if redis.call('PTTL', sent) < ttl then
+        redis.call('PEXPIRE', sent, string.format('%.0f', ttl))
+    end
+    return redis.call('HGET', sent, field) == mine and 1 or 0
+end
+"""
+
+# The record of a live turn, by its id.
+LIVE = "live"
+
+# Lua: a delete of the session takes those keys along, which expire `in_ms` from `now`. What has
+# expired is forgotten.
+ADD_EXTRAS = """
+local function add_extras(extras, now, in_ms, ...)
+    redis.call('ZREMRANGEBYSCORE', extras, '-inf', string.format('%.0f', now))
+    for _, key in ipairs({...}) do
+        redis.call('ZADD', extras, string.format('%.0f', now + in_ms), key)
+    end
+    if redis.call('PTTL', extras) < tonumber(in_ms) then redis.call('PEXPIRE', extras, in_ms) end
+end
+"""
 
 # Lua for every script that writes for a turn: a string that says why it may not, else nil. `mine`
 # is `holder(lease)`. A lease that merely expired, which nobody else has taken, may still write.
@@ -25,6 +63,14 @@ local function refusal(lease, gone, mine)
     local held = redis.call('GET', lease)
     if held and held ~= mine then return 'fenced' end
     return nil
+end
+"""
+
+# Lua: whether `token` may write for the live turn, which has neither ended nor been deleted.
+TELLS = """
+local function tells(live, token)
+    local found = redis.call('HMGET', live, 'token', 'state')
+    return found[1] == token and found[2] == 'running'
 end
 """
 

@@ -26,7 +26,7 @@ from serve_app.errors import (
 )
 from serve_app.sessions import scripts
 from serve_app.sessions.index import Entry, run_and_list
-from serve_app.sessions.keys import GONE, holder, session_keys
+from serve_app.sessions.keys import GONE, LIVE, SENT, holder, sent_call, session_keys
 from serve_app.sessions.packing import pack, pack_turn, unpack_session, unpack_turn
 from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import Lease, Opened
@@ -151,10 +151,20 @@ class RedisSessionStore:
         until = time.monotonic() + self.settings.lease_s
         await self._leases.run(lambda redis: scripts.RELEASE.run_all(redis, calls), until)
 
+    async def claim(self, lease: Lease, call_id: str, deadline: float = inf) -> bool:
+        keys = session_keys(lease.uid, "lease", GONE, SENT, "meta")
+        args = holder(lease), sent_call(lease.key, call_id), self.settings.ttl_ms
+        may_send = await self._open(scripts.SEND, deadline, keys, *args)
+        if may_send is None:
+            raise LeaseLostError("another server has taken up this turn")
+        return bool(may_send)
+
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
-        names = ("meta", "turns", "keys", "ids", "feedback", "others", "lease", GONE)
-        keys, ttl_ms = session_keys(lease.uid, *names), self.settings.ttl_ms
-        args = lease.owner, lease.key, holder(lease), num_turns, pack_turn(turn), turn.id, ttl_ms
+        names = ("meta", "turns", "keys", "ids", "feedback", "extras", "lease", GONE)
+        keys = session_keys(lease.uid, *names, f"{LIVE}:{lease.turn_id}")
+        packed, ttl_ms = (pack_turn(turn), turn.id), self.settings.ttl_ms
+        live_token = lease.token if lease.turn_id else ""
+        args = lease.owner, lease.key, holder(lease), num_turns, *packed, ttl_ms, live_token
         entry = Entry(lease.owner, lease.uid, ttl_ms)
         was_sent = False
 

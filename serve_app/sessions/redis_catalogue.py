@@ -74,8 +74,8 @@ class RedisSessionCatalogue:
         return _changed(uid, owner, read)
 
     async def delete(self, uid: str, owner: str, deadline: float = inf) -> bool:
-        others = (name for name in SESSION_NAMES if name not in ("meta", "others"))
-        keys = session_keys(uid, GONE, "others", "meta", *others)
+        others = (name for name in SESSION_NAMES if name not in ("meta", "extras"))
+        keys = session_keys(uid, GONE, "extras", "meta", *others)
         args = owner, new_token(), GONE_MS
         script = catalogue_scripts.DELETE
         was_there = await self._run(lambda redis: script.run(redis, keys, *args), deadline)

@@ -3,7 +3,7 @@
 A turn is opaque bytes here; the store puts its time and a colon before them.
 """
 
-from serve_app.sessions.keys import FENCE, NOW_MS
+from serve_app.sessions.keys import CLAIM, FENCE, NOW_MS, TELLS
 from serve_app.store.script import Script
 
 # Lua: all of a session, as `packing.unpack_session` reads it.
@@ -24,20 +24,22 @@ return read(KEYS[1], KEYS[2], KEYS[3])
 """)
 
 # KEYS: meta turns feedback keys lease gone. ARGV: owner key holder lease_ms may_create max_bytes.
-# Returns {state, the session, or the holder of the lease}.
+# Returns {state, the session, or the holder of the lease}. A refusal reads no turns, of which there
+# may be megabytes.
 BEGIN = Script(f"""{READ}
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] or not owner and ARGV[5] == '0' then return {{'missing'}} end
 if redis.call('EXISTS', KEYS[6]) == 1 then return {{'missing'}} end
-local session = read(KEYS[1], KEYS[2], KEYS[3])
-if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then return {{'stored', session}} end
+if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then
+    return {{'stored', read(KEYS[1], KEYS[2], KEYS[3])}}
+end
 local held = redis.call('GET', KEYS[5])
 if held and held ~= ARGV[3] then return {{'busy', held}} end
 if tonumber(redis.call('HGET', KEYS[1], 'bytes') or 0) >= tonumber(ARGV[6]) then
     return {{'full'}}
 end
 redis.call('SET', KEYS[5], ARGV[3], 'PX', ARGV[4])
-return {{'leased', session}}
+return {{'leased', read(KEYS[1], KEYS[2], KEYS[3])}}
 """)
 
 # KEYS: start. ARGV: uid instead_of ttl_ms. Returns the uid that is reserved now.
@@ -60,9 +62,17 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
 
-# KEYS: meta turns keys ids feedback others lease gone.
-# ARGV: owner key holder num_turns turn turn_id ttl_ms. Returns {'stored', the turn}, or {why not}.
-COMMIT = Script(f"""{FENCE}{NOW_MS}
+# KEYS: lease gone sent meta. ARGV: holder field ttl_ms. Returns whether the call may be sent, or
+# nil if another lease is held.
+SEND = Script(f"""{FENCE}{CLAIM}
+if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
+return claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])
+""")
+
+# KEYS: meta turns keys ids feedback extras lease gone live.
+# ARGV: owner key holder num_turns turn turn_id ttl_ms, token of a live turn or "".
+# Returns {'stored', the turn}, or {why not}.
+COMMIT = Script(f"""{FENCE}{TELLS}{NOW_MS}
 local meta, turns, keys, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local owner = redis.call('HGET', meta, 'owner')
 if owner and owner ~= ARGV[1] then return {{'changed'}} end
@@ -71,6 +81,7 @@ local turn = index and redis.call('LINDEX', turns, index)
 if not turn then
     local why = refusal(KEYS[7], KEYS[8], ARGV[3])
     if why then return {{why}} end
+    if ARGV[8] ~= '' and not tells(KEYS[9], ARGV[8]) then return {{'fenced'}} end
     if redis.call('LLEN', turns) ~= tonumber(ARGV[4]) then return {{'changed'}} end
     local now = now_ms()
     turn = now .. ':' .. ARGV[5]

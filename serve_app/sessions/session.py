@@ -91,6 +91,12 @@ class SessionSummary:
     num_turns: int
 
 
+def has_images(call: StoredCall) -> bool:
+    """Whether the output of `call` are pictures, each with an id, a URL and a media type."""
+    output = call.output
+    return isinstance(output, list | tuple) and any("media_type" in each for each in output)
+
+
 def new_token() -> str:
     """128 random bits in hex, for a uid, a lease token or the key of a turn."""
     return secrets.token_hex(16)

@@ -15,12 +15,17 @@ from serve_app.sessions.session import Session, Turn
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to run the turn of `key` in a session; `token` is random."""
+    """The right to run the turn of `key` in a session; `token` is random.
+
+    A live turn has its `turn_id`, and a record that says whose it is: as long as that says so, and
+    no longer, it may be stored.
+    """
 
     uid: str
     owner: str
     key: str
     token: str
+    turn_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,22 @@ class SessionStore(Protocol):
         """Extend the leases; False for each that is no longer held."""
         ...
 
+    async def claim(self, lease: Lease, call_id: str, deadline: float = inf) -> bool:
+        """Whether the plugin call `TURN-CHOICE-INDEX`, which has effects, may be sent: true for one
+        lease only of all that the turn's key ever gets. Raises LeaseLostError."""
+        ...
+
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         """Append `turn` durably to a session with a tree of exactly `num_turns` turns, make it the
         active one, and end the lease.
 
         It is repeated for longer than the other steps. Returns the stored turn of the lease's key:
         `turn` with the store's time, unless the key was stored before, so a commit that is sent
-        twice stores one turn. Raises LeaseLostError if another lease is held. A lease that merely
-        expired loses no turn. Raises TurnNotStoredError if the session has another number of turns,
-        was deleted, has expired or belongs to another owner, or if the deadline passes. After
-        StoreUnavailableError the turn may be stored all the same.
+        twice stores one turn. Raises LeaseLostError if another lease is held, or a live turn
+        has ended or is told by another token. A lease that merely expired loses no turn. Raises
+        TurnNotStoredError if the session has another number of turns, was deleted, has expired or
+        belongs to another owner, or if the deadline passes. After StoreUnavailableError the turn
+        may be stored all the same.
         """
         ...
 

@@ -92,6 +92,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/api": {
         "moss_tp",
+        "plugins_svc",
         "serve_app",
         "serve_app/chat",
         "serve_app/chat/turn.py",

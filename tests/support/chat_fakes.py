@@ -81,7 +81,7 @@ class FakeModel:
     """Writes what `think` and `reply` make of the prompt, one character a delta.
 
     `wait` is awaited before each token with the pass and the number of tokens already out. It goes
-    on after a request's `output_ids`.
+    on after a request's `output_ids`. What ignores the end of a text ends as if it were too long.
     """
 
     think: Callable[[str], str] = think_nothing
@@ -125,8 +125,10 @@ class FakeModel:
                 if number < len(told):
                     continue
                 await self.wait(is_reply, number)
-                is_stop = token_id in params.stop_token_ids or (is_raw and number + 1 == len(ids))
-                is_whole = is_stop or number + 1 == params.max_tokens
+                is_last = number + 1 == len(ids)
+                is_stop = token_id in params.stop_token_ids or (is_raw and is_last)
+                is_full = number + 1 == params.max_tokens or (is_last and params.ignore_eos)
+                is_whole = is_stop or is_full
                 yield TokenDelta(
                     (token_id,),
                     self.codec.decode([token_id]),

@@ -18,6 +18,7 @@ from serve_app.live.service import LiveTurns
 from serve_app.live.teller import Means
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.builder import PromptBuilder
+from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, FakeProbe, RawModel
@@ -36,6 +37,7 @@ class Site:
     live: LiveTurns
     live_store: RedisLiveStore
     metrics: ServerMetrics
+    images: RedisImageStore
 
     async def __aenter__(self) -> Self:
         await self.client.__aenter__()
@@ -51,6 +53,7 @@ class Site:
         await self.live_store.close()
         await self.catalogue.close()
         await self.metrics.close()
+        await self.images.close()
 
     async def post(self, **body: object) -> httpx.Response:
         return await self.client.post("/", json={"prompt": "你好", **body})
@@ -62,7 +65,8 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     limits = limits or TurnLimits(max_model_len=4096)
     catalogue = RedisSessionCatalogue(store.url, store.settings)
     metrics = ServerMetrics(store.url, "moss-nano", limits.max_model_len, period_s=0.05)
-    replier = create_replier(model, plugins, prompts, watch=metrics.watch)
+    images = RedisImageStore(store.url, store.settings)
+    replier = create_replier(model, plugins, prompts, watch=metrics.watch, pictures=images)
     live_store, drain = RedisLiveStore(store.url), Drain()
     live = LiveTurns(Means(live_store, store, replier, error_body), limits, drain)
     service = HttpService(
@@ -80,10 +84,13 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         live=live,
         drain=drain,
         metrics=metrics,
+        images=images,
     )
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
-    return Site(service, model, plugins, probe, client, catalogue, live, live_store, metrics)
+    return Site(
+        service, model, plugins, probe, client, catalogue, live, live_store, metrics, images
+    )
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ _FINISH_REASONS: dict[TurnEnd, FinishReason] = {
 
 
 class PluginCallObject(BaseModel):
-    """A plugin call; `output` is text, or a search's items, and untrusted."""
+    """A plugin call; `output` is text, a search's items, or images; it is untrusted."""
 
     id: str
     name: str

@@ -56,6 +56,10 @@ class ChatCompletionRequest(SamplingFields):
     With `session_id` the one message continues that session. `plugins` are those that may run.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "12 * 34?"}]}]}
+    )
+
     messages: list[Message] = Field(min_length=1)
     model: str | None = None
     stream: bool | None = None

@@ -17,7 +17,12 @@ Id = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 class TokenizeBody(BaseModel):
     """Either a raw `prompt`, or the `messages` of a chat completion, whose prompt it is then."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        strict=True,
+        frozen=True,
+        extra="ignore",
+        json_schema_extra={"examples": [{"prompt": "你是谁？"}]},
+    )
 
     prompt: str | None = None
     messages: list[Message] | None = Field(None, min_length=1)

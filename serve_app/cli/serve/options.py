@@ -5,12 +5,15 @@ field there. `host`, `port` and `data_dir` belong to the command itself.
 """
 
 import os
+import re
+from ipaddress import ip_address
 from typing import Any
 
 import click
 
 from moss_tp.device import DEVICES, DTYPES, TRAITS
 from moss_tp.engine_config import KV_CACHE_DTYPES, LOAD_FORMATS
+from moss_tp.errors import ConfigError
 from serve_app.cli.options import with_options
 from serve_app.cli.plugin_options import PLUGIN_OPTIONS
 from serve_app.cli.stored.location import STORE_OPTIONS, check_store
@@ -18,6 +21,7 @@ from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.exposure import check_exposure
 from serve_app.settings import ServeSettings
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _DTYPE_HELP = "Default: " + ", ".join(f"{t.default_dtype} on {d}" for d, t in TRAITS.items()) + "."
 
 serve_options = with_options(
@@ -57,6 +61,13 @@ serve_options = with_options(
         multiple=True,
         metavar="ORIGIN",
         help="A site whose pages may call, such as https://chat.example.org.",
+    ),
+    click.option(
+        "--allowed-host",
+        "hosts",
+        multiple=True,
+        metavar="NAME",
+        help="Another name of this server, for callers without keys; may be given again.",
     ),
     click.option(
         "--served-model-name",
@@ -105,11 +116,26 @@ serve_options = with_options(
 def serve_settings(fields: dict[str, Any], host: str = "127.0.0.1") -> ServeSettings:
     """The settings of a server that listens on `host` of this machine, and its environment's key.
 
-    Raises ConfigError for a bad `store`, a weak key, and a host where a key is needed.
+    Raises ConfigError for a bad `store` or name, a weak key, and a host where a key is needed.
     """
     check_store(fields["store"])
     # A failed start is shown to the user at once instead of being tried again.
-    own = {"start_attempts": 1, "hosts": (host,)}
+    own = {"start_attempts": 1, "hosts": (host, *map(_host_name, fields["hosts"]))}
     settings = ServeSettings.model_validate({**fields, **own}).with_environment(os.environ)
     check_exposure(settings, host)
     return settings
+
+
+def _host_name(text: str) -> str:
+    """`text` as it is compared with a Host header, of which the port does not count."""
+    if not _HOST_NAME.fullmatch(text) and not _is_address(text):
+        raise ConfigError(f"--allowed-host is a name without scheme or port, not {text!r}")
+    return text.lower()
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

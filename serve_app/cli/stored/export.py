@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import click
 
 from moss_tp.config import resolve_model
+from moss_tp.errors import ConfigError
 from serve_app.cli.directory import new_entries
 from serve_app.cli.options import with_options
 from serve_app.cli.stored.location import located_store, store_options
@@ -27,7 +28,10 @@ TRAIN, VAL = "train.jsonl", "val.jsonl"
 
 _OPTIONS = with_options(
     click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write."),
-    click.option("--owner", help="Only the chats of that owner."),
+    click.option(
+        "--owner",
+        help="Only the chats of that owner: a key's, demo for callers without keys, or page-….",
+    ),
     click.option("--liked", is_flag=True, help="Only chats with liked turns, up to the last one."),
     click.option(
         "--val-share",
@@ -58,7 +62,8 @@ def command(
 ) -> None:
     """Write the store's chats to OUT/train.jsonl, beside a running server or without one.
 
-    A chat is its active path, and ends before a reply that was cut off or is disliked.
+    A chat is its active path, and ends before a reply that was cut off or is disliked. Where there
+    is nothing to write, nothing is written.
     Train with `moss finetune --data-dir OUT …`.
     """
     directory = resolve_model(model, with_weights=False)
@@ -71,7 +76,19 @@ def command(
     ):
         writer.files = [files.enter_context((new / n).open("w", encoding="utf-8")) for n in names]
         asyncio.run(_write_all(writer, url, owner))
+        if not writer.num_written:
+            raise ConfigError(_why_none(writer.num_left_out, owner, liked))
     click.echo(f"{writer.num_written} chats in {out}, {writer.num_left_out} left out", err=True)
+
+
+def _why_none(num_left_out: int, owner: str | None, liked: bool) -> str:
+    """Why an export has nothing to write."""
+    whose = "" if owner is None else f" of {owner!r}"
+    if num_left_out:
+        what = "has a liked turn to end with" if liked else "begins with a reply to learn from"
+        return f"none of the {num_left_out} chats{whose} {what}: nothing was written"
+    hint = "" if owner is None else "; moss keys list shows owners, callers without keys are 'demo'"
+    return f"the store has no chats{whose}: nothing was written{hint}"
 
 
 async def _write_all(writer: "Writer", url: str, owner: str | None) -> None:

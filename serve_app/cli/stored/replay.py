@@ -27,7 +27,7 @@ def command(uid: str, turn: str, url: str) -> None:
 
     Exits with 0 if all bytes are the same, 1 if not, and 2 if the turn was made of something
     else: other weights, code or settings. MOSS_API_KEY is an administrator's key, if keys are
-    needed.
+    needed, and the chat is one of its owner's.
     """
     sys.exit(report(_replay(url, uid, turn)))
 

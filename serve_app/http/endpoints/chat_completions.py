@@ -54,10 +54,10 @@ def _events(
         max_model_len=service.max_model_len,
         deadline=service.deadline(body.max_time),
     )
-    if body.session_id is None:
+    key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
+    if body.session_id is None:  # nothing is stored that the key could find again
         reply = service.replier.reply(reply_request(body, serving))
         return admitted(service.gate, caller, body.text, reply)
-    key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
     turn = service.runner.run(turn_request(body, serving, key), committing)
     return as_reply(admitted(service.gate, caller, body.text, turn))
 
@@ -68,6 +68,7 @@ ENDPOINTS = (
         "/v1/chat/completions",
         complete,
         "Chat, as OpenAI",
+        is_admitted=True,
         body=ChatCompletionRequest,
         answer=ChatCompletion,
         errors=(404, 409, 422, 429, 503),

@@ -88,6 +88,7 @@ ENDPOINTS = (
         "/v1/completions",
         complete,
         "Raw completions, as OpenAI",
+        is_admitted=True,
         body=CompletionBody,
         answer=Completion,
         errors=(403, 404, 408, 429, 500, 503),

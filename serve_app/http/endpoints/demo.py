@@ -38,6 +38,7 @@ ENDPOINTS = (
         "/",
         chat,
         "Chat, as MOSS's demo",
+        is_admitted=True,
         body=demo.ChatRequest,
         errors=(404, 409, 422, 429, 503),
         is_stream=True,

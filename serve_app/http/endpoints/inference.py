@@ -51,6 +51,7 @@ ENDPOINTS = (
         "/api/inference",
         infer,
         "Chat, as MOSS's service",
+        is_admitted=True,
         body=inference.InferenceRequest,
         answer=inference.InferenceAnswer,
         errors=(409, 422, 429, 503),

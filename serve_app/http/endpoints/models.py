@@ -20,7 +20,8 @@ async def get_model(call: Call) -> Response:
 
 def _models(call: Call, names: tuple[str, ...]) -> ModelList:
     service = call.service
-    return model_list(names, service.model_name, service.started_s, service.max_model_len)
+    root = service.root_name or service.model_name
+    return model_list(names, root, service.started_s, service.max_model_len)
 
 
 ENDPOINTS = (

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.access.permissions import enabled_plugins
 from serve_app.api import sessions as api
-from serve_app.errors import SessionNotFoundError
+from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.sessions.catalogue import SessionCatalogue, SessionChanges
 from serve_app.sessions.session import Feedback, Session, is_uid
@@ -21,7 +21,7 @@ async def create(call: Call) -> Response:
         defaults=None if body.defaults is None else body.defaults.named,
     )
     session = await _catalogue(call).create(call.principal.owner, changes)
-    return _json(api.session_answer(session, with_tree=False))
+    return _json(api.session_answer(session))
 
 
 async def list_all(call: Call) -> Response:
@@ -35,7 +35,9 @@ async def list_all(call: Call) -> Response:
 
 async def read(call: Call) -> Response:
     query = api.parse_query(call.request.query_params, api.SessionQuery)
-    return _json(api.session_answer(await _load(call), query.all))
+    running = await _running(call)
+    session = await _load(call)
+    return _json(api.session_answer(session, with_tree=query.all, running_turn=running))
 
 
 async def patch(call: Call) -> Response:
@@ -47,8 +49,9 @@ async def patch(call: Call) -> Response:
         defaults=None if body.defaults is None else body.defaults.named,
         active=body.active_turn,
     )
-    session = await _catalogue(call).patch(uid, call.principal.owner, changes)
-    return _json(api.session_answer(_there(session), with_tree=False))
+    running = await _running(call)
+    session = _there(await _catalogue(call).patch(uid, call.principal.owner, changes))
+    return _json(api.session_answer(session, running_turn=running))
 
 
 async def delete(call: Call) -> Response:
@@ -59,8 +62,11 @@ async def delete(call: Call) -> Response:
 
 
 async def read_turn(call: Call) -> Response:
+    turn_id, running = call.path("id"), await _running(call)
     session = await _load(call)
-    turn = api.find_turn(session, call.path("id"))
+    if turn_id == running and not any(turn.id == turn_id for turn in session.tree):
+        raise TurnNotFoundError("the turn still runs: its events are at …/events")
+    turn = api.find_turn(session, turn_id)
     return _json(api.turn_answer(session, turn, with_make_up=True))
 
 
@@ -83,6 +89,13 @@ def _uid(call: Call) -> str:
     if not is_uid(uid := call.path("uid")):
         raise SessionNotFoundError
     return uid
+
+
+async def _running(call: Call) -> str | None:
+    """The turn that runs on the session. Asked before it is loaded: a turn that ends meanwhile is
+    in both rather than in neither."""
+    live = call.service.live
+    return None if live is None else await live.running(_uid(call), call.principal.owner)
 
 
 async def _load(call: Call) -> Session:

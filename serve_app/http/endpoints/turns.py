@@ -41,7 +41,7 @@ async def create(call: Call) -> Response:
     key = _key(call)
     body = await call.body(api.NewTurn)
     started = await _live(call).start(_request(call, body, key), _admit(call))
-    return await _answer(call, started, body.stream)
+    return await _answer(call, started, bool(body.stream))
 
 
 async def regenerate(call: Call) -> Response:
@@ -50,7 +50,7 @@ async def regenerate(call: Call) -> Response:
     body = await call.body(api.TurnOptions)
     request = _request(call, body, key, instead_of=turn_id)
     started = await _live(call).regenerate(request, turn_id, _admit(call))
-    return await _answer(call, started, body.stream)
+    return await _answer(call, started, bool(body.stream))
 
 
 async def follow(call: Call) -> Response:
@@ -68,9 +68,13 @@ async def cancel(call: Call) -> Response:
 
 
 async def replay(call: Call) -> Response:
-    """For whoever runs the server: it makes any owner's turn again."""
+    """Makes a turn of the caller's own again: its text is nobody else's."""
     call.service.drain.check()
-    work = _live(call).replay(_uid(call), _turn_id(call))
+    uid, turn_id = _uid(call), _turn_id(call)
+    assert call.service.sessions is not None  # a server with these endpoints has them
+    if await call.service.sessions.load(uid, call.principal.owner) is None:
+        raise SessionNotFoundError
+    work = _live(call).replay(uid, turn_id)
     made = await run_until_disconnect(work, call.request.receive, call.service.drain)
     answer = api.ReplayAnswer(
         differences={name: [*pair] for name, pair in made.differences.items()},
@@ -189,6 +193,7 @@ ENDPOINTS = (
         _TURNS,
         create,
         "Take a turn, which goes on if the client leaves",
+        is_admitted=True,
         body=api.NewTurn,
         answer=api.DoneAnswer,
         errors=_FAILURES,
@@ -200,6 +205,7 @@ ENDPOINTS = (
         f"{_TURN}/regenerate",
         regenerate,
         "Take a turn again, beside the first one",
+        is_admitted=True,
         body=api.TurnOptions,
         answer=api.DoneAnswer,
         errors=_FAILURES,

@@ -7,9 +7,14 @@ from plugins_svc.protocol.calls import Call
 from plugins_svc.protocol.results import format_results
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
+from plugins_svc.sdk.picture import StoredPicture
 from plugins_svc.text_to_image.spec import TEXT_TO_IMAGE
 
 DONE = (Call("Text2Image", "a fox"), PluginOutput(True, ("image id",)))
+DRAWN = (
+    Call("Text2Image", "a fox"),
+    PluginOutput(True, images=(StoredPicture("0" * 32, "image/png"),)),
+)
 FAILED = (Call("Text2Image", "a fox"), PluginOutput.no_result())
 SUM = (Call("Calculate", "1"), PluginOutput(True, ("1",)))
 
@@ -26,6 +31,8 @@ def test_it_has_no_back_end_and_says_so() -> None:
     [
         ([DONE], " Image generated successfully."),
         ([DONE, DONE], " Image generated successfully."),
+        ([DRAWN, DRAWN], " Image generated successfully."),
+        ([DRAWN, SUM], "\nCalculate(\"1\") => '1'\nImage generated successfully.\n"),
         ([FAILED], '\nText2Image("a fox") =>\nNo result.\n'),
         (
             [DONE, FAILED],

@@ -12,10 +12,13 @@ from serve_app.access.principal import Limits
 from serve_app.errors import RateLimitError
 from tests.serve_app.store_server import StoreServer
 
+# Its renewals may be late, on a busy machine.
+LEASE_S = 0.8
+
 
 @pytest.fixture
 async def limiter(server: StoreServer) -> AsyncIterator[Limiter]:
-    made = Limiter(server.url, lease_s=0.3)
+    made = Limiter(server.url, lease_s=LEASE_S)
     yield made
     await made.close()
 
@@ -33,13 +36,12 @@ async def refusal(limiter: Limiter, key_id: str, limits: Limits, tokens: int = 1
 
 
 async def test_requests_are_bounded_per_second(limiter: Limiter, key_id: str) -> None:
-    limits = Limits(requests_per_s=4)
-    for _ in range(4):
-        async with limiter.admit(key_id, limits, 10):
-            pass
+    limits = Limits(requests_per_s=1)
+    async with limiter.admit(key_id, limits, 10):
+        pass
     error = await refusal(limiter, key_id, limits)
-    assert 0 < error.retry_after_s <= 0.25
-    assert str(error) == "your key is limited to 4 requests a second"
+    assert 0 < error.retry_after_s <= 1
+    assert str(error) == "your key is limited to 1 requests a second"
     await asyncio.sleep(error.retry_after_s)
     async with limiter.admit(key_id, limits, 10):
         pass
@@ -64,8 +66,8 @@ async def test_what_was_not_used_comes_back(limiter: Limiter, key_id: str) -> No
             admission.num_tokens = 0
             raise ZeroDivisionError
     async with limiter.admit(key_id, limits, 600):
-        error = await refusal(limiter, key_id, limits)
-        assert error.retry_after_s <= 0.1 + 1e-6
+        error = await refusal(limiter, key_id, limits, 50)
+        assert 4 < error.retry_after_s <= 5
 
 
 async def test_running_turns_are_bounded_over_all_ingresses(
@@ -73,7 +75,7 @@ async def test_running_turns_are_bounded_over_all_ingresses(
 ) -> None:
     limits, other = Limits(running_turns=2), Limiter(server.url)
     async with limiter.admit(key_id, limits, 1), other.admit(key_id, limits, 1):
-        await asyncio.sleep(0.7)  # more than two leases
+        await asyncio.sleep(2.1 * LEASE_S)  # more than two leases
         error = await refusal(other, key_id, limits)
         assert str(error) == "your key is limited to 2 turns at a time"
         assert error.retry_after_s == 1
@@ -85,13 +87,13 @@ async def test_running_turns_are_bounded_over_all_ingresses(
 async def test_the_turns_of_a_dead_ingress_end(
     limiter: Limiter, key_id: str, server: StoreServer
 ) -> None:
-    limits, dead = Limits(running_turns=1), Limiter(server.url, lease_s=0.3)
+    limits, dead = Limits(running_turns=1), Limiter(server.url, lease_s=LEASE_S)
     turn = dead.admit(key_id, limits, 1)
     await turn.__aenter__()
     assert dead._renewing is not None
     dead._renewing.cancel()  # as if its process had been killed
     await refusal(limiter, key_id, limits)
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(LEASE_S + 0.1)
     async with limiter.admit(key_id, limits, 1):
         pass
     await turn.__aexit__(None, None, None)
@@ -99,14 +101,15 @@ async def test_the_turns_of_a_dead_ingress_end(
 
 
 async def test_a_cancelled_turn_ends_at_once(limiter: Limiter, key_id: str) -> None:
-    limits = Limits(running_turns=1)
+    limits, is_in = Limits(running_turns=1), asyncio.Event()
 
     async def work() -> None:
         async with limiter.admit(key_id, limits, 1):
+            is_in.set()
             await asyncio.sleep(60)
 
     task = asyncio.create_task(work())
-    await asyncio.sleep(0.1)
+    await is_in.wait()
     await refusal(limiter, key_id, limits)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -121,7 +124,7 @@ async def test_a_store_that_goes_away_does_not_hold_up_the_end(own_server: Store
     async with limiter.admit("k", Limits(running_turns=1), 1):
         own_server.kill()
         started = loop.time()
-    assert loop.time() - started < 1
+    assert loop.time() - started < 4, "a step waits 6 s for the store"
     own_server.start()
     await limiter.close()
 

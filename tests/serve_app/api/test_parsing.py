@@ -53,7 +53,7 @@ def read(body: bytes | str) -> dict[str, Any]:
         b'{"a": 1',
         b"\xef\xbb\xbf{}",
         '{"a": 1}'.encode("utf-16"),
-        b"",
+        b" ",
         b"null",
         b"[]",
         b'"a"',
@@ -68,6 +68,16 @@ def test_what_is_not_strict_json_is_refused_at_once(body: bytes) -> None:
     assert time.monotonic() - start < 1
     assert len(str(raised.value)) < 500, "an error is not an echo"
     str(raised.value).encode()
+
+
+class Named(Anything):
+    name: str
+
+
+def test_no_body_is_an_empty_one_where_nothing_is_required() -> None:
+    assert read(b"") == {}
+    with pytest.raises(InvalidFieldError, match="not JSON"):
+        parse_body(b"", Named)
 
 
 @pytest.mark.parametrize(
@@ -120,4 +130,4 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         value = read(body)
     except InvalidFieldError:
         return
-    assert value == json.loads(body)
+    assert value == json.loads(body or b"{}")

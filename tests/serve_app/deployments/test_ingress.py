@@ -15,6 +15,8 @@ from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.deployments.ingress import Ingress
 from serve_app.settings import ServeSettings
 
+OWN_NAME = BUNDLED_MODEL.name
+
 
 class FakeHandle:
     """The handle of a model whose every call returns `answer`, or raises it."""
@@ -127,6 +129,17 @@ async def test_a_server_with_keys_asks_for_them(store_url: str, handle: FakeHand
         headers = {"Authorization": "Bearer correct-horse"}
         assert (await client.get("/stats", headers=headers)).status_code == 200
         assert (await client.get("/livez")).status_code == 200
+    await Plain.__del__(ingress)
+
+
+async def test_a_served_model_name_leads_to_the_models_own(
+    store_url: str, handle: FakeHandle
+) -> None:
+    ingress = make(store_url, handle, served_model_names=("gpt-4o", "moss"))
+    transport = httpx.ASGITransport(await ingress.__serve_build_asgi_app__())
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        models = (await client.get("/v1/models")).json()["data"]
+    assert [(m["id"], m["root"]) for m in models] == [("gpt-4o", OWN_NAME), ("moss", OWN_NAME)]
     await Plain.__del__(ingress)
 
 

@@ -209,3 +209,14 @@ async def test_dropped_turns_are_reported(site: Site) -> None:
         answer = (await site.post(prompt="长" * 150, uid=uid)).json()
         uid = answer["uid"]
     assert answer["dropped_turns"] > 0 and len(answer["history"]) == 9
+
+
+async def test_where_nothing_is_required_nothing_has_to_be_sent(site: Site) -> None:
+    made = await site.client.post("/v1/sessions")
+    assert made.status_code == 200, made.text
+    turns = f"/v1/sessions/{made.json()['id']}/turns"
+    assert (await site.client.post(turns)).status_code == 400, "the control: it needs a text"
+    turn = (await site.client.post(turns, json={"user": "hi"})).json()["turn"]["id"]
+    for verb in ("regenerate", "cancel"):
+        answer = await site.client.post(f"{turns}/{turn}/{verb}")
+        assert answer.status_code == 200, answer.text

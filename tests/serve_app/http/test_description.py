@@ -54,6 +54,45 @@ def test_every_schema_is_there_and_is_one(requires_key: bool) -> None:
         schemathesis.openapi.from_dict(api).validate()
 
 
+def test_a_body_without_a_required_field_is_no_required_body() -> None:
+    paths = describe(ENDPOINTS, requires_key=False)["paths"]
+    assert not paths["/v1/sessions"]["post"]["requestBody"]["required"]
+    assert paths["/v1/sessions/{uid}/turns"]["post"]["requestBody"]["required"]
+
+
+def prefilled(api: dict[str, Any], schema: dict[str, Any]) -> Any:
+    """The body that the page at `/docs` begins with."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    whole = api["components"]["schemas"][name] if name else schema
+    if "default" in whole and whole["default"] is not None:
+        return whole["default"]
+    if "examples" in whole:
+        return whole["examples"][0]
+    if options := whole.get("anyOf"):
+        return prefilled(api, options[0])
+    if whole.get("type") == "object":
+        properties = whole.get("properties", {})
+        return {each: prefilled(api, properties[each]) for each in whole.get("required", ())}
+    if whole.get("type") == "array":
+        return [prefilled(api, whole["items"])]
+    return {"string": "Hello", "integer": 1, "number": 1, "boolean": True}[whole["type"]]
+
+
+async def test_what_the_page_begins_with_can_be_sent(site: Site) -> None:
+    api = describe(ENDPOINTS, requires_key=False)
+    uid = (await site.post()).json()["uid"]
+    turn = (await site.client.get(f"/v1/sessions/{uid}")).json()["active_turn"]
+    for endpoint in ENDPOINTS:
+        if endpoint.body is None:
+            continue
+        operation = api["paths"][endpoint.path][endpoint.method.lower()]
+        body = prefilled(api, operation["requestBody"]["content"]["application/json"]["schema"])
+        path = endpoint.path.format(uid=uid, id=turn)
+        site.client.cookies.clear()  # a login makes another owner of the caller
+        response = await site.client.request(endpoint.method, path, json=body)
+        assert response.status_code == 200, (path, body, response.text)
+
+
 def test_an_operation_says_all_that_its_endpoint_says() -> None:
     class Question(BaseModel):
         text: str

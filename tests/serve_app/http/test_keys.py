@@ -95,6 +95,42 @@ async def test_requests_over_the_limit_are_told_when_to_come_back(
     assert 90 <= int(refused.headers["Retry-After"]) <= 100
 
 
+# What runs no model, and is counted all the same.
+OTHERS: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("POST", "/tokenize", {"prompt": "Hi"}),
+    ("POST", "/detokenize", {"tokens": [72]}),
+    ("POST", "/v1/sessions", {}),
+    ("PATCH", f"/v1/sessions/{'0' * 32}", {}),
+    ("GET", "/v1/sessions", None),
+    ("GET", "/v1/models", None),
+    ("POST", f"/v1/sessions/{'0' * 32}/turns/{'0' * 32}/cancel", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), OTHERS)
+async def test_every_request_of_a_key_counts(
+    client: httpx.AsyncClient, ring: KeyRing, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    headers = bearer(await ring.make(limits=Limits(requests_per_s=0.01)))
+    first = await client.request(method, path, json=body, headers=headers)
+    assert first.status_code in (200, 404)
+    refused = await client.request(method, path, json=body, headers=headers)
+    assert error_of(refused) == (429, "rate_limit_exceeded")
+    assert 90 <= int(refused.headers["Retry-After"]) <= 100
+    assert (await client.get("/livez", headers=headers)).status_code == 200, "needs no key"
+    turn = await client.post("/", json=TURNS["/"], headers=headers)
+    assert turn.status_code == 429, "it is one limit"
+
+
+async def test_a_request_that_is_no_turn_does_not_run(
+    client: httpx.AsyncClient, ring: KeyRing
+) -> None:
+    headers = bearer(await ring.make(limits=Limits(requests_per_s=100, running_turns=1)))
+    for _ in range(3):
+        assert (await client.get("/v1/models", headers=headers)).status_code == 200
+    assert (await client.post("/", json=TURNS["/"], headers=headers)).status_code == 200
+
+
 @pytest.mark.parametrize("path", TURNS)
 async def test_prompt_and_reply_count_against_the_tokens(
     client: httpx.AsyncClient, ring: KeyRing, path: str

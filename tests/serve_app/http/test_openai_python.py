@@ -13,7 +13,7 @@ from moss_tp.errors import EngineDeadError, QueueFullError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.errors import RateLimitError
 from tests.serve_app.http.clients import client_of
-from tests.serve_app.http.endpoints.chat_site import WEATHER
+from tests.serve_app.http.endpoints.sites.chat_site import WEATHER
 from tests.serve_app.http.openai_site import MODEL, OpenAISite, openai_site
 from tests.support.chat_fakes import FakeModel, think_of
 from tests.support.fakes.gates import ANN, BOB

@@ -97,8 +97,14 @@ async def test_answers_of_the_application_pass() -> None:
     assert (empty.status_code, empty.content) == (503, b"")
     text = await answer_to(App(start(200, PLAIN), body(b"ok")))
     assert text.text == "ok"
-    routes = await answer_to(App(start(503, PLAIN), body(b"draining")), "/-/healthz")
-    assert routes.text == "draining", "Serve's own endpoints are not ours"
+
+
+@pytest.mark.parametrize("path", ["/-/routes", "/-/healthz"])
+async def test_serves_own_endpoints_are_nobodys(path: str) -> None:
+    """They would open without a key, and under any name."""
+    app = App(start(200, PLAIN), body(b"success"))
+    assert_contract(await answer_to(app, path), 404, None)
+    assert app.received == []
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("a bug")])

@@ -20,11 +20,13 @@ from schemathesis.schemas import BaseSchema
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from serve_app.access.principal import ANONYMOUS
 from serve_app.http.app import ENDPOINTS, create_http_app
 from serve_app.http.openapi import describe
 from serve_app.http.origin import OriginPolicy
 from serve_app.sessions.redis import RedisSessionStore
 from tests.support.fakes.gates import ADMIN, FakeGate
+from tests.support.fakes.pictures import PNG
 from tests.support.site import make_site
 
 CONFIG = SchemathesisConfig.from_dict(
@@ -53,6 +55,7 @@ class LazyApp:
         self._changes = changes
         self._app = Starlette()
         self.store_url = ""
+        self.image_id = ""
         self.known: dict[str, str] = {}  # parts of paths that lead to something
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +68,8 @@ class LazyApp:
         site = make_site(store)
         self._app = create_http_app(replace(site.service, origins=own, **self._changes))
         self.known = await self._begin_chat()
+        owner = "root" if self._changes else ANONYMOUS.owner
+        self.image_id = await site.images.put(owner, "", *PNG)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await site.close()
@@ -83,7 +88,8 @@ class LazyApp:
     def ask(self, case: schemathesis.Case[Any]) -> None:
         """Some cases of an operation are about something that is there."""
         parts = case.path_parameters or {}
-        known = {"id": "moss-nano"} if case.path.startswith("/v1/models") else self.known
+        ids = {"/v1/models": "moss-nano", "/v1/images": self.image_id}
+        known = next(({"id": ids[at]} for at in ids if case.path.startswith(at)), self.known)
         if case.method != "DELETE" and len("".join(map(str, parts.values()))) % 2:
             parts.update({name: known[name] for name in parts if name in known})
         case.call_and_validate()

@@ -17,9 +17,9 @@ from redis.asyncio import Redis
 from serve_app.access.principal import Principal
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.session import new_token
-from tests.serve_app.http.clients import client_of
+from tests.serve_app.http.clients import assert_error, client_of
 from tests.serve_app.sessions.turns import append
-from tests.support.fakes.gates import FakeGate
+from tests.support.fakes.gates import ADMIN, ANN, FakeGate
 from tests.support.site import Site
 
 chaos = pytest.mark.chaos
@@ -181,3 +181,23 @@ async def test_of_16_clients_one_has_the_turn_and_the_others_know_soon(
     assert statistics.quantiles(refused, n=20)[-1] < limit_s  # the rest is the machine's
     turns = (await client.get(f"/v1/sessions/{uid}")).json()["turns"]
     assert [turn["reply"] for turn in turns] == [f"turn {n + 1}" for n in range(num_turns + 1)]
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+async def test_a_foreign_turn_is_not_made_again(site: Site, has_keys: bool) -> None:
+    """Of two browsers without keys, and of an administrator, who is another owner."""
+    gate = {"gate": FakeGate()} if has_keys else {}
+    async with client_of(site, **gate) as owner, client_of(site, **gate) as other:
+        for client, key in ((owner, ANN), (other, ADMIN)):
+            await client.post("/v1/login", json={"key": key} if has_keys else {})
+        session = (await owner.post("/v1/sessions", json={})).json()["id"]
+        turns = f"/v1/sessions/{session}/turns"
+        turn = (await owner.post(turns, json={"user": "hi"})).json()["turn"]["id"]
+        foreign = await other.post(f"{turns}/{turn}/replay")
+        unknown = await other.post(f"/v1/sessions/{'0' * 32}/turns/{turn}/replay")
+        for answer in (foreign, unknown):
+            assert_error(answer, 404, "session_not_found")
+        assert foreign.json() == unknown.json()
+        if not has_keys:  # the control
+            own = await owner.post(f"{turns}/{turn}/replay")
+            assert own.json() == {"differences": {}, "changed": [], "reply": "turn 1"}, own.text

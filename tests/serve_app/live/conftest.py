@@ -14,7 +14,8 @@ def store_url(server: StoreServer) -> str:
 
 
 @pytest.fixture
-async def ingresses(store_url: str) -> AsyncIterator[Ingresses]:
-    made = Ingresses(store_url)
+async def ingresses(server: StoreServer) -> AsyncIterator[Ingresses]:
+    server.command("FLUSHALL")  # or the ingresses of the last test would seem to be there still
+    made = Ingresses(server.url)
     yield made
-    await made.close()
+    await made.aclose()

@@ -18,16 +18,18 @@ from serve_app.live.service import LiveTurns, Started
 from serve_app.live.teller import Means
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.catalogue import SessionChanges
+from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import Session
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
+from tests.support.waiting import PATIENCE_S, POLL_S, until
 
 OWNER = "ann"
 PARAMS = SamplingParams(max_tokens=2**31)
 # Quick enough for a test, and slow enough for a busy machine.
-SETTINGS = LiveSettings(hold_s=0.6, here_s=0.6)
+SETTINGS = LiveSettings(hold_s=1.0, here_s=10)
 PERIOD_S = 0.1
 
 
@@ -44,6 +46,7 @@ class Ingress:
     plugins: FakePlugins
     store: RedisLiveStore
     sessions: RedisSessionStore
+    images: RedisImageStore
 
     async def start(self, uid: str, user: str = "你好", **changes: Any) -> Started:
         request = TurnRequest(OWNER, user, user, PARAMS, frozenset({"calculator"}), 2048, uid)
@@ -59,6 +62,10 @@ class Ingress:
     async def cancel(self, started: Started, *, keep: bool = False) -> LiveEvent | None:
         return await self.live.cancel(started.uid, OWNER, started.id, keep=keep)
 
+    async def is_known(self) -> None:
+        """Returns when other ingresses can see that it is there."""
+        await until(lambda: self.live._patrol.num_others is not None)
+
     async def die(self) -> None:
         """As a process does that is killed: nothing is cleaned up in the store."""
         await self.live.close()
@@ -67,6 +74,7 @@ class Ingress:
         await self.live.close()
         await self.store.close()
         await self.sessions.close()
+        await self.images.close()
 
 
 @dataclass
@@ -75,6 +83,7 @@ class Ingresses:
 
     url: str
     settings: LiveSettings = SETTINGS
+    period_s: float = PERIOD_S
     all: list[Ingress] = field(default_factory=list)
     limits: TurnLimits = field(default_factory=lambda: TurnLimits(4096))
 
@@ -86,14 +95,20 @@ class Ingresses:
         stop: Stop | None = None,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
-        replier = create_replier(model, plugins, PromptBuilder(CharCodec(), "Be brief.\n"))
+        images = RedisImageStore(self.url)
+        prompts = PromptBuilder(CharCodec(), "Be brief.\n")
+        replier = create_replier(model, plugins, prompts, pictures=images)
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
         means = Means(store, sessions, replier, describe)
-        live = LiveTurns(means, self.limits, stop, PERIOD_S)
+        live = LiveTurns(means, self.limits, stop, self.period_s)
         live.open()
-        self.all.append(Ingress(live, model, plugins, store, sessions))
+        self.all.append(Ingress(live, model, plugins, store, sessions, images))
         return self.all[-1]
+
+    def apart(self, number: int) -> "Ingresses":
+        """Others on the same server, in database `number`: neither takes up a turn of the other."""
+        return Ingresses(f"{self.url}?db={number}", self.settings)
 
     async def session(self) -> str:
         """The uid of a new session."""
@@ -116,8 +131,30 @@ class Ingresses:
         assert session is not None
         return session
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await asyncio.gather(*(ingress.close() for ingress in self.all))
+
+
+async def begun(ingress: Ingress) -> None:
+    """Returns when its model has a request."""
+    await until(lambda: bool(ingress.model.requests))
+
+
+async def stored(started: Started, num_tokens: int) -> None:
+    """Returns when that many tokens of the reply are stored, also those that are held back."""
+    assert started.teller is not None
+    pen = started.teller.pen
+    async with asyncio.timeout(PATIENCE_S):
+        while num_told(pen.tail.events) < num_tokens:
+            await pen.flush()
+            await asyncio.sleep(POLL_S)
+
+
+def num_told(events: list[LiveEvent]) -> int:
+    """How many tokens of a reply were told, -1 before it began."""
+    if not any(event.kind == "thoughts" for event in events):
+        return -1
+    return sum(len(event.telling.token_ids) for event in events if event.kind == "delta")
 
 
 def text_of(events: list[LiveEvent]) -> str:

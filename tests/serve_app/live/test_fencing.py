@@ -1,15 +1,22 @@
 """One teller at a time: holders that were frozen, tries that are used up, stores that are away."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from moss_tp.errors import EngineDeadError
-from serve_app.live.redis import LiveSettings
+from serve_app.errors import LeaseLostError
+from serve_app.live.event import Telling
+from serve_app.live.redis import LiveSettings, RedisLiveStore
+from serve_app.live.store import Ask
+from serve_app.sessions.session import Turn, new_token
 from tests.serve_app.live.halting import FreezingStore
-from tests.serve_app.live.ingresses import Ingresses, text_of
+from tests.serve_app.live.ingresses import OWNER, Ingresses, begun, stored, text_of
+from tests.serve_app.sessions.turns import a_turn
 from tests.serve_app.store_server import StoreServer
 from tests.support.chat_fakes import FakeModel
+from tests.support.waiting import until
 
 REPLY = " a reply of some length, told in pieces<eom>"
 
@@ -21,23 +28,30 @@ def slow_model(pause_s: float = 0.01) -> FakeModel:
     return FakeModel(reply=lambda prompt: REPLY, wait=wait)
 
 
+def hanging_model(at_token: int) -> FakeModel:
+    """Its reply never ends."""
+
+    async def wait(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == at_token:
+            await asyncio.Event().wait()
+
+    return FakeModel(reply=lambda prompt: REPLY, wait=wait)
+
+
 async def test_a_holder_that_was_frozen_tells_nothing_more(ingresses: Ingresses) -> None:
     store = FreezingStore(ingresses.url, ingresses.settings)
-    first, second = ingresses.add(slow_model(), store=store), ingresses.add(slow_model())
+    first, second = ingresses.add(hanging_model(9), store=store), ingresses.add(slow_model())
     uid = await ingresses.session()
     started = await first.start(uid)
     reading = asyncio.create_task(first.read(started))
-    while len(first.model.requests) < 2:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
+    await stored(started, 9)
     store.freeze()
     events = await second.read(started)
     store.thaw()
     assert await reading == events, "its readers follow whoever tells now"
     assert [event.number for event in events] == [*range(len(events))]
     assert text_of(events) == REPLY.strip().removesuffix("<eom>")
-    await asyncio.sleep(0.2)
-    assert first.model.num_running == 0
+    await until(lambda: first.model.num_running == 0)
     assert len((await ingresses.load(uid)).tree) == 1
     assert await second.read(started) == events, "nothing was added"
 
@@ -53,8 +67,7 @@ async def test_a_turn_that_kills_its_tellers_is_given_up(ingresses: Ingresses) -
 
         ingress.model.wait = hang
         started = started or await ingress.start(uid)
-        while not ingress.model.requests:
-            await asyncio.sleep(0.01)
+        await begun(ingress)
         await ingress.die()
     last = ingresses.add()
     assert started is not None
@@ -115,16 +128,14 @@ async def test_a_store_that_is_away_for_a_moment_costs_nothing(own_server: Store
     uid = await ingresses.session()
     started = await first.start(uid)
     reading = asyncio.gather(first.read(started), second.read(started))
-    while len(first.model.requests) < 2:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
+    await stored(started, 1)
     own_server.kill()
     await asyncio.sleep(0.5)
     own_server.start()
     here, there = await reading
     assert here == there and text_of(here) == REPLY.strip().removesuffix("<eom>")
     assert len((await ingresses.load(uid)).tree) == 1
-    await ingresses.close()
+    await ingresses.aclose()
 
 
 async def test_many_readers_read_the_same(ingresses: Ingresses) -> None:
@@ -136,3 +147,36 @@ async def test_many_readers_read_the_same(ingresses: Ingresses) -> None:
     whole = read[0]
     for number, events in enumerate(read):
         assert events == whole[number // 8 :]
+
+
+async def test_a_commit_that_comes_after_the_end_is_refused(ingresses: Ingresses) -> None:
+    """A holder's commit hangs; meanwhile a client cancels, and whoever took the turn up ends it."""
+    first, uid = ingresses.add(), await ingresses.session()
+    commit, is_there, may_commit = first.sessions.commit, asyncio.Event(), asyncio.Event()
+
+    async def hang(*args: Any) -> Turn:
+        is_there.set()
+        await may_commit.wait()
+        return await commit(*args)
+
+    first.sessions.commit = hang  # type: ignore[method-assign, assignment]
+    started = await first.start(uid, idempotency_key="key")
+    await is_there.wait()
+    (pen,) = first.live._writer.pens
+    await first.live._patrol.stop()  # the hold is not renewed
+    taker = RedisLiveStore(ingresses.url, ingresses.settings)
+    ask = Ask(uid, OWNER, started.id)
+    assert await taker.cancel(ask, "drop")
+    end = Telling("error", {})
+    while (taken := await taker.take_up(uid, started.id, new_token(), end)) is None:
+        await asyncio.sleep(0.05)
+    await taker.end(taken.hold, len(taken.events), end)
+    may_commit.set()
+    while first.live._crew._tellers:
+        await asyncio.sleep(0.01)
+    assert (await ingresses.load(uid)).tree == ()
+    with pytest.raises(LeaseLostError):
+        await commit(taken.hold.lease, pen.hold.turn.num_turns, a_turn("key"))
+    told = await taker.read(ask)
+    assert told is not None and told[-1].kind == "error"
+    await taker.close()

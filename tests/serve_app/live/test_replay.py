@@ -13,21 +13,22 @@ from serve_app.errors import TurnNotFoundError
 from serve_app.live.replay import Replays
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.session import new_token
-from tests.serve_app.live.ingresses import Ingress, Ingresses
+from tests.serve_app.live.ingresses import Ingress, Ingresses, stored
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins, think_of
+from tests.support.fakes.pictures import PICTURE
 
-ENABLED = frozenset({"calculator", "web_search"})
+ENABLED = frozenset({"calculator", "web_search", "text_to_image"})
 HITS = PluginOutput(True, items=(Item("Moss", "", "A plant."), Item("More", "u", "Of it.")))
 
 
 def a_model() -> FakeModel:
-    calls = 'Search("moss"), Calculate("1+1"), Calculate("1/0")'
+    calls = 'Search("moss"), Calculate("1+1"), Calculate("1/0"), Text2Image("a fox")'
     return FakeModel(think=think_of(calls), reply=lambda prompt: f" {len(prompt)} ids<eom>")
 
 
 def add(ingresses: Ingresses) -> Ingress:
     answers = {"moss": HITS, "1+1": PluginOutput(True, ("2",)), "1/0": PluginOutput.no_result()}
-    return ingresses.add(a_model(), FakePlugins(answers={**answers}))
+    return ingresses.add(a_model(), FakePlugins(answers={**answers, "a fox": PICTURE}))
 
 
 class Maker:
@@ -78,9 +79,7 @@ async def test_a_cut_reply_is_made_up_to_its_number_of_tokens(
     params = SamplingParams(max_tokens=2**31 if how == "cancelled" else 3)
     started = await ingress.start(uid, enabled=ENABLED, params=params)
     if how == "cancelled":
-        while len(ingress.model.requests) < 2:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
+        await stored(started, 3)
         await ingress.cancel(started, keep=True)
     await ingress.read(started)
     (turn,) = (await ingresses.load(uid)).turns

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-
-import pytest
+from contextlib import aclosing
+from itertools import count
 
 from plugins_svc.sdk.output import Item, PluginOutput
 from serve_app.live.event import LiveEvent
-from serve_app.live.service import Started
 from tests.serve_app.live.halting import HaltingStore
-from tests.serve_app.live.ingresses import Ingress, Ingresses, shape_of, text_of
+from tests.serve_app.live.ingresses import Ingress, Ingresses, shape_of, stored, text_of
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
 
 COMMANDS = 'Search("moss"), Calculate("1+1")'
@@ -64,57 +63,70 @@ def check_same(events: list[LiveEvent], whole: list[LiveEvent]) -> None:
             assert one["id"].split("-")[1:] == other["id"].split("-")[1:]
 
 
-@pytest.mark.parametrize(
-    ("is_reply", "num_tokens"),
-    [(False, 0), (False, 21), *((True, n) for n in (0, 1, 4, 21, 34, 40, 50, EOM))],
-)
-async def test_a_turn_is_taken_up_wherever_its_ingress_died(
-    ingresses: Ingresses, is_reply: bool, num_tokens: int
-) -> None:
-    is_there = asyncio.Event()
+# Whether in the reply, and after how many tokens.
+PLACES = [(False, 0), (False, 21), *((True, n) for n in (0, 1, 4, 21, 34, 40, 50, EOM))]
 
-    async def hang(in_reply: bool, number: int) -> None:
-        if (in_reply, number) == (is_reply, num_tokens):
+
+async def test_a_turn_is_taken_up_wherever_its_ingress_died(ingresses: Ingresses) -> None:
+    whole = await undisturbed(ingresses)
+
+    async def die_at(number: int, is_reply: bool, num_tokens: int) -> None:
+        async with aclosing(ingresses.apart(number)) as apart:
+            await check_death(apart, is_reply, num_tokens, whole)
+
+    await asyncio.gather(*(die_at(n, *place) for n, place in enumerate(PLACES, 1)))
+
+
+async def check_death(
+    ingresses: Ingresses, is_reply: bool, num_tokens: int, whole: list[LiveEvent]
+) -> None:
+    is_there, place = asyncio.Event(), (is_reply, num_tokens)
+
+    async def hang(*at: bool | int) -> None:
+        if at == place:
             is_there.set()
             await asyncio.Event().wait()
 
-    whole = await undisturbed(ingresses)
     first, uid = add(ingresses, a_model(hang)), await ingresses.session()
     started = await first.start(uid, idempotency_key="k", enabled=ENABLED)
     await is_there.wait()
-    await asyncio.sleep(0.1)  # what was told is stored
+    if is_reply:
+        await stored(started, num_tokens)
+    second = add(ingresses)
     await first.die()
-    second = ingresses.all[0]
     check_same(await second.read(started), whole)
-    told_ids = [len(request.output_ids) for request in second.model.requests[2:]]
-    assert told_ids == ([num_tokens] if is_reply else [0, 0])
+    told_ids = [len(request.output_ids) for request in second.model.requests]
+    assert told_ids == ([num_tokens] if is_reply else [0, 0]), place
     (turn,) = (await ingresses.load(uid)).tree
     assert turn.reply == SHOWN
-    if is_reply:
-        assert [call.argument for call in second.plugins.calls] == ["moss", "1+1"], "the first's"
+    calls = [call.argument for call in second.plugins.calls]
+    assert calls == ([] if is_reply else ["moss", "1+1"]), "the first's answers stand"
 
 
 async def test_a_turn_is_taken_up_wherever_its_store_was_asked(ingresses: Ingresses) -> None:
     """Every step of a turn, just before it and just after it."""
     whole = await undisturbed(ingresses)
-    second = ingresses.all[0]
+    died: set[str] = set()
+    for step in count(step=7):
+        cases = [(step + n, is_after) for n in range(7) for is_after in (False, True)]
+        names = await asyncio.gather(
+            *(die_at_step(ingresses.apart(n), *case, whole) for n, case in enumerate(cases, 1))
+        )
+        died |= {name for name in names if name}
+        if not any(names):
+            break
+    assert died == {"start", "append", "find", "record", "end"}
 
-    async def die_at(step: int, is_after: bool) -> str | None:
+
+async def die_at_step(
+    ingresses: Ingresses, step: int, is_after: bool, whole: list[LiveEvent]
+) -> str | None:
+    """The step's name; None if the turn has no such step."""
+    async with aclosing(ingresses):
         store = HaltingStore(ingresses.url, ingresses.settings)
         store.halt(step, is_after)
         first, uid = add(ingresses, store=store), await ingresses.session()
-
-        async def run() -> Started:
-            started = await first.start(uid, idempotency_key="k", enabled=ENABLED)
-            await first.read(started)
-            return started
-
-        running = asyncio.create_task(run())
-        halted = asyncio.create_task(store.is_halted.wait())
-        await asyncio.wait({running, halted}, return_when=asyncio.FIRST_COMPLETED)
-        has_ended = running.done()
-        for task in (running, halted):
-            task.cancel()
+        has_ended = await run_to_halt(first, store, uid)
         await first.die()
         if has_ended:
             return None
@@ -122,12 +134,23 @@ async def test_a_turn_is_taken_up_wherever_its_store_was_asked(ingresses: Ingres
         if turn is None:
             assert store.steps == ["start"] and not is_after, "nobody was told of it"
             return "start"
-        check_same(await second.read(turn), whole)
+        check_same(await add(ingresses).read(turn), whole)
         assert [turn.reply for turn in (await ingresses.load(uid)).tree] == [SHOWN]
         return store.steps[step]
 
-    died: set[str] = set()
-    for step in range(0, 16, 4):
-        cases = [die_at(step + n, is_after) for n in range(4) for is_after in (False, True)]
-        died |= {name for name in await asyncio.gather(*cases) if name}
-    assert died == {"start", "append", "find", "record", "end"}
+
+async def run_to_halt(first: Ingress, store: HaltingStore, uid: str) -> bool:
+    """Whether the turn ended before the store halted."""
+
+    async def run() -> None:
+        await first.read(await first.start(uid, idempotency_key="k", enabled=ENABLED))
+
+    running = asyncio.create_task(run())
+    halted = asyncio.create_task(store.is_halted.wait())
+    await asyncio.wait({running, halted}, return_when=asyncio.FIRST_COMPLETED)
+    has_ended = not store.is_halted.is_set()
+    for task in (running, halted):
+        task.cancel()
+    results = await asyncio.gather(running, return_exceptions=True)
+    assert not has_ended or results[0] is None
+    return has_ended

@@ -16,6 +16,7 @@ from tests.serve_app.conftest import PROGRAMS
 from tests.serve_app.sessions.power_loss import PowerLoss
 from tests.serve_app.sessions.turns import a_lease, a_turn
 from tests.serve_app.store_server import StoreServer
+from tests.support.waiting import until
 
 NUM_WRITERS = 20
 IMPATIENT = StoreSettings(answer_timeout_s=0.5, patience_s=0.5, commit_patience_s=0.2)
@@ -67,14 +68,18 @@ async def writing(url: str) -> AsyncIterator[list[Writer]]:
 
 async def work(writers: list[Writer], crash: Callable[[], object]) -> None:
     """All write; in the middle of it the store crashes, and comes back."""
-    stopping, before = asyncio.Event(), sum(len(writer.acked) for writer in writers)
+
+    def num_acked() -> int:
+        return sum(len(writer.acked) for writer in writers)
+
+    stopping, before = asyncio.Event(), num_acked()
     tasks = [asyncio.create_task(writer.write(stopping)) for writer in writers]
-    await asyncio.sleep(random.uniform(0.2, 0.4))
+    await until(lambda: num_acked() > before + NUM_WRITERS)
+    await asyncio.sleep(random.uniform(0, 0.2))
     await asyncio.to_thread(crash)
     await asyncio.sleep(0.2)
     stopping.set()
     await asyncio.gather(*tasks)
-    assert sum(len(writer.acked) for writer in writers) > before + NUM_WRITERS
 
 
 @rounds

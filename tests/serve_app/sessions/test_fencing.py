@@ -92,9 +92,9 @@ async def test_a_delete_takes_along_what_other_rooms_keep(
 ) -> None:
     lease = a_lease()
     turn = await store.commit(lease, 0, a_turn(lease.key))
-    others, events = session_keys(lease.uid, "others", f"events:{turn.id}")
+    extras, events = session_keys(lease.uid, "extras", f"events:{turn.id}")
     server.command("SET", events, "told")
-    server.command("SADD", others, events)
+    server.command("ZADD", extras, "1", events)
     assert not await catalogue.delete(lease.uid, "bob")
     assert len(await keys_of(server, lease.uid)) > 4
     assert await catalogue.delete(lease.uid, "ann")
@@ -153,3 +153,26 @@ async def test_a_busy_session_stays_so_for_another_key(store: RedisSessionStore)
     await store.begin(lease, may_create=True)
     with pytest.raises(SessionBusyError):
         await store.begin(a_lease(lease.uid, key=lease.key + "x"), may_create=True)
+
+
+async def test_a_refusal_reads_no_turns(store_url: str, server: StoreServer) -> None:
+    """A client that tries again and again at a long chat must not hold up the store."""
+    store = RedisSessionStore(store_url, StoreSettings(max_session_bytes=2000))
+    busy, full = a_lease(), a_lease()
+    await store.begin(busy, may_create=True)
+    await store.commit(full, 0, a_turn(full.key, "x" * 2000))
+
+    def num_reads() -> int:
+        stats = server.command("INFO", "commandstats")
+        assert isinstance(stats, dict)
+        return int(stats.get("cmdstat_lrange", {"calls": 0})["calls"])
+
+    num_before = num_reads()
+    with pytest.raises(SessionBusyError):
+        await store.begin(a_lease(busy.uid), may_create=True)
+    with pytest.raises(SessionFullError):
+        await store.begin(a_lease(full.uid), may_create=False)
+    assert num_reads() == num_before
+    assert await store.begin(full, may_create=False) is not None
+    assert num_reads() > num_before, "it is these reads that are counted"
+    await store.close()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import settings
@@ -206,14 +207,14 @@ class StoreMachine(RuleBasedStateMachine):
         uid, name = self.uid(chat), self.owners[owner]
         changes = SessionChanges(title="no", active=new_token())
         for step in (
-            self.catalogue.patch(uid, name, changes),
-            self.catalogue.set_feedback(uid, name, new_token(), Feedback(True)),
+            partial(self.catalogue.patch, uid, name, changes),
+            partial(self.catalogue.set_feedback, uid, name, new_token(), Feedback(True)),
         ):
             if self.owned(uid, name) is None:
-                assert self.runner.run(step) is None
+                assert self.runner.run(step()) is None
             else:
                 with pytest.raises(TurnNotFoundError):
-                    self.runner.run(step)
+                    self.runner.run(step())
 
     @rule(chat=CHATS, owner=OWNERS, turn=CHATS, feedback=FEEDBACK)
     def give_feedback(self, chat: int, owner: str, turn: int, feedback: Feedback) -> None:
@@ -287,5 +288,5 @@ class StoreMachine(RuleBasedStateMachine):
 
 def test_the_store_behaves_like_a_dictionary(server: StoreServer) -> None:
     StoreMachine.server = server
-    limits = settings(max_examples=40, stateful_step_count=40, deadline=None)
+    limits = settings(max_examples=25, stateful_step_count=40, deadline=None)
     run_state_machine_as_test(StoreMachine, settings=limits)

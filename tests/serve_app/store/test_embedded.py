@@ -18,7 +18,9 @@ from serve_app.errors import StoreInUseError, StoreStartError, TurnNotStoredErro
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.session import Turn, new_token
 from serve_app.sessions.store import Lease
+from serve_app.store import embedded
 from serve_app.store.embedded import EmbeddedStore
+from tests.support.waiting import until
 
 _SUPERVISOR = """
 import sys, time, pathlib
@@ -93,26 +95,31 @@ async def test_kill_9_loses_no_acknowledged_turn(tmp_path: Path) -> None:
             except TurnNotStoredError:
                 pytest.fail("a restarted store lost a turn or doubled one")
 
+    async def all_have(num_turns: int) -> None:
+        await until(lambda: min(map(len, stored.values())) >= num_turns)
+
     with EmbeddedStore(tmp_path) as server:
         store = RedisSessionStore(server.url)
         clients = [asyncio.create_task(client(store, uid)) for uid in uids]
         killed = set()
-        for _ in range(3):
-            await asyncio.sleep(0.7)
+        for num_turns in (2, 4, 6):
+            await all_have(num_turns)
             killed.add(server.pid)
             os.kill(server.pid, signal.SIGKILL)
-        await asyncio.sleep(0.7)
+        await all_have(8)
         is_over.set()
         await asyncio.gather(*clients)
         await store.close()
         assert len(killed) == 3 and server.pid not in killed
         for uid in uids:
-            assert len(stored[uid]) > 5
             assert await read(server.url, uid) == tuple(stored[uid])
 
 
-async def test_a_server_that_hangs_is_replaced(tmp_path: Path) -> None:
-    """Long before it would go on by itself, and with every turn."""
+async def test_a_server_that_hangs_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never goes on by itself, and every turn is kept."""
+    monkeypatch.setattr(embedded, "_HANG_S", 2.0)
     uid = new_token()
     with EmbeddedStore(tmp_path) as server:
         store = RedisSessionStore(server.url)

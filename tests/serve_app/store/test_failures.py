@@ -114,7 +114,7 @@ async def test_nobody_listens(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_hangs(own_server: StoreServer) -> None:
-    times = StoreSettings(answer_timeout_s=0.2, patience_s=1.5, commit_patience_s=1.5)
+    times = StoreSettings(answer_timeout_s=0.2, patience_s=0.7, commit_patience_s=0.7)
     store = RedisSessionStore(own_server.url, times)
     with own_server.stopped():
         assert await failure_of(store) == "it does not answer"
@@ -142,6 +142,7 @@ async def test_only_a_turn_that_was_not_sent_is_said_not_to_be_stored(
     await store.close()
 
 
+@pytest.mark.parametrize("own_server", ["valkey"], indirect=True)  # it is the client that counts
 async def test_a_server_that_hangs_is_away_however_many_wait(own_server: StoreServer) -> None:
     """Those in line, too, get the truth, and all at once instead of one after another."""
     times = StoreSettings(answer_timeout_s=0.5, patience_s=2, num_connections=2)

@@ -56,6 +56,7 @@ async def test_a_deadline_in_line_is_no_failure_of_the_store(server: StoreServer
     await lane.close()
 
 
+@pytest.mark.parametrize("server", ["valkey"], indirect=True)  # it is the client that counts
 async def test_the_oldest_step_in_line_is_next_however_long_it_waits(server: StoreServer) -> None:
     """All the while the server answers, so nobody's patience ends."""
     lane = Lane(server.url, 1, ANSWER_S, patience_s=1.5)
@@ -77,6 +78,7 @@ async def test_the_oldest_step_in_line_is_next_however_long_it_waits(server: Sto
     await lane.close()
 
 
+@pytest.mark.parametrize("own_server", ["valkey"], indirect=True)  # it is the client that counts
 async def test_the_line_is_told_when_the_server_has_been_silent(own_server: StoreServer) -> None:
     lane = Lane(own_server.url, 1, answer_s=0.3, patience_s=1.2)
     with own_server.stopped():
@@ -134,6 +136,7 @@ async def test_a_step_is_tried_until_the_server_is_back(own_server: StoreServer)
     await lane.close()
 
 
+@pytest.mark.parametrize("own_server", ["valkey"], indirect=True)  # it is the client that counts
 async def test_a_hang_costs_a_deadline_and_not_a_multiple_of_it(own_server: StoreServer) -> None:
     lane = Lane(own_server.url, 2, answer_s=0.3)
     with own_server.stopped():

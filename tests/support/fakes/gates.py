@@ -27,6 +27,7 @@ class FakeGate:
     refusal: Exception | None = None
     admissions: list[tuple[Principal, Admission]] = field(default_factory=list)
     num_running: int = 0
+    num_charged: int = 0
 
     async def principal(self, credentials: Credentials) -> Principal:
         cookie = credentials.cookie or ""
@@ -46,6 +47,11 @@ class FakeGate:
             yield admission
         finally:
             self.num_running -= 1
+
+    async def charge(self, principal: Principal) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.num_charged += 1
 
     async def login(self, key: str | None) -> str:
         await self.principal(Credentials(key))

@@ -58,6 +58,18 @@ def test_the_door_is_set_by_flags() -> None:
     assert settings.model_names == ("gpt-4o", "moss")
 
 
+def test_a_server_has_more_names_by_a_flag() -> None:
+    flags = ("--no-auth", "--allowed-host", "MOSS.lan", "--allowed-host", "fd00::5")
+    settings = serve_settings(fields_of(*flags), "0.0.0.0")
+    assert settings.hosts == ("0.0.0.0", "moss.lan", "fd00::5")
+
+
+@pytest.mark.parametrize("name", ["http://moss.lan", "moss.lan:80", "", "a b", "moss..lan"])
+def test_a_name_of_the_server_is_only_a_name(name: str) -> None:
+    with pytest.raises(ConfigError, match="--allowed-host is a name without scheme or port"):
+        serve_settings(fields_of("--allowed-host", name))
+
+
 def test_a_local_server_needs_no_key_unless_the_environment_has_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

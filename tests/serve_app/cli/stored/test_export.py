@@ -81,8 +81,19 @@ def test_an_owners_chats_and_the_liked_ones(data_dir: Path, tmp_path: Path) -> N
     assert replies(tmp_path / "bob" / "train.jsonl") == [["嗨\u2028 <eom>"]]
     run("--out", tmp_path / "liked", "--liked", "--data-dir", data_dir)
     assert replies(tmp_path / "liked" / "train.jsonl") == [["a1", "a2"], ["c1"]]
-    run("--out", tmp_path / "none", "--owner", "nobody", "--data-dir", data_dir)
-    assert (tmp_path / "none" / "train.jsonl").read_text() == ""
+
+
+def test_where_nothing_is_to_be_written_the_command_fails_and_can_be_given_again(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    flags = ("--out", tmp_path, "--data-dir", data_dir)
+    with pytest.raises(ConfigError, match="no chats of 'bbo': nothing was written; moss keys list"):
+        run(*flags, "--owner", "bbo")
+    with pytest.raises(ConfigError, match="none of the 1 chats of 'bob' has a liked turn"):
+        run(*flags, "--owner", "bob", "--liked")
+    assert list(tmp_path.iterdir()) == []
+    run(*flags, "--owner", "bob")
+    assert replies(tmp_path / "train.jsonl") == [["嗨\u2028 <eom>"]]
 
 
 def test_no_uid_and_no_owner_is_written(data_dir: Path, tmp_path: Path) -> None:

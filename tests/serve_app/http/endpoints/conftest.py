@@ -9,7 +9,7 @@ from moss_tp.engine.async_engine import AsyncEngine
 from moss_tp.engine.build import build_engine
 from moss_tp.engine_config import EngineConfig
 from moss_tp.tokenizer import Tokenizer
-from tests.serve_app.http.endpoints.engine_site import EngineSite, make_engine_site
+from tests.serve_app.http.endpoints.sites.engine_site import EngineSite, make_engine_site
 from tests.support.site import Site
 from tests.support.tiny_moss import make_checkpoint
 

@@ -3,7 +3,7 @@
 from plugins_svc.sdk.output import Item, PluginOutput
 from serve_app.api.openai.chat_answer import ChatCompletion
 from tests.serve_app.http.clients import client_of
-from tests.serve_app.http.endpoints.chat_site import USER, complete, stream, text_of
+from tests.serve_app.http.endpoints.sites.chat_site import USER, complete, stream, text_of
 from tests.support.chat_fakes import CharCodec, think_of
 from tests.support.site import Site
 

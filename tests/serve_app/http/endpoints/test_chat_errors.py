@@ -10,7 +10,7 @@ from moss_tp.errors import EngineDeadError
 from serve_app.access.principal import Principal
 from serve_app.errors import RateLimitError
 from tests.serve_app.http.clients import client_of
-from tests.serve_app.http.endpoints.chat_site import USER, WEATHER, complete
+from tests.serve_app.http.endpoints.sites.chat_site import USER, WEATHER, complete
 from tests.support.fakes.gates import FakeGate
 from tests.support.site import Site
 
@@ -34,7 +34,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"n": 0}, "n", "invalid_value"),
     ({"temperature": -1}, "temperature", "invalid_value"),
     ({"top_p": 0}, "top_p", "invalid_value"),
-    ({"logit_bias": {"a": 1}}, "logit_bias.a.[key]", "invalid_value"),
+    ({"logit_bias": {"a": 1}}, "logit_bias.a", "invalid_value"),
     ({"logit_bias": {"1": 1, "01": 2}}, "logit_bias", "invalid_value"),
     ({"logit_bias": {"9999999999": 1}}, "logit_bias", "invalid_value"),
     ({"stop_token_ids": [5, 2**31 - 1]}, "stop_token_ids", "invalid_value"),
@@ -136,6 +136,16 @@ async def test_a_key_bounds_models_and_plugins(site: Site) -> None:
     assert (await post("b", plugins=["calculator"]))[0] == 403
     assert (await post("b"))[0] == 200
     assert "Calculator: disabled." in site.model.prompts[-1]
+
+
+@pytest.mark.parametrize(("key", "status"), [("a b", 400), ("a", 200)])
+async def test_a_key_has_one_form_also_where_nothing_is_stored(
+    site: Site, key: str, status: int
+) -> None:
+    response = await site.client.post(
+        "/v1/chat/completions", json={"messages": [USER]}, headers={"Idempotency-Key": key}
+    )
+    assert response.status_code == status
 
 
 async def test_work_is_admitted_and_settled(site: Site) -> None:

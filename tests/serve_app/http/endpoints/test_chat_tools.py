@@ -6,7 +6,7 @@ from serve_app.api.openai.chat_answer import ChatCompletion
 from serve_app.chat.reply import create_replier
 from serve_app.prompt.plain import PlainPromptBuilder
 from tests.serve_app.http.clients import client_of
-from tests.serve_app.http.endpoints.chat_site import USER, WEATHER, complete, stream
+from tests.serve_app.http.endpoints.sites.chat_site import USER, WEATHER, complete, stream
 from tests.support.chat_fakes import CharCodec, think_of
 from tests.support.site import Site
 

@@ -11,7 +11,7 @@ from moss_tp import LLM, SamplingParams
 from moss_tp.engine.outputs import RequestOutput
 from tests.serve_app.http.clients import assert_error
 from tests.serve_app.http.endpoints.conftest import MAX_MODEL_LEN
-from tests.serve_app.http.endpoints.engine_site import EngineSite
+from tests.serve_app.http.endpoints.sites.engine_site import EngineSite
 from tests.support.tiny_moss import BOS_ID, EOS_ID
 
 PROMPT = "the 你好 in <eom>"

@@ -7,7 +7,7 @@ import pytest
 
 from moss_tp import LLM, SamplingParams
 from serve_app.http.app import create_http_app
-from tests.serve_app.http.endpoints.engine_site import EngineSite
+from tests.serve_app.http.endpoints.sites.engine_site import EngineSite
 from tests.support.http_server import serving
 
 PARAMS = SamplingParams(temperature=0, repetition_penalty=1, ignore_eos=True, max_tokens=8)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.serve_app.http.clients import assert_error
-from tests.serve_app.http.endpoints.engine_site import EngineSite
+from tests.serve_app.http.endpoints.sites.engine_site import EngineSite
 from tests.support.chat_fakes import CharCodec
 from tests.support.site import Site
 from tests.support.tiny_moss import EOS_ID

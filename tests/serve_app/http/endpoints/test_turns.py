@@ -1,52 +1,13 @@
 """`/v1/sessions/{uid}/turns` over fakes and a real store."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from moss_tp.errors import QueueFullError
-from serve_app.client.sse import EventStreamReader, ServerSentEvent
+from tests.serve_app.http.endpoints.sites.turn_site import KEY, held_turn, new_session, parsed
 from tests.support.site import Site
-
-KEY = {"Idempotency-Key": "a-key"}
-
-
-async def new_session(site: Site, **fields: object) -> str:
-    made = await site.client.post("/v1/sessions", json=fields)
-    return f"/v1/sessions/{made.json()['id']}/turns"
-
-
-def parsed(text: str) -> list[tuple[str, str, Any]]:
-    """Ids, kinds and data of the events in a body."""
-    events: list[ServerSentEvent] = EventStreamReader().feed(text.encode())
-    return [(event.last_id, event.type, json.loads(event.data)) for event in events]
-
-
-@asynccontextmanager
-async def held_turn(site: Site) -> AsyncIterator[tuple[str, str]]:
-    """The path and the id of a turn whose reply has begun and does not go on."""
-    go_on = asyncio.Event()
-
-    async def wait(is_reply: bool, num_tokens: int) -> None:
-        if is_reply and num_tokens == 5:
-            await go_on.wait()
-
-    site.model.wait = wait
-    turns = await new_session(site)
-    asking = asyncio.create_task(site.client.post(turns, json={"user": "hi"}, headers=KEY))
-    while site.model.num_running == 0 or len(site.model.requests) < 2:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)
-    try:
-        yield turns, site.model.requests[-1].request_id.split("-")[0]
-    finally:
-        go_on.set()
-        await asking
 
 
 async def test_a_turn_is_answered_when_it_is_stored(site: Site) -> None:
@@ -74,6 +35,28 @@ async def test_a_turn_is_streamed(site: Site, by: str) -> None:
     assert (kinds[0], kinds[1], kinds[-1]) == ("turn", "thoughts", "done")
     assert "".join(data["text"] for _, kind, data in events if kind == "delta") == "turn 1"
     assert events[-1][2]["turn"]["reply"] == "turn 1"
+
+
+async def test_a_turn_that_runs_is_found_in_its_session(site: Site) -> None:
+    async with held_turn(site) as (turns, turn_id):
+        chat = turns.removesuffix("/turns")
+        running = (await site.client.get(chat)).json()
+        assert (running["running_turn"], running["turns"]) == (turn_id, [])
+        assert (await site.client.patch(chat, json={})).json()["running_turn"] == turn_id
+        early = await site.client.get(f"{turns}/{turn_id}")
+        assert early.status_code == 404 and "still runs" in early.json()["error"]["message"]
+        unknown = await site.client.get(f"{turns}/{'f' * 32}")
+        assert "still runs" not in unknown.json()["error"]["message"]
+    ended = (await site.client.get(chat)).json()
+    assert (ended["running_turn"], ended["active_turn"]) == (None, turn_id)
+
+
+async def test_nobody_else_learns_which_turn_runs(site: Site) -> None:
+    async with held_turn(site) as (turns, turn_id):
+        uid = turns.split("/")[3]
+        assert await site.live.running(uid, "demo") == turn_id
+        assert await site.live.running(uid, "other") is None
+        assert await site.live.running("f" * 32, "demo") is None
 
 
 async def test_a_reader_comes_back(site: Site) -> None:

@@ -1,0 +1,97 @@
+"""`moss serve` with a digest for a model and with plugins that write their calls down.
+
+Everything else is the real server. Run it as `python -m tests.proof.serve` in place of `moss`; the
+file of calls and the pace come from the environment.
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+import plugins_svc.registry
+import serve_app.app
+from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import EngineRequest
+from plugins_svc.sdk.output import PluginOutput
+from plugins_svc.sdk.spec import PluginSettings
+from serve_app.cli.main import main
+from serve_app.deployments.coalesce import coalesce
+from serve_app.settings import ServeSettings
+from tests.proof.digest import DigestModel
+from tests.proof.plugins import NAMES, run_logged
+
+CALLS, PAUSE_S, CAPACITY = "PROOF_CALLS", "PROOF_PAUSE_S", "PROOF_CAPACITY"
+
+
+class DigestServer:
+    """A replica of the model: the methods of MossServer."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self._model = DigestModel(float(os.environ[PAUSE_S]))
+        self._num_running = 0
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+        self._num_running += 1
+        try:
+            async with aclosing(coalesce(self._model.generate(request))) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            self._num_running -= 1
+
+    async def check_health(self) -> None:
+        """It is always well."""
+
+    async def make_up(self) -> dict[str, Any]:
+        return {"weights": "digest"}
+
+    async def stats(self) -> dict[str, Any]:
+        return {"running": self._num_running, "waiting": 0}
+
+
+class LoggedPlugin:
+    """A replica of a plugin: the methods of PluginReplica."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._log = name, Path(os.environ[CALLS])
+
+    async def run(self, argument: str, *traced: Any) -> PluginOutput:
+        return await run_logged(self._log, self._name, argument)
+
+    async def note(self) -> str:
+        return ""
+
+    async def check_health(self) -> None:
+        """It is always well."""
+
+
+def _plugin(
+    name: str, settings: PluginSettings, options: Mapping[str, Any], observer: Any = None
+) -> Application:
+    deployment = serve.deployment(
+        name=f"plugin_{name}", ray_actor_options={"num_cpus": 0}, **options
+    )(LoggedPlugin)
+    return deployment.bind(name)
+
+
+def plant() -> None:
+    """Puts the doubles where `build_app` finds them."""
+    parts: Any = serve_app.app
+    parts.MossServer, parts.plugin_deployment = DigestServer, _plugin
+    specs = (s for s in plugins_svc.registry.SPECS if s.name in NAMES)
+    plugins_svc.registry.SPECS = tuple(replace(s, create=_no_plugin) for s in specs)
+
+
+def _no_plugin(settings: PluginSettings) -> Any:
+    raise AssertionError("the plugins are deployed otherwise")
+
+
+if __name__ == "__main__":
+    plant()
+    main()

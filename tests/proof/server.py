@@ -1,0 +1,82 @@
+"""A real server with the digest model in processes of its own, and who kills them."""
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serve_app.access.api_key import make_key
+from serve_app.access.key_book import KeyBook
+from serve_app.cli.stored.location import located_store
+from tests.e2e.components import processes_of
+from tests.e2e.moss_process import MossProcess
+from tests.proof.history.asking import TENANTS
+from tests.proof.history.run import Site
+from tests.proof.serve import CALLS, PAUSE_S
+
+KILLED = ("ingress", "replica", "plugin", "store", "proxy", "controller")
+
+
+class DigestProcess(MossProcess):
+    """Requires keys: `api_keys` has one for each tenant, once it runs."""
+
+    def __init__(self, directory: Path, *flags: str) -> None:
+        super().__init__(directory, "--tp", "1", "--auth", "required", *flags)
+        self._command[2] = "tests.proof.serve"
+        self.directory = directory
+        self.effects = directory / "calls.txt"
+        self.api_keys: dict[str, str] = {}
+
+    async def make_keys(self) -> None:
+        with located_store("embedded", self.directory / "data") as url:
+            book = KeyBook(url)
+            for tenant in TENANTS:
+                key, self.api_keys[tenant] = make_key(f"owner-{tenant}")
+                await book.add(key)
+            await book.close()
+            self.store = url
+
+    @property
+    def site(self) -> Site:
+        return Site(lambda: self.url, self.api_keys, self.store, self.effects)
+
+    def kill(self, component: str, choice: random.Random) -> str:
+        """Sends SIGKILL to one of its processes; returns what was killed, or ""."""
+        try:
+            choice.choice(processes_of(self, component)).kill()
+        except (IndexError, psutil.NoSuchProcess):
+            return ""
+        return component
+
+    async def kill_often(self, every_s: float, components: Sequence[str], seed: int) -> None:
+        """Each component in turn. `killed` says which."""
+        self.killed: list[str] = []
+        choice = random.Random(seed)
+        while True:
+            for component in components:
+                await asyncio.sleep(every_s)
+                self.killed.append(await asyncio.to_thread(self.kill, component, choice))
+
+
+@contextmanager
+def digest_server(
+    directory: Path, patch: pytest.MonkeyPatch, *flags: str, pause_s: float = 0.02
+) -> Iterator[DigestProcess]:
+    """Runs for the block."""
+    process = DigestProcess(directory, *flags)
+    patch.setenv(CALLS, str(process.effects))
+    patch.setenv(PAUSE_S, str(pause_s))
+    patch.setenv("PYTHONPATH", str(Path.cwd()))
+    with process:
+        asyncio.run(process.make_keys())
+        yield process
+
+
+async def stop(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
