@@ -6,6 +6,7 @@ outputs is decided elsewhere.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -77,7 +78,7 @@ class PluginCalls:
 
     async def _result(self, call_id: str, call: Call) -> TimedOutput:
         """The result that stands. What is not known to be recorded is not shown to anybody."""
-        log = self._choice.request.call_log
+        log, call_id = self._choice.request.call_log, f"{call_id}-{_digest(call)}"
         if (known := await log.find(call_id)) is not None:
             return known
         may_send = not call.spec.has_effects or await log.claim(call_id)
@@ -102,6 +103,11 @@ class PluginCalls:
         choice = self._choice.index
         call_id = f"{self._choice.request.request_id}-{choice}-{index}"
         return PluginCall(choice, call_id, call.name, call.argument, "started")
+
+
+def _digest(call: Call) -> str:
+    """What is called: thoughts that are made anew may call something else in its place."""
+    return hashlib.sha256(str(call).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _bounded(output: PluginOutput) -> PluginOutput:

@@ -46,7 +46,8 @@ class TurnTakenOverError(LeaseLostError):
 
 
 class CallLog(Protocol):
-    """What is known about the plugin calls of a turn. `call_id` is `TURN-CHOICE-INDEX`.
+    """What is known about the plugin calls of a turn. `call_id` is
+    `TURN-CHOICE-INDEX-DIGEST`, with a digest of what is called.
 
     Raises StoreUnavailableError, and TurnTakenOverError if the turn is no longer this process's.
     """
@@ -56,7 +57,8 @@ class CallLog(Protocol):
         ...
 
     async def claim(self, call_id: str) -> bool:
-        """Whether the call, which has effects, may be sent now: true at most once, ever."""
+        """Whether the call, which has effects, may be sent now: true at most once, ever, for a
+        place in a turn, whatever is called there."""
         ...
 
     async def record(self, call_id: str, output: TimedOutput) -> TimedOutput:

@@ -83,7 +83,8 @@ class Crew:
     ) -> Teller:
         """Runs a teller of the turn in a task of its own; it takes what is in
         `stack`, which is left at its end."""
-        draft = self._draft(hold, tail, session, deadline)
+        log = StoredCallLog(self._means.store, hold, deadline, lambda: teller.pen.flush())
+        draft = self._draft(hold, tail, session, log)
         pen = self._writer.open(hold, tail, lambda standing: teller.note(standing))
         teller = Teller(self._means, draft, pen, *_history(taken))
         if taken is not None and taken.cancel:
@@ -106,7 +107,7 @@ class Crew:
             self._writer.close(teller.pen)
             self._follower.forget(teller.pen.tail)
 
-    def _draft(self, hold: Hold, tail: Tail, session: Session, deadline: float) -> Draft:
+    def _draft(self, hold: Hold, tail: Tail, session: Session, log: StoredCallLog) -> Draft:
         """What is left to do of a turn that was told as far as `tail` has it."""
         turn = hold.turn
         request = ReplyRequest(
@@ -116,14 +117,14 @@ class Crew:
             params=turn.params,
             enabled=frozenset(turn.enabled),
             max_length=turn.max_length,
-            deadline=deadline,
+            deadline=log.deadline,
             owner=turn.owner,
             session_id=turn.uid,
             priority=turn.priority,
             max_completion_tokens=turn.max_completion_tokens,
             prompt=Prompt([*turn.prompt_ids], turn.dropped_turns, turn.num_shared_tokens),
             resume=resume_of(tail.events, hold.token[:8]),
-            call_log=StoredCallLog(self._means.store, hold, deadline),
+            call_log=log,
         )
         history = path_to(session.tree, turn.parent)
         calls = calls_of(tail.events)

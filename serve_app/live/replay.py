@@ -118,7 +118,7 @@ class StoredAnswers:
 
 def _place(call_id: str) -> str:
     """The choice and the index in a call's id, which begins with its turn's."""
-    return "-".join(call_id.split("-")[-2:])
+    return "-".join(call_id.split("-")[1:3])
 
 
 def _output(call: StoredCall) -> PluginOutput:

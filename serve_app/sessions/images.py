@@ -13,7 +13,7 @@ from typing import TypeVar
 from redis.asyncio import Redis
 
 from serve_app.errors import SessionFullError, SessionNotFoundError
-from serve_app.sessions.keys import GONE, session_keys
+from serve_app.sessions.keys import ADD_EXTRAS, GONE, NOW_MS, session_keys
 from serve_app.sessions.redis import StoreSettings
 from serve_app.sessions.session import new_token
 from serve_app.store.lane import Step
@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 MAX_CHAT_BYTES = 64 * 1024 * 1024  # of all pictures of a chat
 
-# KEYS: picture bytes others gone. ARGV: owner media_type data ttl_ms max_bytes. Returns a state.
-PUT = Script("""
+# KEYS: picture bytes extras gone. ARGV: owner media_type data ttl_ms max_bytes. Returns a state.
+PUT = Script(f"""{NOW_MS}{ADD_EXTRAS}
 if redis.call('EXISTS', KEYS[4]) == 1 then return 'gone' end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 'kept' end
 local total = tonumber(redis.call('GET', KEYS[2]) or 0) + #ARGV[3]
@@ -33,20 +33,15 @@ if total > tonumber(ARGV[5]) then return 'full' end
 redis.call('SET', KEYS[2], total, 'PX', ARGV[4])
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'media_type', ARGV[2], 'data', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-redis.call('SADD', KEYS[3], KEYS[1], KEYS[2])
-if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[4]) then
-    redis.call('PEXPIRE', KEYS[3], ARGV[4])
-end
+add_extras(KEYS[3], now_ms(), ARGV[4], KEYS[1], KEYS[2])
 return 'kept'
 """)
 
-# KEYS: picture others. ARGV: owner ttl_ms. Returns {media_type, data}, or false.
-FIND = Script("""
+# KEYS: picture extras. ARGV: owner ttl_ms. Returns {media_type, data}, or false.
+FIND = Script(f"""{NOW_MS}{ADD_EXTRAS}
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[2]) then
-    redis.call('PEXPIRE', KEYS[2], ARGV[2])
-end
+add_extras(KEYS[2], now_ms(), ARGV[2], KEYS[1])
 return redis.call('HMGET', KEYS[1], 'media_type', 'data')
 """)
 
@@ -103,8 +98,8 @@ class RedisImageStore:
             home: bytes | None = await redis.get(_index(image_id))  # type: ignore[assignment]
             if home is None:
                 return None
-            picture, _, others, _ = _keys(home.decode(), image_id)
-            found = await FIND.run(redis, [picture, others], owner, ttl_ms)
+            picture, _, extras, _ = _keys(home.decode(), image_id)
+            found = await FIND.run(redis, [picture, extras], owner, ttl_ms)
             if found is None:
                 return None
             await redis.pexpire(_index(image_id), ttl_ms)
@@ -118,7 +113,7 @@ class RedisImageStore:
 
 
 def _keys(home: str, image_id: str) -> list[str]:
-    return session_keys(home, f"image:{image_id}", "image_bytes", "others", GONE)
+    return session_keys(home, f"image:{image_id}", "image_bytes", "extras", GONE)
 
 
 def _index(image_id: str) -> str:

@@ -23,8 +23,12 @@ SENT = "sent"
 
 
 def sent_call(key: str, call_id: str) -> str:
-    """The field of the call `TURN-CHOICE-INDEX` in the turn of `key`, whichever try that is."""
-    return f"{call_id.partition('-')[2]}:{key}"
+    """The field of a call in the turn of `key`, whichever try that is, by its place.
+
+    `call_id` is `TURN-CHOICE-INDEX-DIGEST`. Another try may call something else there.
+    """
+    _, choice, index, *_ = call_id.split("-")
+    return f"{choice}-{index}:{key}"
 
 
 # Lua: whether `mine` may send the call `field`; nobody else may from then on, for as long as the

@@ -74,8 +74,9 @@ class SessionStore(Protocol):
         ...
 
     async def claim(self, lease: Lease, call_id: str, deadline: float = inf) -> bool:
-        """Whether the plugin call `TURN-CHOICE-INDEX`, which has effects, may be sent: true for one
-        lease only of all that the turn's key ever gets. Raises LeaseLostError."""
+        """Whether the plugin call `TURN-CHOICE-INDEX-DIGEST`, which has effects, may be sent:
+        true for one lease only of all that the turn's key ever gets, whatever is called at that
+        place. Raises LeaseLostError."""
         ...
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:

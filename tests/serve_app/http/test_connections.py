@@ -116,7 +116,7 @@ async def test_a_disconnect_cancels_the_turn(
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while site.model.num_running:
                 await asyncio.sleep(0.01)
     assert site.model.num_aborted == 1
@@ -139,7 +139,7 @@ async def test_events_arrive_during_generation(site: Site) -> None:
         client.stream("POST", "/", json={"prompt": "hi", "stream": True}) as response,
     ):
         lines = response.aiter_lines()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await anext(lines) == 'data: {"delta": "t"}'
         go_on.set()
         rest = [line async for line in lines if line]
@@ -158,7 +158,7 @@ async def test_a_silent_stream_begins_with_pings(site: Site) -> None:
     async with (
         serving(create_http_app(replace(site.service, ping_s=0.05))) as url,
         httpx.AsyncClient(base_url=url) as client,
-        asyncio.timeout(10),
+        asyncio.timeout(30),
         client.stream("POST", "/", json={"prompt": "hi", "stream": True}) as response,
     ):
         assert response.status_code == 200
@@ -201,7 +201,7 @@ async def test_a_disconnect_between_two_pings_cancels_the_turn(site: Site) -> No
     async with (
         serving(create_http_app(replace(site.service, ping_s=0.02))) as url,
         httpx.AsyncClient(base_url=url) as client,
-        asyncio.timeout(10),
+        asyncio.timeout(30),
     ):
         async with client.stream("POST", "/", json={"prompt": "hi", "stream": True}) as response:
             lines = response.aiter_lines()
@@ -235,7 +235,7 @@ async def test_a_body_that_does_not_end_is_refused(site: Site) -> None:
         address = httpx.URL(url)
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(half)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         await writer.wait_closed()

@@ -33,7 +33,7 @@ class Gate:
             await self.opened.wait()
 
     async def wait_for(self, num_waiting: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while self.num_waiting < num_waiting:
                 await asyncio.sleep(0.01)
 
@@ -125,7 +125,7 @@ class SlowCommits(RedisSessionStore):
         return stored or await super().commit(lease, num_turns, turn, deadline)
 
     async def wait_for(self, num_waiting: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while self.num_waiting < num_waiting:
                 await asyncio.sleep(0.01)
 
@@ -180,7 +180,7 @@ async def test_a_client_that_leaves_during_the_commit_ends_nothing(slow: SlowCom
         await asyncio.sleep(0.3)
         num_prompts = len(site.model.prompts)
         slow.opened.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while (
                 again := await client.post("/", json={"prompt": "hi"}, headers=key)
             ).status_code == 409:
@@ -192,7 +192,7 @@ async def test_a_client_that_leaves_during_the_commit_ends_nothing(slow: SlowCom
 async def test_an_idle_server_is_drained_at_once(site: Site) -> None:
     async with client_of(site) as client:
         await client.get("/livez")  # its connection stays open
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await site.service.drain.finish(3600) == 0
 
 

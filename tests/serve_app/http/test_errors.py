@@ -88,7 +88,7 @@ async def test_a_bad_body_is_a_400(site: Site, body: bytes, param: str | None) -
 
 @given(BODIES | JSON.map(json.dumps) | st.binary())
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_no_body_causes_a_server_error(store_url: str, body: str | bytes) -> None:
     async def post() -> None:

@@ -124,7 +124,7 @@ class KeyOfAnAdministrator:
 
 
 @open_api.parametrize()
-@settings(SETTINGS, max_examples=50)
+@settings(SETTINGS, max_examples=20)
 def test_every_operation_does_what_is_described(case: schemathesis.Case[Any]) -> None:
     OPEN.ask(case)
 

@@ -1,13 +1,16 @@
 """Plugin calls of live turns (G9): those with effects are sent at most once, whatever dies."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.live.follower import INTERVAL_S
-from serve_app.live.redis import LiveSettings
+from serve_app.live.record import Hold
+from serve_app.live.redis import LiveSettings, RedisLiveStore
+from serve_app.live.store import Append, Ask, Standing
 from serve_app.sessions.images import ImageFile
 from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses, text_of
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
@@ -117,6 +120,52 @@ async def test_the_key_of_a_call_is_the_turns(ingresses: Ingresses) -> None:
     events = await ingress.read(started)
     ids = [event.data["id"] for event in events if event.kind == "plugin"]
     assert ids == [f"{started.id}-0-0"] * 2
+
+
+class SlowStore(RedisLiveStore):
+    """Events are stored `pause_s` late. `kinds` are those that were when a call was claimed."""
+
+    pause_s = 0.2
+
+    async def append(self, appends: Sequence[Append]) -> list[Standing]:
+        await asyncio.sleep(self.pause_s)
+        return await super().append(appends)
+
+    async def claim(self, hold: Hold, call_id: str, deadline: float) -> bool:
+        events = await self.read(Ask(hold.turn.uid, hold.turn.owner, hold.turn.id))
+        self.kinds = [event.kind for event in events or ()]
+        return await super().claim(hold, call_id, deadline)
+
+
+async def test_thoughts_are_stored_before_a_call_with_effects_is_sent(ingresses: Ingresses) -> None:
+    store = SlowStore(ingresses.url, ingresses.settings)
+    model = FakeModel(think=think_of(f'{DRAW}("1+1")'))
+    ingress, uid = ingresses.add(model, store=store), await ingresses.session()
+    await ingress.read(await ingress.start(uid, enabled=ENABLED))
+    assert len(ingress.plugins.calls) == 1 and "thoughts" in store.kinds
+
+
+async def test_an_answer_stands_for_its_call_only(ingresses: Ingresses) -> None:
+    """Thoughts that nobody has stored are made anew, and may call something else."""
+    is_there = asyncio.Event()
+
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        if is_reply:
+            is_there.set()
+            await asyncio.Event().wait()
+
+    store = SlowStore(ingresses.url, ingresses.settings)
+    store.pause_s = 60
+    model = FakeModel(think=think_of(f'{COUNT}("1+1")'), wait=hang)
+    first = ingresses.add(model, FakePlugins(answers={"1+1": PluginOutput(True, ("2",))}), store)
+    started = await first.start(await ingresses.session(), enabled=ENABLED)
+    await is_there.wait()
+    await first.die()
+    model = FakeModel(think=think_of(f'{COUNT}("2+2")'))
+    second = ingresses.add(model, FakePlugins(answers={"2+2": PluginOutput(True, ("4",))}))
+    events = await second.read(started)
+    outputs = [event.data.get("output") for event in events if event.kind == "plugin"]
+    assert outputs == [None, "4"]
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -1,81 +1,19 @@
-"""What the readers of one ingress share: who fills it, and that all read to its end."""
+"""The tail of a turn at one ingress: its pens, and the end of its chat."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 import pytest
 
 from serve_app.errors import SessionNotFoundError
-from serve_app.live.event import LiveEvent, Telling
+from serve_app.live.event import Telling
 from serve_app.live.follower import Follower
-from serve_app.live.service import Started
 from serve_app.live.store import Ask
 from serve_app.live.tail import Tail
 from serve_app.live.writer import EventWriter
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import new_token
-from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses
+from tests.serve_app.live.ingresses import OWNER, Ingresses
 from tests.support.chat_fakes import FakeModel
-
-WAIT_S = 4.0
-
-
-def model_that_waits(go_on: asyncio.Event) -> FakeModel:
-    async def wait(is_reply: bool, num_tokens: int) -> None:
-        if is_reply and num_tokens == 3:
-            await go_on.wait()
-
-    return FakeModel(wait=wait)
-
-
-async def found(ingress: Ingress, started: Started) -> AsyncGenerator[LiveEvent]:
-    events = await ingress.live.follow(started.uid, OWNER, started.id)
-    assert events is not None
-    return events
-
-
-async def read(events: AsyncGenerator[LiveEvent]) -> list[str]:
-    async with asyncio.timeout(WAIT_S), aclosing(events):
-        return [event.kind async for event in events]
-
-
-async def test_readers_who_come_at_once_share_what_is_told(ingresses: Ingresses) -> None:
-    go_on = asyncio.Event()
-    first, second = ingresses.add(model_that_waits(go_on)), ingresses.add()
-    started = await first.start(await ingresses.session())
-    await asyncio.sleep(0.2)
-    readers = await asyncio.gather(found(second, started), found(second, started))
-    reading = asyncio.gather(*map(read, readers))
-    await asyncio.sleep(0.2)
-    go_on.set()
-    assert [kinds[-1] for kinds in await reading] == ["done", "done"]
-
-
-async def test_who_came_before_a_take_up_reads_on(ingresses: Ingresses) -> None:
-    first, second = ingresses.add(model_that_waits(asyncio.Event())), ingresses.add()
-    started = await first.start(await ingresses.session())
-    await asyncio.sleep(0.2)
-    before, late = await found(second, started), await found(second, started)
-    reading = asyncio.create_task(read(before))
-    await first.die()
-    assert (await reading)[-1] == "done"
-    assert (await read(late))[-1] == "done"
-
-
-async def test_who_read_before_a_take_up_of_another_tail_reads_on(ingresses: Ingresses) -> None:
-    first, go_on = ingresses.add(model_that_waits(asyncio.Event())), asyncio.Event()
-    second = ingresses.add(model_that_waits(go_on))
-    started = await first.start(await ingresses.session())
-    await asyncio.sleep(0.2)
-    early = await found(second, started)
-    await first.die()
-    while not second.model.requests:  # it has taken the turn up
-        await asyncio.sleep(0.01)
-    reading = asyncio.create_task(read(early))
-    await asyncio.sleep(0.1)
-    go_on.set()
-    assert (await reading)[-1] == "done"
 
 
 async def test_an_old_pen_does_not_take_the_new_ones_place(ingresses: Ingresses) -> None:

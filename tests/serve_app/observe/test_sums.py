@@ -105,7 +105,7 @@ async def test_a_lost_group_counts_as_one_restart_whoever_sees_it(
     await asyncio.to_thread(ended.end)
     for metrics in watching:
         metrics.open()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await read(watching[0])).get("moss:tp_group_restarts_total") == 0:
             await asyncio.sleep(PERIOD_S)
     await asyncio.sleep(10 * PERIOD_S)
@@ -125,7 +125,7 @@ async def test_what_long_gone_processes_counted_becomes_one_entry(
         metrics.open()
     board = Board(url)
     stack.push_async_callback(board.close)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while _kinds(await board.read()) != ["ended", "ingress", "ingress"]:
             await asyncio.sleep(PERIOD_S)
     samples = await read(watching[0])
@@ -166,7 +166,7 @@ async def test_an_outage_of_the_store_is_one_line_and_no_restart(
         await asyncio.sleep(1)
         with pytest.raises(MossError):
             await watching.text()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await read(watching)).get("vllm:generation_tokens_total") is None:
             await asyncio.sleep(PERIOD_S)
     assert (await read(watching)).get("moss:tp_group_restarts_total") == 0

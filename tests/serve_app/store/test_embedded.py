@@ -95,18 +95,20 @@ async def test_kill_9_loses_no_acknowledged_turn(tmp_path: Path) -> None:
             except TurnNotStoredError:
                 pytest.fail("a restarted store lost a turn or doubled one")
 
-    async def all_have(num_turns: int) -> None:
-        await until(lambda: min(map(len, stored.values())) >= num_turns)
+    async def all_go_on() -> None:
+        """An answer may be on its way already, but no two."""
+        goal = max(map(len, stored.values())) + 2
+        await until(lambda: min(map(len, stored.values())) >= goal)
 
     with EmbeddedStore(tmp_path) as server:
         store = RedisSessionStore(server.url)
         clients = [asyncio.create_task(client(store, uid)) for uid in uids]
         killed = set()
-        for num_turns in (2, 4, 6):
-            await all_have(num_turns)
+        for _ in range(3):
+            await all_go_on()
             killed.add(server.pid)
             os.kill(server.pid, signal.SIGKILL)
-        await all_have(8)
+        await all_go_on()
         is_over.set()
         await asyncio.gather(*clients)
         await store.close()

@@ -6,8 +6,15 @@ import pytest
 from redis.asyncio import Redis
 
 from moss_tp.errors import QueueFullError
-from tests.serve_app.http.endpoints.sites.turn_site import KEY, held_turn, new_session, parsed
+from tests.serve_app.http.endpoints.sites.turn_site import (
+    KEY,
+    held_turn,
+    new_session,
+    parsed,
+    tail_of,
+)
 from tests.support.site import Site
+from tests.support.waiting import until
 
 
 async def test_a_turn_is_answered_when_it_is_stored(site: Site) -> None:
@@ -239,8 +246,10 @@ async def test_a_draining_server_takes_no_turn(site: Site) -> None:
 
 async def test_a_deleted_session_ends_its_turn(site: Site) -> None:
     async with held_turn(site) as (turns, turn_id):
+        tail = tail_of(site, turns, turn_id)
+        num_readers = tail.num_readers
         reading = asyncio.create_task(site.client.get(f"{turns}/{turn_id}/events"))
-        await asyncio.sleep(0.05)
+        await until(lambda: tail.num_readers > num_readers)
         assert (await site.client.delete(turns.removesuffix("/turns"))).status_code == 200
         events = parsed((await reading).text)
         assert events[-1][1] == "error"
