@@ -54,10 +54,24 @@ def check_output(answer: object) -> PluginOutput:
         and _is_tuple_of(answer.lines, str)
         and _is_tuple_of(answer.items, Item)
         and all(_is_tuple_of((i.title, i.url, i.snippet), str) for i in answer.items)
+        and all(map(_is_text, _strings(answer)))
         and _are_pictures(answer.images)
     ):
         raise TypeError(f"a plugin answered with a malformed {type(answer).__name__}")
     return answer
+
+
+def _strings(output: PluginOutput) -> list[str]:
+    return [*output.lines, *(text for i in output.items for text in (i.title, i.url, i.snippet))]
+
+
+def _is_text(text: str) -> bool:
+    """Half of a surrogate pair is no character: nobody could store or send it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _are_pictures(images: object) -> bool:

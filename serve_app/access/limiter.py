@@ -63,7 +63,13 @@ class Limiter:
     async def admit(self, key_id: str, limits: Limits, num_tokens: int) -> AsyncIterator[Admission]:
         """See `Gate.admit`."""
         turn = _Turn(secrets.token_hex(8), key_id, limits)
-        await self._take(turn, num_tokens, self._lease_ms)
+        try:
+            await self._take(turn, num_tokens, self._lease_ms)
+        except RateLimitError:
+            raise
+        except BaseException:  # it may have been let in, and nobody was told
+            await self._settle(turn, -num_tokens)
+            raise
         admission = Admission(num_tokens)
         self._running.add(turn)
         if self._renewing is None:

@@ -90,6 +90,7 @@ class Crew:
         if taken is not None and taken.cancel:
             teller.cancel(taken.cancel)
         self._follower.track(tail)
+        stack.enter_context(self._counted())  # now: the process may stop before the task begins
         task = asyncio.create_task(self._run(teller, stack.pop_all(), charge))
         self._tellers[task] = teller
         task.add_done_callback(self._tellers.pop)
@@ -98,8 +99,7 @@ class Crew:
     async def _run(self, teller: Teller, stack: AsyncExitStack, charge: Charge | None) -> None:
         try:
             async with stack:
-                with self._counted():
-                    await teller.run()
+                await teller.run()
                 if charge is not None and teller.usage is not None:
                     usage = teller.usage
                     charge.num_tokens = usage.prompt_tokens + usage.completion_tokens

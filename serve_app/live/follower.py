@@ -53,13 +53,17 @@ class Follower:
 
     async def find(self, ask: Ask, deadline: float = inf) -> Tail | None:
         """The turn's tail, if there is such a turn; with all events that are stored by now."""
-        if (tail := self._known(ask)) is not None:
-            return tail
-        events = await self._store.read(Ask(ask.uid, ask.owner, ask.id), deadline)
-        if events is None:
+        known = self._known(ask)
+        start = 0 if known is None else len(known.events)
+        events = await self._store.read(Ask(ask.uid, ask.owner, ask.id, start), deadline)
+        if known is None:
+            return None if events is None else Tail(ask.uid, ask.owner, ask.id, events)
+        if events is None:  # deleted
+            known.close()
             return None
-        # Another reader may have come meanwhile.
-        return self._known(ask) or Tail(ask.uid, ask.owner, ask.id, events)
+        if not known.is_told_here:
+            known.add(events)
+        return known
 
     async def read(self, tail: Tail, start: int) -> AsyncGenerator[LiveEvent]:
         """The events from number `start` on, up to the terminal one, as they are stored.
@@ -76,7 +80,8 @@ class Follower:
             self.forget(tail)
 
     def _known(self, ask: Ask) -> Tail | None:
-        """The tail that readers of a running turn share; the store says what has ended."""
+        """The tail that readers of a running turn share. Only the store knows what has ended, and
+        what is still there."""
         tail = self._tails.get((ask.uid, ask.id))
         if tail is None or tail.owner != ask.owner or tail.has_ended or tail.is_closed:
             return None

@@ -38,7 +38,7 @@ class Patrol:
         self._period_s = period_s
         self._name = new_token()
         self._task: asyncio.Task[None] | None = None
-        self._is_leaving = False
+        self._is_leaving = self._has_left = False
         self._taking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.num_others: int | None = None  # other ingresses that stay, if known
 
@@ -63,6 +63,13 @@ class Patrol:
         await self._look()
         return self.num_others or 0
 
+    async def leave_turns(self) -> None:
+        """From now on this ingress takes no turn up. Returns when those that it did have tellers,
+        or after a period, if that takes too long."""
+        self._has_left = True
+        if self._taking:
+            await asyncio.wait(self._taking.values(), timeout=self._period_s)
+
     async def _run(self) -> None:
         while True:
             began = time.monotonic()
@@ -79,7 +86,7 @@ class Patrol:
             self.num_others = None
             return
         self.num_others = found.num_others
-        if self._is_leaving and found.num_others:
+        if self._has_left or (self._is_leaving and found.num_others):
             return
         for orphan in found.orphans:
             if orphan not in self._taking:

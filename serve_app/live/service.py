@@ -109,6 +109,7 @@ class LiveTurns:
         assert self._stop is not None
         if await self._patrol.leave() == 0:
             await self._stop.wait_over()
+        await self._patrol.leave_turns()
         await self._crew.hand_over()
 
     async def start(self, request: TurnRequest, admit: Admit | None = None) -> Started:

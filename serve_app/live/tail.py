@@ -9,7 +9,7 @@ from serve_app.live.event import LiveEvent
 
 class Tail:
     """Grows at its end, by events that are stored. `is_told_here` says who adds them: the turn's
-    teller, once a write is acknowledged, or the follower, who asks the store.
+    teller, once a write by its `pen` is acknowledged, or the follower, who asks the store.
     """
 
     def __init__(
@@ -17,10 +17,19 @@ class Tail:
     ) -> None:
         self.uid, self.owner, self.id = uid, owner, turn_id
         self.events: list[LiveEvent] = [*events]
-        self.is_told_here = False
+        self.pen: object | None = None
         self.is_closed = False
         self.num_readers = 0
         self._waiting: list[asyncio.Future[None]] = []
+
+    @property
+    def is_told_here(self) -> bool:
+        return self.pen is not None
+
+    def put_down(self, pen: object) -> None:
+        """Its events no longer come from `pen`, unless that was another one's place already."""
+        if self.pen is pen:
+            self.pen = None
 
     @property
     def has_ended(self) -> bool:

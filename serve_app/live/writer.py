@@ -123,7 +123,7 @@ class Pen:
     def lose(self) -> None:
         """From now on somebody else tells the turn."""
         self.is_lost = True
-        self.tail.is_told_here = False
+        self.tail.put_down(self)
         self._pending.clear()
         if self._flushed is not None and not self._sent:
             self._flushed.set_result(None)
@@ -142,8 +142,7 @@ class EventWriter:
 
     def open(self, hold: Hold, tail: Tail, on_standing: Callable[[Standing], None]) -> Pen:
         """A pen that goes on at the end of `tail`."""
-        tail.is_told_here = True
-        pen = Pen(hold, tail, self._has_work.set, on_standing)
+        tail.pen = pen = Pen(hold, tail, self._has_work.set, on_standing)
         self.pens.add(pen)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
@@ -151,7 +150,7 @@ class EventWriter:
 
     def close(self, pen: Pen) -> None:
         """What it has not written is dropped."""
-        pen.tail.is_told_here = False
+        pen.tail.put_down(pen)
         self.pens.discard(pen)
 
     async def stop(self) -> None:

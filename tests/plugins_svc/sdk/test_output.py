@@ -24,7 +24,7 @@ def test_map_text_changes_every_string() -> None:
     "output",
     [
         PluginOutput(True, ("1",)),
-        PluginOutput(True, items=(Item("", "", "x"),)),
+        PluginOutput(True, items=(Item("", "", "x\U0001f600"),)),
         PICTURE,
         PluginOutput(True, images=(Picture("image/jpeg", b"\xff\xd8\xff\xe0"),)),
         PluginOutput(True, images=(Picture("image/webp", b"RIFF0000WEBPVP8 "),) * 4),
@@ -52,6 +52,8 @@ ITEM: Any = Item
         OUTPUT(True, (), None),
         OUTPUT(True, (), ("x",)),
         OUTPUT(True, (), (ITEM("t", None, "s"),)),
+        OUTPUT(True, ("half a pair \ud83d",)),
+        OUTPUT(True, (), (ITEM("t", "", "\udfff"),)),
         OUTPUT(True, images=list(PICTURE.images)),
         OUTPUT(True, images=(PNG[1],)),
         OUTPUT(True, images=(Picture(*PNG),) * 5),

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -126,3 +127,30 @@ async def test_a_store_that_goes_away_does_not_hold_up_the_end(own_server: Store
     assert loop.time() - started < 4, "a step waits 6 s for the store"
     own_server.start()
     await limiter.close()
+
+
+async def test_a_request_that_is_cancelled_at_the_door_does_not_count(
+    limiter: Limiter, key_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the store has let it in."""
+    limits = Limits(running_turns=1, tokens_per_min=100)
+
+    async def work() -> None:
+        async with limiter.admit(key_id, limits, 100):
+            raise AssertionError("it was cancelled")
+
+    task = asyncio.create_task(work())
+    run = limiter._lane.run
+
+    async def run_and_cancel(*args: Any) -> Any:
+        result = await run(*args)
+        monkeypatch.undo()
+        task.cancel()
+        await asyncio.sleep(0)
+        return result
+
+    monkeypatch.setattr(limiter._lane, "run", run_and_cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with limiter.admit(key_id, limits, 100):
+        pass

@@ -4,7 +4,7 @@ import asyncio
 from itertools import pairwise
 
 from serve_app.http.drain import Drain
-from tests.serve_app.live.ingresses import Ingresses, begun, stored, text_of
+from tests.serve_app.live.ingresses import PERIOD_S, Ingresses, begun, stored, text_of
 from tests.serve_app.live.test_fencing import REPLY, hanging_model, slow_model
 
 
@@ -38,6 +38,7 @@ async def test_handing_over_is_no_failed_try(ingresses: Ingresses) -> None:
 
 
 async def test_without_another_ingress_turns_may_end(ingresses: Ingresses) -> None:
+    await asyncio.sleep(ingresses.settings.here_s)  # the ingresses of other tests are forgotten
     drain = Drain()
     only, uid = ingresses.add(slow_model(), stop=drain), await ingresses.session()
     started = await only.start(uid)
@@ -47,6 +48,7 @@ async def test_without_another_ingress_turns_may_end(ingresses: Ingresses) -> No
 
 
 async def test_what_has_not_ended_in_time_is_left_to_the_next_start(ingresses: Ingresses) -> None:
+    await asyncio.sleep(ingresses.settings.here_s)  # the ingresses of other tests are forgotten
     drain = Drain()
     only, uid = ingresses.add(slow_model(0.3), stop=drain), await ingresses.session()
     started = await only.start(uid)
@@ -57,3 +59,17 @@ async def test_what_has_not_ended_in_time_is_left_to_the_next_start(ingresses: I
     restarted = ingresses.add(slow_model(0))
     events = await restarted.read(started)
     assert text_of(events) == REPLY.strip().removesuffix("<eom>")
+
+
+async def test_what_was_handed_over_is_not_taken_up_again(ingresses: Ingresses) -> None:
+    await asyncio.sleep(ingresses.settings.here_s)  # the ingresses of other tests are forgotten
+    drain = Drain()
+    only = ingresses.add(slow_model(0.3), stop=drain)
+    await only.start(await ingresses.session())
+    while not only.model.requests:
+        await asyncio.sleep(0.01)
+    assert await drain.finish(0.3) == 1
+    num_requests = len(only.model.requests)
+    await asyncio.sleep(ingresses.settings.hold_s + 3 * PERIOD_S)
+    assert only.model.num_running == 0
+    assert len(only.model.requests) == num_requests

@@ -1,0 +1,74 @@
+"""The tail of a turn at one ingress: its pens, and the end of its chat."""
+
+import asyncio
+
+import pytest
+
+from serve_app.errors import SessionNotFoundError
+from serve_app.live.event import Telling
+from serve_app.live.follower import Follower
+from serve_app.live.store import Ask
+from serve_app.live.tail import Tail
+from serve_app.live.writer import EventWriter
+from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
+from serve_app.sessions.session import new_token
+from tests.serve_app.live.ingresses import OWNER, Ingresses
+from tests.support.chat_fakes import FakeModel
+
+
+async def test_an_old_pen_does_not_take_the_new_ones_place(ingresses: Ingresses) -> None:
+    """It closes after this ingress has taken the turn up again."""
+
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.Event().wait()
+
+    ingress, uid = ingresses.add(FakeModel(wait=hang)), await ingresses.session()
+    started = await ingress.start(uid)
+    assert started.teller is not None
+    hold = started.teller.pen.hold
+    await ingress.die()
+    await asyncio.sleep(ingresses.settings.hold_s + 0.1)
+    store, ask = ingress.store, Ask(uid, OWNER, started.id)
+    writer = EventWriter(store)
+    follower = Follower(store, writer.pens)
+    tail = Tail(uid, OWNER, started.id, await store.read(ask) or ())
+    old = writer.open(hold, tail, lambda standing: None)
+    old.lose()
+    assert not tail.is_told_here
+    taken = await store.take_up(uid, started.id, new_token(), Telling("error", {}))
+    assert taken is not None
+    new = writer.open(taken.hold, tail, lambda standing: None)
+    follower.track(tail)
+    writer.close(old)
+    follower.forget(tail)
+    assert tail.is_told_here and follower.shared(uid, started.id) is tail
+    for number in range(100):
+        new.put(Telling("delta", {"text": f"{number} "}, (number,)))
+        await asyncio.sleep(0.002)
+    await new.flush()
+    assert tuple(tail.events) == await store.read(ask)
+    writer.close(new)
+    assert not tail.is_told_here
+    await writer.stop()
+    await follower.stop()
+
+
+async def test_who_asks_where_the_turn_is_told_gets_nothing(ingresses: Ingresses) -> None:
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == 4:
+            await asyncio.Event().wait()
+
+    ingress, uid = ingresses.add(FakeModel(wait=hang)), await ingresses.session()
+    started = await ingress.start(uid)
+    await asyncio.sleep(0.2)
+    reading = asyncio.create_task(ingress.read(started))
+    await asyncio.sleep(0.05)
+    await ingress.live.close()  # nothing asks the store for it
+    catalogue = RedisSessionCatalogue(ingresses.url)
+    await catalogue.delete(uid, OWNER)
+    await catalogue.close()
+    with pytest.raises(SessionNotFoundError):
+        await ingress.live.follow(uid, OWNER, started.id)
+    async with asyncio.timeout(3):
+        with pytest.raises(SessionNotFoundError):
+            await reading
