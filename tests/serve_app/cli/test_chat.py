@@ -19,6 +19,7 @@ class FakeClient:
     replies: list[Reply] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     error: ChatError | None = None
+    key: str | None = None
 
     def check(self) -> None:
         if self.error is not None:
@@ -44,8 +45,15 @@ class FakeClient:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClient]:
     made = FakeClient()
-    monkeypatch.setattr(chat, "ChatClient", lambda url: made)
+
+    def connect(url: str, key: str | None) -> FakeClient:
+        made.key = key
+        return made
+
+    monkeypatch.setattr(chat, "ChatClient", connect)
+    monkeypatch.setenv("MOSS_API_KEY", "a-key-of-mine")
     yield made
+    assert made.key == "a-key-of-mine"
     assert made.calls[-1] == "(close)", "the connection is closed, however the chat ended"
 
 
