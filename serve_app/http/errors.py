@@ -104,10 +104,15 @@ def error_body(error: Exception) -> dict[str, Any]:
 
 
 def told_response(body: Mapping[str, Any]) -> Response:
-    """The response for an error of which only what was told is known, as `error_body` wrote it."""
+    """The response for an error of which only what was told is known, as `error_body` wrote it.
+
+    Clients are told not to send the request again: who failed may have sent a call with effects.
+    """
+    error = Exception()
+    errors.forbid_retry(error)
     told = body["error"]["type"], body["error"]["code"]
     entries = (entry for entry in TABLE.values() if (entry.type, entry.code) == told)
-    return _ErrorResponse(body, Exception(), next(entries, _UNEXPECTED))
+    return _ErrorResponse(body, error, next(entries, _UNEXPECTED))
 
 
 def to_response(error: Exception) -> Response:

@@ -18,7 +18,7 @@ from moss_tp.errors import (
     QueueFullError,
 )
 from serve_app import errors
-from serve_app.http.errors import TABLE, error_body, find, to_response
+from serve_app.http.errors import TABLE, error_body, find, to_response, told_response
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = ("moss_tp", "cluster", "serve_app")
@@ -80,6 +80,13 @@ def test_clients_retry_neither_a_deadline_nor_what_had_effects() -> None:
     errors.forbid_retry(error)
     assert to_response(error).headers["X-Should-Retry"] == "false"
     assert "X-Should-Retry" not in to_response(EngineDeadError("another")).headers
+
+
+def test_clients_do_not_retry_what_another_ingress_failed() -> None:
+    """It may have sent a call with effects."""
+    here, told = EngineDeadError("lost"), told_response(error_body(EngineDeadError("lost")))
+    assert "X-Should-Retry" not in to_response(here).headers
+    assert (told.status_code, told.headers["X-Should-Retry"]) == (500, "false")
 
 
 def test_a_missing_key_is_a_challenge() -> None:
