@@ -4,9 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from moss_tp.errors import DeadlineExceededError
-from serve_app.errors import StoreUnavailableError
 from serve_app.store.lane import Lane
+from serve_app.store.patient_lane import PatientLane
 from serve_app.store.script import Arg, Script
 
 PATIENCE_S = 6.0
@@ -16,14 +15,10 @@ _ANSWER_S = 2.0
 
 def make_lane(url: str) -> Lane:
     """Raises ConfigError for an invalid URL."""
-    return Lane(url, _NUM_CONNECTIONS, _ANSWER_S, PATIENCE_S)
+    return PatientLane(url, _NUM_CONNECTIONS, _ANSWER_S, PATIENCE_S)
 
 
 async def run_script(lane: Lane, script: Script, keys: Sequence[str], *args: Arg) -> Any:
-    """Its result. Raises StoreUnavailableError, also if the store is only too busy: the deadline is
-    not the caller's."""
+    """Its result. Raises StoreUnavailableError, also if the store is only too busy."""
     until = time.monotonic() + PATIENCE_S
-    try:
-        return await lane.run(lambda redis: script.run(redis, keys, *args), until)
-    except DeadlineExceededError as error:
-        raise StoreUnavailableError("the session store is too busy to open the door") from error
+    return await lane.run(lambda redis: script.run(redis, keys, *args), until)

@@ -8,9 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.access.principal import Principal
-from serve_app.api.parsing import Body, parse_body
+from serve_app.api.parsing import Body, parse_body, parse_idempotency_key
+from serve_app.errors import SessionNotFoundError
 from serve_app.http.exchange import read_body
 from serve_app.http.service import HttpService
+from serve_app.sessions.catalogue import SessionCatalogue
+from serve_app.sessions.session import is_uid
 
 Access = Literal["public", "key", "admin"]
 
@@ -32,6 +35,26 @@ class Call:
     def path(self, name: str) -> str:
         """The value of `{name}` in the path."""
         return str(self.request.path_params[name])
+
+    @property
+    def uid(self) -> str:
+        """The session's uid in the path. Text of another form is never looked up.
+
+        Raises SessionNotFoundError for such text."""
+        if not is_uid(uid := self.path("uid")):
+            raise SessionNotFoundError
+        return uid
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """Of the header. Raises InvalidFieldError for one of another form."""
+        return parse_idempotency_key(self.request.headers.get("Idempotency-Key"))
+
+    @property
+    def sessions(self) -> SessionCatalogue:
+        """For endpoints of a server that has sessions."""
+        assert self.service.sessions is not None
+        return self.service.sessions
 
 
 @dataclass(frozen=True)

@@ -20,31 +20,25 @@ from serve_app.watch import Note, Watched
 _REASONS = {"cancelled": "abort"}
 
 
-class TurnMetrics:
-    """`clock` returns seconds. For one event loop."""
+class _ReplyHistograms:
+    """How long replies took, and how long they are."""
 
-    def __init__(
-        self, model_name: str, max_model_len: int, clock: Callable[[], float] = perf_counter
-    ) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
+    def __init__(self, registry: CollectorRegistry, model_name: str, max_model_len: int) -> None:
+        self._registry = registry
         self._model_name = model_name
-        self._clock = clock
         tokens = buckets.token_bounds(max_model_len)
-        self._success = self._counter(
-            "vllm:request_success", "Requests whose reply has ended.", "finished_reason"
-        )
         self._first = self._histogram(
             "vllm:time_to_first_token_seconds",
             "From the request to the first token of its reply, thoughts and plugins included.",
             buckets.FIRST_TOKEN_S,
         )
-        self._between = WeightedHistogram(
+        self.between = WeightedHistogram(
             "vllm:inter_token_latency_seconds",
             "Between tokens of a reply.",
             buckets.BETWEEN_TOKENS_S,
             model_name,
         )
-        self.registry.register(self._between)
+        registry.register(self.between)
         self._whole = self._histogram(
             "vllm:e2e_request_latency_seconds",
             "From the request to the end of its reply.",
@@ -56,6 +50,36 @@ class TurnMetrics:
         self._generated = self._histogram(
             "vllm:request_generation_tokens", "Tokens that a request generated.", tokens
         )
+
+    def count(self, record: ReplyRecord) -> None:
+        """What is known at the end of a request."""
+        if record.first_token_s is not None:
+            self._first.observe(record.first_token_s)
+        if not record.is_whole:
+            return
+        self._prompt.observe(record.prompt_tokens)
+        self._generated.observe(record.completion_tokens)
+        if record.seconds is not None:
+            self._whole.observe(record.seconds)
+
+    def _histogram(self, name: str, help: str, bounds: tuple[float, ...]) -> Histogram:
+        histogram = Histogram(name, help, ["model_name"], registry=self._registry, buckets=bounds)
+        return histogram.labels(self._model_name)
+
+
+class TurnMetrics:
+    """`clock` returns seconds. For one event loop."""
+
+    def __init__(
+        self, model_name: str, max_model_len: int, clock: Callable[[], float] = perf_counter
+    ) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._model_name = model_name
+        self._clock = clock
+        self._success = self._counter(
+            "vllm:request_success", "Requests whose reply has ended.", "finished_reason"
+        )
+        self._replies = _ReplyHistograms(self.registry, model_name, max_model_len)
         self._plugins = Histogram(
             "moss:plugin_seconds",
             "Plugin calls.",
@@ -86,7 +110,7 @@ class TurnMetrics:
     @contextmanager
     def watch(self, watched: Watched) -> Iterator[Note]:
         """Counts one request; a Watch."""
-        record = ReplyRecord(watched, self._clock, self._between.observe)
+        record = ReplyRecord(watched, self._clock, self._replies.between.observe)
         request = CURRENT.get()
         if request is not None and watched.session_id:
             request.uid = watched.session_id
@@ -110,22 +134,13 @@ class TurnMetrics:
             self._plugins.labels(self._model_name, call.name, call.state).observe(
                 (call.ms or 0) / 1000
             )
-        if record.first_token_s is not None:
-            self._first.observe(record.first_token_s)
+        self._replies.count(record)
         if record.is_cancelled:
             self._cancelled.inc()
         if not record.is_whole:
             return
         reason = _REASONS.get(record.finish_reason, record.finish_reason)
         self._success.labels(self._model_name, reason).inc()
-        self._prompt.observe(record.prompt_tokens)
-        self._generated.observe(record.completion_tokens)
-        if record.seconds is not None:
-            self._whole.observe(record.seconds)
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(name, help, ["model_name", *labels], registry=self.registry)
-
-    def _histogram(self, name: str, help: str, bounds: tuple[float, ...]) -> Histogram:
-        histogram = Histogram(name, help, ["model_name"], registry=self.registry, buckets=bounds)
-        return histogram.labels(self._model_name)

@@ -16,7 +16,7 @@ from serve_app.api.openai.chat_request import (
     turn_request,
 )
 from serve_app.api.openai.chat_stream import encode_stream
-from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
+from serve_app.api.parsing import IdempotencyKey
 from serve_app.api.replies import as_reply
 from serve_app.chat.events import Event
 from serve_app.errors import InvalidFieldError
@@ -65,7 +65,7 @@ def _events(
 
 def _key(call: Call, body: ChatCompletionRequest) -> str | None:
     """Raises InvalidFieldError for log probabilities under a key: a stored turn has none."""
-    key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
+    key = call.idempotency_key
     if key is not None and body.session_id is not None and body.logprobs:
         raise InvalidFieldError("logprobs: not with an Idempotency-Key", "logprobs")
     return key

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.access.permissions import choose_model, enabled_plugins
 from serve_app.api import demo
-from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
+from serve_app.api.parsing import IdempotencyKey
 from serve_app.http.admission import admitted
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.http.exchange import EventStream, run_until_disconnect
@@ -16,7 +16,7 @@ from serve_app.http.exchange import EventStream, run_until_disconnect
 async def chat(call: Call) -> Response:
     service, request, caller = call.service, call.request, call.principal
     service.drain.check()
-    key = parse_idempotency_key(request.headers.get("Idempotency-Key"))
+    key = call.idempotency_key
     body = await call.body(demo.ChatRequest)
     choose_model(caller, service.model_names, body.model)
     enabled = enabled_plugins(caller, service.plugins, body.plugins)

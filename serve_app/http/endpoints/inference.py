@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.access.permissions import choose_model, enabled_plugins
 from serve_app.api import inference
-from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
+from serve_app.api.parsing import IdempotencyKey
 from serve_app.http.admission import admitted
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.http.errors import error_body, find, note_error
@@ -33,7 +33,7 @@ async def infer(call: Call) -> Response:
 async def _answer(call: Call) -> dict[str, Any]:
     service, caller = call.service, call.principal
     service.drain.check()
-    key = parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
+    key = call.idempotency_key
     body = await call.body(inference.InferenceRequest)
     choose_model(caller, service.model_names, None)
     on, off = (body.switched(is_on, service.plugins) for is_on in (True, False))

@@ -9,8 +9,8 @@ from serve_app.access.permissions import enabled_plugins
 from serve_app.api import sessions as api
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.http.endpoint import Call, Endpoint
-from serve_app.sessions.catalogue import SessionCatalogue, SessionChanges
-from serve_app.sessions.session import Feedback, Session, is_uid
+from serve_app.sessions.catalogue import SessionChanges
+from serve_app.sessions.session import Feedback, Session
 
 
 async def create(call: Call) -> Response:
@@ -20,7 +20,7 @@ async def create(call: Call) -> Response:
         plugins=_plugins(call, body.plugins),
         defaults=None if body.defaults is None else body.defaults.named,
     )
-    session = await _catalogue(call).create(call.principal.owner, changes)
+    session = await call.sessions.create(call.principal.owner, changes)
     return _json(api.session_answer(session))
 
 
@@ -29,7 +29,7 @@ async def list_all(call: Call) -> Response:
     found = []
     if call.principal.is_listed:
         owner = call.principal.owner
-        found = await _catalogue(call).list_sessions(owner, query.limit + 1, query.after)
+        found = await call.sessions.list_sessions(owner, query.limit + 1, query.after)
     return _json(api.session_list(found, query.limit))
 
 
@@ -41,7 +41,7 @@ async def read(call: Call) -> Response:
 
 
 async def patch(call: Call) -> Response:
-    uid, body = _uid(call), await call.body(api.SessionPatch)
+    uid, body = call.uid, await call.body(api.SessionPatch)
     changes = SessionChanges(
         title=body.title,
         plugins=_plugins(call, body.plugins),
@@ -50,13 +50,13 @@ async def patch(call: Call) -> Response:
         active=body.active_turn,
     )
     running = await _running(call)
-    session = _there(await _catalogue(call).patch(uid, call.principal.owner, changes))
+    session = _there(await call.sessions.patch(uid, call.principal.owner, changes))
     return _json(api.session_answer(session, running_turn=running))
 
 
 async def delete(call: Call) -> Response:
-    uid = _uid(call)
-    if not await _catalogue(call).delete(uid, call.principal.owner):
+    uid = call.uid
+    if not await call.sessions.delete(uid, call.principal.owner):
         raise SessionNotFoundError
     return _json(api.SessionDeleted(id=uid))
 
@@ -71,35 +71,21 @@ async def read_turn(call: Call) -> Response:
 
 
 async def set_feedback(call: Call) -> Response:
-    uid, turn_id, body = _uid(call), call.path("id"), await call.body(api.FeedbackBody)
+    uid, turn_id, body = call.uid, call.path("id"), await call.body(api.FeedbackBody)
     feedback = Feedback(body.liked, body.comment)
-    session = _there(
-        await _catalogue(call).set_feedback(uid, call.principal.owner, turn_id, feedback)
-    )
+    session = _there(await call.sessions.set_feedback(uid, call.principal.owner, turn_id, feedback))
     return _json(api.turn_answer(session, api.find_turn(session, turn_id)))
-
-
-def _catalogue(call: Call) -> SessionCatalogue:
-    assert call.service.sessions is not None  # a server with these endpoints has one
-    return call.service.sessions
-
-
-def _uid(call: Call) -> str:
-    """The uid in the path. Text of another form is never looked up."""
-    if not is_uid(uid := call.path("uid")):
-        raise SessionNotFoundError
-    return uid
 
 
 async def _running(call: Call) -> str | None:
     """The turn that runs on the session. Asked before it is loaded: a turn that ends meanwhile is
     in both rather than in neither."""
     live = call.service.live
-    return None if live is None else await live.running(_uid(call), call.principal.owner)
+    return None if live is None else await live.running(call.uid, call.principal.owner)
 
 
 async def _load(call: Call) -> Session:
-    return _there(await _catalogue(call).load(_uid(call), call.principal.owner))
+    return _there(await call.sessions.load(call.uid, call.principal.owner))
 
 
 def _there(session: Session | None) -> Session:

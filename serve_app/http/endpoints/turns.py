@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from serve_app.access.gate import Admission
 from serve_app.access.permissions import choose_model, enabled_plugins
 from serve_app.api import turns as api
-from serve_app.api.parsing import IdempotencyKey, parse_idempotency_key
+from serve_app.api.parsing import IdempotencyKey
 from serve_app.chat.turn import TurnRequest
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.http.endpoint import Call, Endpoint
@@ -38,7 +38,7 @@ class LiveStream(EventStream):
 
 async def create(call: Call) -> Response:
     call.service.drain.check()
-    key = _key(call)
+    key = call.idempotency_key
     body = await call.body(api.NewTurn)
     started = await _live(call).start(_request(call, body, key), _admit(call))
     return await _answer(call, started, bool(body.stream))
@@ -46,7 +46,7 @@ async def create(call: Call) -> Response:
 
 async def regenerate(call: Call) -> Response:
     call.service.drain.check()
-    turn_id, key = _turn_id(call), _key(call)
+    turn_id, key = _turn_id(call), call.idempotency_key
     body = await call.body(api.TurnOptions)
     request = _request(call, body, key, instead_of=turn_id)
     started = await _live(call).regenerate(request, turn_id, _admit(call))
@@ -56,12 +56,12 @@ async def regenerate(call: Call) -> Response:
 async def follow(call: Call) -> Response:
     call.service.drain.check()
     owner, after = call.principal.owner, _after(call)
-    events = await _live(call).follow(_uid(call), owner, _turn_id(call), after)
+    events = await _live(call).follow(call.uid, owner, _turn_id(call), after)
     return Response(status_code=204) if events is None else _stream(call, events)
 
 
 async def cancel(call: Call) -> Response:
-    uid, turn_id = _uid(call), _turn_id(call)
+    uid, turn_id = call.uid, _turn_id(call)
     body = await call.body(api.CancelBody)
     last = await _live(call).cancel(uid, call.principal.owner, turn_id, keep=body.keep)
     return JSONResponse(api.cancel_answer(turn_id, last).model_dump())
@@ -70,9 +70,8 @@ async def cancel(call: Call) -> Response:
 async def replay(call: Call) -> Response:
     """Makes a turn of the caller's own again: its text is nobody else's."""
     call.service.drain.check()
-    uid, turn_id = _uid(call), _turn_id(call)
-    assert call.service.sessions is not None  # a server with these endpoints has them
-    if await call.service.sessions.load(uid, call.principal.owner) is None:
+    uid, turn_id = call.uid, _turn_id(call)
+    if await call.sessions.load(uid, call.principal.owner) is None:
         raise SessionNotFoundError
     work = _live(call).replay(uid, turn_id)
     made = await run_until_disconnect(work, call.request.receive, call.service.drain)
@@ -89,21 +88,10 @@ def _live(call: Call) -> LiveTurns:
     return call.service.live
 
 
-def _uid(call: Call) -> str:
-    """The uid in the path. Text of another form is never looked up."""
-    if not is_uid(uid := call.path("uid")):
-        raise SessionNotFoundError
-    return uid
-
-
 def _turn_id(call: Call) -> str:
     if not is_uid(turn_id := call.path("id")):
         raise TurnNotFoundError("the session has no such turn")
     return turn_id
-
-
-def _key(call: Call) -> str | None:
-    return parse_idempotency_key(call.request.headers.get("Idempotency-Key"))
 
 
 def _after(call: Call) -> int:
@@ -123,7 +111,7 @@ def _request(
     service, caller = call.service, call.principal
     choose_model(caller, service.model_names, body.model)
     enabled = enabled_plugins(caller, service.plugins, body.plugins)
-    return api.turn_request(body, caller.owner, _uid(call), enabled, key, instead_of)
+    return api.turn_request(body, caller.owner, call.uid, enabled, key, instead_of)
 
 
 def _admit(call: Call) -> Admit:
