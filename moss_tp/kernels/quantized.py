@@ -1,0 +1,66 @@
+"""A weight of 4 or 8 bits in GPTQ's layout, on one rank.
+
+    w[o, i] = scales[g, o] * (q[i, o] - zeros[g, o])        g = groups[i]
+
+A back end packs it as it likes; the values that it multiplies by are these, in the dtype of the
+model or more precisely.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from moss_tp.kernels.base import DenseWeight
+
+WORD_BITS = 32
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """`y = x @ w.T + bias`. Groups may come in any order and be of any size (act-order, or a rank's
+    part of a larger weight), and some may have no input here."""
+
+    packed: Tensor  # (inputs * bits / 32, outputs) int32: q, along inputs, lowest bits first
+    scales: Tensor  # (groups, outputs) fp16
+    zeros: Tensor  # (groups, outputs) int16: 0 to 2**bits
+    groups: Tensor  # (inputs,) int32: each input's group
+    bits: int  # 4 or 8
+    dtype: torch.dtype  # of `dense`
+    bias: Tensor | None = None  # (outputs,) in `dtype`
+
+    @property
+    def outputs(self) -> int:
+        return self.packed.shape[1]
+
+    @property
+    def inputs(self) -> int:
+        return self.groups.shape[0]
+
+    def concat_inputs(self, other: "QuantizedWeight") -> "QuantizedWeight":
+        """See `Weight`. Raises ValueError for one of other bits."""
+        if other.bits != self.bits:
+            raise ValueError(f"{other.bits} bits beside {self.bits}")
+        biases = [bias for bias in (self.bias, other.bias) if bias is not None]
+        return replace(
+            self,
+            packed=torch.cat((self.packed, other.packed)),
+            scales=torch.cat((self.scales, other.scales)),
+            zeros=torch.cat((self.zeros, other.zeros)),
+            groups=torch.cat((self.groups, other.groups + len(self.scales))),
+            bias=biases[0] + biases[1] if len(biases) == 2 else next(iter(biases), None),
+        )
+
+    def levels(self) -> Tensor:
+        """q: (inputs, outputs) uint8."""
+        shifts = torch.arange(0, WORD_BITS, self.bits, device=self.packed.device)
+        spread = self.packed[:, None] >> shifts[:, None].to(torch.int32)
+        levels: Tensor = (spread & (2**self.bits - 1)).to(torch.uint8).flatten(0, 1)
+        return levels
+
+    def dense(self) -> DenseWeight:
+        """The same weight in the model's dtype: each value rounded once."""
+        group = self.groups.long()
+        centred = self.levels().float() - self.zeros[group]
+        values = (centred * self.scales[group].float()).to(self.dtype)
+        return DenseWeight(values.T.contiguous(), self.bias)

@@ -1,0 +1,35 @@
+"""The quantized weight type: what its values are."""
+
+import pytest
+import torch
+
+from tests.moss_tp.kernels.quantized_case import quantized_case
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_value_is_its_scale_times_level_less_zero(bits: int) -> None:
+    weight = quantized_case(bits, 64, 5, 3, seed=bits)
+    dense = weight.dense().weight
+    assert dense.shape == (weight.outputs, weight.inputs) == (5, 64)
+    per_word = 32 // bits
+    for i, o in ((0, 0), (7, 2), (33, 4), (63, 1)):
+        word = int(weight.packed[i // per_word, o]) % 2**32
+        level = (word >> bits * (i % per_word)) % 2**bits
+        group = int(weight.groups[i])
+        value = float(weight.scales[group, o]) * (level - int(weight.zeros[group, o]))
+        assert float(dense[o, i]) == pytest.approx(value, rel=1e-6)
+
+
+def test_the_product_of_joined_weights_is_the_sum_of_both_products() -> None:
+    one, two = quantized_case(4, 64, 6, 2, seed=1), quantized_case(4, 32, 6, 5, seed=2)
+    x, y = torch.rand(3, 64), torch.rand(3, 32)
+    joined = one.concat_inputs(two).dense()
+    both = x @ one.dense().weight.T + y @ two.dense().weight.T
+    torch.testing.assert_close(torch.cat((x, y), 1) @ joined.weight.T, both)
+    assert one.bias is not None and two.bias is not None and joined.bias is not None
+    torch.testing.assert_close(joined.bias, one.bias + two.bias)
+
+
+def test_weights_of_other_bits_are_not_joined() -> None:
+    with pytest.raises(ValueError, match="8 bits beside 4"):
+        quantized_case(4, 64, 6, 2, seed=1).concat_inputs(quantized_case(8, 64, 6, 2, seed=1))
