@@ -16,6 +16,7 @@ from serve_app.live.event import LiveEvent
 from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.service import LiveTurns, Started
 from serve_app.live.teller import Means
+from serve_app.moderation.hook import Moderation
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.catalogue import SessionChanges
 from serve_app.sessions.images import RedisImageStore
@@ -93,11 +94,12 @@ class Ingresses:
         plugins: FakePlugins | None = None,
         store: RedisLiveStore | None = None,
         stop: Stop | None = None,
+        moderation: Moderation | None = None,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
         images = RedisImageStore(self.url)
         prompts = PromptBuilder(CharCodec(), "Be brief.\n")
-        replier = create_replier(model, plugins, prompts, pictures=images)
+        replier = create_replier(model, plugins, prompts, moderation=moderation, pictures=images)
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
         means = Means(store, sessions, replier, describe)
