@@ -149,19 +149,27 @@ class Teller:
             await self._fail(error)
 
     async def _tell(self) -> None:
-        draft = self._draft
         if (stored := self._stored()) is None:
             self._check()
-            async with aclosing(self._means.replier.reply(draft.request)) as events:
-                async for event in events:
-                    draft.add(event)
-                    if not isinstance(event, Done):
-                        self.pen.put(telling_of(event))
-            await self._flush()
-            stored = await self._commit()
+            stored = await self._reply()
         self._is_committing = self._is_stored = True
         self.usage = Usage(**stored.usage)
         await self._end(done_telling(stored))
+
+    async def _reply(self) -> Turn:
+        """The turn, which is stored before its reply ends: who watches that counts it once,
+        wherever it is stored."""
+        stored: Turn | None = None
+        async with aclosing(self._means.replier.reply(self._draft.request)) as events:
+            async for event in events:
+                self._draft.add(event)
+                if not isinstance(event, Done):
+                    self.pen.put(telling_of(event))
+                else:
+                    await self._flush()
+                    stored = await self._commit()
+        assert stored is not None  # a reply that raises no error ends with a Done
+        return stored
 
     def _check(self) -> None:
         """Raises TurnNotStoredError if the turn's session has gone on without it."""

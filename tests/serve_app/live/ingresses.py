@@ -24,6 +24,7 @@ from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import Session
+from serve_app.watch import Watch, unwatched
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
 from tests.support.waiting import PATIENCE_S, POLL_S, until
 
@@ -95,11 +96,14 @@ class Ingresses:
         store: RedisLiveStore | None = None,
         stop: Stop | None = None,
         moderation: Moderation | None = None,
+        watch: Watch = unwatched,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
         images = RedisImageStore(self.url)
         prompts = PromptBuilder(CharCodec(), "Be brief.\n")
-        replier = create_replier(model, plugins, prompts, moderation=moderation, pictures=images)
+        replier = create_replier(
+            model, plugins, prompts, moderation=moderation, watch=watch, pictures=images
+        )
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
         means = Means(store, sessions, replier, describe)
