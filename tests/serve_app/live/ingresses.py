@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.reply import create_replier
-from serve_app.chat.turn import TurnLimits, TurnRequest
+from serve_app.chat.turn import MakeUp, TurnLimits, TurnRequest
 from serve_app.live.crew import Stop
 from serve_app.live.event import LiveEvent
 from serve_app.live.redis import LiveSettings, RedisLiveStore
@@ -97,6 +97,7 @@ class Ingresses:
         stop: Stop | None = None,
         moderation: Moderation | None = None,
         watch: Watch = unwatched,
+        make_up: MakeUp | None = None,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
         images = RedisImageStore(self.url)
@@ -106,7 +107,7 @@ class Ingresses:
         )
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
-        means = Means(store, sessions, replier, describe)
+        means = Means(store, sessions, replier, describe, make_up)
         live = LiveTurns(means, self.limits, stop, self.period_s)
         live.open()
         self.all.append(Ingress(live, model, plugins, store, sessions, images))
