@@ -209,3 +209,19 @@ async def test_an_error_after_a_call_with_effects_forbids_a_retry(ingresses: Ing
     *_, last = await ingress.read(started)
     assert last.kind == "error"
     assert getattr(started.failure, "should_retry", None) is False
+
+
+async def test_a_failed_turn_has_sent_its_call(ingresses: Ingresses) -> None:
+    """It may be asked for again with its key."""
+
+    async def fail(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == 3:
+            raise ValueError("a bug")
+
+    model = FakeModel(think=think_of('Text2Image("a cat")'), wait=fail)
+    ingress, uid = ingresses.add(model), await ingresses.session()
+    for _ in range(2):
+        started = await ingress.start(uid, idempotency_key="k", enabled=ENABLED)
+        events = await ingress.read(started)
+        assert events[-1].kind == "error"
+    assert len(ingress.plugins.calls) == 1
