@@ -15,6 +15,8 @@ from starlette.datastructures import Headers
 from serve_app.errors import ForeignOriginError
 
 ANY = "*"
+# A proxy in front may read the other one of two.
+_SINGLE = ("host", "origin", "sec-fetch-site")
 _OWN_SITES = ("same-origin", "none")  # none: typed in, or a bookmark
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
@@ -32,7 +34,10 @@ class OriginPolicy:
     hosts: frozenset[str] | None = frozenset()
 
     def check(self, headers: Headers) -> None:
-        """Raises ForeignOriginError."""
+        """Raises ForeignOriginError, also where such a header is there twice."""
+        for name in _SINGLE:
+            if len(headers.getlist(name)) > 1:
+                raise ForeignOriginError(f"a request has one header {name} at most")
         host = headers.get("host")
         if host is not None and not self._is_own_name(host):
             raise ForeignOriginError(f"this server is not called {host[:100]!r}")
