@@ -1,0 +1,61 @@
+"""A model that thinks nothing says so, or is told so: no dialect shows that as its thoughts."""
+
+import json
+
+import pytest
+
+from tests.serve_app.http.endpoints.sites.chat_site import USER, complete, stream, text_of
+from tests.support.site import Site
+
+# What the first pass writes, and the thoughts that clients read.
+PASSES = {
+    "None": (" None<eot>\n<|Commands|>: None<eoc>", ""),
+    "nothing": ("<eom>", ""),
+    "some": (" None of it.<eot>\n<|Commands|>: None<eoc>", "None of it."),
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+async def test_chat_completions_show_the_thoughts_that_there_are(site: Site, name: str) -> None:
+    written, shown = PASSES[name]
+    site.model.think = lambda prompt: written
+    answer = (await complete(site)).json()["choices"][0]["message"]
+    assert answer.get("reasoning", "") == answer.get("reasoning_content", "") == shown
+    assert ("reasoning" in answer) == bool(shown)
+    chunks = await stream(site)
+    assert text_of(chunks, "reasoning") == shown and text_of(chunks) == "turn 1"
+
+
+@pytest.mark.parametrize("name", PASSES)
+async def test_stored_turns_show_the_thoughts_that_there_are(site: Site, name: str) -> None:
+    written, shown = PASSES[name]
+    site.model.think = lambda prompt: written
+    uid = (await site.client.post("/v1/sessions", json={})).json()["id"]
+    path = f"/v1/sessions/{uid}/turns"
+    told = await site.client.post(path, json={"user": "hi", "stream": True})
+    data = [json.loads(line[6:]) for line in told.text.splitlines() if line.startswith("data: ")]
+    thoughts = [each["text"] for each in data[1:2]]
+    assert thoughts == [shown] and data[-1]["turn"]["thoughts"] == shown
+    turn_id = data[-1]["turn"]["id"]
+    for read in (f"{path}/{turn_id}", f"{path}/{turn_id}/events"):
+        assert '"None"' not in (await site.client.get(read)).text
+    assert (await site.client.get(f"{path}/{turn_id}")).json()["thoughts"] == shown
+    (turn,) = (await site.client.get(f"/v1/sessions/{uid}")).json()["turns"]
+    assert turn["thoughts"] == shown
+    regenerated = await site.client.post(f"{path}/{turn_id}/regenerate", json={})
+    assert regenerated.json()["turn"]["thoughts"] == shown
+
+
+@pytest.mark.parametrize("name", PASSES)
+async def test_a_repeated_key_shows_the_thoughts_that_there_are(site: Site, name: str) -> None:
+    written, shown = PASSES[name]
+    site.model.think = lambda prompt: written
+    uid = (await site.post()).json()["uid"]
+    for _ in range(2):
+        answer = await site.client.post(
+            "/v1/chat/completions",
+            json={"messages": [USER], "session_id": uid},
+            headers={"Idempotency-Key": "k" * 20},
+        )
+        message = answer.json()["choices"][0]["message"]
+        assert (message["content"], message.get("reasoning", "")) == ("turn 2", shown)
