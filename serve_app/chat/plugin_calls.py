@@ -37,13 +37,11 @@ class PluginCalls:
         self,
         client: PluginClient,
         pictures: PictureStore,
-        timeout_s: float,
         choice: Choice,
         calls: Sequence[Call],
     ) -> None:
         self._client = client
         self._album = Album(pictures, choice.request.owner, choice.request.session_id)
-        self._timeout_s = timeout_s
         self._choice = choice
         self.outcomes: list[Outcome] = [(call, PluginOutput.no_result()) for call in calls]
 
@@ -90,7 +88,7 @@ class PluginCalls:
         return await log.record(call_id, (output, round((time.monotonic() - start) * 1000)))
 
     async def _answer(self, call: Call) -> PluginOutput:
-        timeout_s = min(self._timeout_s, MAX_SHARE * self._choice.time_left_s)
+        timeout_s = min(call.spec.timeout_s, MAX_SHARE * self._choice.time_left_s)
         try:
             output = _bounded(check_output(await self._client.run(call, timeout_s)))
             return await self._album.keep(output, self._choice.request.deadline)

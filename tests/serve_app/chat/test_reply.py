@@ -164,14 +164,29 @@ async def test_closing_during_a_plugin_call_cancels_it(
 async def test_a_plugin_that_hangs_leaves_time_for_the_reply(model: FakeModel) -> None:
     """Even if the request has less time than a call may take."""
     model.think = think_of('Calculate("1")')
-    plugins = FakePlugins({"1": 60.0})
-    replier = create_replier(model, plugins, PROMPTS, plugin_timeout_s=30)
+    plugins = FakePlugins({"1": 60.0}, patience_s=60)
+    replier = create_replier(model, plugins, PROMPTS)
     *events, done = [event async for event in replier.reply(a_request(time_s=1))]
     assert isinstance(done, Done) and done.finish_reason == "stop"
     assert [event.state for event in events if isinstance(event, PluginCall)] == [
         "started",
         "failed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("time_s", "expected_s"), [(300, (5, 60)), (40, (5, 20)), (6, (3, 3))], ids=str
+)
+async def test_a_call_gets_the_time_of_its_spec_within_the_deadline(
+    model: FakeModel, plugins: FakePlugins, time_s: float, expected_s: tuple[float, float]
+) -> None:
+    model.think = think_of('Calculate("1"), Text2Image("a fox")')
+    plugins.answers = dict.fromkeys(("1", "a fox"), PluginOutput(True, ("2",)))
+    enabled = frozenset({"calculator", "text_to_image"})
+    await events_of(model, replace(a_request(time_s=time_s), enabled=enabled), plugins)
+    assert [call.name for call in plugins.calls] == ["Calculate", "Text2Image"]
+    for given_s, spec_s in zip(plugins.timeouts_s, expected_s, strict=True):
+        assert spec_s - 1 < given_s <= spec_s
 
 
 async def test_a_deadline_before_the_reply_is_an_error(
