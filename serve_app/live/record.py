@@ -9,11 +9,9 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from moss_tp.sampling_params import SamplingParams
-from plugins_svc.sdk.output import Item, PluginOutput
-from plugins_svc.sdk.picture import StoredPicture
 from serve_app.access.gate import Ticket
 from serve_app.chat.events import PluginCall
-from serve_app.chat.resume import Resume, TimedOutput
+from serve_app.chat.resume import Resume
 from serve_app.live.event import LiveEvent, plain
 from serve_app.sessions.session import StoredCall
 from serve_app.sessions.store import Lease
@@ -110,19 +108,6 @@ def unpack_turn(packed: bytes) -> LiveTurn:
 def _known(kind: type[LiveTurn | SamplingParams], data: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
     return {name: value for name, value in data.items() if name in names}
-
-
-def pack_output(timed: TimedOutput) -> bytes:
-    output, ms = timed
-    packed: bytes = msgpack.packb((asdict(output), ms))
-    return packed
-
-
-def unpack_output(packed: bytes) -> TimedOutput:
-    fields, ms = msgpack.unpackb(packed)
-    items = tuple(Item(**item) for item in fields["items"])
-    images = tuple(StoredPicture(**image) for image in fields.get("images", ()))
-    return PluginOutput(fields["ok"], tuple(fields["lines"]), items, images), ms
 
 
 def resume_of(events: Sequence[LiveEvent], run: str) -> Resume:

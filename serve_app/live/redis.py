@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from serve_app.chat.resume import TimedOutput, TurnTakenOverError
+from serve_app.chat.resume import TimedOutput, TurnTakenOverError, pack_output, unpack_output
 from serve_app.live import scripts
 from serve_app.live.answers import events_of, given_up_of, standing_of, taken_up_of
 from serve_app.live.event import LiveEvent, Telling, pack
@@ -21,10 +21,8 @@ from serve_app.live.record import (
     Hold,
     LiveTurn,
     digest_of,
-    pack_output,
     pack_ticket,
     pack_turn,
-    unpack_output,
 )
 from serve_app.live.store import (
     MAX_TAKE_UPS,
@@ -36,7 +34,15 @@ from serve_app.live.store import (
     Standing,
     TakenUp,
 )
-from serve_app.sessions.keys import GONE, SENT, holder, sent_call, session_keys
+from serve_app.sessions.keys import (
+    GONE,
+    SENT,
+    holder,
+    result_field,
+    results_of,
+    sent_call,
+    session_keys,
+)
 from serve_app.sessions.store import Lease
 from serve_app.store.patient_lane import PatientLane
 from serve_app.store.script import Arg, Script
@@ -196,7 +202,8 @@ class RedisLiveStore:
         return None if owner is None else str(owner.decode())
 
     async def find(self, hold: Hold, call_id: str) -> TimedOutput | None:
-        is_held, *found = await self._run(scripts.FIND, _keys(hold.turn, ""), hold.token, call_id)
+        args = hold.token, result_field(call_id)
+        is_held, *found = await self._run(scripts.FIND, _result_keys(hold.turn), *args)
         _check(is_held)
         return None if found[0] is None else unpack_output(found[0])
 
@@ -212,10 +219,9 @@ class RedisLiveStore:
     async def record(
         self, hold: Hold, call_id: str, output: TimedOutput, deadline: float
     ) -> TimedOutput:
-        args = hold.token, call_id, pack_output(output)
-        is_held, *stands = await self._run(
-            scripts.RECORD, _keys(hold.turn, ""), *args, deadline=deadline
-        )
+        keys = [*_result_keys(hold.turn), *session_keys(hold.turn.uid, "extras")]
+        args = hold.token, result_field(call_id), pack_output(output)
+        is_held, *stands = await self._run(scripts.RECORD, keys, *args, deadline=deadline)
         _check(is_held)
         return unpack_output(stands[0])
 
@@ -234,6 +240,10 @@ def _keys(turn: LiveTurn, *parts: str, lease: bool = False, extras: bool = False
     """The turn's own keys, then those of its session in the order of all scripts."""
     own = [f"live:{turn.id}:{part}" if part else f"live:{turn.id}" for part in parts]
     return session_keys(turn.uid, *own, *["lease"] * lease, GONE, *["extras"] * extras)
+
+
+def _result_keys(turn: LiveTurn) -> list[str]:
+    return [*_keys(turn, ""), *session_keys(turn.uid, results_of(turn.key))]
 
 
 def _queue_read(pipeline: Pipeline, ask: Ask) -> None:

@@ -1,13 +1,13 @@
 """The Lua scripts of live turns: one atomic step on one turn each.
 
 A turn's record is a hash: owner key holder token turn made ticket deadline until attempts state
-cancel, and `result:ID` for its plugin calls. Times are the store's, in milliseconds. `made` is a
-digest of what makes it, "" if nobody knows; `ticket` settles the limits of its key. `token` is the
-newest teller's, `holder` the value of the session's lease while that one tells, and `until` is when
-others may take the turn up. Its events are a list; event N is its element N.
+cancel. Times are the store's, in milliseconds. `made` is a digest of what makes it, "" if nobody
+knows; `ticket` settles the limits of its key. `token` is the newest teller's, `holder` the value of
+the session's lease while that one tells, and `until` is when others may take the turn up. Its
+events are a list; event N is its element N.
 """
 
-from serve_app.sessions.keys import ADD_EXTRAS, CLAIM, NOW_MS
+from serve_app.sessions.keys import ADD_EXTRAS, CLAIM, KEEP_RESULT, NOW_MS
 from serve_app.store.script import Script
 
 # Lua: whether `token` may write for the turn.
@@ -176,10 +176,10 @@ end
 return redis.call('HGET', KEYS[1], 'cancel')
 """)
 
-# KEYS: live gone. ARGV: token call. Returns {is_held, result or false}.
+# KEYS: live gone results. ARGV: token field. Returns {is_held, result or false}.
 FIND = Script(f"""{_MINE}
 if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
-return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
+return {{1, redis.call('HGET', KEYS[3], ARGV[2])}}
 """)
 
 # KEYS: live gone sent meta. ARGV: token field ttl_ms. Returns {is_held, may_send}.
@@ -188,11 +188,11 @@ if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
 return {{1, claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])}}
 """)
 
-# KEYS: live gone. ARGV: token call result. Returns {is_held, the result that stands}.
-RECORD = Script(f"""{_MINE}
+# KEYS: live gone results extras. ARGV: token field result. Returns {is_held, the result that
+# stands}.
+RECORD = Script(f"""{_MINE}{NOW_MS}{ADD_EXTRAS}{KEEP_RESULT}
 if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
-redis.call('HSETNX', KEYS[1], 'result:' .. ARGV[2], ARGV[3])
-return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
+return {{1, keep_result(KEYS[3], KEYS[4], ARGV[2], ARGV[3])}}
 """)
 
 # KEYS: running ingresses. ARGV: ingress is_leaving hold_ms here_ms max_orphans member…
