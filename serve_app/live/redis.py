@@ -74,16 +74,14 @@ class RedisLiveStore:
         turn, settings = hold.turn, self.settings
         keys = _keys(turn, "", "events", lease=True, extras=True)
         spans = deadline - time.monotonic(), settings.hold_s, settings.lease_s, settings.running_s
-        args = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
-        args_all: tuple[Arg, ...] = (
-            *(*args, pack_turn(turn), pack(first)),
-            *(*map(_ms, spans), digest_of(turn.made_by)),
-        )
+        who = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
+        args: list[Arg] = [*who, pack_turn(turn), pack(first)]
+        args += [*map(_ms, spans), digest_of(turn.made_by)]
 
         def run(pipeline: Pipeline) -> None:
             # First, so that no turn runs of which nobody would learn.
             scripts.HINT.queue(pipeline, [_RUNNING], _member(turn), _ms(settings.hold_s))
-            scripts.START.queue(pipeline, keys, *args_all)
+            scripts.START.queue(pipeline, keys, *args)
 
         _, is_started = await self._steps.run(_pipelined(run), self._until(deadline))
         if not is_started:

@@ -77,7 +77,7 @@ async def test_a_turn_that_is_stored_ends_whoever_says_so(
         is_there.set()
         await asyncio.Event().wait()
 
-    first.store.end = end  # type: ignore[method-assign]
+    first.store.end = end  # type: ignore[assignment, method-assign]
     started = await first.start(uid)
     await is_there.wait()
     await first.die()
