@@ -48,14 +48,15 @@ class PluginCalls:
     async def run(self) -> AsyncGenerator[PluginCall]:
         """All calls as started, then each as done or failed. Closing it cancels what still runs.
 
-        They end in the order of the blocks in Results, which fixes the numbers of search items.
+        None is sent before all were told as started, since a reader may refuse one. They end in the
+        order of the blocks in Results, which fixes the numbers of search items.
         """
         calls = [call for call, _ in self.outcomes]
         started = [self._started(index, call) for index, call in enumerate(calls)]
+        for event in started:
+            yield event
         tasks = [self._start(each.id, call) for each, call in zip(started, calls, strict=True)]
         try:
-            for event in started:
-                yield event
             for index in block_order(calls):
                 output, ms = await tasks[index]
                 self.outcomes[index] = (calls[index], output)
