@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
 from moss_tp.engine.outputs import FinishReason, TokenDelta
