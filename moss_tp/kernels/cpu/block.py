@@ -24,6 +24,7 @@ from moss_tp.kernels.cpu.linear.gemm import Packed, add_gemm, pack_for_gemm
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.norm import add_norm
 from moss_tp.kernels.cpu.runtime.program import Program
+from moss_tp.kernels.quantized import concat_inputs
 from moss_tp.kernels.rotary import Rotary
 
 
@@ -44,7 +45,7 @@ class PackedBlock:
         return cls(
             norm=(norm_weight.float(), norm_bias.float(), torch.tensor([weights.eps])),
             first=_pack_pair(weights.qkv, weights.fc_in, mul_add),
-            second=pack_for_gemm(_concat_inputs(weights.out, weights.fc_out), mul_add),
+            second=pack_for_gemm(concat_inputs(weights.out, weights.fc_out), mul_add),
             widths=(weights.qkv.outputs, weights.fc_in.outputs),
             head_dim=weights.head_dim,
             adds_residual=weights.adds_residual,
@@ -104,13 +105,3 @@ def _pack_pair(one: Weight, two: Weight, mul_add: MulAdd | None) -> tuple[Packed
         packed = (pack_for_gemm(one.dense(), mul_add), pack_for_gemm(two.dense(), mul_add))
     both = packed[0].stack(packed[1]) if type(packed[0]) is type(packed[1]) else None
     return packed if both is None else (both,)
-
-
-def _concat_inputs(one: Weight, two: Weight) -> Weight:
-    """Densely where they are of two types, or cannot be one."""
-    if type(one) is type(two):
-        try:
-            return one.concat_inputs(two)
-        except ValueError:
-            pass
-    return one.dense().concat_inputs(two.dense())
