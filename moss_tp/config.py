@@ -4,21 +4,27 @@ Also resolves a hub id to a directory. It reads neither weights nor tokenizer fi
 """
 
 from dataclasses import dataclass
-from math import isfinite
+from functools import cached_property
+from math import gcd, isfinite
 from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import snapshot_download
 
 from moss_tp.errors import CheckpointError, ConfigError
-from moss_tp.json_file import read_json
+from moss_tp.json_file import integer_field, number_field, read_json
+from moss_tp.quant_config import LM_HEAD, QuantConfig, QuantFormat
+from moss_tp.quant_fields import read_quantization
 
 # MOSS has CodeGen's architecture; see moss_tp/model.py.
 ARCHITECTURES = ("MossForCausalLM", "CodeGenForCausalLM")
 ACTIVATION = "gelu_new"
 # The rows of a stored qkv_proj come in this many groups, independent of the tensor-parallel size.
 QKV_GROUPS = 4
-NOT_QUANTIZED = 32
+MAX_LAYERS = 10_000  # a mistake beyond it, whose names alone would fill the memory
+# The linear layers of a block.
+QKV_PROJ, OUT_PROJ = "attn.qkv_proj", "attn.out_proj"
+FC_IN, FC_OUT = "mlp.fc_in", "mlp.fc_out"
 
 # Files of a hub snapshot to download: never the Python files that a repository may contain.
 _TEXT_FILES = ("*.json", "merges.txt", "meta_instruction.txt")
@@ -27,8 +33,8 @@ _WEIGHT_FILES = ("*.safetensors", "*.bin")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A MOSS model's sizes. The first `rotary_dim` dimensions of each head are rotated.
-    `wbits` 32 means that the weights are not quantized."""
+    """A MOSS model's sizes, and how its linear layers are stored where they are quantized. The
+    first `rotary_dim` dimensions of each head are rotated."""
 
     num_layers: int
     hidden_size: int
@@ -39,21 +45,22 @@ class ModelConfig:
     vocab_size: int
     max_position_embeddings: int
     layer_norm_eps: float
-    wbits: int = NOT_QUANTIZED
-    groupsize: int = 128
+    quantization: QuantConfig | None = None
 
     @classmethod
     def from_dir(cls, path: str | Path) -> Self:
         """The config of a model directory.
 
         Raises CheckpointError, naming the file, when it is missing, when the model has another
-        architecture or is quantized, or when a field is missing or impossible.
+        architecture or is quantized in a way that is not served, or when a field is missing or
+        impossible.
         """
         file = Path(path) / "config.json"
         fields = read_json(file)
         try:
             _check_architecture(fields)
-            config = cls(**_translate(fields))
+            quantization = read_quantization(Path(path), fields)
+            config = cls(**_translate(fields), quantization=quantization)
             config._check()
         except (TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{file}: {error}") from error
@@ -72,17 +79,63 @@ class ModelConfig:
             raise ConfigError(
                 f"tp {tp_size} does not divide the MLP's {self.intermediate_size} columns"
             )
+        for layer in self.linear_layers:
+            self._check_cut(layer, tp_size)
+
+    @cached_property
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """Outputs and inputs of every linear layer, by name."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        block = {
+            QKV_PROJ: (3 * hidden, hidden),
+            OUT_PROJ: (hidden, hidden),
+            FC_IN: (inner, hidden),
+            FC_OUT: (hidden, inner),
+        }
+        layers = {
+            f"{block_name(number)}.{name}": shape
+            for number in range(self.num_layers)
+            for name, shape in block.items()
+        }
+        return layers | {LM_HEAD: (self.vocab_size, hidden)}
+
+    def format_of(self, layer: str) -> QuantFormat | None:
+        """How a linear layer is quantized; None: it is not."""
+        return None if self.quantization is None else self.quantization.format_of(layer)
+
+    def has_bias(self, layer: str) -> bool:
+        """Whether a linear layer has a bias, or a quantizer has given it one."""
+        is_biased = self.quantization is not None and layer in self.quantization.biased
+        return is_biased or not layer.endswith((QKV_PROJ, OUT_PROJ))
+
+    def matrix_bytes(self, layer: str, item_bytes: int) -> int:
+        """Of a linear layer's weight: `item_bytes` a value unless it is quantized."""
+        outputs, inputs = self.linear_layers[layer]
+        form = self.format_of(layer)
+        return outputs * inputs * item_bytes if form is None else form.num_bytes(outputs, inputs)
+
+    def _check_cut(self, layer: str, tp_size: int) -> None:
+        """Raises ConfigError for a quantized layer that is cut within a word."""
+        form = self.format_of(layer)
+        if form is None or layer == LM_HEAD:  # whose parts are rounded up
+            return
+        parts = {FC_IN: self.intermediate_size, FC_OUT: self.intermediate_size}
+        cut = parts.get(layer.split(".", 3)[-1], self.hidden_size) // tp_size
+        if layer.endswith(QKV_PROJ):
+            cut = gcd(cut, self.hidden_size // QKV_GROUPS)
+        if cut % form.per_word:
+            raise ConfigError(
+                f"tp {tp_size} cuts {layer} into parts of {cut}, but its {form.bits} bits are "
+                f"packed {form.per_word} to a word: choose a smaller tp"
+            )
 
     def _check(self) -> None:
         """Raises ValueError for sizes that no MOSS model can have."""
-        if self.wbits != NOT_QUANTIZED:
-            raise ValueError(
-                f"quantized checkpoints are not served yet (wbits {self.wbits}); "
-                "use the model's unquantized sibling"
-            )
         counts = (self.num_layers, self.num_heads, self.head_dim, self.intermediate_size)
         if min(*counts, self.vocab_size, self.max_position_embeddings) < 1:
             raise ValueError("layers, heads, sizes, vocabulary and positions must be positive")
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(f"n_layer {self.num_layers} is more than {MAX_LAYERS}")
         if self.hidden_size != self.num_heads * self.head_dim or self.hidden_size % QKV_GROUPS:
             raise ValueError(
                 f"n_embd {self.hidden_size} must be a multiple of n_head {self.num_heads} "
@@ -95,6 +148,22 @@ class ModelConfig:
                 f"rotary_dim {self.rotary_dim} must be even and at most the head size "
                 f"{self.head_dim}"
             )
+        self._check_words()
+
+    def _check_words(self) -> None:
+        """Raises ValueError for a quantized layer that does not fill words of 32 bits."""
+        for layer, (outputs, inputs) in self.linear_layers.items():
+            form = self.format_of(layer)
+            if form is not None and (outputs % form.per_word or inputs % form.per_word):
+                raise ValueError(
+                    f"{layer} of {inputs} inputs and {outputs} outputs cannot be packed with "
+                    f"{form.bits} bits, {form.per_word} to a word"
+                )
+
+
+def block_name(number: int) -> str:
+    """Where the parameters of a block are, by name."""
+    return f"transformer.h.{number}"
 
 
 def resolve_model(name_or_path: str | Path, *, with_weights: bool = True) -> Path:
@@ -138,36 +207,16 @@ def _translate(fields: dict[str, Any]) -> dict[str, Any]:
 
     Raises ValueError for one that is missing or not a number.
     """
-    hidden, heads = _integer(fields, "n_embd"), _integer(fields, "n_head")
+    hidden, heads = integer_field(fields, "n_embd"), integer_field(fields, "n_head")
     positions = "n_ctx" if fields.get("n_positions") is None else "n_positions"
     return {
-        "num_layers": _integer(fields, "n_layer"),
+        "num_layers": integer_field(fields, "n_layer"),
         "hidden_size": hidden,
         "num_heads": heads,
         "head_dim": hidden // heads if heads > 0 else 0,
-        "intermediate_size": _integer(fields, "n_inner", 4 * hidden),
-        "rotary_dim": _integer(fields, "rotary_dim"),
-        "vocab_size": _integer(fields, "vocab_size"),
-        "max_position_embeddings": _integer(fields, positions),
-        "layer_norm_eps": float(_number(fields, "layer_norm_epsilon")),
-        "wbits": _integer(fields, "wbits", NOT_QUANTIZED),
-        "groupsize": _integer(fields, "groupsize", 128),
+        "intermediate_size": integer_field(fields, "n_inner", 4 * hidden),
+        "rotary_dim": integer_field(fields, "rotary_dim"),
+        "vocab_size": integer_field(fields, "vocab_size"),
+        "max_position_embeddings": integer_field(fields, positions),
+        "layer_norm_eps": float(number_field(fields, "layer_norm_epsilon")),
     }
-
-
-def _integer(fields: dict[str, Any], name: str, default: int | None = None) -> int:
-    """The field as an integer. A null is as good as none."""
-    number = _number(fields, name, default)
-    if number != number // 1:
-        raise ValueError(f"the field {name!r} is {number!r}, not an integer")
-    return int(number)
-
-
-def _number(fields: dict[str, Any], name: str, default: float | None = None) -> float:
-    value = fields.get(name)
-    value = default if value is None else value
-    if value is None:
-        raise ValueError(f"the field {name!r} is missing")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"the field {name!r} is {value!r}, not a number")
-    return value

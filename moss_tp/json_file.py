@@ -1,4 +1,4 @@
-"""Reads JSON: the files of a model directory, and the bytes of any other file."""
+"""Reads JSON: the files of a model directory, their numbers, and the bytes of any other file."""
 
 import json
 from pathlib import Path
@@ -62,3 +62,22 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             if fields[key] != value:
                 raise JSONError(f"it has two values for the key {key!r}")
     return fields
+
+
+def integer_field(fields: dict[str, Any], name: str, default: int | None = None) -> int:
+    """The field as an integer; a null is as good as none. Raises ValueError that names it."""
+    number = number_field(fields, name, default)
+    if number != number // 1:
+        raise ValueError(f"the field {name!r} is {number!r}, not an integer")
+    return int(number)
+
+
+def number_field(fields: dict[str, Any], name: str, default: float | None = None) -> float:
+    """The field as a number, as `integer_field`."""
+    value = fields.get(name)
+    value = default if value is None else value
+    if value is None:
+        raise ValueError(f"the field {name!r} is missing")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"the field {name!r} is {value!r}, not a number")
+    return value

@@ -10,6 +10,7 @@ mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` 
 independent of sequences and sampling.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -23,10 +24,12 @@ from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.block import MossBlock, layer_norm
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
 from moss_tp.layers.kv_cache import KVCache
+from moss_tp.layers.linear_layers import LinearLayers
 from moss_tp.layers.offload import Offload, WeightStream, streamed_layers
 from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.weights.checkpoint import Checkpoint
 from moss_tp.weights.dummy import make_dummy_weights
-from moss_tp.weights.load import load_weights
+from moss_tp.weights.load import fill_parameters
 
 HOST = torch.device("cpu")
 
@@ -41,9 +44,12 @@ class MossModel(nn.Module):
         self.wte = VocabParallelEmbedding(config.vocab_size, config.hidden_size, group, dtype)
         self._streamed = () if offload is None else _streamed(config, group, dtype, offload)
         self._stream = WeightStream(offload.accelerator) if offload and self._streamed else None
+        layers = LinearLayers(config, group, dtype)
         self.h = nn.ModuleList(
-            MossBlock(config, group, dtype, HOST if layer in self._streamed else None)
-            for layer in range(config.num_layers)
+            MossBlock(
+                layers if number not in self._streamed else replace(layers, device=HOST), number
+            )
+            for number in range(config.num_layers)
         )
         self.ln_f = layer_norm(config, dtype, group.device)
         self._rotary = Rotary.make(config.rotary_dim, config.max_position_embeddings, group.device)
@@ -114,13 +120,14 @@ class MossForCausalLM(nn.Module):
         config.check_tp(group.size)
         self.kernels = choose_kernels(back_end or group.device.type, dtype, config.head_dim)
         self.transformer = MossModel(config, group, dtype, offload)
-        self.lm_head = ParallelLMHead(config.vocab_size, config.hidden_size, group, dtype)
+        self._head = ParallelLMHead(LinearLayers(config, group, dtype))
+        self.lm_head = self._head.weight
 
     @torch.inference_mode()
     def pack(self) -> None:
         """Hands the loaded weights over to the kernels. Call it once, before the first step."""
         self.transformer.pack(self.kernels)
-        self.lm_head.pack(self.kernels.linear)
+        self._head.pack(self.kernels.linear)
 
     @torch.inference_mode()
     def forward(
@@ -153,7 +160,7 @@ class MossForCausalLM(nn.Module):
     @torch.inference_mode()
     def head(self, x: Tensor, rows: Tensor) -> Tensor | None:
         """The logits of `rows (R,)` of `x`, as of `logits`. One gather, none when R is 0."""
-        logits: Tensor | None = self.lm_head(self.transformer.norm(x, rows))
+        logits: Tensor | None = self._head(self.transformer.norm(x, rows))
         return logits
 
     @torch.inference_mode()
@@ -184,11 +191,14 @@ def load_model(
     Raises ConfigError when it cannot be split this way, CheckpointError for missing, broken or
     left-over tensors.
     """
-    model = MossForCausalLM(config, group, dtype, back_end, offload)
     if load_format == "dummy":
+        model = MossForCausalLM(config, group, dtype, back_end, offload)
         make_dummy_weights(model, group.rank, group.device)
     else:
-        load_weights(model, path)
+        with Checkpoint.open(path) as checkpoint:
+            config = checkpoint.check(config)
+            model = MossForCausalLM(config, group, dtype, back_end, offload)
+            fill_parameters(model, checkpoint)
     model.pack()
     return model.eval()
 
@@ -197,6 +207,6 @@ def _streamed(
     config: ModelConfig, group: TPGroup, dtype: torch.dtype, offload: Offload
 ) -> tuple[int, ...]:
     """The layers whose weights are streamed."""
-    block = MossBlock(config, group, dtype, torch.device("meta"))
+    block = MossBlock(LinearLayers(config, group, dtype, torch.device("meta")), 0)
     block_bytes = sum(parameter.nbytes for parameter in block.parameters())
     return streamed_layers(config.num_layers, block_bytes, offload.num_bytes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.base import DenseWeight
+from moss_tp.kernels.base import DenseWeight, Weight
 
 WORD_BITS = 32
 
@@ -64,3 +64,14 @@ class QuantizedWeight:
         centred = self.levels().float() - self.zeros[group]
         values = (centred * self.scales[group].float()).to(self.dtype)
         return DenseWeight(values.T.contiguous(), self.bias)
+
+
+def concat_inputs(first: Weight, second: Weight) -> Weight:
+    """`first.concat_inputs(second)`, as dense weights unless both are of one type and bits."""
+    if type(first) is type(second) and _bits(first) == _bits(second):
+        return first.concat_inputs(second)
+    return first.dense().concat_inputs(second.dense())
+
+
+def _bits(weight: Weight) -> int | None:
+    return weight.bits if isinstance(weight, QuantizedWeight) else None

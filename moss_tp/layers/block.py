@@ -11,68 +11,52 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from moss_tp.config import ModelConfig
+from moss_tp.config import FC_IN, FC_OUT, OUT_PROJ, QKV_PROJ, ModelConfig, block_name
 from moss_tp.errors import ConfigError
 from moss_tp.kernels.base import BlockKernel, BlockWeights, Kernels, LayerCache, StepPlan
 from moss_tp.kernels.rotary import Rotary
+from moss_tp.layers.linear_layers import LinearLayers
 from moss_tp.layers.offload import StreamableBlock, WeightStream
-from moss_tp.layers.parallel_weight import (
-    DenseParallelWeight,
-    column_parallel,
-    qkv_parallel,
-    release,
-    row_parallel,
-)
-from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.layers.parallel_weight import column_parallel, qkv_parallel, release, row_parallel
 
 
 class MossAttention(nn.Module):
     """The attention's parameters, for this rank's heads."""
 
-    def __init__(
-        self, config: ModelConfig, group: TPGroup, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, layers: LinearLayers, block: str) -> None:
         super().__init__()
-        hidden = config.hidden_size
+        hidden, group = layers.config.hidden_size, layers.group
         qkv, out = qkv_parallel(hidden, group), row_parallel(hidden, hidden, group)
-        self.qkv_proj = DenseParallelWeight(qkv, group, dtype, device=device)
-        self.out_proj = DenseParallelWeight(out, group, dtype, device=device)
+        self.qkv_proj = layers.make(f"{block}.{QKV_PROJ}", qkv)
+        self.out_proj = layers.make(f"{block}.{OUT_PROJ}", out)
 
 
 class MossMLP(nn.Module):
     """The MLP's parameters, for this rank's columns."""
 
-    def __init__(
-        self, config: ModelConfig, group: TPGroup, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, layers: LinearLayers, block: str) -> None:
         super().__init__()
-        hidden, inner = config.hidden_size, config.intermediate_size
+        group = layers.group
+        hidden, inner = layers.config.hidden_size, layers.config.intermediate_size
         fc_in, fc_out = column_parallel(hidden, inner, group), row_parallel(inner, hidden, group)
-        self.fc_in = DenseParallelWeight(fc_in, group, dtype, has_bias=True, device=device)
-        self.fc_out = DenseParallelWeight(fc_out, group, dtype, has_bias=True, device=device)
+        self.fc_in = layers.make(f"{block}.{FC_IN}", fc_in)
+        self.fc_out = layers.make(f"{block}.{FC_OUT}", fc_out)
 
 
 class MossBlock(nn.Module):
     """Attention and MLP in parallel on one normed input. Call `pack` before the first use.
 
-    `device` is where its parameters are loaded to and packed, None for the group's.
+    It is the `number`th of the model.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        group: TPGroup,
-        dtype: torch.dtype,
-        device: torch.device | None = None,
-    ) -> None:
+    def __init__(self, layers: LinearLayers, number: int) -> None:
         super().__init__()
-        place = device or group.device
-        self._group = group
-        self._head_dim = config.head_dim
+        self._group = layers.group
+        self._head_dim = layers.config.head_dim
         self.kernel: BlockKernel | None = None
-        self.ln_1 = layer_norm(config, dtype, place)
-        self.attn = MossAttention(config, group, dtype, place)
-        self.mlp = MossMLP(config, group, dtype, place)
+        self.ln_1 = layer_norm(layers.config, layers.dtype, layers.place)
+        self.attn = MossAttention(layers, block_name(number))
+        self.mlp = MossMLP(layers, block_name(number))
 
     def pack(self, kernels: Kernels) -> None:
         """Hands the loaded weights over to the block's kernel."""

@@ -10,15 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moss_tp.kernels.base import DenseWeight, Linear, MakeLinear
-from moss_tp.layers.parallel_weight import empty_parameter, release
+from moss_tp.kernels.base import Linear, MakeLinear
+from moss_tp.layers.linear_layers import LinearLayers
+from moss_tp.layers.parallel_weight import release
 from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.quant_config import LM_HEAD
 from moss_tp.weights.shard import Shard
 
 
-def vocab_part(vocab_size: int, group: TPGroup) -> tuple[int, int, int]:
-    """This rank's `(num_rows, start, stop)`: its rows, padding included, and its ids."""
-    num_rows = -(-vocab_size // group.size)
+def vocab_part(vocab_size: int, group: TPGroup, unit: int = 1) -> tuple[int, int, int]:
+    """This rank's `(num_rows, start, stop)`: its rows, padding included, a multiple of `unit`, and
+    its ids."""
+    num_rows = -(-vocab_size // (group.size * unit)) * unit
     start = min(group.rank * num_rows, vocab_size)
     return num_rows, start, min(start + num_rows, vocab_size)
 
@@ -47,32 +50,31 @@ class VocabParallelEmbedding(nn.Module):
         return self._group.all_reduce(F.embedding(rows, self._rows))
 
 
-class ParallelLMHead(nn.Module):
+class ParallelLMHead:
     """`x (R, hidden) -> logits (R, vocab_size)` on rank 0, None elsewhere.
 
-    One gather, none when R is 0. Call `pack` before the first use.
+    One gather, none when R is 0. `weight` are this rank's parameters, which a model has under their
+    published name. Call `pack` before the first use.
     """
 
-    def __init__(self, vocab_size: int, hidden: int, group: TPGroup, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._group = group
-        self._is_root = group.rank == 0
-        self._vocab_size = vocab_size
-        num_rows, start, stop = vocab_part(vocab_size, group)
-        self.weight = empty_parameter(num_rows, hidden, device=group.device, dtype=dtype)
-        self.bias = empty_parameter(num_rows, device=group.device, dtype=dtype)
-        self.shards: Mapping[str, Shard] = {
-            "weight": Shard((vocab_size, hidden), 0, ((start, stop),)),
-            "bias": Shard((vocab_size,), 0, ((start, stop),)),
-        }
+    def __init__(self, layers: LinearLayers) -> None:
+        config, self._group = layers.config, layers.group
+        self._is_root = self._group.rank == 0
+        self._vocab_size = config.vocab_size
+        form = config.format_of(LM_HEAD)
+        num_rows, *span = vocab_part(
+            config.vocab_size, self._group, 1 if form is None else form.per_word
+        )
+        shard = Shard((config.vocab_size, config.hidden_size), 0, ((span[0], span[1]),))
+        self.weight = layers.make(LM_HEAD, shard, num_rows)
         self._linear: Linear | None = None
 
     def pack(self, make_linear: MakeLinear) -> None:
         """Hands the loaded weights over to the kernel that multiplies by them."""
-        self._linear = make_linear(DenseWeight(self.weight, self.bias), False)
-        release(self)
+        self._linear = make_linear(self.weight.kernel_weight(), False)
+        release(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor | None:
+    def __call__(self, x: Tensor) -> Tensor | None:
         """The logits in the dtype that the product has. Their rows may be further apart than
         `vocab_size`. Nothing here depends on values or waits for the device."""
         if x.shape[0] == 0:

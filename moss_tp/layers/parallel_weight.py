@@ -6,10 +6,12 @@
 
 A column-parallel layer feeds a row-parallel one with no exchange between ranks. The functions give
 a rank's shard of a stored weight; the module holds that shard for the loader to fill, then hands
-it to a kernel, which computes. A quantized weight is one more such module.
+it to a kernel, which computes. `quantized_weight` is the same for
+a quantized one.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from torch import nn
 from moss_tp.config import QKV_GROUPS
 from moss_tp.kernels.base import DenseWeight
 from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.quant_config import BIAS, WEIGHT
 from moss_tp.weights.shard import Shard
 
 
@@ -60,11 +63,34 @@ def _stored_qkv_spans(start: int, stop: int, hidden: int, offset: int) -> Iterat
         start += count
 
 
+@dataclass(frozen=True)
+class BiasPart:
+    """This rank's part of a bias; none where `shard` is None. Padding makes it `num_outputs`."""
+
+    shard: Shard | None = None
+    num_outputs: int = 0
+    is_added: bool = False
+
+    def parameter(self, device: torch.device, dtype: torch.dtype) -> nn.Parameter | None:
+        if self.shard is None:
+            return None
+        return empty_parameter(self.num_outputs, device=device, dtype=dtype)
+
+
+def bias_part(shard: Shard, group: TPGroup, num_outputs: int | None) -> BiasPart:
+    """The bias of the weight `shard`. Row-parallel results are summed over the ranks, so only rank
+    0 adds it there, though each has it."""
+    outputs, is_column_parallel = shard.shape[:1], shard.dim == 0
+    part = Shard(outputs, 0, shard.spans) if is_column_parallel else Shard.whole(outputs)
+    length = num_outputs or part.local_shape[0]
+    return BiasPart(part, length, is_column_parallel or group.rank == 0)
+
+
 class DenseParallelWeight(nn.Module):
     """This rank's `shard` of a stored weight `(outputs, inputs)`, and of its bias `(outputs,)`.
 
-    Row-parallel results are summed over the ranks, so only rank 0 adds the bias there. `device` is
-    where they are loaded to, None for the group's.
+    `device` is where they are loaded to, None for the group's. Rows of zeros pad the outputs to
+    `num_outputs`.
     """
 
     def __init__(
@@ -75,20 +101,17 @@ class DenseParallelWeight(nn.Module):
         *,
         has_bias: bool = False,
         device: torch.device | None = None,
+        num_outputs: int | None = None,
     ) -> None:
         super().__init__()
-        shards = {"weight": shard}
+        outputs, inputs = shard.local_shape
         place = device or group.device
-        self.weight = empty_parameter(*shard.local_shape, device=place, dtype=dtype)
-        self.bias: nn.Parameter | None = None
-        if has_bias:
-            outputs = shard.shape[:1]
-            is_column_parallel = shard.dim == 0
-            bias = Shard(outputs, 0, shard.spans) if is_column_parallel else Shard.whole(outputs)
-            shards["bias"] = bias
-            self.bias = empty_parameter(*bias.local_shape, device=place, dtype=dtype)
-        self.adds_bias = has_bias and (shard.dim == 0 or group.rank == 0)
-        self.shards: Mapping[str, Shard] = shards
+        self.weight = empty_parameter(num_outputs or outputs, inputs, device=place, dtype=dtype)
+        self._bias = bias_part(shard, group, num_outputs) if has_bias else BiasPart()
+        self.bias = self._bias.parameter(place, dtype)
+        self.adds_bias = self._bias.is_added
+        biases = {} if self._bias.shard is None else {BIAS: self._bias.shard}
+        self.shards: Mapping[str, Shard] = {WEIGHT: shard, **biases}
 
     def kernel_weight(self) -> DenseWeight:
         """What a kernel multiplies by on this rank."""

@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 
 from moss_tp.config import ModelConfig
 from moss_tp.errors import CheckpointError
+from moss_tp.quant_config import G_IDX
 from moss_tp.weights.files import check_archive, weight_files
-from moss_tp.weights.names import Header, check_tensors, published_shapes
+from moss_tp.weights.names import Header, check_tensors, published_tensors, stored_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,13 +25,20 @@ T = TypeVar("T")
 
 _SAFETENSORS = ".safetensors"
 # safetensors' names of dtypes, by torch's.
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int32": "I32",
+    "int64": "I64",
+}
 
 
 class LazyTensor(Protocol):
-    """A tensor in a file: indexing it reads the indexed part only."""
+    """A tensor in a file: indexing it reads the indexed part only, as torch's or numpy's."""
 
-    def __getitem__(self, index: Any) -> "Tensor": ...
+    def __getitem__(self, index: Any) -> Any: ...
 
 
 class StoredTensor(NamedTuple):
@@ -42,7 +50,8 @@ class StoredTensor(NamedTuple):
     def read(self, dim: int, start: int, stop: int) -> "Tensor":
         """The slice `start:stop` along `dim`. Raises CheckpointError."""
         try:
-            return self.values[(slice(None),) * dim + (slice(start, stop),)]
+            part: Tensor = self.values[(slice(None),) * dim + (slice(start, stop),)]
+            return part
         except SafetensorError as error:
             raise CheckpointError(f"{self.header.file} is broken: {error}") from error
 
@@ -71,9 +80,10 @@ class Checkpoint:
         """The header of each tensor by name."""
         return {name: stored.header for name, stored in self.tensors.items()}
 
-    def check(self, config: ModelConfig) -> None:
-        """Raises CheckpointError unless the tensors are those of the model that `config` says."""
-        check_tensors(self.headers, published_shapes(config))
+    def check(self, config: ModelConfig) -> ModelConfig:
+        """The config of these very tensors, see `stored_config`. Raises CheckpointError unless they
+        are those of the model that `config` says."""
+        return _check(self.tensors, config)
 
     def __enter__(self) -> Self:
         return self
@@ -90,16 +100,40 @@ class Checkpoint:
 
 def check_headers(directory: Path, config: ModelConfig) -> None:
     """Checks a model directory's weights against its config within a second: their files, and
-    names, shapes and dtypes where the format has headers (`.bin` files have none).
+    names, shapes and dtypes where the format has headers (`.bin` files have none), and which
+    groups a quantized layer's inputs belong to.
 
     Raises CheckpointError, naming file and tensor.
     """
-    headers: dict[str, Header] = {}
-    files = weight_files(directory)
-    for file in files:
-        _add(headers, _headers(file), file)
-    if all(file.suffix == _SAFETENSORS for file in files):
-        check_tensors(headers, published_shapes(config))
+    tensors: dict[str, StoredTensor] = {}
+    with ExitStack() as opened:
+        files = weight_files(directory)
+        for file in files:
+            _add(tensors, _peek(file, opened), file)
+        if all(file.suffix == _SAFETENSORS for file in files):
+            _check(tensors, config)
+
+
+def _check(tensors: Mapping[str, StoredTensor], config: ModelConfig) -> ModelConfig:
+    config = stored_config(config, tensors)
+    check_tensors({name: t.header for name, t in tensors.items()}, published_tensors(config))
+    for layer, (_, inputs) in config.linear_layers.items():
+        if form := config.format_of(layer):
+            name = f"{layer}.{G_IDX}"
+            _check_groups(name, tensors[name], form.num_groups(inputs))
+    return config
+
+
+def _check_groups(name: str, stored: StoredTensor, num_groups: int) -> None:
+    """Raises CheckpointError for an input in a group that the layer does not have."""
+    (inputs,) = stored.header.shape
+    groups = stored.read(0, 0, inputs)
+    low, high = int(groups.min()), int(groups.max())
+    if low < 0 or high >= num_groups:
+        raise CheckpointError(
+            f"{name} in {stored.header.file} has groups from {low} to {high}, but the layer's are "
+            f"0 to {num_groups - 1}: another group size than the config's"
+        )
 
 
 def _add(tensors: dict[str, T], more: Mapping[str, T], file: Path) -> None:
@@ -108,13 +142,12 @@ def _add(tensors: dict[str, T], more: Mapping[str, T], file: Path) -> None:
     tensors.update(more)
 
 
-def _headers(file: Path) -> dict[str, Header]:
-    """The headers of one file, without its values."""
+def _peek(file: Path, files: ExitStack) -> dict[str, StoredTensor]:
+    """The tensors of one file by numpy; none of an archive, which needs torch."""
     if file.suffix != _SAFETENSORS:
         check_archive(file)
         return {}
-    with ExitStack() as files:
-        return {name: _header(part, file) for name, part in _slices(file, "np", files).items()}
+    return _stored_slices(file, "np", files)
 
 
 def _open(file: Path, files: ExitStack) -> dict[str, StoredTensor]:
@@ -122,7 +155,11 @@ def _open(file: Path, files: ExitStack) -> dict[str, StoredTensor]:
     if file.suffix != _SAFETENSORS:
         check_archive(file)
         return _open_archive(file)
-    slices = _slices(file, "pt", files)
+    return _stored_slices(file, "pt", files)
+
+
+def _stored_slices(file: Path, framework: str, files: ExitStack) -> dict[str, StoredTensor]:
+    slices = _slices(file, framework, files)
     return {name: StoredTensor(_header(part, file), part) for name, part in slices.items()}
 
 

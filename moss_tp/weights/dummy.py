@@ -7,18 +7,27 @@ shard, on its device.
 """
 
 import zlib
-from collections.abc import Iterator
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from moss_tp.quant_config import BIAS
 from moss_tp.weights.load import shards_by_name
+from moss_tp.weights.random_values import fill_normal
 from moss_tp.weights.shard import Shard
 
 SEED = 0
-# Parameters of the host are made in pieces on the device, which is faster by far.
-_PIECE = 1 << 24
 _VECTOR_STD = 0.1  # of biases, and of a norm's weights around 1
+
+
+class FillsItself(Protocol):
+    """A module whose parameters, except for `bias`, are not normal values."""
+
+    def fill_randomly(self, numbers: torch.Generator, common: torch.Generator) -> None:
+        """By `numbers`, of the device, or where all ranks need the same values by `common`, which
+        is of the host."""
+        ...
 
 
 @torch.inference_mode()
@@ -28,31 +37,33 @@ def make_dummy_weights(model: nn.Module, rank: int, device: torch.device, seed: 
     Parameters that every rank holds whole have the same values on all of them.
     """
     parameters = dict(model.named_parameters())
-    for name, shard in shards_by_name(model, parameters).items():
+    shards = shards_by_name(model, parameters)
+    for path, module in model.named_modules():
+        if hasattr(module, "fill_randomly"):
+            numbers = _generator(device, f"{seed} {path} {rank}")
+            common = _generator(torch.device("cpu"), f"{seed} {path}")
+            cast(FillsItself, module).fill_randomly(numbers, common)
+            for name, _ in module.named_parameters(path, recurse=False):
+                if not name.endswith(f".{BIAS}"):
+                    del parameters[name]
+    for name, parameter in parameters.items():
+        shard = shards[name]
         is_whole = shard == Shard.whole(shard.shape)
-        numbers = torch.Generator(device)
-        numbers.manual_seed(zlib.crc32(f"{seed} {name} {0 if is_whole else rank}".encode()))
-        _fill(parameters[name].data, shard, _std(name, shard), numbers)
+        numbers = _generator(device, f"{seed} {name} {0 if is_whole else rank}")
+        _fill(parameter.data, shard, _std(name, shard), numbers)
         if _is_norm(name):
-            parameters[name].data.add_(1)
+            parameter.data.add_(1)
+
+
+def _generator(device: torch.device, text: str) -> torch.Generator:
+    return torch.Generator(device).manual_seed(zlib.crc32(text.encode()))
 
 
 def _fill(parameter: Tensor, shard: Shard, std: float, numbers: torch.Generator) -> None:
     """Normal values in the shard, zeros in the padding behind it, as after loading."""
     length = shard.local_shape[shard.dim]
-    for piece in _pieces(parameter.narrow(shard.dim, 0, length)):
-        if piece.device == numbers.device:
-            piece.normal_(0, std, generator=numbers)
-        else:
-            made = torch.empty(piece.shape, dtype=piece.dtype, device=numbers.device)
-            piece.copy_(made.normal_(0, std, generator=numbers))
+    fill_normal(parameter.narrow(shard.dim, 0, length), std, numbers)
     parameter.narrow(shard.dim, length, parameter.shape[shard.dim] - length).zero_()
-
-
-def _pieces(x: Tensor) -> Iterator[Tensor]:
-    """`x` as views of about _PIECE elements."""
-    rows = max(1, _PIECE // max(1, x.stride(0)))
-    return (x[start : start + rows] for start in range(0, x.shape[0], rows))
 
 
 def _std(name: str, shard: Shard) -> float:

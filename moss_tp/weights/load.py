@@ -9,8 +9,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from moss_tp.errors import CheckpointError
+from moss_tp.quant_config import SCALES
 from moss_tp.weights.checkpoint import Checkpoint, StoredTensor
-from moss_tp.weights.names import check_tensors
+from moss_tp.weights.names import FLOATS, INT32, Wanted, check_tensors
 from moss_tp.weights.shard import Shard, Sharded
 
 
@@ -27,27 +29,40 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def fill_parameters(model: nn.Module, checkpoint: Checkpoint) -> None:
     """`load_weights` from an open checkpoint."""
     parameters = dict(model.named_parameters())
-    shards = shards_by_name(model, parameters)
-    check_tensors(checkpoint.headers, {name: shard.shape for name, shard in shards.items()})
-    for name, parameter in parameters.items():
-        _fill(parameter.data, shards[name], checkpoint.tensors[name])
+    wanted = {
+        name: Wanted(shard.shape, FLOATS if parameters[name].is_floating_point() else INT32)
+        for name, shard in shards_by_name(model, parameters).items()
+    }
+    check_tensors(checkpoint.headers, wanted)
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False):
+            # After the parameters before it: they may decide which part of this one is wanted.
+            shard = shards_of(module, path).get(name) or Shard.whole(parameter.shape)
+            _fill(name, parameter.data, shard, checkpoint.tensors[name])
 
 
 def shards_by_name(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Shard]:
     """Every parameter's shard, by the parameter's name in the checkpoint."""
     shards = {name: Shard.whole(parameter.shape) for name, parameter in parameters.items()}
     for path, module in model.named_modules():
-        if hasattr(module, "shards"):
-            of_module = cast(Sharded, module).shards
-            shards |= {f"{path}.{name}": shard for name, shard in of_module.items()}
+        shards |= shards_of(module, path)
     return shards
 
 
-def _fill(parameter: Tensor, shard: Shard, stored: StoredTensor) -> None:
+def shards_of(module: nn.Module, path: str) -> dict[str, Shard]:
+    """The shards that a module, at `path`, says itself, by the parameters' full names."""
+    of_module = cast(Sharded, module).shards if hasattr(module, "shards") else {}
+    return {f"{path}.{name}": shard for name, shard in of_module.items()}
+
+
+def _fill(name: str, parameter: Tensor, shard: Shard, stored: StoredTensor) -> None:
     """Copies the shard's spans, converting to the parameter's dtype and device; zeros the rest."""
     dim, end = shard.dim, 0
     for start, stop in shard.spans:
         length = stop - start
-        parameter.narrow(dim, end, length).copy_(stored.read(dim, start, stop))
+        part = parameter.narrow(dim, end, length)
+        part.copy_(stored.read(dim, start, stop))
+        if name.endswith(f".{SCALES}") and not part.isfinite().all():
+            raise CheckpointError(f"{name} in {stored.header.file} is not finite in fp16")
         end += length
     parameter.narrow(dim, end, parameter.shape[dim] - end).zero_()

@@ -42,5 +42,6 @@ class Sharded(Protocol):
 
     @property
     def shards(self) -> Mapping[str, Shard]:
-        """The shard of each such parameter, by attribute name."""
+        """The shard of each such parameter, by attribute name. The spans of one may depend on the
+        values of parameters that the module has registered before it."""
         ...

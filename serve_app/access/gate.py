@@ -1,12 +1,10 @@
 """The door as a protocol: who a caller is, and whether it may start work now."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.access.cookies import key_id_of, new_cookie, page_principal
-from serve_app.access.principal import ANONYMOUS, Principal
+from serve_app.access.principal import Principal
 
 
 @dataclass(frozen=True)
@@ -56,28 +54,5 @@ class Gate(Protocol):
     async def logout(self, cookie: str) -> None:
         """Ends a cookie, if there is such a one. Raises StoreUnavailableError."""
         ...
-
-    async def close(self) -> None: ...
-
-
-class OpenGate:
-    """A Gate without keys: everyone comes in. Those without the page's cookie are one caller."""
-
-    async def principal(self, credentials: Credentials) -> Principal:
-        cookie = credentials.cookie
-        return ANONYMOUS if cookie is None or key_id_of(cookie) is None else page_principal(cookie)
-
-    @asynccontextmanager
-    async def admit(self, principal: Principal, num_prompt_tokens: int) -> AsyncIterator[Admission]:
-        yield Admission(num_prompt_tokens)
-
-    async def charge(self, principal: Principal) -> None:
-        """Nothing is counted."""
-
-    async def login(self, key: str | None) -> str:
-        return new_cookie()
-
-    async def logout(self, cookie: str) -> None:
-        """The browser forgets it; nobody else knows it."""
 
     async def close(self) -> None: ...

@@ -18,7 +18,7 @@ from serve_app.access.gate import Admission
 from serve_app.access.principal import Limits
 from serve_app.access.steps import make_lane, run_script
 from serve_app.errors import RateLimitError
-from serve_app.store.script import Arg
+from serve_app.store.script import Arg, Script
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,8 @@ class Limiter:
             await self._take(turn, num_tokens, self._lease_ms)
         except RateLimitError:
             raise
-        except BaseException:  # it may have been let in, and nobody was told
-            await self._settle(turn, -num_tokens)
+        except BaseException:  # it may have been let in, or be on its way, and nobody was told
+            await self._settle(scripts.WITHDRAW, turn, num_tokens)
             raise
         admission = Admission(num_tokens)
         self._running.add(turn)
@@ -81,7 +81,7 @@ class Limiter:
             if not self._running and self._renewing is not None:
                 self._renewing.cancel()
                 self._renewing = None
-            await self._settle(turn, admission.num_tokens - num_tokens)
+            await self._settle(scripts.SETTLE, turn, admission.num_tokens - num_tokens)
 
     async def charge(self, key_id: str, limits: Limits) -> None:
         """See `Gate.charge`. A lease of no length is over: it is not a running turn."""
@@ -114,18 +114,18 @@ class Limiter:
             limit = f"{getattr(limits, name):g} {_WORDS[name]}"
             raise RateLimitError(f"your key is limited to {limit}", wait_ms / 1000)
 
-    async def _settle(self, turn: _Turn, more_tokens: int) -> None:
-        task = asyncio.create_task(self._end(turn, more_tokens))
+    async def _settle(self, script: Script, turn: _Turn, num_tokens: int) -> None:
+        task = asyncio.create_task(self._end(script, turn, num_tokens))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
 
-    async def _end(self, turn: _Turn, more_tokens: int) -> None:
+    async def _end(self, script: Script, turn: _Turn, num_tokens: int) -> None:
         per_min = turn.limits.tokens_per_min
-        args = turn.id, "" if per_min is None else per_min, more_tokens
+        args = turn.id, "" if per_min is None else per_min, num_tokens
         keys = scripts.keys_of(turn.key_id)
         with _logged_failure("the end of a turn was not counted; its lease will expire"):
-            await run_script(self._lane, scripts.SETTLE, keys, self._now_ms(), *args)
+            await run_script(self._lane, script, keys, self._now_ms(), *args)
 
     async def _renew(self) -> None:
         while True:

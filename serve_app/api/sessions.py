@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moss_tp.sampling_params import SamplingParams
 from serve_app.errors import InvalidFieldError, TurnNotFoundError
+from serve_app.prompt.exchange import shown_thoughts
 from serve_app.sessions.session import Feedback, Session, SessionSummary, StoredCall, Turn
 
 MAX_TITLE = 200  # characters
@@ -239,7 +240,7 @@ def turn_answer(session: Session, turn: Turn, *, with_make_up: bool = False) -> 
         parent=turn.parent or None,
         created_at=turn.created_ms // 1000,
         user=turn.user,
-        thoughts=turn.thoughts,
+        thoughts=shown_thoughts(turn.thoughts),
         plugin_calls=[_call(call) for call in turn.calls],
         reply=turn.reply,
         finish_reason=turn.finish_reason,

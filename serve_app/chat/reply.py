@@ -32,7 +32,6 @@ from serve_app.prompt.fit import Prompt
 from serve_app.streams import merge
 from serve_app.watch import Watch, Watched, unwatched
 
-PLUGIN_TIMEOUT_S = 5.0
 NUM_ENCODERS = 4
 
 
@@ -223,7 +222,6 @@ def create_replier(
     model: ChatModel,
     plugins: PluginClient,
     prompts: Prompts,
-    plugin_timeout_s: float = PLUGIN_TIMEOUT_S,
     moderation: Moderation | None = None,
     watch: Watch = unwatched,
     pictures: PictureStore | None = None,
@@ -233,5 +231,5 @@ def create_replier(
     if not isinstance(prompts, PromptBuilder):
         return Replier(model, prompts, moderation=moderation, watch=watch)
     pictures = pictures or NoPictureStore()
-    thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s, pictures)
+    thinking = ThinkingStage(model, plugins, prompts, pictures)
     return Replier(model, prompts, thinking, moderation, watch)

@@ -46,7 +46,7 @@ class ReplyPrompt:
 
 
 class ThinkingStage:
-    """Runs the first pass on `model` and the calls on `plugins`, each for `timeout_s` at most.
+    """Runs the first pass on `model` and the calls on `plugins`, each as long as its spec says.
 
     Pictures go to `pictures`. Holds no state of any turn.
     """
@@ -56,13 +56,11 @@ class ThinkingStage:
         model: ChatModel,
         plugins: PluginClient,
         prompts: PromptBuilder,
-        timeout_s: float,
         pictures: PictureStore,
     ) -> None:
         self._model = model
         self._plugins = plugins
         self._prompts = prompts
-        self._timeout_s = timeout_s
         self._pictures = pictures
 
     async def run(
@@ -87,7 +85,7 @@ class ThinkingStage:
             yield _waiting(choice, thinking, tool_calls, len(generated_ids), num_cached_tokens)
             return
         commands = parse_commands(thinking.commands, choice.request.enabled)
-        calls = PluginCalls(self._plugins, self._pictures, self._timeout_s, choice, commands)
+        calls = PluginCalls(self._plugins, self._pictures, choice, commands)
         num_told = resume.num_call_events
         async with aclosing(calls.run()) as events:
             async for event in events:

@@ -1,7 +1,9 @@
 """The live record: all that is needed to run a turn, or to go on with it elsewhere."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -11,7 +13,7 @@ from plugins_svc.sdk.output import Item, PluginOutput
 from plugins_svc.sdk.picture import StoredPicture
 from serve_app.chat.events import PluginCall
 from serve_app.chat.resume import Resume, TimedOutput
-from serve_app.live.event import LiveEvent
+from serve_app.live.event import LiveEvent, plain
 from serve_app.sessions.session import StoredCall
 from serve_app.sessions.store import Lease
 
@@ -24,7 +26,7 @@ class LiveTurn:
     """A turn as it was started. It does not change.
 
     It follows the turn `parent`, in a session whose tree had `num_turns` turns. `params` has a
-    seed.
+    seed. `made_by` is the make-up of what tells it, empty if nobody knew it.
     """
 
     uid: str
@@ -43,6 +45,7 @@ class LiveTurn:
     max_length: int
     priority: int = 0
     max_completion_tokens: int | None = None
+    made_by: Mapping[str, Any] = field(default_factory=dict)
 
     def lease(self, token: str) -> Lease:
         """Of the session, while the holder of `token` tells the turn."""
@@ -59,6 +62,14 @@ class Hold:
     @property
     def lease(self) -> Lease:
         return self.turn.lease(self.token)
+
+
+def digest_of(made_by: Mapping[str, Any]) -> str:
+    """Equal for equal make-ups; "" for one that nobody knows."""
+    if not made_by:
+        return ""
+    text = json.dumps(plain(made_by), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def pack_turn(turn: LiveTurn) -> bytes:

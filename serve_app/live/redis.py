@@ -19,6 +19,7 @@ from serve_app.live.event import LiveEvent, Telling, pack, unpack
 from serve_app.live.record import (
     Hold,
     LiveTurn,
+    digest_of,
     pack_output,
     pack_turn,
     unpack_output,
@@ -41,7 +42,8 @@ class LiveSettings:
 
     Its session is locked for `lease_s` after the last renewal, since a take-up may take a while.
     Events are kept for `keep_s` after the end of a turn; before it, for `running_s` at most. An
-    ingress counts as there for `here_s` after it was last heard of.
+    ingress counts as there for `here_s` after it was last heard of. A turn waits `grace_s` for one
+    of its own make-up.
     """
 
     hold_s: float = 3
@@ -49,6 +51,7 @@ class LiveSettings:
     keep_s: float = 600
     running_s: float = 24 * 3600
     here_s: float = 3
+    grace_s: float = 5
     answer_timeout_s: float = 2
     patience_s: float = 6
 
@@ -71,13 +74,14 @@ class RedisLiveStore:
         turn, settings = hold.turn, self.settings
         keys = _keys(turn, "", "events", lease=True, extras=True)
         spans = deadline - time.monotonic(), settings.hold_s, settings.lease_s, settings.running_s
-        args = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
-        args_all: tuple[Arg, ...] = (*args, pack_turn(turn), pack(first), *map(_ms, spans))
+        who = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
+        args: list[Arg] = [*who, pack_turn(turn), pack(first)]
+        args += [*map(_ms, spans), digest_of(turn.made_by)]
 
         def run(pipeline: Pipeline) -> None:
             # First, so that no turn runs of which nobody would learn.
             scripts.HINT.queue(pipeline, [_RUNNING], _member(turn), _ms(settings.hold_s))
-            scripts.START.queue(pipeline, keys, *args_all)
+            scripts.START.queue(pipeline, keys, *args)
 
         _, is_started = await self._steps.run(_pipelined(run), self._until(deadline))
         if not is_started:
@@ -134,14 +138,15 @@ class RedisLiveStore:
         return Round(tuple((uid, turn_id) for uid, turn_id in pairs), num_others)
 
     async def take_up(
-        self, uid: str, turn_id: str, token: str, given_up: Telling
+        self, uid: str, turn_id: str, token: str, given_up: Telling, made: str = ""
     ) -> TakenUp | None:
         own = f"live:{turn_id}", f"live:{turn_id}:events"
         names = *own, "lease", "meta", GONE, "extras", "ids"
         keys, member = session_keys(uid, *names), f"{uid}:{turn_id}"
         hold_ms, lease_ms = _ms(self.settings.hold_s), _ms(self.settings.lease_s)
         end = _ms(self.settings.keep_s), turn_id, MAX_TAKE_UPS, pack(given_up)
-        state, *result = await self._run(scripts.TAKE_UP, keys, token, hold_ms, lease_ms, *end)
+        args = hold_ms, lease_ms, *end, made, _ms(self.settings.grace_s)
+        state, *result = await self._run(scripts.TAKE_UP, keys, token, *args)
         if state == b"none":
             await self._steps.run(lambda redis: redis.zrem(_RUNNING, member), self._until())
             return None

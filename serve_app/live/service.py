@@ -7,7 +7,7 @@ start ──> Teller ──> store ──> Follower ──> readers, here and el
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -16,6 +16,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 from moss_tp.errors import EngineDeadError, InvalidRequestError
 from serve_app.chat.draft import Draft
@@ -76,7 +77,7 @@ class LiveTurns:
         self._sessions = SessionOpener(means.sessions, self._leases)
         self._writer = EventWriter(means.store)
         self._follower = Follower(means.store, self._writer.pens)
-        self._patrol = Patrol(means.store, self._writer.pens, self.take_up, period_s)
+        self._patrol = Patrol(means.store, self._writer.pens, self.take_up, means.made, period_s)
         self._crew = Crew(means, self._writer, self._follower, stop)
         self._replays = Replays(means.replier, means.make_up, limits.max_time_s)
         self._leaving: asyncio.Task[None] | None = None
@@ -130,10 +131,11 @@ class LiveTurns:
         async with self._leases.hold(lease) as held, AsyncExitStack() as stack:
             draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
             prompt = await self._means.replier.prompt(draft.request)
+            made_by = await self._means.made_by()
             charge = None
             if admit is not None:
                 charge = await stack.enter_async_context(admit(len(prompt.token_ids)))
-            hold = Hold(_record(draft, prompt), new_token())
+            hold = Hold(_record(draft, prompt, made_by), new_token())
             first = Telling("turn", {"id": hold.turn.id, "uid": lease.uid})
             try:
                 await self._means.store.start(hold, lease, first, deadline)
@@ -159,7 +161,8 @@ class LiveTurns:
         token = new_token()
         error = EngineDeadError("the turn was given up after several tries")
         given_up = Telling("error", self._means.describe(error))
-        taken = await self._means.store.take_up(uid, turn_id, token, given_up)
+        made = await self._means.made()
+        taken = await self._means.store.take_up(uid, turn_id, token, given_up, made)
         if taken is None:
             return
         turn = taken.hold.turn
@@ -225,7 +228,7 @@ class LiveTurns:
         return session
 
 
-def _record(draft: Draft, prompt: Prompt) -> LiveTurn:
+def _record(draft: Draft, prompt: Prompt, made_by: Mapping[str, Any]) -> LiveTurn:
     request = draft.request
     return LiveTurn(
         uid=draft.session.uid,
@@ -244,6 +247,7 @@ def _record(draft: Draft, prompt: Prompt) -> LiveTurn:
         max_length=request.max_length,
         priority=request.priority,
         max_completion_tokens=request.max_completion_tokens,
+        made_by=made_by,
     )
 
 

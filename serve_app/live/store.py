@@ -53,7 +53,7 @@ class Ask:
 @dataclass(frozen=True)
 class Round:
     """What an ingress learns once a second: the turns that nobody tells, as (uid, id), and how many
-    other ingresses there are."""
+    other ingresses of its make-up there are."""
 
     orphans: tuple[tuple[str, str], ...]
     num_others: int
@@ -105,13 +105,15 @@ class LiveStore(Protocol):
         ...
 
     async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
-        """Renews the holds, and says that this ingress is there, unless it `is_leaving`."""
+        """Renews the holds, and says that this ingress is there, unless it `is_leaving`. Its name
+        is a digest of its make-up, a colon and a token."""
         ...
 
     async def take_up(
-        self, uid: str, turn_id: str, token: str, given_up: Telling
+        self, uid: str, turn_id: str, token: str, given_up: Telling, made: str = ""
     ) -> TakenUp | None:
-        """None if the turn needs no teller: it has ended, is gone, or somebody else tells it.
+        """None if the turn needs no teller: it has ended, is gone, or somebody else tells it. One
+        of another make-up than `made`, a digest, is left to its own for a while.
 
         The last of more than MAX_TAKE_UPS take-ups ends the turn as `given_up`, unless it is stored
         in its session. Raises ValueError for a record that this version cannot read.

@@ -46,6 +46,8 @@ end
 
 # The record of a live turn, by its id.
 LIVE = "live"
+# A picture, by its id; with another word for what all of a chat have in common.
+IMAGE = "image"
 
 # Lua: a delete of the session takes those keys along, which expire `in_ms` from `now`. What has
 # expired is forgotten.
@@ -56,6 +58,21 @@ local function add_extras(extras, now, in_ms, ...)
         redis.call('ZADD', extras, string.format('%.0f', now + in_ms), key)
     end
     if redis.call('PTTL', extras) < tonumber(in_ms) then redis.call('PEXPIRE', extras, in_ms) end
+end
+"""
+
+# Lua: those of the extras whose names hold `part` live as long as the session, from now on. Returns
+# them.
+RENEW_EXTRAS = """
+local function renew_extras(extras, now, in_ms, part)
+    local renewed = {}
+    for _, key in ipairs(redis.call('ZRANGE', extras, 0, -1)) do
+        if string.find(key, part, 1, true) and redis.call('PEXPIRE', key, in_ms) == 1 then
+            redis.call('ZADD', extras, string.format('%.0f', now + in_ms), key)
+            renewed[#renewed + 1] = key
+        end
+    end
+    return renewed
 end
 """
 
@@ -100,6 +117,11 @@ def uid_of(key: str) -> str:
 def holder(lease: Lease) -> str:
     """The value of a lease's key while `lease` is held."""
     return lease.token + lease.key
+
+
+def image_index(image_id: str) -> str:
+    """The key that says in which chat's keys a picture is."""
+    return f"moss:image:{image_id}"
 
 
 def owner_key(owner: str) -> str:

@@ -6,7 +6,7 @@ in never waits behind those that come in. How a step reaches the server is decid
 
 import hashlib
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -26,7 +26,16 @@ from serve_app.errors import (
 )
 from serve_app.sessions import scripts
 from serve_app.sessions.index import Entry, run_and_list
-from serve_app.sessions.keys import GONE, LIVE, SENT, holder, sent_call, session_keys
+from serve_app.sessions.keys import (
+    GONE,
+    IMAGE,
+    LIVE,
+    SENT,
+    holder,
+    image_index,
+    sent_call,
+    session_keys,
+)
 from serve_app.sessions.packing import pack, pack_turn, unpack_session, unpack_turn
 from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import Lease, Opened
@@ -168,12 +177,16 @@ class RedisSessionStore:
         entry = Entry(lease.owner, lease.uid, ttl_ms)
         was_sent = False
 
-        def send(redis: Redis) -> Awaitable[Any]:
+        async def send(redis: Redis) -> Any:
             nonlocal was_sent
             was_sent = True
             if lease.owner in self.settings.unlisted_owners:
-                return scripts.COMMIT.run(redis, keys, *args)
-            return run_and_list(redis, scripts.COMMIT, keys, args, entry)
+                result = await scripts.COMMIT.run(redis, keys, *args)
+            else:
+                result = await run_and_list(redis, scripts.COMMIT, keys, args, entry)
+            if result[0] == b"stored":
+                await _renew_pictures(redis, result[2], ttl_ms)
+            return result
 
         try:
             state, *result = await self._commits.run(
@@ -235,6 +248,15 @@ def _faults(memory: Mapping[str, Any], persistence: Mapping[str, Any]) -> Iterat
 
 def _lease_key(lease: Lease) -> str:
     return session_keys(lease.uid, "lease")[0]
+
+
+async def _renew_pictures(redis: Redis, keys: Sequence[bytes], ttl_ms: int) -> None:
+    """The way to each picture of these keys lives as long as the picture."""
+    names = [key.decode().rpartition(f":{IMAGE}:") for key in keys]
+    async with redis.pipeline(transaction=False) as pipeline:
+        for _, _, image_id in filter(all, names):
+            pipeline.pexpire(image_index(image_id), ttl_ms)
+        await pipeline.execute()
 
 
 def _unsure(was_sent: bool) -> MossError:

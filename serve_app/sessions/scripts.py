@@ -3,7 +3,7 @@
 A turn is opaque bytes here; the store puts its time and a colon before them.
 """
 
-from serve_app.sessions.keys import CLAIM, FENCE, NOW_MS, TELLS
+from serve_app.sessions.keys import CLAIM, FENCE, IMAGE, NOW_MS, RENEW_EXTRAS, TELLS
 from serve_app.store.script import Script
 
 # Lua: all of a session, as `packing.unpack_session` reads it.
@@ -71,8 +71,8 @@ return claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])
 
 # KEYS: meta turns keys ids feedback extras lease gone live.
 # ARGV: owner key holder num_turns turn turn_id ttl_ms, token of a live turn or "".
-# Returns {'stored', the turn}, or {why not}.
-COMMIT = Script(f"""{FENCE}{TELLS}{NOW_MS}
+# Returns {'stored', the turn, the keys of its session's pictures}, or {why not}.
+COMMIT = Script(f"""{FENCE}{TELLS}{NOW_MS}{RENEW_EXTRAS}
 local meta, turns, keys, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local owner = redis.call('HGET', meta, 'owner')
 if owner and owner ~= ARGV[1] then return {{'changed'}} end
@@ -95,5 +95,5 @@ if not turn then
     for i = 1, 6 do redis.call('PEXPIRE', KEYS[i], ARGV[7]) end
 end
 if redis.call('GET', KEYS[7]) == ARGV[3] then redis.call('DEL', KEYS[7]) end
-return {{'stored', turn}}
+return {{'stored', turn, renew_extras(KEYS[6], now_ms(), ARGV[7], ':{IMAGE}')}}
 """)

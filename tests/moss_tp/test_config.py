@@ -49,8 +49,6 @@ def test_published_config(tmp_path: Path) -> None:
         vocab_size=107008,
         max_position_embeddings=2048,
         layer_norm_eps=1e-5,
-        wbits=32,
-        groupsize=128,
     )
 
 
@@ -71,8 +69,6 @@ def test_config_saved_by_transformers(tmp_path: Path) -> None:
         ({"architectures": None}, "architecture none"),
         ({"activation_function": "relu"}, "relu"),
         ({"tie_word_embeddings": True}, "tied"),
-        ({"wbits": 4}, "quantized checkpoints are not served yet"),
-        ({"wbits": 8}, "quantized checkpoints are not served yet"),
         ({"n_head": 7}, "n_head 7"),
         ({"n_head": 0}, "positive"),
         ({"rotary_dim": 300}, "rotary_dim 300"),

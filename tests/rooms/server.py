@@ -97,6 +97,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/chat",
         "serve_app/chat/turn.py",
         "serve_app/live",
+        "serve_app/prompt",
         "serve_app/sessions",
     },
     "serve_app/api/openai": {

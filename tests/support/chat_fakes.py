@@ -177,20 +177,26 @@ class RawModel:
 
 @dataclass
 class FakePlugins:
-    """Answers a call by its argument: an output, an error or a delay. Records the calls."""
+    """Answers a call by its argument: an output, an error or a delay. Records the calls.
+
+    Tests do not wait as long as plugins may take: a delay is over after `patience_s`.
+    """
 
     answers: dict[str, PluginOutput | Exception | float] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
+    timeouts_s: list[float] = field(default_factory=list)
+    patience_s: float = 0.3
     num_running: int = 0
     max_running: int = 0
 
     async def run(self, call: Call, timeout_s: float) -> PluginOutput:
         self.calls.append(call)
+        self.timeouts_s.append(timeout_s)
         self.num_running += 1
         self.max_running = max(self.max_running, self.num_running)
         try:
             answer = self.answers.get(call.argument, 0.0)
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(min(timeout_s, self.patience_s)):
                 await asyncio.sleep(answer if isinstance(answer, float) else 0.001)
             if isinstance(answer, Exception):
                 raise answer

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 
 def config_only(
@@ -13,6 +14,7 @@ def config_only(
     rotary_dim: int = 8,
     vocab_size: int = 277,
     positions: int = 256,
+    **fields_besides: Any,
 ) -> Path:
     """Writes MOSS's config for these sizes; returns `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -25,6 +27,7 @@ def config_only(
         "rotary_dim": rotary_dim,
         "vocab_size": vocab_size,
         "layer_norm_epsilon": 1e-5,
+        **fields_besides,
     }
     (directory / "config.json").write_text(json.dumps(fields), "utf-8")
     return directory

@@ -24,6 +24,7 @@ from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.linear.pack import PackedWeight, weight_dtype
 from moss_tp.kernels.cpu.norm import add_norm
 from moss_tp.kernels.cpu.runtime.program import Program
+from moss_tp.kernels.quantized import concat_inputs
 from moss_tp.kernels.rotary import Rotary
 
 
@@ -45,7 +46,7 @@ class PackedBlock:
         return cls(
             norm=(norm_weight.float(), norm_bias.float(), torch.tensor([weights.eps])),
             first=qkv.stack(fc_in),
-            second=pack_for_gemm(weights.out.concat_inputs(weights.fc_out), mul_add),
+            second=pack_for_gemm(concat_inputs(weights.out, weights.fc_out), mul_add),
             widths=(qkv.outputs, fc_in.outputs),
             head_dim=weights.head_dim,
             adds_residual=weights.adds_residual,

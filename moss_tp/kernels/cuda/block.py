@@ -29,6 +29,7 @@ from moss_tp.kernels.cuda.linear.norm import Norm, add_pieces, layer_norm
 from moss_tp.kernels.cuda.linear.tiles import piece_size
 from moss_tp.kernels.cuda.workspace import BlockShape, Workspace
 from moss_tp.kernels.device_plan import DevicePlan
+from moss_tp.kernels.quantized import concat_inputs
 from moss_tp.kernels.rotary import Rotary
 
 
@@ -50,7 +51,7 @@ class PackedBlock(NamedTuple):
         if norm_weight.is_cuda:
             torch.cuda.empty_cache()  # of the weights of the block before, in other sizes
         first = (weights.qkv.dense(), weights.fc_in.dense())
-        second = weights.out.concat_inputs(weights.fc_out).dense()
+        second = concat_inputs(weights.out, weights.fc_out).dense()
         return cls(
             norm_weight=norm_weight.detach(),
             norm_bias=norm_bias.detach(),

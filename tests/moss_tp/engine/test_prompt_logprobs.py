@@ -182,8 +182,15 @@ def test_slices_do_not_matter(tiny_model: str, monkeypatch: pytest.MonkeyPatch) 
     with open_llm(tiny_model) as opened:
         before = scores_of(opened.generate(PROMPTS, ONLY))
         widths: list[int] = []
-        head = opened.engine.executor._driver._runner.model.lm_head  # type: ignore[attr-defined]
-        head.register_forward_hook(lambda _, given, __: widths.append(len(given[0])))
+        model = opened.engine.executor._driver._runner.model  # type: ignore[attr-defined]
+        head = model.head
+
+        def counted(x: Tensor, rows: Tensor) -> Tensor | None:
+            widths.append(len(rows))
+            logits: Tensor | None = head(x, rows)
+            return logits
+
+        monkeypatch.setattr(model, "head", counted)
         for rows, few in ((7, 1), (5, 3)):
             monkeypatch.setattr(scores, "MAX_HEAD_ROWS", rows)
             monkeypatch.setattr(scores, "MAX_VOCAB_ROWS", few)

@@ -134,7 +134,7 @@ def test_converts_to_the_models_dtype(directory: Path, stored: dict[str, Tensor]
     model = MossForCausalLM(config, TPGroup.single("cpu"), torch.bfloat16)
     load_weights(model, directory)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    head = model.lm_head.weight
+    head = model.get_parameter("lm_head.weight")
     assert torch.equal(head, stored["lm_head.weight"].bfloat16())
 
 

@@ -11,6 +11,7 @@ from serve_app.live.follower import INTERVAL_S
 from serve_app.live.record import Hold
 from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.store import Append, Ask, Standing
+from serve_app.moderation.hook import Direction, Moderation
 from serve_app.sessions.images import ImageFile
 from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses, text_of
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
@@ -137,12 +138,20 @@ class SlowStore(RedisLiveStore):
         return await super().claim(hold, call_id, deadline)
 
 
-async def test_thoughts_are_stored_before_a_call_with_effects_is_sent(ingresses: Ingresses) -> None:
+async def pass_slowly(text: str, direction: Direction) -> None:
+    await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("moderation", [None, Moderation(pass_slowly)])
+async def test_thoughts_are_stored_before_a_call_with_effects_is_sent(
+    ingresses: Ingresses, moderation: Moderation | None
+) -> None:
     store = SlowStore(ingresses.url, ingresses.settings)
     model = FakeModel(think=think_of(f'{DRAW}("1+1")'))
-    ingress, uid = ingresses.add(model, store=store), await ingresses.session()
-    await ingress.read(await ingress.start(uid, enabled=ENABLED))
-    assert len(ingress.plugins.calls) == 1 and "thoughts" in store.kinds
+    ingress = ingresses.add(model, store=store, moderation=moderation)
+    await ingress.read(await ingress.start(await ingresses.session(), enabled=ENABLED))
+    assert len(ingress.plugins.calls) == 1
+    assert store.kinds == ["turn", "thoughts", "plugin"], "and that it is called"
 
 
 async def test_an_answer_stands_for_its_call_only(ingresses: Ingresses) -> None:
