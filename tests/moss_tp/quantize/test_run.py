@@ -249,4 +249,4 @@ def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     with pytest.raises((CheckpointError, ConfigError), match="quantized"):
         quantize(again)
     assert not (tmp_path / "again.partial").exists()
-    assert ModelConfig.from_dir(settings.model).wbits == 32
+    assert ModelConfig.from_dir(settings.model).quantization is None

@@ -138,4 +138,5 @@ def unpacked(weight: PackedWeight) -> Tensor:
     scale = (weight.scales & 0xFFFF).to(torch.int16).view(torch.float16).float()
     zero = (weight.scales >> WORD).to(torch.int16).view(torch.float16).float() + MAGIC
     row = torch.arange(weight.size, device=level.device) // weight.group
-    return ((level.float() + zero[row]) * scale[row]).to(weight.dtype).T.contiguous()
+    values: Tensor = (level.float() + zero[row]) * scale[row]
+    return values.to(weight.dtype).T.contiguous()
