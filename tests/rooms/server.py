@@ -117,6 +117,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "moss_tp/gpu_check",
         "moss_tp/kernels/cuda",
         "moss_tp/kernels/cuda/runtime",
+        "moss_tp/quantize",
         "plugins_svc",
         "plugins_svc/protocol",
         "plugins_svc/sdk",
