@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from tests.support.http_server import serving
 
 LIMIT_S = 10
 LIMITS = Limits()
+PAUSE_S = 0.01
+Stay = Callable[[], Awaitable[tuple[float, bytes]]]  # seconds until it ends, and what was said
 
 
 @pytest.fixture
@@ -45,11 +47,21 @@ def any_certificate() -> ssl.SSLContext:
     return context
 
 
+async def all_of(strangers: Sequence[Stay]) -> list[tuple[float, bytes]]:
+    """What became of each. Their handshakes are work for this process, so they come in turn."""
+
+    async def come(number: int, stay: Stay) -> tuple[float, bytes]:
+        await asyncio.sleep(number * PAUSE_S)
+        return await stay()
+
+    return await asyncio.gather(*(come(number, stay) for number, stay in enumerate(strangers)))
+
+
 async def test_200_connections_that_stay_half_way_are_closed_within_ten_seconds(
     front: RunningFront,
 ) -> None:
     tls = any_certificate()
-    kinds: list[Callable[[], Awaitable[tuple[float, bytes]]]] = [
+    kinds: list[Stay] = [
         *(partial(half_send, front, kind, tls) for kind in HALF_SENT),
         *(partial(half_shake, front, sent) for sent in (b"", HALF_A_HELLO)),
         partial(slow_twice, front, LIMITS.header_s - 0.5, tls),
@@ -59,7 +71,7 @@ async def test_200_connections_that_stay_half_way_are_closed_within_ten_seconds(
         httpx.AsyncClient(base_url=front.url, verify=False, timeout=30) as client,
         nobody_disturbed(front, client, f"{NUM_LORIS} connections over TLS"),
     ):
-        closed = await asyncio.gather(*(stay() for stay in strangers))
+        closed = await asyncio.to_thread(asyncio.run, all_of(strangers))
     longest_s = max(seconds for seconds, _ in closed)
     print(f"all of {len(closed)} were closed within {longest_s:.1f} s")
     assert longest_s < LIMIT_S
