@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+import uvloop
 
 from serve_app.streams import merge, with_timeouts
 
@@ -59,6 +60,19 @@ async def test_no_timer_outlives_its_stream(monkeypatch: pytest.MonkeyPatch) -> 
     assert [item async for item in with_timeouts(Source(0, 0, 0)(), lambda: 60)] == [0, 1, 2]
     assert timers and all(timer.cancelled() for timer in timers if timer.when() > loop.time() + 1)
     assert len([timer for timer in timers if timer.cancelled()]) == 1, "one for all items"
+
+
+def test_time_outs_on_the_event_loop_that_serve_uses() -> None:
+    """Its timers are others, and those of the past are none."""
+
+    async def items() -> list[int | None]:
+        timeouts_s = iter([-1, 0.01, 0, -1, *[0.01] * 99])
+        stream = with_timeouts(Source(0.005, 0.1)(), lambda: next(timeouts_s))
+        return [item async for item in stream]
+
+    found = uvloop.run(items())
+    assert [item for item in found if item is not None] == [0, 1]
+    assert len(found) > 3
 
 
 async def test_a_timeout_of_zero_or_less_still_delivers_what_is_there() -> None:
