@@ -50,6 +50,7 @@ async def run_pass(
             if delta is None:
                 raise DeadlineExceededError("the deadline passed before the reply began")
             choice.has_begun.set()
+            choice.request.meter.num_tokens += len(delta.token_ids)
             reason = delta.finish_reason
             yield delta
     if reason not in ("stop", "length"):

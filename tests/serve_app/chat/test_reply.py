@@ -169,7 +169,7 @@ async def test_closing_during_a_plugin_call_cancels_it(
 async def test_a_plugin_that_hangs_leaves_time_for_the_reply(model: FakeModel) -> None:
     """Even if the request has less time than a call may take."""
     model.think = think_of('Calculate("1")')
-    plugins = FakePlugins({"1": 60.0}, patience_s=60)
+    plugins = FakePlugins({"1": 60.0})
     replier = create_replier(model, plugins, PROMPTS)
     *events, done = [event async for event in replier.reply(a_request(time_s=1))]
     assert isinstance(done, Done) and done.finish_reason == "stop"
