@@ -20,6 +20,7 @@ from moss_tp.kernels.quantized import WORD_BITS, QuantizedWeight
 PLANE = 32
 WORD = 16  # bits
 MAX_WORDS = 2**31 - 1  # kernels count them in 32 bits
+MAX_FILLED = 2  # times the inputs
 CHUNK = 1024  # of K at a time: what packing needs besides
 MAGIC = 1024  # the fp16 1024 + q has q as its lowest bits
 
@@ -58,7 +59,7 @@ class PackedWeight:
 def order_of(groups: Tensor, num_groups: int, plane: int, depth: int) -> Tensor:
     """(K,) int64: inputs sorted by group, -1 where a group, or the last tile, is filled up."""
     sizes = torch.bincount(groups, minlength=num_groups).cpu()
-    filled = -(-sizes // plane) * plane
+    filled = _filled(sizes, plane)
     total = int(filled.sum())
     order = groups.new_full((-(-total // depth) * depth,), -1, dtype=torch.int64)
     starts = (filled.cumsum(0) - filled).to(groups.device)
@@ -92,10 +93,17 @@ def pack(weight: QuantizedWeight, plane: int = PLANE, order: Tensor | None = Non
     )
 
 
-def can_pack(weight: QuantizedWeight) -> bool:
-    """fp32 has no matrix instructions: there `dense()` is as good."""
-    is_small = weight.packed.numel() * (WORD_BITS // WORD) * 2 <= MAX_WORDS
-    return weight.dtype in (torch.float16, torch.bfloat16) and is_small
+def can_pack(weight: QuantizedWeight, plane: int = PLANE) -> bool:
+    """fp32 has no matrix instructions, and many small groups would fill up to more than a dense
+    weight has: `dense()` is as good."""
+    filled = _filled(torch.bincount(weight.groups, minlength=len(weight.scales)), plane)
+    is_full = int(filled.sum()) <= MAX_FILLED * weight.inputs
+    is_small = MAX_FILLED * weight.packed.numel() * WORD_BITS // WORD <= MAX_WORDS
+    return weight.dtype in (torch.float16, torch.bfloat16) and is_full and is_small
+
+
+def _filled(sizes: Tensor, plane: int) -> Tensor:
+    return -(-sizes // plane) * plane
 
 
 def _groups(groups: Tensor, order: Tensor, plane: int, depth: int) -> tuple[int, Tensor]:
