@@ -159,7 +159,8 @@ def quantized_gemm_kernel(
     x += first_row.to(tl.int64) * x_stride
     total = _product(
         words + first * PLANE, scales + first, x, count - 1, rows - first_row, outputs, inputs,
-        x_stride, 0, inputs, BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_BULK, IS_INTERPRETED,
+        x_stride, 0, inputs,
+        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_BULK, IS_INTERPRETED,
     )  # fmt: skip
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
     total += tl.load(bias + first + output, output < count, 0.0).to(tl.float32)[:, None]
