@@ -33,6 +33,8 @@ from serve_app.sessions.keys import (
     SENT,
     holder,
     image_index,
+    result_field,
+    results_of,
     sent_call,
     session_keys,
 )
@@ -165,12 +167,31 @@ class RedisSessionStore:
         args = holder(lease), sent_call(lease.key, call_id), self.settings.ttl_ms
         may_send = await self._open(scripts.SEND, deadline, keys, *args)
         if may_send is None:
-            raise LeaseLostError("another server has taken up this turn")
+            raise _lost()
         return bool(may_send)
+
+    async def find(self, lease: Lease, call_id: str, deadline: float = inf) -> bytes | None:
+        keys = session_keys(lease.uid, "lease", GONE, results_of(lease.key))
+        args = holder(lease), result_field(call_id)
+        found = await self._open(scripts.FIND, deadline, keys, *args)
+        if found is None:
+            raise _lost()
+        return bytes(found[0]) if found[0] else None
+
+    async def record(
+        self, lease: Lease, call_id: str, result: bytes, deadline: float = inf
+    ) -> bytes:
+        keys = session_keys(lease.uid, "lease", GONE, results_of(lease.key), "extras")
+        args = holder(lease), result_field(call_id), result
+        stands = await self._open(scripts.RECORD, deadline, keys, *args)
+        if stands is None:
+            raise _lost()
+        return bytes(stands)
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         names = ("meta", "turns", "keys", "ids", "feedback", "extras", "lease", GONE)
-        keys = session_keys(lease.uid, *names, f"{LIVE}:{lease.turn_id}")
+        last = f"{LIVE}:{lease.turn_id}", results_of(lease.key)
+        keys = session_keys(lease.uid, *names, *last)
         packed, ttl_ms = (pack_turn(turn), turn.id), self.settings.ttl_ms
         live_token = lease.token if lease.turn_id else ""
         args = lease.owner, lease.key, holder(lease), num_turns, *packed, ttl_ms, live_token
@@ -195,7 +216,7 @@ class RedisSessionStore:
         except DeadlineExceededError as error:
             raise _unsure(was_sent) from error
         if state == b"fenced":
-            raise LeaseLostError("another server has taken up this turn")
+            raise _lost()
         if state != b"stored":
             raise TurnNotStoredError("the session changed while the reply was made; try again")
         return unpack_turn(result[0])
@@ -257,6 +278,10 @@ async def _renew_pictures(redis: Redis, keys: Sequence[bytes], ttl_ms: int) -> N
         for _, _, image_id in filter(all, names):
             pipeline.pexpire(image_index(image_id), ttl_ms)
         await pipeline.execute()
+
+
+def _lost() -> LeaseLostError:
+    return LeaseLostError("another server has taken up this turn")
 
 
 def _unsure(was_sent: bool) -> MossError:

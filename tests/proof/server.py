@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import psutil
@@ -15,6 +15,7 @@ import pytest
 from serve_app.access.api_key import make_key
 from serve_app.access.key_book import KeyBook
 from serve_app.cli.stored.location import located_store
+from serve_app.demo.bundled import BUNDLED_MODEL
 from tests.e2e.components import processes_of
 from tests.e2e.moss_process import MossProcess
 from tests.proof import digest
@@ -29,8 +30,8 @@ KILLED = ("ingress", "replica", "plugin", "store", "proxy", "controller")
 class DigestProcess(MossProcess):
     """Requires keys: `api_keys` has one for each tenant and for an admin, once it runs."""
 
-    def __init__(self, directory: Path, *flags: str) -> None:
-        super().__init__(directory, "--tp", "1", "--auth", "required", *flags)
+    def __init__(self, directory: Path, *flags: str, model: Path = BUNDLED_MODEL) -> None:
+        super().__init__(directory, "--tp", "1", "--auth", "required", *flags, model=model)
         self._command[2] = "tests.proof.serve"
         self.directory = directory
         self.effects = directory / "calls.txt"
@@ -81,14 +82,15 @@ def digest_server(
     pause_s: float = 0.02,
     num_words: int = digest.NUM_WORDS,
     patience_s: int | None = None,
-    model: Literal["digest", "engine"] = "digest",
+    engine: Path | None = None,
 ) -> Iterator[DigestProcess]:
     """Runs for the block. The digest takes `pause_s` a token and replies in `num_words`.
 
-    Serve replaces what answers nothing for `patience_s`; None: as soon as it does elsewhere.
+    Serve replaces what answers nothing for `patience_s`; None: as soon as it does elsewhere. With a
+    checkpoint for an `engine`, that is the model, and its plugins are slow.
     """
-    process = DigestProcess(directory, *flags)
-    patch.setenv(MODEL, model)
+    process = DigestProcess(directory, *flags, model=engine or BUNDLED_MODEL)
+    patch.setenv(MODEL, "digest" if engine is None else "engine")
     if patience_s is not None:
         patch.setenv(PATIENCE_S, str(patience_s))
     patch.setenv(CALLS, str(process.effects))

@@ -70,6 +70,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "moss_tp",
         "plugins_svc/sdk",
         "serve_app",
+        "serve_app/access",
         "serve_app/chat",
         "serve_app/chat/draft.py",
         "serve_app/chat/turn.py",

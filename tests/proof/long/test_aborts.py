@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from serve_app.demo.bundled import BUNDLED_MODEL
+from tests.e2e.endless_model import make_endless_model
 from tests.proof.figures import check
 from tests.proof.history.asking import Asker
 from tests.proof.history.posting import Posting
@@ -27,7 +29,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 NUM_STREAMS, NUM_ABORTED = 100, 10
 NUM_CALLS = 20
 # Tokens of a stream, and of one that is aborted: which would be the last to end.
-SHORT, LONG = 60, 700
+SHORT, LONG = 120, 10_000
 FREE_S, CALL_S, IDLE_S = 1.0, 0.1, 1.0
 
 
@@ -102,13 +104,14 @@ class Streams:
                 name = str(chunks[0]["id"]).removeprefix("chatcmpl-")
                 self.aborted_at[name] = time.monotonic()
                 return None
-        return "".join(str(chunk["choices"][0]["delta"]) for chunk in chunks if chunk["choices"])
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"]]
+        return ["".join(d.get(name) or "" for d in deltas) for name in ("reasoning", "content")]
 
 
 def _sampling(is_victim: bool) -> dict[str, Any]:
-    """A reply of so many tokens, whatever the model would like to say."""
+    """Half of the tokens are thoughts; the model never ends by itself."""
     length = LONG if is_victim else SHORT
-    return {"temperature": 0.8, "plugins": [], "min_tokens": length, "max_tokens": length}
+    return {"temperature": 1.0, "plugins": [], "max_completion_tokens": length}
 
 
 async def _idle_after(server: DigestProcess) -> float:
@@ -142,7 +145,8 @@ async def _aborted(server: DigestProcess) -> None:
 def test_ten_of_a_hundred_streams_are_aborted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with digest_server(tmp_path, monkeypatch, model="engine") as server:
+    model = make_endless_model(tmp_path / "model")
+    with digest_server(tmp_path, monkeypatch, engine=model) as server:
         asyncio.run(_aborted(server))
 
 
@@ -179,5 +183,5 @@ async def _calls(server: DigestProcess) -> None:
 def test_the_call_of_a_turn_that_is_cancelled_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with digest_server(tmp_path, monkeypatch, model="engine") as server:
+    with digest_server(tmp_path, monkeypatch, engine=BUNDLED_MODEL) as server:
         asyncio.run(_calls(server))

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.endless_model import make_endless_model
 from tests.proof.figures import check, percentile
 from tests.proof.history.run import NO_LIMIT
 from tests.proof.long.load import Load
@@ -75,5 +76,6 @@ async def _overload(server: DigestProcess) -> None:
 
 
 def test_three_times_the_capacity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with digest_server(tmp_path, monkeypatch, model="engine") as server:
+    model = make_endless_model(tmp_path / "model")
+    with digest_server(tmp_path, monkeypatch, engine=model) as server:
         asyncio.run(_overload(server))
