@@ -15,12 +15,31 @@ class Credentials:
     cookie: str | None = None
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """What a running turn of a key's limits is settled by, by whoever ends it.
+
+    `num_tokens` were charged at the door, to a key with that limit of `tokens_per_min`, or none.
+    """
+
+    id: str
+    key_id: str
+    tokens_per_min: int | None
+    num_tokens: int
+
+
 @dataclass
 class Admission:
     """Admitted work. `num_tokens` was charged at the door; set it to what was really used, prompt
-    and reply together, before the work ends."""
+    and reply together, before the work ends.
+
+    Work that another process goes on with `is_left` to that, by its `ticket`: None if the caller
+    has no limits.
+    """
 
     num_tokens: int = 0
+    ticket: Ticket | None = None
+    is_left: bool = False
 
 
 class Gate(Protocol):
@@ -35,6 +54,10 @@ class Gate(Protocol):
     ) -> AbstractAsyncContextManager[Admission]:
         """Counts a running turn for the block. Raises RateLimitError, with the seconds to wait, if
         the caller has used up a limit."""
+        ...
+
+    def resume(self, ticket: Ticket) -> AbstractAsyncContextManager[Admission]:
+        """Goes on with work that was admitted elsewhere, and left, for the block."""
         ...
 
     async def charge(self, principal: Principal) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from serve_app.access.api_key import ApiKey, environment_key
-from serve_app.access.gate import Admission, Credentials, Gate
+from serve_app.access.gate import Admission, Credentials, Gate, Ticket
 from serve_app.access.key_book import KeyBook
 from serve_app.access.limiter import Limiter
 from serve_app.access.open_gate import OpenGate
@@ -40,6 +40,9 @@ class KeyGate:
         if principal.limits == Limits():
             return _admitted(num_prompt_tokens)
         return self._limiter.admit(principal.key_id, principal.limits, num_prompt_tokens)
+
+    def resume(self, ticket: Ticket) -> AbstractAsyncContextManager[Admission]:
+        return self._limiter.resume(ticket)
 
     async def charge(self, principal: Principal) -> None:
         await self._limiter.charge(principal.key_id, principal.limits)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from serve_app.access.cookie_jar import CookieJar
 from serve_app.access.cookies import PAGE, page_principal
-from serve_app.access.gate import Admission, Credentials
+from serve_app.access.gate import Admission, Credentials, Ticket
 from serve_app.access.principal import ANONYMOUS, Principal
 from serve_app.access.steps import make_lane
 
@@ -27,6 +27,10 @@ class OpenGate:
     @asynccontextmanager
     async def admit(self, principal: Principal, num_prompt_tokens: int) -> AsyncIterator[Admission]:
         yield Admission(num_prompt_tokens)
+
+    @asynccontextmanager
+    async def resume(self, ticket: Ticket) -> AsyncIterator[Admission]:
+        yield Admission(ticket.num_tokens)
 
     async def charge(self, principal: Principal) -> None:
         """Nothing is counted."""

@@ -189,10 +189,10 @@ class SessionDeleted(BaseModel):
 Answer = SessionAnswer | TurnAnswer | SessionList | SessionDeleted
 
 
-def parse_query(values: Mapping[str, str], model: type[Query]) -> Query:
-    """The query of a URL as a `model`. Raises InvalidFieldError."""
+def parse_query(values: Mapping[str, str | None], model: type[Query]) -> Query:
+    """The query of a URL as a `model`; None is not there. Raises InvalidFieldError."""
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate({k: v for k, v in values.items() if v is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(first["loc"][0])

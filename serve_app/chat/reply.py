@@ -130,6 +130,7 @@ class Replier:
                 async for step in steps:
                     if isinstance(step, ReplyPrompt):
                         prompt = step
+                        choice.request.meter.num_tokens += step.num_results_tokens
                     else:
                         yield step
                     if isinstance(step, Done):

@@ -25,6 +25,9 @@ from serve_app.prompt.builder import PromptBuilder, Thinking, has_left_thinking
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import MIN_REPLY_TOKENS
 
+# Nobody is told thoughts before they end, so that fewer messages do.
+THOUGHTS_INTERVAL_S = 0.3
+
 
 @dataclass(frozen=True)
 class ReplyPrompt:
@@ -110,7 +113,10 @@ class ThinkingStage:
         ids: list[int] = []
         text = ""
         num_cached_tokens = 0
-        async with aclosing(run_pass(self._model, choice, 1, prompt_ids, params)) as deltas:
+        thoughts = run_pass(
+            self._model, choice, 1, prompt_ids, params, delta_interval_s=THOUGHTS_INTERVAL_S
+        )
+        async with aclosing(thoughts) as deltas:
             async for delta in deltas:
                 ids.extend(delta.token_ids)
                 num_cached_tokens = delta.num_cached_tokens

@@ -159,13 +159,15 @@ class _Answer:
         await self._send(message)
 
     async def finish(self, error: Exception) -> None:
-        """Responds with `error`, or ends a stream with it, if the response has no end yet."""
+        """Responds with `error`, or ends a stream with it, if the response has no end yet.
+
+        A live turn goes on, and its reader can come back for the rest: so its stream gets no end,
+        which breaks the connection.
+        """
         if not self._has_begun:
             await self._respond(error)
-        elif self._is_stream and not self._is_complete:
-            # The turn goes on, and its reader can come back for the rest.
-            is_live = _LIVE.match(self._scope["path"])
-            last = b"" if is_live else error_event(error).encode()
+        elif self._is_stream and not self._is_complete and not _LIVE.match(self._scope["path"]):
+            last = error_event(error).encode()
             await self.send({"type": "http.response.body", "body": last})
 
     async def _respond(self, error: Exception) -> None:

@@ -19,17 +19,18 @@ from math import inf
 from typing import Any
 
 from moss_tp.errors import EngineDeadError, InvalidRequestError
+from serve_app.access.gate import Admission, Ticket
 from serve_app.chat.draft import Draft
 from serve_app.chat.resume import TurnTakenOverError
 from serve_app.chat.turn import TurnLimits, TurnRequest, make_draft, replay
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError, TurnNotStoredError
-from serve_app.live.crew import Charge, Crew, Stop
+from serve_app.live.crew import Crew, Stop
 from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.follower import Follower
 from serve_app.live.patrol import PERIOD_S, Patrol
 from serve_app.live.record import Hold, LiveTurn
 from serve_app.live.replay import Replayed, Replays
-from serve_app.live.store import Ask, Cancel
+from serve_app.live.store import Ask, Cancel, GivenUp, TakenUp
 from serve_app.live.tail import Tail
 from serve_app.live.teller import Means, Teller, retold
 from serve_app.live.writer import EventWriter
@@ -43,7 +44,7 @@ from serve_app.sessions.session import Session, Turn, new_token
 RETOLD_FROM = 1_000_000
 CANCEL_WAIT_S = 10.0
 
-Admit = Callable[[int], AbstractAsyncContextManager[Charge]]
+Admit = Callable[[int], AbstractAsyncContextManager[Admission]]
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class LiveTurns:
             request.owner, request.uid, request.idempotency_key, deadline, must_exist=True
         )
         if not opened.is_leased:
-            return Started(lease.uid, replay(request, lease.key, opened.session).turn.id)
+            return Started(lease.uid, replay(request, opened.session).turn.id)
         async with self._leases.hold(lease) as held, AsyncExitStack() as stack:
             draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
             prompt = await self._means.replier.prompt(draft.request)
@@ -135,7 +136,9 @@ class LiveTurns:
             charge = None
             if admit is not None:
                 charge = await stack.enter_async_context(admit(len(prompt.token_ids)))
-            hold = Hold(_record(draft, prompt, made_by), new_token())
+            ticket = None if charge is None else charge.ticket
+            record = _record(draft, prompt, made_by, ticket)
+            hold = Hold(record, new_token())
             first = Telling("turn", {"id": hold.turn.id, "uid": lease.uid})
             try:
                 await self._means.store.start(hold, lease, first, deadline)
@@ -153,7 +156,7 @@ class LiveTurns:
 
         Raises what `start` raises, and TurnNotFoundError.
         """
-        turn = _find(await self._load(str(request.uid), request.owner), turn_id)
+        turn = await self._find(str(request.uid), request.owner, turn_id)
         return await self.start(replace(request, user=turn.user, parent=turn.parent), admit)
 
     async def take_up(self, uid: str, turn_id: str) -> None:
@@ -163,16 +166,31 @@ class LiveTurns:
         given_up = Telling("error", self._means.describe(error))
         made = await self._means.made()
         taken = await self._means.store.take_up(uid, turn_id, token, given_up, made)
-        if taken is None:
+        if isinstance(taken, GivenUp):
+            await self._settle(taken)
+        if not isinstance(taken, TakenUp):
             return
         turn = taken.hold.turn
         session = await self._load(uid, turn.owner)
         tail = self._follower.shared(uid, turn_id) or Tail(uid, turn.owner, turn_id)
         tail.add(taken.events)
-        if not tail.has_ended:
-            self._crew.tell(
-                taken.hold, tail, session, taken.deadline, AsyncExitStack(), None, taken
-            )
+        if tail.has_ended:
+            return
+        async with AsyncExitStack() as stack:
+            charge = await self._readmit(turn.ticket, stack)
+            self._crew.tell(taken.hold, tail, session, taken.deadline, stack, charge, taken)
+
+    async def _readmit(self, ticket: Ticket | None, stack: AsyncExitStack) -> Admission | None:
+        """The admission of a turn that was admitted elsewhere, if it has one."""
+        readmit = self._means.readmit
+        if ticket is None or readmit is None:
+            return None
+        return await stack.enter_async_context(readmit(ticket))
+
+    async def _settle(self, turn: GivenUp) -> None:
+        async with AsyncExitStack() as stack:
+            if (charge := await self._readmit(turn.ticket, stack)) is not None:
+                charge.num_tokens += turn.num_generated
 
     async def follow(
         self, uid: str, owner: str, turn_id: str, after: int = -1
@@ -187,7 +205,7 @@ class LiveTurns:
             if tail is not None:
                 has_all = tail.has_ended and after >= len(tail.events) - 1
                 return None if has_all else self._follower.read(tail, after + 1)
-        turn = _find(await self._load(uid, owner), turn_id)
+        turn = await self._find(uid, owner, turn_id)
         events = [LiveEvent(n, t) for n, t in enumerate(retold(turn), RETOLD_FROM) if n > after]
         return _each(events) if events else None
 
@@ -221,6 +239,13 @@ class LiveTurns:
             raise SessionNotFoundError
         return await self._replays.replay(await self._load(uid, owner), turn_id)
 
+    async def _find(self, uid: str, owner: str, turn_id: str) -> Turn:
+        """A stored turn. Raises SessionNotFoundError and TurnNotFoundError."""
+        turn = await self._means.sessions.load_turn(uid, owner, turn_id)
+        if turn is None:
+            raise TurnNotFoundError("the session has no such turn")
+        return turn
+
     async def _load(self, uid: str, owner: str) -> Session:
         session = await self._means.sessions.load(uid, owner)
         if session is None:
@@ -228,7 +253,9 @@ class LiveTurns:
         return session
 
 
-def _record(draft: Draft, prompt: Prompt, made_by: Mapping[str, Any]) -> LiveTurn:
+def _record(
+    draft: Draft, prompt: Prompt, made_by: Mapping[str, Any], ticket: Ticket | None
+) -> LiveTurn:
     request = draft.request
     return LiveTurn(
         uid=draft.session.uid,
@@ -248,15 +275,8 @@ def _record(draft: Draft, prompt: Prompt, made_by: Mapping[str, Any]) -> LiveTur
         priority=request.priority,
         max_completion_tokens=request.max_completion_tokens,
         made_by=made_by,
+        ticket=ticket,
     )
-
-
-def _find(session: Session, turn_id: str) -> Turn:
-    """Raises TurnNotFoundError."""
-    for turn in session.tree:
-        if turn.id == turn_id:
-            return turn
-    raise TurnNotFoundError("the session has no such turn")
 
 
 async def _each(events: list[LiveEvent]) -> AsyncGenerator[LiveEvent]:

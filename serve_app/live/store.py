@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal, Protocol
 
+from serve_app.access.gate import Ticket
 from serve_app.chat.resume import TimedOutput
 from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.record import Hold
@@ -74,6 +75,14 @@ class TakenUp:
     is_stale: bool
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """A turn that has ended by this. `num_generated` tokens were told of it, as far as is known."""
+
+    ticket: Ticket | None
+    num_generated: int
+
+
 class LiveStore(Protocol):
     """Deadlines are in `time.monotonic` seconds; where they are stored, they are by the store's
     clock. Every method raises StoreUnavailableError, also if it only has too much to do; those that
@@ -111,7 +120,7 @@ class LiveStore(Protocol):
 
     async def take_up(
         self, uid: str, turn_id: str, token: str, given_up: Telling, made: str = ""
-    ) -> TakenUp | None:
+    ) -> TakenUp | GivenUp | None:
         """None if the turn needs no teller: it has ended, is gone, or somebody else tells it. One
         of another make-up than `made`, a digest, is left to its own for a while.
 

@@ -9,11 +9,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from moss_tp.errors import DeadlineExceededError, EngineDeadError
+from serve_app.access.gate import Admission, Ticket
 from serve_app.chat.draft import Draft
 from serve_app.chat.events import Done, Usage
 from serve_app.chat.reply import Replier
@@ -40,19 +41,24 @@ ENGINE_PAUSE_S = 1.0
 END_S = 5.0
 
 
+Readmit = Callable[[Ticket], AbstractAsyncContextManager[Admission]]
+
+
 class OtherMakeUpError(EngineDeadError):
     """Nobody goes on with the turn to the same bytes."""
 
 
 @dataclass(frozen=True)
 class Means:
-    """What all tellers use. `describe` makes an error the data of an event."""
+    """What all tellers use. `describe` makes an error the data of an event, `readmit` goes on with
+    an admission that was made elsewhere."""
 
     store: LiveStore
     sessions: SessionStore
     replier: Replier
     describe: Callable[[Exception], Mapping[str, Any]]
     make_up: MakeUp | None = None
+    readmit: Readmit | None = None
 
     async def made_by(self) -> Mapping[str, Any]:
         """What makes replies here; empty while nobody knows."""
@@ -80,11 +86,19 @@ class Teller:
         self._work: asyncio.Task[None] | None = None
         self._is_dropped = self._is_leaving = self._is_committing = self._is_stored = False
         self.failure: Exception | None = None
-        self.usage: Usage | None = None
+        self.has_ended = False  # here: its terminal event is stored
+        self._usage: Usage | None = None
 
     @property
     def turn_id(self) -> str:
         return self.pen.hold.turn.id
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens the turn has used so far, prompt and reply together."""
+        if self._usage is not None:
+            return self._usage.prompt_tokens + self._usage.completion_tokens
+        return len(self.pen.hold.turn.prompt_ids) + self._draft.request.meter.num_tokens
 
     async def run(self) -> None:
         """Cancelling it leaves the turn as if this process had died."""
@@ -167,7 +181,7 @@ class Teller:
             await self._check()
             stored = await self._reply()
         self._is_committing = self._is_stored = True
-        self.usage = Usage(**stored.usage)
+        self._usage = Usage(**stored.usage)
         await self._end(done_telling(stored))
 
     async def _reply(self) -> Turn:
@@ -215,6 +229,7 @@ class Teller:
         await self._flush()
         number = self.pen.next_number
         await self._means.store.end(self.pen.hold, number, last, self._until)
+        self.has_ended = True
         self.pen.tail.add([LiveEvent(number, last)])
 
     async def _leave(self, pause_s: float, is_failure: bool) -> None:

@@ -20,6 +20,30 @@ GONE_MS = 3_600_000
 # A hash of the plugin calls with effects that may have been sent, each by the key of its turn: to
 # whoever claimed it. It outlives turns that fail, which may be sent again with the same key.
 SENT = "sent"
+# A hash of what the plugin calls of one turn key have answered, by their place and what was called.
+# It outlives a try that fails, for an hour, so that another one shows the same; a commit ends it.
+RESULTS_MS = 3_600_000
+
+
+def results_of(key: str) -> str:
+    """The name of the results of the turn of `key`, whichever try that is."""
+    return f"results:{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+
+def result_field(call_id: str) -> str:
+    """That of a call in the results of its turn's key: its id without its try's."""
+    return call_id.partition("-")[2]
+
+
+# Lua: the result that stands: `result`, unless there was one before. Needs NOW_MS and ADD_EXTRAS.
+KEEP_RESULT = f"""
+local function keep_result(results, extras, field, result)
+    redis.call('HSETNX', results, field, result)
+    redis.call('PEXPIRE', results, {RESULTS_MS})
+    add_extras(extras, now_ms(), {RESULTS_MS}, results)
+    return redis.call('HGET', results, field)
+end
+"""
 
 
 def sent_call(key: str, call_id: str) -> str:

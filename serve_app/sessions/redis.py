@@ -6,7 +6,7 @@ in never waits behind those that come in. How a step reaches the server is decid
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -21,10 +21,12 @@ from serve_app.errors import (
     LeaseLostError,
     SessionBusyError,
     SessionFullError,
+    SessionNotFoundError,
     StoreUnavailableError,
     TurnNotStoredError,
 )
 from serve_app.sessions import scripts
+from serve_app.sessions.durability import faults_of
 from serve_app.sessions.index import Entry, run_and_list
 from serve_app.sessions.keys import (
     GONE,
@@ -33,6 +35,8 @@ from serve_app.sessions.keys import (
     SENT,
     holder,
     image_index,
+    result_field,
+    results_of,
     sent_call,
     session_keys,
 )
@@ -97,7 +101,7 @@ class RedisSessionStore:
         """
         await self._find_data_dir()
         memory, persistence = await self._info("memory"), await self._info("persistence")
-        faults = [*_faults(memory, persistence)]
+        faults = [*faults_of(memory, persistence)]
         if faults and not may_be_volatile:
             raise ConfigError(f"{faults[0]}, or add --allow-volatile-store")
         if not faults and await self._setting("appendfsync") not in ("always", ""):
@@ -122,6 +126,15 @@ class RedisSessionStore:
         read = await self._open(scripts.LOAD, deadline, keys, owner)
         return None if read is None else unpack_session(uid, owner, read)
 
+    async def load_turn(
+        self, uid: str, owner: str, turn_id: str, deadline: float = inf
+    ) -> Turn | None:
+        keys = session_keys(uid, "meta", "turns", "ids")
+        found = await self._open(scripts.LOAD_TURN, deadline, keys, owner, turn_id)
+        if found is None:
+            raise SessionNotFoundError
+        return unpack_turn(found[0]) if found[0] else None
+
     async def reserve_uid(
         self, owner: str, key: str, deadline: float = inf, *, instead_of: str = ""
     ) -> str:
@@ -145,7 +158,10 @@ class RedisSessionStore:
             if result[0][len(lease.token) :] == lease.key.encode():
                 raise IdempotencyInProgressError("the turn of this Idempotency-Key is running")
             raise SessionBusyError("another turn of this session is running")
-        return Opened(unpack_session(lease.uid, lease.owner, result[0]), state == b"leased")
+        if state == b"stored":
+            path = (unpack_turn(result[0]),)
+            return Opened(Session(lease.uid, lease.owner, path, path), is_leased=False)
+        return Opened(unpack_session(lease.uid, lease.owner, result[0]), is_leased=True)
 
     async def renew(self, leases: Sequence[Lease]) -> list[bool]:
         calls = [(_lease_key(lease), (holder(lease), self._lease_ms)) for lease in leases]
@@ -165,12 +181,31 @@ class RedisSessionStore:
         args = holder(lease), sent_call(lease.key, call_id), self.settings.ttl_ms
         may_send = await self._open(scripts.SEND, deadline, keys, *args)
         if may_send is None:
-            raise LeaseLostError("another server has taken up this turn")
+            raise _lost()
         return bool(may_send)
+
+    async def find(self, lease: Lease, call_id: str, deadline: float = inf) -> bytes | None:
+        keys = session_keys(lease.uid, "lease", GONE, results_of(lease.key))
+        args = holder(lease), result_field(call_id)
+        found = await self._open(scripts.FIND, deadline, keys, *args)
+        if found is None:
+            raise _lost()
+        return bytes(found[0]) if found[0] else None
+
+    async def record(
+        self, lease: Lease, call_id: str, result: bytes, deadline: float = inf
+    ) -> bytes:
+        keys = session_keys(lease.uid, "lease", GONE, results_of(lease.key), "extras")
+        args = holder(lease), result_field(call_id), result
+        stands = await self._open(scripts.RECORD, deadline, keys, *args)
+        if stands is None:
+            raise _lost()
+        return bytes(stands)
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         names = ("meta", "turns", "keys", "ids", "feedback", "extras", "lease", GONE)
-        keys = session_keys(lease.uid, *names, f"{LIVE}:{lease.turn_id}")
+        last = f"{LIVE}:{lease.turn_id}", results_of(lease.key)
+        keys = session_keys(lease.uid, *names, *last)
         packed, ttl_ms = (pack_turn(turn), turn.id), self.settings.ttl_ms
         live_token = lease.token if lease.turn_id else ""
         args = lease.owner, lease.key, holder(lease), num_turns, *packed, ttl_ms, live_token
@@ -195,7 +230,7 @@ class RedisSessionStore:
         except DeadlineExceededError as error:
             raise _unsure(was_sent) from error
         if state == b"fenced":
-            raise LeaseLostError("another server has taken up this turn")
+            raise _lost()
         if state != b"stored":
             raise TurnNotStoredError("the session changed while the reply was made; try again")
         return unpack_turn(result[0])
@@ -232,20 +267,6 @@ class RedisSessionStore:
         return ""
 
 
-def _faults(memory: Mapping[str, Any], persistence: Mapping[str, Any]) -> Iterator[str]:
-    """What makes a server lose chats, by its own INFO, and what to change."""
-    if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
-        yield (
-            f"the store evicts ({policy}), which would lose chats:"
-            " set its maxmemory-policy to noeviction"
-        )
-    if not persistence.get("aof_enabled"):
-        yield (
-            "the store keeps no append-only file, so its crash may lose turns:"
-            " set its appendonly to yes and appendfsync to always"
-        )
-
-
 def _lease_key(lease: Lease) -> str:
     return session_keys(lease.uid, "lease")[0]
 
@@ -257,6 +278,10 @@ async def _renew_pictures(redis: Redis, keys: Sequence[bytes], ttl_ms: int) -> N
         for _, _, image_id in filter(all, names):
             pipeline.pexpire(image_index(image_id), ttl_ms)
         await pipeline.execute()
+
+
+def _lost() -> LeaseLostError:
+    return LeaseLostError("another server has taken up this turn")
 
 
 def _unsure(was_sent: bool) -> MossError:

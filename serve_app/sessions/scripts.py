@@ -3,7 +3,16 @@
 A turn is opaque bytes here; the store puts its time and a colon before them.
 """
 
-from serve_app.sessions.keys import CLAIM, FENCE, IMAGE, NOW_MS, RENEW_EXTRAS, TELLS
+from serve_app.sessions.keys import (
+    ADD_EXTRAS,
+    CLAIM,
+    FENCE,
+    IMAGE,
+    KEEP_RESULT,
+    NOW_MS,
+    RENEW_EXTRAS,
+    TELLS,
+)
 from serve_app.store.script import Script
 
 # Lua: all of a session, as `packing.unpack_session` reads it.
@@ -23,16 +32,22 @@ if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
 return read(KEYS[1], KEYS[2], KEYS[3])
 """)
 
+# KEYS: meta turns ids. ARGV: owner turn_id. Returns {the turn or false}, nil without the session.
+LOAD_TURN = Script("""
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
+local index = redis.call('HGET', KEYS[3], ARGV[2])
+return {index and redis.call('LINDEX', KEYS[2], index)}
+""")
+
 # KEYS: meta turns feedback keys lease gone. ARGV: owner key holder lease_ms may_create max_bytes.
-# Returns {state, the session, or the holder of the lease}. A refusal reads no turns, of which there
-# may be megabytes.
+# Returns {state, the session, the stored turn, or the holder of the lease}. Who does not go on
+# reads no other turns, of which there may be megabytes.
 BEGIN = Script(f"""{READ}
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] or not owner and ARGV[5] == '0' then return {{'missing'}} end
 if redis.call('EXISTS', KEYS[6]) == 1 then return {{'missing'}} end
-if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then
-    return {{'stored', read(KEYS[1], KEYS[2], KEYS[3])}}
-end
+local index = redis.call('HGET', KEYS[4], ARGV[2])
+if index then return {{'stored', redis.call('LINDEX', KEYS[2], index)}} end
 local held = redis.call('GET', KEYS[5])
 if held and held ~= ARGV[3] then return {{'busy', held}} end
 if tonumber(redis.call('HGET', KEYS[1], 'bytes') or 0) >= tonumber(ARGV[6]) then
@@ -69,7 +84,21 @@ if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
 return claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])
 """)
 
-# KEYS: meta turns keys ids feedback extras lease gone live.
+# KEYS: lease gone results. ARGV: holder field. Returns {the result or false}, or nil if another
+# lease is held.
+FIND = Script(f"""{FENCE}
+if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
+return {{redis.call('HGET', KEYS[3], ARGV[2])}}
+""")
+
+# KEYS: lease gone results extras. ARGV: holder field result. Returns the result that stands, or nil
+# if another lease is held.
+RECORD = Script(f"""{FENCE}{NOW_MS}{ADD_EXTRAS}{KEEP_RESULT}
+if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
+return keep_result(KEYS[3], KEYS[4], ARGV[2], ARGV[3])
+""")
+
+# KEYS: meta turns keys ids feedback extras lease gone live results.
 # ARGV: owner key holder num_turns turn turn_id ttl_ms, token of a live turn or "".
 # Returns {'stored', the turn, the keys of its session's pictures}, or {why not}.
 COMMIT = Script(f"""{FENCE}{TELLS}{NOW_MS}{RENEW_EXTRAS}
@@ -92,6 +121,7 @@ if not turn then
     redis.call('RPUSH', turns, turn)
     redis.call('HSET', keys, ARGV[2], ARGV[4])
     redis.call('HSET', ids, ARGV[6], ARGV[4])
+    redis.call('DEL', KEYS[10])
     for i = 1, 6 do redis.call('PEXPIRE', KEYS[i], ARGV[7]) end
 end
 if redis.call('GET', KEYS[7]) == ARGV[3] then redis.call('DEL', KEYS[7]) end

@@ -30,7 +30,8 @@ class Lease:
 
 @dataclass(frozen=True)
 class Opened:
-    """The result of `begin`. If no lease was taken, the session already has the key's turn."""
+    """The result of `begin`. If no lease was taken, the session already has the key's turn, and
+    `session` has no other one: the rest was not read."""
 
     session: Session
     is_leased: bool
@@ -46,6 +47,12 @@ class SessionStore(Protocol):
 
     async def load(self, uid: str, owner: str, deadline: float = inf) -> Session | None:
         """The session if it belongs to `owner`, else None."""
+        ...
+
+    async def load_turn(
+        self, uid: str, owner: str, turn_id: str, deadline: float = inf
+    ) -> Turn | None:
+        """That turn alone, None if the session has no such one. Raises SessionNotFoundError."""
         ...
 
     async def reserve_uid(
@@ -77,6 +84,19 @@ class SessionStore(Protocol):
         """Whether the plugin call `TURN-CHOICE-INDEX-DIGEST`, which has effects, may be sent:
         true for one lease only of all that the turn's key ever gets, whatever is called at that
         place. Raises LeaseLostError."""
+        ...
+
+    async def find(self, lease: Lease, call_id: str, deadline: float = inf) -> bytes | None:
+        """What the plugin call has answered, in this or in an earlier try of the turn's key.
+
+        Raises LeaseLostError.
+        """
+        ...
+
+    async def record(
+        self, lease: Lease, call_id: str, result: bytes, deadline: float = inf
+    ) -> bytes:
+        """The result that stands: `result`, unless there was one. Raises LeaseLostError."""
         ...
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:

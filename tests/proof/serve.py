@@ -17,13 +17,13 @@ from ray.serve import Application
 
 import plugins_svc.registry
 import serve_app.app
-from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.sdk.spec import PluginSettings
 from serve_app.cli.main import main
 from serve_app.deployments import options as serve_options
 from serve_app.deployments.coalesce import coalesce
+from serve_app.deployments.packed import pack
 from serve_app.settings import ServeSettings
 from tests.proof.digest import DigestModel
 from tests.proof.long.watched import WatchedServer, run_slowly
@@ -44,12 +44,13 @@ class DigestServer:
         self._model = DigestModel(float(pause_s), int(num_words))
         self._num_running = 0
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
         self._num_running += 1
         try:
-            async with aclosing(coalesce(self._model.generate(request))) as deltas:
+            stream = coalesce(self._model.generate(request), request.delta_interval_s)
+            async with aclosing(stream) as deltas:
                 async for delta in deltas:
-                    yield delta
+                    yield pack(delta)
         finally:
             self._num_running -= 1
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
 from moss_tp.engine.outputs import FinishReason, TokenDelta
@@ -179,13 +180,13 @@ class RawModel:
 class FakePlugins:
     """Answers a call by its argument: an output, an error or a delay. Records the calls.
 
-    Tests do not wait as long as plugins may take: a delay is over after `patience_s`.
+    A test need not wait as long as a plugin may take: a delay may be over after `patience_s`.
     """
 
     answers: dict[str, PluginOutput | Exception | float] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     timeouts_s: list[float] = field(default_factory=list)
-    patience_s: float = 0.3
+    patience_s: float = inf
     num_running: int = 0
     max_running: int = 0
 

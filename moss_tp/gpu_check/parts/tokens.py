@@ -1,4 +1,5 @@
-"""Replies of a small model in fp32: the GPU's tokens against the CPU engine's, by all settings."""
+"""Replies of a small model in fp32: the GPU's tokens against the CPU engine's, by all settings; and
+logprobs of prompts."""
 
 import json
 import os
@@ -6,20 +7,22 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from moss_tp.engine.request import EngineRequest
 from moss_tp.gpu_check.check import Check, Plan
 from moss_tp.gpu_check.tools.checkpoint import SMALL, write_checkpoint
-from moss_tp.gpu_check.tools.engines import EOS, drive, greedy, opened, random_ids
+from moss_tp.gpu_check.tools.engines import EOS, Trace, drive, greedy, opened, random_ids
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.sampling_params import SamplingParams
 
 FILE = "cpu_tokens.json"
 NEW = 24
 KV_BYTES = 1 << 24
+MAX_OFF = 1e-3  # of a logprob in fp32
 # What is changed on the GPU, and must change no token.
 WAYS: dict[str, dict[str, Any]] = {
     "together": {},
@@ -46,6 +49,8 @@ def settings() -> Iterator[SamplingParams]:
     yield replace(plain, ignore_eos=False, length_penalty=1.4, regulation_start=4)
     yield replace(plain, ignore_eos=False, min_tokens=10, stop_token_ids=(5, 11, EOS))
     yield replace(plain, top_k=40, top_p=0.8, temperature=0.7, repetition_penalty=1.02, logprobs=3)
+    yield replace(greedy(NEW), max_tokens=0, prompt_logprobs=0)
+    yield replace(plain, prompt_logprobs=4)
 
 
 def make_requests() -> list[EngineRequest]:
@@ -70,20 +75,45 @@ def compare(check: Check, name: str, changed: Mapping[str, Any]) -> None:
     file = check.directory / "small" / FILE
     if not file.exists():
         start_cpu_tokens(check).wait()
-    expected = json.loads(file.read_text("utf-8"))
-    found = tokens_of(check, "cuda", changed)
-    equal = [key for key in expected if found[key] == expected[key]]
+    expected = {key: Reply(*own) for key, own in json.loads(file.read_text("utf-8")).items()}
+    found = replies_of(check, "cuda", changed)
+    equal = [key for key in expected if found[key].token_ids == expected[key].token_ids]
     check.verdict(Verdict(f"replies {name}", len(equal), limit=len(expected), bar=1))
     for key in expected.keys() - set(equal):
-        check.figure(f"{name}, request {key}", {"cpu": expected[key], "gpu": found[key]})
+        ids = {"cpu": expected[key].token_ids, "gpu": found[key].token_ids}
+        check.figure(f"{name}, request {key}", ids)
+    off = max(expected[key].distance(found[key]) for key in expected)
+    worst = f"logprobs of prompts {name}, the largest difference"
+    check.verdict(Verdict(worst, off, bar=MAX_OFF, sense="at most"))
 
 
-def tokens_of(check: Check, device: str, changed: Mapping[str, Any]) -> dict[str, list[int]]:
-    """The replies of an engine for `device`."""
+class Reply(NamedTuple):
+    """`scores` of a prompt are [id, logprob] pairs: each token's own, and the best ones."""
+
+    token_ids: list[int]
+    scores: list[list[float]]
+
+    @classmethod
+    def of(cls, trace: Trace) -> Self:
+        scores = [[t.token_id, t.logprob or 0.0] for t in trace.scores]
+        scores += [[i, logprob] for t in trace.scores for i, logprob in t.top_logprobs]
+        return cls(trace.token_ids, scores)
+
+    def distance(self, other: "Reply") -> float:
+        """The largest difference of a logprob; infinite for scores of other tokens."""
+        own, its = ([int(i) for i, _ in reply.scores] for reply in (self, other))
+        if own != its:
+            return inf
+        pairs = zip(self.scores, other.scores, strict=True)
+        return max((abs(a - b) for (_, a), (_, b) in pairs), default=0.0)
+
+
+def replies_of(check: Check, device: str, changed: Mapping[str, Any]) -> dict[str, Reply]:
+    """Of an engine for `device`."""
     settings = {"device": device, "kv_cache_bytes": KV_BYTES, **changed}
     with opened(check, check.directory / "small", "float32", **settings) as engine:
         traces = drive(engine, make_requests())
-    return {key: trace.token_ids for key, trace in traces.items()}
+    return {key: Reply.of(trace) for key, trace in traces.items()}
 
 
 @dataclass(frozen=True)
@@ -118,7 +148,7 @@ def start_cpu_tokens(check: Check) -> CpuTokens:
 
 def write_cpu_tokens(directory: Path) -> None:
     check = Check(Plan("cpu", "tiny", directory), lambda kind, name, value: None)
-    found = tokens_of(check, "cpu", {})
+    found = replies_of(check, "cpu", {})
     new = directory / "small" / f"{FILE}.new"
     new.write_text(json.dumps(found), "utf-8")
     new.replace(directory / "small" / FILE)

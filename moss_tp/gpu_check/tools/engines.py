@@ -23,6 +23,7 @@ from moss_tp.engine.running.local_executor import LocalExecutor
 from moss_tp.engine.running.worker import RankSpec, build_rank
 from moss_tp.engine_config import EngineConfig
 from moss_tp.gpu_check.check import Check
+from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 
 EOS = 0
@@ -74,6 +75,7 @@ class Trace:
     token_ids: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     num_cached: int = 0  # tokens of the prompt that the prefix cache had
+    scores: tuple[SampledToken, ...] = ()  # of the prompt, where the request wants them
 
 
 def drive(engine: LLMEngine, requests: Sequence[EngineRequest]) -> dict[str, Trace]:
@@ -90,6 +92,7 @@ def drive(engine: LLMEngine, requests: Sequence[EngineRequest]) -> dict[str, Tra
             traces[request_id].token_ids += delta.token_ids
             traces[request_id].times += [now] * len(delta.token_ids)
             traces[request_id].num_cached = delta.num_cached_tokens
+            traces[request_id].scores = delta.prompt_logprobs or traces[request_id].scores
     return traces
 
 

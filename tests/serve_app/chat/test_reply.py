@@ -6,11 +6,13 @@ from itertools import pairwise
 
 import pytest
 
+from moss_tp.engine.request import DELTA_INTERVAL_S
 from moss_tp.errors import DeadlineExceededError, InvalidRequestError
 from plugins_svc.sdk.output import Item, PluginOutput
 from serve_app.chat.events import Delta, Done, PluginCall, SearchItem, Thoughts, Usage
 from serve_app.chat.reply import create_replier
 from serve_app.chat.request import ReplyRequest
+from serve_app.chat.thinking import THOUGHTS_INTERVAL_S
 from serve_app.prompt.exchange import Exchange
 from tests.serve_app.chat.replies import (
     CODEC,
@@ -139,6 +141,9 @@ async def test_the_engine_learns_owner_priority_deadline_and_continuation(
     assert model.prompts[0][:shared].startswith(META)
     assert model.prompts[0][:shared].endswith("- Text-to-speech: disabled.\n")
     assert model.session_ids == ["s", "s"]
+    # Nobody is told thoughts before they end.
+    intervals_s = first.delta_interval_s, second.delta_interval_s
+    assert intervals_s == (THOUGHTS_INTERVAL_S, DELTA_INTERVAL_S)
 
 
 async def test_the_one_pass_of_the_plain_dialogue_is_no_continuation(model: FakeModel) -> None:
@@ -164,7 +169,7 @@ async def test_closing_during_a_plugin_call_cancels_it(
 async def test_a_plugin_that_hangs_leaves_time_for_the_reply(model: FakeModel) -> None:
     """Even if the request has less time than a call may take."""
     model.think = think_of('Calculate("1")')
-    plugins = FakePlugins({"1": 60.0}, patience_s=60)
+    plugins = FakePlugins({"1": 60.0})
     replier = create_replier(model, plugins, PROMPTS)
     *events, done = [event async for event in replier.reply(a_request(time_s=1))]
     assert isinstance(done, Done) and done.finish_reason == "stop"

@@ -3,9 +3,9 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import pytest
 from ray import serve
@@ -29,6 +29,8 @@ from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
 from serve_app.deployments.handles import RemoteModel, remote_plugins
+from serve_app.deployments.packed import pack
+from tests.serve_app.deployments.fake_handles import EndingHandle, UnreachableHandle
 
 PARAMS = SamplingParams(seed=3)
 ERRORS = {
@@ -54,14 +56,16 @@ class FakeServer:
         self.num_aborted = 0
         self.is_healthy = True
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
         request_id, prompt_ids = request.request_id, request.prompt_ids
         assert request == a_request(request_id, *prompt_ids), "every field arrives"
         if (marker := Path(request_id)).is_absolute() and not marker.exists():
             marker.touch()
             os._exit(1)
         for token_id in prompt_ids:
-            yield TokenDelta((token_id,), chr(token_id), None, len(prompt_ids), 0)
+            yield pack(TokenDelta((token_id,), chr(token_id), None, len(prompt_ids), 0))
+        if request_id == "bug":
+            raise ValueError
         if request_id in ERRORS:
             raise ERRORS[request_id]
         try:
@@ -69,7 +73,7 @@ class FakeServer:
         except asyncio.CancelledError:
             self.num_aborted += 1
             raise
-        yield TokenDelta((0,), "", "stop", len(prompt_ids), 0)
+        yield pack(TokenDelta((0,), "", "stop", len(prompt_ids), 0))
 
     async def check_health(self) -> None:
         """Serve calls it too, so it may fail only in the last test."""
@@ -81,43 +85,6 @@ class FakeServer:
 
     async def become_unhealthy(self) -> None:
         self.is_healthy = False
-
-
-class UnreachableHandle:
-    """A deployment handle whose calls never reach a replica."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-        self.num_calls = 0
-
-    def options(self, **options: object) -> Self:
-        return self
-
-    def broadcast(self, method: str) -> Self:
-        return self
-
-    async def _fetch_replica_results_async(self) -> list[object]:
-        raise self.error
-
-    def __getattr__(self, method: str) -> Self:
-        return self
-
-    def remote(self, *arguments: object) -> Self:
-        self.num_calls += 1
-        return self
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> TokenDelta:
-        raise self.error
-
-    def __await__(self) -> Generator[None, None, object]:
-        raise self.error
-        yield
-
-    def cancel(self) -> None:
-        """Nothing runs."""
 
 
 class FakePlugin:
@@ -182,6 +149,12 @@ async def test_errors_arrive_with_their_own_type_and_message(
     assert str(raised.value) == str(ERRORS[name])
 
 
+async def test_a_bug_of_the_replica_is_not_its_own_cause(model: RemoteModel) -> None:
+    with pytest.raises(ValueError) as raised:
+        await anext(model.generate(a_request("bug"), "session"))
+    assert raised.value.__cause__ is not raised.value, "who logs it follows the causes"
+
+
 async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(
     model: RemoteModel, tmp_path: Path
 ) -> None:
@@ -224,6 +197,18 @@ async def test_a_cancelled_call_ends_in_its_plugin(
         while (ended_at := (await handles[1].state.remote())[1]) is None:
             await asyncio.sleep(0.01)
     assert ended_at - cancelled_at < 0.5, "0.1 s on a machine that is not shared"
+
+
+async def test_a_call_that_has_ended_is_not_cancelled() -> None:
+    """That would be a message to the replica for each pass."""
+    handle = EndingHandle()
+    model = RemoteModel(cast(DeploymentHandle[Any], handle))
+    assert [delta.text async for delta in model.generate(a_request("r", 65), "session")] == ["A"]
+    assert handle.num_cancelled == 0
+    deltas = model.generate(a_request("r", 65), "session")
+    await anext(deltas)
+    await deltas.aclose()
+    assert handle.num_cancelled == 1
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message, Send
 
 NUM_EVENTS, PAUSE_S = 8, 0.1
 
@@ -22,6 +23,7 @@ class BackEnd:
     seen: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     num_body_bytes: int = 0
+    pause_s: float = PAUSE_S  # between two events
 
     def app(self) -> Starlette:
         routes = [
@@ -29,6 +31,7 @@ class BackEnd:
             Route("/hello", self._hello),
             Route("/echo", self._echo, methods=["POST"]),
             Route("/stream", self._stream, methods=["GET", "POST"]),
+            Route("/broken", self._broken),
             Route("/wait", self._wait, methods=["GET", "POST"]),
         ]
         return Starlette(routes=routes)
@@ -48,13 +51,18 @@ class BackEnd:
 
     async def _stream(self, request: Request) -> Response:
         self.seen.append("/stream")
-        return StreamingResponse(self._events(), media_type="text/event-stream")
+        num_events = int(request.query_params.get("n", NUM_EVENTS))
+        return StreamingResponse(self._events(num_events), media_type="text/event-stream")
 
-    async def _events(self) -> AsyncIterator[str]:
+    async def _events(self, num_events: int) -> AsyncIterator[str]:
         """Each says when it was sent."""
-        for number in range(NUM_EVENTS):
+        for number in range(num_events):
             yield f"data: {json.dumps({'n': number, 'at': time.monotonic()})}\n\n"
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(self.pause_s)
+
+    async def _broken(self, request: Request) -> Response:
+        """A stream that breaks off after an event, as one without its last event does."""
+        return _Endless([b"data: {}\n\n"], media_type="text/event-stream")
 
     async def _wait(self, request: Request) -> Response:
         """Until the client goes away."""
@@ -67,3 +75,14 @@ class BackEnd:
             pass
         self.left.append("/wait")
         return Response()
+
+
+class _Endless(StreamingResponse):
+    """Sends its content, and never that it has ended."""
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_but_the_end(message: Message) -> None:
+            if message.get("more_body", True):
+                await send(message)
+
+        await super().stream_response(send_but_the_end)

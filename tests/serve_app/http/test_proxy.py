@@ -118,6 +118,22 @@ async def test_a_cut_stream_gets_a_terminal_event(error: Exception | None) -> No
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_error"
 
 
+@pytest.mark.parametrize("path", ["/v1/sessions/f/turns", "/v1/sessions/f/turns/e/events"])
+@pytest.mark.parametrize("error", [None, RuntimeError("a bug")])
+async def test_a_cut_stream_of_a_live_turn_breaks_off(path: str, error: Exception | None) -> None:
+    """The turn goes on: it has no terminal event, and no end that looks like one."""
+    app = App(start(200, EVENTS), body(EVENT, True), body(EVENT, True), error=error)
+    content = bytearray()
+    async with serving(ContractMiddleware(app)) as url, httpx.AsyncClient() as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream("POST", url + path) as response:
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+    assert content == EVENT * 2
+    whole = App(start(200, EVENTS), body(EVENT, True), body(b""))
+    assert (await answer_to(whole, path)).content == EVENT
+
+
 async def test_a_whole_stream_gets_nothing_more() -> None:
     response = await answer_to(App(start(200, EVENTS), body(EVENT, True), body(b"")))
     assert response.content == EVENT

@@ -15,7 +15,7 @@ from serve_app.live.crew import Stop
 from serve_app.live.event import LiveEvent
 from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.service import LiveTurns, Started
-from serve_app.live.teller import Means
+from serve_app.live.teller import Means, Readmit
 from serve_app.moderation.hook import Moderation
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.catalogue import SessionChanges
@@ -50,9 +50,12 @@ class Ingress:
     sessions: RedisSessionStore
     images: RedisImageStore
 
-    async def start(self, uid: str, user: str = "你好", **changes: Any) -> Started:
+    def request(self, uid: str, user: str = "你好", **changes: Any) -> TurnRequest:
         request = TurnRequest(OWNER, user, user, PARAMS, frozenset({"calculator"}), 2048, uid)
-        return await self.live.start(replace(request, **changes))
+        return replace(request, **changes)
+
+    async def start(self, uid: str, user: str = "你好", **changes: Any) -> Started:
+        return await self.live.start(self.request(uid, user, **changes))
 
     async def read(self, started: Started, after: int = -1) -> list[LiveEvent]:
         """All events up to the terminal one."""
@@ -98,6 +101,7 @@ class Ingresses:
         moderation: Moderation | None = None,
         watch: Watch = unwatched,
         make_up: MakeUp | None = None,
+        readmit: Readmit | None = None,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
         images = RedisImageStore(self.url)
@@ -107,7 +111,7 @@ class Ingresses:
         )
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
-        means = Means(store, sessions, replier, describe, make_up)
+        means = Means(store, sessions, replier, describe, make_up, readmit)
         live = LiveTurns(means, self.limits, stop, self.period_s)
         live.open()
         self.all.append(Ingress(live, model, plugins, store, sessions, images))

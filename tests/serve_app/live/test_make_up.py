@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
+
 from serve_app.http.drain import Drain
 from tests.serve_app.live.ingresses import Ingress, Ingresses, stored, text_of
 from tests.serve_app.live.test_fencing import REPLY, hanging_model, slow_model
@@ -68,7 +70,7 @@ async def test_a_turn_of_no_make_up_that_is_left_fails(ingresses: Ingresses) -> 
 
 
 async def test_a_turn_that_is_stored_ends_whoever_says_so(
-    ingresses: Ingresses,
+    ingresses: Ingresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, uid = add(ingresses, "old"), await ingresses.session()
     is_there = asyncio.Event()
@@ -77,7 +79,7 @@ async def test_a_turn_that_is_stored_ends_whoever_says_so(
         is_there.set()
         await asyncio.Event().wait()
 
-    first.store.end = end  # type: ignore[assignment, method-assign]
+    monkeypatch.setattr(first.store, "end", end)
     started = await first.start(uid)
     await is_there.wait()
     await first.die()

@@ -1,0 +1,1 @@
+"""Products with weights of 4 or 8 bits."""

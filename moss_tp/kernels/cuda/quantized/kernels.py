@@ -1,0 +1,210 @@
+"""Products with a weight of 4 or 8 bits: as `linear.gemm_kernels`, with its tiles unpacked into the
+registers that matrix instructions read.
+
+Each value is rounded as `dense()` rounds it and K goes up in the same order, so a product has the
+bits that it has with the dense weight.
+"""
+
+import triton.language as tl
+
+from moss_tp.kernels.cuda.quantized.unpack import plane_of_4, plane_of_8
+from moss_tp.kernels.cuda.runtime.functions import gelu_tanh
+from moss_tp.kernels.cuda.runtime.jit import jit, kernel
+
+
+@jit
+def _values_4(
+    words: tl.tensor,  # (BLOCK_OUT, PLANE) int16, a tile's
+    scales: tl.tensor,  # the tile's first output, (groups, outputs) int32
+    output: tl.tensor,  # (BLOCK_OUT,), from there
+    outputs: tl.tensor,
+    at: tl.tensor,  # K at which the tile begins
+    GROUP: tl.constexpr,
+    PLANE: tl.constexpr,
+    DTYPE: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> tl.tensor:
+    """(BLOCK_OUT, BLOCK_K): planes one after the other. They stay in the registers in which they
+    were unpacked."""
+    scale_0 = tl.load(scales + at // GROUP * outputs + output)[:, None]
+    scale_1, scale_2, scale_3 = scale_0, scale_0, scale_0
+    if GROUP < 4 * PLANE:
+        scale_2 = tl.load(scales + (at + 2 * PLANE) // GROUP * outputs + output)[:, None]
+        scale_3 = scale_2
+    if GROUP < 2 * PLANE:
+        scale_1 = tl.load(scales + (at + PLANE) // GROUP * outputs + output)[:, None]
+        scale_3 = tl.load(scales + (at + 3 * PLANE) // GROUP * outputs + output)[:, None]
+    even = tl.join(
+        plane_of_4(words, scale_0, 0, DTYPE, IS_INTERPRETED),
+        plane_of_4(words, scale_2, 2, DTYPE, IS_INTERPRETED),
+    )
+    odd = tl.join(
+        plane_of_4(words, scale_1, 1, DTYPE, IS_INTERPRETED),
+        plane_of_4(words, scale_3, 3, DTYPE, IS_INTERPRETED),
+    )
+    planes = tl.permute(tl.join(even, odd), (0, 2, 3, 1))
+    return tl.reshape(planes, (words.shape[0], 4 * PLANE))
+
+
+@jit
+def _values_8(
+    words: tl.tensor,
+    scales: tl.tensor,
+    output: tl.tensor,
+    outputs: tl.tensor,
+    at: tl.tensor,
+    GROUP: tl.constexpr,
+    PLANE: tl.constexpr,
+    DTYPE: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> tl.tensor:
+    """See `_values_4`."""
+    scale_0 = tl.load(scales + at // GROUP * outputs + output)[:, None]
+    scale_1 = scale_0
+    if GROUP < 2 * PLANE:
+        scale_1 = tl.load(scales + (at + PLANE) // GROUP * outputs + output)[:, None]
+    planes = tl.join(
+        plane_of_8(words, scale_0, 0, DTYPE, IS_INTERPRETED),
+        plane_of_8(words, scale_1, 1, DTYPE, IS_INTERPRETED),
+    )
+    return tl.reshape(tl.permute(planes, (0, 2, 1)), (words.shape[0], 2 * PLANE))
+
+
+@jit
+def _product(
+    words: tl.tensor,  # the tile's first output, (K / BLOCK_K, outputs, PLANE) int16
+    scales: tl.tensor,  # likewise, (groups, outputs) int32
+    x: tl.tensor,  # the tile's first row, (rows, K)
+    last_output: tl.tensor,  # within the tile
+    num_rows: tl.tensor,
+    outputs: tl.tensor,
+    inputs: tl.tensor,  # of x; K is a multiple of BLOCK_K
+    x_stride: tl.tensor,
+    start: tl.tensor,
+    stop: tl.tensor,
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,
+    PLANE: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    IS_EVEN: tl.constexpr,  # BLOCK_K divides inputs
+    IS_BULK: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> tl.tensor:
+    """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start` to `stop`."""
+    BLOCK_K: tl.constexpr = 16 // BITS * PLANE
+    DTYPE: tl.constexpr = x.dtype.element_ty
+    place, k = tl.arange(0, PLANE), tl.arange(0, BLOCK_K)
+    output = tl.minimum(tl.arange(0, BLOCK_OUT), last_output)
+    row = tl.arange(0, BLOCK_ROWS)
+    is_row = (row < num_rows)[None, :]
+    row *= x_stride
+    total = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
+    if IS_BULK:
+        b_tiles = tl.make_tensor_descriptor(
+            x, [num_rows, inputs], [x_stride, 1], [BLOCK_ROWS, BLOCK_K]
+        )
+    for at in range(start, stop, BLOCK_K):
+        tile = words + at // BLOCK_K * (outputs * PLANE)
+        w = tl.load(tile + (output[:, None] * PLANE + place[None, :]))
+        if IS_BULK:
+            b = tl.trans(b_tiles.load([0, at]))
+        elif IS_EVEN:
+            b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row, 0.0)
+        else:
+            has = (at + k < inputs)[:, None]
+            b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row & has, 0.0)
+        if BITS == 4:
+            a = _values_4(w, scales, output, outputs, at, GROUP, PLANE, DTYPE, IS_INTERPRETED)
+        else:
+            a = _values_8(w, scales, output, outputs, at, GROUP, PLANE, DTYPE, IS_INTERPRETED)
+        if IS_INTERPRETED:
+            total += tl.dot(a.to(tl.float64), b.to(tl.float64), out_dtype=tl.float64).to(tl.float32)
+        else:
+            total = tl.dot(a, b, total)
+    return total
+
+
+@kernel("rows")
+def quantized_gemm_kernel(
+    words: tl.tensor,  # (K / BLOCK_K, outputs, PLANE) int16
+    scales: tl.tensor,  # (groups, outputs) int32
+    x: tl.tensor,  # (rows, K)
+    bias: tl.tensor,  # (outputs,)
+    plain: tl.tensor,  # (rows, num_plain)
+    gelu: tl.tensor,  # (rows, outputs - num_plain)
+    rows: tl.tensor,
+    outputs: tl.tensor,
+    inputs: tl.tensor,
+    num_plain: tl.tensor,
+    x_stride: tl.tensor,
+    plain_stride: tl.tensor,
+    gelu_stride: tl.tensor,
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,
+    PLANE: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    IS_EVEN: tl.constexpr,
+    IS_BULK: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> None:
+    """A tile of outputs that are all plain, or all have GELU. See `gemm_kernel`."""
+    tile = tl.program_id(1)
+    num_plain_tiles = tl.cdiv(num_plain, BLOCK_OUT)
+    is_plain = tile < num_plain_tiles
+    first = tl.where(is_plain, tile * BLOCK_OUT, num_plain + (tile - num_plain_tiles) * BLOCK_OUT)
+    count = tl.where(is_plain, num_plain, outputs) - first
+    first_row = tl.program_id(0) * BLOCK_ROWS
+    x += first_row.to(tl.int64) * x_stride
+    total = _product(
+        words + first * PLANE, scales + first, x, count - 1, rows - first_row, outputs, inputs,
+        x_stride, 0, inputs,
+        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_BULK, IS_INTERPRETED,
+    )  # fmt: skip
+    output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
+    total += tl.load(bias + first + output, output < count, 0.0).to(tl.float32)[:, None]
+    out, stride, column = plain, plain_stride, first
+    if tile >= num_plain_tiles:
+        total = gelu_tanh(total)
+        out, stride, column = gelu, gelu_stride, first - num_plain
+    out += first_row.to(tl.int64) * stride + column
+    at = output[:, None] + row[None, :] * stride
+    is_stored = (output < count)[:, None] & (row < rows - first_row)[None, :]
+    tl.store(out + at, total.to(out.dtype.element_ty), is_stored)
+
+
+@kernel("rows")
+def quantized_pieces_kernel(
+    words: tl.tensor,  # (K / BLOCK_K, outputs, PLANE) int16
+    scales: tl.tensor,  # (groups, outputs) int32
+    x: tl.tensor,  # (rows, K)
+    pieces: tl.tensor,  # (pieces, rows, outputs) fp32
+    rows: tl.tensor,
+    outputs: tl.tensor,
+    inputs: tl.tensor,
+    x_stride: tl.tensor,
+    PIECE: tl.constexpr,  # of K
+    BITS: tl.constexpr,
+    GROUP: tl.constexpr,
+    PLANE: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    IS_EVEN: tl.constexpr,
+    IS_BULK: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> None:
+    """One piece of K, for a tile of outputs."""
+    first_row, first = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_OUT
+    piece = tl.program_id(2)
+    x += first_row.to(tl.int64) * x_stride
+    start = piece * PIECE
+    total = _product(
+        words + first * PLANE, scales + first, x, outputs - first - 1, rows - first_row, outputs,
+        inputs, x_stride, start, tl.minimum(start + PIECE, inputs),
+        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_BULK, IS_INTERPRETED,
+    )  # fmt: skip
+    pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first
+    output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
+    is_stored = (output < outputs - first)[:, None] & (row < rows - first_row)[None, :]
+    tl.store(pieces + (output[:, None] + row[None, :] * outputs), total, is_stored)

@@ -1,0 +1,55 @@
+"""How a product with a quantized weight is cut. See `linear.tiles`: pieces of K are the same."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from moss_tp.kernels.cuda.linear.tiles import BUSY
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Of outputs and rows; `stages` tiles of K are on their way from memory. `is_bulk`: x is loaded
+    by TMA, which needs rows that all begin at multiples of 16 bytes."""
+
+    outputs: int
+    rows: int
+    warps: int
+    stages: int
+    is_bulk: bool = False
+
+
+# By the most rows that each is for; the last takes any.
+_HOPPER = {
+    16: Tile(128, 16, warps=4, stages=4),
+    32: Tile(128, 32, warps=4, stages=4),
+    64: Tile(128, 64, warps=8, stages=4),
+    0: Tile(128, 128, warps=8, stages=4, is_bulk=True),
+}
+_AMPERE = {
+    16: Tile(64, 16, warps=4, stages=4),
+    32: Tile(64, 32, warps=4, stages=3),
+    64: Tile(128, 64, warps=8, stages=3),
+    0: Tile(128, 128, warps=8, stages=3),
+}
+
+
+def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capability: int) -> Tile:
+    """`capability` is 80 for sm_80. Small where large tiles would leave multiprocessors idle."""
+    table = _table(capability)
+    tile = table[next((limit for limit in table if rows <= limit), 0)]
+    num_programs = -(-outputs // tile.outputs) * -(-rows // tile.rows) * pieces
+    if tile.outputs > 64 and num_programs < BUSY // 4 and tile.rows <= 128:
+        return replace(tile, outputs=64, rows=min(tile.rows, 64), warps=4, is_bulk=False)
+    return tile
+
+
+def row_buckets(capability: int) -> tuple[int, ...]:
+    """See `linear.tiles.row_buckets`."""
+    limits = [limit for limit in _table(capability) if limit]
+    return tuple(sorted({1, *limits, *(limit + 1 for limit in limits)}))
+
+
+def _table(capability: int) -> dict[int, Tile]:
+    # sm_120 has the instructions and the shared memory of sm_86.
+    return _HOPPER if 90 <= capability < 120 else _AMPERE
