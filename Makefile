@@ -1,7 +1,8 @@
 # make serve   a MOSS server on this machine; PORT, MODEL and TP are honoured
 # make test    installs and runs everything that has to pass
 # make setup   only installs; seconds when nothing changed
-# make chaos   slow kill, hang and soak runs
+# make chaos   slow kill, hang and soak runs, hours of them; it ends with a table of what they measured
+# make proof   those of them that the table is made of, without the soak: half an hour on a quiet machine
 # make foreign other people's clients, each in an environment of its own: gigabytes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -17,8 +18,13 @@ MODEL ?=
 TEST_PROCESSES ?= 2
 # Where to take torch from: https://download.pytorch.org/whl/cpu saves gigabytes without a GPU.
 TORCH_INDEX ?=
+# What the long runs measure is appended to it.
+PROOF_RESULTS ?= build/proof.jsonl
+PROOF := tests/proof/test_kills.py tests/proof/long/test_ingress.py tests/proof/long/test_stopped.py \
+	tests/proof/long/test_aborts.py tests/proof/long/test_overload.py tests/serve_app/sessions/test_crashes.py \
+	tests/serve_app/http/test_tenants.py tests/serve_app/http/test_schema.py
 
-.PHONY: serve test lint chaos foreign setup
+.PHONY: serve test lint chaos proof foreign setup
 
 serve: $(VENV)/.runtime
 	@exec $(BIN)/moss serve --port "$(PORT)" --tp "$(TP)" $(if $(MODEL),--model "$(MODEL)")
@@ -34,8 +40,13 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+chaos proof: export PROOF_RESULTS := $(PROOF_RESULTS)
+
 chaos: setup
-	$(BIN)/pytest -m chaos
+	@$(BIN)/pytest -m chaos -s; status=$$?; $(BIN)/python -m tests.proof.table "$(PROOF_RESULTS)"; exit $$status
+
+proof: setup
+	@$(BIN)/pytest -m chaos -s $(PROOF); status=$$?; $(BIN)/python -m tests.proof.table "$(PROOF_RESULTS)"; exit $$status
 
 foreign: setup
 	$(BIN)/python tests/foreign/run.py

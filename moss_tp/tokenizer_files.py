@@ -14,6 +14,16 @@ from moss_tp.errors import CheckpointError
 from moss_tp.json_file import read_json
 from moss_tp.lfs import check_not_pointer
 
+# All that a model directory may have of these, and of what serving puts in front of a chat.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "meta_instruction.txt",
+)
 # What a tokenizer.json must not have, and what stands for nothing there.
 _NOTHING: dict[str, Any] = {
     "added_tokens": [],

@@ -6,9 +6,10 @@ nothing. The items can be anything.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from math import inf
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -28,18 +29,57 @@ async def with_timeouts(
     `timeout_s` is called before each wait; None waits forever. Closing it closes `items`.
     """
     async with _reading(items) as queue:
-        while True:
-            try:
-                async with asyncio.timeout(timeout_s()):
-                    item = await queue.get()
-            except TimeoutError:
-                yield None
-                continue
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
+        with closing(_Alarm(queue)) as alarm:
+            while True:
+                if queue.empty():
+                    alarm.set(timeout_s())
+                item = await queue.get()
+                alarm.set(None)
+                if isinstance(item, _End):
+                    if item.error is not None:
+                        raise item.error
+                    return
+                yield item
+
+
+class _Alarm:
+    """Puts None into an empty queue when a time-out is over.
+
+    A timer that is set and cancelled for each item would cost more than the item. So the timer
+    stays, and looks when it fires what is due by then.
+    """
+
+    def __init__(self, queue: "asyncio.Queue[Any]") -> None:
+        self._queue = queue
+        self._loop = asyncio.get_running_loop()
+        self._due = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, timeout_s: float | None) -> None:
+        """None: it is off."""
+        self._due = inf if timeout_s is None else self._loop.time() + timeout_s
+        if self._due < inf:
+            self._set_timer()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= self._due:
                 return
-            yield item
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._loop.time() >= self._due:
+            self._due = inf
+            with suppress(asyncio.QueueFull):  # an item has just come
+                self._queue.put_nowait(None)
+        elif self._due < inf:
+            self._set_timer()
 
 
 async def merge(*streams: AsyncIterator[T]) -> AsyncGenerator[T]:

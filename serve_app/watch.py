@@ -16,7 +16,8 @@ class Watched:
     """What a watch is told of a request before it runs.
 
     `session_id` is "" for a stateless one. An earlier run has told some of it if it `is_resumed`.
-    A request with a `stop` outlives its run, unless `stop` is set.
+    A request with a `stop` outlives its run, unless `stop` is set: where its events are left, even
+    after the last one, somebody else goes on with it.
     """
 
     num_choices: int

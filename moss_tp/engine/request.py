@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from moss_tp.sampling_params import SamplingParams
 
+DELTA_INTERVAL_S = 0.04  # readers see text flow
+
 
 @dataclass(frozen=True)
 class EngineRequest:
@@ -17,7 +19,8 @@ class EngineRequest:
     reply, which another engine told before it was lost; the reply goes on after them. Give none
     but those of a reply that was admitted once: a request with `output_ids`, like a next pass,
     goes ahead of every other, and the bound of the queue does not apply to it. `traceparent` says
-    to which trace it belongs; the engine does not read it.
+    to which trace it belongs, and `delta_interval_s` how long new tokens may wait for the next on
+    their way to whoever asks; the engine does not read them.
     """
 
     request_id: str
@@ -30,3 +33,4 @@ class EngineRequest:
     is_continuation: bool = False
     output_ids: Sequence[int] = ()
     traceparent: str = ""
+    delta_interval_s: float = DELTA_INTERVAL_S

@@ -28,17 +28,8 @@ from moss_tp.finetune.manifest import (
 from moss_tp.finetune.output import OutputDir, step_of
 from moss_tp.finetune.recipe import Recipe
 from moss_tp.json_file import read_json
+from moss_tp.tokenizer_files import TOKENIZER_FILES
 
-# Copied from the base model beside config and weights.
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "meta_instruction.txt",
-)
 _WEIGHTS = "model.safetensors"
 
 

@@ -32,6 +32,7 @@ int8_at = _pointer_cast(types.int8)
 uint8_at = _pointer_cast(types.uint8)
 uint16_at = _pointer_cast(types.uint16)
 uint32_at = _pointer_cast(types.uint32)
+int32_at = _pointer_cast(types.int32)
 int64_at = _pointer_cast(types.int64)
 fp32_at = _pointer_cast(types.float32)
 

@@ -17,6 +17,8 @@ from plugins_svc.sdk.result_format import ResultFormat
 # Values of `Setting`s by name, for all plugins together.
 PluginSettings: TypeAlias = Mapping[str, str | Path]
 
+TIMEOUT_S = 5.0  # of a call, unless its spec says another one
+
 
 class Plugin(Protocol):
     """A running back end for one kind of call."""
@@ -69,7 +71,8 @@ class PluginSpec:
 
     `name` (`calculator`) is used in configuration and in the API, `call_name` (`Calculate`) in
     Commands, `label` and `parameter` in the capability line. A call with effects must not be sent
-    twice; one without may be repeated.
+    twice; one without may be repeated. A call gets `timeout_s` seconds, or less where the chat has
+    no more time; what takes longer has no result.
     """
 
     name: str
@@ -81,6 +84,7 @@ class PluginSpec:
     result_format: ResultFormat = field(default_factory=ResultFormat)
     settings: tuple[Setting, ...] = ()
     has_effects: bool = False
+    timeout_s: float = TIMEOUT_S
 
     @property
     def capability_line(self) -> str:

@@ -11,6 +11,7 @@ from plugins_svc.sdk.result_format import NO_RESULT, ResultFormat
 from plugins_svc.sdk.spec import PluginSpec
 
 MAX_CHARS = 1000
+TIMEOUT_S = 60.0  # a diffusion model takes seconds on a GPU, and may have a queue
 IMAGE_DONE = "Image generated successfully."
 
 
@@ -42,4 +43,5 @@ TEXT_TO_IMAGE = PluginSpec(
     create=None,
     result_format=ImageFormat(),
     has_effects=True,
+    timeout_s=TIMEOUT_S,
 )

@@ -1,7 +1,7 @@
 """The page's cookie: random, kept by a browser, and known to the server by its digest only.
 
 It has the form `ID.SECRET`. With keys, ID is that of the key for which it was traded, which its
-end takes along. Without keys it is just another random part: whoever has it is an owner.
+end takes along. Without keys ID is PAGE, and whoever has the cookie is an owner.
 """
 
 import re
@@ -12,10 +12,11 @@ from serve_app.api_secret import digest_of
 
 COOKIE = "moss_page"
 MAX_AGE_S = 7 * 24 * 3600
+PAGE = "page"
 _FORM = re.compile(r"([0-9a-z-]{1,32})\.[0-9a-f]{64}")
 
 
-def new_cookie(key_id: str = "page") -> str:
+def new_cookie(key_id: str = PAGE) -> str:
     return f"{key_id}.{secrets.token_hex(32)}"
 
 

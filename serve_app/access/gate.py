@@ -1,12 +1,10 @@
 """The door as a protocol: who a caller is, and whether it may start work now."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve_app.access.cookies import key_id_of, new_cookie, page_principal
-from serve_app.access.principal import ANONYMOUS, Principal
+from serve_app.access.principal import Principal
 
 
 @dataclass(frozen=True)
@@ -17,12 +15,31 @@ class Credentials:
     cookie: str | None = None
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """What a running turn of a key's limits is settled by, by whoever ends it.
+
+    `num_tokens` were charged at the door, to a key with that limit of `tokens_per_min`, or none.
+    """
+
+    id: str
+    key_id: str
+    tokens_per_min: int | None
+    num_tokens: int
+
+
 @dataclass
 class Admission:
     """Admitted work. `num_tokens` was charged at the door; set it to what was really used, prompt
-    and reply together, before the work ends."""
+    and reply together, before the work ends.
+
+    Work that another process goes on with `is_left` to that, by its `ticket`: None if the caller
+    has no limits.
+    """
 
     num_tokens: int = 0
+    ticket: Ticket | None = None
+    is_left: bool = False
 
 
 class Gate(Protocol):
@@ -37,6 +54,10 @@ class Gate(Protocol):
     ) -> AbstractAsyncContextManager[Admission]:
         """Counts a running turn for the block. Raises RateLimitError, with the seconds to wait, if
         the caller has used up a limit."""
+        ...
+
+    def resume(self, ticket: Ticket) -> AbstractAsyncContextManager[Admission]:
+        """Goes on with work that was admitted elsewhere, and left, for the block."""
         ...
 
     async def charge(self, principal: Principal) -> None:
@@ -56,28 +77,5 @@ class Gate(Protocol):
     async def logout(self, cookie: str) -> None:
         """Ends a cookie, if there is such a one. Raises StoreUnavailableError."""
         ...
-
-    async def close(self) -> None: ...
-
-
-class OpenGate:
-    """A Gate without keys: everyone comes in. Those without the page's cookie are one caller."""
-
-    async def principal(self, credentials: Credentials) -> Principal:
-        cookie = credentials.cookie
-        return ANONYMOUS if cookie is None or key_id_of(cookie) is None else page_principal(cookie)
-
-    @asynccontextmanager
-    async def admit(self, principal: Principal, num_prompt_tokens: int) -> AsyncIterator[Admission]:
-        yield Admission(num_prompt_tokens)
-
-    async def charge(self, principal: Principal) -> None:
-        """Nothing is counted."""
-
-    async def login(self, key: str | None) -> str:
-        return new_cookie()
-
-    async def logout(self, cookie: str) -> None:
-        """The browser forgets it; nobody else knows it."""
 
     async def close(self) -> None: ...

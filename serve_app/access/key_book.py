@@ -16,7 +16,7 @@ from typing import Any
 
 from serve_app.access import scripts
 from serve_app.access.api_key import ApiKey, pack_key, unpack_key
-from serve_app.access.cookies import MAX_AGE_S, key_id_of, new_cookie
+from serve_app.access.cookie_jar import CookieJar
 from serve_app.access.steps import make_lane, run_script
 from serve_app.api_secret import digest_of
 from serve_app.errors import StoreUnavailableError
@@ -24,7 +24,6 @@ from serve_app.store.script import Arg, Script
 
 FRESH_S = 1.0
 USE_EVERY_S = 60.0  # how exactly a key's last use is known
-MAX_COOKIES = 1000  # of a key
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,11 @@ class Entry:
 
 
 class KeyBook:
-    """The keys in the store at `url`. Use it in one event loop only."""
+    """The keys in the store at `url`, and their `cookies`. Use it in one event loop only."""
 
     def __init__(self, url: str, fresh_s: float = FRESH_S) -> None:
         self._lane = make_lane(url)
+        self.cookies = CookieJar(self._lane)
         self._fresh_s = fresh_s
         self._version = "unread"
         self._read_at = -inf
@@ -83,25 +83,6 @@ class KeyBook:
         """The key, unless it is revoked."""
         await self._refresh()
         return next((key for key in self._by_digest.values() if key.id == key_id), None)
-
-    async def new_cookie(self, key_id: str) -> str:
-        """A cookie that ends with the key."""
-        cookie = new_cookie(key_id)
-        args = digest_of(cookie), MAX_AGE_S * 1000, MAX_COOKIES
-        await self._run(scripts.LOGIN, (scripts.cookies_of(key_id),), *args)
-        return cookie
-
-    async def key_id_of(self, cookie: str) -> str | None:
-        """The id of the key that `cookie` was made for, unless the cookie has ended."""
-        if (key_id := key_id_of(cookie)) is None:
-            return None
-        keys = (scripts.cookies_of(key_id),)
-        return key_id if await self._run(scripts.IS_LOGGED_IN, keys, digest_of(cookie)) else None
-
-    async def end_cookie(self, cookie: str) -> None:
-        if (key_id := key_id_of(cookie)) is not None:
-            keys = (scripts.cookies_of(key_id),)
-            await self._run(scripts.LOGOUT, keys, digest_of(cookie))
 
     async def close(self) -> None:
         await self._lane.close()

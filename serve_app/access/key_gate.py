@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from serve_app.access.api_key import ApiKey, environment_key
-from serve_app.access.gate import Admission, Credentials, Gate, OpenGate
+from serve_app.access.gate import Admission, Credentials, Gate, Ticket
 from serve_app.access.key_book import KeyBook
 from serve_app.access.limiter import Limiter
+from serve_app.access.open_gate import OpenGate
 from serve_app.access.principal import Limits, Principal
 from serve_app.api_secret import digest_of
 from serve_app.errors import InvalidKeyError
@@ -40,16 +41,19 @@ class KeyGate:
             return _admitted(num_prompt_tokens)
         return self._limiter.admit(principal.key_id, principal.limits, num_prompt_tokens)
 
+    def resume(self, ticket: Ticket) -> AbstractAsyncContextManager[Admission]:
+        return self._limiter.resume(ticket)
+
     async def charge(self, principal: Principal) -> None:
         await self._limiter.charge(principal.key_id, principal.limits)
 
     async def login(self, key: str | None) -> str:
         if key is None:
             raise InvalidKeyError(_MISSING)
-        return await self._book.new_cookie((await self._key(key)).id)
+        return await self._book.cookies.make((await self._key(key)).id)
 
     async def logout(self, cookie: str) -> None:
-        await self._book.end_cookie(cookie)
+        await self._book.cookies.end(cookie)
 
     async def close(self) -> None:
         await asyncio.gather(self._book.close(), self._limiter.close())
@@ -64,7 +68,7 @@ class KeyGate:
 
     async def _cookies_key(self, cookie: str) -> ApiKey:
         """The key that a cookie was traded for."""
-        key_id = await self._book.key_id_of(cookie)
+        key_id = await self._book.cookies.key_id_of(cookie)
         if key_id is not None and self._own is not None and key_id == self._own.id:
             return self._own
         key = None if key_id is None else await self._book.find_by_id(key_id)
@@ -76,7 +80,7 @@ class KeyGate:
 def create_gate(store: str, is_required: bool, own_digest: str | None = None) -> Gate:
     """The gate of a server whose sessions are in the store at that URL."""
     if not is_required:
-        return OpenGate()
+        return OpenGate(store)
     own = None if own_digest is None else environment_key(own_digest)
     return KeyGate(KeyBook(store), Limiter(store), own)
 

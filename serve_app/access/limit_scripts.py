@@ -79,6 +79,21 @@ local tokens = level('tokens', per_min, per_min / 60000) - ARGV[4]
 put('tokens', math.min(per_min, tokens), per_min, per_min / 60000)
 """)
 
+# KEYS: buckets turns. ARGV: now_ms turn tokens_per_min num_tokens. Takes an ADMIT back, also one
+# that comes later: a turn that is known already is let in, and neither counted nor charged.
+WITHDRAW = Script(f"""
+{_NOW}
+{_LEVEL}
+local until_ms = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[2]) or now)
+redis.call('ZADD', KEYS[2], now, ARGV[2])
+local ttl = math.max({REMEMBER_MS}, redis.call('PTTL', KEYS[2]))
+redis.call('PEXPIRE', KEYS[2], string.format('%d', ttl))
+local per_min = tonumber(ARGV[3])
+if until_ms <= now or not per_min then return end
+local tokens = level('tokens', per_min, per_min / 60000) + ARGV[4]
+put('tokens', math.min(per_min, tokens), per_min, per_min / 60000)
+""")
+
 # KEYS: turns. ARGV: now_ms turn lease_ms.
 RENEW = Script(f"""
 {_NOW}

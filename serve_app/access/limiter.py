@@ -8,17 +8,18 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from moss_tp.errors import MossError
 from serve_app.access import limit_scripts as scripts
-from serve_app.access.gate import Admission
+from serve_app.access.gate import Admission, Ticket
 from serve_app.access.principal import Limits
 from serve_app.access.steps import make_lane, run_script
 from serve_app.errors import RateLimitError
-from serve_app.store.script import Arg
+from serve_app.store.script import Arg, Script
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Limiter:
         self._clock = now_ms
         self._running: set[_Turn] = set()
         self._renewing: asyncio.Task[None] | None = None
-        self._settling: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def admit(self, key_id: str, limits: Limits, num_tokens: int) -> AsyncIterator[Admission]:
@@ -67,10 +68,25 @@ class Limiter:
             await self._take(turn, num_tokens, self._lease_ms)
         except RateLimitError:
             raise
-        except BaseException:  # it may have been let in, and nobody was told
-            await self._settle(turn, -num_tokens)
+        except BaseException:  # it may have been let in, or be on its way, and nobody was told
+            await self._settle(scripts.WITHDRAW, turn, num_tokens)
             raise
-        admission = Admission(num_tokens)
+        ticket = Ticket(turn.id, key_id, limits.tokens_per_min, num_tokens)
+        async with self._counted(turn, ticket) as admission:
+            yield admission
+
+    @asynccontextmanager
+    async def resume(self, ticket: Ticket) -> AsyncIterator[Admission]:
+        """See `Gate.resume`. Its lease may be over, so it is renewed at once, beside the work."""
+        limits = Limits(tokens_per_min=ticket.tokens_per_min)
+        async with self._counted(_Turn(ticket.id, ticket.key_id, limits), ticket) as admission:
+            self._aside(self._renew_soon())
+            yield admission
+
+    @asynccontextmanager
+    async def _counted(self, turn: _Turn, ticket: Ticket) -> AsyncIterator[Admission]:
+        """A turn that is renewed for the block, and settled at its end unless it goes on."""
+        admission = Admission(ticket.num_tokens, ticket)
         self._running.add(turn)
         if self._renewing is None:
             self._renewing = asyncio.create_task(self._renew())
@@ -81,7 +97,9 @@ class Limiter:
             if not self._running and self._renewing is not None:
                 self._renewing.cancel()
                 self._renewing = None
-            await self._settle(turn, admission.num_tokens - num_tokens)
+            if not admission.is_left:
+                more_tokens = admission.num_tokens - ticket.num_tokens
+                await self._settle(scripts.SETTLE, turn, more_tokens)
 
     async def charge(self, key_id: str, limits: Limits) -> None:
         """See `Gate.charge`. A lease of no length is over: it is not a running turn."""
@@ -90,7 +108,7 @@ class Limiter:
             await self._take(request, 0, lease_ms=0)
 
     async def close(self) -> None:
-        await asyncio.gather(*self._settling)
+        await asyncio.gather(*self._beside)
         await self._lane.close()
 
     def _now_ms(self) -> Arg:
@@ -114,24 +132,32 @@ class Limiter:
             limit = f"{getattr(limits, name):g} {_WORDS[name]}"
             raise RateLimitError(f"your key is limited to {limit}", wait_ms / 1000)
 
-    async def _settle(self, turn: _Turn, more_tokens: int) -> None:
-        task = asyncio.create_task(self._end(turn, more_tokens))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+    async def _settle(self, script: Script, turn: _Turn, num_tokens: int) -> None:
+        task = self._aside(self._end(script, turn, num_tokens))
         await asyncio.wait({task}, timeout=SETTLE_WAIT_S)
 
-    async def _end(self, turn: _Turn, more_tokens: int) -> None:
+    def _aside(self, step: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Runs `step` in a task of its own, which `close` waits for."""
+        task = asyncio.create_task(step)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+        return task
+
+    async def _end(self, script: Script, turn: _Turn, num_tokens: int) -> None:
         per_min = turn.limits.tokens_per_min
-        args = turn.id, "" if per_min is None else per_min, more_tokens
+        args = turn.id, "" if per_min is None else per_min, num_tokens
         keys = scripts.keys_of(turn.key_id)
         with _logged_failure("the end of a turn was not counted; its lease will expire"):
-            await run_script(self._lane, scripts.SETTLE, keys, self._now_ms(), *args)
+            await run_script(self._lane, script, keys, self._now_ms(), *args)
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._renew_every_s)
-            with _logged_failure("running turns were not counted on; their leases may expire"):
-                await self._renew_all()
+            await self._renew_soon()
+
+    async def _renew_soon(self) -> None:
+        with _logged_failure("running turns were not counted on; their leases may expire"):
+            await self._renew_all()
 
     async def _renew_all(self) -> None:
         calls = [

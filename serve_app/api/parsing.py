@@ -6,7 +6,7 @@ key once, whole characters, finite numbers of 64 bits, and at most 200 values wi
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Annotated, Any, TypeVar
 
@@ -76,6 +76,13 @@ def _is_machine_number(value: Any) -> bool:
     if isinstance(value, int):
         return MIN_INTEGER <= value <= MAX_INTEGER
     return not isinstance(value, float) or isfinite(value)
+
+
+def at_most_one(name: str, values: Sequence[str]) -> str | None:
+    """The value of a header or of a query's field. Raises InvalidFieldError for several of them."""
+    if len(values) > 1:
+        raise InvalidFieldError(f"{name[:_MAX_NAME]}: it is there twice", name[:_MAX_NAME])
+    return values[0] if values else None
 
 
 def parse_idempotency_key(header: str | None) -> str | None:

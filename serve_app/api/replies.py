@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 from serve_app.chat.events import Delta, Event, Image, PluginCall, SearchItem, Thoughts
 from serve_app.chat.turn import TurnDone, TurnEvent
+from serve_app.prompt.exchange import shown_thoughts
 from serve_app.sessions.session import StoredCall, Turn, has_images
 
 
@@ -27,8 +28,8 @@ async def as_reply(events: AsyncGenerator[TurnEvent]) -> AsyncGenerator[Event]:
 
 def stored_events(turn: Turn) -> Iterator[Event]:
     """What led to a stored turn, as far as it is stored."""
-    if turn.thoughts:
-        yield Thoughts(0, turn.thoughts)
+    if thoughts := shown_thoughts(turn.thoughts):
+        yield Thoughts(0, thoughts)
     for call in turn.calls:
         yield PluginCall(0, call.id, call.name, call.argument, call.state, _output(call), call.ms)
     yield Delta(0, turn.reply, (), ())

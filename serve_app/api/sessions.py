@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moss_tp.sampling_params import SamplingParams
 from serve_app.errors import InvalidFieldError, TurnNotFoundError
+from serve_app.prompt.exchange import shown_thoughts
 from serve_app.sessions.session import Feedback, Session, SessionSummary, StoredCall, Turn
 
 MAX_TITLE = 200  # characters
@@ -188,10 +189,10 @@ class SessionDeleted(BaseModel):
 Answer = SessionAnswer | TurnAnswer | SessionList | SessionDeleted
 
 
-def parse_query(values: Mapping[str, str], model: type[Query]) -> Query:
-    """The query of a URL as a `model`. Raises InvalidFieldError."""
+def parse_query(values: Mapping[str, str | None], model: type[Query]) -> Query:
+    """The query of a URL as a `model`; None is not there. Raises InvalidFieldError."""
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate({k: v for k, v in values.items() if v is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(first["loc"][0])
@@ -239,7 +240,7 @@ def turn_answer(session: Session, turn: Turn, *, with_make_up: bool = False) -> 
         parent=turn.parent or None,
         created_at=turn.created_ms // 1000,
         user=turn.user,
-        thoughts=turn.thoughts,
+        thoughts=shown_thoughts(turn.thoughts),
         plugin_calls=[_call(call) for call in turn.calls],
         reply=turn.reply,
         finish_reason=turn.finish_reason,

@@ -15,6 +15,7 @@ from serve_app.api.sessions import SamplingDefaults, TurnAnswer, turn_answer
 from serve_app.chat.turn import TurnRequest
 from serve_app.errors import InvalidFieldError
 from serve_app.live.event import LiveEvent
+from serve_app.prompt.exchange import shown_thoughts
 from serve_app.sessions.session import Session, StoredCall, Turn
 
 _MAX_DIGITS = 9
@@ -135,6 +136,8 @@ def _fingerprint(body: TurnOptions, instead_of: str) -> str:
 
 def event_data(kind: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
     """What readers get of an event: all of it, with a turn as the session resource shows it."""
+    if kind == "thoughts":
+        return {**data, "text": shown_thoughts(data["text"])}
     return done_answer(data).model_dump() if kind == "done" else data
 
 

@@ -1,7 +1,8 @@
 """Concurrent streams over HTTP, beside the engine alone on the same prompts."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
 from string import ascii_lowercase
 
@@ -9,11 +10,15 @@ from moss_tp.config import resolve_model
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.tokenizer import Tokenizer
+from serve_app.bench.load.cpu_time import KINDS, CpuSeconds, no_meter, used
 from serve_app.bench.load.drive import BenchRequest, drive, end_s
 from serve_app.bench.load.sse_client import SseClient, StreamedTurn
 from serve_app.bench.reporting.figures import Chart, Row, Section, median, milliseconds, quantile
 from serve_app.prompt.choose import build_prompts
 from serve_app.settings import dialogue_of
+
+Ask = Callable[[str], Awaitable[StreamedTurn]]
+Meter = Callable[[], CpuSeconds]
 
 GREEDY = SamplingParams(temperature=0, top_p=0.8)  # what the server makes of `temperature: 0`
 
@@ -29,11 +34,15 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class Burst:
-    """One run of all streams of a spec. `seconds` is from the first request to the last piece."""
+    """One run of all streams of a spec. `seconds` is from the first request to the last piece.
+
+    `cpu_s` is the CPU time of the server's processes by kind, empty if nobody has measured it.
+    """
 
     prompts: list[str]
     turns: list[StreamedTurn]
     output_tokens: int
+    cpu_s: CpuSeconds = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -43,19 +52,45 @@ class Burst:
     def tok_s(self) -> float:
         return self.output_tokens / self.seconds
 
+    def cpu_ms(self, kind: str) -> float:
+        """CPU milliseconds per 1,000 tokens of the processes of a kind."""
+        return 1e6 * self.cpu_s[kind] / self.output_tokens
+
+    @property
+    def outside_ms(self) -> float:
+        """The same of all processes but the model's."""
+        return sum(self.cpu_ms(kind) for kind in self.cpu_s if kind != "replica")
+
 
 def random_text(random: Random, length: int) -> str:
     """Random letters, which never form a marker or a command."""
     return "".join(random.choices(ascii_lowercase, k=length))
 
 
-async def measure_streams(client: SseClient, spec: StreamSpec, random: Random) -> Burst:
-    """One burst with new prompts. Plugins are off; both passes run."""
-    prompts = [random_text(random, spec.prompt_chars) for _ in range(spec.num_streams)]
-    before = await client.counts()
-    fields = {"temperature": 0, "plugins": [], "max_length": spec.max_length}
-    turns = await client.turns(prompts, **fields)
-    return Burst(prompts, turns, (await client.counts()).since(before).output)
+def random_texts(random: Random, spec: StreamSpec) -> list[str]:
+    """A new prompt for each stream."""
+    return [random_text(random, spec.prompt_chars) for _ in range(spec.num_streams)]
+
+
+async def measure_burst(
+    client: SseClient, prompts: list[str], ask: Ask, meter: Meter = no_meter
+) -> Burst:
+    """All `prompts` at once, each a stream of its own."""
+    before, cpu_before = await client.counts(), meter()
+    turns = await asyncio.gather(*map(ask, prompts))
+    cpu_s = used(cpu_before, meter())
+    return Burst(prompts, turns, (await client.counts()).since(before).output, cpu_s)
+
+
+async def measure_streams(
+    client: SseClient, spec: StreamSpec, random: Random, meter: Meter = no_meter
+) -> Burst:
+    """One burst of the demo API with new prompts. Plugins are off; both passes run."""
+
+    def ask(prompt: str) -> Awaitable[StreamedTurn]:
+        return client.turn(prompt, temperature=0, plugins=[], max_length=spec.max_length)
+
+    return await measure_burst(client, random_texts(random, spec), ask, meter)
 
 
 async def compare_streams(
@@ -64,13 +99,14 @@ async def compare_streams(
     offline_tok_s: Callable[[Burst], float] | None,
     repeats: int,
     random: Random,
+    meter: Meter = no_meter,
 ) -> tuple[list[Burst], list[float]]:
     """Bursts on the server, alternating with `offline_tok_s` on each burst's prompts."""
     bursts, offline = [], []
     async with SseClient(url) as client:
-        await client.turns([random_text(random, spec.prompt_chars)], max_length=spec.max_length)
+        await client.turn(random_text(random, spec.prompt_chars), max_length=spec.max_length)
         for _ in range(repeats):
-            bursts.append(await measure_streams(client, spec, random))
+            bursts.append(await measure_streams(client, spec, random, meter))
             if offline_tok_s is not None:
                 offline.append(offline_tok_s(bursts[-1]))
     return bursts, offline
@@ -93,22 +129,35 @@ def engine_tok_s(engine: LLMEngine, model: str, spec: StreamSpec, burst: Burst) 
 
 def stream_section(bursts: Sequence[Burst], offline: Sequence[float], spec: StreamSpec) -> Section:
     """Medians over the bursts; `offline` is empty if no engine was measured beside them."""
-    tok_s = median([burst.tok_s for burst in bursts])
-    row = _stream_row(bursts, tok_s, spec)
-    bars: dict[str, list[tuple[object, float]]] = {"over HTTP": [("", tok_s)]}
+    row = stream_row(bursts, spec)
+    bars: dict[str, list[tuple[object, float]]] = {"over HTTP": [("", row["tok_s"])]}
     if offline:
         row |= {"offline_tok_s": round(median(offline), 1)}
-        row |= {"of_offline": round(tok_s / median(offline), 3)}
+        pairs = zip(bursts, offline, strict=True)
+        row |= {"of_offline": round(median([burst.tok_s / alone for burst, alone in pairs]), 3)}
         bars["engine alone"] = [("", median(offline))]
     title = f"serve: {spec.num_streams} streams over HTTP, {spec.prompt_chars}-letter prompts"
     return Section("serve", title, [row], [Chart("bar", "", "tokens a second", bars)])
 
 
-def _stream_row(bursts: Sequence[Burst], tok_s: float, spec: StreamSpec) -> Row:
+def cpu_section(bursts: Mapping[str, Sequence[Burst]]) -> Section:
+    """CPU milliseconds per 1,000 tokens by kind of process, of the bursts of each API: medians."""
+    rows = [{"api": name, **_cpu_row(each)} for name, each in bursts.items()]
+    title = "CPU milliseconds per 1,000 tokens; outside: all processes but the model's ranks"
+    return Section("cpu", title, rows)
+
+
+def _cpu_row(bursts: Sequence[Burst]) -> Row:
+    by_kind = {kind: round(median([b.cpu_ms(kind) for b in bursts]), 1) for kind in KINDS}
+    return {**by_kind, "outside": round(median([burst.outside_ms for burst in bursts]), 1)}
+
+
+def stream_row(bursts: Sequence[Burst], spec: StreamSpec) -> Row:
+    """Medians over the bursts."""
     return {
         "streams": spec.num_streams,
         "tokens_a_stream": round(bursts[-1].output_tokens / spec.num_streams, 1),
-        "tok_s": round(tok_s, 1),
+        "tok_s": round(median([burst.tok_s for burst in bursts]), 1),
         "first_p50_ms": _first_ms(bursts, 0.5),
         "first_p99_ms": _first_ms(bursts, 0.99),
         "gap_p50_ms": _gap_ms(bursts, 0.5),

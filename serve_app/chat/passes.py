@@ -2,15 +2,18 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import DELTA_INTERVAL_S
 from moss_tp.errors import DeadlineExceededError, EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.protocols import ChatModel
 from serve_app.chat.request import Choice
 from serve_app.streams import with_timeouts
 
-_STOP_CHECK_S = 0.05
+# Between deltas, each of which is a chance to stop, too.
+_STOP_CHECK_S = 0.2
 
 
 class StoppedError(Exception):
@@ -24,14 +27,18 @@ async def run_pass(
     prompt_ids: Sequence[int],
     params: SamplingParams,
     output_ids: Sequence[int] = (),
+    delta_interval_s: float = DELTA_INTERVAL_S,
 ) -> AsyncGenerator[TokenDelta]:
     """The deltas of pass `pass_number` after `output_ids`. Closing it aborts the pass.
+
+    New tokens may wait for the next ones for `delta_interval_s`.
 
     Raises DeadlineExceededError at the deadline, StoppedError soon after the request's `stop` is
     set, and EngineDeadError if the stream ends without a finish reason, since the text may then
     be incomplete.
     """
     request = choice.engine_request(pass_number, prompt_ids, params, output_ids)
+    request = replace(request, delta_interval_s=delta_interval_s)
     stream = model.generate(request, choice.request.session_id)
     reason = None
     async with aclosing(with_timeouts(stream, lambda: _patience_s(choice))) as deltas:
@@ -43,6 +50,7 @@ async def run_pass(
             if delta is None:
                 raise DeadlineExceededError("the deadline passed before the reply began")
             choice.has_begun.set()
+            choice.request.meter.num_tokens += len(delta.token_ids)
             reason = delta.finish_reason
             yield delta
     if reason not in ("stop", "length"):

@@ -37,27 +37,26 @@ class PluginCalls:
         self,
         client: PluginClient,
         pictures: PictureStore,
-        timeout_s: float,
         choice: Choice,
         calls: Sequence[Call],
     ) -> None:
         self._client = client
         self._album = Album(pictures, choice.request.owner, choice.request.session_id)
-        self._timeout_s = timeout_s
         self._choice = choice
         self.outcomes: list[Outcome] = [(call, PluginOutput.no_result()) for call in calls]
 
     async def run(self) -> AsyncGenerator[PluginCall]:
         """All calls as started, then each as done or failed. Closing it cancels what still runs.
 
-        They end in the order of the blocks in Results, which fixes the numbers of search items.
+        None is sent before all were told as started, since a reader may refuse one. They end in the
+        order of the blocks in Results, which fixes the numbers of search items.
         """
         calls = [call for call, _ in self.outcomes]
         started = [self._started(index, call) for index, call in enumerate(calls)]
+        for event in started:
+            yield event
         tasks = [self._start(each.id, call) for each, call in zip(started, calls, strict=True)]
         try:
-            for event in started:
-                yield event
             for index in block_order(calls):
                 output, ms = await tasks[index]
                 self.outcomes[index] = (calls[index], output)
@@ -89,7 +88,7 @@ class PluginCalls:
         return await log.record(call_id, (output, round((time.monotonic() - start) * 1000)))
 
     async def _answer(self, call: Call) -> PluginOutput:
-        timeout_s = min(self._timeout_s, MAX_SHARE * self._choice.time_left_s)
+        timeout_s = min(call.spec.timeout_s, MAX_SHARE * self._choice.time_left_s)
         try:
             output = _bounded(check_output(await self._client.run(call, timeout_s)))
             return await self._album.keep(output, self._choice.request.deadline)

@@ -32,7 +32,6 @@ from serve_app.prompt.fit import Prompt
 from serve_app.streams import merge
 from serve_app.watch import Watch, Watched, unwatched
 
-PLUGIN_TIMEOUT_S = 5.0
 NUM_ENCODERS = 4
 
 
@@ -131,6 +130,7 @@ class Replier:
                 async for step in steps:
                     if isinstance(step, ReplyPrompt):
                         prompt = step
+                        choice.request.meter.num_tokens += step.num_results_tokens
                     else:
                         yield step
                     if isinstance(step, Done):
@@ -223,7 +223,6 @@ def create_replier(
     model: ChatModel,
     plugins: PluginClient,
     prompts: Prompts,
-    plugin_timeout_s: float = PLUGIN_TIMEOUT_S,
     moderation: Moderation | None = None,
     watch: Watch = unwatched,
     pictures: PictureStore | None = None,
@@ -233,5 +232,5 @@ def create_replier(
     if not isinstance(prompts, PromptBuilder):
         return Replier(model, prompts, moderation=moderation, watch=watch)
     pictures = pictures or NoPictureStore()
-    thinking = ThinkingStage(model, plugins, prompts, plugin_timeout_s, pictures)
+    thinking = ThinkingStage(model, plugins, prompts, pictures)
     return Replier(model, prompts, thinking, moderation, watch)

@@ -15,6 +15,14 @@ from serve_app.prompt.fit import Prompt
 from serve_app.request_context import current_traceparent
 
 
+@dataclass
+class Meter:
+    """How many tokens a reply has used so far, besides its first prompt: Results, and all that was
+    generated, told or not."""
+
+    num_tokens: int = 0
+
+
 @dataclass(frozen=True)
 class ReplyRequest:
     """What to reply to, and how.
@@ -51,6 +59,7 @@ class ReplyRequest:
     resume: Resume = NOTHING_TOLD
     call_log: CallLog = field(default_factory=NoCallLog)
     stop: asyncio.Event | None = None
+    meter: Meter = field(default_factory=Meter)
 
     @property
     def instructions(self) -> str:

@@ -7,10 +7,13 @@ A reply that is resumed tells nothing again, runs no pass again that had ended, 
 with effects again. It does not know where this was kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from plugins_svc.sdk.output import PluginOutput
+import msgpack  # type: ignore[import-untyped]
+
+from plugins_svc.sdk.output import Item, PluginOutput
+from plugins_svc.sdk.picture import StoredPicture
 from serve_app.errors import LeaseLostError
 
 TimedOutput = tuple[PluginOutput, int]  # and how many milliseconds the call took
@@ -77,3 +80,17 @@ class NoCallLog:
 
     async def record(self, call_id: str, output: TimedOutput) -> TimedOutput:
         return output
+
+
+def pack_output(timed: TimedOutput) -> bytes:
+    """As a store keeps it."""
+    output, ms = timed
+    packed: bytes = msgpack.packb((asdict(output), ms))
+    return packed
+
+
+def unpack_output(packed: bytes) -> TimedOutput:
+    fields, ms = msgpack.unpackb(packed)
+    items = tuple(Item(**item) for item in fields["items"])
+    images = tuple(StoredPicture(**image) for image in fields.get("images", ()))
+    return PluginOutput(fields["ok"], tuple(fields["lines"]), items, images), ms

@@ -25,6 +25,9 @@ from serve_app.prompt.builder import PromptBuilder, Thinking, has_left_thinking
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import MIN_REPLY_TOKENS
 
+# Nobody is told thoughts before they end, so that fewer messages do.
+THOUGHTS_INTERVAL_S = 0.3
+
 
 @dataclass(frozen=True)
 class ReplyPrompt:
@@ -46,7 +49,7 @@ class ReplyPrompt:
 
 
 class ThinkingStage:
-    """Runs the first pass on `model` and the calls on `plugins`, each for `timeout_s` at most.
+    """Runs the first pass on `model` and the calls on `plugins`, each as long as its spec says.
 
     Pictures go to `pictures`. Holds no state of any turn.
     """
@@ -56,13 +59,11 @@ class ThinkingStage:
         model: ChatModel,
         plugins: PluginClient,
         prompts: PromptBuilder,
-        timeout_s: float,
         pictures: PictureStore,
     ) -> None:
         self._model = model
         self._plugins = plugins
         self._prompts = prompts
-        self._timeout_s = timeout_s
         self._pictures = pictures
 
     async def run(
@@ -87,7 +88,7 @@ class ThinkingStage:
             yield _waiting(choice, thinking, tool_calls, len(generated_ids), num_cached_tokens)
             return
         commands = parse_commands(thinking.commands, choice.request.enabled)
-        calls = PluginCalls(self._plugins, self._pictures, self._timeout_s, choice, commands)
+        calls = PluginCalls(self._plugins, self._pictures, choice, commands)
         num_told = resume.num_call_events
         async with aclosing(calls.run()) as events:
             async for event in events:
@@ -112,7 +113,10 @@ class ThinkingStage:
         ids: list[int] = []
         text = ""
         num_cached_tokens = 0
-        async with aclosing(run_pass(self._model, choice, 1, prompt_ids, params)) as deltas:
+        thoughts = run_pass(
+            self._model, choice, 1, prompt_ids, params, delta_interval_s=THOUGHTS_INTERVAL_S
+        )
+        async with aclosing(thoughts) as deltas:
             async for delta in deltas:
                 ids.extend(delta.token_ids)
                 num_cached_tokens = delta.num_cached_tokens

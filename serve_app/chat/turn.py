@@ -19,7 +19,7 @@ from serve_app.chat.draft import Draft, seed_of
 from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
 from serve_app.chat.reply import Replier
 from serve_app.chat.request import ReplyRequest
-from serve_app.chat.resume import NoCallLog
+from serve_app.chat.resume import TimedOutput, pack_output, unpack_output
 from serve_app.errors import IdempotencyMismatchError, SessionFullError, TurnNotFoundError
 from serve_app.sessions.lease import HeldLease, LeaseKeeper
 from serve_app.sessions.opening import SessionOpener
@@ -101,16 +101,24 @@ class MakeUp(Protocol):
 
 
 @dataclass(frozen=True)
-class SentCalls(NoCallLog):
-    """The CallLog of a turn that may be asked for again with its key: a call with effects that an
-    earlier try may have sent is not sent again, and has no result."""
+class KeptCalls:
+    """The CallLog of a turn that may be asked for again with its key: what an earlier try has got
+    is not asked for again. A call with effects that it may have sent has no other result."""
 
     store: SessionStore
     lease: Lease
     deadline: float
 
+    async def find(self, call_id: str) -> TimedOutput | None:
+        found = await self.store.find(self.lease, call_id, self.deadline)
+        return None if found is None else unpack_output(found)
+
     async def claim(self, call_id: str) -> bool:
         return await self.store.claim(self.lease, call_id, self.deadline)
+
+    async def record(self, call_id: str, output: TimedOutput) -> TimedOutput:
+        packed = pack_output(output)
+        return unpack_output(await self.store.record(self.lease, call_id, packed, self.deadline))
 
 
 class TurnRunner:
@@ -155,7 +163,7 @@ class TurnRunner:
         async with self._leases.hold(lease) as held:
             draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
             if request.idempotency_key is not None:
-                calls = SentCalls(self._store, held.lease, deadline)
+                calls = KeptCalls(self._store, held.lease, deadline)
                 draft.request = replace(draft.request, call_log=calls)
             async with aclosing(self._replier.reply(draft.request)) as events:
                 async for event in events:

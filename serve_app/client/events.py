@@ -19,7 +19,7 @@ class ReplyEvents:
 
     def feed(self, chunk: bytes) -> list[dict[str, Any]]:
         """The events that `chunk` completes. Raises ValueError for data that is no JSON object."""
-        return [_parse(event.data) for event in self._reader.feed(chunk)]
+        return [parse_event(event.data) for event in self._reader.feed(chunk)]
 
 
 def error_message(status: int, body: bytes) -> str:
@@ -32,7 +32,8 @@ def error_message(status: int, body: bytes) -> str:
     return message
 
 
-def _parse(data: str) -> dict[str, Any]:
+def parse_event(data: str) -> dict[str, Any]:
+    """The data of one event. Raises ValueError if it is no JSON object."""
     event = json.loads(data)
     if not isinstance(event, dict):
         raise ValueError(f"not an event of the API: {data[:MAX_BODY_CHARS]}")

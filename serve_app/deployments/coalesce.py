@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from moss_tp.engine.outputs import TokenDelta
+from moss_tp.engine.request import DELTA_INTERVAL_S
 from serve_app.streams import with_timeouts
-
-DEFAULT_INTERVAL_S = 0.04
 
 
 async def coalesce(
-    deltas: AsyncIterator[TokenDelta], interval_s: float = DEFAULT_INTERVAL_S
+    deltas: AsyncIterator[TokenDelta], interval_s: float = DELTA_INTERVAL_S
 ) -> AsyncGenerator[TokenDelta, None]:
     """The first delta at once, later ones joined, at most one every `interval_s` seconds.
 

@@ -19,6 +19,7 @@ from moss_tp.errors import EngineDeadError, QueueFullError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
 from serve_app.chat.calling.plugin_client import PluginsByName, RunPlugin
+from serve_app.deployments.packed import unpack
 from serve_app.request_context import current_traceparent
 from serve_app.streams import is_being_cancelled
 
@@ -83,13 +84,15 @@ class RemoteModel:
         """The deltas of one replica; its errors are unwrapped."""
         handle = self._handle.options(stream=True, session_id=session_id)
         deltas = cast(
-            DeploymentResponseGenerator[TokenDelta],
+            DeploymentResponseGenerator[bytes],
             handle.generate.remote(request),
         )
+        has_ended = False
         try:
             with _cancelled_remotely(EngineDeadError("a replica cancelled the request")):
-                async for delta in deltas:
-                    yield delta
+                async for packed in deltas:
+                    yield unpack(packed)
+            has_ended = True
         except BackPressureError as error:
             raise QueueFullError("the model has no room for another request") from error
         except RayError as error:
@@ -97,8 +100,9 @@ class RemoteModel:
         except RayServeException as error:
             raise EngineDeadError("no replica of the model is up") from error
         finally:
-            # Dropping the generator would not cancel the remote call.
-            deltas.cancel()  # type: ignore[no-untyped-call]
+            # Dropping the generator would not cancel the remote call, if it still runs.
+            if not has_ended:
+                deltas.cancel()  # type: ignore[no-untyped-call]
 
     async def _groups(self) -> tuple[bool, ...]:
         """Waits for one that is stuck only if no other can serve."""

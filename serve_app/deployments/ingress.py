@@ -130,7 +130,8 @@ class Ingress:
         return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
     def _live_turns(self, replier: Replier, limits: TurnLimits) -> LiveTurns:
-        means = Means(self._live_store, self._store, replier, error_body, self._model)
+        parts = self._live_store, self._store, replier, error_body, self._model
+        means = Means(*parts, readmit=self._gate.resume)
         live = LiveTurns(means, limits, self._drain)
         live.open()
         return live

@@ -15,11 +15,11 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from cluster.ranks.group import WorkerGroup
-from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError
 from serve_app.deployments.coalesce import coalesce
 from serve_app.deployments.make_up import replica_make_up
+from serve_app.deployments.packed import pack
 from serve_app.deployments.progress import Progress
 from serve_app.observe.engine import engine_metrics
 from serve_app.observe.logs import configure_logs
@@ -47,16 +47,18 @@ class MossServer:
             settings.store, "group", lambda: engine_metrics(self._engine.stats(), name)
         )
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
-        """The coalesced deltas of one request; closing it aborts the request within a step.
+    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
+        """The coalesced and packed deltas of one request; closing it aborts the request within a
+        step.
 
         Raises what `AsyncEngine.generate` raises.
         """
         attributes = {"moss.prompt_tokens": len(request.prompt_ids)}
         with span("engine", request.traceparent, attributes):
-            async with aclosing(coalesce(self._engine.generate(request))) as deltas:
+            stream = coalesce(self._engine.generate(request), request.delta_interval_s)
+            async with aclosing(stream) as deltas:
                 async for delta in deltas:
-                    yield delta
+                    yield pack(delta)
 
     async def check_health(self) -> None:
         """The health check of Serve and `/health`. Raises EngineDeadError if it cannot generate."""

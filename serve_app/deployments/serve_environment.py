@@ -6,7 +6,9 @@ time-out, and on a busy machine a response takes most of a second.
 """
 
 from serve_app.deployments.options import FORCE_STOP
+from serve_app.http.origin import CORS_ORIGINS
 from serve_app.http.proxy import CALLBACK
+from serve_app.settings import ServeSettings
 
 SERVE_ENVIRONMENT = {
     **dict((FORCE_STOP, CALLBACK)),
@@ -16,3 +18,8 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # five seconds are few on a busy laptop
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
 }
+
+
+def environment_of(settings: ServeSettings) -> dict[str, str]:
+    """The settings of a server that its proxies obey; on a cluster they stand there, too."""
+    return {CORS_ORIGINS: " ".join(settings.cors_origins)}

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.access.principal import Principal
-from serve_app.api.parsing import Body, parse_body, parse_idempotency_key
+from serve_app.api.parsing import Body, at_most_one, parse_body, parse_idempotency_key
+from serve_app.api.sessions import Query, parse_query
 from serve_app.errors import SessionNotFoundError
 from serve_app.http.exchange import read_body
 from serve_app.http.service import HttpService
@@ -47,8 +48,20 @@ class Call:
 
     @property
     def idempotency_key(self) -> str | None:
-        """Of the header. Raises InvalidFieldError for one of another form."""
-        return parse_idempotency_key(self.request.headers.get("Idempotency-Key"))
+        """Of the header. Raises InvalidFieldError for one of another form, and for two."""
+        return parse_idempotency_key(self.header("Idempotency-Key"))
+
+    def header(self, name: str) -> str | None:
+        """Raises InvalidFieldError if it is there twice."""
+        return at_most_one(name, self.request.headers.getlist(name))
+
+    def query(self, name: str) -> str | None:
+        """A field of the URL's query. Raises InvalidFieldError if it is there twice."""
+        return at_most_one(name, self.request.query_params.getlist(name))
+
+    def queries(self, model: type[Query]) -> Query:
+        """The query as a `model`. Raises InvalidFieldError."""
+        return parse_query({name: self.query(name) for name in model.model_fields}, model)
 
     @property
     def sessions(self) -> SessionCatalogue:

@@ -102,7 +102,8 @@ class EventStream(Response):
     The status line is sent with the first event or ping, so an early failure is an ordinary
     error response; a later one is sent as the last event, `{"error": …}`.
 
-    The stream of a mere reader, who can come back for the rest, just ends when the drain is over.
+    A mere reader can come back for the rest: its stream is whole with the last of `events` only.
+    Else it breaks off, the connection with it; when the drain is over it is told nothing else.
     """
 
     media_type = "text/event-stream"
@@ -141,6 +142,8 @@ class EventStream(Response):
             if not (self._is_reader and isinstance(error, DrainingError)):
                 note_error(scope, find(error))
                 await self._send(send, self.encode(error_body(error)))
+            if self._is_reader:
+                return  # the body stays without an end: the ASGI server closes the connection
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_all(self, send: Send) -> None:

@@ -1,26 +1,20 @@
-"""What runs around every endpoint: ids, logs, bounds of headers, origins, CORS and bugs."""
+"""What runs around every endpoint: ids, logs, origins, CORS, bounds of headers and bugs."""
 
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.errors import ForeignOriginError, HeadersTooLargeError
 from serve_app.http.errors import to_response
-from serve_app.http.origin import OriginPolicy
-from serve_app.http.request_id import HEADER, RequestIdMiddleware
+from serve_app.http.origin import Cors, OriginPolicy
+from serve_app.http.request_id import RequestIdMiddleware
 from serve_app.observe.access import AccessMiddleware
 from serve_app.observe.metrics import Metrics
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024  # with path and query
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-# What scripts of other sites may read, where such a site is allowed.
-_SHOWN = (HEADER, "Retry-After", "X-Should-Retry")
-_ALLOW_NO_METHOD = "pages of other sites may not send such requests"
 
 
 def middlewares(policy: OriginPolicy, metrics: Metrics) -> list[Middleware]:
@@ -29,19 +23,14 @@ def middlewares(policy: OriginPolicy, metrics: Metrics) -> list[Middleware]:
         Middleware(RequestIdMiddleware),
         Middleware(AccessMiddleware, metrics=metrics),
         Middleware(DoorMiddleware, policy=policy),
-        Middleware(
-            _Cors,
-            allow_origins=policy.cors_origins,
-            allow_methods=METHODS,
-            allow_headers="*",
-            expose_headers=_SHOWN,
-        ),
+        Middleware(Cors, origins=policy.cors_origins),
+        Middleware(HeaderBoundMiddleware),
         Middleware(UnexpectedErrorMiddleware),
     ]
 
 
 class DoorMiddleware:
-    """Refuses requests with too many headers, and those of foreign pages."""
+    """Refuses requests of foreign pages, which may not even read why."""
 
     def __init__(self, app: ASGIApp, policy: OriginPolicy) -> None:
         self._app = app
@@ -50,9 +39,24 @@ class DoorMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                check_headers(scope)
                 self._policy.check(Headers(scope=scope))
-            except (HeadersTooLargeError, ForeignOriginError) as error:
+            except ForeignOriginError as error:
+                await to_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class HeaderBoundMiddleware:
+    """Refuses requests with too many headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                check_headers(scope)
+            except HeadersTooLargeError as error:
                 await to_response(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -67,16 +71,6 @@ def check_headers(scope: Scope) -> None:
         raise HeadersTooLargeError(
             f"at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them are read"
         )
-
-
-class _Cors(CORSMiddleware):
-    """Starlette's, with its refusals in our form."""
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        response = super().preflight_response(request_headers)
-        if response.status_code < 400:
-            return response
-        return to_response(ForeignOriginError(_ALLOW_NO_METHOD))
 
 
 class UnexpectedErrorMiddleware:

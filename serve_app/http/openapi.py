@@ -127,7 +127,8 @@ def _failures(
     endpoint: Endpoint, is_locked: bool, book: SchemaBook, error: Mapping[str, Any]
 ) -> dict[str, Any]:
     statuses = {*endpoint.errors, *_ALWAYS}
-    statuses |= {401, 429, 503} if is_locked else set()
+    statuses |= {401, 429} if is_locked else set()
+    statuses |= {503} if endpoint.access != "public" else set()  # a key or a cookie is looked up
     statuses |= {*_WITH_A_BODY} if endpoint.body is not None else set()
     schema: Any = error
     if endpoint.error is not None:

@@ -5,16 +5,31 @@ also refuses names that are not its own: a page of another site may let its name
 machine (DNS rebinding), and then is no foreign page.
 """
 
+import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from serve_app.errors import ForeignOriginError
+from serve_app.http.errors import to_response
+from serve_app.http.request_id import HEADER
 
 ANY = "*"
+# Where Serve's proxies, which know no settings, read the allowed origins: with spaces between them.
+CORS_ORIGINS = "MOSS_CORS_ORIGINS"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# What scripts of other sites may read, where such a site is allowed.
+_SHOWN = (HEADER, "Retry-After", "X-Should-Retry")
+_ALLOW_NO_METHOD = "pages of other sites may not send such requests"
+# A proxy in front may read the other one of two.
+_SINGLE = ("host", "origin", "sec-fetch-site")
 _OWN_SITES = ("same-origin", "none")  # none: typed in, or a bookmark
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
@@ -32,7 +47,10 @@ class OriginPolicy:
     hosts: frozenset[str] | None = frozenset()
 
     def check(self, headers: Headers) -> None:
-        """Raises ForeignOriginError."""
+        """Raises ForeignOriginError, also where such a header is there twice."""
+        for name in _SINGLE:
+            if len(headers.getlist(name)) > 1:
+                raise ForeignOriginError(f"a request has one header {name} at most")
         host = headers.get("host")
         if host is not None and not self._is_own_name(host):
             raise ForeignOriginError(f"this server is not called {host[:100]!r}")
@@ -94,3 +112,27 @@ def _address(name: str) -> IPv4Address | IPv6Address | None:
         return ip_address(name)
     except ValueError:
         return None
+
+
+def origins_from_environment() -> frozenset[str]:
+    """The foreign origins that a proxy of Serve allows."""
+    return frozenset(os.environ.get(CORS_ORIGINS, "").split())
+
+
+class Cors(CORSMiddleware):
+    """Lets pages of foreign `origins` read answers. Starlette's, with its refusals in our form."""
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=tuple(origins),
+            allow_methods=METHODS,
+            allow_headers="*",
+            expose_headers=_SHOWN,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        return to_response(ForeignOriginError(_ALLOW_NO_METHOD))

@@ -7,7 +7,7 @@ reads a body of any size. Serve finds `middlewares` by the name in CALLBACK.
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -24,7 +24,8 @@ from serve_app.errors import BodyTooLargeError, NotReadyError, PathNotFoundError
 from serve_app.http.errors import to_response
 from serve_app.http.exchange import MAX_BODY_BYTES, error_event
 from serve_app.http.middleware import check_headers
-from serve_app.http.request_id import HEADER, choose_request_id, show_request_id
+from serve_app.http.origin import Cors, origins_from_environment
+from serve_app.http.request_id import choose_request_id, show_request_id
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +54,24 @@ _BY_STATUS: dict[int, Exception] = {
 
 def middlewares() -> list[Middleware]:
     """The callback: Serve calls it when a proxy starts."""
-    return [Middleware(ContractMiddleware)]
+    return [Middleware(ContractMiddleware, cors_origins=origins_from_environment())]
 
 
 class ContractMiddleware:
-    """Bounds bodies, and completes or replaces what is not an answer of the application."""
+    """Bounds bodies, and completes or replaces what is not an answer of the application.
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    Pages of the foreign `cors_origins` may read its answers, as they may read the application's.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        cors_origins: Collection[str] = (),
+    ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._cors_origins = cors_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,7 +79,7 @@ class ContractMiddleware:
             return
         request_id = choose_request_id(Headers(scope=scope))
         body = _BoundedBody(receive, self._max_body_bytes)
-        answer = _Answer(scope, send, request_id)
+        answer = _Answer(scope, send, request_id, self._cors_origins)
         try:
             if scope["path"].startswith(SERVE_PATHS):
                 raise PathNotFoundError("Not Found")
@@ -124,8 +134,11 @@ class _BoundedBody:
 class _Answer:
     """One response: passes the application's on, replaces Serve's own, completes a cut one."""
 
-    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, request_id: str, cors_origins: Collection[str]
+    ) -> None:
         self._scope = scope
+        self._cors_origins = cors_origins
         self._request_id = request_id
         self._send = _Unchunked(send) if scope["http_version"] == "1.0" else send
         self._has_begun = self._is_stream = self._is_complete = False
@@ -146,13 +159,15 @@ class _Answer:
         await self._send(message)
 
     async def finish(self, error: Exception) -> None:
-        """Responds with `error`, or ends a stream with it, if the response has no end yet."""
+        """Responds with `error`, or ends a stream with it, if the response has no end yet.
+
+        A live turn goes on, and its reader can come back for the rest: so its stream gets no end,
+        which breaks the connection.
+        """
         if not self._has_begun:
             await self._respond(error)
-        elif self._is_stream and not self._is_complete:
-            # The turn goes on, and its reader can come back for the rest.
-            is_live = _LIVE.match(self._scope["path"])
-            last = b"" if is_live else error_event(error).encode()
+        elif self._is_stream and not self._is_complete and not _LIVE.match(self._scope["path"]):
+            last = error_event(error).encode()
             await self.send({"type": "http.response.body", "body": last})
 
     async def _respond(self, error: Exception) -> None:
@@ -162,8 +177,13 @@ class _Answer:
             return {"type": "http.disconnect"}
 
         response = to_response(error)
-        response.headers[HEADER] = self._request_id
-        await response(self._scope, receive, self._send)
+        readable = Cors(response, self._cors_origins)
+        await readable(self._scope, receive, self._send_own)
+
+    async def _send_own(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            show_request_id(message, self._request_id)
+        await self._send(message)
 
 
 class _Unchunked:

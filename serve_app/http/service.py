@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from math import inf
 
-from serve_app.access.gate import Gate, OpenGate
+from serve_app.access.gate import Gate
 from serve_app.api.tokens import TextTokenizer
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier
@@ -39,7 +39,7 @@ class HttpService:
     completer: Completer = field(kw_only=True)
     root_name: str = field(default="", kw_only=True)
     readiness: tuple[Check, ...] = ()
-    gate: Gate = field(default_factory=OpenGate, kw_only=True)
+    gate: Gate = field(kw_only=True)
     drain: Drain = field(default_factory=Drain, kw_only=True)
     requires_key: bool = False
     origins: OriginPolicy = field(default_factory=OriginPolicy, kw_only=True)

@@ -5,24 +5,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from typing import Protocol
 
+from serve_app.access.gate import Admission
 from serve_app.chat.draft import Draft
-from serve_app.chat.request import ReplyRequest
+from serve_app.chat.request import Meter, ReplyRequest
+from serve_app.errors import StoreUnavailableError
 from serve_app.live.calls import StoredCallLog
 from serve_app.live.follower import Follower
-from serve_app.live.record import Hold, calls_of, resume_of
-from serve_app.live.store import Cancel, TakenUp
+from serve_app.live.record import Hold, LiveTurn, calls_of, num_generated, resume_of
+from serve_app.live.store import Ask, Cancel, TakenUp
 from serve_app.live.tail import Tail
 from serve_app.live.teller import Means, Teller
 from serve_app.live.writer import EventWriter
 from serve_app.prompt.fit import Prompt
 from serve_app.sessions.session import Session
 from serve_app.sessions.tree import path_to
-
-
-class Charge(Protocol):
-    """Admitted work: the number of tokens that it used, as far as that is known."""
-
-    num_tokens: int
 
 
 class Stop(Protocol):
@@ -78,7 +74,7 @@ class Crew:
         session: Session,
         deadline: float,
         stack: AsyncExitStack,
-        charge: Charge | None,
+        charge: Admission | None,
         taken: TakenUp | None = None,
     ) -> Teller:
         """Runs a teller of the turn in a task of its own; it takes what is in
@@ -96,16 +92,28 @@ class Crew:
         task.add_done_callback(self._tellers.pop)
         return teller
 
-    async def _run(self, teller: Teller, stack: AsyncExitStack, charge: Charge | None) -> None:
+    async def _run(self, teller: Teller, stack: AsyncExitStack, charge: Admission | None) -> None:
         try:
             async with stack:
-                await teller.run()
-                if charge is not None and teller.usage is not None:
-                    usage = teller.usage
-                    charge.num_tokens = usage.prompt_tokens + usage.completion_tokens
+                await (teller.run() if charge is None else self._charged(teller, charge))
         finally:
             self._writer.close(teller.pen)
             self._follower.forget(teller.pen.tail)
+
+    async def _charged(self, teller: Teller, charge: Admission) -> None:
+        """Runs `teller`; what the turn has used is settled by whoever ends it."""
+        charge.is_left = True  # should this process go
+        await teller.run()
+        if teller.has_ended or await self._is_over(teller.pen.hold.turn):
+            charge.num_tokens, charge.is_left = teller.num_tokens, False
+
+    async def _is_over(self, turn: LiveTurn) -> bool:
+        """Whether nobody goes on with a turn that did not end here: it is deleted, or has ended."""
+        try:
+            events = await self._means.store.read(Ask(turn.uid, turn.owner, turn.id))
+        except StoreUnavailableError:
+            return False
+        return not events or events[-1].telling.is_terminal
 
     def _draft(self, hold: Hold, tail: Tail, session: Session, log: StoredCallLog) -> Draft:
         """What is left to do of a turn that was told as far as `tail` has it."""
@@ -125,6 +133,7 @@ class Crew:
             prompt=Prompt([*turn.prompt_ids], turn.dropped_turns, turn.num_shared_tokens),
             resume=resume_of(tail.events, hold.token[:8]),
             call_log=log,
+            meter=Meter(num_generated(tail.events)),
         )
         history = path_to(session.tree, turn.parent)
         calls = calls_of(tail.events)

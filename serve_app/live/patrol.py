@@ -22,7 +22,8 @@ TakeUp = Callable[[str, str], Awaitable[None]]
 
 class Patrol:
     """`pens` are those of the turns that are told here. `take_up(uid, turn_id)` is called in a task
-    of its own, and may find that somebody else was faster.
+    of its own, and may find that somebody else was faster. `made` says what makes replies here, as
+    a digest.
     """
 
     def __init__(
@@ -30,17 +31,19 @@ class Patrol:
         store: LiveStore,
         pens: Collection[Pen],
         take_up: TakeUp,
+        made: Callable[[], Awaitable[str]],
         period_s: float = PERIOD_S,
     ) -> None:
         self._store = store
         self._pens = pens
         self._take_up = take_up
+        self._made = made
         self._period_s = period_s
-        self._name = new_token()
+        self._token = new_token()
         self._task: asyncio.Task[None] | None = None
         self._is_leaving = self._has_left = False
         self._taking: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self.num_others: int | None = None  # other ingresses that stay, if known
+        self.num_others: int | None = None  # others of its make-up that stay, if known
 
     def start(self) -> None:
         """Needs a running event loop."""
@@ -53,7 +56,7 @@ class Patrol:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def leave(self) -> int:
-        """Says that this ingress goes, and returns how many others stay.
+        """Says that this ingress goes, and returns how many others stay that can go on with turns.
 
         Where all go at once, they have said so within a period. Without a store nobody stays.
         """
@@ -79,7 +82,8 @@ class Patrol:
     async def _look(self) -> None:
         holds = [pen.hold for pen in self._pens if not pen.is_lost]
         try:
-            found = await self._store.patrol(self._name, holds, self._is_leaving)
+            name = f"{await self._made()}:{self._token}"
+            found = await self._store.patrol(name, holds, self._is_leaving)
         except Exception as error:
             bug = None if isinstance(error, MossError) else error
             logger.warning("%s turns could not be renewed: %s", len(holds), error, exc_info=bug)

@@ -1,17 +1,18 @@
 """The live record: all that is needed to run a turn, or to go on with it elsewhere."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
 from moss_tp.sampling_params import SamplingParams
-from plugins_svc.sdk.output import Item, PluginOutput
-from plugins_svc.sdk.picture import StoredPicture
+from serve_app.access.gate import Ticket
 from serve_app.chat.events import PluginCall
-from serve_app.chat.resume import Resume, TimedOutput
-from serve_app.live.event import LiveEvent
+from serve_app.chat.resume import Resume
+from serve_app.live.event import LiveEvent, plain
 from serve_app.sessions.session import StoredCall
 from serve_app.sessions.store import Lease
 
@@ -24,7 +25,8 @@ class LiveTurn:
     """A turn as it was started. It does not change.
 
     It follows the turn `parent`, in a session whose tree had `num_turns` turns. `params` has a
-    seed.
+    seed. `made_by` is the make-up of what tells it, empty if nobody knew it. Whoever ends the turn
+    settles the limits of its key by the `ticket`, if that has limits.
     """
 
     uid: str
@@ -43,6 +45,8 @@ class LiveTurn:
     max_length: int
     priority: int = 0
     max_completion_tokens: int | None = None
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    ticket: Ticket | None = None
 
     def lease(self, token: str) -> Lease:
         """Of the session, while the holder of `token` tells the turn."""
@@ -61,9 +65,28 @@ class Hold:
         return self.turn.lease(self.token)
 
 
+def digest_of(made_by: Mapping[str, Any]) -> str:
+    """Equal for equal make-ups; "" for one that nobody knows."""
+    if not made_by:
+        return ""
+    text = json.dumps(plain(made_by), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def pack_turn(turn: LiveTurn) -> bytes:
-    packed: bytes = msgpack.packb({"version": VERSION, **asdict(turn)})
+    """All of `turn` but its ticket, which has to be read where the rest cannot be."""
+    fields = {**asdict(turn), "ticket": None}
+    packed: bytes = msgpack.packb({"version": VERSION, **fields})
     return packed
+
+
+def pack_ticket(ticket: Ticket | None) -> bytes:
+    packed: bytes = b"" if ticket is None else msgpack.packb(asdict(ticket))
+    return packed
+
+
+def unpack_ticket(packed: bytes) -> Ticket | None:
+    return Ticket(**msgpack.unpackb(packed)) if packed else None
 
 
 def unpack_turn(packed: bytes) -> LiveTurn:
@@ -87,19 +110,6 @@ def _known(kind: type[LiveTurn | SamplingParams], data: Mapping[str, Any]) -> di
     return {name: value for name, value in data.items() if name in names}
 
 
-def pack_output(timed: TimedOutput) -> bytes:
-    output, ms = timed
-    packed: bytes = msgpack.packb((asdict(output), ms))
-    return packed
-
-
-def unpack_output(packed: bytes) -> TimedOutput:
-    fields, ms = msgpack.unpackb(packed)
-    items = tuple(Item(**item) for item in fields["items"])
-    images = tuple(StoredPicture(**image) for image in fields.get("images", ()))
-    return PluginOutput(fields["ok"], tuple(fields["lines"]), items, images), ms
-
-
 def resume_of(events: Sequence[LiveEvent], run: str) -> Resume:
     """Where a reply goes on of which these events were told."""
     tellings = [event.telling for event in events]
@@ -115,6 +125,11 @@ def resume_of(events: Sequence[LiveEvent], run: str) -> Resume:
         num_told_chars=sum(len(t.text) for t in deltas),
         num_cached_reply=deltas[0].num_cached_tokens if deltas else None,
     )
+
+
+def num_generated(events: Sequence[LiveEvent]) -> int:
+    """How many tokens are behind what these events told."""
+    return sum(len(event.telling.token_ids) for event in events)
 
 
 def calls_of(events: Sequence[LiveEvent]) -> list[StoredCall]:

@@ -13,19 +13,36 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from serve_app.chat.resume import TimedOutput, TurnTakenOverError
+from serve_app.chat.resume import TimedOutput, TurnTakenOverError, pack_output, unpack_output
 from serve_app.live import scripts
-from serve_app.live.event import LiveEvent, Telling, pack, unpack
+from serve_app.live.answers import events_of, given_up_of, standing_of, taken_up_of
+from serve_app.live.event import LiveEvent, Telling, pack
 from serve_app.live.record import (
     Hold,
     LiveTurn,
-    pack_output,
+    digest_of,
+    pack_ticket,
     pack_turn,
-    unpack_output,
-    unpack_turn,
 )
-from serve_app.live.store import MAX_TAKE_UPS, Append, Ask, Cancel, Round, Standing, TakenUp
-from serve_app.sessions.keys import GONE, SENT, holder, sent_call, session_keys
+from serve_app.live.store import (
+    MAX_TAKE_UPS,
+    Append,
+    Ask,
+    Cancel,
+    GivenUp,
+    Round,
+    Standing,
+    TakenUp,
+)
+from serve_app.sessions.keys import (
+    GONE,
+    SENT,
+    holder,
+    result_field,
+    results_of,
+    sent_call,
+    session_keys,
+)
 from serve_app.sessions.store import Lease
 from serve_app.store.patient_lane import PatientLane
 from serve_app.store.script import Arg, Script
@@ -41,7 +58,8 @@ class LiveSettings:
 
     Its session is locked for `lease_s` after the last renewal, since a take-up may take a while.
     Events are kept for `keep_s` after the end of a turn; before it, for `running_s` at most. An
-    ingress counts as there for `here_s` after it was last heard of.
+    ingress counts as there for `here_s` after it was last heard of. A turn waits `grace_s` for one
+    of its own make-up.
     """
 
     hold_s: float = 3
@@ -49,6 +67,7 @@ class LiveSettings:
     keep_s: float = 600
     running_s: float = 24 * 3600
     here_s: float = 3
+    grace_s: float = 5
     answer_timeout_s: float = 2
     patience_s: float = 6
 
@@ -71,13 +90,14 @@ class RedisLiveStore:
         turn, settings = hold.turn, self.settings
         keys = _keys(turn, "", "events", lease=True, extras=True)
         spans = deadline - time.monotonic(), settings.hold_s, settings.lease_s, settings.running_s
-        args = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
-        args_all: tuple[Arg, ...] = (*args, pack_turn(turn), pack(first), *map(_ms, spans))
+        who: tuple[Arg, ...] = holder(lease), holder(hold.lease), hold.token, turn.owner, turn.key
+        what: tuple[Arg, ...] = pack_turn(turn), pack(first), *map(_ms, spans)
+        args = *who, *what, digest_of(turn.made_by), pack_ticket(turn.ticket)
 
         def run(pipeline: Pipeline) -> None:
             # First, so that no turn runs of which nobody would learn.
             scripts.HINT.queue(pipeline, [_RUNNING], _member(turn), _ms(settings.hold_s))
-            scripts.START.queue(pipeline, keys, *args_all)
+            scripts.START.queue(pipeline, keys, *args)
 
         _, is_started = await self._steps.run(_pipelined(run), self._until(deadline))
         if not is_started:
@@ -89,7 +109,7 @@ class RedisLiveStore:
                 keys = _keys(each.hold.turn, "", "events")
                 scripts.APPEND.queue(pipeline, keys, each.hold.token, each.start, *each.events)
 
-        return [_standing(r) for r in await self._writes.run(_pipelined(run), self._until())]
+        return [standing_of(r) for r in await self._writes.run(_pipelined(run), self._until())]
 
     async def poll(
         self, asks: Sequence[Ask], holds: Sequence[Hold]
@@ -101,14 +121,14 @@ class RedisLiveStore:
                 scripts.STANDING.queue(pipeline, _keys(hold.turn, ""), hold.token)
 
         results = await self._polls.run(_pipelined(run), self._until())
-        answers = [_events(r, ask.start) for r, ask in zip(results, asks, strict=False)]
-        return answers, [_standing(r) for r in results[len(asks) :]]
+        answers = [events_of(r, ask.start) for r, ask in zip(results, asks, strict=False)]
+        return answers, [standing_of(r) for r in results[len(asks) :]]
 
     async def read(self, ask: Ask, deadline: float = inf) -> tuple[LiveEvent, ...] | None:
         (found,) = await self._steps.run(
             _pipelined(lambda pipeline: _queue_read(pipeline, ask)), self._until(deadline)
         )
-        return _events(found, ask.start)
+        return events_of(found, ask.start)
 
     async def running(self, uid: str, owner: str) -> str | None:
         keys = session_keys(uid, "lease", "meta", GONE, "extras")
@@ -134,19 +154,20 @@ class RedisLiveStore:
         return Round(tuple((uid, turn_id) for uid, turn_id in pairs), num_others)
 
     async def take_up(
-        self, uid: str, turn_id: str, token: str, given_up: Telling
-    ) -> TakenUp | None:
+        self, uid: str, turn_id: str, token: str, given_up: Telling, made: str = ""
+    ) -> TakenUp | GivenUp | None:
         own = f"live:{turn_id}", f"live:{turn_id}:events"
         names = *own, "lease", "meta", GONE, "extras", "ids"
         keys, member = session_keys(uid, *names), f"{uid}:{turn_id}"
         hold_ms, lease_ms = _ms(self.settings.hold_s), _ms(self.settings.lease_s)
         end = _ms(self.settings.keep_s), turn_id, MAX_TAKE_UPS, pack(given_up)
-        state, *result = await self._run(scripts.TAKE_UP, keys, token, hold_ms, lease_ms, *end)
-        if state == b"none":
+        args = hold_ms, lease_ms, *end, made, _ms(self.settings.grace_s)
+        state, *result = await self._run(scripts.TAKE_UP, keys, token, *args)
+        if state in (b"none", b"given up"):
             await self._steps.run(lambda redis: redis.zrem(_RUNNING, member), self._until())
-            return None
+            return given_up_of(*result) if result else None
         await self._run(scripts.HINT, [_RUNNING], member, hold_ms)
-        return _taken_up(token, *result) if state == b"taken" else None
+        return taken_up_of(token, *result) if state == b"taken" else None
 
     async def hand_over(self, hold: Hold, pause_s: float, is_failure: bool) -> None:
         keys, pause_ms = _keys(hold.turn, ""), _ms(pause_s)
@@ -181,7 +202,8 @@ class RedisLiveStore:
         return None if owner is None else str(owner.decode())
 
     async def find(self, hold: Hold, call_id: str) -> TimedOutput | None:
-        is_held, *found = await self._run(scripts.FIND, _keys(hold.turn, ""), hold.token, call_id)
+        args = hold.token, result_field(call_id)
+        is_held, *found = await self._run(scripts.FIND, _result_keys(hold.turn), *args)
         _check(is_held)
         return None if found[0] is None else unpack_output(found[0])
 
@@ -197,10 +219,9 @@ class RedisLiveStore:
     async def record(
         self, hold: Hold, call_id: str, output: TimedOutput, deadline: float
     ) -> TimedOutput:
-        args = hold.token, call_id, pack_output(output)
-        is_held, *stands = await self._run(
-            scripts.RECORD, _keys(hold.turn, ""), *args, deadline=deadline
-        )
+        keys = [*_result_keys(hold.turn), *session_keys(hold.turn.uid, "extras")]
+        args = hold.token, result_field(call_id), pack_output(output)
+        is_held, *stands = await self._run(scripts.RECORD, keys, *args, deadline=deadline)
         _check(is_held)
         return unpack_output(stands[0])
 
@@ -219,6 +240,10 @@ def _keys(turn: LiveTurn, *parts: str, lease: bool = False, extras: bool = False
     """The turn's own keys, then those of its session in the order of all scripts."""
     own = [f"live:{turn.id}:{part}" if part else f"live:{turn.id}" for part in parts]
     return session_keys(turn.uid, *own, *["lease"] * lease, GONE, *["extras"] * extras)
+
+
+def _result_keys(turn: LiveTurn) -> list[str]:
+    return [*_keys(turn, ""), *session_keys(turn.uid, results_of(turn.key))]
 
 
 def _queue_read(pipeline: Pipeline, ask: Ask) -> None:
@@ -240,32 +265,6 @@ def _pipelined(queue: Callable[[Pipeline], None]) -> Callable[[Redis], Awaitable
         return results
 
     return run
-
-
-def _taken_up(
-    token: str, is_stale: int, left_ms: bytes, record: list[bytes], events: list[bytes]
-) -> TakenUp:
-    fields = dict(zip(record[::2], record[1::2], strict=True))
-    cancel: Any = fields[b"cancel"].decode()
-    return TakenUp(
-        hold=Hold(unpack_turn(fields[b"turn"]), token),
-        attempt=int(fields[b"attempts"]),
-        deadline=time.monotonic() + int(left_ms) / 1000,
-        cancel=cancel,
-        events=_events(events, 0) or (),
-        is_stale=bool(is_stale),
-    )
-
-
-def _events(found: list[bytes] | None, start: int) -> tuple[LiveEvent, ...] | None:
-    if found is None:
-        return None
-    return tuple(LiveEvent(number, unpack(each)) for number, each in enumerate(found, start))
-
-
-def _standing(result: list[Any]) -> Standing:
-    is_held, cancel = result
-    return Standing(bool(is_held), cancel.decode())
 
 
 def _member(turn: LiveTurn) -> str:

@@ -1,12 +1,13 @@
 """The Lua scripts of live turns: one atomic step on one turn each.
 
-A turn's record is a hash: owner key holder token turn deadline until attempts state cancel, and
-`result:ID` for its plugin calls. Times are the store's, in milliseconds. `token` is the newest
-teller's, `holder` the value of the session's lease while that one tells, and `until` is when others
-may take the turn up. Its events are a list; event N is its element N.
+A turn's record is a hash: owner key holder token turn made ticket deadline until attempts state
+cancel. Times are the store's, in milliseconds. `made` is a digest of what makes it, "" if nobody
+knows; `ticket` settles the limits of its key. `token` is the newest teller's, `holder` the value of
+the session's lease while that one tells, and `until` is when others may take the turn up. Its
+events are a list; event N is its element N.
 """
 
-from serve_app.sessions.keys import ADD_EXTRAS, CLAIM, NOW_MS
+from serve_app.sessions.keys import ADD_EXTRAS, CLAIM, KEEP_RESULT, NOW_MS
 from serve_app.store.script import Script
 
 # Lua: whether `token` may write for the turn.
@@ -31,7 +32,8 @@ end
 """
 
 # KEYS: live events lease gone extras. ARGV: held holder token owner key turn first time_left_ms
-# hold_ms lease_ms keep_ms. `held` is the lease's value so far. Returns 1, or 0 if it is another's.
+# hold_ms lease_ms keep_ms made ticket. `held` is the lease's value so far. Returns 1, or 0 if it is
+# another's.
 START = Script(f"""{NOW_MS}{ADD_EXTRAS}
 local live, events, lease, gone, extras = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 if redis.call('EXISTS', gone) == 1 then return 0 end
@@ -42,7 +44,8 @@ if held and held ~= ARGV[1] then return 0 end
 local now = tonumber(now_ms())
 local function at(ms) return string.format('%.0f', now + ms) end
 redis.call('HSET', live, 'owner', ARGV[4], 'key', ARGV[5], 'holder', ARGV[2], 'token', ARGV[3],
-    'turn', ARGV[6], 'deadline', at(ARGV[8]), 'until', at(ARGV[9]), 'attempts', 0,
+    'turn', ARGV[6], 'made', ARGV[12], 'ticket', ARGV[13],
+    'deadline', at(ARGV[8]), 'until', at(ARGV[9]), 'attempts', 0,
     'state', 'running', 'cancel', '')
 redis.call('RPUSH', events, ARGV[7])
 redis.call('SET', lease, ARGV[2], 'PX', ARGV[10])
@@ -98,9 +101,11 @@ return false
 """)
 
 # KEYS: live events lease meta gone extras ids. ARGV: token hold_ms lease_ms keep_ms turn_id
-# max_tries given_up. Returns {state}: none, held, or taken with {state, is_stale, time_left_ms,
-# record as a flat list, events}. A turn that was taken up max_tries times, and is not stored, ends
-# as given_up: what kills its tellers may be in its record, so that is not looked at.
+# max_tries given_up made grace_ms. Returns {state}: none, held, given up with {state, ticket,
+# events}, or taken with {state, is_stale, time_left_ms, record as a flat list, events}. A turn of
+# another make-up than `made` is left to its own for grace_ms. One that was taken up max_tries times
+# ends as given_up: what kills its tellers may be in its record, so that is not looked at. One that
+# is stored has only to be told so.
 TAKE_UP = Script(f"""{NOW_MS}{_FINISH}
 local live, events, lease = KEYS[1], KEYS[2], KEYS[3]
 local owner = redis.call('HGET', live, 'owner')
@@ -110,14 +115,19 @@ if redis.call('EXISTS', KEYS[5]) == 1 or redis.call('HGET', KEYS[4], 'owner') ~=
     return {{'none'}}
 end
 local now = tonumber(now_ms())
-local token = redis.call('HGET', live, 'token')
+local token, made = unpack(redis.call('HMGET', live, 'token', 'made'))
 if token ~= ARGV[1] then
-    if tonumber(redis.call('HGET', live, 'until')) > now then return {{'held'}} end
+    local is_stored = redis.call('HEXISTS', KEYS[7], ARGV[5]) == 1
+    local is_other = made and made ~= '' and made ~= ARGV[8]
+    local free_at = tonumber(redis.call('HGET', live, 'until'))
+    if is_other and not is_stored then free_at = free_at + ARGV[9] end
+    if free_at > now then return {{'held'}} end
     if token ~= 'handed' and redis.call('HINCRBY', live, 'attempts', 1) > tonumber(ARGV[6])
-        and redis.call('HEXISTS', KEYS[7], ARGV[5]) == 0 then
+        and not is_stored then
+        local told = redis.call('LRANGE', events, 0, -1)
         redis.call('RPUSH', events, ARGV[7])
         finish(live, events, lease, KEYS[6], ARGV[4])
-        return {{'none'}}
+        return {{'given up', redis.call('HGET', live, 'ticket'), told}}
     end
     local held = redis.call('GET', lease)
     if not held or held == redis.call('HGET', live, 'holder') then
@@ -166,10 +176,10 @@ end
 return redis.call('HGET', KEYS[1], 'cancel')
 """)
 
-# KEYS: live gone. ARGV: token call. Returns {is_held, result or false}.
+# KEYS: live gone results. ARGV: token field. Returns {is_held, result or false}.
 FIND = Script(f"""{_MINE}
 if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
-return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
+return {{1, redis.call('HGET', KEYS[3], ARGV[2])}}
 """)
 
 # KEYS: live gone sent meta. ARGV: token field ttl_ms. Returns {is_held, may_send}.
@@ -178,22 +188,26 @@ if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
 return {{1, claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])}}
 """)
 
-# KEYS: live gone. ARGV: token call result. Returns {is_held, the result that stands}.
-RECORD = Script(f"""{_MINE}
+# KEYS: live gone results extras. ARGV: token field result. Returns {is_held, the result that
+# stands}.
+RECORD = Script(f"""{_MINE}{NOW_MS}{ADD_EXTRAS}{KEEP_RESULT}
 if not is_mine(KEYS[1], KEYS[2], ARGV[1]) then return {{0}} end
-redis.call('HSETNX', KEYS[1], 'result:' .. ARGV[2], ARGV[3])
-return {{1, redis.call('HGET', KEYS[1], 'result:' .. ARGV[2])}}
+return {{1, keep_result(KEYS[3], KEYS[4], ARGV[2], ARGV[3])}}
 """)
 
 # KEYS: running ingresses. ARGV: ingress is_leaving hold_ms here_ms max_orphans member…
-# Returns {how many other ingresses there are, members whose time is over}.
+# Returns {how many other ingresses of its make-up there are, members whose time is over}. Its name
+# begins with its make-up and a colon.
 PATROL = Script(f"""{NOW_MS}
 local now = tonumber(now_ms())
 local function at(ms) return string.format('%.0f', now + ms) end
 for i = 6, #ARGV do redis.call('ZADD', KEYS[1], at(ARGV[3]), ARGV[i]) end
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', at(0))
 redis.call('ZREM', KEYS[2], ARGV[1])
-local num_others = redis.call('ZCARD', KEYS[2])
+local make_up, num_others = string.match(ARGV[1], '^[^:]*:'), 0
+for _, name in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+    if string.sub(name, 1, #make_up) == make_up then num_others = num_others + 1 end
+end
 if ARGV[2] == '0' then redis.call('ZADD', KEYS[2], at(ARGV[4]), ARGV[1]) end
 local orphans = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', at(0), 'LIMIT', 0, ARGV[5])
 return {{num_others, orphans}}

@@ -7,7 +7,7 @@ start ──> Teller ──> store ──> Follower ──> readers, here and el
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -16,19 +16,21 @@ from contextlib import (
 )
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 from moss_tp.errors import EngineDeadError, InvalidRequestError
+from serve_app.access.gate import Admission, Ticket
 from serve_app.chat.draft import Draft
 from serve_app.chat.resume import TurnTakenOverError
 from serve_app.chat.turn import TurnLimits, TurnRequest, make_draft, replay
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError, TurnNotStoredError
-from serve_app.live.crew import Charge, Crew, Stop
+from serve_app.live.crew import Crew, Stop
 from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.follower import Follower
 from serve_app.live.patrol import PERIOD_S, Patrol
 from serve_app.live.record import Hold, LiveTurn
 from serve_app.live.replay import Replayed, Replays
-from serve_app.live.store import Ask, Cancel
+from serve_app.live.store import Ask, Cancel, GivenUp, TakenUp
 from serve_app.live.tail import Tail
 from serve_app.live.teller import Means, Teller, retold
 from serve_app.live.writer import EventWriter
@@ -42,7 +44,7 @@ from serve_app.sessions.session import Session, Turn, new_token
 RETOLD_FROM = 1_000_000
 CANCEL_WAIT_S = 10.0
 
-Admit = Callable[[int], AbstractAsyncContextManager[Charge]]
+Admit = Callable[[int], AbstractAsyncContextManager[Admission]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class LiveTurns:
         self._sessions = SessionOpener(means.sessions, self._leases)
         self._writer = EventWriter(means.store)
         self._follower = Follower(means.store, self._writer.pens)
-        self._patrol = Patrol(means.store, self._writer.pens, self.take_up, period_s)
+        self._patrol = Patrol(means.store, self._writer.pens, self.take_up, means.made, period_s)
         self._crew = Crew(means, self._writer, self._follower, stop)
         self._replays = Replays(means.replier, means.make_up, limits.max_time_s)
         self._leaving: asyncio.Task[None] | None = None
@@ -130,10 +132,13 @@ class LiveTurns:
         async with self._leases.hold(lease) as held, AsyncExitStack() as stack:
             draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
             prompt = await self._means.replier.prompt(draft.request)
+            made_by = await self._means.made_by()
             charge = None
             if admit is not None:
                 charge = await stack.enter_async_context(admit(len(prompt.token_ids)))
-            hold = Hold(_record(draft, prompt), new_token())
+            ticket = None if charge is None else charge.ticket
+            record = _record(draft, prompt, made_by, ticket)
+            hold = Hold(record, new_token())
             first = Telling("turn", {"id": hold.turn.id, "uid": lease.uid})
             try:
                 await self._means.store.start(hold, lease, first, deadline)
@@ -159,17 +164,33 @@ class LiveTurns:
         token = new_token()
         error = EngineDeadError("the turn was given up after several tries")
         given_up = Telling("error", self._means.describe(error))
-        taken = await self._means.store.take_up(uid, turn_id, token, given_up)
-        if taken is None:
+        made = await self._means.made()
+        taken = await self._means.store.take_up(uid, turn_id, token, given_up, made)
+        if isinstance(taken, GivenUp):
+            await self._settle(taken)
+        if not isinstance(taken, TakenUp):
             return
         turn = taken.hold.turn
         session = await self._load(uid, turn.owner)
         tail = self._follower.shared(uid, turn_id) or Tail(uid, turn.owner, turn_id)
         tail.add(taken.events)
-        if not tail.has_ended:
-            self._crew.tell(
-                taken.hold, tail, session, taken.deadline, AsyncExitStack(), None, taken
-            )
+        if tail.has_ended:
+            return
+        async with AsyncExitStack() as stack:
+            charge = await self._readmit(turn.ticket, stack)
+            self._crew.tell(taken.hold, tail, session, taken.deadline, stack, charge, taken)
+
+    async def _readmit(self, ticket: Ticket | None, stack: AsyncExitStack) -> Admission | None:
+        """The admission of a turn that was admitted elsewhere, if it has one."""
+        readmit = self._means.readmit
+        if ticket is None or readmit is None:
+            return None
+        return await stack.enter_async_context(readmit(ticket))
+
+    async def _settle(self, turn: GivenUp) -> None:
+        async with AsyncExitStack() as stack:
+            if (charge := await self._readmit(turn.ticket, stack)) is not None:
+                charge.num_tokens += turn.num_generated
 
     async def follow(
         self, uid: str, owner: str, turn_id: str, after: int = -1
@@ -225,7 +246,9 @@ class LiveTurns:
         return session
 
 
-def _record(draft: Draft, prompt: Prompt) -> LiveTurn:
+def _record(
+    draft: Draft, prompt: Prompt, made_by: Mapping[str, Any], ticket: Ticket | None
+) -> LiveTurn:
     request = draft.request
     return LiveTurn(
         uid=draft.session.uid,
@@ -244,6 +267,8 @@ def _record(draft: Draft, prompt: Prompt) -> LiveTurn:
         max_length=request.max_length,
         priority=request.priority,
         max_completion_tokens=request.max_completion_tokens,
+        made_by=made_by,
+        ticket=ticket,
     )
 
 

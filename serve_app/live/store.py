@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal, Protocol
 
+from serve_app.access.gate import Ticket
 from serve_app.chat.resume import TimedOutput
 from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.record import Hold
@@ -53,7 +54,7 @@ class Ask:
 @dataclass(frozen=True)
 class Round:
     """What an ingress learns once a second: the turns that nobody tells, as (uid, id), and how many
-    other ingresses there are."""
+    other ingresses of its make-up there are."""
 
     orphans: tuple[tuple[str, str], ...]
     num_others: int
@@ -72,6 +73,14 @@ class TakenUp:
     cancel: Cancel
     events: tuple[LiveEvent, ...]
     is_stale: bool
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """A turn that has ended by this. `num_generated` tokens were told of it, as far as is known."""
+
+    ticket: Ticket | None
+    num_generated: int
 
 
 class LiveStore(Protocol):
@@ -105,13 +114,15 @@ class LiveStore(Protocol):
         ...
 
     async def patrol(self, ingress: str, holds: Sequence[Hold], is_leaving: bool) -> Round:
-        """Renews the holds, and says that this ingress is there, unless it `is_leaving`."""
+        """Renews the holds, and says that this ingress is there, unless it `is_leaving`. Its name
+        is a digest of its make-up, a colon and a token."""
         ...
 
     async def take_up(
-        self, uid: str, turn_id: str, token: str, given_up: Telling
-    ) -> TakenUp | None:
-        """None if the turn needs no teller: it has ended, is gone, or somebody else tells it.
+        self, uid: str, turn_id: str, token: str, given_up: Telling, made: str = ""
+    ) -> TakenUp | GivenUp | None:
+        """None if the turn needs no teller: it has ended, is gone, or somebody else tells it. One
+        of another make-up than `made`, a digest, is left to its own for a while.
 
         The last of more than MAX_TAKE_UPS take-ups ends the turn as `given_up`, unless it is stored
         in its session. Raises ValueError for a record that this version cannot read.

@@ -9,11 +9,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from moss_tp.errors import DeadlineExceededError, EngineDeadError
+from serve_app.access.gate import Admission, Ticket
 from serve_app.chat.draft import Draft
 from serve_app.chat.events import Done, Usage
 from serve_app.chat.reply import Replier
@@ -26,6 +27,7 @@ from serve_app.errors import (
     TurnNotStoredError,
 )
 from serve_app.live.event import LiveEvent, Telling, plain, telling_of
+from serve_app.live.record import digest_of
 from serve_app.live.store import MAX_TAKE_UPS, Cancel, LiveStore, Standing
 from serve_app.live.writer import Pen
 from serve_app.sessions.session import Turn
@@ -39,15 +41,32 @@ ENGINE_PAUSE_S = 1.0
 END_S = 5.0
 
 
+Readmit = Callable[[Ticket], AbstractAsyncContextManager[Admission]]
+
+
+class OtherMakeUpError(EngineDeadError):
+    """Nobody goes on with the turn to the same bytes."""
+
+
 @dataclass(frozen=True)
 class Means:
-    """What all tellers use. `describe` makes an error the data of an event."""
+    """What all tellers use. `describe` makes an error the data of an event, `readmit` goes on with
+    an admission that was made elsewhere."""
 
     store: LiveStore
     sessions: SessionStore
     replier: Replier
     describe: Callable[[Exception], Mapping[str, Any]]
     make_up: MakeUp | None = None
+    readmit: Readmit | None = None
+
+    async def made_by(self) -> Mapping[str, Any]:
+        """What makes replies here; empty while nobody knows."""
+        return {} if self.make_up is None else await self.make_up.make_up()
+
+    async def made(self) -> str:
+        """A digest of that."""
+        return digest_of(await self.made_by())
 
 
 class Teller:
@@ -67,11 +86,19 @@ class Teller:
         self._work: asyncio.Task[None] | None = None
         self._is_dropped = self._is_leaving = self._is_committing = self._is_stored = False
         self.failure: Exception | None = None
-        self.usage: Usage | None = None
+        self.has_ended = False  # here: its terminal event is stored
+        self._usage: Usage | None = None
 
     @property
     def turn_id(self) -> str:
         return self.pen.hold.turn.id
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens the turn has used so far, prompt and reply together."""
+        if self._usage is not None:
+            return self._usage.prompt_tokens + self._usage.completion_tokens
+        return len(self.pen.hold.turn.prompt_ids) + self._draft.request.meter.num_tokens
 
     async def run(self) -> None:
         """Cancelling it leaves the turn as if this process had died."""
@@ -143,30 +170,43 @@ class Teller:
         is_open = self._is_committing and isinstance(error, DeadlineExceededError)
         if error is not None and (self._is_stored or is_open):  # it is no failure of the turn
             raise StoreUnavailableError("the end of a turn could not be stored") from error
-        if isinstance(error, EngineDeadError) and self._attempt < MAX_TAKE_UPS:
+        is_passing = isinstance(error, EngineDeadError) and not isinstance(error, OtherMakeUpError)
+        if is_passing and self._attempt < MAX_TAKE_UPS:
             await self._leave(ENGINE_PAUSE_S, is_failure=True)
         elif isinstance(error, Exception):
             await self._fail(error)
 
     async def _tell(self) -> None:
-        draft = self._draft
         if (stored := self._stored()) is None:
-            self._check()
-            async with aclosing(self._means.replier.reply(draft.request)) as events:
-                async for event in events:
-                    draft.add(event)
-                    if not isinstance(event, Done):
-                        self.pen.put(telling_of(event))
-            await self._flush()
-            stored = await self._commit()
+            await self._check()
+            stored = await self._reply()
         self._is_committing = self._is_stored = True
-        self.usage = Usage(**stored.usage)
+        self._usage = Usage(**stored.usage)
         await self._end(done_telling(stored))
 
-    def _check(self) -> None:
-        """Raises TurnNotStoredError if the turn's session has gone on without it."""
+    async def _reply(self) -> Turn:
+        """The turn, which is stored before its reply ends: who watches that counts it once,
+        wherever it is stored."""
+        stored: Turn | None = None
+        async with aclosing(self._means.replier.reply(self._draft.request)) as events:
+            async for event in events:
+                self._draft.add(event)
+                if not isinstance(event, Done):
+                    self.pen.put(telling_of(event))
+                else:
+                    await self._flush()
+                    stored = await self._commit()
+        assert stored is not None  # a reply that raises no error ends with a Done
+        return stored
+
+    async def _check(self) -> None:
+        """Raises TurnNotStoredError if the turn's session has gone on without it, OtherMakeUpError
+        if it would not go on to the same bytes."""
         if self._is_stale:
             raise TurnNotStoredError("another turn of the session was started meanwhile")
+        begun_by = digest_of(self.pen.hold.turn.made_by)
+        if begun_by not in ("", await self._means.made()):
+            raise OtherMakeUpError("the turn was begun by another version of the server")
 
     def _stored(self) -> Turn | None:
         """The turn, if an earlier teller has committed it."""
@@ -175,7 +215,7 @@ class Teller:
 
     async def _commit(self) -> Turn:
         means, hold = self._means, self.pen.hold
-        made_by = {} if means.make_up is None else await means.make_up.make_up()
+        made_by = hold.turn.made_by or await means.made_by()
         self._is_committing = True
         turn = self._draft.turn(made_by)
         return await means.sessions.commit(hold.lease, hold.turn.num_turns, turn, self._until)
@@ -189,6 +229,7 @@ class Teller:
         await self._flush()
         number = self.pen.next_number
         await self._means.store.end(self.pen.hold, number, last, self._until)
+        self.has_ended = True
         self.pen.tail.add([LiveEvent(number, last)])
 
     async def _leave(self, pause_s: float, is_failure: bool) -> None:

@@ -45,12 +45,23 @@ class ReplyRecord:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all choices have ended."""
+        """Whether all choices have ended, and nobody else has to do so again."""
+        return self._has_ended and not self._is_moved
+
+    @property
+    def _has_ended(self) -> bool:
         return self._num_done == self._watched.num_choices
+
+    @property
+    def _is_moved(self) -> bool:
+        """Whether somebody else ends it: it has ended here, and could not be stored."""
+        return self._has_ended and self.is_left and self._watched.stop is not None
 
     @property
     def is_cancelled(self) -> bool:
         """Whether its client left or stopped it. Ask once it does not run any more."""
+        if self._is_moved:
+            return False
         if self.is_whole:
             return self.finish_reason == "cancelled"
         stop = self._watched.stop

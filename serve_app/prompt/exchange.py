@@ -7,6 +7,7 @@ has no session, key or tokens.
 from dataclasses import dataclass
 from typing import Literal
 
+from moss_tp.dialogue import NO_COMMAND
 from moss_tp.engine.outputs import FinishReason
 
 # How a reply ended. "cancelled": a client stopped it and kept what had been told; "tool_calls": it
@@ -28,3 +29,9 @@ class Exchange:
     commands: str
     results: str
     reply: str
+
+
+def shown_thoughts(thoughts: str) -> str:
+    """What clients read of `thoughts`: nothing where they only say, as MOSS does, that there are
+    none."""
+    return "" if thoughts.strip() == NO_COMMAND else thoughts

@@ -2,7 +2,7 @@
 
 A picture lives in its chat's keys, so a delete of the chat takes it along; one that belongs to no
 chat has keys of its own. An index leads from its id there. It expires as a chat does, counted from
-when it was made or last read.
+when it was made or last read, or when its chat got its newest turn.
 """
 
 import time
@@ -13,7 +13,14 @@ from typing import TypeVar
 from redis.asyncio import Redis
 
 from serve_app.errors import SessionFullError, SessionNotFoundError
-from serve_app.sessions.keys import ADD_EXTRAS, GONE, NOW_MS, session_keys
+from serve_app.sessions.keys import (
+    ADD_EXTRAS,
+    GONE,
+    IMAGE,
+    NOW_MS,
+    image_index,
+    session_keys,
+)
 from serve_app.sessions.redis import StoreSettings
 from serve_app.sessions.session import new_token
 from serve_app.store.lane import Step
@@ -80,7 +87,7 @@ class RedisImageStore:
             args = owner, media_type, data, ttl_ms, MAX_CHAT_BYTES
             state: bytes = await PUT.run(redis, keys, *args)
             if state == b"kept":
-                await redis.set(_index(image_id), home, px=ttl_ms)
+                await redis.set(image_index(image_id), home, px=ttl_ms)
             return state
 
         state = await self._run(put, deadline)
@@ -95,14 +102,14 @@ class RedisImageStore:
         ttl_ms = self._settings.ttl_ms
 
         async def find(redis: Redis) -> ImageFile | None:
-            home: bytes | None = await redis.get(_index(image_id))  # type: ignore[assignment]
+            home: bytes | None = await redis.get(image_index(image_id))  # type: ignore[assignment]
             if home is None:
                 return None
             picture, _, extras, _ = _keys(home.decode(), image_id)
             found = await FIND.run(redis, [picture, extras], owner, ttl_ms)
             if found is None:
                 return None
-            await redis.pexpire(_index(image_id), ttl_ms)
+            await redis.pexpire(image_index(image_id), ttl_ms)
             return ImageFile(found[0].decode(), found[1])
 
         return await self._run(find, deadline)
@@ -113,8 +120,4 @@ class RedisImageStore:
 
 
 def _keys(home: str, image_id: str) -> list[str]:
-    return session_keys(home, f"image:{image_id}", "image_bytes", "extras", GONE)
-
-
-def _index(image_id: str) -> str:
-    return f"moss:image:{image_id}"
+    return session_keys(home, f"{IMAGE}:{image_id}", f"{IMAGE}_bytes", "extras", GONE)

@@ -20,6 +20,30 @@ GONE_MS = 3_600_000
 # A hash of the plugin calls with effects that may have been sent, each by the key of its turn: to
 # whoever claimed it. It outlives turns that fail, which may be sent again with the same key.
 SENT = "sent"
+# A hash of what the plugin calls of one turn key have answered, by their place and what was called.
+# It outlives a try that fails, for an hour, so that another one shows the same; a commit ends it.
+RESULTS_MS = 3_600_000
+
+
+def results_of(key: str) -> str:
+    """The name of the results of the turn of `key`, whichever try that is."""
+    return f"results:{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+
+def result_field(call_id: str) -> str:
+    """That of a call in the results of its turn's key: its id without its try's."""
+    return call_id.partition("-")[2]
+
+
+# Lua: the result that stands: `result`, unless there was one before. Needs NOW_MS and ADD_EXTRAS.
+KEEP_RESULT = f"""
+local function keep_result(results, extras, field, result)
+    redis.call('HSETNX', results, field, result)
+    redis.call('PEXPIRE', results, {RESULTS_MS})
+    add_extras(extras, now_ms(), {RESULTS_MS}, results)
+    return redis.call('HGET', results, field)
+end
+"""
 
 
 def sent_call(key: str, call_id: str) -> str:
@@ -46,6 +70,8 @@ end
 
 # The record of a live turn, by its id.
 LIVE = "live"
+# A picture, by its id; with another word for what all of a chat have in common.
+IMAGE = "image"
 
 # Lua: a delete of the session takes those keys along, which expire `in_ms` from `now`. What has
 # expired is forgotten.
@@ -56,6 +82,21 @@ local function add_extras(extras, now, in_ms, ...)
         redis.call('ZADD', extras, string.format('%.0f', now + in_ms), key)
     end
     if redis.call('PTTL', extras) < tonumber(in_ms) then redis.call('PEXPIRE', extras, in_ms) end
+end
+"""
+
+# Lua: those of the extras whose names hold `part` live as long as the session, from now on. Returns
+# them.
+RENEW_EXTRAS = """
+local function renew_extras(extras, now, in_ms, part)
+    local renewed = {}
+    for _, key in ipairs(redis.call('ZRANGE', extras, 0, -1)) do
+        if string.find(key, part, 1, true) and redis.call('PEXPIRE', key, in_ms) == 1 then
+            redis.call('ZADD', extras, string.format('%.0f', now + in_ms), key)
+            renewed[#renewed + 1] = key
+        end
+    end
+    return renewed
 end
 """
 
@@ -100,6 +141,11 @@ def uid_of(key: str) -> str:
 def holder(lease: Lease) -> str:
     """The value of a lease's key while `lease` is held."""
     return lease.token + lease.key
+
+
+def image_index(image_id: str) -> str:
+    """The key that says in which chat's keys a picture is."""
+    return f"moss:image:{image_id}"
 
 
 def owner_key(owner: str) -> str:

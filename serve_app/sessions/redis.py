@@ -6,7 +6,7 @@ in never waits behind those that come in. How a step reaches the server is decid
 
 import hashlib
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -26,7 +26,18 @@ from serve_app.errors import (
 )
 from serve_app.sessions import scripts
 from serve_app.sessions.index import Entry, run_and_list
-from serve_app.sessions.keys import GONE, LIVE, SENT, holder, sent_call, session_keys
+from serve_app.sessions.keys import (
+    GONE,
+    IMAGE,
+    LIVE,
+    SENT,
+    holder,
+    image_index,
+    result_field,
+    results_of,
+    sent_call,
+    session_keys,
+)
 from serve_app.sessions.packing import pack, pack_turn, unpack_session, unpack_turn
 from serve_app.sessions.session import Session, Turn, new_token
 from serve_app.sessions.store import Lease, Opened
@@ -156,24 +167,47 @@ class RedisSessionStore:
         args = holder(lease), sent_call(lease.key, call_id), self.settings.ttl_ms
         may_send = await self._open(scripts.SEND, deadline, keys, *args)
         if may_send is None:
-            raise LeaseLostError("another server has taken up this turn")
+            raise _lost()
         return bool(may_send)
+
+    async def find(self, lease: Lease, call_id: str, deadline: float = inf) -> bytes | None:
+        keys = session_keys(lease.uid, "lease", GONE, results_of(lease.key))
+        args = holder(lease), result_field(call_id)
+        found = await self._open(scripts.FIND, deadline, keys, *args)
+        if found is None:
+            raise _lost()
+        return bytes(found[0]) if found[0] else None
+
+    async def record(
+        self, lease: Lease, call_id: str, result: bytes, deadline: float = inf
+    ) -> bytes:
+        keys = session_keys(lease.uid, "lease", GONE, results_of(lease.key), "extras")
+        args = holder(lease), result_field(call_id), result
+        stands = await self._open(scripts.RECORD, deadline, keys, *args)
+        if stands is None:
+            raise _lost()
+        return bytes(stands)
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         names = ("meta", "turns", "keys", "ids", "feedback", "extras", "lease", GONE)
-        keys = session_keys(lease.uid, *names, f"{LIVE}:{lease.turn_id}")
+        last = f"{LIVE}:{lease.turn_id}", results_of(lease.key)
+        keys = session_keys(lease.uid, *names, *last)
         packed, ttl_ms = (pack_turn(turn), turn.id), self.settings.ttl_ms
         live_token = lease.token if lease.turn_id else ""
         args = lease.owner, lease.key, holder(lease), num_turns, *packed, ttl_ms, live_token
         entry = Entry(lease.owner, lease.uid, ttl_ms)
         was_sent = False
 
-        def send(redis: Redis) -> Awaitable[Any]:
+        async def send(redis: Redis) -> Any:
             nonlocal was_sent
             was_sent = True
             if lease.owner in self.settings.unlisted_owners:
-                return scripts.COMMIT.run(redis, keys, *args)
-            return run_and_list(redis, scripts.COMMIT, keys, args, entry)
+                result = await scripts.COMMIT.run(redis, keys, *args)
+            else:
+                result = await run_and_list(redis, scripts.COMMIT, keys, args, entry)
+            if result[0] == b"stored":
+                await _renew_pictures(redis, result[2], ttl_ms)
+            return result
 
         try:
             state, *result = await self._commits.run(
@@ -182,7 +216,7 @@ class RedisSessionStore:
         except DeadlineExceededError as error:
             raise _unsure(was_sent) from error
         if state == b"fenced":
-            raise LeaseLostError("another server has taken up this turn")
+            raise _lost()
         if state != b"stored":
             raise TurnNotStoredError("the session changed while the reply was made; try again")
         return unpack_turn(result[0])
@@ -235,6 +269,19 @@ def _faults(memory: Mapping[str, Any], persistence: Mapping[str, Any]) -> Iterat
 
 def _lease_key(lease: Lease) -> str:
     return session_keys(lease.uid, "lease")[0]
+
+
+async def _renew_pictures(redis: Redis, keys: Sequence[bytes], ttl_ms: int) -> None:
+    """The way to each picture of these keys lives as long as the picture."""
+    names = [key.decode().rpartition(f":{IMAGE}:") for key in keys]
+    async with redis.pipeline(transaction=False) as pipeline:
+        for _, _, image_id in filter(all, names):
+            pipeline.pexpire(image_index(image_id), ttl_ms)
+        await pipeline.execute()
+
+
+def _lost() -> LeaseLostError:
+    return LeaseLostError("another server has taken up this turn")
 
 
 def _unsure(was_sent: bool) -> MossError:

@@ -3,7 +3,16 @@
 A turn is opaque bytes here; the store puts its time and a colon before them.
 """
 
-from serve_app.sessions.keys import CLAIM, FENCE, NOW_MS, TELLS
+from serve_app.sessions.keys import (
+    ADD_EXTRAS,
+    CLAIM,
+    FENCE,
+    IMAGE,
+    KEEP_RESULT,
+    NOW_MS,
+    RENEW_EXTRAS,
+    TELLS,
+)
 from serve_app.store.script import Script
 
 # Lua: all of a session, as `packing.unpack_session` reads it.
@@ -69,10 +78,24 @@ if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
 return claim(KEYS[3], KEYS[4], ARGV[2], ARGV[1], ARGV[3])
 """)
 
-# KEYS: meta turns keys ids feedback extras lease gone live.
+# KEYS: lease gone results. ARGV: holder field. Returns {the result or false}, or nil if another
+# lease is held.
+FIND = Script(f"""{FENCE}
+if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
+return {{redis.call('HGET', KEYS[3], ARGV[2])}}
+""")
+
+# KEYS: lease gone results extras. ARGV: holder field result. Returns the result that stands, or nil
+# if another lease is held.
+RECORD = Script(f"""{FENCE}{NOW_MS}{ADD_EXTRAS}{KEEP_RESULT}
+if refusal(KEYS[1], KEYS[2], ARGV[1]) then return false end
+return keep_result(KEYS[3], KEYS[4], ARGV[2], ARGV[3])
+""")
+
+# KEYS: meta turns keys ids feedback extras lease gone live results.
 # ARGV: owner key holder num_turns turn turn_id ttl_ms, token of a live turn or "".
-# Returns {'stored', the turn}, or {why not}.
-COMMIT = Script(f"""{FENCE}{TELLS}{NOW_MS}
+# Returns {'stored', the turn, the keys of its session's pictures}, or {why not}.
+COMMIT = Script(f"""{FENCE}{TELLS}{NOW_MS}{RENEW_EXTRAS}
 local meta, turns, keys, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local owner = redis.call('HGET', meta, 'owner')
 if owner and owner ~= ARGV[1] then return {{'changed'}} end
@@ -92,8 +115,9 @@ if not turn then
     redis.call('RPUSH', turns, turn)
     redis.call('HSET', keys, ARGV[2], ARGV[4])
     redis.call('HSET', ids, ARGV[6], ARGV[4])
+    redis.call('DEL', KEYS[10])
     for i = 1, 6 do redis.call('PEXPIRE', KEYS[i], ARGV[7]) end
 end
 if redis.call('GET', KEYS[7]) == ARGV[3] then redis.call('DEL', KEYS[7]) end
-return {{'stored', turn}}
+return {{'stored', turn, renew_extras(KEYS[6], now_ms(), ARGV[7], ':{IMAGE}')}}
 """)

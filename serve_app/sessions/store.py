@@ -79,6 +79,19 @@ class SessionStore(Protocol):
         place. Raises LeaseLostError."""
         ...
 
+    async def find(self, lease: Lease, call_id: str, deadline: float = inf) -> bytes | None:
+        """What the plugin call has answered, in this or in an earlier try of the turn's key.
+
+        Raises LeaseLostError.
+        """
+        ...
+
+    async def record(
+        self, lease: Lease, call_id: str, result: bytes, deadline: float = inf
+    ) -> bytes:
+        """The result that stands: `result`, unless there was one. Raises LeaseLostError."""
+        ...
+
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         """Append `turn` durably to a session with a tree of exactly `num_turns` turns, make it the
         active one, and end the lease.

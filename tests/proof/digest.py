@@ -36,15 +36,20 @@ def _thoughts(digest: str) -> tuple[str, str]:
     return f" {digest[24:32]}", f"\n<|Commands|>: {', '.join(calls)}"
 
 
-def _words(digest: str) -> str:
-    return "".join(f" {digest[i : i + 4]}" for i in range(0, 4 * NUM_WORDS, 4))
+def _words(digest: str, num_words: int) -> str:
+    """The digest, and digests of digests behind it."""
+    text = digest
+    while len(text) < 4 * num_words:
+        text += hashlib.sha256(text.encode()).hexdigest()
+    return "".join(f" {text[i : i + 4]}" for i in range(0, 4 * num_words, 4))
 
 
 @dataclass(frozen=True)
 class DigestModel:
-    """A ChatModel. It takes `pause_s` for each token."""
+    """A ChatModel. It takes `pause_s` for each token, and replies in `num_words`."""
 
     pause_s: float = 0.0
+    num_words: int = NUM_WORDS
 
     def reply_ids(self, request: EngineRequest) -> list[int]:
         """All ids that it writes for `request`."""
@@ -53,7 +58,10 @@ class DigestModel:
         digest = _digest(prompt_ids, request.params.seed)
         opening = encode_opening(tokenizer, "moss")
         if prompt_ids[-len(opening) :] == opening:
-            return [*tokenizer.encode(_words(digest)), tokenizer.special_id(END_TOKENS["moss"])]
+            return [
+                *tokenizer.encode(_words(digest, self.num_words)),
+                tokenizer.special_id(END_TOKENS["moss"]),
+            ]
         thoughts, commands = _thoughts(digest)
         return [
             *tokenizer.encode(thoughts),

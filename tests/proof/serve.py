@@ -1,7 +1,8 @@
 """`moss serve` with a digest for a model and with plugins that write their calls down.
 
 Everything else is the real server. Run it as `python -m tests.proof.serve` in place of `moss`; the
-file of calls and the pace come from the environment.
+file of calls and the pace come from the environment. So may the model: `engine` is the real one,
+whose plugins are slow.
 """
 
 import os
@@ -16,32 +17,40 @@ from ray.serve import Application
 
 import plugins_svc.registry
 import serve_app.app
-from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.sdk.spec import PluginSettings
 from serve_app.cli.main import main
+from serve_app.deployments import options as serve_options
 from serve_app.deployments.coalesce import coalesce
+from serve_app.deployments.packed import pack
 from serve_app.settings import ServeSettings
 from tests.proof.digest import DigestModel
+from tests.proof.long.watched import WatchedServer, run_slowly
 from tests.proof.plugins import NAMES, run_logged
 
-CALLS, PAUSE_S, CAPACITY = "PROOF_CALLS", "PROOF_PAUSE_S", "PROOF_CAPACITY"
+CALLS, PAUSE_S, NUM_WORDS = "PROOF_CALLS", "PROOF_PAUSE_S", "PROOF_NUM_WORDS"
+MODEL = "PROOF_MODEL"
+# Seconds until Serve replaces a process that answers nothing, so that one that stands still for
+# less goes on.
+PATIENCE_S = "PROOF_PATIENCE_S"
 
 
 class DigestServer:
     """A replica of the model: the methods of MossServer."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._model = DigestModel(float(os.environ[PAUSE_S]))
+        pause_s, num_words = os.environ[PAUSE_S], os.environ[NUM_WORDS]
+        self._model = DigestModel(float(pause_s), int(num_words))
         self._num_running = 0
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
         self._num_running += 1
         try:
-            async with aclosing(coalesce(self._model.generate(request))) as deltas:
+            stream = coalesce(self._model.generate(request), request.delta_interval_s)
+            async with aclosing(stream) as deltas:
                 async for delta in deltas:
-                    yield delta
+                    yield pack(delta)
         finally:
             self._num_running -= 1
 
@@ -62,6 +71,8 @@ class LoggedPlugin:
         self._name, self._log = name, Path(os.environ[CALLS])
 
     async def run(self, argument: str, *traced: Any) -> PluginOutput:
+        if os.environ.get(MODEL) == "engine":
+            return await run_slowly(self._log, argument)
         return await run_logged(self._log, self._name, argument)
 
     async def note(self) -> str:
@@ -83,7 +94,11 @@ def _plugin(
 def plant() -> None:
     """Puts the doubles where `build_app` finds them."""
     parts: Any = serve_app.app
-    parts.MossServer, parts.plugin_deployment = DigestServer, _plugin
+    is_real = os.environ.get(MODEL) == "engine"
+    parts.MossServer = WatchedServer if is_real else DigestServer
+    parts.plugin_deployment = _plugin
+    if PATIENCE_S in os.environ:
+        serve_options.HEALTH_CHECK_TIMEOUT_S = int(os.environ[PATIENCE_S])
     specs = (s for s in plugins_svc.registry.SPECS if s.name in NAMES)
     plugins_svc.registry.SPECS = tuple(replace(s, create=_no_plugin) for s in specs)
 

@@ -108,7 +108,8 @@ class Ingress:
         prompts = build_prompts(tokenizer, BUNDLED_MODEL, "plugin")
         replier = create_replier(DigestModel(self.pause_s), LoggedPlugins(self.effects), prompts)
         drain = Drain()
-        means = Means(self._live_store, self._sessions, replier, error_body)
+        parts = self._live_store, self._sessions, replier, error_body
+        means = Means(*parts, readmit=self.gate.resume)
         self.live = LiveTurns(means, LIMITS, drain, period_s=PERIOD_S)
         self.live.open()
         return HttpService(

@@ -140,6 +140,14 @@ ENGINE_ROOMS: dict[str, set[str]] = {
         "moss_tp/parallel",
         "moss_tp/sampling",
     },
+    "moss_tp/quantize/gptq": {"moss_tp", "moss_tp/kernels"},
+    "moss_tp/quantize": {
+        "moss_tp",
+        "moss_tp/finetune",
+        "moss_tp/kernels",
+        "moss_tp/quantize/gptq",
+        "moss_tp/weights",
+    },
     "moss_tp/llm.py": {"moss_tp", "moss_tp/engine"},
     "moss_tp/__init__.py": {"moss_tp", "moss_tp/engine", "moss_tp/llm.py"},
     # cluster

@@ -70,6 +70,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "moss_tp",
         "plugins_svc/sdk",
         "serve_app",
+        "serve_app/access",
         "serve_app/chat",
         "serve_app/chat/draft.py",
         "serve_app/chat/turn.py",
@@ -97,6 +98,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/chat",
         "serve_app/chat/turn.py",
         "serve_app/live",
+        "serve_app/prompt",
         "serve_app/sessions",
     },
     "serve_app/api/openai": {
@@ -115,6 +117,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "moss_tp/gpu_check",
         "moss_tp/kernels/cuda",
         "moss_tp/kernels/cuda/runtime",
+        "moss_tp/quantize",
         "plugins_svc",
         "plugins_svc/protocol",
         "plugins_svc/sdk",

@@ -53,4 +53,4 @@ async def site(store: RedisSessionStore) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def chat(store: RedisSessionStore) -> Chat:
-    return Chat(store, FakeModel(), FakePlugins())
+    return Chat(store, FakeModel(), FakePlugins(patience_s=0.3))

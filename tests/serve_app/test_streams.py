@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,27 @@ async def test_a_late_item_comes_after_the_timeouts_it_caused() -> None:
     items = [item async for item in with_timeouts(Source(0, 0.1)(), lambda: 0.03)]
     assert items[0] == 0 and items[-1] == 1
     assert len(items) > 3 and set(items[1:-1]) == {None}
+
+
+async def test_a_time_out_may_become_shorter_or_longer_with_each_item() -> None:
+    timeouts_s = iter([60, 0.02, None, 0.02, 60])
+    items = [item async for item in with_timeouts(Source(0.01, 0.1)(), lambda: next(timeouts_s))]
+    assert items == [0, None, 1]
+
+
+async def test_no_timer_outlives_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[asyncio.TimerHandle] = []
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def note(*args: Any, **context: Any) -> asyncio.TimerHandle:
+        timers.append(call_at(*args, **context))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_at", note)
+    assert [item async for item in with_timeouts(Source(0, 0, 0)(), lambda: 60)] == [0, 1, 2]
+    assert timers and all(timer.cancelled() for timer in timers if timer.when() > loop.time() + 1)
+    assert len([timer for timer in timers if timer.cancelled()]) == 1, "one for all items"
 
 
 async def test_a_timeout_of_zero_or_less_still_delivers_what_is_there() -> None:

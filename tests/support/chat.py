@@ -50,7 +50,7 @@ class Chat:
     def replier(self) -> Replier:
         kind = PlainPromptBuilder if self.dialogue == "plain" else PromptBuilder
         prompts = kind(self.codec, "Be brief.\n")
-        return create_replier(self.model, self.plugins, prompts, plugin_timeout_s=0.3)
+        return create_replier(self.model, self.plugins, prompts)
 
     async def events(self, user: str = "你好", **changes: object) -> list[TurnEvent]:
         async with aclosing(self.ask(user, **changes)) as events:

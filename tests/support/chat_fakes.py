@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
 from moss_tp.engine.outputs import FinishReason, TokenDelta
@@ -177,20 +178,26 @@ class RawModel:
 
 @dataclass
 class FakePlugins:
-    """Answers a call by its argument: an output, an error or a delay. Records the calls."""
+    """Answers a call by its argument: an output, an error or a delay. Records the calls.
+
+    A test need not wait as long as a plugin may take: a delay may be over after `patience_s`.
+    """
 
     answers: dict[str, PluginOutput | Exception | float] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
+    timeouts_s: list[float] = field(default_factory=list)
+    patience_s: float = inf
     num_running: int = 0
     max_running: int = 0
 
     async def run(self, call: Call, timeout_s: float) -> PluginOutput:
         self.calls.append(call)
+        self.timeouts_s.append(timeout_s)
         self.num_running += 1
         self.max_running = max(self.max_running, self.num_running)
         try:
             answer = self.answers.get(call.argument, 0.0)
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(min(timeout_s, self.patience_s)):
                 await asyncio.sleep(answer if isinstance(answer, float) else 0.001)
             if isinstance(answer, Exception):
                 raise answer

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import httpx
 
+from serve_app.access.open_gate import OpenGate
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
@@ -38,6 +39,7 @@ class Site:
     live_store: RedisLiveStore
     metrics: ServerMetrics
     images: RedisImageStore
+    gate: OpenGate
 
     async def __aenter__(self) -> Self:
         await self.client.__aenter__()
@@ -54,6 +56,7 @@ class Site:
         await self.catalogue.close()
         await self.metrics.close()
         await self.images.close()
+        await self.gate.close()
 
     async def post(self, **body: object) -> httpx.Response:
         return await self.client.post("/", json={"prompt": "你好", **body})
@@ -67,6 +70,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     metrics = ServerMetrics(store.url, "moss-nano", limits.max_model_len, period_s=0.05)
     images = RedisImageStore(store.url, store.settings)
     replier = create_replier(model, plugins, prompts, watch=metrics.watch, pictures=images)
+    gate = OpenGate(store.url)
     live_store, drain = RedisLiveStore(store.url), Drain()
     live = LiveTurns(Means(live_store, store, replier, error_body), limits, drain)
     service = HttpService(
@@ -76,6 +80,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
         ("moss-nano",),
         limits.max_model_len,
         frozenset({"calculator"}),
+        gate=gate,
         tokenizer=CharCodec(),
         completer=Completer(RawModel(), CharCodec(), watch=metrics.watch),
         readiness=(store.is_ready,),
@@ -89,7 +94,7 @@ def make_site(store: RedisSessionStore, limits: TurnLimits | None = None) -> Sit
     transport = httpx.ASGITransport(create_http_app(service), raise_app_exceptions=False)
     client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
     return Site(
-        service, model, plugins, probe, client, catalogue, live, live_store, metrics, images
+        service, model, plugins, probe, client, catalogue, live, live_store, metrics, images, gate
     )
 
 

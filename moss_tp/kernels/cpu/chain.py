@@ -1,18 +1,18 @@
 """Runs blocks as programs: one by one, or all of a model's blocks with a single call from Python.
 
-All blocks of a model have one layout, so they share a program and differ only in addresses. The
+Blocks of one layout, mostly all of a model's, share a program and differ only in addresses. The
 program of a step is kept, and run again when a later step has the same layout.
 """
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Self
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.base import BlockWeights
+from moss_tp.kernels.base import BlockWeights, ChainKernel
 from moss_tp.kernels.cpu.attention.plan import CpuPlan, cpu_plan
 from moss_tp.kernels.cpu.block import PackedBlock
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
@@ -65,7 +65,8 @@ class BlockProgram:
 
 
 class PanelChain:
-    """Blocks in sequence. Its programs are kept in `pool`, which chains of one model may share."""
+    """Blocks of one layout in sequence. Its programs are kept in `pool`, which chains of one model
+    may share."""
 
     def __init__(
         self, blocks: Sequence[PackedBlock], pool: ProgramPool[BlockProgram] | None = None
@@ -75,10 +76,6 @@ class PanelChain:
         assert all(block.layout == self._layout for block in blocks), "blocks differ in layout"
         self._tensors = np.array([[t.data_ptr() for t in block.tensors] for block in blocks])
         self._pool = ProgramPool[BlockProgram]() if pool is None else pool
-
-    @classmethod
-    def of(cls, blocks: "Sequence[PanelBlock]") -> Self:
-        return cls([block.packed for block in blocks])
 
     def __call__(
         self,
@@ -117,6 +114,35 @@ class PanelChain:
             block_size,
             torch.get_num_threads(),
         )
+
+
+class ChainOfChains:
+    """Blocks in sequence, some of another layout than the one before: a model of which only some
+    modules are quantized."""
+
+    def __init__(self, blocks: Sequence[PackedBlock]) -> None:
+        runs = [list(run) for _, run in groupby(blocks, key=lambda block: block.layout)]
+        self._chains = [(len(run), PanelChain(run)) for run in runs]
+
+    def __call__(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        layers: Sequence[tuple[Tensor, Tensor]],
+        plan: AttentionPlan,
+    ) -> Tensor:
+        """See `base.ChainKernel`."""
+        first = 0
+        for count, chain in self._chains:
+            x = chain(x, rotary, layers[first : first + count], plan)
+            first += count
+        return x
+
+
+def chain_of(blocks: "Sequence[PanelBlock]") -> ChainKernel:
+    packed = [block.packed for block in blocks]
+    is_uniform = len({block.layout for block in packed}) == 1
+    return PanelChain(packed) if is_uniform else ChainOfChains(packed)
 
 
 class PanelBlock:

@@ -4,6 +4,7 @@ What differs by dtype and processor is the multiply-add of the products, see `li
 
     bf16          dot products of bf16 pairs (AVX-512 BF16), else fp32 FMAs on widened weights
     fp32, fp16    fp32 FMAs, on widened weights in fp16
+    4 and 8 bits  either, on levels that are unpacked in registers, see `linear.levels`
 """
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from moss_tp.kernels.base import Kernels
 from moss_tp.kernels.cpu.attention.kernel import kernel_of
 from moss_tp.kernels.cpu.attention.operands import best_operands
-from moss_tp.kernels.cpu.chain import BlockFactory, PanelChain
+from moss_tp.kernels.cpu.chain import BlockFactory, chain_of
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
 
 
@@ -19,4 +20,4 @@ def cpu_kernels(dtype: torch.dtype, head_dim: int) -> Kernels:
     """For fp32, bf16 and fp16."""
     # Compiled now: no request waits for it.
     kernel_of(best_operands(dtype == torch.bfloat16, head_dim))
-    return Kernels(torch.float32, PanelLinear, BlockFactory(), PanelChain.of)
+    return Kernels(torch.float32, PanelLinear, BlockFactory(), chain_of)

@@ -12,7 +12,7 @@ from serve_app.api.openai.tools import MessageToolCall, tool_call_json
 from serve_app.api.openai.usage import CompletionUsage, add_usage, usage_json
 from serve_app.api.tokens import TextTokenizer
 from serve_app.chat.events import Delta, Done, Event, PluginCall, Thoughts, Usage
-from serve_app.prompt.exchange import TurnEnd
+from serve_app.prompt.exchange import TurnEnd, shown_thoughts
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 _FINISH_REASONS: dict[TurnEnd, FinishReason] = {
@@ -124,7 +124,7 @@ async def encode_answer(
         async for event in events:
             choice = choices.setdefault(event.choice, _Choice())
             if isinstance(event, Thoughts):
-                choice.thoughts.append(event.text)
+                choice.thoughts += filter(None, [shown_thoughts(event.text)])
             elif isinstance(event, PluginCall):
                 choice.calls += [] if event.state == "started" else [plugin_call_json(event)]
             elif isinstance(event, Delta):

@@ -20,6 +20,7 @@ from serve_app.api.openai.tools import tool_call_json
 from serve_app.api.openai.usage import add_usage, usage_json
 from serve_app.api.tokens import TextTokenizer
 from serve_app.chat.events import Delta, Done, Event, PluginCall, Thoughts, Usage
+from serve_app.prompt.exchange import shown_thoughts
 
 DONE = "[DONE]"
 
@@ -42,7 +43,8 @@ class ChunkEncoder:
         if isinstance(event, Done):
             yield from self._ending(event)
         elif isinstance(event, Thoughts):
-            yield self._chunk(event.choice, reasoning_json(event.text))
+            if text := shown_thoughts(event.text):
+                yield self._chunk(event.choice, reasoning_json(text))
         elif isinstance(event, PluginCall):
             yield self._chunk(event.choice, {"plugin_calls": [plugin_call_json(event)]})
         elif event.text or event.logprobs:

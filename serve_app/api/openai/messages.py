@@ -106,7 +106,10 @@ def read_new_message(messages: Sequence[Message]) -> str:
         raise InvalidFieldError(
             "messages: with session_id there must be one, a new one of the user's", "messages"
         )
-    return _text(0, messages[0])
+    text = _text(0, messages[0])
+    if not text:  # stateless it is taken, as by OpenAI and vLLM; a stored turn has a user's text
+        raise InvalidFieldError("messages.0.content: it is empty", "messages.0.content")
+    return text
 
 
 def _add(turns: list[_Turn], message: Message, text: str) -> None:
@@ -138,11 +141,11 @@ def _so_far(turn: _Turn) -> Exchange:
 
 
 def _text(index: int, message: Message) -> str:
-    """The content as one text, as vLLM joins parts."""
+    """The content as one text, as vLLM joins parts. It may be "", but not without a part."""
     content = message.content
     if isinstance(content, str):
         return content
-    if content is None and message.role != "assistant":
+    if not content and message.role != "assistant":
         where = f"messages.{index}.content"
         raise InvalidFieldError(f"{where}: it is missing", where)
     parts = enumerate(content or ())

@@ -95,13 +95,13 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(flags: Sequence[str]) -> Iterator[str]:
-    """The URL of a ready server with `flags`. Raises BenchError when it does not start."""
+def running_server(flags: Sequence[str]) -> Iterator[ServerProcess]:
+    """A ready server with `flags`. Raises BenchError when it does not start."""
     with TemporaryDirectory(prefix="moss-bench-") as directory:
         server = ServerProcess(Path(directory), flags)
         server.launch()
         try:
             server.wait_for(READY)
-            yield server.url
+            yield server
         finally:
             server.stop()

@@ -16,9 +16,9 @@ from serve_app.chat.calling.circuit_breaker import CircuitBreaker, PluginUnreach
 # Answers an argument. Raises PluginUnreachableError if the plugin cannot be asked.
 RunPlugin = Callable[[str], Awaitable[PluginOutput]]
 
-# A client in a hurry must not make a plugin look dead to the others: this is longer than every
-# plugin's own limit (a search waits for 2 s, an equation takes up to 3 s).
-MIN_PATIENCE_S = 4.0
+# A client in a hurry must not make a plugin look dead to the others: this share of a spec's time is
+# longer than every plugin's own limit (a search waits for 2 s, an equation takes up to 3 s).
+MIN_PATIENCE = 0.8
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class PluginsByName:
                 async with asyncio.timeout(timeout_s) as limit:
                     return await function(call.argument)
             except TimeoutError:
-                if limit.expired() and timeout_s >= MIN_PATIENCE_S:
+                if limit.expired() and timeout_s >= MIN_PATIENCE * call.spec.timeout_s:
                     raise PluginUnreachableError(f"no answer for {timeout_s:.1f} s") from None
                 raise
 

@@ -44,7 +44,7 @@ def _over_http(shared: Shared, url: str | None, num_turns: int) -> None:
     from serve_app.bench.load.server_process import running_server
 
     with ExitStack() as stack:
-        server_url = url or stack.enter_context(running_server(shared.serve_flags))
+        server_url = url or stack.enter_context(running_server(shared.serve_flags)).url
         random = Random(shared.seed)
         chats = asyncio.run(measure_http_chats(server_url, shared.repeats, num_turns, random))
     title = "chat over HTTP by uid (history: the whole prompts of both passes)"

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ from serve_app.cli.bench.shared import Shared, shared_options
 from serve_app.cli.options import with_options
 
 if TYPE_CHECKING:
-    from serve_app.bench.http_bench import Burst, StreamSpec
+    from serve_app.bench.http_bench import Burst, Meter, StreamSpec
+    from serve_app.bench.reporting.figures import Section
 
 _OPTIONS = (
     click.option("--url", help="A running server. Default: one is started with these flags."),
@@ -27,6 +28,7 @@ _OPTIONS = (
         help="Of prompt and reply together, as in the API.",
     ),
     click.option("--offline/--no-offline", default=True, help="Alternate with the engine alone."),
+    click.option("--live", is_flag=True, help="Live turns, alternating with chat completions."),
 )
 
 
@@ -34,24 +36,63 @@ _OPTIONS = (
 @shared_options
 @with_options(*_OPTIONS)
 def serve(
-    shared: Shared, url: str | None, streams: int, prompt_chars: int, max_length: int, offline: bool
+    shared: Shared,
+    url: str | None,
+    streams: int,
+    prompt_chars: int,
+    max_length: int,
+    offline: bool,
+    live: bool,
 ) -> None:
     """Measure many streams at once over HTTP, and the engine alone on the same prompts.
 
-    For the comparison, --model and the other engine flags must be those of the server.
+    For the comparison, --model and the other engine flags must be those of the server. Without
+    --url also the CPU time of the server's processes, by kind.
     """
-    from serve_app.bench import http_bench
+    from serve_app.bench.http_bench import StreamSpec
+
+    spec = StreamSpec(streams, prompt_chars, max_length)
+    with _server(shared, url) as (server_url, meter):
+        if live:
+            shared.show(_live(shared, spec, server_url, meter))
+        else:
+            shared.show(_streams(shared, spec, server_url, meter, offline))
+
+
+@contextmanager
+def _server(shared: Shared, url: str | None) -> "Iterator[tuple[str, Meter]]":
+    """The server at `url`, or one that runs for the block, with the meter of its processes."""
+    from serve_app.bench.load.cpu_time import CpuMeter, no_meter
     from serve_app.bench.load.server_process import running_server
 
-    spec = http_bench.StreamSpec(streams, prompt_chars, max_length)
-    with ExitStack() as stack:
-        server_url = url or stack.enter_context(running_server(shared.serve_flags))
-        tok_s = stack.enter_context(_offline_tok_s(shared, spec)) if offline else None
+    if url is not None:
+        yield url, no_meter
+        return
+    with running_server(shared.serve_flags) as server:
+        yield server.url, CpuMeter(server.process.pid).read
+
+
+def _streams(
+    shared: Shared, spec: "StreamSpec", url: str, meter: "Meter", is_compared: bool
+) -> "list[Section]":
+    from serve_app.bench import http_bench
+
+    with _offline_tok_s(shared, spec) if is_compared else nullcontext() as tok_s:
         random = Random(shared.seed)
-        results = asyncio.run(
-            http_bench.compare_streams(server_url, spec, tok_s, shared.repeats, random)
+        bursts, offline = asyncio.run(
+            http_bench.compare_streams(url, spec, tok_s, shared.repeats, random, meter)
         )
-    shared.show([http_bench.stream_section(*results, spec)])
+    cpu = [http_bench.cpu_section({"demo": bursts})] if bursts[0].cpu_s else []
+    return [http_bench.stream_section(bursts, offline, spec), *cpu]
+
+
+def _live(shared: Shared, spec: "StreamSpec", url: str, meter: "Meter") -> "list[Section]":
+    from serve_app.bench import http_bench, live_bench
+
+    random = Random(shared.seed)
+    bursts = asyncio.run(live_bench.compare_live(url, spec, shared.repeats, random, meter))
+    cpu = [http_bench.cpu_section(bursts)] if bursts[live_bench.LIVE][0].cpu_s else []
+    return [live_bench.live_section(bursts, spec), *cpu]
 
 
 @contextmanager

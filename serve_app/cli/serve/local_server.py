@@ -21,7 +21,7 @@ from serve_app.cli.serve.draining import drained_on_stop
 from serve_app.cli.serve.plugin_notes import plugin_notes, remote_asks
 from serve_app.cli.serve.ray_watch import RayDiedError, RayWatch
 from serve_app.cli.stored.location import EMBEDDED
-from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
+from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT, environment_of
 from serve_app.settings import ServeSettings
 from serve_app.store.embedded import EmbeddedStore
 
@@ -65,6 +65,7 @@ def local_server(
     say("starting Ray")
     for name, value in SERVE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ.update(environment_of(settings))
     watch = RayWatch(say)
     num_cpus = settings.tp * settings.replicas + 1
     with watch.bounded_end(), local_ray(num_cpus), watch:

@@ -25,7 +25,7 @@ async def create(call: Call) -> Response:
 
 
 async def list_all(call: Call) -> Response:
-    query = api.parse_query(call.request.query_params, api.ListQuery)
+    query = call.queries(api.ListQuery)
     found = []
     if call.principal.is_listed:
         owner = call.principal.owner
@@ -34,7 +34,7 @@ async def list_all(call: Call) -> Response:
 
 
 async def read(call: Call) -> Response:
-    query = api.parse_query(call.request.query_params, api.SessionQuery)
+    query = call.queries(api.SessionQuery)
     running = await _running(call)
     session = await _load(call)
     return _json(api.session_answer(session, with_tree=query.all, running_turn=running))

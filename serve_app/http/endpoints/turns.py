@@ -96,11 +96,7 @@ def _turn_id(call: Call) -> str:
 
 def _after(call: Call) -> int:
     """The number of the last event that the reader has; -1 for none. The header is newer."""
-    request = call.request
-    texts = (
-        ("after", request.query_params.get("after")),
-        (LAST_EVENT_ID, request.headers.get(LAST_EVENT_ID)),
-    )
+    texts = (("after", call.query("after")), (LAST_EVENT_ID, call.header(LAST_EVENT_ID)))
     numbers = [api.parse_event_number(name, text) for name, text in texts if text is not None]
     return numbers[-1] if numbers else -1
 

@@ -172,7 +172,7 @@ def _run(
         store = f"file://{directory}/store"
         torch.distributed.init_process_group("gloo", store, rank=rank, world_size=num_processes)
     mine = disturbance if disturbance is not None and disturbance.rank == rank else None
-    calls = _watch_calls(settings.output_dir, mine, pause_s)
+    calls = watch_calls(settings.output_dir, mine, pause_s)
     error = None
     try:
         finetune(settings)
@@ -182,7 +182,7 @@ def _run(
     Path(directory, str(rank)).write_text(json.dumps([error, len(calls)]))
 
 
-def _watch_calls(root: Path, disturbance: Disturbance | None, pause_s: float) -> list[str]:
+def watch_calls(root: Path, disturbance: Disturbance | None, pause_s: float) -> list[str]:
     """The calls below `root` from now on, before which Python tells of them."""
     calls: list[str] = []
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from moss_tp.kernels.base import BlockWeights, DenseWeight, Weight
 from moss_tp.kernels.cpu.attention.operands import best_operands
-from moss_tp.kernels.cpu.chain import BlockProgram, PanelBlock, PanelChain
+from moss_tp.kernels.cpu.chain import BlockProgram, PanelBlock, chain_of
 from moss_tp.kernels.cpu.linear.pack import weight_dtype
 from moss_tp.kernels.cpu.runtime.pool import ProgramPool
 from moss_tp.kernels.reference.attention import attend as reference_attend
@@ -125,7 +125,7 @@ def test_a_chain_equals_its_blocks_in_sequence(count: int) -> None:
         return out
 
     expected_out, before = in_sequence(blocks), torch.get_num_threads()
-    chain = PanelChain.of(blocks)
+    chain = chain_of(blocks)
     try:
         for num_threads in (1, 3, 3, 40):
             torch.set_num_threads(num_threads)
@@ -192,7 +192,7 @@ def test_models_with_other_rotary_tables_share_no_program() -> None:
 
 def test_a_result_survives_the_next_step() -> None:
     case = make_case([(1, 7)], torch.bfloat16)
-    chain = PanelChain.of([PanelBlock(weights(AttentionShape(), torch.bfloat16)) for _ in range(2)])
+    chain = chain_of([PanelBlock(weights(AttentionShape(), torch.bfloat16)) for _ in range(2)])
     layers = (case.cache, make_case([(1, 7)], torch.bfloat16).cache)
     x = input_of(case)
     first = chain(x, case.rotary, layers, case.plan)

@@ -25,10 +25,11 @@ def run_tests(variables: dict[str, str], *names: str) -> None:
 def test_kernels_without_avx512() -> None:
     variables = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c,+bmi,+bmi2"}
     run_tests(variables, "attention", "attention_bits", "linear", "block", "row_order")
+    run_tests(variables, "quantized_linear", "quantized_block")
 
 
 def test_no_kernel_reads_freed_memory(tmp_path: Path) -> None:
     """Numba frees an array after its last use, and using its address does not count. Here Numba
     overwrites what it frees. That is compiled in, so the code is cached elsewhere."""
     variables = {"NUMBA_DEBUG_NRT": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    run_tests(variables, "attention", "block")
+    run_tests(variables, "attention", "block", "quantized_block")

@@ -197,15 +197,16 @@ def _streams(record: Record) -> Iterator[str]:
 def _stream(stream: Stream) -> Iterator[str]:
     events = [event for event in stream.events if event[0] >= 0]
     numbers = [number for number, _, _ in events]
-    if not numbers:
-        return
-    start = numbers[0] if numbers[0] >= RETOLD_FROM else stream.after + 1
+    is_retold = bool(numbers) and numbers[0] >= RETOLD_FROM
+    start = numbers[0] if is_retold else stream.after + 1
     if numbers != [*range(start, start + len(numbers))]:
         yield f"G7 out of order: events {numbers} of {stream.turn} after {stream.after}"
     ends = [number for number, kind, _ in events if kind in TERMINAL]
     if len(ends) > 1 or ends not in ([], numbers[-1:]):
         yield f"G7 terminal events: {ends} of {stream.turn}"
-    # One that ends without a terminal event was cut: its reader comes back, see `_acts`.
+    # One that was cut breaks off, as its connection does: its reader comes back, see `_acts`.
+    if stream.is_whole and not ends:
+        yield f"G7 no end: a stream of {stream.turn} ends after {numbers[-1:]} as if it were whole"
 
 
 def _texts(record: Record) -> Iterator[str]:

@@ -9,8 +9,9 @@ import pytest
 from moss_tp.errors import ConfigError
 from serve_app.access import steps
 from serve_app.access.api_key import make_key, pack_key, unpack_key
+from serve_app.access.cookie_jar import MAX_COOKIES
 from serve_app.access.cookies import new_cookie, page_principal
-from serve_app.access.key_book import MAX_COOKIES, KeyBook
+from serve_app.access.key_book import KeyBook
 from serve_app.access.principal import Limits
 from serve_app.api_secret import digest_of
 from serve_app.errors import StoreUnavailableError
@@ -90,7 +91,7 @@ async def test_no_secret_is_stored(book: KeyBook, server: StoreServer) -> None:
     key, secret = make_key("ann")
     await book.add(key)
     await book.find(secret)
-    cookie = await book.new_cookie(key.id)
+    cookie = await book.cookies.make(key.id)
     names = server.command("KEYS", "*")
     assert isinstance(names, list) and len(names) == 4
     stored = b"".join(_bytes(server.command("DUMP", name.decode())) for name in names)
@@ -107,26 +108,26 @@ def _bytes(value: object) -> bytes:
 async def test_a_cookie_ends_with_its_key_or_by_itself(book: KeyBook) -> None:
     key, _ = make_key("ann")
     await book.add(key)
-    cookies = [await book.new_cookie(key.id) for _ in range(3)]
-    assert [await book.key_id_of(cookie) for cookie in cookies] == [key.id] * 3
-    await book.end_cookie(cookies[0])
-    assert [await book.key_id_of(cookie) for cookie in cookies] == [None, key.id, key.id]
+    cookies = [await book.cookies.make(key.id) for _ in range(3)]
+    assert [await book.cookies.key_id_of(cookie) for cookie in cookies] == [key.id] * 3
+    await book.cookies.end(cookies[0])
+    assert [await book.cookies.key_id_of(cookie) for cookie in cookies] == [None, key.id, key.id]
     await book.revoke(key.id)
-    assert [await book.key_id_of(cookie) for cookie in cookies] == [None] * 3
+    assert [await book.cookies.key_id_of(cookie) for cookie in cookies] == [None] * 3
     for wrong in ("", ".", cookies[1][:-1], f"{key.id}.{'0' * 64}", "a" * 5000):
-        assert await book.key_id_of(wrong) is None
-        await book.end_cookie(wrong)
+        assert await book.cookies.key_id_of(wrong) is None
+        await book.cookies.end(wrong)
 
 
 async def test_a_key_has_a_bounded_number_of_cookies(book: KeyBook, server: StoreServer) -> None:
     key, _ = make_key("ann")
-    first = await book.new_cookie(key.id)
+    first = await book.cookies.make(key.id)
     for _ in range(0, MAX_COOKIES, 50):  # more at once would wait for long on a busy machine
-        await asyncio.gather(*(book.new_cookie(key.id) for _ in range(50)))
-    last = await book.new_cookie(key.id)
+        await asyncio.gather(*(book.cookies.make(key.id) for _ in range(50)))
+    last = await book.cookies.make(key.id)
     assert server.command("ZCARD", f"moss:{{access}}:cookies:{key.id}") == MAX_COOKIES
-    assert await book.key_id_of(first) is None
-    assert await book.key_id_of(last) == key.id
+    assert await book.cookies.key_id_of(first) is None
+    assert await book.cookies.key_id_of(last) == key.id
 
 
 async def test_without_a_store_nobody_is_let_in(

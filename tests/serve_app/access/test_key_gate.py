@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from serve_app.access.api_key import make_key
-from serve_app.access.gate import Credentials, Gate, OpenGate
+from serve_app.access.cookies import new_cookie
+from serve_app.access.gate import Credentials, Gate
 from serve_app.access.key_book import KeyBook
 from serve_app.access.key_gate import create_gate
 from serve_app.access.principal import ANONYMOUS, Limits
@@ -111,18 +112,46 @@ async def test_the_environments_key_needs_no_store() -> None:
     await gate.close()
 
 
-async def test_without_keys_a_cookie_is_an_owner() -> None:
-    gate: Gate = create_gate("redis://localhost:1/0", is_required=False)
-    assert isinstance(gate, OpenGate)
+@pytest.fixture
+async def open_gate(server: StoreServer) -> AsyncIterator[Gate]:
+    made = create_gate(server.url, is_required=False)
+    yield made
+    await made.close()
+
+
+async def test_without_keys_a_cookie_is_an_owner(open_gate: Gate, server: StoreServer) -> None:
+    gate = open_gate
     assert await gate.principal(Credentials("any key")) == ANONYMOUS
     first, second = await gate.login(None), await gate.login("any key")
     ann, bob = [await gate.principal(Credentials(cookie=cookie)) for cookie in (first, second)]
     assert ann.owner != bob.owner and ann.is_listed and ann.owner.startswith("page-")
     assert first.partition(".")[2][:8] not in ann.owner
     assert await gate.principal(Credentials(cookie=first)) == ann
-    for wrong in ("", "nonsense", first + "0", first.upper()):
-        assert await gate.principal(Credentials(cookie=wrong)) == ANONYMOUS
+    other = create_gate(server.url, is_required=False)
+    assert await other.principal(Credentials(cookie=first)) == ann, "any ingress knows it"
+    await other.close()
     async with gate.admit(ann, 7) as admission:
         assert admission.num_tokens == 7
-    await gate.logout(first)
+
+
+async def test_without_keys_a_cookie_that_nobody_made_is_nobodys(
+    open_gate: Gate, gate: Gate
+) -> None:
+    made, of_a_key = await open_gate.login(None), await gate.login(OWN)
+    for wrong in ("", "nonsense", made + "0", made.upper(), new_cookie(), of_a_key):
+        assert await open_gate.principal(Credentials(cookie=wrong)) == ANONYMOUS
+        await open_gate.logout(wrong)
+    assert await open_gate.principal(Credentials(cookie=made)) != ANONYMOUS
+
+
+async def test_without_keys_a_logout_ends_a_cookie(open_gate: Gate) -> None:
+    first, second = await open_gate.login(None), await open_gate.login(None)
+    await open_gate.logout(first)
+    assert await open_gate.principal(Credentials(cookie=first)) == ANONYMOUS
+    assert await open_gate.principal(Credentials(cookie=second)) != ANONYMOUS
+
+
+async def test_without_keys_and_a_store_there_are_callers_without_a_cookie() -> None:
+    gate = create_gate("redis://localhost:1/0", is_required=False)
+    assert await gate.principal(Credentials("any key", "nonsense")) == ANONYMOUS
     await gate.close()

@@ -154,3 +154,32 @@ async def test_a_request_that_is_cancelled_at_the_door_does_not_count(
         await task
     async with limiter.admit(key_id, limits, 100):
         pass
+
+
+async def test_an_admission_that_comes_after_its_cancel_does_not_count(
+    limiter: Limiter, key_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on its way to the store, by another connection."""
+    limits = Limits(running_turns=1, tokens_per_min=100)
+    run, is_sent, sent = limiter._lane.run, asyncio.Event(), []
+
+    async def run_late(*args: Any) -> Any:
+        monkeypatch.undo()
+        sent.append(args)
+        is_sent.set()
+        await asyncio.Event().wait()
+
+    async def work() -> None:
+        async with limiter.admit(key_id, limits, 100):
+            raise AssertionError("it was cancelled")
+
+    monkeypatch.setattr(limiter._lane, "run", run_late)
+    task = asyncio.create_task(work())
+    await is_sent.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await run(*sent[0])
+    async with limiter.admit(key_id, limits, 100):
+        error = await refusal(limiter, key_id, limits)
+        assert "turns at a time" in str(error), "others are counted"

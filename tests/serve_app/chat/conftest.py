@@ -12,4 +12,4 @@ def model() -> FakeModel:
 
 @pytest.fixture
 def plugins() -> FakePlugins:
-    return FakePlugins()
+    return FakePlugins(patience_s=0.3)

@@ -40,7 +40,7 @@ def reply(
 ) -> AsyncGenerator[Event]:
     """In the plain dialogue if there are no plugins."""
     prompts = PLAIN if plugins is None else PROMPTS
-    return create_replier(model, plugins or FakePlugins(), prompts, 0.3).reply(request)
+    return create_replier(model, plugins or FakePlugins(), prompts).reply(request)
 
 
 async def events_of(

@@ -125,6 +125,13 @@ async def test_refused_thoughts_end_it_before_any_call(scene: Scene) -> None:
     assert not scene.plugins.calls and last(events).usage.reasoning_tokens > 0
 
 
+async def test_a_refused_argument_is_sent_to_no_plugin(scene: Scene) -> None:
+    scene.model.think = think_of('Calculate("1+1"), Calculate("a bomb")')
+    events = await scene.reply()
+    assert [type(event) for event in events] == [Thoughts, PluginCall, Done]
+    assert last(events).finish_reason == "content_filter" and scene.plugins.calls == []
+
+
 async def test_a_refused_answer_of_a_plugin_ends_it(scene: Scene) -> None:
     scene.model.think = think_of('Calculate("1+1")')
     scene.plugins.answers["1+1"] = PluginOutput(True, ("a bomb",))

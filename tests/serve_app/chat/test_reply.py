@@ -6,11 +6,13 @@ from itertools import pairwise
 
 import pytest
 
+from moss_tp.engine.request import DELTA_INTERVAL_S
 from moss_tp.errors import DeadlineExceededError, InvalidRequestError
 from plugins_svc.sdk.output import Item, PluginOutput
 from serve_app.chat.events import Delta, Done, PluginCall, SearchItem, Thoughts, Usage
 from serve_app.chat.reply import create_replier
 from serve_app.chat.request import ReplyRequest
+from serve_app.chat.thinking import THOUGHTS_INTERVAL_S
 from serve_app.prompt.exchange import Exchange
 from tests.serve_app.chat.replies import (
     CODEC,
@@ -139,6 +141,9 @@ async def test_the_engine_learns_owner_priority_deadline_and_continuation(
     assert model.prompts[0][:shared].startswith(META)
     assert model.prompts[0][:shared].endswith("- Text-to-speech: disabled.\n")
     assert model.session_ids == ["s", "s"]
+    # Nobody is told thoughts before they end.
+    intervals_s = first.delta_interval_s, second.delta_interval_s
+    assert intervals_s == (THOUGHTS_INTERVAL_S, DELTA_INTERVAL_S)
 
 
 async def test_the_one_pass_of_the_plain_dialogue_is_no_continuation(model: FakeModel) -> None:
@@ -150,14 +155,12 @@ async def test_the_one_pass_of_the_plain_dialogue_is_no_continuation(model: Fake
 async def test_closing_during_a_plugin_call_cancels_it(
     model: FakeModel, plugins: FakePlugins
 ) -> None:
-    model.think = think_of('Calculate("1"), Calculate("2")')
-    plugins.answers = {"1": 0.25, "2": 0.25}
+    model.think = think_of('Calculate("1"), Calculate("2"), Calculate("3")')
+    plugins.answers = {"2": 0.25, "3": 0.25}
     events = reply(model, a_request(), plugins)
     async for event in events:
-        if plugins.num_running == 2:
+        if isinstance(event, PluginCall) and event.state == "done":
             break
-        if isinstance(event, PluginCall):
-            await asyncio.sleep(0)
     assert plugins.num_running == 2
     await events.aclose()
     assert plugins.num_running == 0
@@ -167,13 +170,28 @@ async def test_a_plugin_that_hangs_leaves_time_for_the_reply(model: FakeModel) -
     """Even if the request has less time than a call may take."""
     model.think = think_of('Calculate("1")')
     plugins = FakePlugins({"1": 60.0})
-    replier = create_replier(model, plugins, PROMPTS, plugin_timeout_s=30)
+    replier = create_replier(model, plugins, PROMPTS)
     *events, done = [event async for event in replier.reply(a_request(time_s=1))]
     assert isinstance(done, Done) and done.finish_reason == "stop"
     assert [event.state for event in events if isinstance(event, PluginCall)] == [
         "started",
         "failed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("time_s", "expected_s"), [(300, (5, 60)), (40, (5, 20)), (6, (3, 3))], ids=str
+)
+async def test_a_call_gets_the_time_of_its_spec_within_the_deadline(
+    model: FakeModel, plugins: FakePlugins, time_s: float, expected_s: tuple[float, float]
+) -> None:
+    model.think = think_of('Calculate("1"), Text2Image("a fox")')
+    plugins.answers = dict.fromkeys(("1", "a fox"), PluginOutput(True, ("2",)))
+    enabled = frozenset({"calculator", "text_to_image"})
+    await events_of(model, replace(a_request(time_s=time_s), enabled=enabled), plugins)
+    assert [call.name for call in plugins.calls] == ["Calculate", "Text2Image"]
+    for given_s, spec_s in zip(plugins.timeouts_s, expected_s, strict=True):
+        assert spec_s - 1 < given_s <= spec_s
 
 
 async def test_a_deadline_before_the_reply_is_an_error(

@@ -29,6 +29,7 @@ from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
 from serve_app.deployments.handles import RemoteModel, remote_plugins
+from serve_app.deployments.packed import pack
 
 PARAMS = SamplingParams(seed=3)
 ERRORS = {
@@ -54,14 +55,14 @@ class FakeServer:
         self.num_aborted = 0
         self.is_healthy = True
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
         request_id, prompt_ids = request.request_id, request.prompt_ids
         assert request == a_request(request_id, *prompt_ids), "every field arrives"
         if (marker := Path(request_id)).is_absolute() and not marker.exists():
             marker.touch()
             os._exit(1)
         for token_id in prompt_ids:
-            yield TokenDelta((token_id,), chr(token_id), None, len(prompt_ids), 0)
+            yield pack(TokenDelta((token_id,), chr(token_id), None, len(prompt_ids), 0))
         if request_id in ERRORS:
             raise ERRORS[request_id]
         try:
@@ -69,7 +70,7 @@ class FakeServer:
         except asyncio.CancelledError:
             self.num_aborted += 1
             raise
-        yield TokenDelta((0,), "", "stop", len(prompt_ids), 0)
+        yield pack(TokenDelta((0,), "", "stop", len(prompt_ids), 0))
 
     async def check_health(self) -> None:
         """Serve calls it too, so it may fail only in the last test."""
@@ -109,7 +110,7 @@ class UnreachableHandle:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> TokenDelta:
+    async def __anext__(self) -> bytes:
         raise self.error
 
     def __await__(self) -> Generator[None, None, object]:
@@ -118,6 +119,25 @@ class UnreachableHandle:
 
     def cancel(self) -> None:
         """Nothing runs."""
+
+
+class EndingHandle(UnreachableHandle):
+    """A deployment handle of a replica that answers each call with one delta."""
+
+    def __init__(self) -> None:
+        super().__init__(StopAsyncIteration())
+        self.num_cancelled = 0
+        self._has_answered = False
+
+    async def __anext__(self) -> bytes:
+        self._has_answered = not self._has_answered
+        if not self._has_answered:
+            raise self.error
+        return pack(TokenDelta((65,), "A", "stop", 1, 0))
+
+    def cancel(self) -> None:
+        self._has_answered = False
+        self.num_cancelled += 1
 
 
 class FakePlugin:
@@ -224,6 +244,18 @@ async def test_a_cancelled_call_ends_in_its_plugin(
         while (ended_at := (await handles[1].state.remote())[1]) is None:
             await asyncio.sleep(0.01)
     assert ended_at - cancelled_at < 0.5, "0.1 s on a machine that is not shared"
+
+
+async def test_a_call_that_has_ended_is_not_cancelled() -> None:
+    """That would be a message to the replica for each pass."""
+    handle = EndingHandle()
+    model = RemoteModel(cast(DeploymentHandle[Any], handle))
+    assert [delta.text async for delta in model.generate(a_request("r", 65), "session")] == ["A"]
+    assert handle.num_cancelled == 0
+    deltas = model.generate(a_request("r", 65), "session")
+    await anext(deltas)
+    await deltas.aclose()
+    assert handle.num_cancelled == 1
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -17,6 +17,7 @@ from moss_tp.sampling_params import SamplingParams
 from serve_app.deployments import model
 from serve_app.deployments.engine import start_engine
 from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
+from serve_app.deployments.packed import unpack
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
 
@@ -78,8 +79,8 @@ def replica(engine: FakeEngine) -> MossServer:
 
 async def test_closing_the_stream_aborts_the_request() -> None:
     engine = FakeEngine()
-    deltas = cast(AsyncGenerator[TokenDelta], replica(engine).generate(REQUEST))
-    assert (await anext(deltas)).token_ids == (0,)
+    deltas = cast(AsyncGenerator[bytes], replica(engine).generate(REQUEST))
+    assert unpack(await anext(deltas)).token_ids == (0,)
     assert engine.num_aborted == 0
     await deltas.aclose()
     assert (engine.num_aborted, engine.requests) == (1, [REQUEST])
@@ -90,8 +91,18 @@ async def test_an_error_of_the_engine_comes_after_what_was_generated() -> None:
     texts: list[str] = []
     with pytest.raises(QueueFullError, match="full"):
         async for delta in deltas:
-            texts.append(delta.text)
+            texts.append(unpack(delta).text)
     assert texts == ["x"]
+
+
+@pytest.mark.parametrize(("interval_s", "num_messages"), [(0.0, 1000), (60.0, 2)])
+async def test_a_request_says_how_long_its_tokens_may_wait(
+    interval_s: float, num_messages: int
+) -> None:
+    request = replace(REQUEST, delta_interval_s=interval_s)
+    messages = [unpack(each) async for each in replica(FakeEngine()).generate(request)]
+    assert len(messages) == num_messages
+    assert [i for each in messages for i in each.token_ids] == [*range(1000)]
 
 
 async def test_stats_name_all_processes() -> None:

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message, Send
 
 NUM_EVENTS, PAUSE_S = 8, 0.1
 
@@ -29,6 +30,7 @@ class BackEnd:
             Route("/hello", self._hello),
             Route("/echo", self._echo, methods=["POST"]),
             Route("/stream", self._stream, methods=["GET", "POST"]),
+            Route("/broken", self._broken),
             Route("/wait", self._wait, methods=["GET", "POST"]),
         ]
         return Starlette(routes=routes)
@@ -56,6 +58,10 @@ class BackEnd:
             yield f"data: {json.dumps({'n': number, 'at': time.monotonic()})}\n\n"
             await asyncio.sleep(PAUSE_S)
 
+    async def _broken(self, request: Request) -> Response:
+        """A stream that breaks off after an event, as one without its last event does."""
+        return _Endless([b"data: {}\n\n"], media_type="text/event-stream")
+
     async def _wait(self, request: Request) -> Response:
         """Until the client goes away."""
         self.seen.append("/wait")
@@ -67,3 +73,14 @@ class BackEnd:
             pass
         self.left.append("/wait")
         return Response()
+
+
+class _Endless(StreamingResponse):
+    """Sends its content, and never that it has ended."""
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_but_the_end(message: Message) -> None:
+            if message.get("more_body", True):
+                await send(message)
+
+        await super().stream_response(send_but_the_end)

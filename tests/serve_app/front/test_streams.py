@@ -37,6 +37,16 @@ async def test_events_are_not_held_back(client: httpx.AsyncClient) -> None:
     assert max(found) < 0.08, "less than the pause between two events"
 
 
+async def test_a_stream_that_breaks_off_does_so_for_the_client(client: httpx.AsyncClient) -> None:
+    """Else it would look whole, and its reader would not come back for the rest."""
+    lines = []
+    with pytest.raises(httpx.RemoteProtocolError):
+        async with client.stream("GET", "/broken") as response:
+            async for line in response.aiter_lines():
+                lines.append(line)
+    assert lines[0] == "data: {}"
+
+
 async def test_a_client_that_leaves_ends_the_work(
     front: RunningFront, client: httpx.AsyncClient
 ) -> None:

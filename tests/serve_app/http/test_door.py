@@ -135,6 +135,25 @@ async def test_no_route_opens_under_another_name(site: Site, endpoint: Endpoint)
             assert_error(response, 403, "foreign_origin")
 
 
+@pytest.mark.parametrize("hosts", [frozenset[str](), None])
+@pytest.mark.parametrize(
+    ("name", "own", "other"),
+    [
+        ("Host", "localhost", "evil.example"),
+        ("Origin", "http://localhost", "https://evil.example"),
+        ("Sec-Fetch-Site", "same-origin", "cross-site"),
+    ],
+)
+async def test_two_of_a_header_are_refused_whichever_comes_first(
+    site: Site, name: str, own: str, other: str, hosts: frozenset[str] | None
+) -> None:
+    async with client_of(site, origins=OriginPolicy(hosts=hosts)) as client:
+        assert (await client.get("/livez", headers={name: own})).status_code == 200
+        for pair in ((own, other), (other, own), (own, own)):
+            response = await client.get("/livez", headers=[(name, value) for value in pair])
+            assert_error(response, 403, "foreign_origin")
+
+
 async def test_a_server_with_keys_may_have_any_name(site: Site) -> None:
     async with client_of(site, origins=OriginPolicy(hosts=None)) as client:
         for name, _ in NAMES:

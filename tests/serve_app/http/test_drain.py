@@ -90,6 +90,23 @@ async def test_turns_that_outlast_the_drain_end_with_a_typed_error(site: Site) -
     assert site.model.num_running == 0 and site.model.num_aborted == 3
 
 
+async def test_readers_of_a_live_turn_are_cut_off_by_the_drain(site: Site) -> None:
+    """Without any end: the turn goes on elsewhere, and they come back for the rest."""
+    gate, content = Gate(), bytearray()
+    site.model.wait = gate.wait
+    async with client_of(site) as client:
+        uid = (await client.post("/v1/sessions", json={})).json()["id"]
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream(
+                "POST", f"/v1/sessions/{uid}/turns", json={"user": "hi", "stream": True}
+            ) as response:
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if b"event: delta" in content and not site.service.drain.is_draining:
+                        await site.service.drain.finish(0)
+    assert content.startswith(b"id: 0\nevent: turn\n") and b"event: error" not in content
+
+
 async def test_a_cut_turn_leaves_its_session_free(site: Site, store: RedisSessionStore) -> None:
     uid = (await site.post()).json()["uid"]
     gate = Gate()

@@ -20,7 +20,9 @@ async def test_an_allowed_page_reads_the_answers(site: Site, allowed: str) -> No
     async with client_of(site, origins=policy) as client:
         answer = await client.post("/", json={"prompt": "hi"}, headers=headers)
         failed = await client.post("/", json={}, headers=headers)
-        for response, status in ((answer, 200), (failed, 400)):
+        many = {f"x-{number}": "1" for number in range(MAX_HEADERS)}
+        bounded = await client.post("/", json={}, headers=headers | many)
+        for response, status in ((answer, 200), (failed, 400), (bounded, 431)):
             assert response.status_code == status
             assert response.headers["Access-Control-Allow-Origin"] == allowed
             assert "X-Request-Id" in response.headers["Access-Control-Expose-Headers"]

@@ -17,6 +17,8 @@ from tests.support.http_server import serving
 MAX_BODY = 1000
 PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
 EVENTS = [(b"content-type", b"text/event-stream")]
+FRIEND = "https://chat.example"
+MANY = {f"x-{number}": "1" for number in range(MAX_HEADERS)}
 EVENT = b'data: {"delta": "t"}\n\n'
 
 
@@ -52,7 +54,7 @@ class App:
 
 async def answer_to(app: ASGIApp, path: str = "/", **request: Any) -> httpx.Response:
     async with (
-        serving(ContractMiddleware(app, MAX_BODY)) as url,
+        serving(ContractMiddleware(app, MAX_BODY, {FRIEND})) as url,
         httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         return await client.post(path, **request)
@@ -114,6 +116,22 @@ async def test_a_cut_stream_gets_a_terminal_event(error: Exception | None) -> No
     *deltas, last = response.text.removesuffix("\n\n").split("\n\n")
     assert deltas == [EVENT.decode().strip()] * 2
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_error"
+
+
+@pytest.mark.parametrize("path", ["/v1/sessions/f/turns", "/v1/sessions/f/turns/e/events"])
+@pytest.mark.parametrize("error", [None, RuntimeError("a bug")])
+async def test_a_cut_stream_of_a_live_turn_breaks_off(path: str, error: Exception | None) -> None:
+    """The turn goes on: it has no terminal event, and no end that looks like one."""
+    app = App(start(200, EVENTS), body(EVENT, True), body(EVENT, True), error=error)
+    content = bytearray()
+    async with serving(ContractMiddleware(app)) as url, httpx.AsyncClient() as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream("POST", url + path) as response:
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+    assert content == EVENT * 2
+    whole = App(start(200, EVENTS), body(EVENT, True), body(b""))
+    assert (await answer_to(whole, path)).content == EVENT
 
 
 async def test_a_whole_stream_gets_nothing_more() -> None:
@@ -179,9 +197,26 @@ async def test_the_id_of_a_request_is_one_for_everybody(shown: bytes, is_taken: 
 
 async def test_too_many_headers_do_not_reach_the_application() -> None:
     app = App()
-    headers = [(f"x-{number}".encode(), b"1") for number in range(MAX_HEADERS)]
-    assert_contract(await answer_to(app, headers=headers), 431, None)
+    assert_contract(await answer_to(app, headers=MANY), 431, None)
     assert app.received == []
+
+
+@pytest.mark.parametrize("origin", [FRIEND, "https://evil.example"])
+async def test_an_allowed_page_may_read_what_the_proxy_answers(origin: str) -> None:
+    headers, large = {"Origin": origin}, b"a" * (MAX_BODY + 1)
+    cases: list[tuple[int, App, str, dict[str, Any]]] = [
+        (404, App(), "/-/routes", {"headers": headers}),
+        (413, App(), "/", {"headers": headers, "content": large}),
+        (431, App(), "/", {"headers": headers | MANY}),
+        (500, App(error=RuntimeError("a bug")), "/", {"headers": headers}),
+        (503, App(start(404, PLAIN), body(b"no route")), "/", {"headers": headers}),
+    ]
+    for status, app, path, request in cases:
+        response = await answer_to(app, path, **request)
+        assert response.status_code == status
+        allowed = response.headers.get("Access-Control-Allow-Origin")
+        assert allowed == (FRIEND if origin == FRIEND else None), status
+        assert "Retry-After" in response.headers["Access-Control-Expose-Headers"]
 
 
 async def ask_raw(app: ASGIApp, request: bytes) -> bytes:

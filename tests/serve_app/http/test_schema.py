@@ -5,6 +5,7 @@ input is taken, invalid input refused, only described statuses, forms and header
 never a 5xx. `make chaos` asks ten times as often.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from serve_app.http.app import ENDPOINTS, create_http_app
 from serve_app.http.openapi import describe
 from serve_app.http.origin import OriginPolicy
 from serve_app.sessions.redis import RedisSessionStore
+from tests.proof.figures import note
 from tests.support.fakes.gates import ADMIN, FakeGate
 from tests.support.fakes.pictures import PNG
 from tests.support.site import make_site
@@ -40,6 +42,7 @@ CONFIG = SchemathesisConfig.from_dict(
         }
     }
 )
+AT_LENGTH = int(os.environ.get("PROOF_CASES", "500"))
 SETTINGS = settings(
     deadline=None,
     derandomize=True,
@@ -57,6 +60,7 @@ class LazyApp:
         self.store_url = ""
         self.image_id = ""
         self.known: dict[str, str] = {}  # parts of paths that lead to something
+        self.num_cases = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -87,6 +91,7 @@ class LazyApp:
 
     def ask(self, case: schemathesis.Case[Any]) -> None:
         """Some cases of an operation are about something that is there."""
+        self.num_cases += 1
         parts = case.path_parameters or {}
         ids = {"/v1/models": "moss-nano", "/v1/images": self.image_id}
         known = next(({"id": ids[at]} for at in ids if case.path.startswith(at)), self.known)
@@ -146,9 +151,19 @@ def test_what_is_not_described_is_noticed() -> None:
         case.call_and_validate()
 
 
+@pytest.fixture(scope="module")
+def counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Around all operations: notes how often they were asked."""
+    before, OPEN.num_cases = request.session.testsfailed, 0
+    yield
+    num_failed = request.session.testsfailed - before
+    text = f"{OPEN.num_cases} cases, {num_failed} operations failed"
+    note("schema", text, num_failed == 0)
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(3600)
 @open_api.parametrize()
-@settings(SETTINGS, max_examples=500)
-def test_every_operation_does_it_at_length(case: schemathesis.Case[Any]) -> None:
+@settings(SETTINGS, max_examples=AT_LENGTH)
+def test_every_operation_does_it_at_length(case: schemathesis.Case[Any], counted: None) -> None:
     OPEN.ask(case)

@@ -10,12 +10,13 @@ from redis.asyncio import Redis
 
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.reply import create_replier
-from serve_app.chat.turn import TurnLimits, TurnRequest
+from serve_app.chat.turn import MakeUp, TurnLimits, TurnRequest
 from serve_app.live.crew import Stop
 from serve_app.live.event import LiveEvent
 from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.service import LiveTurns, Started
-from serve_app.live.teller import Means
+from serve_app.live.teller import Means, Readmit
+from serve_app.moderation.hook import Moderation
 from serve_app.prompt.builder import PromptBuilder
 from serve_app.sessions.catalogue import SessionChanges
 from serve_app.sessions.images import RedisImageStore
@@ -23,6 +24,7 @@ from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import Session
+from serve_app.watch import Watch, unwatched
 from tests.support.chat_fakes import CharCodec, FakeModel, FakePlugins
 from tests.support.waiting import PATIENCE_S, POLL_S, until
 
@@ -48,9 +50,12 @@ class Ingress:
     sessions: RedisSessionStore
     images: RedisImageStore
 
-    async def start(self, uid: str, user: str = "你好", **changes: Any) -> Started:
+    def request(self, uid: str, user: str = "你好", **changes: Any) -> TurnRequest:
         request = TurnRequest(OWNER, user, user, PARAMS, frozenset({"calculator"}), 2048, uid)
-        return await self.live.start(replace(request, **changes))
+        return replace(request, **changes)
+
+    async def start(self, uid: str, user: str = "你好", **changes: Any) -> Started:
+        return await self.live.start(self.request(uid, user, **changes))
 
     async def read(self, started: Started, after: int = -1) -> list[LiveEvent]:
         """All events up to the terminal one."""
@@ -93,14 +98,20 @@ class Ingresses:
         plugins: FakePlugins | None = None,
         store: RedisLiveStore | None = None,
         stop: Stop | None = None,
+        moderation: Moderation | None = None,
+        watch: Watch = unwatched,
+        make_up: MakeUp | None = None,
+        readmit: Readmit | None = None,
     ) -> Ingress:
         model, plugins = model or FakeModel(), plugins or FakePlugins()
         images = RedisImageStore(self.url)
         prompts = PromptBuilder(CharCodec(), "Be brief.\n")
-        replier = create_replier(model, plugins, prompts, pictures=images)
+        replier = create_replier(
+            model, plugins, prompts, moderation=moderation, watch=watch, pictures=images
+        )
         store = store or RedisLiveStore(self.url, self.settings)
         sessions = RedisSessionStore(self.url)
-        means = Means(store, sessions, replier, describe)
+        means = Means(store, sessions, replier, describe, make_up, readmit)
         live = LiveTurns(means, self.limits, stop, self.period_s)
         live.open()
         self.all.append(Ingress(live, model, plugins, store, sessions, images))

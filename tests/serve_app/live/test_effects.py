@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from redis.asyncio import Redis
 
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
@@ -11,7 +12,10 @@ from serve_app.live.follower import INTERVAL_S
 from serve_app.live.record import Hold
 from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.store import Append, Ask, Standing
+from serve_app.moderation.hook import Direction, Moderation
 from serve_app.sessions.images import ImageFile
+from serve_app.sessions.keys import RESULTS_MS, session_keys
+from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses, text_of
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
 from tests.support.fakes.pictures import PICTURE, PNG
@@ -137,12 +141,20 @@ class SlowStore(RedisLiveStore):
         return await super().claim(hold, call_id, deadline)
 
 
-async def test_thoughts_are_stored_before_a_call_with_effects_is_sent(ingresses: Ingresses) -> None:
+async def pass_slowly(text: str, direction: Direction) -> None:
+    await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("moderation", [None, Moderation(pass_slowly)])
+async def test_thoughts_are_stored_before_a_call_with_effects_is_sent(
+    ingresses: Ingresses, moderation: Moderation | None
+) -> None:
     store = SlowStore(ingresses.url, ingresses.settings)
     model = FakeModel(think=think_of(f'{DRAW}("1+1")'))
-    ingress, uid = ingresses.add(model, store=store), await ingresses.session()
-    await ingress.read(await ingress.start(uid, enabled=ENABLED))
-    assert len(ingress.plugins.calls) == 1 and "thoughts" in store.kinds
+    ingress = ingresses.add(model, store=store, moderation=moderation)
+    await ingress.read(await ingress.start(await ingresses.session(), enabled=ENABLED))
+    assert len(ingress.plugins.calls) == 1
+    assert store.kinds == ["turn", "thoughts", "plugin"], "and that it is called"
 
 
 async def test_an_answer_stands_for_its_call_only(ingresses: Ingresses) -> None:
@@ -200,3 +212,51 @@ async def test_an_error_after_a_call_with_effects_forbids_a_retry(ingresses: Ing
     *_, last = await ingress.read(started)
     assert last.kind == "error"
     assert getattr(started.failure, "should_retry", None) is False
+
+
+@pytest.mark.parametrize("name", [DRAW, COUNT])
+async def test_a_turn_that_failed_has_its_answers(ingresses: Ingresses, name: str) -> None:
+    """It is asked for again with its key."""
+
+    async def fail(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == 3:
+            raise ValueError("a bug")
+
+    ingress, uid = add(ingresses, name, FakePlugins()), await ingresses.session()
+    ingress.model.wait = fail
+    for _ in range(2):
+        started = await ingress.start(uid, idempotency_key="k", enabled=ENABLED)
+        *told, end = await ingress.read(started)
+        assert end.kind == "error"
+        outputs = [event.data["output"] for event in told if "output" in event.data]
+        assert outputs == ["late"]
+    assert len(ingress.plugins.calls) == 1
+    ingress.model.wait = FakeModel().wait
+    await ingress.read(await ingress.start(uid, idempotency_key="k", enabled=ENABLED))
+    async with Redis.from_url(ingresses.url) as redis:
+        left = [key async for key in redis.scan_iter(session_keys(uid, "results:*")[0])]
+    assert left == [], "a turn that is stored is not made again"
+    await ingress.read(await ingress.start(uid, idempotency_key="another", enabled=ENABLED))
+    assert len(ingress.plugins.calls) == 2, "another key is another call"
+
+
+async def test_what_a_failed_turn_was_answered_goes_with_its_session(ingresses: Ingresses) -> None:
+    is_there = asyncio.Event()
+
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        if is_reply:
+            is_there.set()
+            await asyncio.Event().wait()
+
+    ingress, uid = add(ingresses, COUNT, FakePlugins()), await ingresses.session()
+    ingress.model.wait = hang
+    await ingress.start(uid, idempotency_key="k", enabled=ENABLED)
+    await is_there.wait()
+    (pattern,) = session_keys(uid, "results:*")
+    async with Redis.from_url(ingresses.url) as redis:
+        (kept,) = [key async for key in redis.scan_iter(pattern)]
+        assert 0 < await redis.pttl(kept) <= RESULTS_MS
+        catalogue = RedisSessionCatalogue(ingresses.url)
+        assert await catalogue.delete(uid, OWNER)
+        await catalogue.close()
+        assert [key async for key in redis.scan_iter(pattern)] == []

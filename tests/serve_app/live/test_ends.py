@@ -165,3 +165,23 @@ async def test_a_hand_over_before_the_teller_begins_counts(ingresses: Ingresses)
     async with asyncio.timeout(3):
         while not teller.pen.is_lost:
             await asyncio.sleep(0.01)
+
+
+async def test_the_first_cancel_stands(ingresses: Ingresses) -> None:
+    is_told = asyncio.Event()
+
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        if is_reply and num_tokens == 4:
+            is_told.set()
+            await asyncio.Event().wait()
+
+    ingress, uid = ingresses.add(FakeModel(wait=hang)), await ingresses.session()
+    started = await ingress.start(uid)
+    await is_told.wait()
+    ask = Ask(uid, OWNER, started.id)
+    assert await ingress.store.cancel(ask, "keep") == "keep"
+    last = await ingress.cancel(started, keep=False)
+    assert last is not None and last.kind == "done"
+    (turn,) = (await ingresses.load(uid)).turns
+    assert turn.finish_reason == "cancelled"
+    assert await ingress.store.cancel(ask, "drop") == "", "it runs no more"

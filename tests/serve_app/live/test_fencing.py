@@ -9,7 +9,7 @@ from moss_tp.errors import EngineDeadError
 from serve_app.errors import LeaseLostError
 from serve_app.live.event import Telling
 from serve_app.live.redis import LiveSettings, RedisLiveStore
-from serve_app.live.store import Ask
+from serve_app.live.store import Ask, TakenUp
 from serve_app.sessions.session import Turn, new_token
 from tests.serve_app.live.halting import FreezingStore
 from tests.serve_app.live.ingresses import OWNER, Ingresses, begun, stored, text_of
@@ -170,6 +170,7 @@ async def test_a_commit_that_comes_after_the_end_is_refused(ingresses: Ingresses
     end = Telling("error", {})
     while (taken := await taker.take_up(uid, started.id, new_token(), end)) is None:
         await asyncio.sleep(0.05)
+    assert isinstance(taken, TakenUp)
     await taker.end(taken.hold, len(taken.events), end)
     may_commit.set()
     while first.live._crew._tellers:

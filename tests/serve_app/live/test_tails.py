@@ -7,7 +7,7 @@ import pytest
 from serve_app.errors import SessionNotFoundError
 from serve_app.live.event import Telling
 from serve_app.live.follower import Follower
-from serve_app.live.store import Ask
+from serve_app.live.store import Ask, TakenUp
 from serve_app.live.tail import Tail
 from serve_app.live.writer import EventWriter
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -36,7 +36,7 @@ async def test_an_old_pen_does_not_take_the_new_ones_place(ingresses: Ingresses)
     old.lose()
     assert not tail.is_told_here
     taken = await store.take_up(uid, started.id, new_token(), Telling("error", {}))
-    assert taken is not None
+    assert isinstance(taken, TakenUp)
     new = writer.open(taken.hold, tail, lambda standing: None)
     follower.track(tail)
     writer.close(old)

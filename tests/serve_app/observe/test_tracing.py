@@ -16,6 +16,7 @@ from serve_app.chat.calling.plugin_client import PluginsByName
 from serve_app.chat.reply import create_replier
 from serve_app.deployments.handles import remote_plugins
 from serve_app.deployments.model import MossServer
+from serve_app.deployments.packed import unpack
 from serve_app.observe import tracing
 from serve_app.observe.plugins import PluginObserver
 from serve_app.observe.tracing import flush_spans, span
@@ -66,7 +67,7 @@ class ReplicaModel:
         server = object.__new__(MossServer)
         server.__dict__.update(_engine=_Engine(self._model))
         async for delta in server.generate(request):
-            yield delta
+            yield unpack(delta)
 
 
 @dataclass

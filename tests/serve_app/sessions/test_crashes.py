@@ -12,6 +12,7 @@ import pytest
 from moss_tp.errors import MossError
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import Turn, new_token
+from tests.proof.figures import measured
 from tests.serve_app.conftest import PROGRAMS
 from tests.serve_app.sessions.power_loss import PowerLoss
 from tests.serve_app.sessions.turns import a_lease, a_turn
@@ -66,20 +67,30 @@ async def writing(url: str) -> AsyncIterator[list[Writer]]:
         await store.close()
 
 
+def num_acked(writers: list[Writer]) -> int:
+    return sum(len(writer.acked) for writer in writers)
+
+
 async def work(writers: list[Writer], crash: Callable[[], object]) -> None:
     """All write; in the middle of it the store crashes, and comes back."""
 
-    def num_acked() -> int:
-        return sum(len(writer.acked) for writer in writers)
-
-    stopping, before = asyncio.Event(), num_acked()
+    stopping, before = asyncio.Event(), num_acked(writers)
     tasks = [asyncio.create_task(writer.write(stopping)) for writer in writers]
-    await until(lambda: num_acked() > before + NUM_WRITERS)
+    await until(lambda: num_acked(writers) > before + NUM_WRITERS)
     await asyncio.sleep(random.uniform(0, 0.2))
     await asyncio.to_thread(crash)
     await asyncio.sleep(0.2)
     stopping.set()
     await asyncio.gather(*tasks)
+
+
+async def work_and_check(
+    writers: list[Writer], num_rounds: int, crash: Callable[[], object]
+) -> None:
+    for _ in range(num_rounds):
+        await work(writers, crash)
+        for writer in writers:
+            await writer.check()
 
 
 @rounds
@@ -90,15 +101,14 @@ async def test_kill_9_under_writers_loses_no_acked_turn(
         own_server.kill()
         own_server.start()
 
-    async with writing(own_server.url) as writers:
-        for _ in range(num_rounds):
-            await work(writers, crash)
-            for writer in writers:
-                await writer.check()
+    with measured("store-kill") as texts:
+        async with writing(own_server.url) as writers:
+            await work_and_check(writers, num_rounds, crash)
+            texts.append(f"{num_rounds} rounds: 0 of {num_acked(writers)} acked turns lost")
 
 
-async def lose_power(directory: Path, program: str, num_rounds: int, fsync: str) -> int:
-    """Writers of a server whose power fails in each round; returns how many bytes that cost."""
+async def lose_power(directory: Path, program: str, num_rounds: int, fsync: str) -> str:
+    """Writers of a server whose power fails in each round; returns what that cost."""
     num_lost = 0
     (directory / "data").mkdir()
     power = PowerLoss(directory)
@@ -111,11 +121,9 @@ async def lose_power(directory: Path, program: str, num_rounds: int, fsync: str)
             server.start()
 
         async with writing(server.url) as writers:
-            for _ in range(num_rounds):
-                await work(writers, crash)
-                for writer in writers:
-                    await writer.check()
-    return num_lost
+            await work_and_check(writers, num_rounds, crash)
+            acked = num_acked(writers)
+    return f"0 of {acked} acked turns lost with {num_lost} unsynced bytes"
 
 
 @pytest.mark.needs("cc")
@@ -124,7 +132,9 @@ async def lose_power(directory: Path, program: str, num_rounds: int, fsync: str)
 async def test_a_power_loss_loses_no_acked_turn(
     tmp_path: Path, program: str, num_rounds: int
 ) -> None:
-    await lose_power(tmp_path, program, num_rounds, "always")
+    with measured("store-power") as texts:
+        told = await lose_power(tmp_path, program, num_rounds, "always")
+        texts.append(f"{program}, {num_rounds} rounds: {told}")
 
 
 @pytest.mark.needs("cc")

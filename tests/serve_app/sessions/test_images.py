@@ -79,3 +79,23 @@ async def test_a_chat_has_room_for_so_many_bytes(
     with pytest.raises(SessionFullError):
         await images.put("ann", uid, *PNG)
     await images.put("ann", new_token(), *PNG)
+
+
+async def test_a_picture_lives_on_with_its_chat(store_url: str) -> None:
+    """Also where nobody looks at it: a new turn renews what it needs."""
+    settings = StoreSettings(session_ttl_s=1)
+    images, store = RedisImageStore(store_url, settings), RedisSessionStore(store_url, settings)
+    uid, other = new_token(), new_token()
+    kept, lost = await images.put("ann", uid, *PNG), await images.put("ann", other, *PNG)
+    parent = ""
+    for _ in range(3):
+        await asyncio.sleep(0.5)
+        parent = (await append(store, uid, parent, owner="ann")).id
+    assert await images.find(kept, "ann") == FILE
+    assert await images.find(lost, "ann") is None
+    await store.close()
+    catalogue = RedisSessionCatalogue(store_url)
+    assert await catalogue.delete(uid, "ann")
+    await catalogue.close()
+    assert await images.find(kept, "ann") is None, "a delete still finds it"
+    await images.close()

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from serve_app.access.gate import Admission, Credentials
+from serve_app.access.gate import Admission, Credentials, Ticket
 from serve_app.access.principal import Principal
 from serve_app.errors import InvalidKeyError
 
@@ -40,7 +40,20 @@ class FakeGate:
     async def admit(self, principal: Principal, num_prompt_tokens: int) -> AsyncIterator[Admission]:
         if self.refusal is not None:
             raise self.refusal
-        admission = Admission(num_prompt_tokens)
+        name = f"{principal.key_id}-{len(self.admissions)}"
+        ticket = Ticket(name, principal.key_id, None, num_prompt_tokens)
+        admission = Admission(num_prompt_tokens, ticket)
+        self.admissions.append((principal, admission))
+        self.num_running += 1
+        try:
+            yield admission
+        finally:
+            self.num_running -= 1
+
+    @asynccontextmanager
+    async def resume(self, ticket: Ticket) -> AsyncIterator[Admission]:
+        (principal,) = (p for p in self.principals.values() if p.key_id == ticket.key_id)
+        admission = Admission(ticket.num_tokens, ticket)
         self.admissions.append((principal, admission))
         self.num_running += 1
         try:

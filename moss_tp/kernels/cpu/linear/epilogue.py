@@ -3,9 +3,12 @@
 A row's arithmetic is the same whatever the rows beside it: loops run along a row.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from moss_tp.kernels.cpu.linear.pack import GROUP
 from moss_tp.native.bf16 import fp32_to_bf16
@@ -29,6 +32,26 @@ class OutputParams(NamedTuple):
 
 
 _read_output = params_reader(OutputParams)
+
+
+@dataclass(frozen=True)
+class GemmOutput:
+    """Where columns of the product go, in fp32 or bf16."""
+
+    out: Tensor  # (T, columns), any row stride
+    has_gelu: bool = False
+    residual: Tensor | None = None  # (T, columns) fp32, contiguous
+
+    def params(self) -> OutputParams:
+        out = self.out
+        return OutputParams(
+            out=out,
+            stride=out.stride(0) * out.itemsize,
+            columns=out.shape[1],
+            has_gelu=int(self.has_gelu),
+            residual=0 if self.residual is None else self.residual,
+            is_bf16=int(out.dtype == torch.bfloat16),
+        )
 
 
 @inner

@@ -44,9 +44,23 @@ class PackedWeight:
     def x_dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.mul_add.x_per_step == 2 else torch.float32
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model."""
+        return weight_dtype(self.mul_add)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What differs between weights of one layout."""
+        return (self.panels, self.bias)
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """Equal for weights that the same program can multiply by."""
+        return (self.mul_add, self.panels.shape)
+
     def stack(self, other: "PackedWeight") -> "PackedWeight":
-        """Both weights, for one product with the same x: the outputs of `self`, padded to whole
-        groups, then those of `other`. `outputs` stays that of `self`."""
+        """See `gemm.Packed`."""
         panels = torch.cat((self.panels, other.panels))
         return replace(self, panels=panels, bias=torch.cat((self.bias, other.bias)))
 

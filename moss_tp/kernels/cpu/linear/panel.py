@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import Weight
-from moss_tp.kernels.cpu.linear.gemm import GemmOutput, add_gemm, pack_for_gemm
+from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
+from moss_tp.kernels.cpu.linear.gemm import add_gemm, pack_for_gemm
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.runtime.pool import ProgramPool
 from moss_tp.kernels.cpu.runtime.program import Program

@@ -73,7 +73,7 @@ def make_tile(mul_add: MulAdd, shapes: Mapping[int, TileShape], accumulates: boo
             def emit(shape: TileShape) -> None:
                 _TileEmitter(builder, mul_add, shape, accumulates, operands).emit()
 
-            _emit_switch(builder, key, shapes, emit)
+            emit_switch(builder, key, shapes, emit)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), codegen
@@ -81,7 +81,7 @@ def make_tile(mul_add: MulAdd, shapes: Mapping[int, TileShape], accumulates: boo
     return tile
 
 
-def _emit_switch(
+def emit_switch(
     builder: Any, key: Any, shapes: Mapping[int, TileShape], emit: Callable[[TileShape], None]
 ) -> None:
     """

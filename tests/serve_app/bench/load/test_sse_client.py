@@ -15,12 +15,16 @@ from serve_app.bench.http_bench import (
     Burst,
     StreamSpec,
     compare_streams,
+    cpu_section,
     measure_streams,
     stream_section,
 )
+from serve_app.bench.live_bench import LIVE, STATELESS, compare_live, live_section
 from serve_app.bench.load.errors import BenchError
-from serve_app.bench.load.sse_client import SseClient, TokenCounts
+from serve_app.bench.load.sse_client import SseClient, StreamedTurn, TokenCounts
 from tests.support.http_server import serving
+
+USAGE = '{"completion_tokens": 10}'
 
 
 class Server:
@@ -28,10 +32,16 @@ class Server:
 
     def __init__(self, ending: str = '{"uid": "u"}') -> None:
         self.bodies: list[dict[str, object]] = []
-        self.running = self.max_running = 0
+        self.running = self.max_running = self.num_sessions = 0
         self._ending = ending
         self.app = Starlette(
-            routes=[Route("/", self._chat, methods=["POST"]), Route("/stats", self._stats)]
+            routes=[
+                Route("/", self._chat, methods=["POST"]),
+                Route("/v1/chat/completions", self._openai, methods=["POST"]),
+                Route("/v1/sessions", self._session, methods=["POST"]),
+                Route("/v1/sessions/{uid}/turns", self._live, methods=["POST"]),
+                Route("/stats", self._stats),
+            ]
         )
 
     async def _chat(self, request: Request) -> Response:
@@ -49,6 +59,22 @@ class Server:
             if event:
                 yield f"data: {event}\n\n"
         self.running -= 1
+
+    async def _session(self, request: Request) -> Response:
+        self.num_sessions += 1
+        return JSONResponse({"id": f"u{self.num_sessions}"})
+
+    async def _openai(self, request: Request) -> Response:
+        self.bodies.append(await request.json() | {"api": STATELESS})
+        content, usage = '{"choices": [{}], "usage": null}', f'{{"usage": {USAGE}}}'
+        text = "".join(f"data: {data}\n\n" for data in (content, usage, "[DONE]"))
+        return Response(text, media_type="text/event-stream")
+
+    async def _live(self, request: Request) -> Response:
+        self.bodies.append(await request.json() | {"api": LIVE, **request.path_params})
+        events = {"turn": '{"uid": "u"}', "delta": '{"text": "a"}', "done": f'{{"usage": {USAGE}}}'}
+        text = "".join(f"event: {kind}\ndata: {data}\n\n" for kind, data in events.items())
+        return Response(text, media_type="text/event-stream")
 
     async def _stats(self, request: Request) -> Response:
         turns = len(self.bodies)
@@ -93,6 +119,49 @@ async def test_a_chat_continues_under_its_uid() -> None:
         turns = await measure_http_chat(client, 3, Random(0))
     assert [body.get("uid") for body in server.bodies] == [None, "u", "u"]
     assert [(turn.prompt_tokens, turn.cached_tokens) for turn in turns] == [(100, 40)] * 3
+
+
+async def test_live_turns_alternate_with_chat_completions() -> None:
+    server, spec = Server(), StreamSpec(num_streams=2, prompt_chars=7, max_length=40)
+    readings = iter(range(100))
+
+    def meter() -> dict[str, float]:
+        now = next(readings) / 100
+        return {"ingress": now, "replica": 4 * now, "proxy": 0, "store": 2 * now, "other": 0}
+
+    async with serving(server.app) as url:
+        bursts = await compare_live(url, spec, 2, Random(0), meter)
+    assert [body["api"] for body in server.bodies] == 3 * [STATELESS, STATELESS, LIVE, LIVE]
+    assert {str(body["uid"]) for body in server.bodies if body["api"] == LIVE} == {
+        f"u{number}" for number in range(1, 7)
+    }
+    for body in server.bodies:
+        assert (body["max_completion_tokens"], body["min_tokens"], body["plugins"]) == (40, 20, [])
+    assert [len(burst.turns[0].piece_times) for burst in bursts[LIVE]] == [3, 3]
+    # Ten milliseconds between two readings, for 20 tokens.
+    rows = cpu_section(bursts).rows
+    assert [row["api"] for row in rows] == [STATELESS, LIVE]
+    assert all(
+        (row["ingress"], row["replica"], row["outside"]) == (500, 2000, 1500) for row in rows
+    )
+
+
+def test_the_cost_of_live_turns_is_a_median_of_pairs() -> None:
+    spec = StreamSpec(num_streams=1)
+
+    def burst(tok_s: float) -> Burst:
+        return Burst(["a"], [StreamedTurn(0.0, [0.5, 1.0], {})], round(tok_s))
+
+    stateless = [burst(100), burst(10), burst(1000)]
+    live = [burst(90), burst(10), burst(800)]
+    rows = live_section({STATELESS: stateless, LIVE: live}, spec).rows
+    assert [row["of_stateless"] for row in rows] == [1.0, 0.9]
+
+
+async def test_a_session_that_is_not_made_is_an_error() -> None:
+    async with serving(Starlette()) as url, SseClient(url) as client:
+        with pytest.raises(BenchError, match="makes no session"):
+            await client.new_session()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from serve_app.chat.calling.circuit_breaker import (
     PluginPausedError,
     PluginUnreachableError,
 )
-from serve_app.chat.calling.plugin_client import MIN_PATIENCE_S, PluginsByName
+from serve_app.chat.calling.plugin_client import MIN_PATIENCE, PluginsByName
 
 CALL = Call("Calculate", "1")
+PATIENCE_S = MIN_PATIENCE * CALL.spec.timeout_s
 ANSWER = PluginOutput(True, ("1",))
 
 
@@ -40,7 +41,7 @@ class Plugin:
 async def test_a_stopped_plugin_is_soon_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     plugin = Plugin()
     plugin.hangs = True
-    calls = [plugin.client.run(CALL, MIN_PATIENCE_S) for _ in range(FAILURES)]
+    calls = [plugin.client.run(CALL, PATIENCE_S) for _ in range(FAILURES)]
     with caplog.at_level(logging.WARNING):
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(error) for error in errors] == [PluginUnreachableError] * FAILURES
@@ -63,6 +64,17 @@ async def test_a_client_in_a_hurry_makes_no_plugin_look_dead() -> None:
         with pytest.raises(TimeoutError):
             await plugin.client.run(CALL, 0.01)
     assert plugin.num_calls == 2 * FAILURES
+
+
+async def test_a_plugin_that_may_take_long_is_not_dead_before() -> None:
+    """What would be long for another one is a client in a hurry for it."""
+    plugin, paint = Plugin(), Call("Text2Image", "a fox")
+    assert paint.spec.timeout_s > 10 * PATIENCE_S / MIN_PATIENCE
+    client = PluginsByName({"text_to_image": plugin.run}, lambda: plugin.now)
+    plugin.hangs = True
+    calls = [client.run(paint, PATIENCE_S) for _ in range(2 * FAILURES)]
+    errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in errors] == [TimeoutError] * 2 * FAILURES
 
 
 @pytest.mark.parametrize("error", [ValueError("odd argument"), TimeoutError("of its own")])

@@ -16,6 +16,7 @@ from serve_app.cli.serve.local_server import StartError, session_store
 from serve_app.cli.serve.ray_watch import RayDiedError
 from serve_app.cli.serve.stop_signals import StopRequested
 from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
+from serve_app.http.origin import CORS_ORIGINS, origins_from_environment
 from serve_app.settings import ServeSettings
 
 SETTINGS = ServeSettings(model="m", store="redis://localhost", tp=2, replicas=3)
@@ -81,7 +82,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     return made
 
 
-def run(fake: FakeServe, error: BaseException | None = None, stops_after: int = 99) -> list[str]:
+def run(
+    fake: FakeServe,
+    error: BaseException | None = None,
+    stops_after: int = 99,
+    settings: ServeSettings = SETTINGS,
+) -> list[str]:
     """Serves for a moment, which ends in `error`; what was said."""
     said: list[str] = []
     checks = iter(range(stops_after))
@@ -90,7 +96,7 @@ def run(fake: FakeServe, error: BaseException | None = None, stops_after: int = 
         if next(checks, None) is None:
             raise StopRequested
 
-    with module.local_server(SETTINGS, "127.0.0.1", 8000, said.append, check_stop):
+    with module.local_server(settings, "127.0.0.1", 8000, said.append, check_stop):
         fake.calls.append("ready")
         if error is not None:
             raise error
@@ -169,6 +175,15 @@ def test_serve_gets_our_defaults_but_for_what_the_user_has_set(
     run(fake)
     assert os.environ[period] == "7"
     assert os.environ[timeout] == SERVE_ENVIRONMENT[timeout]
+
+
+def test_the_proxies_learn_which_pages_may_read_answers(
+    fake: FakeServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CORS_ORIGINS, "https://of-another-server.example")
+    allowed = ("https://a.example", "https://b.example")
+    run(fake, settings=SETTINGS.model_copy(update={"cors_origins": allowed}))
+    assert origins_from_environment() == set(allowed)
 
 
 def test_the_wait_ends_with_what_check_raises() -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from serve_app.access.cookies import COOKIE
+from serve_app.access.cookies import COOKIE, new_cookie
 from tests.serve_app.access.key_ring import KeyRing, key_ring
 from tests.serve_app.http.clients import client_of
 from tests.support.site import Site
@@ -84,3 +84,23 @@ async def test_without_keys_each_browser_has_chats_of_its_own(site: Site) -> Non
         assert (await ann.post("/v1/sessions", json={})).status_code in (200, 201)
         listed = [(await each.get("/v1/sessions")).json()["data"] for each in (ann, bob)]
         assert [len(sessions) for sessions in listed] == [1, 0]
+
+
+async def test_without_keys_a_logout_ends_the_cookie_itself(site: Site) -> None:
+    async with client_of(site) as page:
+        await page.post("/v1/login", json={})
+        uid = (await page.post("/v1/sessions", json={})).json()["id"]
+        kept = page.cookies[COOKIE]
+        assert (await page.get(f"/v1/sessions/{uid}")).status_code == 200
+        assert (await page.post("/v1/logout")).status_code == 204
+        page.cookies.set(COOKIE, kept)
+        assert (await page.get(f"/v1/sessions/{uid}")).status_code == 404
+        assert (await page.get("/v1/sessions")).json()["data"] == []
+
+
+async def test_without_keys_a_cookie_that_a_visitor_made_up_is_no_owner(site: Site) -> None:
+    async with client_of(site) as visitor, client_of(site) as nobody:
+        visitor.cookies.set(COOKIE, new_cookie())
+        uid = (await visitor.post("/v1/sessions", json={})).json()["id"]
+        assert (await visitor.get("/v1/sessions")).json()["data"] == []
+        assert (await nobody.get(f"/v1/sessions/{uid}")).status_code == 200, "as without one"

@@ -2,10 +2,12 @@
 
 import asyncio
 
+import httpx
 import pytest
 from redis.asyncio import Redis
 
 from moss_tp.errors import QueueFullError
+from serve_app.http.app import create_http_app
 from tests.serve_app.http.endpoints.sites.turn_site import (
     KEY,
     held_turn,
@@ -13,6 +15,7 @@ from tests.serve_app.http.endpoints.sites.turn_site import (
     parsed,
     tail_of,
 )
+from tests.support.http_server import serving
 from tests.support.site import Site
 from tests.support.waiting import until
 
@@ -250,14 +253,25 @@ async def test_a_draining_server_takes_no_turn(site: Site) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (503, "draining")
 
 
+async def broken_off(site: Site, path: str) -> str:
+    """What comes of a stream until its connection breaks."""
+    text = ""
+    async with serving(create_http_app(site.service)) as url, httpx.AsyncClient() as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream("GET", url + path) as response:
+                async for part in response.aiter_text():
+                    text += part
+    return text
+
+
 async def test_a_deleted_session_ends_its_turn(site: Site) -> None:
     async with held_turn(site) as (turns, turn_id):
         tail = tail_of(site, turns, turn_id)
         num_readers = tail.num_readers
-        reading = asyncio.create_task(site.client.get(f"{turns}/{turn_id}/events"))
+        reading = asyncio.create_task(broken_off(site, f"{turns}/{turn_id}/events"))
         await until(lambda: tail.num_readers > num_readers)
         assert (await site.client.delete(turns.removesuffix("/turns"))).status_code == 200
-        events = parsed((await reading).text)
+        events = parsed(await reading)
         assert events[-1][1] == "error"
         assert events[-1][2]["error"]["code"] == "session_not_found"
         assert site.model.num_running == 0

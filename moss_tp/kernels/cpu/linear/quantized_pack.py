@@ -1,0 +1,233 @@
+"""A quantized weight as the GEMM reads it: levels in panels, and scales beside them.
+
+    run      inputs of one group, at most MAX_RUN, padded to whole units (see `levels`)
+    order    the input in each place: groups side by side. None where it is x's own order
+    levels   a group of panels (the columns of one task) after the other: (units, panels)
+    scales   likewise: of each run GROUP scales in fp16, then GROUP times `middle - zero`
+
+x is gathered into `order` once, see `gather`. Where every zero is the middle, as in symmetric
+quantization, zeros are left out.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from moss_tp.kernels.cpu.linear.levels import LEVELS, UNIT
+from moss_tp.kernels.cpu.linear.mul_add import (
+    DOT_X16_BF16,
+    FMA_X8_BF16,
+    FMA_X8_FP16,
+    FMA_X8_FP32,
+    FMA_X16_FP16,
+    FMA_X16_FP32,
+    PANEL,
+    MulAdd,
+)
+from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
+from moss_tp.kernels.quantized import QuantizedWeight
+from moss_tp.native.vectors import has_cpu_feature
+
+MAX_RUN = 1024  # inputs: an unpacked run stays in the L2 cache
+_CHUNK = 16 * GROUP  # columns packed at a time: what bounds the memory that it takes
+_PAD = -1  # in `order`
+
+# Levels are exact in fp32 as in bf16, so weights of either dtype take the same FMAs.
+_FOR_LEVELS: dict[MulAdd, MulAdd] = {
+    DOT_X16_BF16: DOT_X16_BF16,
+    FMA_X8_BF16: FMA_X8_FP32,
+    FMA_X8_FP16: FMA_X8_FP32,
+    FMA_X8_FP32: FMA_X8_FP32,
+    FMA_X16_FP16: FMA_X16_FP32,
+    FMA_X16_FP32: FMA_X16_FP32,
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How the inputs of a weight lie in its panels."""
+
+    starts: Tensor  # (runs + 1,) int64, in units
+    groups: Tensor  # (runs,) int64: whose scales and zeros
+    order: Tensor | None  # (units * UNIT,) int32; _PAD where there is no input
+
+    @classmethod
+    def of(cls, groups: Tensor) -> "Runs":
+        """`groups (inputs,)`: each input's."""
+        by_group = torch.argsort(groups, stable=True)
+        present, counts = torch.unique(groups, return_counts=True)
+        order, starts, of_runs, units = [], [0], [], 0
+        for group, inputs in zip(
+            present.tolist(), torch.split(by_group, counts.tolist()), strict=True
+        ):
+            for run in torch.split(inputs, MAX_RUN):
+                padding = -len(run) % UNIT
+                order.append(torch.nn.functional.pad(run, (0, padding), value=_PAD))
+                units += len(order[-1]) // UNIT
+                starts.append(units)
+                of_runs.append(group)
+        places = torch.cat(order).int()
+        is_own = torch.equal(places, torch.arange(len(groups), dtype=torch.int32))
+        return cls(torch.tensor(starts), torch.tensor(of_runs), None if is_own else places)
+
+    @property
+    def units(self) -> int:
+        return int(self.starts[-1])
+
+    def is_same(self, other: "Runs") -> bool:
+        """Whether weights of both can share x."""
+        if (self.order is None) != (other.order is None):
+            return False
+        same_order = self.order is None or torch.equal(self.order, _present(other.order))
+        return same_order and torch.equal(self.starts, other.starts)
+
+
+@dataclass(frozen=True)
+class QuantizedPanels:
+    """`(outputs, inputs)`, padded to whole groups of panels."""
+
+    panels: Tensor  # (groups of panels, units * GROUP_PANELS * bytes of a unit) uint8
+    scales: Tensor  # (groups of panels, runs, bytes) uint8
+    bias: Tensor  # (groups of panels * GROUP,) fp32
+    runs: Runs
+    outputs: int
+    inputs: int
+    mul_add: MulAdd
+    bits: int
+    has_zeros: bool
+    dtype: torch.dtype  # of the model
+
+    @property
+    def x_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.mul_add.x_per_step == 2 else torch.float32
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What differs between weights of one layout."""
+        order = () if self.runs.order is None else (self.runs.order,)
+        return (self.panels, self.scales, self.bias, self.runs.starts, *order)
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """Equal for weights that the same program can multiply by."""
+        shapes = (tensor.shape for tensor in self.tensors)
+        return (self.mul_add, self.bits, self.has_zeros, self.inputs, self.dtype, *shapes)
+
+    def stack(self, other: "QuantizedPanels") -> "QuantizedPanels | None":
+        """See `PackedWeight.stack`; None for weights whose inputs lie in another order."""
+        own, others = (
+            (weight.mul_add, weight.bits, weight.has_zeros, weight.dtype)
+            for weight in (self, other)
+        )
+        if own != others or not self.runs.is_same(other.runs):
+            return None
+        return replace(
+            self,
+            panels=torch.cat((self.panels, other.panels)),
+            scales=torch.cat((self.scales, other.scales)),
+            bias=torch.cat((self.bias, other.bias)),
+        )
+
+
+def quantized_mul_add(dtype: torch.dtype) -> MulAdd:
+    """The fastest on this machine for a model of `dtype`."""
+    if dtype == torch.bfloat16 and has_cpu_feature("avx512bf16"):
+        return DOT_X16_BF16
+    return FMA_X16_FP32 if has_cpu_feature("avx512f") else FMA_X8_FP32
+
+
+def pack_quantized(weight: QuantizedWeight, mul_add: MulAdd | None = None) -> QuantizedPanels:
+    """For `mul_add`, or for the best that this machine has."""
+    mul_add = _FOR_LEVELS[mul_add] if mul_add else quantized_mul_add(weight.dtype)
+    runs, outputs = Runs.of(weight.groups), weight.outputs
+    tasks, line = -(-outputs // GROUP), GROUP_PANELS * LEVELS[mul_add, weight.bits].unit_bytes
+    panels = torch.zeros(tasks, runs.units * line, dtype=torch.uint8)
+    for first in range(0, outputs, _CHUNK):
+        units = _units(weight, runs, slice(first, first + _CHUNK), mul_add)
+        panels[first // GROUP :][: len(units)] = units
+    bias = torch.zeros(tasks * GROUP)
+    if weight.bias is not None:
+        bias[:outputs] = weight.bias
+    middle = 2 ** (weight.bits - 1)
+    has_zeros = bool((weight.zeros[runs.groups] != middle).any())
+    return QuantizedPanels(
+        panels, _scales(weight, runs, has_zeros), bias, runs, outputs, weight.inputs, mul_add,
+        weight.bits, has_zeros, weight.dtype,
+    )  # fmt: skip
+
+
+def _units(weight: QuantizedWeight, runs: Runs, columns: slice, mul_add: MulAdd) -> Tensor:
+    """The panels of some columns: (groups of panels, bytes) uint8, padded with zeros."""
+    words = _ordered_words(replace(weight, packed=weight.packed[:, columns]), runs)
+    padded = torch.nn.functional.pad(words, (0, -words.shape[1] % GROUP))
+    if weight.bits == 4:
+        return _units_of_4_bits(padded ^ _sign_bits(0x88), mul_add)
+    return _units_of_8_bits(padded ^ _sign_bits(0x80), mul_add)
+
+
+def _sign_bits(byte: int) -> int:
+    """An int32 of four times the same byte. It turns q into `q - middle`, in two's complement."""
+    return int.from_bytes(bytes([byte] * 4), "little", signed=True)
+
+
+def _ordered_words(weight: QuantizedWeight, runs: Runs) -> Tensor:
+    """`packed` with its inputs in the order of `runs`."""
+    if runs.order is None:
+        return weight.packed
+    levels = weight.levels()[runs.order.long()]  # _PAD is any input: x is zero there
+    spread = levels.view(-1, 32 // weight.bits, levels.shape[1])
+    words = torch.zeros(len(spread), levels.shape[1], dtype=torch.int32)
+    for number, part in enumerate(spread.unbind(1)):
+        words |= part.int() << number * weight.bits
+    return words
+
+
+def _units_of_4_bits(words: Tensor, mul_add: MulAdd) -> Tensor:
+    """`words (units, columns)`, an input every 4 bits."""
+    if mul_add.x_per_step == 2:
+        words = sum(_moved(words, number) for number in range(UNIT))  # type: ignore[assignment]
+    units, columns = words.shape
+    tasks = words.view(units, columns // GROUP, GROUP).transpose(0, 1)
+    return tasks.reshape(len(tasks), -1).view(torch.uint8)
+
+
+def _moved(words: Tensor, number: int) -> Tensor:
+    """Input `number` where a K step of pairs has it: the odd inputs above the even ones."""
+    to = 4 * (number // 2) + 16 * (number % 2)
+    level = (words >> 4 * number) & 15
+    return level << to
+
+
+def _units_of_8_bits(words: Tensor, mul_add: MulAdd) -> Tensor:
+    """`words (2 * units, columns)`, an input in each byte."""
+    count, pair = 4 // mul_add.x_per_step, mul_add.x_per_step
+    levels = words.view(torch.uint8).view(len(words) // 2, 2, -1, GROUP_PANELS, PANEL, count, pair)
+    # unit, word, task, panel, column, step, pair: -> task, unit, panel, word, step, column, pair
+    tasks = levels.permute(2, 0, 3, 1, 5, 4, 6)
+    return tasks.reshape(len(tasks), -1)
+
+
+def _scales(weight: QuantizedWeight, runs: Runs, has_zeros: bool) -> Tensor:
+    parts = [_by_task(weight.scales[runs.groups])]
+    if has_zeros:
+        middle, dtype = 2 ** (weight.bits - 1), zero_dtype(weight.bits)
+        parts.append(_by_task((middle - weight.zeros[runs.groups]).to(dtype)))
+    return torch.cat(parts, dim=-1)
+
+
+def _by_task(values: Tensor) -> Tensor:
+    """`(runs, outputs)` as bytes: (groups of panels, runs, bytes)."""
+    padded = torch.nn.functional.pad(values, (0, -values.shape[1] % GROUP))
+    tasks = padded.view(len(values), -1, GROUP).transpose(0, 1)
+    return tasks.contiguous().view(torch.uint8)
+
+
+def zero_dtype(bits: int) -> torch.dtype:
+    """`middle - zero` of 8 bits may be 128."""
+    return torch.int8 if bits == 4 else torch.int16
+
+
+def _present(order: Tensor | None) -> Tensor:
+    assert order is not None
+    return order

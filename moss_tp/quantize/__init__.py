@@ -1,0 +1,1 @@
+"""`moss quantize`: a model's linears in 4 or 8 bits by GPTQ, in the layout that MOSS published."""

@@ -1,0 +1,44 @@
+"""The published layout of a quantized linear: 4 or 8 bits in words of 32, lowest first.
+
+    qweight (inputs / 32 * bits, outputs)   along inputs        scales (groups, outputs) fp16
+    qzeros  (groups, outputs / 32 * bits)   along outputs       g_idx  (inputs,) int32
+
+qzeros holds each zero point less 1.
+"""
+
+import torch
+from torch import Tensor
+
+from moss_tp.kernels.base import DenseWeight
+from moss_tp.kernels.quantized import WORD_BITS, QuantizedWeight
+from moss_tp.quantize.gptq.columns import Rounded
+
+
+def published_tensors(rounded: Rounded, bits: int) -> dict[str, Tensor]:
+    """By their names behind the linear's."""
+    return {
+        "qweight": _packed(rounded.levels, bits),
+        "qzeros": _packed((rounded.zeros - 1).T, bits).T.contiguous(),
+        "scales": rounded.scales,
+        "g_idx": rounded.groups,
+    }
+
+
+def dequantized(
+    rounded: Rounded, bits: int, dtype: torch.dtype, bias: Tensor | None
+) -> DenseWeight:
+    """What an engine multiplies by that has loaded it."""
+    packed = _packed(rounded.levels, bits)
+    weight = QuantizedWeight(
+        packed, rounded.scales, rounded.zeros, rounded.groups, bits, dtype, bias
+    )
+    return weight.dense()
+
+
+def _packed(levels: Tensor, bits: int) -> Tensor:
+    """`(n, m)` levels as int32 `(n / 32 * bits, m)`."""
+    count = WORD_BITS // bits
+    words = levels[::count].int()
+    for place in range(1, count):
+        words |= levels[place::count].int() << (bits * place)
+    return words

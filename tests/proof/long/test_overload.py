@@ -1,0 +1,81 @@
+"""A real engine with its admission under three times its capacity, from clients in a hurry.
+
+The load is an open loop: requests arrive whether others are answered or not. Each may take
+MAX_TIME_S; without a limit of their clients, requests of minutes ahead would be taken in.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.endless_model import make_endless_model
+from tests.proof.figures import check, percentile
+from tests.proof.history.run import NO_LIMIT
+from tests.proof.long.load import Load
+from tests.proof.server import DigestProcess, digest_server
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
+SECONDS = float(os.environ.get("PROOF_OVERLOAD_S", "60"))
+PEAK_CLIENTS, PEAK_S = (16, 32, 64), 15.0
+TIMES = 3
+MAX_TIME_S = 10.0
+MIN_GOODPUT, NORMAL_WITHIN_S = 0.8, 5.0
+
+
+async def _peak(server: DigestProcess, http: httpx.AsyncClient) -> float:
+    """Whole replies a second to as many clients as are served best."""
+    rates = []
+    for num_clients in PEAK_CLIENTS:
+        load = Load(server.url, server.api_keys["ann"])
+        rates.append(await load.keep_busy(http, num_clients, PEAK_S))
+        assert set(load.statuses) == {"200"}, load.statuses
+    print("peak", dict(zip(PEAK_CLIENTS, rates, strict=True)))
+    return max(rates)
+
+
+async def _alone_s(server: DigestProcess, http: httpx.AsyncClient) -> float:
+    """The longest of a few requests on an idle server."""
+    load = Load(server.url, server.api_keys["ann"])
+    for _ in range(5):
+        await load.ask(http)
+    return max(load.took)
+
+
+async def _normal_after(server: DigestProcess, http: httpx.AsyncClient, alone_s: float) -> float:
+    """Seconds until a request is answered as on an idle server, or takes half a second longer."""
+    began = time.monotonic()
+    while time.monotonic() < began + 60:
+        load = Load(server.url, server.api_keys["ann"])
+        if await load.ask(http) == "200" and load.took[0] <= alone_s + 0.5:
+            return time.monotonic() - began
+        await asyncio.sleep(0.1)
+    return float("inf")
+
+
+async def _overload(server: DigestProcess) -> None:
+    async with httpx.AsyncClient(limits=NO_LIMIT, trust_env=False) as http:
+        await _alone_s(server, http)  # warms up
+        alone_s, peak = await _alone_s(server, http), await _peak(server, http)
+        load = Load(server.url, server.api_keys["ann"], MAX_TIME_S)
+        goodput = await load.offer(http, TIMES * peak, SECONDS)
+        normal_s = await _normal_after(server, http, alone_s)
+        await asyncio.gather(*load.pending)
+    share = goodput / peak
+    shown = ", ".join(f"{n} × {status}" for status, n in sorted(load.statuses.items()))
+    text = (
+        f"{shown}; goodput {share:.0%} of {peak:.1f}/s; refused in"
+        f" {percentile(load.refused_in, 0.95) * 1000:.0f} ms (p95); normal after {normal_s:.1f} s"
+    )
+    is_clean = set(load.statuses) <= {"200", "429", "503", "cut"}
+    check("overload", text, is_clean and share >= MIN_GOODPUT and normal_s <= NORMAL_WITHIN_S)
+    assert load.num_sent > 2 * peak * SECONDS, "the clients were too slow"
+
+
+def test_three_times_the_capacity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_endless_model(tmp_path / "model")
+    with digest_server(tmp_path, monkeypatch, engine=model) as server:
+        asyncio.run(_overload(server))
