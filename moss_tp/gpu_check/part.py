@@ -24,12 +24,14 @@ PARTS = (
     Part("tokens", "a small model in fp32: the CPU's tokens, whatever the settings", 90),
     Part("bits", "a row's logits, however it is computed", 40),
     Part("speed", "decode and prefill of 16.7 B parameters in fp16", 80, ("limits",)),
+    Part("quantized", "the same with blocks of 4 and 8 bits", 60, ("limits",)),
     Part("memory", "memory of the process at 2,048 tokens", 30),
     Part("sampler", "the device's sampler against the CPU's", 25),
     Part("host", "the host's own work in a decode step", 20),
     Part("hangs", "a kernel that never ends is noticed", 30),
     Part("ranks", "two ranks on one card; NCCL in a graph", 90),
     Part("peers", "cuBLAS and torch's attention at the same work", 30, ("limits",)),
+    Part("race", "int4 products beside humming-kernels', where that is installed", 50),
     Part("offload", "weights streamed from pinned host memory", 50, ("limits",)),
 )
 

@@ -40,6 +40,11 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     },
     "moss_tp/kernels/cuda/runtime": {"moss_tp"},
     "moss_tp/kernels/cuda/linear": {"moss_tp/kernels/cuda/runtime"},
+    "moss_tp/kernels/cuda/quantized": {
+        "moss_tp/kernels",
+        "moss_tp/kernels/cuda/linear",
+        "moss_tp/kernels/cuda/runtime",
+    },
     "moss_tp/kernels/cuda/attention": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/sampling/packing": {"moss_tp", "moss_tp/sampling"},
     "moss_tp/kernels/cuda/sampling": {
@@ -53,6 +58,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels",
         "moss_tp/kernels/cuda/attention",
         "moss_tp/kernels/cuda/linear",
+        "moss_tp/kernels/cuda/quantized",
         "moss_tp/kernels/cuda/runtime",
         "moss_tp/kernels/cuda/sampling",
     },
@@ -111,7 +117,9 @@ ENGINE_ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels",
         "moss_tp/kernels/cuda/attention",
         "moss_tp/kernels/cuda/linear",
+        "moss_tp/kernels/cuda/quantized",
         "moss_tp/kernels/cuda/runtime",
+        "moss_tp/sampling",
     },
     "moss_tp/gpu_check/parts": {
         "moss_tp",
@@ -124,6 +132,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels/cuda",
         "moss_tp/kernels/cuda/attention",
         "moss_tp/kernels/cuda/linear",
+        "moss_tp/kernels/cuda/quantized",
         "moss_tp/kernels/cuda/runtime",
         "moss_tp/kernels/cuda/sampling",
         "moss_tp/layers",

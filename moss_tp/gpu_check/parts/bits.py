@@ -11,7 +11,8 @@ from torch import Tensor
 
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.tools.plans import Chunk, device_plan
-from moss_tp.gpu_check.tools.shapes import MOSS, TINY
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY, Shape
+from moss_tp.gpu_check.tools.speeds import kind_of
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.layers.kv_cache import KVCache
 from moss_tp.model import MossForCausalLM, load_model
@@ -32,7 +33,15 @@ BATCHES = (1, 8, 32, 128)
 # long contexts has make its partial results too many: its rows go through their contexts unsplit.
 LONG_TABLE = 2048
 OTHER_BLOCKS = 16  # of each other sequence
-KINDS = (("float16", "float16"), ("float16", "int8"), ("bfloat16", "bfloat16"))
+# Dtype, the cache's, bits of the blocks' weights (0: dense), and whether these are in act-order.
+KINDS = (
+    ("float16", "float16", 0, False),
+    ("float16", "int8", 0, False),
+    ("bfloat16", "bfloat16", 0, False),
+    ("float16", "float16", 4, False),
+    ("float16", "float16", 4, True),
+    ("bfloat16", "bfloat16", 8, False),
+)
 
 
 @dataclass(frozen=True)
@@ -73,15 +82,18 @@ class Bench:
 
 
 def run(check: Check) -> None:
-    for dtype, cache_dtype in KINDS if check.is_full else (("float32", "float32"),):
-        _compare(check, dtype, cache_dtype)
+    for kind in KINDS if check.is_full else (("float32", "float32", 0, False),):
+        _compare(check, *kind)
 
 
 @torch.inference_mode()
-def _compare(check: Check, dtype: str, cache_dtype: str) -> None:
+def _compare(check: Check, dtype: str, cache_dtype: str, bits: int, has_act_order: bool) -> None:
     scale = 1 if check.is_full else 16
     batches = [batch for batch in BATCHES if check.is_full or batch < 32]
-    bench = _bench(check, dtype, cache_dtype, LENGTH // scale, max(batches))
+    shape = MOSS.with_layers(LAYERS, VOCABULARY) if check.is_full else TINY
+    if bits:
+        shape = shape.quantized(bits, has_act_order)
+    bench = _bench(check, shape, dtype, cache_dtype, LENGTH // scale, max(batches))
     routes = {
         name: tuple(dict.fromkeys(-(-end // scale) for end in ends))
         for name, ends in ROUTES.items()
@@ -96,16 +108,17 @@ def _compare(check: Check, dtype: str, cache_dtype: str) -> None:
             if not is_equal:
                 worst = float((found - expected).abs().max())
                 note = f"{name}, batch {batch}, tables of {table}"
-                check.figure(f"{dtype}, cache {cache_dtype}: {note}", worst)
-    name = f"equal logits, {dtype}, cache {cache_dtype}"
+                check.figure(f"{kind_of(shape)}{dtype}, cache {cache_dtype}: {note}", worst)
+    name = f"{kind_of(shape)}equal logits, {dtype}, cache {cache_dtype}"
     check.verdict(Verdict(name, equal, limit=total, bar=1))
     bench.token_ids[0] += 1  # if nothing depended on anything, all would be equal too
     differs = not torch.equal(bench.route(routes["in a chunk of 64"], 1), expected)
     check.verdict(Verdict("another first token changes them", int(differs), bar=1))
 
 
-def _bench(check: Check, dtype: str, cache_dtype: str, length: int, batch: int) -> Bench:
-    shape = MOSS.with_layers(LAYERS, VOCABULARY) if check.is_full else TINY
+def _bench(
+    check: Check, shape: Shape, dtype: str, cache_dtype: str, length: int, batch: int
+) -> Bench:
     directory = shape.write(check.directory / "bits")
     group = TPGroup.single(check.device)
     model = load_model(

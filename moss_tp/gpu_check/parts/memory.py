@@ -1,5 +1,6 @@
 """How much of the card the process has at one sequence of 2,048 tokens."""
 
+import gc
 import subprocess
 from contextlib import suppress
 from random import Random
@@ -10,7 +11,8 @@ import torch
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.tools.engines import drive, opened, requests
 from moss_tp.gpu_check.tools.fit import fitting, free_bytes, layer_bytes, scale_of
-from moss_tp.gpu_check.tools.shapes import MOSS, TINY
+from moss_tp.gpu_check.tools.shapes import MOSS, TINY, Shape
+from moss_tp.gpu_check.tools.speeds import kind_of
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.gpu import GIB
 from moss_tp.kernels.cuda.attention.cache import PagedFormat
@@ -21,9 +23,14 @@ BLOCK_SIZE = 16
 
 
 def run(check: Check) -> None:
-    dtype = torch.float16 if check.is_full else torch.float32
     before = _used_before() if check.device.type == "cuda" else 0
     shape = fitting(MOSS, MOSS.positions, free_bytes(check.device)) if check.is_full else TINY
+    for own, max_gib in ((shape, MAX_GIB), (shape.quantized(4), None)):
+        _measure(check, own, max_gib, before)
+
+
+def _measure(check: Check, shape: Shape, max_gib: float | None, before: int) -> None:
+    dtype = torch.float16 if check.is_full else torch.float32
     blocks = shape.positions // BLOCK_SIZE + PagedFormat.spare_blocks
     kv_bytes = blocks * KVCache.bytes_per_block(shape.config, 1, BLOCK_SIZE, dtype)
     settings: dict[str, Any] = {
@@ -35,17 +42,23 @@ def run(check: Check) -> None:
         "kv_cache_bytes": kv_bytes,
     }
     name = str(dtype).removeprefix("torch.")
-    with opened(check, shape.write(check.directory / "memory"), name, **settings) as engine:
+    directory = shape.write(check.directory / f"memory{shape.bits}")
+    if check.device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(check.device)
+    with opened(check, directory, name, **settings) as engine:
         prompt, new = shape.positions - 16, 16
         traces = drive(engine, requests(Random(0), 1, prompt, new, shape.vocab_size))
         assert len(traces["0"].token_ids) == new
         if check.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(check.device)
             used = (total - free - before) / GIB
-            name = f"memory of the process at {shape.positions:,} tokens"
+            name = f"{kind_of(shape)}memory of the process at {shape.positions:,} tokens"
             peak = torch.cuda.max_memory_allocated(check.device) / GIB
             note = f"at most {peak:.2f} in tensors{scale_of(shape)}"
-            bar = MAX_GIB - (MOSS.layers - shape.layers) * layer_bytes(MOSS, MOSS.positions) / GIB
+            left_out = (MOSS.layers - shape.layers) * layer_bytes(MOSS, MOSS.positions) / GIB
+            bar = None if max_gib is None else max_gib - left_out
             check.verdict(Verdict(name, used, "GiB", bar=bar, sense="at most", note=note))
 
 

@@ -1,30 +1,24 @@
 """Decode and prefill of MOSS's shape with random weights, beside what the card could do."""
 
-import statistics
-import time
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from random import Random
 from typing import Any
 
 from moss_tp.engine.llm_engine import LLMEngine
-from moss_tp.engine.request import EngineRequest
 from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.parts.limits import rates_of
 from moss_tp.gpu_check.tools import profile
-from moss_tp.gpu_check.tools.engines import Trace, drive, opened, requests
+from moss_tp.gpu_check.tools.engines import drive, opened, requests
 from moss_tp.gpu_check.tools.fit import fitting, free_bytes, scale_of
 from moss_tp.gpu_check.tools.shapes import MOSS, TINY, Shape
+from moss_tp.gpu_check.tools.speeds import NEW, kind_of, prefill, time_decode, time_prefill
 from moss_tp.gpu_check.verdict import Verdict, broken
-from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, prefill_cost
 
 # Batch: tokens of a prompt, and the bar as a share of the limit.
 DECODES = {1: (480, 0.85), 8: (480, 0.80), 32: (480, 0.75), 64: (192, None), 128: (192, 0.70)}
 PREFILLS = {512: None, 1024: 0.55, 2047: 0.55}
-NEW = 40
 KV_TOKENS = max(batch * (prompt + NEW) for batch, (prompt, _) in DECODES.items())
-PREFILL_REPEATS = 3
 MAX_NODES = 240
 LAYER_NODES = 6  # a block's at most: fewer layers have a lower bar
 MAX_IDLE_US = 150
@@ -36,6 +30,7 @@ def run(check: Check) -> None:
     decodes = DECODES if check.is_full else {1: (20, 0.0), 4: (9, None)}
     prefills = PREFILLS if check.is_full else {33: 0.0}
     dtype = "float16" if check.is_full else "float32"
+    rates = rates_of(check)
     settings: dict[str, Any] = {
         "load_format": "dummy",
         "max_num_seqs": max(decodes),
@@ -47,60 +42,15 @@ def run(check: Check) -> None:
         random = Random(0)
         drive(engine, requests(random, max(decodes), 16, 4, shape.vocab_size))
         for batch, (prompt, bar) in decodes.items():
-            _decode(check, engine, shape, dtype, batch, prompt, bar)
+            time_decode(check, engine, shape, dtype, rates, batch, prompt, bar)
         for tokens, bar in prefills.items():
-            _prefill(check, engine, shape, dtype, tokens, bar)
+            time_prefill(check, engine, shape, dtype, rates, tokens, bar)
         for batch in PROFILED_BATCHES if check.is_full else (1,):
-            _profile(check, engine, shape, batch)
+            profile_decode(check, engine, shape, batch)
         _profile_prefill(check, engine, shape)
 
 
-def _decode(
-    check: Check,
-    engine: LLMEngine,
-    shape: Shape,
-    dtype: str,
-    batch: int,
-    prompt: int,
-    bar: float | None,
-) -> None:
-    """The median step in which the whole batch decodes."""
-    traces = drive(engine, requests(Random(batch), batch, prompt, NEW, shape.vocab_size))
-    step_s = steady_step_s(list(traces.values()))
-    cost = decode_cost(shape.config, batch, prompt + NEW // 2, ITEM_BYTES[dtype])
-    limit = batch / cost.limit_s(rates_of(check))
-    name = f"decode, batch {batch}, context {prompt + NEW // 2}"
-    note = f"{step_s * 1e3:.2f} ms a step{scale_of(shape)}"
-    check.verdict(Verdict(name, batch / step_s, "tok/s", limit, bar, note=note))
-
-
-def steady_step_s(traces: list[Trace]) -> float:
-    """The median time from one token to the next while all replies go on."""
-    begin = max(trace.times[0] for trace in traces)
-    end = min(trace.times[-1] for trace in traces)
-    moments = sorted({at for trace in traces for at in trace.times if begin <= at <= end})
-    return statistics.median([after - before for before, after in pairwise(moments)])
-
-
-def _prefill(
-    check: Check, engine: LLMEngine, shape: Shape, dtype: str, tokens: int, bar: float | None
-) -> None:
-    """The median time of a prompt's only step, its first token included."""
-    seconds = []
-    for repeat in range(PREFILL_REPEATS):
-        prompt = requests(Random(f"{tokens} {repeat}"), 1, tokens, 1, shape.vocab_size)
-        before = time.perf_counter()
-        prefill(engine, prompt)
-        seconds.append(time.perf_counter() - before)
-    median = statistics.median(seconds)
-    limit = prefill_cost(shape.config, tokens, ITEM_BYTES[dtype]).limit_s(rates_of(check))
-    note = f"{median * 1e3:.1f} ms{scale_of(shape)}"
-    check.verdict(
-        Verdict(f"prefill of {tokens}", tokens / median, "tok/s", tokens / limit, bar, note=note)
-    )
-
-
-def _profile(check: Check, engine: LLMEngine, shape: Shape, batch: int) -> None:
+def profile_decode(check: Check, engine: LLMEngine, shape: Shape, batch: int) -> None:
     """Steps of a whole batch: time by kernel."""
     decode = requests(
         Random(f"profile {batch}"), batch, 64 if check.is_full else 8, NEW // 2, shape.vocab_size
@@ -108,7 +58,7 @@ def _profile(check: Check, engine: LLMEngine, shape: Shape, batch: int) -> None:
     events = profile.profiled(lambda: drive(engine, decode), check.device)
     steps = profile.steps_of(events)[-NEW // 4 :]
     flat = [event for step in steps for event in step]
-    check.figure(f"decode of {batch}, by kernel", profile.times(flat, len(steps)))
+    check.figure(f"{kind_of(shape)}decode of {batch}, by kernel", profile.times(flat, len(steps)))
     if check.device.type == "cuda":
         judge_steps(check, shape, batch, steps)
 
@@ -120,23 +70,14 @@ def _profile_prefill(check: Check, engine: LLMEngine, shape: Shape) -> None:
     check.figure(f"prefill of {tokens}, by kernel", profile.times(events, 1))
 
 
-def prefill(engine: LLMEngine, prompt: Sequence[EngineRequest]) -> None:
-    """A prompt's only step. Raises RuntimeError where the prefix cache had some of it: each needs a
-    seed of its own."""
-    cached = drive(engine, prompt)["0"].num_cached
-    if cached:
-        raise RuntimeError(f"{cached} tokens of a prompt were in the prefix cache")
-
-
 def judge_steps(
     check: Check, shape: Shape, batch: int, steps: Sequence[Sequence[profile.Event]]
 ) -> None:
     """Kernels of a step, and what is idle between steps. What was not measured does not pass: a
     container may not be allowed to profile."""
-    launches, idle = (
-        f"kernels of a decode step, batch {batch}",
-        f"idle between steps, batch {batch}",
-    )
+    kind = kind_of(shape)
+    launches = f"{kind}kernels of a decode step, batch {batch}"
+    idle = f"{kind}idle between steps, batch {batch}"
     if len(steps) < 2:
         for name in (launches, idle):
             check.verdict(broken(name, "not measured: the profiler has seen nothing of the device"))

@@ -49,7 +49,7 @@ def settings() -> Iterator[SamplingParams]:
     yield replace(plain, ignore_eos=False, length_penalty=1.4, regulation_start=4)
     yield replace(plain, ignore_eos=False, min_tokens=10, stop_token_ids=(5, 11, EOS))
     yield replace(plain, top_k=40, top_p=0.8, temperature=0.7, repetition_penalty=1.02, logprobs=3)
-    yield replace(greedy(0), prompt_logprobs=0)
+    yield replace(greedy(NEW), max_tokens=0, prompt_logprobs=0)
     yield replace(plain, prompt_logprobs=4)
 
 

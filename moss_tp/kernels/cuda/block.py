@@ -9,39 +9,38 @@
 Each weight is read once. A block is product, rotation and cache, attention, product, and sum with
 the next block's norm: five launches. Attention is two where it is split, and one more in a step
 that has both short and long tiles. A block alone (with tensor parallelism, or partly on the host)
-has its norm and its sum apart: one more.
+has its norm and its sum apart: one more. Weights in act-order have their input copied in it: one
+more for each product.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.base import BlockWeights, DenseWeight
+from moss_tp.kernels.base import BlockWeights
 from moss_tp.kernels.cuda.attention.attend import attend
 from moss_tp.kernels.cuda.attention.cache import PagedCache
 from moss_tp.kernels.cuda.attention.partials import partials_bytes
 from moss_tp.kernels.cuda.attention.store import store_kv
-from moss_tp.kernels.cuda.linear.gemm import multiply, multiply_pieces
 from moss_tp.kernels.cuda.linear.norm import Norm, add_pieces, layer_norm
-from moss_tp.kernels.cuda.linear.tiles import piece_size
+from moss_tp.kernels.cuda.products import Product, product_of
 from moss_tp.kernels.cuda.workspace import BlockShape, Workspace
 from moss_tp.kernels.device_plan import DevicePlan
 from moss_tp.kernels.quantized import concat_inputs
 from moss_tp.kernels.rotary import Rotary
 
 
-class PackedBlock(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PackedBlock:
     """A block's weights as its kernels read them."""
 
     norm_weight: Tensor  # (hidden,)
     norm_bias: Tensor
-    first: Tensor  # (3 * width + inner, hidden): qkv_proj and fc_in
-    first_bias: Tensor
-    second: Tensor  # (hidden, width + inner): out_proj and fc_out
-    second_bias: Tensor
+    first: tuple[Product, ...]  # of qkv_proj and fc_in: one, or one each
+    second: Product  # of out_proj and fc_out
 
     @classmethod
     def of(cls, weights: BlockWeights) -> Self:
@@ -50,15 +49,29 @@ class PackedBlock(NamedTuple):
         norm_weight, norm_bias = weights.norm
         if norm_weight.is_cuda:
             torch.cuda.empty_cache()  # of the weights of the block before, in other sizes
-        first = (weights.qkv.dense(), weights.fc_in.dense())
-        second = concat_inputs(weights.out, weights.fc_out).dense()
+        (second,) = product_of(concat_inputs(weights.out, weights.fc_out))
         return cls(
             norm_weight=norm_weight.detach(),
             norm_bias=norm_bias.detach(),
-            first=torch.cat([weight.weight for weight in first]),
-            first_bias=torch.cat([bias_of(weight) for weight in first]),
-            second=second.weight.detach(),
-            second_bias=bias_of(second),
+            first=product_of(weights.qkv, weights.fc_in),
+            second=second,
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        products = (tensor for own in (*self.first, self.second) for tensor in own.tensors())
+        return self.norm_weight, self.norm_bias, *products
+
+    def over(self, tensors: Sequence[Tensor]) -> Self:
+        """The same block in other tensors, of the same shapes and dtypes."""
+        norm_weight, norm_bias, *rest = tensors
+        products = []
+        for own in (*self.first, self.second):
+            count = len(own.tensors())
+            products.append(own.over(rest[:count]))
+            rest = rest[count:]
+        *first, second = products
+        return replace(
+            self, norm_weight=norm_weight, norm_bias=norm_bias, first=tuple(first), second=second
         )
 
 
@@ -75,23 +88,24 @@ class CudaBlock:
     @classmethod
     def pack(cls, weights: BlockWeights, workspace: Workspace) -> Self:
         width = weights.qkv.outputs // 3
+        packed = PackedBlock.of(weights)
         shape = BlockShape(
             hidden=weights.qkv.inputs,
             inner=weights.fc_in.outputs,
             heads=width // weights.head_dim,
             head_dim=weights.head_dim,
+            arranged=tuple(own.arranged for own in (*packed.first, packed.second)),
         )
         workspace.serve(shape)
-        packed = PackedBlock.of(weights)
         return cls(packed, shape, weights.eps, weights.adds_residual, workspace)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All weights, in the order of PackedBlock."""
-        return tuple(self.packed)
+        return self.packed.tensors()
 
     def over(self, tensors: Sequence[Tensor]) -> Self:
         """The same block with its weights in `tensors`, of the same shapes and dtypes."""
-        return replace(self, packed=PackedBlock(*tensors))
+        return replace(self, packed=self.packed.over(tensors))
 
     @property
     def norm(self) -> Norm:
@@ -112,15 +126,20 @@ class CudaBlock:
         shape, workspace, rows = self.shape, self.workspace, len(normed)
         qkv = workspace.rows("qkv", normed, 3 * shape.width)
         mid = workspace.rows("mid", normed, shape.mid_stride)[:, : shape.mid]
-        multiply(normed, self.packed.first, self.packed.first_bias, qkv, mid[:, shape.width :])
+        self._first(normed, qkv, mid[:, shape.width :])
         heads = qkv.view(rows, 3, shape.heads, shape.head_dim)
         store_kv(heads, rotary, cache, plan)
         scale = shape.head_dim**-0.5
         attend(heads, cache, plan, scale, mid[:, : shape.width], self._partials(normed, plan))
-        out = (shape.pieces, rows, shape.hidden)
-        pieces = workspace.take("pieces", out, normed, torch.float32)
-        multiply_pieces(mid, self.packed.second, pieces, piece_size(shape.mid, shape.hidden))
-        return pieces
+        return self.packed.second.pieces(mid, workspace)
+
+    def _first(self, normed: Tensor, qkv: Tensor, inner: Tensor) -> None:
+        if len(self.packed.first) == 1:
+            self.packed.first[0].multiply(normed, qkv, inner, self.workspace)
+            return
+        of_qkv, of_inner = self.packed.first
+        of_qkv.multiply(normed, qkv, None, self.workspace)
+        of_inner.multiply(normed, None, inner, self.workspace)
 
     def add_up(self, pieces: Tensor, x: Tensor, following: Self | None = None) -> Tensor:
         """The block's result for its input x. Also norms it for the block that follows."""
@@ -130,7 +149,7 @@ class CudaBlock:
         if following is not None:
             norm = following.norm
             normed = self.workspace.rows("normed", x, self.shape.hidden)
-        add_pieces(pieces, self.packed.second_bias, residual, out, norm, normed)
+        add_pieces(pieces, self.packed.second.bias, residual, out, norm, normed)
         return out
 
     def _partials(self, like: Tensor, plan: DevicePlan) -> Tensor:
@@ -153,8 +172,3 @@ class CudaChain:
             pieces = block.pieces(normed, rotary, cache, plan)
             x = block.add_up(pieces, x, following)
         return x
-
-
-def bias_of(weight: DenseWeight) -> Tensor:
-    """The weight's bias; zeros where it has none, which change no sum."""
-    return weight.weight.new_zeros(weight.outputs) if weight.bias is None else weight.bias.detach()

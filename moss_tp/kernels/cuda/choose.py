@@ -9,6 +9,7 @@ from moss_tp.kernels.cuda.attention.cache import PagedFormat
 from moss_tp.kernels.cuda.block import CudaBlock, CudaChain
 from moss_tp.kernels.cuda.head import CudaLinear, CudaNorm
 from moss_tp.kernels.cuda.linear.tiles import row_buckets
+from moss_tp.kernels.cuda.quantized import tiles as quantized
 from moss_tp.kernels.cuda.workspace import Workspace
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -38,5 +39,6 @@ def cuda_kernels(dtype: torch.dtype, head_dim: int) -> Kernels:
         return CudaNorm(weight, bias, eps, workspace)
 
     major, minor = torch.cuda.get_device_capability() if torch.cuda.is_available() else OLDEST
-    buckets = row_buckets(dtype, 10 * major + minor)
-    return Kernels(dtype, linear, block, CudaChain, PagedFormat(), norm, workspace, buckets)
+    capability = 10 * major + minor
+    buckets = sorted({*row_buckets(dtype, capability), *quantized.row_buckets(capability)})
+    return Kernels(dtype, linear, block, CudaChain, PagedFormat(), norm, workspace, tuple(buckets))

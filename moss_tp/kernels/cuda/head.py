@@ -3,9 +3,8 @@
 from torch import Tensor
 
 from moss_tp.kernels.base import Weight
-from moss_tp.kernels.cuda.block import bias_of
-from moss_tp.kernels.cuda.linear.gemm import multiply
 from moss_tp.kernels.cuda.linear.norm import layer_norm
+from moss_tp.kernels.cuda.products import product_of
 from moss_tp.kernels.cuda.workspace import HeadShape, Workspace
 
 
@@ -27,14 +26,13 @@ class CudaLinear:
     of the workspace."""
 
     def __init__(self, weight: Weight, has_gelu: bool, workspace: Workspace) -> None:
-        dense = weight.dense()
-        self._weight, self._bias = dense.weight.detach(), bias_of(dense)
+        (self._product,) = product_of(weight)
         self._has_gelu = has_gelu
         self._workspace = workspace
-        workspace.serve(HeadShape(dense.inputs, dense.outputs))
+        workspace.serve(HeadShape(weight.inputs, weight.outputs, self._product.arranged))
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        out = self._workspace.rows("logits", x, len(self._weight))
+        out = self._workspace.rows("logits", x, self._product.outputs)
         plain, gelu = (None, out) if self._has_gelu else (out, None)
-        multiply(x, self._weight, self._bias, plain, gelu)
+        self._product.multiply(x, plain, gelu, self._workspace)
         return out if residual is None else out.add_(residual)

@@ -22,12 +22,15 @@ ALIGNMENT = 256  # bytes; kernels load 16 at once
 
 @dataclass(frozen=True)
 class BlockShape:
-    """A block on one rank: `heads` and `inner` are this rank's."""
+    """A block on one rank: `heads` and `inner` are this rank's. `arranged` are the columns of its
+    products' inputs, the second one's last, where they are copied in the order of their weights, 0
+    where not."""
 
     hidden: int
     inner: int
     heads: int
     head_dim: int
+    arranged: tuple[int, ...] = (0,)
 
     @property
     def width(self) -> int:
@@ -47,7 +50,7 @@ class BlockShape:
     @property
     def pieces(self) -> int:
         """Of K in the second product."""
-        return num_pieces(self.mid, self.hidden)
+        return num_pieces(self.arranged[-1] or self.mid, self.hidden)
 
     def bytes(self, limits: StepLimits, itemsize: int) -> dict[str, int]:
         rows = limits.max_rows
@@ -58,6 +61,7 @@ class BlockShape:
             "mid": rows * self.mid_stride * itemsize,
             "pieces": rows * self.hidden * self.pieces * torch.float32.itemsize,
             "partials": partials_bytes(limits, self.heads, self.head_dim),
+            "arranged": rows * max(self.arranged) * itemsize,
         }
 
 
@@ -67,10 +71,12 @@ class HeadShape:
 
     hidden: int
     vocab: int
+    arranged: int = 0
 
     def bytes(self, limits: StepLimits, itemsize: int) -> dict[str, int]:
         rows = limits.max_logit_rows
-        return {"chosen": rows * self.hidden * itemsize, "logits": rows * self.vocab * itemsize}
+        widths = {"chosen": self.hidden, "logits": self.vocab, "arranged": self.arranged}
+        return {name: rows * width * itemsize for name, width in widths.items()}
 
 
 class Workspace:

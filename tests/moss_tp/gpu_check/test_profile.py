@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from moss_tp.gpu_check.check import Check, Plan
-from moss_tp.gpu_check.parts.speed import judge_steps, prefill
+from moss_tp.gpu_check.parts.speed import judge_steps
 from moss_tp.gpu_check.tools import profile
 from moss_tp.gpu_check.tools.engines import opened, requests
 from moss_tp.gpu_check.tools.shapes import MOSS, TINY
+from moss_tp.gpu_check.tools.speeds import prefill
 from moss_tp.gpu_check.verdict import Verdict
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from moss_tp.kernels.cuda.linear import reference
 from moss_tp.kernels.cuda.linear.tiles import MAX_DEPTH
 from moss_tp.kernels.cuda.quantized.kernels import quantized_gemm_kernel, quantized_pieces_kernel
-from moss_tp.kernels.cuda.quantized.pack import PackedWeight, unpacked
+from moss_tp.kernels.cuda.quantized.pack import Form, PackedWeight, unpacked
 from moss_tp.kernels.cuda.quantized.tiles import Tile, choose_tile
 from moss_tp.kernels.cuda.runtime.device import capability, check_aligned, provide_scratch
 from moss_tp.kernels.cuda.runtime.jit import IS_INTERPRETER, options
@@ -24,10 +24,9 @@ def multiply(
     bias: Tensor,
     plain: Tensor | None = None,
     gelu: Tensor | None = None,
-    tile: Tile | None = None,
 ) -> None:
-    """`linear.gemm.multiply` by a packed weight, to the same bits. x has the weight's inputs, in
-    its order. `tile` replaces the one that is chosen."""
+    """`linear.gemm.multiply` by a packed weight. x has the weight's inputs, in its order; where
+    that is the model's own, results have the bits of the product with `dense()`."""
     outs = [out for out in (plain, gelu) if out is not None]
     _check(x, weight, bias, *outs)
     if bias.shape != (weight.outputs,) or sum(out.shape[1] for out in outs) != len(bias):
@@ -38,15 +37,13 @@ def multiply(
         return
     count_launch("gemm")
     if uses_triton(x):
-        _launch_gemm(x, weight, bias, plain, gelu, tile)
+        _launch_gemm(x, weight, bias, plain, gelu)
     else:
         reference.multiply(x, unpacked(weight)[:, : weight.inputs], bias, plain, gelu)
 
 
-def multiply_pieces(
-    x: Tensor, weight: PackedWeight, pieces: Tensor, piece: int, tile: Tile | None = None
-) -> None:
-    """`linear.gemm.multiply_pieces` by a packed weight, to the same bits."""
+def multiply_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor, piece: int) -> None:
+    """`linear.gemm.multiply_pieces` by a packed weight, see `multiply`."""
     _check(x, weight)
     expected = (-(-weight.inputs // piece), len(x), weight.outputs)
     if piece % MAX_DEPTH or pieces.shape != expected:
@@ -57,7 +54,7 @@ def multiply_pieces(
         return
     count_launch("gemm_pieces")
     if uses_triton(x):
-        _launch_pieces(x, weight, pieces, piece, tile)
+        _launch_pieces(x, weight, pieces, piece)
     else:
         reference.multiply_pieces(x, unpacked(weight)[:, : weight.inputs], pieces, piece)
 
@@ -68,11 +65,10 @@ def _launch_gemm(
     bias: Tensor,
     plain: Tensor | None,
     gelu: Tensor | None,
-    tile: Tile | None,
 ) -> None:
     outputs, rows = weight.outputs, len(x)
     num_plain = 0 if plain is None else plain.shape[1]
-    tile = _tile(x, weight, 1, tile)
+    tile = _tile(x, weight)
     first = gelu if plain is None else plain
     second = plain if gelu is None else gelu
     assert first is not None and second is not None
@@ -81,26 +77,24 @@ def _launch_gemm(
     quantized_gemm_kernel[(-(-rows // tile.rows), num_tiles)](
         weight.words, weight.scales, x, bias, first, second, rows, outputs, weight.inputs,
         num_plain, x.stride(0), first.stride(0), second.stride(0),
-        **constants(tile, weight), **options(tile.warps, tile.stages),
+        **constants(tile, weight.form, weight.is_even), **options(tile.warps, tile.stages),
     )  # fmt: skip
 
 
-def _launch_pieces(
-    x: Tensor, weight: PackedWeight, pieces: Tensor, piece: int, tile: Tile | None
-) -> None:
+def _launch_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor, piece: int) -> None:
     check_aligned(x, weight.words, weight.scales, pieces)
     outputs, rows = weight.outputs, len(x)
-    tile = _tile(x, weight, len(pieces), tile)
+    tile = _tile(x, weight, len(pieces))
     grid = (-(-rows // tile.rows), -(-outputs // tile.outputs), len(pieces))
     quantized_pieces_kernel[grid](
         weight.words, weight.scales, x, pieces, rows, outputs, weight.inputs, x.stride(0),
-        PIECE=piece, **constants(tile, weight), **options(tile.warps, tile.stages),
+        PIECE=piece, **constants(tile, weight.form, weight.is_even),
+        **options(tile.warps, tile.stages),
     )  # fmt: skip
 
 
-def _tile(x: Tensor, weight: PackedWeight, pieces: int, tile: Tile | None) -> Tile:
-    if tile is None:
-        tile = choose_tile(len(x), weight.outputs, pieces, x.dtype, capability(x))
+def _tile(x: Tensor, weight: PackedWeight, pieces: int = 1) -> Tile:
+    tile = choose_tile(len(x), weight.outputs, pieces, x.dtype, capability(x))
     if x.shape[1] % BULK_ALIGNMENT or x.stride(0) % BULK_ALIGNMENT:
         tile = replace(tile, is_bulk=False)
     if tile.is_bulk:
@@ -108,15 +102,15 @@ def _tile(x: Tensor, weight: PackedWeight, pieces: int, tile: Tile | None) -> Ti
     return tile
 
 
-def constants(tile: Tile, weight: PackedWeight) -> dict[str, int | bool]:
-    """What both kernels are compiled for."""
+def constants(tile: Tile, form: Form, is_even: bool) -> dict[str, int]:
+    """What both kernels are compiled for. `is_even`: x has whole tiles of K."""
     return {
-        "BITS": weight.bits,
-        "GROUP": weight.group,
-        "PLANE": weight.plane,
+        "BITS": form.bits,
+        "GROUP": form.group,
+        "PLANE": form.plane,
         "BLOCK_OUT": tile.outputs,
         "BLOCK_ROWS": tile.rows,
-        "IS_EVEN": weight.inputs % weight.depth == 0,
+        "IS_EVEN": is_even,
         "IS_BULK": tile.is_bulk,
         "IS_INTERPRETED": IS_INTERPRETER,
     }

@@ -7,18 +7,67 @@ bits that it has with the dense weight.
 
 import triton.language as tl
 
-from moss_tp.kernels.cuda.quantized.unpack import unpack_4, unpack_8, unpack_plain
+from moss_tp.kernels.cuda.quantized.unpack import plane_of_4, plane_of_8
 from moss_tp.kernels.cuda.runtime.functions import gelu_tanh
 from moss_tp.kernels.cuda.runtime.jit import jit, kernel
 
 
 @jit
-def _dot(a: tl.tensor, b: tl.tensor, total: tl.tensor, IS_INTERPRETED: tl.constexpr) -> tl.tensor:
-    if IS_INTERPRETED:
-        total += tl.dot(a.to(tl.float64), b.to(tl.float64), out_dtype=tl.float64).to(tl.float32)
-    else:
-        total = tl.dot(a, b, total)
-    return total
+def _values_4(
+    words: tl.tensor,  # (BLOCK_OUT, PLANE) int16, a tile's
+    scales: tl.tensor,  # the tile's first output, (groups, outputs) int32
+    output: tl.tensor,  # (BLOCK_OUT,), from there
+    outputs: tl.tensor,
+    at: tl.tensor,  # K at which the tile begins
+    GROUP: tl.constexpr,
+    PLANE: tl.constexpr,
+    DTYPE: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> tl.tensor:
+    """(BLOCK_OUT, BLOCK_K): planes one after the other. They stay in the registers in which they
+    were unpacked."""
+    scale_0 = tl.load(scales + at // GROUP * outputs + output)[:, None]
+    scale_1, scale_2, scale_3 = scale_0, scale_0, scale_0
+    if GROUP < 4 * PLANE:
+        scale_2 = tl.load(scales + (at + 2 * PLANE) // GROUP * outputs + output)[:, None]
+        scale_3 = scale_2
+    if GROUP < 2 * PLANE:
+        scale_1 = tl.load(scales + (at + PLANE) // GROUP * outputs + output)[:, None]
+        scale_3 = tl.load(scales + (at + 3 * PLANE) // GROUP * outputs + output)[:, None]
+    even = tl.join(
+        plane_of_4(words, scale_0, 0, DTYPE, IS_INTERPRETED),
+        plane_of_4(words, scale_2, 2, DTYPE, IS_INTERPRETED),
+    )
+    odd = tl.join(
+        plane_of_4(words, scale_1, 1, DTYPE, IS_INTERPRETED),
+        plane_of_4(words, scale_3, 3, DTYPE, IS_INTERPRETED),
+    )
+    planes = tl.permute(tl.join(even, odd), (0, 2, 3, 1))
+    return tl.reshape(planes, (words.shape[0], 4 * PLANE))
+
+
+@jit
+def _values_8(
+    words: tl.tensor,
+    scales: tl.tensor,
+    output: tl.tensor,
+    outputs: tl.tensor,
+    at: tl.tensor,
+    GROUP: tl.constexpr,
+    PLANE: tl.constexpr,
+    DTYPE: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> tl.tensor:
+    """See `_values_4`."""
+    scale_0 = tl.load(scales + at // GROUP * outputs + output)[:, None]
+    scale_1 = scale_0
+    if GROUP < 2 * PLANE:
+        scale_1 = tl.load(scales + (at + PLANE) // GROUP * outputs + output)[:, None]
+    planes = tl.join(
+        plane_of_8(words, scale_0, 0, DTYPE, IS_INTERPRETED),
+        plane_of_8(words, scale_1, 1, DTYPE, IS_INTERPRETED),
+    )
+    return tl.reshape(tl.permute(planes, (0, 2, 1)), (words.shape[0], 2 * PLANE))
 
 
 @jit
@@ -43,10 +92,9 @@ def _product(
     IS_INTERPRETED: tl.constexpr,
 ) -> tl.tensor:
     """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start` to `stop`."""
-    PLANES: tl.constexpr = 16 // BITS
-    BLOCK_K: tl.constexpr = PLANES * PLANE
+    BLOCK_K: tl.constexpr = 16 // BITS * PLANE
     DTYPE: tl.constexpr = x.dtype.element_ty
-    place = tl.arange(0, PLANE)
+    place, k = tl.arange(0, PLANE), tl.arange(0, BLOCK_K)
     output = tl.minimum(tl.arange(0, BLOCK_OUT), last_output)
     row = tl.arange(0, BLOCK_ROWS)
     is_row = (row < num_rows)[None, :]
@@ -54,41 +102,26 @@ def _product(
     total = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
     if IS_BULK:
         b_tiles = tl.make_tensor_descriptor(
-            x, [num_rows, inputs], [x_stride, 1], [BLOCK_ROWS, PLANE]
+            x, [num_rows, inputs], [x_stride, 1], [BLOCK_ROWS, BLOCK_K]
         )
     for at in range(start, stop, BLOCK_K):
         tile = words + at // BLOCK_K * (outputs * PLANE)
         w = tl.load(tile + (output[:, None] * PLANE + place[None, :]))
-        if GROUP >= BLOCK_K:
-            scale = tl.load(scales + at // GROUP * outputs + output)
-            scale = scale[:, None]
-            if not IS_INTERPRETED:
-                if BITS == 4:
-                    values = unpack_4(w, scale, DTYPE)
-                else:
-                    values = unpack_8(w, scale, DTYPE)
-        for plane in tl.static_range(PLANES):
-            k = at + plane * PLANE
-            if IS_BULK:
-                b = tl.trans(b_tiles.load([0, k]))
-            elif IS_EVEN:
-                b = tl.load(x + (row[None, :] + (k + place)[:, None]), is_row, 0.0)
-            else:
-                has = (k + place < inputs)[:, None]
-                b = tl.load(x + (row[None, :] + (k + place)[:, None]), is_row & has, 0.0)
-            if GROUP < BLOCK_K:
-                scale = tl.load(scales + k // GROUP * outputs + output)
-                scale = scale[:, None]
-                if not IS_INTERPRETED:
-                    if BITS == 4:
-                        values = unpack_4(w, scale, DTYPE)
-                    else:
-                        values = unpack_8(w, scale, DTYPE)
-            if IS_INTERPRETED:
-                a = unpack_plain(w, scale, plane, BITS, DTYPE)
-            else:
-                a = values[plane]
-            total = _dot(a, b, total, IS_INTERPRETED)
+        if IS_BULK:
+            b = tl.trans(b_tiles.load([0, at]))
+        elif IS_EVEN:
+            b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row, 0.0)
+        else:
+            has = (at + k < inputs)[:, None]
+            b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row & has, 0.0)
+        if BITS == 4:
+            a = _values_4(w, scales, output, outputs, at, GROUP, PLANE, DTYPE, IS_INTERPRETED)
+        else:
+            a = _values_8(w, scales, output, outputs, at, GROUP, PLANE, DTYPE, IS_INTERPRETED)
+        if IS_INTERPRETED:
+            total += tl.dot(a.to(tl.float64), b.to(tl.float64), out_dtype=tl.float64).to(tl.float32)
+        else:
+            total = tl.dot(a, b, total)
     return total
 
 
@@ -126,7 +159,8 @@ def quantized_gemm_kernel(
     x += first_row.to(tl.int64) * x_stride
     total = _product(
         words + first * PLANE, scales + first, x, count - 1, rows - first_row, outputs, inputs,
-        x_stride, 0, inputs, BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_BULK, IS_INTERPRETED,
+        x_stride, 0, inputs,
+        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_BULK, IS_INTERPRETED,
     )  # fmt: skip
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
     total += tl.load(bias + first + output, output < count, 0.0).to(tl.float32)[:, None]
@@ -174,39 +208,3 @@ def quantized_pieces_kernel(
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
     is_stored = (output < outputs - first)[:, None] & (row < rows - first_row)[None, :]
     tl.store(pieces + (output[:, None] + row[None, :] * outputs), total, is_stored)
-
-
-@kernel()
-def dequantize_kernel(
-    words: tl.tensor,  # (K / BLOCK_K, outputs, PLANE) int16
-    scales: tl.tensor,  # (groups, outputs) int32
-    dense: tl.tensor,  # (outputs, K)
-    outputs: tl.tensor,
-    size: tl.tensor,  # K
-    BITS: tl.constexpr,
-    GROUP: tl.constexpr,
-    PLANE: tl.constexpr,
-    BLOCK_OUT: tl.constexpr,
-    IS_INTERPRETED: tl.constexpr,
-) -> None:
-    """A tile of K, of BLOCK_OUT outputs."""
-    PLANES: tl.constexpr = 16 // BITS
-    DTYPE: tl.constexpr = dense.dtype.element_ty
-    tile, first = tl.program_id(0), tl.program_id(1) * BLOCK_OUT
-    output = first + tl.arange(0, BLOCK_OUT)
-    is_output = (output < outputs)[:, None]
-    place = tl.arange(0, PLANE)
-    at = tile * PLANES * PLANE
-    of_tile = words + tile.to(tl.int64) * outputs * PLANE
-    w = tl.load(of_tile + (output[:, None] * PLANE + place[None, :]), is_output, 0)
-    out = dense + output.to(tl.int64)[:, None] * size + at + place[None, :]
-    for plane in tl.static_range(PLANES):
-        row = (at + plane * PLANE) // GROUP * outputs
-        scale = tl.load(scales + row + output, output < outputs, 0)[:, None]
-        if IS_INTERPRETED:
-            a = unpack_plain(w, scale, plane, BITS, DTYPE)
-        elif BITS == 4:
-            a = unpack_4(w, scale, DTYPE)[plane]
-        else:
-            a = unpack_8(w, scale, DTYPE)[plane]
-        tl.store(out + plane * PLANE, a.to(DTYPE), is_output)

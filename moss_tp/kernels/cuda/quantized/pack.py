@@ -17,23 +17,38 @@ from torch import Tensor
 
 from moss_tp.kernels.quantized import WORD_BITS, QuantizedWeight
 
+DTYPES = (torch.float16, torch.bfloat16)
 PLANE = 32
 WORD = 16  # bits
 MAX_WORDS = 2**31 - 1  # kernels count them in 32 bits
+MAX_FILLED = 2  # times the inputs
 CHUNK = 1024  # of K at a time: what packing needs besides
 MAGIC = 1024  # the fp16 1024 + q has q as its lowest bits
+
+
+@dataclass(frozen=True)
+class Form:
+    """How K is laid out."""
+
+    bits: int
+    group: int  # of K with one scale
+    plane: int = PLANE
+
+    @property
+    def depth(self) -> int:
+        """Of K in a tile."""
+        return self.plane * WORD // self.bits
 
 
 @dataclass(frozen=True)
 class PackedWeight:
     """`inputs` are those of the x that kernels read: all of K, or its beginning."""
 
-    words: Tensor  # (K / tile, outputs, PLANE) int16
+    words: Tensor  # (K / depth, outputs, plane) int16
     scales: Tensor  # (K / group, outputs) int32: scale in fp16, above it -(1024 + zero)
     order: Tensor | None  # (K,) int32: which input stands there, -1 for none; None: its own number
     inputs: int
-    bits: int
-    group: int  # of K with one scale
+    form: Form
     dtype: torch.dtype  # in which values are rounded
 
     @property
@@ -41,24 +56,20 @@ class PackedWeight:
         return self.words.shape[1]
 
     @property
-    def plane(self) -> int:
-        return self.words.shape[2]
-
-    @property
-    def depth(self) -> int:
-        """Of K in a tile."""
-        return self.plane * WORD // self.bits
-
-    @property
     def size(self) -> int:
         """K."""
-        return len(self.words) * self.depth
+        return len(self.words) * self.form.depth
+
+    @property
+    def is_even(self) -> bool:
+        """Whether x has whole tiles."""
+        return self.inputs % self.form.depth == 0
 
 
 def order_of(groups: Tensor, num_groups: int, plane: int, depth: int) -> Tensor:
     """(K,) int64: inputs sorted by group, -1 where a group, or the last tile, is filled up."""
     sizes = torch.bincount(groups, minlength=num_groups).cpu()
-    filled = -(-sizes // plane) * plane
+    filled = _filled(sizes, plane)
     total = int(filled.sum())
     order = groups.new_full((-(-total // depth) * depth,), -1, dtype=torch.int64)
     starts = (filled.cumsum(0) - filled).to(groups.device)
@@ -86,16 +97,22 @@ def pack(weight: QuantizedWeight, plane: int = PLANE, order: Tensor | None = Non
         scales=zero << WORD | bits_of_scale,
         order=None if is_own else order.int(),
         inputs=inputs if is_own else len(order),
-        bits=weight.bits,
-        group=group,
+        form=Form(weight.bits, group, plane),
         dtype=weight.dtype,
     )
 
 
-def can_pack(weight: QuantizedWeight) -> bool:
-    """fp32 has no matrix instructions: there `dense()` is as good."""
-    is_small = weight.packed.numel() * (WORD_BITS // WORD) * 2 <= MAX_WORDS
-    return weight.dtype in (torch.float16, torch.bfloat16) and is_small
+def can_pack(weight: QuantizedWeight, plane: int = PLANE) -> bool:
+    """fp32 has no matrix instructions, and many small groups would fill up to more than a dense
+    weight has: `dense()` is as good."""
+    filled = _filled(torch.bincount(weight.groups, minlength=len(weight.scales)), plane)
+    is_full = int(filled.sum()) <= MAX_FILLED * weight.inputs
+    is_small = MAX_FILLED * weight.packed.numel() * WORD_BITS // WORD <= MAX_WORDS
+    return weight.dtype in DTYPES and is_full and is_small
+
+
+def _filled(sizes: Tensor, plane: int) -> Tensor:
+    return -(-sizes // plane) * plane
 
 
 def _groups(groups: Tensor, order: Tensor, plane: int, depth: int) -> tuple[int, Tensor]:
@@ -132,11 +149,12 @@ def _words(weight: QuantizedWeight, order: Tensor, plane: int) -> Tensor:
 
 def unpacked(weight: PackedWeight) -> Tensor:
     """(outputs, K) in `dtype`, as the kernels round it."""
-    shift = torch.arange(0, WORD, weight.bits, dtype=torch.int32, device=weight.words.device)
-    level = weight.words.int()[:, None] >> shift[:, None, None] & 2**weight.bits - 1
+    bits = weight.form.bits
+    shift = torch.arange(0, WORD, bits, dtype=torch.int32, device=weight.words.device)
+    level = weight.words.int()[:, None] >> shift[:, None, None] & 2**bits - 1
     level = level.transpose(2, 3).reshape(weight.size, weight.outputs)
     scale = (weight.scales & 0xFFFF).to(torch.int16).view(torch.float16).float()
     zero = (weight.scales >> WORD).to(torch.int16).view(torch.float16).float() + MAGIC
-    row = torch.arange(weight.size, device=level.device) // weight.group
-    values: Tensor = (level.float() + zero[row]) * scale[row]
-    return values.to(weight.dtype).T.contiguous()
+    row = torch.arange(weight.size, device=level.device) // weight.form.group
+    values: Tensor = ((level.float() + zero[row]) * scale[row]).to(weight.dtype)
+    return values.T.contiguous()

@@ -44,6 +44,12 @@ def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capabi
     return tile
 
 
+def row_buckets(capability: int) -> tuple[int, ...]:
+    """See `linear.tiles.row_buckets`."""
+    limits = [limit for limit in _table(capability) if limit]
+    return tuple(sorted({1, *limits, *(limit + 1 for limit in limits)}))
+
+
 def _table(capability: int) -> dict[int, Tile]:
     # sm_120 has the instructions and the shared memory of sm_86.
     return _HOPPER if 90 <= capability < 120 else _AMPERE

@@ -71,11 +71,11 @@ def _twice(half: tl.tensor) -> tl.tensor:
 
 
 @jit
-def unpack_4(words: tl.tensor, scales: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+def _unpack_4(words: tl.tensor, scales: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
     """Four tensors like `words (outputs, inputs)` int16, in DTYPE, of scales (outputs, 1) int32."""
     words, scales = tl.broadcast(words, scales)
     zero = _twice(scales >> 16)
-    if DTYPE == tl.float16:
+    if tl.float16 == DTYPE:
         scale = _twice(scales)
         out = tl.inline_asm_elementwise(
             _FP16_4, "=&r,=&r,=&r,=&r,r,r,r,r,r", [words, scale, zero],
@@ -91,11 +91,11 @@ def unpack_4(words: tl.tensor, scales: tl.tensor, DTYPE: tl.constexpr) -> tl.ten
 
 
 @jit
-def unpack_8(words: tl.tensor, scales: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
-    """Two tensors, see `unpack_4`."""
+def _unpack_8(words: tl.tensor, scales: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """Two tensors, see `_unpack_4`."""
     words, scales = tl.broadcast(words, scales)
     zero = _twice(scales >> 16)
-    if DTYPE == tl.float16:
+    if tl.float16 == DTYPE:
         scale = _twice(scales)
         out = tl.inline_asm_elementwise(
             _FP16_8, "=&r,=&r,r,r,r,r,r", [words, scale, zero],
@@ -111,12 +111,52 @@ def unpack_8(words: tl.tensor, scales: tl.tensor, DTYPE: tl.constexpr) -> tl.ten
 
 
 @jit
-def unpack_plain(
+def plane_of_4(
+    words: tl.tensor,
+    scales: tl.tensor,
+    plane: tl.constexpr,
+    DTYPE: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> tl.tensor:
+    """One plane of `words (outputs, inputs)` int16, in DTYPE, by scales (outputs, 1) int32. What
+    several calls unpack by the same scales is unpacked once."""
+    if IS_INTERPRETED:
+        value = _plain(words, scales, plane, 4, DTYPE)
+    else:
+        value = _unpack_4(words, scales, DTYPE)[plane]
+    return value
+
+
+@jit
+def plane_of_8(
+    words: tl.tensor,
+    scales: tl.tensor,
+    plane: tl.constexpr,
+    DTYPE: tl.constexpr,
+    IS_INTERPRETED: tl.constexpr,
+) -> tl.tensor:
+    """See `plane_of_4`."""
+    if IS_INTERPRETED:
+        value = _plain(words, scales, plane, 8, DTYPE)
+    else:
+        value = _unpack_8(words, scales, DTYPE)[plane]
+    return value
+
+
+@jit
+def _plain(
     words: tl.tensor, scales: tl.tensor, plane: tl.constexpr, BITS: tl.constexpr,
     DTYPE: tl.constexpr,
 ) -> tl.tensor:  # fmt: skip
-    """One plane, without instructions of a GPU."""
+    """One plane in fp32, without instructions of a GPU."""
     q = (words.to(tl.int32) >> (BITS * plane)) & ((1 << BITS) - 1)
     scale = scales.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
     zero = (scales >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32) + 1024.0
-    return ((q.to(tl.float32) + zero) * scale).to(DTYPE)
+    value = (q.to(tl.float32) + zero) * scale
+    if tl.float16 == DTYPE:
+        value = value.to(tl.float16).to(tl.float32)
+    else:  # the interpreter does not round to bf16, it cuts off
+        digits = value.to(tl.int32, bitcast=True)
+        digits += 0x7FFF + ((digits >> 16) & 1)
+        value = (digits & -65536).to(tl.float32, bitcast=True)
+    return value
