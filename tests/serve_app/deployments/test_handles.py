@@ -28,6 +28,7 @@ from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
+from serve_app.deployments import handles as module
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.packed import pack
 
@@ -38,6 +39,7 @@ ERRORS = {
     "dead": EngineDeadError("rank 1 is gone"),
     "invalid": InvalidRequestError("token id 9 is outside the vocabulary"),
 }
+SHORT_S = 0.1
 UNAVAILABLE = [
     DeploymentUnavailableError(cast(Any, "MossServer")),
     ReplicaUnavailableError("replica 1 is no longer available"),
@@ -100,6 +102,9 @@ class UnreachableHandle:
     async def _fetch_replica_results_async(self) -> list[object]:
         raise self.error
 
+    async def _fetch_future_result_async(self) -> None:
+        raise self.error
+
     def __getattr__(self, method: str) -> Self:
         return self
 
@@ -137,6 +142,25 @@ class EndingHandle(UnreachableHandle):
 
     def cancel(self) -> None:
         self._has_answered = False
+        self.num_cancelled += 1
+
+
+class SlowHandle(UnreachableHandle):
+    """A deployment handle whose replica takes a call after `take_s`, and answers after more."""
+
+    def __init__(self, take_s: float) -> None:
+        super().__init__(asyncio.CancelledError())
+        self.take_s = take_s
+        self.num_cancelled = 0
+
+    async def _fetch_future_result_async(self) -> None:
+        await asyncio.sleep(self.take_s)
+
+    def __await__(self) -> Generator[None, None, object]:
+        yield from asyncio.sleep(3 * SHORT_S).__await__()
+        return PluginOutput(True, ("late",))
+
+    def cancel(self) -> None:
         self.num_cancelled += 1
 
 
@@ -274,6 +298,22 @@ async def test_a_plugin_without_replicas_is_unreachable(error: BaseException) ->
     unreachable = cast(DeploymentHandle[Any], UnreachableHandle(error))
     with pytest.raises(PluginUnreachableError, match="calculator"):
         await remote_plugins({"calculator": unreachable}).run(Call("Calculate", "1"), 30)
+
+
+async def test_a_call_that_no_replica_takes_does_not_wait_for_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a plugin that may take a minute would hold its turns for one when it has died."""
+    monkeypatch.setattr(module, "TAKE_S", SHORT_S)
+    dead, slow = SlowHandle(take_s=600), SlowHandle(take_s=0)
+    async with asyncio.timeout(10):
+        with pytest.raises(PluginUnreachableError, match="calculator"):
+            handle = cast(DeploymentHandle[Any], dead)
+            await remote_plugins({"calculator": handle}).run(Call("Calculate", "1"), 60)
+    assert dead.num_cancelled == 1
+    handle = cast(DeploymentHandle[Any], slow)
+    answer = await remote_plugins({"calculator": handle}).run(Call("Calculate", "1"), 60)
+    assert answer.lines == ("late",) and slow.num_cancelled == 0
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
