@@ -86,9 +86,11 @@ class Speeds:
             self._prompt_token_s.append((prompt_s * ratio / num_prompt_tokens, num_prompt_tokens))
 
     def note_end(self, seq: Sequence) -> None:
-        """A sequence that ended, for whatever reason. Nothing, if it had not begun. The reply of a
-        resumed one counts as a whole."""
-        if seq.num_output_tokens == seq.num_told_tokens:
+        """A sequence that ended. Nothing, if it had not begun. The reply of a resumed one counts as
+        a whole; one that time has cut does not count: too much work would make replies look short,
+        and let in more of it."""
+        is_cut = seq.finish_reason == "length" and seq.num_output_tokens < seq.params.max_tokens
+        if is_cut or seq.num_output_tokens == seq.num_told_tokens:
             return
         self._first = [MEMORY * total for total in self._first]
         self._next = [MEMORY * total for total in self._next]

@@ -145,13 +145,13 @@ def test_too_much_work_ends_in_time_for_those_that_are_admitted() -> None:
         while offered <= at * 3 * 4 / reply_s:
             offered += 1
             with suppress(QueueFullError):
-                params = replace(PARAMS, max_time=10.0)
-                server.say(f"r{offered}", deadline_s=10.0, params=params)
+                params = replace(PARAMS, max_time=2.0)
+                server.say(f"r{offered}", deadline_s=2.0, params=params)
         server.executor.now += 0.01 * (not server.engine.has_work)
         for name, delta in server.engine.step():
             tokens[name] += len(delta.token_ids)
     num_whole = sum(count == PARAMS.max_tokens for count in tokens.values())
-    assert num_whole >= 0.7 * seconds * 4 / reply_s
+    assert num_whole >= 0.8 * seconds * 4 / reply_s
 
 
 @pytest.mark.parametrize("num_ahead", [10, 40, 150])
