@@ -53,7 +53,8 @@ class _Alarm:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._due = inf
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = inf
 
     def set(self, timeout_s: float | None) -> None:
         """None: it is off."""
@@ -67,9 +68,10 @@ class _Alarm:
 
     def _set_timer(self) -> None:
         if self._timer is not None:
-            if self._timer.when() <= self._due:
+            if self._rings_at <= self._due:
                 return
             self._timer.cancel()
+        self._rings_at = self._due
         self._timer = self._loop.call_at(self._due, self._ring)
 
     def _ring(self) -> None:

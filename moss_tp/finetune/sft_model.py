@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import CodeGenConfig, CodeGenForCausalLM
 
 from moss_tp.config import ModelConfig
+from moss_tp.errors import CheckpointError
 from moss_tp.finetune.dataset import IGNORED
 from moss_tp.json_file import read_json
 from moss_tp.weights.checkpoint import Checkpoint
@@ -39,10 +40,17 @@ def load_causal_lm(directory: Path, gradient_checkpointing: bool) -> CodeGenForC
     """The checkpoint in fp32 as CodeGen, whose tensors MOSS's are.
 
     The model type in its config is ignored, and Python code in the directory is never run. Raises
-    CheckpointError for weights that are broken or not the config's: none is left at random.
+    CheckpointError for weights that are broken, quantized or not the config's: none is left at
+    random.
     """
+    published = ModelConfig.from_dir(directory)
+    if published.quantization is not None:
+        raise CheckpointError(
+            f"{directory} is quantized to {published.quantization.format.bits} bits, which cannot "
+            "be fine-tuned: use the model's unquantized sibling"
+        )
     with Checkpoint.open(directory) as checkpoint:
-        checkpoint.check(ModelConfig.from_dir(directory))
+        checkpoint.check(published)
     config = CodeGenConfig.from_dict(read_json(directory / "config.json"))
     config.architectures = ["CodeGenForCausalLM"]
     config.tie_word_embeddings = False

@@ -2,16 +2,17 @@
 
     limit = max(bytes / memory bandwidth, flops / GEMM throughput)
 
-A step reads every weight except the embedding table (one row per token of that) and the K and V
-of every context. It does one multiply-add per weight and token, and two per context position,
-hidden dimension and layer (scores, then values). Activations stay in caches and are not counted,
-nor are norms, rotary and softmax.
+A step reads every weight, as it is stored, except the embedding table (one row per token of that)
+and the K and V of every context. It does one multiply-add per weight and token, and two per
+context position, hidden dimension and layer (scores, then values). Activations stay in caches and
+are not counted, nor are norms, rotary and softmax.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+LM_HEAD = "lm_head"
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -26,6 +27,9 @@ class Dimensions(Protocol):
     def intermediate_size(self) -> int: ...
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def linear_layers(self) -> Mapping[str, tuple[int, int]]: ...
+    def matrix_bytes(self, layer: str, item_bytes: int) -> int: ...
 
 
 class Speeds(Protocol):
@@ -60,10 +64,18 @@ def num_block_weights(model: Dimensions) -> int:
     return 4 * hidden * hidden + 2 * hidden * model.intermediate_size
 
 
+def matrix_bytes(model: Dimensions, item_bytes: int) -> tuple[int, int]:
+    """Bytes of the weight matrices of all blocks, and of the LM head's: `item_bytes` a value, or
+    levels, scales and zeros where a layer is quantized."""
+    layers = {name: model.matrix_bytes(name, item_bytes) for name in model.linear_layers}
+    head = layers.pop(LM_HEAD)
+    return sum(layers.values()), head
+
+
 def streamed_bytes(model: Dimensions, offloaded: int, item_bytes: int, num_ranks: int = 1) -> int:
     """What all ranks stream from host memory in a step, if each keeps at least `offloaded` bytes of
     its blocks' weights there, in whole blocks."""
-    block = num_block_weights(model) * item_bytes
+    block = matrix_bytes(model, item_bytes)[0] // model.num_layers
     num_blocks = -(-offloaded * num_ranks // block)
     return min(num_blocks, model.num_layers) * block
 
@@ -84,7 +96,8 @@ def step_cost(
     tokens = sum(new for new, _ in chunks)
     blocks = model.num_layers * num_block_weights(model)
     head = hidden * model.vocab_size if num_logits else 0
-    read = (blocks + head + tokens * hidden) * item_bytes
+    block_bytes, head_bytes = matrix_bytes(model, item_bytes)
+    read = block_bytes + (head_bytes if num_logits else 0) + tokens * hidden * item_bytes
     read += sum(context for _, context in chunks) * kv_bytes_per_token(model, item_bytes)
     # Token i of a chunk attends to `context - new + i` positions: summed over i = 1..new.
     attended = sum(new * (2 * context - new + 1) // 2 for new, context in chunks)

@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from moss_tp.config import QKV_GROUPS, ModelConfig
+from moss_tp.config import FC_IN, FC_OUT, OUT_PROJ, QKV_GROUPS, QKV_PROJ, ModelConfig
 from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.rotary import Rotary, rotate
 
-QKV, OUT, FC_IN, FC_OUT = "attn.qkv_proj", "attn.out_proj", "mlp.fc_in", "mlp.fc_out"
-LINEARS = (QKV, OUT, FC_IN, FC_OUT)
+LINEARS = (QKV_PROJ, OUT_PROJ, FC_IN, FC_OUT)
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Block:
 
     def attended(self, normed: Tensor) -> Tensor:
         """The inputs of out_proj."""
-        grouped = self._linear(QKV, normed).view(len(normed), QKV_GROUPS, 3, -1)
+        grouped = self._linear(QKV_PROJ, normed).view(len(normed), QKV_GROUPS, 3, -1)
         q, v, k = (
             grouped[:, :, part].reshape(len(normed), -1, self.config.head_dim) for part in range(3)
         )
@@ -65,7 +64,7 @@ class Block:
 
     def __call__(self, x: Tensor) -> Tensor:
         normed = self.normed(x)
-        attended = self._linear(OUT, self.attended(normed))
+        attended = self._linear(OUT_PROJ, self.attended(normed))
         return x + attended + self._linear(FC_OUT, self.expanded(normed))
 
     def _linear(self, name: str, x: Tensor) -> Tensor:

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moss_tp.config import FC_IN, FC_OUT, OUT_PROJ, QKV_PROJ
 from moss_tp.kernels.base import DenseWeight
-from moss_tp.quantize.block import FC_IN, FC_OUT, OUT, QKV, Block
+from moss_tp.quantize.block import Block
 from moss_tp.quantize.gptq.columns import Rounded, quantize, round_to_nearest
 from moss_tp.quantize.gptq.grid import Grid
 from moss_tp.quantize.gptq.hessian import Curvature, Hessian
 from moss_tp.quantize.gptq.layout import dequantized, published_tensors
 from moss_tp.quantize.settings import QuantizeSettings
 
-STAGES = ((QKV, FC_IN), (OUT,), (FC_OUT,))
+STAGES = ((QKV_PROJ, FC_IN), (OUT_PROJ,), (FC_OUT,))
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class BlockQuantizer:
     def _inputs_of(self, linear: str, block: Block) -> Iterator[Tensor]:
         for x in self._inputs():
             normed = block.normed(x)
-            if linear == OUT:
+            if linear == OUT_PROJ:
                 yield block.attended(normed)
             else:
                 yield block.expanded(normed) if linear == FC_OUT else normed

@@ -64,7 +64,10 @@ class QuantizeSettings:
         }
 
     def check_model(self, config: ModelConfig) -> None:
-        """Raises ConfigError for a model whose linears the layout or the groups do not divide."""
+        """Raises ConfigError for a model that is quantized, or whose linears the layout or the
+        groups do not divide."""
+        if config.quantization is not None:
+            raise ConfigError(f"{self.model} is quantized already")
         for name, (inputs, outputs) in linear_shapes(config).items():
             if inputs % WORD_BITS or outputs % WORD_BITS:
                 raise ConfigError(f"{name} is {outputs} x {inputs}: not multiples of {WORD_BITS}")

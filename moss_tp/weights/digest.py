@@ -7,6 +7,7 @@ bytes, in which every kind of training leaves its trace. It does not find a flip
 import hashlib
 from pathlib import Path
 
+from moss_tp import quant_fields
 from moss_tp.weights.files import weight_files
 
 _HEADER_BYTES = 8 * 1024 * 1024  # a safetensors file begins with its header
@@ -17,6 +18,8 @@ _CONFIG = "config.json"
 def weights_digest(directory: Path, *, has_weights: bool = True) -> str:
     """Hex. Without weights, of the config alone. Raises CheckpointError for a missing file."""
     digest = hashlib.sha256((directory / _CONFIG).read_bytes())
+    if (quantizer := directory / quant_fields.FILE).exists():
+        digest.update(quantizer.read_bytes())
     for file in weight_files(directory) if has_weights else ():
         digest.update(f"\n{file.name} {file.stat().st_size}\n".encode())
         digest.update(_sample(file))

@@ -92,6 +92,7 @@ def turn_request(
         max_length=chat.max_length,
         uid=chat.uid,
         idempotency_key=idempotency_key,
+        shows_history=True,
         max_time_s=chat.max_time,
         named=_named(chat),
     )

@@ -20,7 +20,12 @@ from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
 from serve_app.chat.reply import Replier
 from serve_app.chat.request import ReplyRequest
 from serve_app.chat.resume import TimedOutput, pack_output, unpack_output
-from serve_app.errors import IdempotencyMismatchError, SessionFullError, TurnNotFoundError
+from serve_app.errors import (
+    IdempotencyMismatchError,
+    SessionFullError,
+    TurnNotFoundError,
+    TurnNotStoredError,
+)
 from serve_app.sessions.lease import HeldLease, LeaseKeeper
 from serve_app.sessions.opening import SessionOpener
 from serve_app.sessions.session import Session, Turn, new_token
@@ -40,7 +45,8 @@ class TurnRequest:
 
     The turn follows `parent`: None is the active turn, "" none, so that it begins another path.
     `named` are the fields that the request itself names, of `params` and "plugins": the session's
-    own values hold for all others. None: it names all.
+    own values hold for all others. None: it names all. Where the turn is found stored, its end has
+    the turns before it only if the request `shows_history`.
     """
 
     owner: str
@@ -57,6 +63,7 @@ class TurnRequest:
     must_exist: bool = False
     named: frozenset[str] | None = None
     max_completion_tokens: int | None = None
+    shows_history: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ class TurnRunner:
             must_exist=request.must_exist,
         )
         if not opened.is_leased:
-            yield replay(request, lease.key, opened.session)
+            yield await self._replayed(request, opened.session, deadline)
             return
         async with self._leases.hold(lease) as held:
             draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
@@ -175,6 +182,19 @@ class TurnRunner:
                 committing.set()
             stored = await self._commit(held, draft, made_by, deadline)
         yield TurnDone(draft.session_with(stored), Usage(**stored.usage))
+
+    async def _replayed(self, request: TurnRequest, found: Session, deadline: float) -> TurnDone:
+        """The stored turn that was found, as it ended then."""
+        done = replay(request, found)
+        if not request.shows_history:
+            return done
+        session = await self._store.load(found.uid, found.owner, deadline)
+        if session is None:
+            raise TurnNotStoredError("the session was deleted meanwhile; try again")
+        index = next(i for i, turn in enumerate(session.tree) if turn.id == done.turn.id)
+        tree = session.tree[: index + 1]
+        path = path_to(tree, done.turn.id)
+        return replace(done, session=replace(session, turns=path, tree=tree))
 
     async def _commit(
         self, held: HeldLease, draft: Draft, made_by: Mapping[str, Any], deadline: float
@@ -241,15 +261,12 @@ def _path(session: Session, parent: str | None) -> tuple[Turn, ...]:
         raise TurnNotFoundError("parent: the session has no such turn") from error
 
 
-def replay(request: TurnRequest, key: str, session: Session) -> TurnDone:
-    """The stored turn of `key` with the turns on its path, as it ended then.
+def replay(request: TurnRequest, found: Session) -> TurnDone:
+    """The end of the only turn of `found`, which the request's key has found.
 
     Raises IdempotencyMismatchError if it answered another request.
     """
-    index = next(i for i, turn in enumerate(session.tree) if turn.key == key)
-    turn = session.tree[index]
+    (turn,) = found.tree
     if turn.fingerprint != request.fingerprint:
         raise IdempotencyMismatchError("this Idempotency-Key was used with another body")
-    tree = session.tree[: index + 1]
-    session = replace(session, turns=path_to(tree, turn.id), tree=tree)
-    return TurnDone(session, Usage(**turn.usage))
+    return TurnDone(found, Usage(**turn.usage))

@@ -96,7 +96,9 @@ class RemoteModel:
         except BackPressureError as error:
             raise QueueFullError("the model has no room for another request") from error
         except RayError as error:
-            raise unwrapped(error) from error
+            if (own := unwrapped(error)) is error:
+                raise  # from itself, it would be the cause of itself
+            raise own from error
         except RayServeException as error:
             raise EngineDeadError("no replica of the model is up") from error
         finally:

@@ -48,12 +48,14 @@ class Limits:
     num_headers: int = 100
     url_length: int = 8192
     connections: int = 2000
-    # Until the headers are there, from the first byte on, and then until the body is.
-    header_s: int = 8
-    body_s: int = 9
+    # Until the headers are there, from the first byte on, and then until the body is: together less
+    # than ten seconds, for who is slow in both.
+    header_s: int = 4
+    body_s: int = 5
     # A stream has a ping every 15 s; a whole reply may take the server's five minutes.
     reply_s: int = 330
-    idle_s: int = 60
+    # For a TLS handshake, and for a client that does not read; who waits for an answer has time.
+    idle_s: int = 8
     keep_alive_s: int = 10  # between two requests; a drain waits for it
     drain_s: int = 300
 

@@ -128,7 +128,7 @@ class LiveTurns:
             request.owner, request.uid, request.idempotency_key, deadline, must_exist=True
         )
         if not opened.is_leased:
-            return Started(lease.uid, replay(request, lease.key, opened.session).turn.id)
+            return Started(lease.uid, replay(request, opened.session).turn.id)
         async with self._leases.hold(lease) as held, AsyncExitStack() as stack:
             draft = make_draft(request, lease.key, opened.session, self._limits, deadline)
             prompt = await self._means.replier.prompt(draft.request)
@@ -156,7 +156,7 @@ class LiveTurns:
 
         Raises what `start` raises, and TurnNotFoundError.
         """
-        turn = _find(await self._load(str(request.uid), request.owner), turn_id)
+        turn = await self._find(str(request.uid), request.owner, turn_id)
         return await self.start(replace(request, user=turn.user, parent=turn.parent), admit)
 
     async def take_up(self, uid: str, turn_id: str) -> None:
@@ -205,7 +205,7 @@ class LiveTurns:
             if tail is not None:
                 has_all = tail.has_ended and after >= len(tail.events) - 1
                 return None if has_all else self._follower.read(tail, after + 1)
-        turn = _find(await self._load(uid, owner), turn_id)
+        turn = await self._find(uid, owner, turn_id)
         events = [LiveEvent(n, t) for n, t in enumerate(retold(turn), RETOLD_FROM) if n > after]
         return _each(events) if events else None
 
@@ -239,6 +239,13 @@ class LiveTurns:
             raise SessionNotFoundError
         return await self._replays.replay(await self._load(uid, owner), turn_id)
 
+    async def _find(self, uid: str, owner: str, turn_id: str) -> Turn:
+        """A stored turn. Raises SessionNotFoundError and TurnNotFoundError."""
+        turn = await self._means.sessions.load_turn(uid, owner, turn_id)
+        if turn is None:
+            raise TurnNotFoundError("the session has no such turn")
+        return turn
+
     async def _load(self, uid: str, owner: str) -> Session:
         session = await self._means.sessions.load(uid, owner)
         if session is None:
@@ -270,14 +277,6 @@ def _record(
         made_by=made_by,
         ticket=ticket,
     )
-
-
-def _find(session: Session, turn_id: str) -> Turn:
-    """Raises TurnNotFoundError."""
-    for turn in session.tree:
-        if turn.id == turn_id:
-            return turn
-    raise TurnNotFoundError("the session has no such turn")
 
 
 async def _each(events: list[LiveEvent]) -> AsyncGenerator[LiveEvent]:

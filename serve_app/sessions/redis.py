@@ -6,7 +6,7 @@ in never waits behind those that come in. How a step reaches the server is decid
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
@@ -21,10 +21,12 @@ from serve_app.errors import (
     LeaseLostError,
     SessionBusyError,
     SessionFullError,
+    SessionNotFoundError,
     StoreUnavailableError,
     TurnNotStoredError,
 )
 from serve_app.sessions import scripts
+from serve_app.sessions.durability import faults_of
 from serve_app.sessions.index import Entry, run_and_list
 from serve_app.sessions.keys import (
     GONE,
@@ -99,7 +101,7 @@ class RedisSessionStore:
         """
         await self._find_data_dir()
         memory, persistence = await self._info("memory"), await self._info("persistence")
-        faults = [*_faults(memory, persistence)]
+        faults = [*faults_of(memory, persistence)]
         if faults and not may_be_volatile:
             raise ConfigError(f"{faults[0]}, or add --allow-volatile-store")
         if not faults and await self._setting("appendfsync") not in ("always", ""):
@@ -124,6 +126,15 @@ class RedisSessionStore:
         read = await self._open(scripts.LOAD, deadline, keys, owner)
         return None if read is None else unpack_session(uid, owner, read)
 
+    async def load_turn(
+        self, uid: str, owner: str, turn_id: str, deadline: float = inf
+    ) -> Turn | None:
+        keys = session_keys(uid, "meta", "turns", "ids")
+        found = await self._open(scripts.LOAD_TURN, deadline, keys, owner, turn_id)
+        if found is None:
+            raise SessionNotFoundError
+        return unpack_turn(found[0]) if found[0] else None
+
     async def reserve_uid(
         self, owner: str, key: str, deadline: float = inf, *, instead_of: str = ""
     ) -> str:
@@ -147,7 +158,10 @@ class RedisSessionStore:
             if result[0][len(lease.token) :] == lease.key.encode():
                 raise IdempotencyInProgressError("the turn of this Idempotency-Key is running")
             raise SessionBusyError("another turn of this session is running")
-        return Opened(unpack_session(lease.uid, lease.owner, result[0]), state == b"leased")
+        if state == b"stored":
+            path = (unpack_turn(result[0]),)
+            return Opened(Session(lease.uid, lease.owner, path, path), is_leased=False)
+        return Opened(unpack_session(lease.uid, lease.owner, result[0]), is_leased=True)
 
     async def renew(self, leases: Sequence[Lease]) -> list[bool]:
         calls = [(_lease_key(lease), (holder(lease), self._lease_ms)) for lease in leases]
@@ -251,20 +265,6 @@ class RedisSessionStore:
             found = await self._probes.run(lambda redis: redis.config_get(name), self._until(inf))
             return str(found.get(name) or "")
         return ""
-
-
-def _faults(memory: Mapping[str, Any], persistence: Mapping[str, Any]) -> Iterator[str]:
-    """What makes a server lose chats, by its own INFO, and what to change."""
-    if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
-        yield (
-            f"the store evicts ({policy}), which would lose chats:"
-            " set its maxmemory-policy to noeviction"
-        )
-    if not persistence.get("aof_enabled"):
-        yield (
-            "the store keeps no append-only file, so its crash may lose turns:"
-            " set its appendonly to yes and appendfsync to always"
-        )
 
 
 def _lease_key(lease: Lease) -> str:

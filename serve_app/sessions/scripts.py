@@ -32,16 +32,22 @@ if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
 return read(KEYS[1], KEYS[2], KEYS[3])
 """)
 
+# KEYS: meta turns ids. ARGV: owner turn_id. Returns {the turn or false}, nil without the session.
+LOAD_TURN = Script("""
+if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
+local index = redis.call('HGET', KEYS[3], ARGV[2])
+return {index and redis.call('LINDEX', KEYS[2], index)}
+""")
+
 # KEYS: meta turns feedback keys lease gone. ARGV: owner key holder lease_ms may_create max_bytes.
-# Returns {state, the session, or the holder of the lease}. A refusal reads no turns, of which there
-# may be megabytes.
+# Returns {state, the session, the stored turn, or the holder of the lease}. Who does not go on
+# reads no other turns, of which there may be megabytes.
 BEGIN = Script(f"""{READ}
 local owner = redis.call('HGET', KEYS[1], 'owner')
 if owner and owner ~= ARGV[1] or not owner and ARGV[5] == '0' then return {{'missing'}} end
 if redis.call('EXISTS', KEYS[6]) == 1 then return {{'missing'}} end
-if redis.call('HEXISTS', KEYS[4], ARGV[2]) == 1 then
-    return {{'stored', read(KEYS[1], KEYS[2], KEYS[3])}}
-end
+local index = redis.call('HGET', KEYS[4], ARGV[2])
+if index then return {{'stored', redis.call('LINDEX', KEYS[2], index)}} end
 local held = redis.call('GET', KEYS[5])
 if held and held ~= ARGV[3] then return {{'busy', held}} end
 if tonumber(redis.call('HGET', KEYS[1], 'bytes') or 0) >= tonumber(ARGV[6]) then

@@ -30,7 +30,8 @@ class Lease:
 
 @dataclass(frozen=True)
 class Opened:
-    """The result of `begin`. If no lease was taken, the session already has the key's turn."""
+    """The result of `begin`. If no lease was taken, the session already has the key's turn, and
+    `session` has no other one: the rest was not read."""
 
     session: Session
     is_leased: bool
@@ -46,6 +47,12 @@ class SessionStore(Protocol):
 
     async def load(self, uid: str, owner: str, deadline: float = inf) -> Session | None:
         """The session if it belongs to `owner`, else None."""
+        ...
+
+    async def load_turn(
+        self, uid: str, owner: str, turn_id: str, deadline: float = inf
+    ) -> Turn | None:
+        """That turn alone, None if the session has no such one. Raises SessionNotFoundError."""
         ...
 
     async def reserve_uid(

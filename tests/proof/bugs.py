@@ -31,7 +31,10 @@ class GetSetStore(RedisSessionStore):
         session = await self.load(lease.uid, lease.owner)
         if session is None:
             return None
-        return Opened(session, all(turn.key != lease.key for turn in session.tree))
+        for turn in session.tree:
+            if turn.key == lease.key:
+                return Opened(replace(session, turns=(turn,), tree=(turn,)), is_leased=False)
+        return Opened(session, is_leased=True)
 
     async def commit(self, lease: Lease, num_turns: int, turn: Turn, deadline: float = inf) -> Turn:
         turns, meta, ids = session_keys(lease.uid, "turns", "meta", "ids")

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from itertools import cycle
 from typing import Any
 
 import pytest
+import uvloop
 
 from serve_app.streams import merge, with_timeouts
 
@@ -59,6 +61,19 @@ async def test_no_timer_outlives_its_stream(monkeypatch: pytest.MonkeyPatch) -> 
     assert [item async for item in with_timeouts(Source(0, 0, 0)(), lambda: 60)] == [0, 1, 2]
     assert timers and all(timer.cancelled() for timer in timers if timer.when() > loop.time() + 1)
     assert len([timer for timer in timers if timer.cancelled()]) == 1, "one for all items"
+
+
+def test_time_outs_on_the_event_loop_that_serve_uses() -> None:
+    """Its timers are others, and one that is due at once is none."""
+
+    async def items() -> list[int | None]:
+        timeouts_s = cycle([0.0001, -1, 0.01])
+        stream = with_timeouts(Source(*[0, 0.0001] * 20, 0.1)(), lambda: next(timeouts_s))
+        return [item async for item in stream]
+
+    found = uvloop.run(items())
+    assert [item for item in found if item is not None] == [*range(41)]
+    assert None in found
 
 
 async def test_a_timeout_of_zero_or_less_still_delivers_what_is_there() -> None:

@@ -31,7 +31,8 @@ class Chat:
     _runners: dict[object, TurnRunner] = field(default_factory=dict, init=False)
 
     def request(self, user: str = "你好", **changes: object) -> TurnRequest:
-        request = TurnRequest("ann", user, user, PARAMS, frozenset({"calculator"}), 2048)
+        enabled = frozenset({"calculator"})
+        request = TurnRequest("ann", user, user, PARAMS, enabled, 2048, shows_history=True)
         return replace(request, **changes)  # type: ignore[arg-type]
 
     def ask(self, user: str = "你好", **changes: object) -> AsyncGenerator[TurnEvent]:

@@ -62,6 +62,12 @@ class Speeds:
         left = min(left, seq.params.max_tokens - seq.num_output_tokens)
         return left if seq.is_next_pass else left + self._next[0] / self._first[1]
 
+    def reply_s(self, max_tokens: int) -> float:
+        """Expected seconds that a new request computes for, of a reply of at most `max_tokens` and
+        of the next passes that follow it."""
+        tokens, replies = self._first
+        return self.step_s * (min(tokens / replies, max_tokens) + self._next[0] / replies)
+
     def note_step(self, seconds: float, num_decodes: int, num_prompt_tokens: int) -> None:
         """A step that took `seconds`, in which that many sequences decoded."""
         if seconds <= 0:

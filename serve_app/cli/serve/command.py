@@ -15,11 +15,13 @@ from serve_app.cli.interrupt import check_interrupts
 from serve_app.cli.serve.address import held_address, url_of
 from serve_app.cli.serve.guard import Guard
 from serve_app.cli.serve.local_server import (
+    APP_NAME,
     StartError,
     local_server,
     session_store,
     wait_for_stop,
 )
+from serve_app.cli.serve.model_notes import model_notes
 from serve_app.cli.serve.options import serve_options, serve_settings
 from serve_app.cli.serve.preflight import check_settings
 from serve_app.cli.serve.stop_signals import StopRequested, StopSignals
@@ -85,6 +87,8 @@ class _Server:
             settings = self.settings.model_copy(update={"store": store, "log_file": log})
             server = local_server(settings, self.address, self.port, terminal.say, stop.check)
             with server as check:
+                for note in model_notes(settings, APP_NAME):
+                    terminal.say(note)
                 terminal.say(_ready_line(terminal.elapsed_s, url, settings.requires_key))
                 wait_for_stop(check)
 

@@ -8,12 +8,15 @@ from moss_tp.config import ModelConfig
 from moss_tp.hardware.roofline import (
     StepCost,
     decode_cost,
+    matrix_bytes,
     num_block_weights,
     prefill_cost,
     step_cost,
+    streamed_bytes,
 )
 from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
+from moss_tp.quant_config import QuantConfig, QuantFormat
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,34 @@ def test_a_batch_reads_the_weights_once() -> None:
     assert alone < many < 8 * alone
     wider = decode_cost(replace(MODEL, intermediate_size=40), 1, 10, 2).limit_s(speeds)
     assert wider > alone
+
+
+def test_quantized_layers_are_read_as_they_are_stored() -> None:
+    model = replace(MODEL, hidden_size=64, head_dim=16, intermediate_size=128, vocab_size=96)
+    quantized = replace(model, quantization=QuantConfig(QuantFormat(4, 32)))
+    values = num_block_weights(model)
+    columns = {64: 3 * 64 + 64 + 128, 128: 64}  # outputs by inputs
+    groups = sum(outputs * inputs // 32 for inputs, outputs in columns.items())
+    head = 64 * 96 * 2
+    assert matrix_bytes(model, 2) == (3 * 2 * values, head)
+    assert matrix_bytes(quantized, 2) == (3 * (values // 2 + groups * 5 // 2), head)
+    dense, packed = (decode_cost(each, 1, 10, 2) for each in (model, quantized))
+    assert dense.flops == packed.flops
+    assert dense.bytes - packed.bytes == 3 * (2 * values - values // 2 - groups * 5 // 2)
+    assert streamed_bytes(quantized, 1, 2) == matrix_bytes(quantized, 2)[0] // 3
+
+
+def test_moss_in_4_bits() -> None:
+    """The published table says 7.8 GB loaded; embedding and head are 2.6 GB of it."""
+    moss = replace(
+        MODEL,
+        num_layers=34,
+        hidden_size=6144,
+        num_heads=24,
+        head_dim=256,
+        intermediate_size=24576,
+        vocab_size=107008,
+        quantization=QuantConfig(QuantFormat(4, 128)),
+    )
+    blocks, head = matrix_bytes(moss, 2)
+    assert 7.8e9 < blocks < 8.1e9 and head == 2 * 6144 * 107008

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from moss_tp.kernels.base import DenseWeight
+from moss_tp.kernels.quantized import QuantizedWeight, concat_inputs
 from tests.moss_tp.kernels.quantized_case import quantized_case
 
 
@@ -33,3 +35,16 @@ def test_the_product_of_joined_weights_is_the_sum_of_both_products() -> None:
 def test_weights_of_other_bits_are_not_joined() -> None:
     with pytest.raises(ValueError, match="8 bits beside 4"):
         quantized_case(4, 64, 6, 2, seed=1).concat_inputs(quantized_case(8, 64, 6, 2, seed=1))
+
+
+def test_weights_of_any_kinds_are_joined_as_dense_ones() -> None:
+    """As the back ends join out_proj and fc_out, of which one may not be quantized."""
+    four, eight = quantized_case(4, 64, 6, 2, seed=1), quantized_case(8, 32, 6, 5, seed=2)
+    dense = eight.dense()
+    x, y = torch.rand(3, 64), torch.rand(3, 32)
+    both = x @ four.dense().weight.T + y @ dense.weight.T
+    for other in (eight, dense):
+        joined = concat_inputs(four, other)
+        assert isinstance(joined, DenseWeight)
+        torch.testing.assert_close(torch.cat((x, y), 1) @ joined.weight.T, both)
+    assert isinstance(concat_inputs(four, quantized_case(4, 32, 6, 3, seed=3)), QuantizedWeight)

@@ -19,7 +19,7 @@ from tests.moss_tp.kernels.paged_case import AttentionShape, make_case
 from tests.moss_tp.kernels.quantized_case import quantized_case
 from tests.moss_tp.kernels.test_block import LENS, TOLERANCES, expected, widened
 
-SHAPE = AttentionShape()
+SHAPE = AttentionShape(heads=4)  # a width of whole words
 HIDDEN, INNER, WIDTH = 72, 96, SHAPE.heads * SHAPE.head_dim
 
 

@@ -39,7 +39,9 @@ def test_other_values_another_config_and_another_format_are_told_apart(
     digests.add(weights_digest(model))
     (model / "config.json").write_text((model / "config.json").read_text("utf-8") + " ", "utf-8")
     digests.add(weights_digest(model))
-    assert len(digests) == 5
+    (model / "quantize_config.json").write_text("{}", "utf-8")
+    digests.add(weights_digest(model))
+    assert len(digests) == 6
 
 
 def test_training_leaves_a_trace_in_a_large_file(tmp_path: Path) -> None:

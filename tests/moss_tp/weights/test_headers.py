@@ -21,6 +21,7 @@ from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.checkpoint import check_headers
 from moss_tp.weights.names import published_tensors
+from tests.support.config_only import config_only
 from tests.support.tiny_moss import make_checkpoint
 
 NORM, BIAS = "transformer.h.1.ln_1.weight", "lm_head.bias"
@@ -115,6 +116,12 @@ def test_a_bin_is_checked_when_it_is_loaded(tmp_path: Path) -> None:
     del tensors[BIAS]
     torch.save(tensors, file)
     with pytest.raises(CheckpointError, match=f"missing: {BIAS}"):
+        load_causal_lm(tmp_path, gradient_checkpointing=False)
+
+
+def test_a_quantized_model_is_not_trained(tmp_path: Path) -> None:
+    config_only(tmp_path, wbits=8)
+    with pytest.raises(CheckpointError, match="quantized to 8 bits, which cannot be fine-tuned"):
         load_causal_lm(tmp_path, gradient_checkpointing=False)
 
 

@@ -3,9 +3,9 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import pytest
 from ray import serve
@@ -30,6 +30,7 @@ from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.packed import pack
+from tests.serve_app.deployments.fake_handles import EndingHandle, UnreachableHandle
 
 PARAMS = SamplingParams(seed=3)
 ERRORS = {
@@ -63,6 +64,8 @@ class FakeServer:
             os._exit(1)
         for token_id in prompt_ids:
             yield pack(TokenDelta((token_id,), chr(token_id), None, len(prompt_ids), 0))
+        if request_id == "bug":
+            raise ValueError
         if request_id in ERRORS:
             raise ERRORS[request_id]
         try:
@@ -82,62 +85,6 @@ class FakeServer:
 
     async def become_unhealthy(self) -> None:
         self.is_healthy = False
-
-
-class UnreachableHandle:
-    """A deployment handle whose calls never reach a replica."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-        self.num_calls = 0
-
-    def options(self, **options: object) -> Self:
-        return self
-
-    def broadcast(self, method: str) -> Self:
-        return self
-
-    async def _fetch_replica_results_async(self) -> list[object]:
-        raise self.error
-
-    def __getattr__(self, method: str) -> Self:
-        return self
-
-    def remote(self, *arguments: object) -> Self:
-        self.num_calls += 1
-        return self
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        raise self.error
-
-    def __await__(self) -> Generator[None, None, object]:
-        raise self.error
-        yield
-
-    def cancel(self) -> None:
-        """Nothing runs."""
-
-
-class EndingHandle(UnreachableHandle):
-    """A deployment handle of a replica that answers each call with one delta."""
-
-    def __init__(self) -> None:
-        super().__init__(StopAsyncIteration())
-        self.num_cancelled = 0
-        self._has_answered = False
-
-    async def __anext__(self) -> bytes:
-        self._has_answered = not self._has_answered
-        if not self._has_answered:
-            raise self.error
-        return pack(TokenDelta((65,), "A", "stop", 1, 0))
-
-    def cancel(self) -> None:
-        self._has_answered = False
-        self.num_cancelled += 1
 
 
 class FakePlugin:
@@ -200,6 +147,12 @@ async def test_errors_arrive_with_their_own_type_and_message(
             pass
     assert type(raised.value) is type(ERRORS[name])
     assert str(raised.value) == str(ERRORS[name])
+
+
+async def test_a_bug_of_the_replica_is_not_its_own_cause(model: RemoteModel) -> None:
+    with pytest.raises(ValueError) as raised:
+        await anext(model.generate(a_request("bug"), "session"))
+    assert raised.value.__cause__ is not raised.value, "who logs it follows the causes"
 
 
 async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(

@@ -23,6 +23,7 @@ class BackEnd:
     seen: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     num_body_bytes: int = 0
+    pause_s: float = PAUSE_S  # between two events
 
     def app(self) -> Starlette:
         routes = [
@@ -50,13 +51,14 @@ class BackEnd:
 
     async def _stream(self, request: Request) -> Response:
         self.seen.append("/stream")
-        return StreamingResponse(self._events(), media_type="text/event-stream")
+        num_events = int(request.query_params.get("n", NUM_EVENTS))
+        return StreamingResponse(self._events(num_events), media_type="text/event-stream")
 
-    async def _events(self) -> AsyncIterator[str]:
+    async def _events(self, num_events: int) -> AsyncIterator[str]:
         """Each says when it was sent."""
-        for number in range(NUM_EVENTS):
+        for number in range(num_events):
             yield f"data: {json.dumps({'n': number, 'at': time.monotonic()})}\n\n"
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(self.pause_s)
 
     async def _broken(self, request: Request) -> Response:
         """A stream that breaks off after an event, as one without its last event does."""

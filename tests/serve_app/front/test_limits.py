@@ -11,21 +11,14 @@ import pytest
 
 from serve_app.front import errors
 from serve_app.front.config import render
-from serve_app.front.settings import Address, FrontSettings, Limits
+from serve_app.front.settings import Address, FrontSettings
 from tests.serve_app.front.back_end import BackEnd
 from tests.serve_app.front.conftest import SHORT, RunningFront, free_port, run_front
+from tests.serve_app.front.half_sent import HALF_SENT, NUM_LORIS, half_send
+from tests.serve_app.front.watching import nobody_disturbed
 from tests.support.http_server import serving
 
-NUM_LORIS = 200
-MAX_GROWTH = 20 * 2**20
 BODY = SHORT.body_bytes
-POST = b"POST /echo HTTP/1.1\r\nHost: localhost\r\n"
-HALF_SENT = {
-    "nothing": b"",
-    "half a head": POST + b"X-A: ",
-    "half a body": POST + b"Content-Length: 1000\r\n\r\nabc",
-    "half a chunk": POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\na",
-}
 
 
 def assert_error(response: httpx.Response, expected: errors.FrontError) -> None:
@@ -35,61 +28,19 @@ def assert_error(response: httpx.Response, expected: errors.FrontError) -> None:
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
-async def half_send(front: RunningFront, sent: bytes) -> tuple[float, bytes]:
-    """Seconds until the front closes a connection on which a byte comes now and then, and what it
-    says."""
-    began = time.monotonic()
-    reader, writer = await front.connect()
-    writer.write(sent)
-    drip = asyncio.create_task(_drip(writer, sent))
-    try:
-        said = await reader.read()
-    except ConnectionError:
-        said = b""
-    finally:
-        drip.cancel()
-        writer.close()
-    return time.monotonic() - began, said
-
-
-async def _drip(writer: asyncio.StreamWriter, sent: bytes) -> None:
-    while sent:
-        await asyncio.sleep(0.5)
-        writer.write(b"a")
-
-
-async def latencies(client: httpx.AsyncClient) -> AsyncIterator[float]:
-    """Of a client that asks again and again."""
-    while True:
-        began = time.monotonic()
-        response = await client.get("/hello")
-        assert response.status_code == 200
-        yield time.monotonic() - began
-        await asyncio.sleep(0.02)
-
-
 @pytest.mark.parametrize("kind", HALF_SENT)
 async def test_200_half_sent_requests_are_closed_and_disturb_nobody(
     front: RunningFront, client: httpx.AsyncClient, kind: str
 ) -> None:
-    before = front.rss
-    loris = [half_send(front, HALF_SENT[kind]) for _ in range(NUM_LORIS)]
-    closing = asyncio.ensure_future(asyncio.gather(*loris))
-    took = []
-    async for latency in latencies(client):
-        took.append(latency)
-        if closing.done():
-            break
-    closed = await closing
+    async with nobody_disturbed(front, client, f"{NUM_LORIS} times {kind}") as watch:
+        closed = await asyncio.gather(*(half_send(front, kind) for _ in range(NUM_LORIS)))
     assert max(seconds for seconds, _ in closed) < 2 * max(SHORT.header_s, SHORT.body_s)
     assert min(seconds for seconds, _ in closed) > 1
     if kind != "nothing":
         assert all(said.startswith(b"HTTP/1.1 408 ") for _, said in closed)
     if "body" in kind or "chunk" in kind:  # before, there is no request that an answer could be of
         assert all(errors.TIMEOUT.body.encode() in said for _, said in closed)
-    assert sorted(took)[len(took) * 9 // 10] < 0.25, "a normal client waits"
-    assert len(took) > 20
-    assert front.rss - before < MAX_GROWTH
+    assert len(watch.waits_s) > 20
     assert "/echo" not in front.back_end.seen
 
 
@@ -108,15 +59,11 @@ async def test_without_its_bounds_a_front_keeps_half_sent_requests(tmp_path: Pat
             for kind in ("half a head", "half a body"):
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(1.5 * SHORT.header_s):
-                        await half_send(running, HALF_SENT[kind])
+                        await half_send(running, kind)
             async with httpx.AsyncClient(base_url=running.url) as client:
                 response = await client.post("/echo", content=_parts(2**20))
             assert response.json() == {"length": 2**20}
     assert back_end.seen.count("/echo") == 2
-
-
-def test_half_sent_requests_are_closed_within_ten_seconds() -> None:
-    assert max(Limits().header_s, Limits().body_s) < 10
 
 
 async def _parts(num_bytes: int) -> AsyncIterator[bytes]:
@@ -129,18 +76,18 @@ async def test_64_megabytes(
     front: RunningFront, client: httpx.AsyncClient, is_chunked: bool
 ) -> None:
     """Refused at once, by what it says or by what comes; nothing of it reaches the server."""
-    before, size = front.rss, 64 * 2**20
+    size = 64 * 2**20
     headers = {} if is_chunked else {"Content-Length": str(size)}
-    began = time.monotonic()
-    try:
-        response = await client.post("/echo", content=_parts(size), headers=headers)
-        assert_error(response, errors.TOO_LARGE)
-    except httpx.TransportError:  # it was closed while we were sending
-        pass
-    assert time.monotonic() - began < 5
-    assert front.rss - before < MAX_GROWTH
+    async with nobody_disturbed(front, client, "64 MB"), httpx.AsyncClient() as stranger:
+        began = time.monotonic()
+        try:
+            url = f"{front.url}/echo"
+            response = await stranger.post(url, content=_parts(size), headers=headers)
+            assert_error(response, errors.TOO_LARGE)
+        except httpx.TransportError:  # it was closed while we were sending
+            pass
+        assert time.monotonic() - began < 5
     assert front.back_end.num_body_bytes == 0
-    assert (await client.get("/hello")).status_code == 200
 
 
 async def test_the_status_of_a_body_that_is_too_large(front: RunningFront) -> None:
@@ -174,18 +121,18 @@ async def test_the_largest_body(
 
 
 async def test_20000_headers(front: RunningFront, client: httpx.AsyncClient) -> None:
-    before = front.rss
-    reader, writer = await front.connect()
-    writer.write(b"GET /hello HTTP/1.1\r\nHost: localhost\r\n")
-    for number in range(20_000):
-        writer.write(b"X-%d: a\r\n" % number)
-    writer.write(b"\r\n")
-    said = await reader.read()
-    assert said.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
-    writer.close()
-    assert front.rss - before < MAX_GROWTH
-    assert front.back_end.seen == []
-    assert (await client.get("/hello")).status_code == 200
+    async with nobody_disturbed(front, client, "20,000 headers"):
+        began = time.monotonic()
+        reader, writer = await front.connect()
+        writer.write(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n")
+        for number in range(20_000):
+            writer.write(b"X-%d: a\r\n" % number)
+        writer.write(b"\r\n")
+        said = await reader.read()
+        assert said.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
+        writer.close()
+        assert time.monotonic() - began < 5
+    assert "/stream" not in front.back_end.seen
 
 
 async def test_headers_within_their_bounds(client: httpx.AsyncClient) -> None:

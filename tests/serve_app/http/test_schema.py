@@ -129,7 +129,7 @@ class KeyOfAnAdministrator:
 
 
 @open_api.parametrize()
-@settings(SETTINGS, max_examples=20)
+@settings(SETTINGS, max_examples=50)
 def test_every_operation_does_what_is_described(case: schemathesis.Case[Any]) -> None:
     OPEN.ask(case)
 
@@ -167,3 +167,11 @@ def counted(request: pytest.FixtureRequest) -> Iterator[None]:
 @settings(SETTINGS, max_examples=AT_LENGTH)
 def test_every_operation_does_it_at_length(case: schemathesis.Case[Any], counted: None) -> None:
     OPEN.ask(case)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@locked_api.parametrize()
+@settings(SETTINGS, max_examples=500)
+def test_every_operation_asks_for_a_key_at_length(case: schemathesis.Case[Any]) -> None:
+    LOCKED.ask(case)

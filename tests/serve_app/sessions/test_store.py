@@ -15,13 +15,14 @@ from moss_tp.errors import ConfigError
 from serve_app.errors import (
     IdempotencyInProgressError,
     SessionBusyError,
+    SessionNotFoundError,
     StoreUnavailableError,
     TurnNotStoredError,
 )
 from serve_app.sessions.keys import session_keys
 from serve_app.sessions.redis import RedisSessionStore, StoreSettings
 from serve_app.sessions.session import StoredCall, Turn, is_uid, new_token
-from tests.serve_app.sessions.turns import a_lease, a_turn
+from tests.serve_app.sessions.turns import a_lease, a_turn, append
 
 
 @pytest.fixture
@@ -138,6 +139,22 @@ async def test_a_key_is_stored_once(store: RedisSessionStore) -> None:
     opened = await store.begin(again, may_create=False)
     assert opened is not None and not opened.is_leased
     assert opened.session.turns == (first,)
+
+
+async def test_a_key_reads_its_own_turn_only(store: RedisSessionStore) -> None:
+    """A session may have megabytes of others."""
+    uid, key = new_token(), new_token()
+    parent = await append(store, uid)
+    mine = await store.commit(a_lease(uid, key=key), 1, a_turn(key, "mine", parent.id))
+    await append(store, uid, mine.id)
+    opened = await store.begin(a_lease(uid, key=key), may_create=False)
+    assert opened is not None and not opened.is_leased
+    assert opened.session.tree == opened.session.turns == (mine,)
+    assert await store.load_turn(uid, "ann", mine.id) == mine
+    assert await store.load_turn(uid, "ann", new_token()) is None
+    for strange in ((uid, "bob"), (new_token(), "ann")):
+        with pytest.raises(SessionNotFoundError):
+            await store.load_turn(*strange, mine.id)
 
 
 async def test_a_key_reserves_one_uid_per_owner(store: RedisSessionStore) -> None:

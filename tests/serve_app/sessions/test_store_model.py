@@ -96,8 +96,10 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             opened = self.runner.run(step)
             assert opened is not None
-            assert opened.session == (session or Session(lease.uid, lease.owner))
             assert opened.is_leased == (key not in keys)
+            found = [turn for turn in (session.tree if session else ()) if turn.key == key]
+            alone = Session(lease.uid, lease.owner, tuple(found), tuple(found))
+            assert opened.session == (session if session and not found else alone)
             if opened.is_leased:
                 self.held[lease.uid] = (lease.token, key)
 

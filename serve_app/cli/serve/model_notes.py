@@ -1,0 +1,79 @@
+"""What `moss serve` says about the model once it is loaded: its weights, memory and limits."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from moss_tp.config import ModelConfig, resolve_model
+from moss_tp.engine_config import EngineConfig
+from moss_tp.quant_config import LM_HEAD, QuantFormat
+from serve_app.settings import ServeSettings
+
+GIB = 1 << 30
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+CALL_S = 10
+
+
+def model_notes(settings: ServeSettings, app_name: str) -> Iterator[str]:
+    """Lines for the user; of a replica that does not answer, fewer."""
+    directory = resolve_model(settings.model, with_weights=settings.reads_weights)
+    model = ModelConfig.from_dir(directory)
+    config = settings.engine_config(str(directory)).resolve(model)
+    yield weights_note(model, config)
+    with suppress(Exception):  # it is being replaced: the server says so itself
+        yield limits_note(_stats(app_name), config)
+
+
+def weights_note(model: ModelConfig, config: EngineConfig) -> str:
+    """How the weights are stored, and a rank's share of them."""
+    item = ITEM_BYTES[config.dtype]
+    matrices = sum(model.matrix_bytes(layer, item) for layer in model.linear_layers)
+    embedding = model.vocab_size * model.hidden_size * item
+    share = (matrices + embedding) / config.tp_size / GIB
+    return f"weights in {_formats(model, config.dtype)}: {share:.1f} GiB a rank"
+
+
+def limits_note(stats: Mapping[str, Any], config: EngineConfig) -> str:
+    """What the ranks of one replica hold and how much they take on at once."""
+    pids = stats["rank_pids"]
+    ranks = "the rank takes" if len(pids) == 1 else f"the {len(pids)} ranks take"
+    tokens = stats["num_blocks"] * config.block_size
+    return (
+        f"{ranks} {memory_bytes(pids) / GIB:.1f} GiB of this machine's memory; the KV cache holds "
+        f"{tokens:,} tokens, a chat up to {config.context_length:,}; "
+        f"{config.max_num_seqs} replies run at once"
+    )
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """Of these processes together: what several share counts once (Linux's PSS)."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def _formats(model: ModelConfig, dtype: str) -> str:
+    """Of blocks and head: a bits' name, with groups where there are any, or `dtype`."""
+    blocks = [model.format_of(layer) for layer in model.linear_layers if layer != LM_HEAD]
+    names = dict.fromkeys(_name(form, dtype) for form in blocks)
+    text, head = " and ".join(names), _name(model.format_of(LM_HEAD), dtype)
+    return text if [head] == list(names) else f"{text}, lm_head in {head}"
+
+
+def _name(form: QuantFormat | None, dtype: str) -> str:
+    if form is None:
+        return dtype
+    groups = "one group" if form.group_size == -1 else f"groups of {form.group_size}"
+    return f"int{form.bits} ({groups})"
+
+
+def _stats(app_name: str) -> Mapping[str, Any]:
+    from ray import serve
+
+    handle = serve.get_deployment_handle("MossServer", app_name)
+    stats: Mapping[str, Any] = handle.stats.remote().result(timeout_s=CALL_S)
+    return stats
