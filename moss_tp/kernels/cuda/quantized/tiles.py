@@ -19,8 +19,8 @@ class Tile:
     is_bulk: bool = False
 
 
-# By the most rows that each is for; the last takes any. Tiles that threads load: by TMA they were not
-# faster. Up to 64 rows half a tile's outputs pay where whole tiles are too few.
+# By the most rows that each is for; the last takes any. All are loaded by threads: by TMA none was
+# faster. Up to 64 rows half the outputs pay where whole tiles are too few.
 _HOPPER = {
     16: Tile(128, 16, warps=4, stages=4),
     32: Tile(128, 32, warps=4, stages=3),
@@ -42,6 +42,8 @@ def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capabi
     """`capability` is 80 for sm_80. Small where large tiles would leave multiprocessors idle."""
     table = _table(capability)
     tile = table[next((limit for limit in table if rows <= limit), 0)]
+    if tile.outputs > 128 and dtype == torch.bfloat16:  # whose unpacking takes more registers
+        tile = replace(tile, outputs=128)
     num_programs = -(-outputs // tile.outputs) * -(-rows // tile.rows) * pieces
     if tile.outputs > 64 and tile.rows <= 64 and num_programs < _FEW:
         return replace(tile, outputs=64, warps=4)
