@@ -35,7 +35,7 @@ from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
 from moss_tp.native.memory import fp32_at, int64_at
 from moss_tp.native.params import Address, num_bytes, params_reader
 
-PREFETCH = 4096  # bytes of levels
+PREFETCH = 8192  # bytes of levels
 _BLOCK_UNITS = MAX_RUN // UNIT  # unpacked at a time: one run or several
 
 
