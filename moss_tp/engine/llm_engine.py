@@ -140,8 +140,8 @@ class LLMEngine:
             self._admission.note_added(seq, request.priority)
 
     def _admit(self, request: EngineRequest) -> None:
-        """Raises QueueFullError if the request would start after its deadline."""
-        bound = self.config.max_queue_s if request.deadline_s is None else request.deadline_s
+        """Raises QueueFullError if the request would start too late for its deadline."""
+        bound = self._admission.limit_s(request.deadline_s, request.params.max_tokens)
         if not self._is_full and bound == inf:
             return
         wait = self._admission.wait_s(len(request.prompt_ids), request.priority)

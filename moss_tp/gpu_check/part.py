@@ -20,7 +20,7 @@ class Part:
 PARTS = (
     Part("compiling", "kernels compiled for this card: registers, spills, shared memory", 90),
     Part("limits", "what this card can do: bandwidth, matrix products, pinned memory", 25),
-    Part("parity", "each kernel against its reference, over poisoned outputs", 35),
+    Part("parity", "each kernel against its reference, over poisoned outputs", 60),
     Part("tokens", "a small model in fp32: the CPU's tokens, whatever the settings", 90),
     Part("bits", "a row's logits, however it is computed", 40),
     Part("speed", "decode and prefill of 16.7 B parameters in fp16", 80, ("limits",)),

@@ -1,7 +1,7 @@
 """The files of a quantized model beside its blocks: config, tokenizer, index, other tensors."""
 
 import shutil
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from safetensors import safe_open
@@ -13,6 +13,7 @@ from moss_tp.quantize.settings import QuantizeSettings
 from moss_tp.quantize.source import Source
 from moss_tp.tokenizer_files import TOKENIZER_FILES
 
+_PACKAGE = "moss-serve"
 _OTHER_FILES = (*TOKENIZER_FILES, "generation_config.json")
 # gptqmodel, which refuses an asymmetric `gptq` file without it, asks whether zero - 1 of each zero
 # point fits its bits: since its version 0.9 it does, and so it does here (see `Scale`).
@@ -62,7 +63,7 @@ def published_config(settings: QuantizeSettings) -> dict[str, Any]:
         "pack_dtype": "int32",
         "damp_percent": settings.damping,
         "true_sequential": True,
-        "meta": {"quantizer": [f"moss-serve:{version('moss-serve')}", _ZEROS_LIKE]},
+        "meta": {"quantizer": [f"{_PACKAGE}:{_version()}", _ZEROS_LIKE]},
     }
     return {
         **fields,
@@ -70,6 +71,13 @@ def published_config(settings: QuantizeSettings) -> dict[str, Any]:
         "groupsize": settings.group_size,
         "quantization_config": quantization,
     }
+
+
+def _version() -> str:
+    try:
+        return version(_PACKAGE)
+    except PackageNotFoundError:  # the source is used without being installed
+        return "0"
 
 
 def _write_index(output: Output, num_layers: int) -> None:

@@ -27,6 +27,8 @@ from serve_app.streams import is_being_cancelled
 HEALTH_TIMEOUT_S = 4
 MAKE_UP_TIMEOUT_S = 1
 STRAGGLER_S = 0.5
+# A replica that is up takes a call in milliseconds, however long it then takes to answer.
+TAKE_S = 4.0
 
 
 class RemoteModel:
@@ -161,6 +163,7 @@ def _remote_plugin(name: str, handle: DeploymentHandle[Any]) -> RunPlugin:
         response = handle.run.remote(argument, *traced)
         try:
             with _cancelled_remotely(unreachable):
+                await _taken(response, unreachable)
                 output: PluginOutput = await response
         except asyncio.CancelledError:
             response.cancel()  # type: ignore[no-untyped-call]  # else the call goes on
@@ -170,3 +173,13 @@ def _remote_plugin(name: str, handle: DeploymentHandle[Any]) -> RunPlugin:
         return output
 
     return run
+
+
+async def _taken(response: Any, unreachable: Exception) -> None:
+    """Returns when a replica has taken the call. Raises `unreachable` if none does in TAKE_S."""
+    try:
+        async with asyncio.timeout(TAKE_S):
+            await response._fetch_future_result_async()  # private
+    except TimeoutError:
+        response.cancel()
+        raise unreachable from None

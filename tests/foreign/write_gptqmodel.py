@@ -93,9 +93,9 @@ def write_kind(base: Path, name: str, settings: dict[str, Any]) -> None:
 
 def logits_of(folder: str) -> "np.ndarray[Any, Any]":
     """fp32, by GPTQModel's own torch kernel."""
-    loaded = GPTQModel.load(folder, backend=BACKEND.TORCH, device="cpu", dtype=torch.float32)
+    loaded = GPTQModel.load(folder, backend=BACKEND.TORCH, device="cpu", dtype=torch.float16)
     with torch.no_grad():
-        logits = loaded.model(torch.tensor([IDS])).logits[0].float().numpy()
+        logits = loaded.model.float()(torch.tensor([IDS])).logits[0].float().numpy()
     return np.asarray(logits)
 
 

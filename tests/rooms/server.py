@@ -216,6 +216,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "serve_app/cli/serve": {
         "cluster/launch",
         "moss_tp",
+        "moss_tp/hardware",
         "moss_tp/weights",
         "serve_app",
         "serve_app/moderation",

@@ -23,6 +23,8 @@ from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine.scheduling.speeds import Speeds
 from moss_tp.engine_config import EngineConfig
 
+MAX_REPLY_SHARE = 0.8  # of a deadline, that is kept for the reply
+
 
 class Forecast:
     """The end of the queue as sequences are added to it, in their order.
@@ -93,6 +95,17 @@ class Admission:
         """Seconds until a new request, not a continuation, would start: 0 while nothing is known,
         or on an idle engine. May be called from any thread."""
         return self._wait_s(self._play(0), 1)
+
+    def limit_s(self, deadline_s: float | None, max_tokens: int) -> float:
+        """How long a request may wait: so long that its reply still ends in time.
+
+        Otherwise a server with too much to do would begin all that it takes in, and end nothing. A
+        reply that takes longer than the deadline anyway may wait for a part of it.
+        """
+        if deadline_s is None:
+            return self._config.max_queue_s
+        reply_s = self.speeds.reply_s(max_tokens)
+        return deadline_s - min(reply_s, MAX_REPLY_SHARE * deadline_s)
 
     def wait_s(self, prompt_len: int, priority: int) -> float:
         """`expected_wait_s` of a request that is about to be added."""

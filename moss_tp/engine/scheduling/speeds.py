@@ -62,6 +62,12 @@ class Speeds:
         left = min(left, seq.params.max_tokens - seq.num_output_tokens)
         return left if seq.is_next_pass else left + self._next[0] / self._first[1]
 
+    def reply_s(self, max_tokens: int) -> float:
+        """Expected seconds that a new request computes for, of a reply of at most `max_tokens` and
+        of the next passes that follow it."""
+        tokens, replies = self._first
+        return self.step_s * (min(tokens / replies, max_tokens) + self._next[0] / replies)
+
     def note_step(self, seconds: float, num_decodes: int, num_prompt_tokens: int) -> None:
         """A step that took `seconds`, in which that many sequences decoded."""
         if seconds <= 0:
@@ -80,9 +86,11 @@ class Speeds:
             self._prompt_token_s.append((prompt_s * ratio / num_prompt_tokens, num_prompt_tokens))
 
     def note_end(self, seq: Sequence) -> None:
-        """A sequence that ended, for whatever reason. Nothing, if it had not begun. The reply of a
-        resumed one counts as a whole."""
-        if seq.num_output_tokens == seq.num_told_tokens:
+        """A sequence that ended. Nothing, if it had not begun. The reply of a resumed one counts as
+        a whole; one that time has cut does not count: too much work would make replies look short,
+        and let in more of it."""
+        is_cut = seq.finish_reason == "length" and seq.num_output_tokens < seq.params.max_tokens
+        if is_cut or seq.num_output_tokens == seq.num_told_tokens:
             return
         self._first = [MEMORY * total for total in self._first]
         self._next = [MEMORY * total for total in self._next]

@@ -11,20 +11,26 @@ from moss_tp.kernels.cuda.quantized.gemm import multiply, multiply_pieces
 from moss_tp.kernels.cuda.quantized.pack import DTYPES, PackedWeight, pack
 from moss_tp.kernels.quantized import QuantizedWeight
 
-# Bits, group size, and whether groups come in any order.
-KINDS = ((4, 128, False), (4, 32, False), (4, 50, True), (8, 128, False), (8, 64, True))
+# Dtype, bits, group size, whether groups come in any order, and numbers of rows. Few, for each of
+# them is compiled when it is launched.
+KINDS = (
+    (torch.float16, 4, 128, False, (1, 600)),
+    (torch.float16, 4, 50, True, (33,)),
+    (torch.float16, 8, 64, True, (130,)),
+    (torch.bfloat16, 4, 32, True, (33,)),
+)
 
 
 def quantized_cases(numbers: Numbers, is_full: bool) -> Iterator[Case]:
     """Nothing in fp32, for which there are no kernels."""
-    if numbers.dtype not in DTYPES:
-        return
     outputs, inputs = (1000, 1544) if is_full else (72, 136)
-    for bits, size, has_act_order in KINDS:
-        weight = pack(_weight(numbers, bits, outputs, inputs, size, has_act_order))
-        for rows in (1, 33, 130, 600) if is_full else (3,):
-            yield from _products(numbers, weight, rows)
-    yield _arranged(numbers)
+    for dtype, bits, size, has_act_order, counts in KINDS:
+        if dtype == numbers.dtype:
+            weight = pack(_weight(numbers, bits, outputs, inputs, size, has_act_order))
+            for rows in counts if is_full else (3,):
+                yield from _products(numbers, weight, rows)
+    if numbers.dtype in DTYPES:
+        yield _arranged(numbers)
 
 
 def _weight(

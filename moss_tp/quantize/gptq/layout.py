@@ -13,6 +13,8 @@ from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.quantized import WORD_BITS, QuantizedWeight
 from moss_tp.quantize.gptq.columns import Rounded
 
+_PIECE = 4096  # inputs whose values are in fp32 at once
+
 
 def published_tensors(rounded: Rounded, bits: int) -> dict[str, Tensor]:
     """By their names behind the linear's."""
@@ -28,11 +30,14 @@ def dequantized(
     rounded: Rounded, bits: int, dtype: torch.dtype, bias: Tensor | None
 ) -> DenseWeight:
     """What an engine multiplies by that has loaded it."""
-    packed = _packed(rounded.levels, bits)
-    weight = QuantizedWeight(
-        packed, rounded.scales, rounded.zeros, rounded.groups, bits, dtype, bias
-    )
-    return weight.dense()
+    inputs, outputs = rounded.levels.shape
+    weight = torch.empty(outputs, inputs, dtype=dtype, device=rounded.levels.device)
+    for start in range(0, inputs, _PIECE):
+        levels = _packed(rounded.levels[start : start + _PIECE], bits)
+        groups = rounded.groups[start : start + _PIECE]
+        part = QuantizedWeight(levels, rounded.scales, rounded.zeros, groups, bits, dtype)
+        weight[:, start : start + _PIECE] = part.dense().weight
+    return DenseWeight(weight, bias)
 
 
 def _packed(levels: Tensor, bits: int) -> Tensor:

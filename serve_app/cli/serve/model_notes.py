@@ -7,11 +7,11 @@ from typing import Any
 
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine_config import EngineConfig
+from moss_tp.hardware.roofline import ITEM_BYTES, matrix_bytes
 from moss_tp.quant_config import LM_HEAD, QuantFormat
 from serve_app.settings import ServeSettings
 
 GIB = 1 << 30
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 CALL_S = 10
 
 
@@ -28,12 +28,11 @@ def model_notes(settings: ServeSettings, app_name: str) -> Iterator[str]:
 def weights_note(model: ModelConfig, config: EngineConfig) -> str:
     """How the weights are stored, and a rank's share of them."""
     item = ITEM_BYTES[config.dtype]
-    matrices = sum(model.matrix_bytes(layer, item) for layer in model.linear_layers)
-    if _rounds_head(model, config):
-        matrices -= (item - 1) * model.vocab_size * model.hidden_size
     embedding = model.vocab_size * model.hidden_size * item
-    share = (matrices + embedding) / config.tp_size / GIB
-    return f"weights in {_formats(model, config)}: {share:.1f} GiB a rank"
+    total = sum(matrix_bytes(model, item)) + embedding
+    if _rounds_head(model, config):
+        total -= (item - 1) * model.vocab_size * model.hidden_size
+    return f"weights in {_formats(model, config)}: {total / config.tp_size / GIB:.1f} GiB a rank"
 
 
 def limits_note(stats: Mapping[str, Any], config: EngineConfig) -> str:

@@ -185,6 +185,14 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     assert not settings.destination.exists()
 
 
+def test_a_raised_damping_is_reported(tmp_path: Path) -> None:
+    """The text has fewer tokens than the model inputs, so the first Hessian has no full rank."""
+    settings = make_settings(tmp_path, damping=1e-12)
+    raised = quantize(settings)["raised_dampings"]
+    assert raised["h.0.attn.qkv_proj"] > 1e-12
+    assert not quantize(make_settings(tmp_path, destination=tmp_path / "b"))["raised_dampings"]
+
+
 def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     settings = make_settings(tmp_path)
     quantize(settings)

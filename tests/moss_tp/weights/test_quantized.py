@@ -14,7 +14,7 @@ from torch import Tensor
 
 from moss_tp.config import ModelConfig
 from moss_tp.errors import CheckpointError
-from moss_tp.model import MossForCausalLM, load_model
+from moss_tp.model import MossForCausalLM
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.checkpoint import Checkpoint, StoredTensor, check_headers
 from moss_tp.weights.load import fill_parameters
@@ -49,8 +49,12 @@ def directory(tmp_path: Path) -> Path:
 
 
 def load(directory: Path) -> MossForCausalLM:
-    config = ModelConfig.from_dir(directory)
-    return load_model(directory, config, TPGroup.single("cpu"), torch.float32)
+    """As `load_model` does, without packing the weights for a kernel."""
+    with Checkpoint.open(directory) as checkpoint:
+        config = checkpoint.check(ModelConfig.from_dir(directory))
+        model = MossForCausalLM(config, TPGroup.single("cpu"), torch.float32)
+        fill_parameters(model, checkpoint)
+    return model
 
 
 def write(directory: Path, tensors: Tensors, format: str) -> None:

@@ -1,9 +1,11 @@
 """Deployment handles without a deployment."""
 
+import asyncio
 from collections.abc import Generator
 from typing import Self
 
 from moss_tp.engine.outputs import TokenDelta
+from plugins_svc.sdk.output import PluginOutput
 from serve_app.deployments.packed import pack
 
 
@@ -21,6 +23,9 @@ class UnreachableHandle:
         return self
 
     async def _fetch_replica_results_async(self) -> list[object]:
+        raise self.error
+
+    async def _fetch_future_result_async(self) -> None:
         raise self.error
 
     def __getattr__(self, method: str) -> Self:
@@ -60,4 +65,25 @@ class EndingHandle(UnreachableHandle):
 
     def cancel(self) -> None:
         self._has_answered = False
+        self.num_cancelled += 1
+
+
+class SlowHandle(UnreachableHandle):
+    """A deployment handle whose replica takes a call after `take_s`, and answers
+    `answer_s` later."""
+
+    def __init__(self, take_s: float, answer_s: float) -> None:
+        super().__init__(asyncio.CancelledError())
+        self.take_s = take_s
+        self.answer_s = answer_s
+        self.num_cancelled = 0
+
+    async def _fetch_future_result_async(self) -> None:
+        await asyncio.sleep(self.take_s)
+
+    def __await__(self) -> Generator[None, None, object]:
+        yield from asyncio.sleep(self.answer_s).__await__()
+        return PluginOutput(True, ("late",))
+
+    def cancel(self) -> None:
         self.num_cancelled += 1

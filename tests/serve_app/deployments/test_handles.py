@@ -28,9 +28,14 @@ from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
+from serve_app.deployments import handles as module
 from serve_app.deployments.handles import RemoteModel, remote_plugins
 from serve_app.deployments.packed import pack
-from tests.serve_app.deployments.fake_handles import EndingHandle, UnreachableHandle
+from tests.serve_app.deployments.fake_handles import (
+    EndingHandle,
+    SlowHandle,
+    UnreachableHandle,
+)
 
 PARAMS = SamplingParams(seed=3)
 ERRORS = {
@@ -39,6 +44,7 @@ ERRORS = {
     "dead": EngineDeadError("rank 1 is gone"),
     "invalid": InvalidRequestError("token id 9 is outside the vocabulary"),
 }
+SHORT_S = 0.1
 UNAVAILABLE = [
     DeploymentUnavailableError(cast(Any, "MossServer")),
     ReplicaUnavailableError("replica 1 is no longer available"),
@@ -227,6 +233,22 @@ async def test_a_plugin_without_replicas_is_unreachable(error: BaseException) ->
     unreachable = cast(DeploymentHandle[Any], UnreachableHandle(error))
     with pytest.raises(PluginUnreachableError, match="calculator"):
         await remote_plugins({"calculator": unreachable}).run(Call("Calculate", "1"), 30)
+
+
+async def test_a_call_that_no_replica_takes_does_not_wait_for_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else a plugin that may take a minute would hold its turns for one when it has died."""
+    monkeypatch.setattr(module, "TAKE_S", SHORT_S)
+    dead, slow = SlowHandle(600, 3 * SHORT_S), SlowHandle(0, 3 * SHORT_S)
+    async with asyncio.timeout(10):
+        with pytest.raises(PluginUnreachableError, match="calculator"):
+            handle = cast(DeploymentHandle[Any], dead)
+            await remote_plugins({"calculator": handle}).run(Call("Calculate", "1"), 60)
+    assert dead.num_cancelled == 1
+    handle = cast(DeploymentHandle[Any], slow)
+    answer = await remote_plugins({"calculator": handle}).run(Call("Calculate", "1"), 60)
+    assert answer.lines == ("late",) and slow.num_cancelled == 0
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])

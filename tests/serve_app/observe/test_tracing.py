@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,19 @@ class ReplicaHandle:
 
     def remote(self, *args: object) -> Any:
         self.calls.append(args)
-        return self.replica.run(*args)
+        return _Response(self.replica.run(*args))
+
+
+@dataclass
+class _Response:
+    """Of a call that its replica has taken."""
+
+    answer: Coroutine[Any, Any, Any]
+
+    async def _fetch_future_result_async(self) -> None: ...
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.answer.__await__()
 
 
 class ReplicaModel:

@@ -122,6 +122,10 @@ def _product(
             total += tl.dot(a.to(tl.float64), b.to(tl.float64), out_dtype=tl.float64).to(tl.float32)
         else:
             total = tl.dot(a, b, total)
+            # Waits for it: the registers of `a` must not change before that.
+            total = tl.inline_asm_elementwise(
+                "", "=f,0", [total], dtype=tl.float32, is_pure=True, pack=1
+            )
     return total
 
 

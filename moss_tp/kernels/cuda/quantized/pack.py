@@ -18,7 +18,7 @@ from torch import Tensor
 from moss_tp.kernels.quantized import WORD_BITS, QuantizedWeight
 
 DTYPES = (torch.float16, torch.bfloat16)
-PLANE = 32
+PLANE = 32  # the smallest
 WORD = 16  # bits
 MAX_WORDS = 2**31 - 1  # kernels count them in 32 bits
 MAX_FILLED = 2  # times the inputs
@@ -66,26 +66,12 @@ class PackedWeight:
         return self.inputs % self.form.depth == 0
 
 
-def order_of(groups: Tensor, num_groups: int, plane: int, depth: int) -> Tensor:
-    """(K,) int64: inputs sorted by group, -1 where a group, or the last tile, is filled up."""
-    sizes = torch.bincount(groups, minlength=num_groups).cpu()
-    filled = _filled(sizes, plane)
-    total = int(filled.sum())
-    order = groups.new_full((-(-total // depth) * depth,), -1, dtype=torch.int64)
-    starts = (filled.cumsum(0) - filled).to(groups.device)
-    ends = sizes.cumsum(0).to(groups.device)
-    by_group = groups.long().argsort(stable=True)
-    own = groups.long()[by_group]
-    rank = torch.arange(len(groups), device=groups.device) - (ends - sizes.to(groups.device))[own]
-    order[starts[own] + rank] = by_group
-    return order
-
-
-def pack(weight: QuantizedWeight, plane: int = PLANE, order: Tensor | None = None) -> PackedWeight:
-    """On the weight's device. `order` is what `order_of` returns."""
+def pack(weight: QuantizedWeight) -> PackedWeight:
+    """On the weight's device."""
+    sizes = torch.bincount(weight.groups, minlength=len(weight.scales)).cpu()
+    plane = PLANE if weight.bits == 4 or (sizes % (2 * PLANE)).any() else 2 * PLANE
     depth = plane * WORD // weight.bits
-    if order is None:
-        order = order_of(weight.groups, len(weight.scales), plane, depth)
+    order = _order(weight.groups, sizes, plane, depth)
     group, rows = _groups(weight.groups, order, plane, depth)
     bits_of_scale = weight.scales[rows].contiguous().view(torch.int16).int() & 0xFFFF
     zero = (-MAGIC - weight.zeros[rows].to(torch.float16)).contiguous().view(torch.int16).int()
@@ -102,13 +88,27 @@ def pack(weight: QuantizedWeight, plane: int = PLANE, order: Tensor | None = Non
     )
 
 
-def can_pack(weight: QuantizedWeight, plane: int = PLANE) -> bool:
+def can_pack(weight: QuantizedWeight) -> bool:
     """fp32 has no matrix instructions, and many small groups would fill up to more than a dense
     weight has: `dense()` is as good."""
-    filled = _filled(torch.bincount(weight.groups, minlength=len(weight.scales)), plane)
+    filled = _filled(torch.bincount(weight.groups, minlength=len(weight.scales)), PLANE)
     is_full = int(filled.sum()) <= MAX_FILLED * weight.inputs
     is_small = MAX_FILLED * weight.packed.numel() * WORD_BITS // WORD <= MAX_WORDS
     return weight.dtype in DTYPES and is_full and is_small
+
+
+def _order(groups: Tensor, sizes: Tensor, plane: int, depth: int) -> Tensor:
+    """(K,) int64: inputs sorted by group, -1 where a group, or the last tile, is filled up."""
+    filled = _filled(sizes, plane)
+    total = int(filled.sum())
+    order = groups.new_full((-(-total // depth) * depth,), -1, dtype=torch.int64)
+    starts = (filled.cumsum(0) - filled).to(groups.device)
+    ends = sizes.cumsum(0).to(groups.device)
+    by_group = groups.long().argsort(stable=True)
+    own = groups.long()[by_group]
+    rank = torch.arange(len(groups), device=groups.device) - (ends - sizes.to(groups.device))[own]
+    order[starts[own] + rank] = by_group
+    return order
 
 
 def _filled(sizes: Tensor, plane: int) -> Tensor:

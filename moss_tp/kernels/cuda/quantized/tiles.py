@@ -19,28 +19,36 @@ class Tile:
     is_bulk: bool = False
 
 
-# By the most rows that each is for; the last takes any.
+# By the most rows that each is for; the last takes any. All are loaded by threads: by TMA none was
+# faster. Up to 64 rows half the outputs pay where whole tiles are too few.
 _HOPPER = {
     16: Tile(128, 16, warps=4, stages=4),
-    32: Tile(128, 32, warps=4, stages=4),
-    64: Tile(128, 64, warps=8, stages=4),
-    0: Tile(128, 128, warps=8, stages=4, is_bulk=True),
+    32: Tile(128, 32, warps=4, stages=3),
+    64: Tile(128, 64, warps=8, stages=3),
+    128: Tile(128, 128, warps=8, stages=3),
+    0: Tile(256, 128, warps=8, stages=3),
 }
+# At most 99 KiB of shared memory, for sm_86.
 _AMPERE = {
     16: Tile(64, 16, warps=4, stages=4),
     32: Tile(64, 32, warps=4, stages=3),
     64: Tile(128, 64, warps=8, stages=3),
-    0: Tile(128, 128, warps=8, stages=3),
+    0: Tile(128, 128, warps=8, stages=2),
 }
+_FEW = 2 * BUSY // 3  # programs: about two on each multiprocessor of the largest GPU
 
 
 def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capability: int) -> Tile:
     """`capability` is 80 for sm_80. Small where large tiles would leave multiprocessors idle."""
     table = _table(capability)
     tile = table[next((limit for limit in table if rows <= limit), 0)]
+    if tile.outputs > 128 and dtype == torch.bfloat16:  # whose unpacking takes more registers
+        tile = replace(tile, outputs=128)
     num_programs = -(-outputs // tile.outputs) * -(-rows // tile.rows) * pieces
-    if tile.outputs > 64 and num_programs < BUSY // 4 and tile.rows <= 128:
-        return replace(tile, outputs=64, rows=min(tile.rows, 64), warps=4, is_bulk=False)
+    if tile.outputs > 64 and tile.rows <= 64 and num_programs < _FEW:
+        return replace(tile, outputs=64, warps=4)
+    if tile.outputs > 64 and num_programs < BUSY // 4:
+        return replace(tile, outputs=64, rows=64, warps=4)
     return tile
 
 
