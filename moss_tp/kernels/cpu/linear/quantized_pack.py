@@ -27,6 +27,7 @@ from moss_tp.kernels.cpu.linear.mul_add import (
 )
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.quantized import QuantizedWeight
+from moss_tp.native.huge_pages import huge_cat, huge_zeros
 from moss_tp.native.vectors import has_cpu_feature
 
 MAX_RUN = 1024  # inputs: an unpacked run stays in the L2 cache
@@ -124,8 +125,8 @@ class QuantizedPanels:
             return None
         return replace(
             self,
-            panels=torch.cat((self.panels, other.panels)),
-            scales=torch.cat((self.scales, other.scales)),
+            panels=huge_cat([self.panels, other.panels]),
+            scales=huge_cat([self.scales, other.scales]),
             bias=torch.cat((self.bias, other.bias)),
         )
 
@@ -142,7 +143,7 @@ def pack_quantized(weight: QuantizedWeight, mul_add: MulAdd | None = None) -> Qu
     mul_add = _FOR_LEVELS[mul_add] if mul_add else quantized_mul_add(weight.dtype)
     runs, outputs = Runs.of(weight.groups), weight.outputs
     tasks, line = -(-outputs // GROUP), GROUP_PANELS * LEVELS[mul_add, weight.bits].unit_bytes
-    panels = torch.zeros(tasks, runs.units * line, dtype=torch.uint8)
+    panels = huge_zeros(tasks, runs.units * line, dtype=torch.uint8)
     for first in range(0, outputs, _CHUNK):
         units = _units(weight, runs, slice(first, first + _CHUNK), mul_add)
         panels[first // GROUP :][: len(units)] = units

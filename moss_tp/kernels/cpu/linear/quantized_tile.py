@@ -45,6 +45,7 @@ from moss_tp.native.vectors import (
 
 _HALF = ir.HalfType()
 SCALE_BYTES = 2
+_RUNS_AHEAD = 4  # whose scales are prefetched
 ZEROS_OFFSET = GROUP * SCALE_BYTES  # in a run's scales
 
 
@@ -154,7 +155,8 @@ class _Emitter:
 
     def _add_unit(self, w: Any, x: Any, sums: list[Any]) -> None:
         builder, levels = self.builder, self.levels
-        self._prefetch(w)
+        ahead = builder.add(w, i64(self.prefetch))
+        self._prefetch(ahead, self.shape.panels * levels.unit_bytes)
         panels = [
             levels.load(builder, builder.add(w, i64(panel * levels.unit_bytes)))
             for panel in range(self.shape.panels)
@@ -172,16 +174,18 @@ class _Emitter:
     def _row(self, sums: list[Any], row: int) -> list[Any]:
         return sums[row * self._width : (row + 1) * self._width]
 
-    def _prefetch(self, w: Any) -> None:
+    def _prefetch(self, address: Any, num_bytes: int) -> None:
         if self.shape.prefetches:
-            for line in range(0, self.shape.panels * self.levels.unit_bytes, CACHE_LINE):
-                address = self.builder.add(w, i64(self.prefetch + line))
-                emit_prefetch(self.builder, address, is_reused=not self.shape.is_last_reader)
+            for line in range(0, num_bytes, CACHE_LINE):
+                place = self.builder.add(address, i64(line))
+                emit_prefetch(self.builder, place, is_reused=not self.shape.is_last_reader)
 
     def _finish_run(self, run: Any, sums: list[Any]) -> None:
         """c += scales * sum, and what zeros away from the middle add."""
         builder, op = self.builder, self.operands
         record = builder.add(op.scales, builder.mul(run, op.scales_stride))
+        ahead = builder.add(record, builder.mul(op.scales_stride, i64(_RUNS_AHEAD)))
+        self._prefetch(ahead, ZEROS_OFFSET + GROUP * self.zero_bytes)
         scales = [self._scale(record, i) for i in range(self._width)]
         for row in range(self.shape.rows):
             self._add_to_row(row, scales, self._row(sums, row))

@@ -1,0 +1,32 @@
+"""Memory in huge pages, where the system has them: for weights that a step reads from end to end.
+
+A kernel that prefetches well waits for address translation in small pages, since each holds few
+microseconds of its work.
+"""
+
+import math
+import mmap
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+_MIN_BYTES = 4 << 20  # two pages, so that one of them is whole
+
+
+def huge_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+    """As `torch.zeros`, on the host. Small tensors are in memory of the usual kind."""
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if num_bytes < _MIN_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(shape, dtype=dtype)
+    # Lives as long as the tensor.
+    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
+def huge_cat(tensors: list[Tensor]) -> Tensor:
+    """As `torch.cat` along the first dimension."""
+    length, first = sum(len(tensor) for tensor in tensors), tensors[0]
+    return torch.cat(tensors, out=huge_zeros(length, *first.shape[1:], dtype=first.dtype))
