@@ -9,6 +9,7 @@ from moss_tp.errors import ConfigError
 
 KV_CACHE_DTYPES = ("int8",)
 LOAD_FORMATS = ("auto", "dummy")
+LM_HEAD_BITS = (8,)
 _GIB = 1 << 30
 
 
@@ -36,6 +37,8 @@ class EngineConfig:
     weights **each** rank at least keeps in pinned host memory, in whole blocks, and streams to its
     GPU in every step, through buffers of two blocks there. `load_format` "dummy" makes random
     weights: of the directory only `config.json` is needed, and a tokenizer by a server.
+    `lm_head_bits` 8 rounds the LM head to int8, with a scale for each token, when it is loaded;
+    None keeps it as it is.
 
     Raises ConfigError, naming the field, for a value that cannot work.
     """
@@ -58,6 +61,7 @@ class EngineConfig:
     step_timeout_s: float | None = None
     cpu_offload_gb: float = 0
     load_format: str = "auto"
+    lm_head_bits: int | None = None
 
     def __post_init__(self) -> None:
         checks = {
@@ -79,6 +83,7 @@ class EngineConfig:
             "step_timeout_s": self.step_timeout_s is None or self.step_timeout_s > 0,
             "cpu_offload_gb": isfinite(self.cpu_offload_gb) and self.cpu_offload_gb >= 0,
             "load_format": self.load_format in LOAD_FORMATS,
+            "lm_head_bits": self.lm_head_bits in (None, *LM_HEAD_BITS),
         }
         for field, is_valid in checks.items():
             if not is_valid:

@@ -29,9 +29,9 @@ class LLM:
 
     `executor` "local" runs the ranks as processes of this machine, "ray" as Ray actors.
     `kv_cache_bytes` is the size of the KV cache of each rank; `kv_cache_dtype="int8"` halves its
-    bytes per token. `load_format="dummy"` makes random weights; where `model` has no tokenizer
-    either, prompts are token ids, and every id of a reply is a letter. `close()` it, or use it in a
-    `with`.
+    bytes per token, and `lm_head_bits=8` those of the LM head. `load_format="dummy"` makes random
+    weights; where `model` has no tokenizer either, prompts are token ids, and every id of a reply
+    is a letter. `close()` it, or use it in a `with`.
 
     Raises ConfigError or CheckpointError for settings or a model that cannot work.
     """
@@ -55,6 +55,7 @@ class LLM:
         step_timeout_s: float | None = None,
         cpu_offload_gb: float = 0,
         load_format: str = "auto",
+        lm_head_bits: int | None = None,
     ) -> None:
         config = EngineConfig(
             model=str(resolve_model(model, with_weights=load_format != "dummy")),
@@ -73,6 +74,7 @@ class LLM:
             step_timeout_s=step_timeout_s,
             cpu_offload_gb=cpu_offload_gb,
             load_format=load_format,
+            lm_head_bits=lm_head_bits,
         )
         self.tokenizer = _tokenizer(config)
         self.engine = build_engine(config, executor, tokenizer=self.tokenizer)

@@ -124,10 +124,11 @@ class MossForCausalLM(nn.Module):
         self.lm_head = self._head.weight
 
     @torch.inference_mode()
-    def pack(self) -> None:
-        """Hands the loaded weights over to the kernels. Call it once, before the first step."""
+    def pack(self, lm_head_bits: int | None = None) -> None:
+        """Hands the loaded weights over to the kernels. Call it once, before the first step.
+        `lm_head_bits`: see `EngineConfig`."""
         self.transformer.pack(self.kernels)
-        self._head.pack(self.kernels.linear)
+        self._head.pack(self.kernels.linear, lm_head_bits)
 
     @torch.inference_mode()
     def forward(
@@ -181,12 +182,13 @@ def load_model(
     back_end: str | None = None,
     *,
     load_format: str = "auto",
+    lm_head_bits: int | None = None,
     offload: Offload | None = None,
 ) -> MossForCausalLM:
     """This rank's shard of the model directory `path`, ready to run.
 
-    `back_end` names the kernels where they are not those of the group's device. `load_format`: see
-    `EngineConfig`.
+    `back_end` names the kernels where they are not those of the group's device. `load_format` and
+    `lm_head_bits`: see `EngineConfig`.
 
     Raises ConfigError when it cannot be split this way, CheckpointError for missing, broken or
     left-over tensors.
@@ -199,7 +201,7 @@ def load_model(
             config = checkpoint.check(config)
             model = MossForCausalLM(config, group, dtype, back_end, offload)
             fill_parameters(model, checkpoint)
-    model.pack()
+    model.pack(lm_head_bits)
     return model.eval()
 
 

@@ -44,6 +44,7 @@ class ServeSettings(BaseModel):
     kv_cache_dtype: Literal["int8"] | None = Field(default=None, description="None: as dtype")
     cpu_offload_gb: float = Field(default=0, ge=0, description="of each rank, in GiB")
     load_format: LoadFormat = "auto"
+    lm_head_bits: Literal[8] | None = Field(default=None, description="None: as it is stored")
     replicas: int = Field(default=1, ge=1)
     # Two, so that the death of one ends no client's service.
     ingresses: int = Field(default=2, ge=1)
@@ -154,6 +155,7 @@ class ServeSettings(BaseModel):
             step_timeout_s=self.step_timeout_s,
             cpu_offload_gb=self.cpu_offload_gb,
             load_format=self.load_format,
+            lm_head_bits=self.lm_head_bits,
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from moss_tp.kernels.base import DenseWeight, Weight
 
 WORD_BITS = 32
+_ROUNDED = 4096  # outputs at a time: what bounds the memory that rounding takes
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,33 @@ class QuantizedWeight:
         centred = self.levels().float() - self.zeros[group]
         values = (centred * self.scales[group].float()).to(self.dtype)
         return DenseWeight(values.T.contiguous(), self.bias)
+
+
+def rounded_to_8_bits(dense: DenseWeight) -> QuantizedWeight:
+    """Each output's values to the nearest of 255 levels around zero, the outermost of which is the
+    largest of them. Raises ValueError for inputs that are no whole number of words."""
+    outputs, inputs = dense.weight.shape
+    if inputs % 4:
+        raise ValueError(f"{inputs} inputs do not fill words of 4 levels")
+    parts = [_round_to_8_bits(rows) for rows in dense.weight.split(_ROUNDED)]
+    device = dense.weight.device
+    return QuantizedWeight(
+        packed=torch.cat([words for words, _ in parts], dim=1),
+        scales=torch.cat([scales for _, scales in parts])[None],
+        zeros=torch.full((1, outputs), 128, dtype=torch.int16, device=device),
+        groups=torch.zeros(inputs, dtype=torch.int32, device=device),
+        bits=8,
+        dtype=dense.weight.dtype,
+        bias=dense.bias,
+    )
+
+
+def _round_to_8_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Words `(inputs / 4, outputs)` and scales `(outputs,)` of `rows (outputs, inputs)`."""
+    values = rows.float()
+    scales = (values.abs().amax(dim=1) / 127).half()
+    levels = (values / scales.float()[:, None]).nan_to_num(0).round_().clamp_(-127, 127)
+    return (levels + 128).to(torch.uint8).view(torch.int32).T.contiguous(), scales
 
 
 def concat_inputs(first: Weight, second: Weight) -> Weight:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moss_tp.kernels.base import Linear, MakeLinear
+from moss_tp.kernels.base import DenseWeight, Linear, MakeLinear
+from moss_tp.kernels.quantized import rounded_to_8_bits
 from moss_tp.layers.linear_layers import LinearLayers
 from moss_tp.layers.parallel_weight import release
 from moss_tp.parallel.tp_group import TPGroup
@@ -69,9 +70,13 @@ class ParallelLMHead:
         self.weight = layers.make(LM_HEAD, shard, num_rows)
         self._linear: Linear | None = None
 
-    def pack(self, make_linear: MakeLinear) -> None:
-        """Hands the loaded weights over to the kernel that multiplies by them."""
-        self._linear = make_linear(self.weight.kernel_weight(), False)
+    def pack(self, make_linear: MakeLinear, bits: int | None = None) -> None:
+        """Hands the loaded weights over to the kernel that multiplies by them; first rounds those
+        that are dense to `bits`, 8 or None."""
+        weight = self.weight.kernel_weight()
+        if bits is not None and isinstance(weight, DenseWeight):
+            weight = rounded_to_8_bits(weight)
+        self._linear = make_linear(weight, False)
         release(self.weight)
 
     def __call__(self, x: Tensor) -> Tensor | None:

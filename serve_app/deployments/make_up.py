@@ -28,6 +28,7 @@ def replica_make_up(settings: ServeSettings) -> dict[str, Any]:
         "processor": _processor(config.device),
         "dtype": config.dtype,
         "kv_cache_dtype": config.cache_dtype,
+        "lm_head_bits": config.lm_head_bits,
         "tp": config.tp_size,
     }
 

@@ -28,6 +28,7 @@ class Positions:
         {"max_model_len": 1},
         {"kv_cache_bytes": 0},
         {"kv_cache_dtype": "bfloat16"},
+        {"lm_head_bits": 4},
         {"block_size": 0},
         {"max_num_seqs": 0},
         {"max_num_batched_tokens": 63},

@@ -74,10 +74,18 @@ def build_rank(spec: RankSpec) -> Runner:
             dtype,
             back_end="cuda",
             load_format=config.load_format,
+            lm_head_bits=config.lm_head_bits,
             offload=Offload(config.offload_bytes, accelerator) if config.offload_bytes else None,
         )
         return build_graph_runner(model, model_config, group, config, accelerator)
-    model = load_model(config.model, model_config, group, dtype, load_format=config.load_format)
+    model = load_model(
+        config.model,
+        model_config,
+        group,
+        dtype,
+        load_format=config.load_format,
+        lm_head_bits=config.lm_head_bits,
+    )
     cache_dtype: torch.dtype = getattr(torch, config.cache_dtype)
     return ModelRunner(model, model_config, group, config.block_size, cache_dtype)
 

@@ -29,8 +29,10 @@ def weights_note(model: ModelConfig, config: EngineConfig) -> str:
     """How the weights are stored, and a rank's share of them."""
     item = ITEM_BYTES[config.dtype]
     embedding = model.vocab_size * model.hidden_size * item
-    share = (sum(matrix_bytes(model, item)) + embedding) / config.tp_size / GIB
-    return f"weights in {_formats(model, config.dtype)}: {share:.1f} GiB a rank"
+    total = sum(matrix_bytes(model, item)) + embedding
+    if _rounds_head(model, config):
+        total -= (item - 1) * model.vocab_size * model.hidden_size
+    return f"weights in {_formats(model, config)}: {total / config.tp_size / GIB:.1f} GiB a rank"
 
 
 def limits_note(stats: Mapping[str, Any], config: EngineConfig) -> str:
@@ -55,11 +57,17 @@ def memory_bytes(pids: Iterable[int]) -> int:
     return total
 
 
-def _formats(model: ModelConfig, dtype: str) -> str:
-    """Of blocks and head: a bits' name, with groups where there are any, or `dtype`."""
+def _rounds_head(model: ModelConfig, config: EngineConfig) -> bool:
+    return config.lm_head_bits is not None and model.format_of(LM_HEAD) is None
+
+
+def _formats(model: ModelConfig, config: EngineConfig) -> str:
+    """Of blocks and head: a bits' name, with groups where there are any, or the dtype."""
     blocks = [model.format_of(layer) for layer in model.linear_layers if layer != LM_HEAD]
-    names = dict.fromkeys(_name(form, dtype) for form in blocks)
-    text, head = " and ".join(names), _name(model.format_of(LM_HEAD), dtype)
+    names = dict.fromkeys(_name(form, config.dtype) for form in blocks)
+    text, head = " and ".join(names), _name(model.format_of(LM_HEAD), config.dtype)
+    if _rounds_head(model, config):
+        head = f"int{config.lm_head_bits}"
     return text if [head] == list(names) else f"{text}, lm_head in {head}"
 
 

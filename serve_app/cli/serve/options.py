@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from moss_tp.device import DEVICES, DTYPES, TRAITS
-from moss_tp.engine_config import KV_CACHE_DTYPES, LOAD_FORMATS
+from moss_tp.engine_config import KV_CACHE_DTYPES, LM_HEAD_BITS, LOAD_FORMATS
 from moss_tp.errors import ConfigError
 from serve_app.cli.options import with_options
 from serve_app.cli.plugin_options import PLUGIN_OPTIONS
@@ -33,6 +33,11 @@ serve_options = with_options(
     click.option("--dtype", type=click.Choice(DTYPES), help=_DTYPE_HELP),
     click.option(
         "--kv-cache-dtype", type=click.Choice(KV_CACHE_DTYPES), help="Default: the same as --dtype."
+    ),
+    click.option(
+        "--lm-head-bits",
+        type=click.Choice(LM_HEAD_BITS),
+        help="Round the LM head when it is loaded. Default: as it is stored.",
     ),
     click.option(
         "--cpu-offload-gb",

@@ -23,11 +23,17 @@ from moss_tp.kernels.cpu.attention.attend import attend
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
 from moss_tp.kernels.reference.block import eager_kernels
 from moss_tp.native.vectors import has_cpu_feature
+from tests.moss_tp.quantized_moss import Gptq, make_quantized
 from tests.support.same_bytes import MAX_MODEL_LEN, WAYS, Bench, differences
 from tests.support.tiny_moss import make_checkpoint
 
 NANO = Path(__file__).parents[3] / "serve_app/demo/moss_nano"
-HEAD_DIMS = {"random64": 64, "random16": 16, "nano": 64}
+HEAD_DIMS = {"random64": 64, "random16": 16, "nano": 64, "int4": 16, "int8": 16, "int4-order": 64}
+QUANTIZED = {
+    "int4": Gptq(group_size=32, is_symmetric=True),
+    "int8": Gptq(bits=8, group_size=-1, lm_head=True),
+    "int4-order": Gptq(act_order=True),
+}
 AVX2 = "+avx2,+fma,+f16c,+bmi,+bmi2"
 # What Numba compiles for: without dot products of bf16, and without AVX-512.
 PROCESSORS = {
@@ -47,11 +53,13 @@ class Cell:
     tp_size: int = 1
     block_size: int = 16
     num_threads: int = 1
+    lm_head_bits: int | None = None
 
     def __str__(self) -> str:
+        head = "-head8" if self.lm_head_bits else ""
         return (
             f"{self.model}-{self.dtype}-kv_{self.kv or 'same'}-tp{self.tp_size}"
-            f"-block{self.block_size}-threads{self.num_threads}"
+            f"-block{self.block_size}-threads{self.num_threads}{head}"
         )
 
 
@@ -61,6 +69,7 @@ IN_EVERY_RUN = (
     Cell("random16", "float32", block_size=1),
     Cell("nano", kv="int8"),
     Cell("random64", tp_size=2),
+    Cell("int4-order", num_threads=2, lm_head_bits=8),
 )
 OTHERS = [Cell("random64", num_threads=2)] + [
     cell
@@ -70,6 +79,7 @@ OTHERS = [Cell("random64", num_threads=2)] + [
     for tp_size in (1, 2)
     for block_size in (16, 1)
     if (cell := Cell(model, dtype, kv, tp_size, block_size)) not in IN_EVERY_RUN
+    and not (model in QUANTIZED and kv)
 ]
 CELLS = [pytest.param(cell, id=str(cell)) for cell in IN_EVERY_RUN]
 CELLS += [pytest.param(cell, id=str(cell), marks=pytest.mark.chaos) for cell in OTHERS]
@@ -79,6 +89,11 @@ def model_of(cell: Cell, directory: Path) -> str:
     if cell.model == "nano":
         return str(NANO)
     head_dim = HEAD_DIMS[cell.model]
+    if cell.model in QUANTIZED:
+        form = QUANTIZED[cell.model]
+        return str(
+            make_quantized(directory / "model", form, layers=4, head_dim=head_dim, rotary_dim=16)
+        )
     return str(make_checkpoint(directory / "model", head_dim=head_dim, layers=4, rotary_dim=16))
 
 
@@ -92,6 +107,7 @@ def open_llm(cell: Cell, directory: Path) -> LLM:
         max_model_len=MAX_MODEL_LEN,
         kv_cache_bytes=2**26,
         num_threads=cell.num_threads,
+        lm_head_bits=cell.lm_head_bits,
     )
 
 

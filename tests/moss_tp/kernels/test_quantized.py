@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moss_tp.kernels.base import DenseWeight
-from moss_tp.kernels.quantized import QuantizedWeight, concat_inputs
+from moss_tp.kernels.quantized import QuantizedWeight, concat_inputs, rounded_to_8_bits
 from tests.moss_tp.kernels.quantized_case import quantized_case
 
 
@@ -48,3 +48,24 @@ def test_weights_of_any_kinds_are_joined_as_dense_ones() -> None:
         assert isinstance(joined, DenseWeight)
         torch.testing.assert_close(torch.cat((x, y), 1) @ joined.weight.T, both)
     assert isinstance(concat_inputs(four, quantized_case(4, 32, 6, 3, seed=3)), QuantizedWeight)
+
+
+def test_rounding_takes_the_nearest_level() -> None:
+    """Of more outputs than are rounded at a time, one of them all zeros."""
+    weight = torch.randn(5000, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
+    weight[7] = 0
+    bias = torch.arange(5000).bfloat16()
+    rounded = rounded_to_8_bits(DenseWeight(weight, bias))
+    dense = rounded.dense()
+    assert dense.bias is bias and dense.weight.dtype == torch.bfloat16
+    steps = rounded.scales[0].float()[:, None]
+    levels = rounded.levels().T.float() - 128
+    # Half a step, and what the outermost level is off where its scale is rounded to fp16.
+    assert ((levels * steps - weight.float()).abs() <= steps * 0.57).all()
+    assert (levels.abs().amax(1)[torch.arange(5000) != 7] == 127).all()
+    assert not dense.weight[7].any()
+
+
+def test_inputs_that_fill_no_words_are_not_rounded() -> None:
+    with pytest.raises(ValueError, match="6 inputs"):
+        rounded_to_8_bits(DenseWeight(torch.ones(3, 6)))

@@ -38,6 +38,7 @@ def test_it_is_plain_data_and_the_same_each_time() -> None:
         ({"tp": 2}, {"tp"}),
         ({"dtype": "float32"}, {"dtype", "kv_cache_dtype"}),
         ({"kv_cache_dtype": "int8"}, {"kv_cache_dtype"}),
+        ({"lm_head_bits": 8}, {"lm_head_bits"}),
         ({"load_format": "dummy"}, {"weights"}),
     ],
 )

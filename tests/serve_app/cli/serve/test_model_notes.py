@@ -34,6 +34,14 @@ def test_how_weights_are_stored(tmp_path: Path, fields: dict[str, Any], note: st
     assert weights_note(model, EngineConfig(str(tmp_path), tp_size=2)) == note
 
 
+def test_a_head_that_is_rounded_when_it_is_loaded(tmp_path: Path) -> None:
+    config = EngineConfig(str(tmp_path), tp_size=2, lm_head_bits=8)
+    model = ModelConfig.from_dir(write(tmp_path))
+    assert weights_note(model, config) == "weights in bfloat16, lm_head in int8: 15.3 GiB a rank"
+    model = ModelConfig.from_dir(write(tmp_path, quantization_config=GPTQ))
+    assert weights_note(model, config) == "weights in int8 (one group): 8.1 GiB a rank"
+
+
 def test_memory_and_limits(tmp_path: Path) -> None:
     config = EngineConfig(str(tmp_path), tp_size=1, max_model_len=2048, max_num_seqs=8)
     own = memory_bytes([os.getpid()])
