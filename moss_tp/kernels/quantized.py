@@ -73,7 +73,7 @@ def rounded_to_8_bits(dense: DenseWeight) -> QuantizedWeight:
     outputs, inputs = dense.weight.shape
     if inputs % 4:
         raise ValueError(f"{inputs} inputs do not fill words of 4 levels")
-    parts = [_round_to_8_bits(rows) for rows in dense.weight.split(_ROUNDED)]
+    parts = [_round_to_8_bits(rows) for rows in torch.split(dense.weight, _ROUNDED)]
     device = dense.weight.device
     return QuantizedWeight(
         packed=torch.cat([words for words, _ in parts], dim=1),
