@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from moss_tp.errors import EngineDeadError
 from serve_app.access.principal import Limits
 from serve_app.chat.completion import Completer
 from tests.serve_app.access.key_ring import KeyRing, key_ring
@@ -138,6 +139,23 @@ async def test_prompt_and_reply_count_against_the_tokens(
     headers = bearer(await ring.make(limits=Limits(tokens_per_min=3)))
     assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
     assert error_of(await client.post(path, json=TURNS[path], headers=headers))[0] == 429
+
+
+@pytest.mark.parametrize("path", TURNS)
+async def test_tokens_of_a_reply_that_breaks_off_count(
+    client: httpx.AsyncClient, ring: KeyRing, site: Site, path: str
+) -> None:
+    is_raw = path == "/v1/completions"
+    headers = bearer(await ring.make(limits=Limits(tokens_per_min=10)))
+
+    async def break_off(is_reply: bool, num_tokens: int) -> None:
+        if (is_reply or is_raw) and num_tokens == 9 * is_raw:
+            raise EngineDeadError("a replica has died")
+
+    site.model.wait = break_off
+    body = {**TURNS[path], **({"max_tokens": 20} if is_raw else {})}
+    assert (await client.post(path, json=body, headers=headers)).status_code >= 500
+    assert error_of(await client.post(path, json=body, headers=headers))[0] == 429
 
 
 @pytest.mark.parametrize("path", STREAMS)
