@@ -68,10 +68,12 @@ class TurnRequest:
 
 @dataclass(frozen=True)
 class TurnDone:
-    """The turn is stored and is the last one of the session's active path."""
+    """The turn is stored and is the last one of the session's active path. One that `is_replayed`
+    was stored before, and has used nothing now."""
 
     session: Session
     usage: Usage
+    is_replayed: bool = False
 
     @property
     def turn(self) -> Turn:
@@ -269,4 +271,4 @@ def replay(request: TurnRequest, found: Session) -> TurnDone:
     (turn,) = found.tree
     if turn.fingerprint != request.fingerprint:
         raise IdempotencyMismatchError("this Idempotency-Key was used with another body")
-    return TurnDone(found, Usage(**turn.usage))
+    return TurnDone(found, Usage(**turn.usage), is_replayed=True)

@@ -56,6 +56,7 @@ class _Bill:
         if isinstance(event, Thoughts | Delta | CompletionDelta):
             self._told[event.choice] += len(event.token_ids)
         elif isinstance(event, Done | TurnDone | CompletionDone):
-            self._num_ended += event.usage.prompt_tokens + event.usage.completion_tokens
             self._num_at_door = 0
+            if not (isinstance(event, TurnDone) and event.is_replayed):
+                self._num_ended += event.usage.prompt_tokens + event.usage.completion_tokens
             del self._told[0 if isinstance(event, TurnDone) else event.choice]

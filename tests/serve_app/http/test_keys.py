@@ -158,6 +158,27 @@ async def test_tokens_of_a_reply_that_breaks_off_count(
     assert error_of(await client.post(path, json=body, headers=headers))[0] == 429
 
 
+async def test_a_turn_that_is_asked_for_again_is_charged_once(
+    client: httpx.AsyncClient, ring: KeyRing
+) -> None:
+    path = "/v1/chat/completions"
+
+    async def turn(headers: dict[str, str]) -> Any:
+        made = await client.post("/v1/sessions", json={}, headers=headers)
+        body = {**TURNS[path], "session_id": made.json()["id"]}
+        headers = {**headers, "Idempotency-Key": "again-" + "0" * 20}
+        first, second = [await client.post(path, json=body, headers=headers) for _ in range(2)]
+        assert first.status_code == second.status_code == 200
+        assert first.json()["choices"] == second.json()["choices"]
+        return first.json()["usage"]["total_tokens"]
+
+    num_tokens = await turn(bearer(await ring.make()))
+    headers = bearer(await ring.make(limits=Limits(tokens_per_min=num_tokens * 3 // 2)))
+    assert await turn(headers) == num_tokens
+    assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
+    assert error_of(await client.post(path, json=TURNS[path], headers=headers))[0] == 429
+
+
 @pytest.mark.parametrize("path", STREAMS)
 async def test_a_running_stream_counts_until_it_ends(
     client: httpx.AsyncClient, ring: KeyRing, site: Site, path: str
