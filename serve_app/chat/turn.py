@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Protocol
 
@@ -73,7 +73,7 @@ class TurnDone:
 
     session: Session
     usage: Usage
-    is_replayed: bool = False
+    is_replayed: bool = field(default=False, compare=False)
 
     @property
     def turn(self) -> Turn:
