@@ -223,7 +223,9 @@ class Teller:
         made_by = hold.turn.made_by or await means.made_by()
         self._is_committing = True
         turn = self._draft.turn(made_by)
-        return await means.sessions.commit(hold.lease, hold.turn.num_turns, turn, self._until)
+        stored = await means.sessions.commit(hold.lease, hold.turn.num_turns, turn, self._until)
+        self._is_stored = True  # now: nothing that follows is a failure of the turn
+        return stored
 
     async def _fail(self, error: Exception) -> None:
         self.failure = error

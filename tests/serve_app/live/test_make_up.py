@@ -86,7 +86,7 @@ async def test_a_turn_waits_for_replicas_that_do_not_say_yet_what_they_are(
     other = ingresses.add(slow_model(0), make_up=silent)
     (record,) = session_keys(uid, f"live:{started.id}")
     async with Redis.from_url(ingresses.url) as redis, asyncio.timeout(PATIENCE_S):
-        while int(await redis.hget(record, "attempts") or 0) < 1:  # type: ignore[misc]
+        while int(await redis.hget(record, "attempts") or 0) < 1:
             await asyncio.sleep(POLL_S)
     silent.code, silent.num_silent = "old", 0
     events = await other.read(started)
