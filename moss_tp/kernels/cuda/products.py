@@ -151,10 +151,13 @@ def product_of(*weights: Weight) -> tuple[Product, ...]:
     is_alike = all(w.bits == first.bits and torch.equal(w.groups, first.groups) for w in packable)
     if is_alike and len(packable) == len(weights):
         return (QuantizedProduct.of(_stacked(packable)),)
-    return tuple(
-        QuantizedProduct.of(w) if any(w is own for own in packable) else DenseProduct.of((w,))
-        for w in weights
-    )
+    return tuple(map(_single_product, weights))
+
+
+def _single_product(weight: Weight) -> Product:
+    if isinstance(weight, QuantizedWeight) and can_pack(weight):
+        return QuantizedProduct.of(weight)
+    return DenseProduct.of((weight,))
 
 
 def bias_of(weight: Weight) -> Tensor:
