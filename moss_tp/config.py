@@ -3,7 +3,7 @@
 Also resolves a hub id to a directory. It reads neither weights nor tokenizer files.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd, isfinite
 from pathlib import Path
@@ -102,6 +102,15 @@ class ModelConfig:
     def format_of(self, layer: str) -> QuantFormat | None:
         """How a linear layer is quantized; None: it is not."""
         return None if self.quantization is None else self.quantization.format_of(layer)
+
+    def with_rounded_head(self, bits: int | None) -> Self:
+        """This config, to count bytes by, where an LM head that is not quantized is rounded to
+        `bits` when it is loaded; the same where that is None."""
+        if bits is None or self.format_of(LM_HEAD) is not None:
+            return self
+        head = QuantFormat(bits, group_size=-1)
+        quantization = self.quantization or QuantConfig(head, block_layers=frozenset())
+        return replace(self, quantization=quantization.with_head(head))
 
     def has_bias(self, layer: str) -> bool:
         """Whether a linear layer has a bias, or a quantizer has given it one."""

@@ -86,6 +86,11 @@ class QuantConfig:
         biased = {layer for layer in layers if f"{layer}.{BIAS}" in names} - dense
         return replace(self, dense=frozenset(dense), biased=frozenset(biased))
 
+    def with_head(self, form: QuantFormat) -> Self:
+        """This config with an LM head in `form`."""
+        rules = (Rule(f"{LM_HEAD}$", form), *self.rules)
+        return replace(self, has_head=True, rules=rules, dense=self.dense - {LM_HEAD})
+
     def _is_listed(self, layer: str) -> bool:
         if layer == LM_HEAD:
             return self.has_head

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.accelerator.base import Accelerator, Event
+from moss_tp.errors import ConfigError
 
 NUM_BUFFERS = 2
 # torch's allocator rounds pinned memory up to a power of two, so a block is kept in such pieces.
@@ -79,7 +80,9 @@ class WeightStream:
 
     def add(self, layer: int, block: B) -> B:
         """Moves the matrices of `block`, which is on the host, to pinned memory. Returns the block
-        that reads them in a buffer on the device."""
+        that reads them in a buffer on the device. Raises ConfigError for one of another size than
+        those before it: some of its layers are quantized otherwise, or, as a rank's part of a
+        weight in act-order, filled up otherwise."""
         tensors = block.tensors()
         places, num_bytes = _places(tensors)
         buffer = self._buffer(num_bytes)
@@ -134,7 +137,10 @@ class WeightStream:
             self._buffers.append(torch.zeros(num_bytes, dtype=torch.uint8, device=device))
         buffer = self._buffers[index]
         if buffer.nbytes != num_bytes:
-            raise ValueError(f"a block of {num_bytes} bytes among blocks of {buffer.nbytes}")
+            raise ConfigError(
+                f"cpu_offload_gb is set, but a block of {num_bytes} bytes cannot be streamed among "
+                f"blocks of {buffer.nbytes}: this model's are not all stored alike"
+            )
         return buffer
 
     def _pinned(self, piece: Tensor) -> Tensor:

@@ -98,10 +98,11 @@ class Checkpoint:
         self._files.close()
 
 
-def check_headers(directory: Path, config: ModelConfig) -> None:
+def check_headers(directory: Path, config: ModelConfig) -> ModelConfig:
     """Checks a model directory's weights against its config within a second: their files, and
     names, shapes and dtypes where the format has headers (`.bin` files have none), and which
-    groups a quantized layer's inputs belong to.
+    groups a quantized layer's inputs belong to. Returns the config of these very tensors, see
+    `stored_config`; `config` itself where there are no headers.
 
     Raises CheckpointError, naming file and tensor.
     """
@@ -110,8 +111,8 @@ def check_headers(directory: Path, config: ModelConfig) -> None:
         files = weight_files(directory)
         for file in files:
             _add(tensors, _peek(file, opened), file)
-        if all(file.suffix == _SAFETENSORS for file in files):
-            _check(tensors, config)
+        has_headers = all(file.suffix == _SAFETENSORS for file in files)
+        return _check(tensors, config) if has_headers else config
 
 
 def _check(tensors: Mapping[str, StoredTensor], config: ModelConfig) -> ModelConfig:

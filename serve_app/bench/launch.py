@@ -43,7 +43,9 @@ class EngineSpec:
 
     @property
     def model_config(self) -> ModelConfig:
-        return ModelConfig.from_dir(self.directory)
+        """With its LM head as it is when it is loaded: what a step reads."""
+        model = ModelConfig.from_dir(self.directory)
+        return model.with_rounded_head(self.config().lm_head_bits)
 
     @property
     def streamed_bytes(self) -> int:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Protocol
 
@@ -68,10 +68,12 @@ class TurnRequest:
 
 @dataclass(frozen=True)
 class TurnDone:
-    """The turn is stored and is the last one of the session's active path."""
+    """The turn is stored and is the last one of the session's active path. One that `is_replayed`
+    was stored before, and has used nothing now."""
 
     session: Session
     usage: Usage
+    is_replayed: bool = field(default=False, compare=False)
 
     @property
     def turn(self) -> Turn:
@@ -269,4 +271,4 @@ def replay(request: TurnRequest, found: Session) -> TurnDone:
     (turn,) = found.tree
     if turn.fingerprint != request.fingerprint:
         raise IdempotencyMismatchError("this Idempotency-Key was used with another body")
-    return TurnDone(found, Usage(**turn.usage))
+    return TurnDone(found, Usage(**turn.usage), is_replayed=True)

@@ -144,6 +144,10 @@ class LiveTurns:
                 await self._means.store.start(hold, lease, first, deadline)
             except TurnTakenOverError as error:  # this process stood still for too long
                 raise TurnNotStoredError("another turn of the session has begun") from error
+            except BaseException:
+                if charge is not None:
+                    charge.is_left = True  # it may have begun: who takes it up settles that
+                raise
             held.is_spent = True
             tail = Tail(lease.uid, lease.owner, hold.turn.id, [LiveEvent(0, first)])
             teller = self._crew.tell(hold, tail, opened.session, deadline, stack, charge)

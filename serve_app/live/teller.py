@@ -201,11 +201,16 @@ class Teller:
 
     async def _check(self) -> None:
         """Raises TurnNotStoredError if the turn's session has gone on without it, OtherMakeUpError
-        if it would not go on to the same bytes."""
+        if it would not go on to the same bytes, and EngineDeadError if nobody knows that yet."""
         if self._is_stale:
             raise TurnNotStoredError("another turn of the session was started meanwhile")
         begun_by = digest_of(self.pen.hold.turn.made_by)
-        if begun_by not in ("", await self._means.made()):
+        if begun_by == "":
+            return
+        made = await self._means.made()
+        if made == "":
+            raise EngineDeadError("no replica says whether it is what began the turn")
+        if made != begun_by:
             raise OtherMakeUpError("the turn was begun by another version of the server")
 
     def _stored(self) -> Turn | None:
@@ -218,7 +223,9 @@ class Teller:
         made_by = hold.turn.made_by or await means.made_by()
         self._is_committing = True
         turn = self._draft.turn(made_by)
-        return await means.sessions.commit(hold.lease, hold.turn.num_turns, turn, self._until)
+        stored = await means.sessions.commit(hold.lease, hold.turn.num_turns, turn, self._until)
+        self._is_stored = True  # now: nothing that follows is a failure of the turn
+        return stored
 
     async def _fail(self, error: Exception) -> None:
         self.failure = error

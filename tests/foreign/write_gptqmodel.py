@@ -28,7 +28,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "int4": {"bits": 4, "group_size": 32, "sym": True, "desc_act": False},
     "int4_act_order": {"bits": 4, "group_size": 32, "sym": False, "desc_act": True},
     "int4_v2": {"bits": 4, "group_size": 16, "sym": False, "desc_act": True, "format": "gptq_v2"},
-    "int8": {"bits": 8, "group_size": -1, "sym": True, "desc_act": False},
+    "int8": {
+        "bits": 8,
+        "group_size": -1,
+        "sym": True,
+        "desc_act": False,
+        "act_group_aware": False,  # which needs groups
+    },
     "int8_v2": {"bits": 8, "group_size": 32, "sym": False, "desc_act": True, "format": "gptq_v2"},
     "int4_rules": {
         "bits": 4,
@@ -88,7 +94,15 @@ def write_kind(base: Path, name: str, settings: dict[str, Any]) -> None:
         for file in KEPT:
             if (Path(folder) / file).exists():
                 shutil.copy(Path(folder) / file, target)
+                drop_temporary_paths(target / file)
         np.save(target / "logits.npy", logits)
+
+
+def drop_temporary_paths(file: Path) -> None:
+    """Of the machine on which it was written."""
+    if file.suffix == ".json":
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if "_to_disk_path" not in line), "utf-8")
 
 
 def logits_of(folder: str) -> "np.ndarray[Any, Any]":

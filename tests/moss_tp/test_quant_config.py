@@ -166,3 +166,17 @@ def test_a_layers_bytes(tmp_path: Path) -> None:
     groups = 3 * hidden * (hidden // 128)
     assert quantized.matrix_bytes(QKV, 2) == 3 * hidden**2 // 2 + groups // 2 + groups * 2
     assert quantized.matrix_bytes("lm_head", 2) == dense.matrix_bytes("lm_head", 2)
+
+
+@pytest.mark.parametrize("fields", [{}, {"wbits": 4}])
+def test_a_rounded_head(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """It alone is changed, and nothing where it is quantized already."""
+    model = ModelConfig.from_dir(write(tmp_path, **fields))
+    rounded = model.with_rounded_head(8)
+    assert rounded.format_of("lm_head") == QuantFormat(8, -1)
+    assert rounded.format_of(QKV) == model.format_of(QKV)
+    assert rounded.matrix_bytes("lm_head", 2) == 107008 * (6144 + 3)
+    assert model.with_rounded_head(None) == model
+    quantized = {**PUBLISHED, "lm_head": True}
+    model = ModelConfig.from_dir(write(tmp_path, quantization_config=quantized))
+    assert model.with_rounded_head(8) == model

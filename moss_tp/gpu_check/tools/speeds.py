@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from random import Random
 
@@ -15,7 +14,7 @@ from moss_tp.gpu_check.tools.fit import scale_of
 from moss_tp.gpu_check.tools.shapes import Shape
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.rates import GpuRates
-from moss_tp.hardware.roofline import ITEM_BYTES, StepCost, decode_cost, prefill_cost
+from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, prefill_cost
 
 NEW = 40
 PREFILL_REPEATS = 3
@@ -35,7 +34,7 @@ def time_decode(
     traces = drive(engine, requests(Random(batch), batch, prompt, NEW, shape.vocab_size))
     step_s = steady_step_s(list(traces.values()))
     cost = decode_cost(shape.config, batch, prompt + NEW // 2, ITEM_BYTES[dtype])
-    limit = batch / stored(cost, shape, dtype).limit_s(rates)
+    limit = batch / cost.limit_s(rates)
     name = f"{kind_of(shape)}decode, batch {batch}, context {prompt + NEW // 2}"
     note = f"{step_s * 1e3:.2f} ms a step{scale_of(shape)}"
     check.verdict(Verdict(name, batch / step_s, "tok/s", limit, bar, note=note))
@@ -59,7 +58,7 @@ def time_prefill(
         seconds.append(time.perf_counter() - before)
     median = statistics.median(seconds)
     cost = prefill_cost(shape.config, tokens, ITEM_BYTES[dtype])
-    limit = tokens / stored(cost, shape, dtype).limit_s(rates)
+    limit = tokens / cost.limit_s(rates)
     name, note = f"{kind_of(shape)}prefill of {tokens}", f"{median * 1e3:.1f} ms{scale_of(shape)}"
     check.verdict(Verdict(name, tokens / median, "tok/s", limit, bar, note=note))
 
@@ -78,14 +77,6 @@ def steady_step_s(traces: list[Trace]) -> float:
     end = min(trace.times[-1] for trace in traces)
     moments = sorted({at for trace in traces for at in trace.times if begin <= at <= end})
     return statistics.median([after - before for before, after in pairwise(moments)])
-
-
-def stored(cost: StepCost, shape: Shape, dtype: str) -> StepCost:
-    """The cost with linear layers as they are stored, if they are quantized."""
-    item, config = ITEM_BYTES[dtype], shape.config
-    dense = sum(outputs * inputs * item for outputs, inputs in config.linear_layers.values())
-    own = sum(config.matrix_bytes(layer, item) for layer in config.linear_layers)
-    return replace(cost, bytes=cost.bytes - dense + own)
 
 
 def kind_of(shape: Shape) -> str:

@@ -24,6 +24,8 @@ from moss_tp.kernels.rotary import Rotary
 
 Layers = tuple[tuple[Tensor, Tensor], ...]  # K and V cache of each block
 
+ROWS_OF_LAYOUT = 64  # a decode step of as many sequences as an engine runs by default
+
 # Columns of a program's inputs; the block's tensors follow.
 _X, _OUT, _K_CACHE, _V_CACHE, _TENSORS = range(5)
 
@@ -164,10 +166,16 @@ class PanelBlock:
 
 
 class BlockFactory:
-    """Makes the blocks of one model, which share their programs."""
+    """Makes the blocks of one model, which share their programs. Where blocks differ in layout, as
+    ranks' parts of weights in act-order do, a step takes a program for each layout: the pool then
+    holds those of a step of ROWS_OF_LAYOUT rows."""
 
-    def __init__(self) -> None:
-        self._pool = ProgramPool[BlockProgram]()
+    def __init__(self, pool: ProgramPool[BlockProgram] | None = None) -> None:
+        self._pool = ProgramPool[BlockProgram]() if pool is None else pool
+        self._layouts: set[Hashable] = set()
 
     def __call__(self, weights: BlockWeights) -> PanelBlock:
-        return PanelBlock(weights, pool=self._pool)
+        block = PanelBlock(weights, pool=self._pool)
+        self._layouts.add(block.packed.layout)
+        self._pool.max_rows = max(self._pool.max_rows, ROWS_OF_LAYOUT * len(self._layouts))
+        return block

@@ -145,12 +145,19 @@ def product_of(*weights: Weight) -> tuple[Product, ...]:
     """Of weights of the same input, outputs one after the other: one product where they can share
     one, else one each."""
     packable = [w for w in weights if isinstance(w, QuantizedWeight) and can_pack(w)]
-    if len(packable) < len(weights):
+    if not packable:
         return (DenseProduct.of(weights),)
     first = packable[0]
-    if all(w.bits == first.bits and torch.equal(w.groups, first.groups) for w in packable):
+    is_alike = all(w.bits == first.bits and torch.equal(w.groups, first.groups) for w in packable)
+    if is_alike and len(packable) == len(weights):
         return (QuantizedProduct.of(_stacked(packable)),)
-    return tuple(QuantizedProduct.of(weight) for weight in packable)
+    return tuple(map(_single_product, weights))
+
+
+def _single_product(weight: Weight) -> Product:
+    if isinstance(weight, QuantizedWeight) and can_pack(weight):
+        return QuantizedProduct.of(weight)
+    return DenseProduct.of((weight,))
 
 
 def bias_of(weight: Weight) -> Tensor:

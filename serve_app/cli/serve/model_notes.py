@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from moss_tp.config import ModelConfig, resolve_model
+from moss_tp.config import FC_OUT, OUT_PROJ, ModelConfig, block_name, resolve_model
 from moss_tp.engine_config import EngineConfig
-from moss_tp.hardware.roofline import ITEM_BYTES, matrix_bytes
+from moss_tp.hardware.roofline import ITEM_BYTES
 from moss_tp.quant_config import LM_HEAD, QuantFormat
+from moss_tp.weights.checkpoint import check_headers
 from serve_app.settings import ServeSettings
 
 GIB = 1 << 30
@@ -19,6 +21,8 @@ def model_notes(settings: ServeSettings, app_name: str) -> Iterator[str]:
     """Lines for the user; of a replica that does not answer, fewer."""
     directory = resolve_model(settings.model, with_weights=settings.reads_weights)
     model = ModelConfig.from_dir(directory)
+    if settings.reads_weights:
+        model = check_headers(directory, model)
     config = settings.engine_config(str(directory)).resolve(model)
     yield weights_note(model, config)
     with suppress(Exception):  # it is being replaced: the server says so itself
@@ -26,13 +30,16 @@ def model_notes(settings: ServeSettings, app_name: str) -> Iterator[str]:
 
 
 def weights_note(model: ModelConfig, config: EngineConfig) -> str:
-    """How the weights are stored, and a rank's share of them."""
-    item = ITEM_BYTES[config.dtype]
-    embedding = model.vocab_size * model.hidden_size * item
-    total = sum(matrix_bytes(model, item)) + embedding
-    if _rounds_head(model, config):
-        total -= (item - 1) * model.vocab_size * model.hidden_size
-    return f"weights in {_formats(model, config)}: {total / config.tp_size / GIB:.1f} GiB a rank"
+    """How the weights are stored, and a rank's share of them as its kernels hold them."""
+    item, model = ITEM_BYTES[config.dtype], model.with_rounded_head(config.lm_head_bits)
+    unpacked = _unpacked(model, config)
+    total = model.vocab_size * model.hidden_size * item  # the embedding
+    for layer, (outputs, inputs) in model.linear_layers.items():
+        dense = outputs * inputs * item
+        total += dense if layer in unpacked else model.matrix_bytes(layer, item)
+    count = f", {len(unpacked)} layers unpacked to {config.dtype}" if unpacked else ""
+    share = f"{total / config.tp_size / GIB:.1f} GiB a rank"
+    return f"weights in {_formats(model, config.dtype)}{count}: {share}"
 
 
 def limits_note(stats: Mapping[str, Any], config: EngineConfig) -> str:
@@ -57,17 +64,30 @@ def memory_bytes(pids: Iterable[int]) -> int:
     return total
 
 
-def _rounds_head(model: ModelConfig, config: EngineConfig) -> bool:
-    return config.lm_head_bits is not None and model.format_of(LM_HEAD) is None
+def _unpacked(model: ModelConfig, config: EngineConfig) -> frozenset[str]:
+    """Quantized layers that the kernels multiply by as dense ones."""
+    quantized = frozenset(filter(model.format_of, model.linear_layers))
+    if config.device == "cuda" and config.dtype == "float32":
+        return quantized
+    # Both are one product, which needs both in as many bits.
+    pairs = [
+        (f"{block_name(number)}.{OUT_PROJ}", f"{block_name(number)}.{FC_OUT}")
+        for number in range(model.num_layers)
+    ]
+    apart = [pair for pair in pairs if _bits(model, pair[0]) != _bits(model, pair[1])]
+    return quantized.intersection(chain.from_iterable(apart))
 
 
-def _formats(model: ModelConfig, config: EngineConfig) -> str:
+def _bits(model: ModelConfig, layer: str) -> int | None:
+    form = model.format_of(layer)
+    return None if form is None else form.bits
+
+
+def _formats(model: ModelConfig, dtype: str) -> str:
     """Of blocks and head: a bits' name, with groups where there are any, or the dtype."""
     blocks = [model.format_of(layer) for layer in model.linear_layers if layer != LM_HEAD]
-    names = dict.fromkeys(_name(form, config.dtype) for form in blocks)
-    text, head = " and ".join(names), _name(model.format_of(LM_HEAD), config.dtype)
-    if _rounds_head(model, config):
-        head = f"int{config.lm_head_bits}"
+    names = dict.fromkeys(_name(form, dtype) for form in blocks)
+    text, head = " and ".join(names), _name(model.format_of(LM_HEAD), dtype)
     return text if [head] == list(names) else f"{text}, lm_head in {head}"
 
 

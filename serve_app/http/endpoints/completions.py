@@ -1,8 +1,7 @@
 """`POST /v1/completions`: OpenAI's raw completions, without a template or a session."""
 
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 
 from starlette.responses import JSONResponse, Response
 
@@ -20,7 +19,8 @@ from serve_app.api.openai.completions import (
     encode_completion,
     encode_completion_stream,
 )
-from serve_app.chat.completion import CompletionDone, CompletionEvent, CompletionRequest
+from serve_app.chat.completion import CompletionRequest
+from serve_app.http.admission import metered
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.http.exchange import EventStream, run_until_disconnect
 from serve_app.http.service import HttpService
@@ -47,7 +47,8 @@ async def complete(call: Call) -> Response:
     deadline = service.deadline(body.max_time)
     owner = call.principal.owner
     request = CompletionRequest(asked.id, asked.prompts, params, deadline, owner)
-    events = _admitted(call, request)
+    num_tokens = sum(map(len, request.prompts))
+    events = metered(service.gate, call.principal, num_tokens, service.completer.complete(request))
     if body.stream:
         stream = encode_completion_stream(events, asked, tokenizer, body.include_usage)
         return EventStream(stream, service.ping_s, service.drain)
@@ -68,20 +69,6 @@ def _texts(service: HttpService, prompts: Sequence[Prompt]) -> list[str]:
         prompt if isinstance(prompt, str) else decode(prompt, skip_special=False)
         for prompt in prompts
     ]
-
-
-async def _admitted(call: Call, request: CompletionRequest) -> AsyncGenerator[CompletionEvent]:
-    """The events, within an admission of the caller that is charged for what they used."""
-    num_prompt_tokens = sum(map(len, request.prompts))
-    events = call.service.completer.complete(request)
-    gate = call.service.gate
-    async with aclosing(events), gate.admit(call.principal, num_prompt_tokens) as admission:
-        num_used = 0
-        async for event in events:
-            if isinstance(event, CompletionDone):
-                num_used += event.usage.prompt_tokens + event.usage.completion_tokens
-                admission.num_tokens = num_used
-            yield event
 
 
 ENDPOINTS = (

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from moss_tp.kernels.base import BlockWeights, DenseWeight, Weight
 from moss_tp.kernels.cpu.attention.operands import best_operands
-from moss_tp.kernels.cpu.chain import BlockProgram, PanelBlock, chain_of
+from moss_tp.kernels.cpu.chain import (
+    ROWS_OF_LAYOUT,
+    BlockFactory,
+    BlockProgram,
+    PanelBlock,
+    chain_of,
+)
 from moss_tp.kernels.cpu.linear.pack import weight_dtype
 from moss_tp.kernels.cpu.runtime.pool import ProgramPool
 from moss_tp.kernels.reference.attention import attend as reference_attend
@@ -149,6 +155,27 @@ def test_blocks_that_share_programs_equal_blocks_that_do_not() -> None:
             assert torch.equal(out, PanelBlock(own)(x, alone.rotary, alone.cache, alone.plan))
             assert torch.equal(case.cache[0], alone.cache[0])
     assert pool.num_hits == 2 * len(drawn) - 1
+
+
+def with_inner(inner: int) -> BlockWeights:
+    own = weights(AttentionShape(), torch.bfloat16)
+    fc_in, fc_out = DenseWeight(own.fc_in.dense().weight[:inner]), own.fc_out.dense()
+    return replace(own, fc_in=fc_in, fc_out=DenseWeight(fc_out.weight[:, :inner].contiguous()))
+
+
+@pytest.mark.parametrize("is_made_by_factory", [True, False])
+def test_blocks_of_many_layouts_keep_a_program_each(is_made_by_factory: bool) -> None:
+    """More rows over all of them than a pool has by itself."""
+    pool = CountingPool(max_rows=2 * 21)
+    factory = BlockFactory(pool)
+    drawn = [with_inner(inner) for inner in (90, 88, 90, 86)]
+    blocks = [factory(own) if is_made_by_factory else PanelBlock(own, pool=pool) for own in drawn]
+    assert pool.max_rows == (3 * ROWS_OF_LAYOUT if is_made_by_factory else 42)
+    case = next_step([(21, 30)])
+    for _ in range(2):
+        for block in blocks:
+            block(input_of(case), case.rotary, case.cache, case.plan)
+    assert (pool.num_hits == 5) == is_made_by_factory
 
 
 # Two steps each, and whether the second runs the first's program.

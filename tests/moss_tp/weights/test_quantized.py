@@ -157,6 +157,15 @@ def test_scales_of_other_floats(directory: Path, tensors: Tensors, dtype: torch.
         load(directory)
 
 
+def test_what_the_tensors_tell(tmp_path: Path) -> None:
+    """Which layers are excluded is not in the config here."""
+    make_quantized(tmp_path, Gptq(dense=("mlp.fc_out",)), **SIZES)
+    config = ModelConfig.from_dir(tmp_path)
+    assert config.format_of(FC_OUT) is not None
+    stored = check_headers(tmp_path, config)
+    assert stored.format_of(FC_OUT) is None and stored.format_of(QKV) == config.format_of(QKV)
+
+
 def test_moss_own_config_and_a_bin(directory: Path, tensors: Tensors) -> None:
     """The published files: wbits and groupsize, `.bin`, and buffers."""
     buffers = {f"{BLOCK}attn.causal_mask": torch.ones(1, 1, 8, 8, dtype=torch.bool)}

@@ -1,5 +1,7 @@
 """Measurements on a fake engine whose steps take one second, and the tables made of them."""
 
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -9,6 +11,7 @@ from moss_tp.hardware.roofline import decode_cost, num_block_weights, streamed_b
 from serve_app.bench.chat_bench import ChatSpec, chat_sections, measure_chat
 from serve_app.bench.engine_bench import DecodeRun, Limits, TableRun, TableSpec, table_sections
 from serve_app.bench.hardware.machine import Machine
+from serve_app.bench.launch import EngineSpec
 from serve_app.bench.load.drive import drive
 from serve_app.bench.load.workload import MixedSpec, mixed_requests
 from serve_app.bench.mixed import mixed_section, summarize
@@ -16,6 +19,7 @@ from serve_app.bench.reporting.figures import quantile
 from serve_app.bench.soak import Sample, slope_bytes, soak, soak_section
 from tests.moss_tp.hardware.test_roofline import MODEL
 from tests.serve_app.bench.fake_engine import FakeEngine
+from tests.support.tiny_moss import make_checkpoint
 
 
 def test_decode_is_the_median_run_beside_its_limit() -> None:
@@ -45,6 +49,16 @@ def test_streamed_weights_count_the_bus() -> None:
     block = num_block_weights(MODEL) * 4
     assert streamed_bytes(MODEL, 0, 4) == 0 and streamed_bytes(MODEL, 1, 4) == block
     assert streamed_bytes(MODEL, 10**12, 4) == MODEL.num_layers * block
+
+
+def test_a_head_that_is_rounded_is_read_as_such(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    spec = EngineSpec(str(tmp_path), tp=1, threads=1, dtype="bfloat16")
+    rounded = replace(spec, settings=(("lm_head_bits", 8),))
+    model = spec.model_config
+    saved = model.vocab_size * (model.hidden_size - 3)
+    costs = [decode_cost(one.model_config, 2, 10, 2).bytes for one in (spec, rounded)]
+    assert costs[0] - costs[1] == saved
 
 
 def _decode_bytes() -> int:

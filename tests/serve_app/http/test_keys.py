@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from moss_tp.errors import EngineDeadError
 from serve_app.access.principal import Limits
 from serve_app.chat.completion import Completer
 from tests.serve_app.access.key_ring import KeyRing, key_ring
@@ -136,6 +137,44 @@ async def test_prompt_and_reply_count_against_the_tokens(
     client: httpx.AsyncClient, ring: KeyRing, path: str
 ) -> None:
     headers = bearer(await ring.make(limits=Limits(tokens_per_min=3)))
+    assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
+    assert error_of(await client.post(path, json=TURNS[path], headers=headers))[0] == 429
+
+
+@pytest.mark.parametrize("path", TURNS)
+async def test_tokens_of_a_reply_that_breaks_off_count(
+    client: httpx.AsyncClient, ring: KeyRing, site: Site, path: str
+) -> None:
+    is_raw = path == "/v1/completions"
+    headers = bearer(await ring.make(limits=Limits(tokens_per_min=10)))
+
+    async def break_off(is_reply: bool, num_tokens: int) -> None:
+        if (is_reply or is_raw) and num_tokens == 9 * is_raw:
+            raise EngineDeadError("a replica has died")
+
+    site.model.wait = break_off
+    body = {**TURNS[path], **({"max_tokens": 20} if is_raw else {})}
+    assert (await client.post(path, json=body, headers=headers)).status_code >= 500
+    assert error_of(await client.post(path, json=body, headers=headers))[0] == 429
+
+
+async def test_a_turn_that_is_asked_for_again_is_charged_once(
+    client: httpx.AsyncClient, ring: KeyRing
+) -> None:
+    path = "/v1/chat/completions"
+
+    async def turn(headers: dict[str, str]) -> Any:
+        made = await client.post("/v1/sessions", json={}, headers=headers)
+        body = {**TURNS[path], "session_id": made.json()["id"]}
+        headers = {**headers, "Idempotency-Key": "again-" + "0" * 20}
+        first, second = [await client.post(path, json=body, headers=headers) for _ in range(2)]
+        assert first.status_code == second.status_code == 200
+        assert first.json()["choices"] == second.json()["choices"]
+        return first.json()["usage"]["total_tokens"]
+
+    num_tokens = await turn(bearer(await ring.make()))
+    headers = bearer(await ring.make(limits=Limits(tokens_per_min=num_tokens * 3 // 2)))
+    assert await turn(headers) == num_tokens
     assert (await client.post(path, json=TURNS[path], headers=headers)).status_code == 200
     assert error_of(await client.post(path, json=TURNS[path], headers=headers))[0] == 429
 

@@ -163,6 +163,23 @@ async def test_a_turn_whose_session_is_deleted(till: Till) -> None:
     await till.is_settled(NUM_BEFORE + 5, ingress)
 
 
+async def test_a_start_that_the_store_took_without_saying_so(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingress = till.add(slow_model(0))
+    start = ingress.store.start
+
+    async def start_silently(*args: Any) -> None:
+        await start(*args)
+        raise StoreUnavailableError("it does not answer")
+
+    monkeypatch.setattr(ingress.store, "start", start_silently)
+    with pytest.raises(StoreUnavailableError):
+        await till.start(ingress)
+    await begun(ingress)
+    await till.is_settled(NUM_BEFORE + NUM_REPLY, ingress)
+
+
 async def test_an_end_that_the_store_took_without_saying_so(
     till: Till, monkeypatch: pytest.MonkeyPatch
 ) -> None:

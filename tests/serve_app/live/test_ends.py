@@ -1,6 +1,8 @@
 """Turns that end once, however late the store takes their end, and whenever they are cancelled."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -14,6 +16,7 @@ from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.service import Started
 from serve_app.live.store import Ask
 from serve_app.sessions.session import Turn
+from serve_app.watch import Note, Watched
 from tests.serve_app.live.ingresses import OWNER, SETTINGS, Ingress, Ingresses, text_of
 from tests.support.chat_fakes import FakeModel, FakePlugins, think_of
 
@@ -185,3 +188,16 @@ async def test_the_first_cancel_stands(ingresses: Ingresses) -> None:
     (turn,) = (await ingresses.load(uid)).turns
     assert turn.finish_reason == "cancelled"
     assert await ingress.store.cancel(ask, "drop") == "", "it runs no more"
+
+
+async def test_a_turn_that_is_stored_is_done_though_its_reply_ends_badly(
+    ingresses: Ingresses,
+) -> None:
+    @contextmanager
+    def failing(watched: Watched) -> Iterator[Note]:
+        yield lambda event: None
+        raise ValueError("a bug")
+
+    ingress, uid = ingresses.add(watch=failing), await ingresses.session()
+    end = (await ingress.read(await ingress.start(uid)))[-1]
+    assert end.kind == "done" and len((await ingresses.load(uid)).tree) == 1

@@ -6,21 +6,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from serve_app.http.drain import Drain
+from serve_app.sessions.keys import session_keys
 from tests.serve_app.live.ingresses import Ingress, Ingresses, stored, text_of
 from tests.serve_app.live.test_fencing import REPLY, hanging_model, slow_model
 from tests.support.chat_fakes import FakeModel
+from tests.support.waiting import PATIENCE_S, POLL_S
 
 
 @dataclass
 class Version:
-    """Says the same of its replicas at all times."""
+    """Says the same of its replicas at all times, or nothing the first `num_silent` times."""
 
     code: str
+    num_silent: int = 0
 
     async def make_up(self) -> Mapping[str, Any]:
-        return {"code": self.code, "tp": 1}
+        self.num_silent -= 1
+        return {} if self.num_silent >= 0 else {"code": self.code, "tp": 1}
 
 
 def add(ingresses: Ingresses, code: str, model: FakeModel | None = None) -> Ingress:
@@ -67,6 +72,27 @@ async def test_a_turn_of_no_make_up_that_is_left_fails(ingresses: Ingresses) -> 
     assert (await ingresses.load(uid)).tree == ()
     await other.read(await other.start(uid))
     assert len((await ingresses.load(uid)).tree) == 1, "the session is free"
+
+
+async def test_a_turn_waits_for_replicas_that_do_not_say_yet_what_they_are(
+    ingresses: Ingresses,
+) -> None:
+    ingresses.settings = replace(ingresses.settings, grace_s=0)
+    first, uid = add(ingresses, "old", hanging_model(5)), await ingresses.session()
+    started = await first.start(uid)
+    await stored(started, 5)
+    await first.die()
+    silent = Version("", num_silent=10**6)
+    other = ingresses.add(slow_model(0), make_up=silent)
+    (record,) = session_keys(uid, f"live:{started.id}")
+    async with Redis.from_url(ingresses.url) as redis, asyncio.timeout(PATIENCE_S):
+        while int(await redis.hget(record, "attempts") or 0) < 1:
+            await asyncio.sleep(POLL_S)
+    silent.code, silent.num_silent = "old", 0
+    events = await other.read(started)
+    assert text_of(events) == REPLY.strip().removesuffix("<eom>")
+    (turn,) = (await ingresses.load(uid)).tree
+    assert turn.make_up["code"] == "old"
 
 
 async def test_a_turn_that_is_stored_ends_whoever_says_so(

@@ -18,7 +18,7 @@ class ProgramPool(Generic[T]):
     `max_rows` rows in all, or the last program alone where that has more."""
 
     def __init__(self, max_rows: int = MAX_ROWS) -> None:
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._programs: dict[Hashable, tuple[T, int]] = {}  # oldest first
         self._lock = threading.Lock()
 
@@ -41,6 +41,6 @@ class ProgramPool(Generic[T]):
     def _evict(self, num_rows: int) -> None:
         """Drops the oldest programs, until `num_rows` more fit."""
         total = num_rows + sum(rows for _, rows in self._programs.values())
-        while self._programs and total > self._max_rows:
+        while self._programs and total > self.max_rows:
             _, rows = self._programs.pop(next(iter(self._programs)))
             total -= rows

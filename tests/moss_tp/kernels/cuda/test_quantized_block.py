@@ -91,15 +91,21 @@ def test_blocks(way: str, name: str) -> None:
     assert (counts["gemm"], counts["gemm_pieces"], counts["arrange"]) == (gemms, 1, copies)
 
 
-def test_dense_beside_quantized() -> None:
-    """A second product of one kind takes both as dense weights; a first one, too."""
+@pytest.mark.parametrize("dense_first", ["qkv", "fc_in"])
+def test_dense_beside_quantized(dense_first: str) -> None:
+    """A second product of one kind takes both as dense weights; first ones are one each."""
     own = block_weights()
-    mixed = replace(own, out=own.out.dense(), fc_in=own.fc_in.dense())
+    replaced = {name: getattr(own, name).dense() for name in ("out", dense_first)}
+    mixed = replace(own, **replaced)
     case = make_case(LENS, DTYPE, SHAPE)
     x, block = input_of(case), CudaBlock.pack(mixed, Workspace(DTYPE))
-    assert all(isinstance(p, DenseProduct) for p in (*block.packed.first, block.packed.second))
+    kinds = {"qkv": (DenseProduct, QuantizedProduct), "fc_in": (QuantizedProduct, DenseProduct)}
+    assert tuple(map(type, block.packed.first)) == kinds[dense_first]
+    assert isinstance(block.packed.second, DenseProduct)
     wanted = expected(dense(own), x.float(), case)
-    torch.testing.assert_close(run(block, x, case).float(), wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    out = run(block, x, case).float()
+    torch.testing.assert_close(out, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    assert not torch.allclose(out, wanted + 0.05, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 def test_weights_in_other_storage() -> None:

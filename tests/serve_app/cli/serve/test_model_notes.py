@@ -25,7 +25,8 @@ GPTQ = {"quant_method": "gptq", "bits": 8, "group_size": -1, "lm_head": True}
         ({"quantization_config": GPTQ}, "weights in int8 (one group): 8.1 GiB a rank"),
         (
             {"quantization_config": {**GPTQ, "dynamic": {"-:.*out_proj": {}}}},
-            "weights in int8 (one group) and bfloat16, lm_head in int8 (one group): 8.7 GiB a rank",
+            "weights in int8 (one group) and bfloat16, lm_head in int8 (one group), 34 layers "
+            "unpacked to bfloat16: 11.1 GiB a rank",
         ),
     ],
 )
@@ -37,9 +38,21 @@ def test_how_weights_are_stored(tmp_path: Path, fields: dict[str, Any], note: st
 def test_a_head_that_is_rounded_when_it_is_loaded(tmp_path: Path) -> None:
     config = EngineConfig(str(tmp_path), tp_size=2, lm_head_bits=8)
     model = ModelConfig.from_dir(write(tmp_path))
-    assert weights_note(model, config) == "weights in bfloat16, lm_head in int8: 15.3 GiB a rank"
+    assert (
+        weights_note(model, config)
+        == "weights in bfloat16, lm_head in int8 (one group): 15.3 GiB a rank"
+    )
     model = ModelConfig.from_dir(write(tmp_path, quantization_config=GPTQ))
     assert weights_note(model, config) == "weights in int8 (one group): 8.1 GiB a rank"
+
+
+@pytest.mark.parametrize(("device", "note"), [("cpu", "5.3"), ("cuda", "31.1")])
+def test_fp32_has_no_packed_kernels_on_cuda(tmp_path: Path, device: str, note: str) -> None:
+    model = ModelConfig.from_dir(write(tmp_path, wbits=4, groupsize=128))
+    config = EngineConfig(str(tmp_path), tp_size=2, device=device, dtype="float32", lm_head_bits=8)
+    text = weights_note(model, config)
+    assert text.endswith(f": {note} GiB a rank")
+    assert ("137 layers unpacked to float32" in text) == (device == "cuda")
 
 
 def test_memory_and_limits(tmp_path: Path) -> None:
