@@ -31,8 +31,8 @@ def _specs(dtype: torch.dtype, cc: int) -> Iterator[KernelSpec]:
     for bits in (4, 8):
         form = Form(bits, GROUP, plane_of(bits, GROUP))
         for rows in row_buckets(cc):
-            yield _gemm(form, choose_tile(rows, outputs, 1, dtype, cc), dtype)
-            yield _pieces(form, choose_tile(rows, HIDDEN, pieces, dtype, cc), dtype)
+            yield _gemm(form, choose_tile(rows, outputs, 1, bits, dtype, cc), dtype)
+            yield _pieces(form, choose_tile(rows, HIDDEN, pieces, bits, dtype, cc), dtype)
     yield _arrange(dtype)
 
 
