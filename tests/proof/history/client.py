@@ -128,8 +128,10 @@ class Client:
         await self._post(act, "/v1/chat/completions", {"messages": messages, "session_id": act.uid})
 
     async def _repeat(self) -> None:
-        """The same request with the same key, of a turn that was answered."""
-        if (act := self._acked()) is not None:
+        """The same request with the same key, of a turn that was answered. Once its chat is
+        deleted, `POST /` would start another one, whose turn and calls are its own."""
+        act = self._acked()
+        if act is not None and not (act.kind == "demo" and act.uid in self.record.deleting):
             await self._post(act, *self.paths[act.key])
 
     async def _mismatch(self) -> None:

@@ -94,7 +94,8 @@ def _launch_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor, piece: int) 
 
 
 def _tile(x: Tensor, weight: PackedWeight, pieces: int = 1) -> Tile:
-    tile = choose_tile(len(x), weight.outputs, pieces, x.dtype, capability(x))
+    bits = weight.form.bits
+    tile = choose_tile(len(x), weight.outputs, pieces, bits, x.dtype, capability(x))
     if x.shape[1] % BULK_ALIGNMENT or x.stride(0) % BULK_ALIGNMENT:
         tile = replace(tile, is_bulk=False)
     if tile.is_bulk:

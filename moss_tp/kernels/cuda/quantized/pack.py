@@ -69,7 +69,7 @@ class PackedWeight:
 def pack(weight: QuantizedWeight) -> PackedWeight:
     """On the weight's device."""
     sizes = torch.bincount(weight.groups, minlength=len(weight.scales)).cpu()
-    plane = PLANE if weight.bits == 4 or (sizes % (2 * PLANE)).any() else 2 * PLANE
+    plane = plane_of(weight.bits, gcd(*sizes.tolist()))
     depth = plane * WORD // weight.bits
     order = _order(weight.groups, sizes, plane, depth)
     group, rows = _groups(weight.groups, order, plane, depth)
@@ -86,6 +86,11 @@ def pack(weight: QuantizedWeight) -> PackedWeight:
         form=Form(weight.bits, group, plane),
         dtype=weight.dtype,
     )
+
+
+def plane_of(bits: int, group: int) -> int:
+    """For groups of multiples of `group` inputs."""
+    return 2 * PLANE if bits == 8 and group % (2 * PLANE) == 0 else PLANE
 
 
 def can_pack(weight: QuantizedWeight) -> bool:

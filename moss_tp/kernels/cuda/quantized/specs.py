@@ -8,7 +8,7 @@ from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
 from moss_tp.kernels.cuda.quantized import arrange, gemm
 from moss_tp.kernels.cuda.quantized.arrange import arrange_kernel
 from moss_tp.kernels.cuda.quantized.kernels import quantized_gemm_kernel, quantized_pieces_kernel
-from moss_tp.kernels.cuda.quantized.pack import DTYPES, Form
+from moss_tp.kernels.cuda.quantized.pack import DTYPES, Form, plane_of
 from moss_tp.kernels.cuda.quantized.tiles import Tile, choose_tile, row_buckets
 from moss_tp.kernels.cuda.runtime.jit import pointer
 from moss_tp.kernels.cuda.runtime.spec import KernelSpec
@@ -29,10 +29,10 @@ def _specs(dtype: torch.dtype, cc: int) -> Iterator[KernelSpec]:
     mid, outputs = HIDDEN + INNER, 3 * HIDDEN + INNER
     pieces = num_pieces(mid, HIDDEN)
     for bits in (4, 8):
-        form = Form(bits, GROUP)
+        form = Form(bits, GROUP, plane_of(bits, GROUP))
         for rows in row_buckets(cc):
-            yield _gemm(form, choose_tile(rows, outputs, 1, dtype, cc), dtype)
-            yield _pieces(form, choose_tile(rows, HIDDEN, pieces, dtype, cc), dtype)
+            yield _gemm(form, choose_tile(rows, outputs, 1, bits, dtype, cc), dtype)
+            yield _pieces(form, choose_tile(rows, HIDDEN, pieces, bits, dtype, cc), dtype)
     yield _arrange(dtype)
 
 

@@ -3,6 +3,8 @@
 Tolerances as in `linear.test_gemm`; the interpreter does not round outputs to bf16, it cuts off.
 """
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor
@@ -173,7 +175,7 @@ def test_arrange(size: int) -> None:
 def test_hopper_s_tiles_all_have_its_instruction() -> None:
     """wgmma multiplies 64 rows of the weight by 4 warps."""
     for rows in (*row_buckets(90), 4096):
-        for outputs in (64, 6144, 43008):
-            tile = choose_tile(rows, outputs, 1, torch.float16, 90)
+        for outputs, bits in product((64, 6144, 43008), (4, 8)):
+            tile = choose_tile(rows, outputs, 1, bits, torch.float16, 90)
             assert tile.outputs % (16 * tile.warps) == 0
             assert tile.warps % 4 == 0

@@ -5,11 +5,12 @@ import torch
 
 from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
 from moss_tp.kernels.cuda.quantized import arrange, gemm
-from moss_tp.kernels.cuda.quantized.pack import WORD, Form, PackedWeight
+from moss_tp.kernels.cuda.quantized.pack import WORD, Form, PackedWeight, pack
 from moss_tp.kernels.cuda.quantized.specs import GROUP, HIDDEN, INNER, specs
 from moss_tp.kernels.cuda.quantized.tiles import row_buckets
 from moss_tp.kernels.cuda.runtime.source import Source
 from tests.moss_tp.kernels.cuda.linear.test_specs import empty
+from tests.moss_tp.kernels.cuda.quantized.weights import Case
 from tests.moss_tp.kernels.cuda.recorded import assert_compiled, record
 
 KERNELS = (
@@ -20,7 +21,7 @@ KERNELS = (
 
 
 def packed(bits: int, outputs: int, inputs: int, dtype: torch.dtype) -> PackedWeight:
-    form = Form(bits, GROUP)
+    form = pack(Case(bits, 2 * GROUP, GROUP).weight(8, dtype)).form  # whatever the sizes
     words = empty(inputs // form.depth, outputs, form.plane, dtype=torch.int16)
     scales = empty(inputs // GROUP, outputs, dtype=torch.int32)
     return PackedWeight(words, scales, None, inputs, form, dtype)
