@@ -88,7 +88,10 @@ def test_tokens_are_compared_with_the_cpus(tmp_path: Path) -> None:
 def test_two_ranks_on_one_card(tmp_path: Path) -> None:
     result = run("ranks", tmp_path)
     assert not result.error, result.figures["log"]
-    assert [verdict.name for verdict in result.verdicts] == ["replies of two ranks on one card"]
+    assert [verdict.name for verdict in result.verdicts] == [
+        "replies of two ranks on one card",
+        "logprobs of prompts of two ranks on one card, the largest difference",
+    ]
     assert result.passes
 
 
