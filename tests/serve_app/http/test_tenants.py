@@ -187,7 +187,10 @@ async def test_of_16_clients_one_has_the_turn_and_the_others_know_soon(
     told = f"{num_turns} turns, one winner each; a 409 within {p95 * 1000:.0f} ms (p95)"
     check("one-winner", f"{told}, {max(refused) * 1000:.0f} ms at most", p95 < limit_s)
     turns = (await client.get(f"/v1/sessions/{uid}")).json()["turns"]
-    assert [turn["reply"] for turn in turns] == [f"turn {n + 1}" for n in range(num_turns + 1)]
+    assert len(turns) == num_turns + 1
+    # Of a long chat the oldest turns no longer fit into the prompt, whose turns a reply counts.
+    told_turns = [f"turn {n + 1}" for n in range(min(num_turns + 1, 10))]
+    assert [turn["reply"] for turn in turns[: len(told_turns)]] == told_turns
 
 
 @pytest.mark.parametrize("has_keys", [False, True])
