@@ -1,7 +1,5 @@
 """Products with a packed weight of 4 or 8 bits, whole or in pieces of K. Kernels or reference."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -10,12 +8,10 @@ from moss_tp.kernels.cuda.linear.tiles import MAX_DEPTH
 from moss_tp.kernels.cuda.quantized.kernels import quantized_gemm_kernel, quantized_pieces_kernel
 from moss_tp.kernels.cuda.quantized.pack import Form, PackedWeight, unpacked
 from moss_tp.kernels.cuda.quantized.tiles import Tile, choose_tile
-from moss_tp.kernels.cuda.runtime.device import capability, check_aligned, provide_scratch
+from moss_tp.kernels.cuda.runtime.device import capability, check_aligned
 from moss_tp.kernels.cuda.runtime.jit import IS_INTERPRETER, options
 from moss_tp.kernels.cuda.runtime.launches import count_launch
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
-
-BULK_ALIGNMENT = 8  # elements of 16 bits: 16 bytes
 
 
 def multiply(
@@ -95,12 +91,7 @@ def _launch_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor, piece: int) 
 
 def _tile(x: Tensor, weight: PackedWeight, pieces: int = 1) -> Tile:
     bits = weight.form.bits
-    tile = choose_tile(len(x), weight.outputs, pieces, bits, x.dtype, capability(x))
-    if x.shape[1] % BULK_ALIGNMENT or x.stride(0) % BULK_ALIGNMENT:
-        tile = replace(tile, is_bulk=False)
-    if tile.is_bulk:
-        provide_scratch()
-    return tile
+    return choose_tile(len(x), weight.outputs, pieces, bits, x.dtype, capability(x))
 
 
 def constants(tile: Tile, form: Form, is_even: bool) -> dict[str, int]:
@@ -112,7 +103,6 @@ def constants(tile: Tile, form: Form, is_even: bool) -> dict[str, int]:
         "BLOCK_OUT": tile.outputs,
         "BLOCK_ROWS": tile.rows,
         "IS_EVEN": is_even,
-        "IS_BULK": tile.is_bulk,
         "IS_INTERPRETED": IS_INTERPRETER,
     }
 

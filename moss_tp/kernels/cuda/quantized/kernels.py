@@ -88,7 +88,6 @@ def _product(
     BLOCK_OUT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     IS_EVEN: tl.constexpr,  # BLOCK_K divides inputs
-    IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> tl.tensor:
     """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start` to `stop`."""
@@ -100,16 +99,10 @@ def _product(
     is_row = (row < num_rows)[None, :]
     row *= x_stride
     total = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
-    if IS_BULK:
-        b_tiles = tl.make_tensor_descriptor(
-            x, [num_rows, inputs], [x_stride, 1], [BLOCK_ROWS, BLOCK_K]
-        )
     for at in range(start, stop, BLOCK_K):
         tile = words + at // BLOCK_K * (outputs * PLANE)
         w = tl.load(tile + (output[:, None] * PLANE + place[None, :]))
-        if IS_BULK:
-            b = tl.trans(b_tiles.load([0, at]))
-        elif IS_EVEN:
+        if IS_EVEN:
             b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row, 0.0)
         else:
             has = (at + k < inputs)[:, None]
@@ -150,7 +143,6 @@ def quantized_gemm_kernel(
     BLOCK_OUT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     IS_EVEN: tl.constexpr,
-    IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> None:
     """A tile of outputs that are all plain, or all have GELU. See `gemm_kernel`."""
@@ -164,7 +156,7 @@ def quantized_gemm_kernel(
     total = _product(
         words + first * PLANE, scales + first, x, count - 1, rows - first_row, outputs, inputs,
         x_stride, 0, inputs,
-        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_BULK, IS_INTERPRETED,
+        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_INTERPRETED,
     )  # fmt: skip
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
     total += tl.load(bias + first + output, output < count, 0.0).to(tl.float32)[:, None]
@@ -195,7 +187,6 @@ def quantized_pieces_kernel(
     BLOCK_OUT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     IS_EVEN: tl.constexpr,
-    IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> None:
     """One piece of K, for a tile of outputs."""
@@ -206,7 +197,7 @@ def quantized_pieces_kernel(
     total = _product(
         words + first * PLANE, scales + first, x, outputs - first - 1, rows - first_row, outputs,
         inputs, x_stride, start, tl.minimum(start + PIECE, inputs),
-        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_BULK, IS_INTERPRETED,
+        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_INTERPRETED,
     )  # fmt: skip
     pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)

@@ -58,7 +58,7 @@ def _weight(dtype: torch.dtype) -> dict[str, str]:
 def _product(
     function: object, tile: Tile, signature: dict[str, str], constants: dict[str, int]
 ) -> KernelSpec:
-    size = f"{tile.outputs}x{tile.rows} in {tile.stages} stages{' by TMA' if tile.is_bulk else ''}"
+    size = f"{tile.outputs}x{tile.rows} in {tile.stages} stages"
     return KernelSpec(
         name=f"{getattr(function, '__name__', function)} int{constants['BITS']} {size}",
         function=function,

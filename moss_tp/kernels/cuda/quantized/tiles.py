@@ -9,18 +9,17 @@ from moss_tp.kernels.cuda.linear.tiles import BUSY
 
 @dataclass(frozen=True)
 class Tile:
-    """Of outputs and rows; `stages` tiles of K are on their way from memory. `is_bulk`: x is loaded
-    by TMA, which needs rows that all begin at multiples of 16 bytes."""
+    """Of outputs and rows; `stages` tiles of K are on their way from memory. See `linear.tiles`."""
 
     outputs: int
     rows: int
     warps: int
     stages: int
-    is_bulk: bool = False
 
 
 # By the most rows that each is for; the last takes any. All are loaded by threads: by TMA none was
-# faster. Up to 64 rows half the outputs pay where whole tiles are too few.
+# faster, and some were wrong (docs/performance.md). Up to 64 rows half the outputs pay where whole
+# tiles are too few.
 _HOPPER = {
     16: Tile(128, 16, warps=4, stages=4),
     32: Tile(128, 32, warps=4, stages=3),

@@ -13,7 +13,7 @@ from moss_tp.kernels.cuda.linear import gemm as dense
 from moss_tp.kernels.cuda.quantized import gemm
 from moss_tp.kernels.cuda.quantized.arrange import arrange
 from moss_tp.kernels.cuda.quantized.pack import PackedWeight, pack
-from moss_tp.kernels.cuda.quantized.tiles import Tile, choose_tile, row_buckets
+from moss_tp.kernels.cuda.quantized.tiles import choose_tile, row_buckets
 from moss_tp.kernels.cuda.runtime.launches import counted_launches
 from moss_tp.kernels.cuda.runtime.switch import interpreted
 from tests.moss_tp.kernels.cuda.linear.test_gemm import close, draw, poisoned
@@ -96,29 +96,6 @@ def test_a_row_has_the_same_bits_whatever_is_beside_it() -> None:
     alone = run(1)
     for count in (16, 33, 130):
         assert all(torch.equal(a, b) for a, b in zip(run(count), alone, strict=True))
-
-
-def test_tiles_by_tma(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the last ones reach over the ends of rows and K: the same bits."""
-    case = Case(4, 264, 32)
-    weight = case.weight(70, torch.float16)
-    assert weight.bias is not None
-    packed, x = pack(weight), x_of(70, case.inputs, torch.float16)
-    found = []
-    for is_bulk in (True, False):
-        monkeypatch.setattr(gemm, "_tile", lambda *_: Tile(64, 64, 4, 3, is_bulk))  # noqa: B023
-        with interpreted():
-            found.append((whole(x, packed, weight.bias, 24), in_pieces(x, packed)))
-    for by_tma, by_threads in zip(*found, strict=True):
-        assert not by_tma.isnan().any() and torch.equal(by_tma, by_threads)
-
-
-def test_tma_only_where_rows_are_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemm, "choose_tile", lambda *_: Tile(128, 128, 8, 3, is_bulk=True))
-    weight = pack(Case(4, 128, -1).weight(8, torch.float16))
-    assert gemm._tile(torch.empty(600, 128, dtype=torch.float16), weight).is_bulk
-    gap = torch.empty(600, 132, dtype=torch.float16)[:, :128]
-    assert not gemm._tile(gap, weight).is_bulk
 
 
 def test_what_does_not_fit_is_refused() -> None:
