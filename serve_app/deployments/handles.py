@@ -58,7 +58,8 @@ class RemoteModel:
     async def groups(self) -> tuple[bool, ...]:
         """Whether each replica that is up can serve: all its ranks live, and no step hangs."""
         with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
-            return await asyncio.wait_for(self._groups(), HEALTH_TIMEOUT_S)
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                return await self._groups()
         return ()
 
     async def is_ready(self) -> bool:
@@ -68,7 +69,8 @@ class RemoteModel:
     async def stats(self) -> dict[str, Any]:
         """The stats of one replica. Raises EngineDeadError if none responds in time."""
         try:
-            stats: dict[str, Any] = await asyncio.wait_for(self._call("stats"), HEALTH_TIMEOUT_S)
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                stats: dict[str, Any] = await self._call("stats")
         except (RayError, RayServeException, TimeoutError) as error:
             raise EngineDeadError("no replica of the model answers") from error
         return stats
@@ -78,8 +80,8 @@ class RemoteModel:
         replica says it, which costs no turn."""
         if not self._made_up:
             with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
-                made_up = await asyncio.wait_for(self._call("make_up"), MAKE_UP_TIMEOUT_S)
-                self._made_up = dict(made_up)
+                async with asyncio.timeout(MAKE_UP_TIMEOUT_S):
+                    self._made_up = dict(await self._call("make_up"))
         return self._made_up
 
     async def _stream(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:

@@ -76,4 +76,5 @@ class Drain:
 
     async def _wait_idle(self, within_s: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._is_idle.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._is_idle.wait()

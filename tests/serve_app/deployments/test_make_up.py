@@ -1,5 +1,6 @@
 """A replica says what its replies are made by: every setting that changes their bits."""
 
+import asyncio
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -89,3 +90,15 @@ async def test_a_replica_is_asked_until_one_answers_and_then_no_more() -> None:
     assert await model.make_up() == {}, "a turn does not fail for it"
     assert await model.make_up() == await model.make_up() == {"tp": 2}
     assert handle.num_calls == 2
+
+
+@pytest.mark.parametrize("num_ticks", range(5))
+async def test_a_task_that_is_cancelled_while_it_gets_the_answer_ends(num_ticks: int) -> None:
+    model = RemoteModel(cast(DeploymentHandle[Any], Handle(num_failures=0)))
+    asking = asyncio.create_task(model.make_up())
+    for _ in range(num_ticks):
+        await asyncio.sleep(0)
+    is_done = asking.done()
+    asking.cancel()
+    await asyncio.wait({asking})
+    assert asking.cancelled() != is_done

@@ -194,7 +194,8 @@ async def test_a_running_stream_counts_until_it_ends(
     first = asyncio.create_task(
         client.post(path, json={**TURNS[path], "stream": True}, headers=headers)
     )
-    await asyncio.wait_for(has_begun.wait(), 10)
+    async with asyncio.timeout(10):
+        await has_begun.wait()
     assert error_of(await client.post(path, json=TURNS[path], headers=headers))[0] == 429
     goes_on.set()
     assert (await first).status_code == 200
