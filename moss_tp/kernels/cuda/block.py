@@ -3,13 +3,14 @@
     normed        = layer_norm(x)
     qkv | mid     = normed @ [qkv_proj | fc_in]      GELU on the second
     mid           = [attention(qkv) | gelu(fc_in)]
-    pieces        = mid @ [out_proj | fc_out]        over pieces of K
-    x             = sum of pieces + bias (+ x)       with the next block's layer_norm
+    pieces        = mid @ [out_proj | fc_out]        sums of one or two leaves each
+    x             = tree of pieces + bias + x        with the next block's layer_norm
 
 Each weight is read once. A block is product, rotation and cache, attention, product, and sum with
 the next block's norm: five launches. Attention is two where it is split, and one more in a step
 that has both short and long tiles. A block alone (with tensor parallelism, or partly on the host)
-has its norm and its sum apart: one more. Weights in act-order have their input copied in it: one
+has its norm, the tree of its pieces and, after the sum over the ranks, bias and residual apart: two
+more. Weights in act-order have their input copied in it: one
 more for each product.
 """
 
@@ -25,11 +26,10 @@ from moss_tp.kernels.cuda.attention.attend import attend
 from moss_tp.kernels.cuda.attention.cache import PagedCache
 from moss_tp.kernels.cuda.attention.partials import partials_bytes
 from moss_tp.kernels.cuda.attention.store import store_kv
-from moss_tp.kernels.cuda.linear.norm import Norm, add_pieces, layer_norm
-from moss_tp.kernels.cuda.products import Product, product_of
+from moss_tp.kernels.cuda.linear.norm import Norm, add_pieces, layer_norm, sum_pieces
+from moss_tp.kernels.cuda.products import Product, product_of, product_of_leaves
 from moss_tp.kernels.cuda.workspace import BlockShape, Workspace
 from moss_tp.kernels.device_plan import DevicePlan
-from moss_tp.kernels.quantized import concat_inputs
 from moss_tp.kernels.rotary import Rotary
 
 
@@ -49,12 +49,11 @@ class PackedBlock:
         norm_weight, norm_bias = weights.norm
         if norm_weight.is_cuda:
             torch.cuda.empty_cache()  # of the weights of the block before, in other sizes
-        (second,) = product_of(concat_inputs(weights.out, weights.fc_out))
         return cls(
             norm_weight=norm_weight.detach(),
             norm_bias=norm_bias.detach(),
             first=product_of(weights.qkv, weights.fc_in),
-            second=second,
+            second=product_of_leaves(weights.out, weights.fc_out, weights.leaves),
         )
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -82,7 +81,6 @@ class CudaBlock:
     packed: PackedBlock
     shape: BlockShape
     eps: float
-    adds_residual: bool
     workspace: Workspace
 
     @classmethod
@@ -94,10 +92,11 @@ class CudaBlock:
             inner=weights.fc_in.outputs,
             heads=width // weights.head_dim,
             head_dim=weights.head_dim,
+            leaves=weights.leaves,
             arranged=tuple(own.arranged for own in (*packed.first, packed.second)),
         )
         workspace.serve(shape)
-        return cls(packed, shape, weights.eps, weights.adds_residual, workspace)
+        return cls(packed, shape, weights.eps, workspace)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All weights, in the order of PackedBlock."""
@@ -112,9 +111,10 @@ class CudaBlock:
         return (self.packed.norm_weight, self.packed.norm_bias, self.eps)
 
     def __call__(self, x: Tensor, rotary: Rotary, cache: PagedCache, plan: DevicePlan) -> Tensor:
-        normed = self.normed(x)
-        pieces = self.pieces(normed, rotary, cache, plan)
-        return self.add_up(pieces, x)
+        return sum_pieces(self.pieces(self.normed(x), rotary, cache, plan))
+
+    def finish(self, total: Tensor, x: Tensor) -> Tensor:
+        return self.add_up(total[None], x)
 
     def normed(self, x: Tensor) -> Tensor:
         out = self.workspace.rows("normed", x, self.shape.hidden)
@@ -144,12 +144,11 @@ class CudaBlock:
     def add_up(self, pieces: Tensor, x: Tensor, following: Self | None = None) -> Tensor:
         """The block's result for its input x. Also norms it for the block that follows."""
         out = self.workspace.rows("x", x, self.shape.hidden)
-        residual = x if self.adds_residual else None
         norm = normed = None
         if following is not None:
             norm = following.norm
             normed = self.workspace.rows("normed", x, self.shape.hidden)
-        add_pieces(pieces, self.packed.second.bias, residual, out, norm, normed)
+        add_pieces(pieces, self.packed.second.bias, x, out, norm, normed)
         return out
 
     def _partials(self, like: Tensor, plan: DevicePlan) -> Tensor:

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight, Weight
 from moss_tp.kernels.cuda.linear import gemm as dense
-from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
+from moss_tp.kernels.cuda.linear.cut import Cut, num_pieces
 from moss_tp.kernels.cuda.quantized import gemm as quantized
 from moss_tp.kernels.cuda.quantized.arrange import arrange
 from moss_tp.kernels.cuda.quantized.pack import PackedWeight, can_pack, pack
 from moss_tp.kernels.cuda.workspace import Workspace
-from moss_tp.kernels.quantized import QuantizedWeight
+from moss_tp.kernels.quantized import QuantizedWeight, concat_inputs
 
 
 class Product(Protocol):
@@ -45,7 +45,7 @@ class Product(Protocol):
         ...
 
     def pieces(self, x: Tensor, workspace: Workspace) -> Tensor:
-        """`(pieces, T, outputs)` fp32: the product over pieces of K, without the bias."""
+        """`(pieces, T, outputs)` fp32: the sums of the weight's leaves, without the bias."""
         ...
 
     @property
@@ -58,15 +58,17 @@ class DenseProduct:
 
     weight: Tensor  # (outputs, inputs)
     bias: Tensor  # (outputs,)
+    cut: Cut
     arranged = 0
 
     @classmethod
-    def of(cls, weights: Sequence[Weight]) -> Self:
-        """Of their outputs one after the other."""
+    def of(cls, weights: Sequence[Weight], cut: Cut | None = None) -> Self:
+        """Of their outputs one after the other. Without a `cut` it is one leaf."""
         own = [weight.dense() for weight in weights]
         return cls(
             torch.cat([weight.weight for weight in own]) if own[1:] else own[0].weight.detach(),
             torch.cat([bias_of(weight) for weight in own]),
+            cut or Cut(1, own[0].inputs),
         )
 
     @property
@@ -86,9 +88,8 @@ class DenseProduct:
         dense.multiply(x, self.weight, self.bias, plain, gelu)
 
     def pieces(self, x: Tensor, workspace: Workspace) -> Tensor:
-        outputs, inputs = self.weight.shape
-        out = _pieces(x, inputs, outputs, workspace)
-        dense.multiply_pieces(x, self.weight, out, piece_size(inputs, outputs))
+        out = _pieces(x, self.cut.leaves, self.outputs, workspace)
+        dense.multiply_pieces(x, self.weight, out, self.cut)
         return out
 
 
@@ -100,8 +101,8 @@ class QuantizedProduct:
     bias: Tensor  # (outputs,)
 
     @classmethod
-    def of(cls, weight: QuantizedWeight) -> Self:
-        return cls(pack(weight), bias_of(weight))
+    def of(cls, weight: QuantizedWeight, cut: Cut | None = None) -> Self:
+        return cls(pack(weight, cut), bias_of(weight))
 
     @property
     def outputs(self) -> int:
@@ -127,10 +128,8 @@ class QuantizedProduct:
         quantized.multiply(own, self.weight, self.bias, plain, gelu)
 
     def pieces(self, x: Tensor, workspace: Workspace) -> Tensor:
-        outputs, inputs = self.outputs, self.weight.inputs
-        out = _pieces(x, inputs, outputs, workspace)
-        own = self._in_order(x, workspace)
-        quantized.multiply_pieces(own, self.weight, out, piece_size(inputs, outputs))
+        out = _pieces(x, self.weight.cut.leaves, self.outputs, workspace)
+        quantized.multiply_pieces(self._in_order(x, workspace), self.weight, out)
         return out
 
     def _in_order(self, x: Tensor, workspace: Workspace) -> Tensor:
@@ -154,10 +153,19 @@ def product_of(*weights: Weight) -> tuple[Product, ...]:
     return tuple(map(_single_product, weights))
 
 
-def _single_product(weight: Weight) -> Product:
-    if isinstance(weight, QuantizedWeight) and can_pack(weight):
-        return QuantizedProduct.of(weight)
-    return DenseProduct.of((weight,))
+def product_of_leaves(out: Weight, fc_out: Weight, leaves: int) -> Product:
+    """Of `[x | y]`, out times x and fc_out times y. Raises ValueError where leaves do not divide
+    both inputs."""
+    if out.inputs % leaves or fc_out.inputs % leaves:
+        raise ValueError(f"{leaves} leaves of {out.inputs} and {fc_out.inputs} inputs")
+    cut = Cut(leaves, out.inputs // leaves, fc_out.inputs // leaves)
+    return _single_product(concat_inputs(out, fc_out), cut)
+
+
+def _single_product(weight: Weight, cut: Cut | None = None) -> Product:
+    if isinstance(weight, QuantizedWeight) and can_pack(weight, cut):
+        return QuantizedProduct.of(weight, cut)
+    return DenseProduct.of((weight,), cut)
 
 
 def bias_of(weight: Weight) -> Tensor:
@@ -183,6 +191,6 @@ def _stacked(weights: Sequence[QuantizedWeight]) -> QuantizedWeight:
     )
 
 
-def _pieces(x: Tensor, inputs: int, outputs: int, workspace: Workspace) -> Tensor:
-    shape = (num_pieces(inputs, outputs), len(x), outputs)
+def _pieces(x: Tensor, leaves: int, outputs: int, workspace: Workspace) -> Tensor:
+    shape = (num_pieces(leaves, len(x)), len(x), outputs)
     return workspace.take("pieces", shape, x, torch.float32)

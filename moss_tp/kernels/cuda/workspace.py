@@ -14,7 +14,7 @@ from torch import Tensor
 
 from moss_tp.errors import StepMemoryError
 from moss_tp.kernels.cuda.attention.partials import partials_bytes
-from moss_tp.kernels.cuda.linear.tiles import num_pieces
+from moss_tp.kernels.cuda.linear.cut import max_pieces_rows
 from moss_tp.kernels.device_plan import StepLimits
 
 ALIGNMENT = 256  # bytes; kernels load 16 at once
@@ -22,14 +22,15 @@ ALIGNMENT = 256  # bytes; kernels load 16 at once
 
 @dataclass(frozen=True)
 class BlockShape:
-    """A block on one rank: `heads` and `inner` are this rank's. `arranged` are the columns of its
-    products' inputs, the second one's last, where they are copied in the order of their weights, 0
-    where not."""
+    """A block on one rank: `heads`, `inner` and `leaves` are this rank's. `arranged` are the
+    columns of its products' inputs, where they are copied in the order of their weights, 0 where
+    not."""
 
     hidden: int
     inner: int
     heads: int
     head_dim: int
+    leaves: int
     arranged: tuple[int, ...] = (0,)
 
     @property
@@ -47,19 +48,15 @@ class BlockShape:
         """Of rows that all begin at multiples of 16 bytes."""
         return -(-self.mid // 8) * 8
 
-    @property
-    def pieces(self) -> int:
-        """Of K in the second product."""
-        return num_pieces(self.arranged[-1] or self.mid, self.hidden)
-
     def bytes(self, limits: StepLimits, itemsize: int) -> dict[str, int]:
         rows = limits.max_rows
+        pieces_rows = max_pieces_rows(self.leaves, rows)
         return {
             "x": rows * self.hidden * itemsize,
             "normed": rows * self.hidden * itemsize,
             "qkv": rows * 3 * self.width * itemsize,
             "mid": rows * self.mid_stride * itemsize,
-            "pieces": rows * self.hidden * self.pieces * torch.float32.itemsize,
+            "pieces": pieces_rows * self.hidden * torch.float32.itemsize,
             "partials": partials_bytes(limits, self.heads, self.head_dim),
             "arranged": rows * max(self.arranged) * itemsize,
         }

@@ -1,4 +1,4 @@
-"""Products with a weight `(outputs, inputs)`, whole or in pieces of K. Kernels or reference."""
+"""Products with a weight `(outputs, inputs)`, whole or leaf by leaf. Kernels or reference."""
 
 from dataclasses import replace
 
@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import reference
+from moss_tp.kernels.cuda.linear.cut import Cut
 from moss_tp.kernels.cuda.linear.gemm_kernels import gemm_kernel, pieces_kernel
-from moss_tp.kernels.cuda.linear.tiles import MAX_DEPTH, Tile, choose_tile
+from moss_tp.kernels.cuda.linear.tiles import Tile, choose_tile
 from moss_tp.kernels.cuda.runtime.device import capability, check_aligned, provide_scratch
 from moss_tp.kernels.cuda.runtime.jit import IS_INTERPRETER, options
 from moss_tp.kernels.cuda.runtime.launches import count_launch
@@ -45,26 +46,34 @@ def multiply(
         reference.multiply(x, weight, bias, plain, gelu)
 
 
-def multiply_pieces(x: Tensor, weight: Tensor, pieces: Tensor, piece: int) -> None:
-    """`x (T, inputs) @ weight.T` over each `piece` of K, to `pieces (P, T, outputs)` fp32.
+def multiply_pieces(x: Tensor, weight: Tensor, pieces: Tensor, cut: Cut) -> None:
+    """`x (T, inputs) @ weight.T` over the leaves of `cut`, to `pieces (P, T, outputs)` fp32: one
+    for each leaf, or for each two.
 
     Raises ValueError where they do not fit together, and where the kernel would run on a tensor
     that does not begin at a multiple of 16 bytes.
     """
     _check(x, weight)
-    (outputs, inputs), rows = weight.shape, len(x)
-    expected = (-(-inputs // piece), rows, outputs)
-    if piece % MAX_DEPTH or pieces.shape != expected:
-        raise ValueError(f"pieces {tuple(pieces.shape)} of {piece} for {expected}")
-    if pieces.dtype != torch.float32 or not pieces.is_contiguous():
-        raise ValueError("pieces are contiguous and fp32")
-    if not rows:
+    outputs, inputs = weight.shape
+    if cut.inputs != inputs:
+        raise ValueError(f"{cut} of {inputs} inputs")
+    check_pieces(pieces, cut, len(x), outputs)
+    if not len(x):
         return
     count_launch("gemm_pieces")
     if uses_triton(x):
-        _launch_pieces(x, weight, pieces, piece)
+        _launch_pieces(x, weight, pieces, cut)
     else:
-        reference.multiply_pieces(x, weight, pieces, piece)
+        reference.multiply_pieces(x, weight, pieces, cut)
+
+
+def check_pieces(pieces: Tensor, cut: Cut, rows: int, outputs: int) -> None:
+    """Raises ValueError where they do not fit."""
+    fitting = [(count, rows, outputs) for count in {cut.leaves, cut.leaves // 2} if count]
+    if pieces.shape not in fitting or cut.leaves % len(pieces):
+        raise ValueError(f"pieces {tuple(pieces.shape)} of {cut}, not one of {fitting}")
+    if pieces.dtype != torch.float32 or not pieces.is_contiguous():
+        raise ValueError("pieces are contiguous and fp32")
 
 
 def _launch_gemm(
@@ -81,18 +90,21 @@ def _launch_gemm(
     gemm_kernel[(-(-rows // tile.rows), num_tiles)](
         weight, x, bias, first, second, rows, outputs, inputs, num_plain,
         x.stride(0), first.stride(0), second.stride(0),
-        **constants(tile, inputs), **options(tile.warps, tile.stages),
+        **constants(tile, inputs % tile.depth == 0), **options(tile.warps, tile.stages),
     )  # fmt: skip
 
 
-def _launch_pieces(x: Tensor, weight: Tensor, pieces: Tensor, piece: int) -> None:
+def _launch_pieces(x: Tensor, weight: Tensor, pieces: Tensor, cut: Cut) -> None:
     check_aligned(x, weight, pieces)
     (outputs, inputs), rows = weight.shape, len(x)
     tile = _tile(x, outputs, len(pieces))
+    if not cut.is_even(tile.depth):
+        tile = tile.by_threads  # TMA would go on into another range
     grid = (-(-rows // tile.rows), -(-outputs // tile.outputs), len(pieces))
     pieces_kernel[grid](
-        weight, x, pieces, rows, outputs, inputs, x.stride(0), PIECE=piece,
-        **constants(tile, inputs), **options(tile.warps, tile.stages),
+        weight, x, pieces, rows, outputs, inputs, cut.first, cut.second, cut.start, x.stride(0),
+        LEAVES=cut.leaves // len(pieces), **constants(tile, cut.is_even(tile.depth)),
+        **options(tile.warps, tile.stages),
     )  # fmt: skip
 
 
@@ -107,13 +119,13 @@ def _tile(x: Tensor, outputs: int, pieces: int = 1) -> Tile:
     return tile if x.is_cuda else replace(tile, depth=INTERPRETED_DEPTH)
 
 
-def constants(tile: Tile, inputs: int) -> dict[str, int | bool]:
-    """What both kernels are compiled for."""
+def constants(tile: Tile, is_even: bool) -> dict[str, int | bool]:
+    """What both kernels are compiled for. `is_even`: a tile's depth divides K, or its ranges."""
     return {
         "BLOCK_OUT": tile.outputs,
         "BLOCK_ROWS": tile.rows,
         "BLOCK_K": tile.depth,
-        "IS_EVEN": inputs % tile.depth == 0,
+        "IS_EVEN": is_even,
         "IS_BULK": tile.is_bulk,
         "IS_INTERPRETED": IS_INTERPRETER,
     }

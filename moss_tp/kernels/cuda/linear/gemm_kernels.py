@@ -4,6 +4,9 @@ So one row is a tile with fewer columns in use, computed by the same instruction
 goes up, step by step, into one fp32 accumulator, whatever the shape of a tile. Rows beyond the last
 one are zeros that are not read; outputs beyond are copies of the last: a mask would cost more.
 
+A leaf's K is two ranges, see `leaves`. Steps go through the first, which zeros fill up to a whole
+step, then through the second: what a sum's order depends on is in the leaf.
+
 Where a GPU has an engine for it (TMA), tiles of many rows are loaded as such, IS_BULK: no program
 waits for addresses then. It fills with zeros what is beyond a tensor.
 
@@ -27,15 +30,18 @@ def _product(
     inputs: tl.tensor,
     x_stride: tl.tensor,
     start: tl.tensor,
-    stop: tl.tensor,
+    first: tl.tensor,  # K of the first range
+    second_start: tl.tensor,
+    second: tl.tensor,  # K of the second range
     BLOCK_OUT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    IS_EVEN: tl.constexpr,  # BLOCK_K divides stop - start
+    HAS_SECOND: tl.constexpr,
+    IS_EVEN: tl.constexpr,  # BLOCK_K divides both ranges
     IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> tl.tensor:
-    """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start` to `stop`."""
+    """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start`, then from `second_start`."""
     k = tl.arange(0, BLOCK_K)
     output = tl.minimum(tl.arange(0, BLOCK_OUT), last_output) * inputs
     row = tl.arange(0, BLOCK_ROWS)
@@ -49,7 +55,16 @@ def _product(
         b_tiles = tl.make_tensor_descriptor(
             x, [num_rows, inputs], [x_stride, 1], [BLOCK_ROWS, BLOCK_K]
         )
-    for at in range(start, stop, BLOCK_K):
+    turn = start + first
+    last = turn
+    if HAS_SECOND:
+        turn = start + tl.cdiv(first, BLOCK_K) * BLOCK_K
+        last = turn + second
+    for step in range(start, last, BLOCK_K):
+        at, stop = step, start + first
+        if HAS_SECOND:
+            at = step + tl.where(step < turn, 0, second_start - turn)
+            stop = tl.where(step < turn, stop, second_start + second)
         if IS_BULK:
             a = a_tiles.load([0, at])
             b = tl.trans(b_tiles.load([0, at]))
@@ -101,8 +116,8 @@ def gemm_kernel(
     weight += first.to(tl.int64) * inputs
     x += first_row.to(tl.int64) * x_stride
     total = _product(
-        weight, x, count - 1, rows - first_row, inputs, x_stride, 0, inputs,
-        BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_BULK, IS_INTERPRETED,
+        weight, x, count - 1, rows - first_row, inputs, x_stride, 0, inputs, 0, 0,
+        BLOCK_OUT, BLOCK_ROWS, BLOCK_K, False, IS_EVEN, IS_BULK, IS_INTERPRETED,
     )  # fmt: skip
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
     total += tl.load(bias + first + output, output < count, 0.0).to(tl.float32)[:, None]
@@ -124,8 +139,11 @@ def pieces_kernel(
     rows: tl.tensor,
     outputs: tl.tensor,
     inputs: tl.tensor,
+    first: tl.tensor,  # of K in a leaf
+    second: tl.tensor,
+    second_start: tl.tensor,  # of the first leaf
     x_stride: tl.tensor,
-    PIECE: tl.constexpr,  # of K
+    LEAVES: tl.constexpr,  # of a piece
     BLOCK_OUT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -133,18 +151,26 @@ def pieces_kernel(
     IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> None:
-    """One piece of K, for a tile of outputs."""
-    first_row, first = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_OUT
+    """One piece, for a tile of outputs: the sum of a leaf, or of two.
+
+    The first one's sum waits in memory, since registers are full of the second one's.
+    """
+    first_row, first_output = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_OUT
     piece = tl.program_id(2)
-    weight += first.to(tl.int64) * inputs
+    weight += first_output.to(tl.int64) * inputs
     x += first_row.to(tl.int64) * x_stride
-    start = piece * PIECE
-    total = _product(
-        weight, x, outputs - first - 1, rows - first_row, inputs, x_stride,
-        start, tl.minimum(start + PIECE, inputs),
-        BLOCK_OUT, BLOCK_ROWS, BLOCK_K, IS_EVEN, IS_BULK, IS_INTERPRETED,
-    )  # fmt: skip
-    pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first
+    pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first_output
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
-    is_stored = (output < outputs - first)[:, None] & (row < rows - first_row)[None, :]
-    tl.store(pieces + (output[:, None] + row[None, :] * outputs), total, is_stored)
+    at = output[:, None] + row[None, :] * outputs
+    is_stored = (output < outputs - first_output)[:, None] & (row < rows - first_row)[None, :]
+    for index in range(0, LEAVES):
+        leaf = piece * LEAVES + index
+        total = _product(
+            weight, x, outputs - first_output - 1, rows - first_row, inputs, x_stride,
+            leaf * first, first, second_start + leaf * second, second,
+            BLOCK_OUT, BLOCK_ROWS, BLOCK_K, True, IS_EVEN, IS_BULK, IS_INTERPRETED,
+        )  # fmt: skip
+        if LEAVES > 1:
+            tl.debug_barrier()  # what another thread of the program has stored
+            total = tl.load(pieces + at, is_stored & (index > 0), -0.0) + total
+        tl.store(pieces + at, total, is_stored)

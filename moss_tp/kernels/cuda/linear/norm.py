@@ -4,14 +4,16 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import reference
-from moss_tp.kernels.cuda.linear.norm_kernel import norm_kernel
-from moss_tp.kernels.cuda.linear.tiles import MAX_PIECES
+from moss_tp.kernels.cuda.linear.cut import MAX_PIECES
+from moss_tp.kernels.cuda.linear.norm_kernel import norm_kernel, tree_kernel
 from moss_tp.kernels.cuda.runtime.device import check_aligned
 from moss_tp.kernels.cuda.runtime.jit import next_power_of_2, options
 from moss_tp.kernels.cuda.runtime.launches import count_launch
 from moss_tp.kernels.cuda.runtime.switch import uses_triton
+from moss_tp.kernels.leaves import add_tree
 
 NUM_WARPS = 16
+TREE_BLOCK, TREE_WARPS = 1024, 4
 
 Norm = tuple[Tensor, Tensor, float]  # weight and bias (hidden,), epsilon
 
@@ -44,7 +46,7 @@ def add_pieces(
     norm: Norm | None = None,
     normed: Tensor | None = None,
 ) -> None:
-    """`pieces (P, T, hidden)` fp32, added up in order, + bias + residual, to `out (T, hidden)`,
+    """`pieces (P, T, hidden)` fp32, added up as a tree, + bias + residual, to `out (T, hidden)`,
     which may be the residual itself; LayerNorm of what is stored there to `normed`.
 
     `normed` has the bits that `layer_norm` of `out` has. Raises ValueError as it does.
@@ -54,10 +56,7 @@ def add_pieces(
         if rows is not None and rows.shape != out.shape:
             raise ValueError(f"{tuple(rows.shape)} beside {tuple(out.shape)}")
         _check(out, out if rows is None else rows)
-    if pieces.shape[1:] != out.shape or not 0 < len(pieces) <= MAX_PIECES:
-        raise ValueError(f"pieces {tuple(pieces.shape)} for {tuple(out.shape)}")
-    if pieces.dtype != torch.float32 or not pieces.is_contiguous():
-        raise ValueError("pieces are contiguous and fp32")
+    _check_pieces(pieces, tuple(out.shape))
     if (norm is None) != (normed is None):
         raise ValueError("a norm without an output, or the other way round")
     if not len(out):
@@ -69,6 +68,32 @@ def add_pieces(
     reference.add_pieces(pieces, bias, residual, out)
     if norm is not None and normed is not None:
         reference.layer_norm(out, *norm, normed)
+
+
+def sum_pieces(pieces: Tensor) -> Tensor:
+    """`pieces (P, T, hidden)` fp32, added up as a tree: `(T, hidden)`, in place of the first.
+
+    Raises ValueError as `add_pieces` does.
+    """
+    _check_pieces(pieces, tuple(pieces.shape[1:]))
+    if pieces[0].numel() and len(pieces) > 1:
+        count_launch("sum_pieces")
+        if uses_triton(pieces):
+            check_aligned(pieces)
+            size = pieces[0].numel()
+            tree_kernel[(-(-size // TREE_BLOCK),)](
+                pieces, size, len(pieces), BLOCK=TREE_BLOCK, **options(TREE_WARPS, 1)
+            )
+        else:
+            pieces[0].copy_(add_tree(pieces.unbind()))
+    return pieces[0]
+
+
+def _check_pieces(pieces: Tensor, rows: tuple[int, ...]) -> None:
+    if tuple(pieces.shape[1:]) != rows or not 0 < len(pieces) <= MAX_PIECES:
+        raise ValueError(f"pieces {tuple(pieces.shape)} for {rows}")
+    if pieces.dtype != torch.float32 or not pieces.is_contiguous():
+        raise ValueError("pieces are contiguous and fp32")
 
 
 def _launch(
@@ -101,7 +126,7 @@ def _launch(
 
 
 def constants(hidden: int) -> dict[str, int]:
-    return {"MAX_PIECES": MAX_PIECES, "BLOCK": next_power_of_2(hidden)}
+    return {"BLOCK": next_power_of_2(hidden)}
 
 
 def _check(x: Tensor, *others: Tensor) -> None:

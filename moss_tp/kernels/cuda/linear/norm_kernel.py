@@ -6,10 +6,59 @@ row is a tree that depends on how the compiler spreads the row, so it must not b
 
 import triton.language as tl
 
-from moss_tp.kernels.cuda.runtime.jit import kernel
+from moss_tp.kernels.cuda.runtime.jit import jit, kernel
 
 FROM_STEP_TO_STEP = ("rows", "num_pieces", "eps")
 FLAGS = ("has_residual", "has_index", "stores_x", "stores_normed")
+
+
+@jit
+def _pair(
+    pieces: tl.tensor,  # the first one's row, (size,)
+    stride: tl.tensor,
+    num_pieces: tl.tensor,
+    first: tl.constexpr,
+    column: tl.tensor,
+    is_inside: tl.tensor,
+) -> tl.tensor:
+    """The sum of two neighbours. What is no piece is -0, which changes nothing that it is added
+    to."""
+    left = tl.load(pieces + first * stride + column, is_inside & (first < num_pieces), -0.0)
+    right = tl.load(
+        pieces + (first + 1) * stride + column, is_inside & (first + 1 < num_pieces), -0.0
+    )
+    return left + right
+
+
+@jit
+def _tree(
+    pieces: tl.tensor,
+    stride: tl.tensor,
+    num_pieces: tl.tensor,
+    column: tl.tensor,
+    is_inside: tl.tensor,
+) -> tl.tensor:
+    """The sum of up to 8 pieces, see `kernels.leaves`."""
+    left = _pair(pieces, stride, num_pieces, 0, column, is_inside)
+    left += _pair(pieces, stride, num_pieces, 2, column, is_inside)
+    right = _pair(pieces, stride, num_pieces, 4, column, is_inside)
+    right += _pair(pieces, stride, num_pieces, 6, column, is_inside)
+    return left + right
+
+
+@kernel("size", "num_pieces")
+def tree_kernel(
+    pieces: tl.tensor,  # (num_pieces, size) fp32
+    size: tl.tensor,
+    num_pieces: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
+    """The sum of all pieces, to the first."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK
+    column = tl.arange(0, BLOCK)
+    is_inside = column < size - at
+    total = _tree(pieces + at, size.to(tl.int64), num_pieces, column, is_inside)
+    tl.store(pieces + at + column, total, is_inside)
 
 
 @kernel(*FROM_STEP_TO_STEP, *FLAGS, unaligned=("index",))
@@ -30,7 +79,6 @@ def norm_kernel(
     has_index: tl.tensor,
     stores_x: tl.tensor,
     stores_normed: tl.tensor,
-    MAX_PIECES: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     program = tl.program_id(0)
@@ -38,10 +86,8 @@ def norm_kernel(
     row = tl.where(has_index != 0, row, program).to(tl.int64)
     column = tl.arange(0, BLOCK)
     is_inside = column < hidden
-    total = tl.zeros((BLOCK,), tl.float32)
-    for piece in tl.static_range(MAX_PIECES):
-        at = (row + piece * rows.to(tl.int64)) * hidden
-        total += tl.load(pieces + at + column, is_inside & (piece < num_pieces), 0.0)
+    stride = rows.to(tl.int64) * hidden
+    total = _tree(pieces + row * hidden, stride, num_pieces, column, is_inside)
     total += tl.load(bias + column, is_inside & (num_pieces > 0), 0.0).to(tl.float32)
     is_added = is_inside & (has_residual != 0)
     total += tl.load(residual + row * hidden + column, is_added, 0.0).to(tl.float32)

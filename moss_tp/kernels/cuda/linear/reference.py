@@ -3,9 +3,11 @@
 Products are summed in fp64 and rounded once: what is computed beside a row hardly ever shows.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from moss_tp.kernels.cuda.linear.cut import Cut
+from moss_tp.kernels.leaves import add_tree
 
 
 def multiply(
@@ -20,17 +22,16 @@ def multiply(
         gelu.copy_(F.gelu(y[:, width:], approximate="tanh"))
 
 
-def multiply_pieces(x: Tensor, weight: Tensor, pieces: Tensor, piece: int) -> None:
+def multiply_pieces(x: Tensor, weight: Tensor, pieces: Tensor, cut: Cut) -> None:
+    inputs = cut.inputs_of_leaves(x.device)
+    leaves = [_product(x[:, own], weight[:, own]) for own in inputs]
+    size = cut.leaves // len(pieces)
     for index, out in enumerate(pieces):
-        span = slice(index * piece, (index + 1) * piece)
-        out.copy_(_product(x[:, span], weight[:, span]))
+        out.copy_(add_tree(leaves[index * size : (index + 1) * size]))
 
 
 def add_pieces(pieces: Tensor, bias: Tensor, residual: Tensor | None, out: Tensor) -> None:
-    total = torch.zeros_like(out, dtype=torch.float32)
-    for piece in pieces:
-        total += piece
-    total += bias.float()
+    total = add_tree(pieces.unbind()) + bias.float()
     out.copy_(total if residual is None else total + residual.float())
 
 

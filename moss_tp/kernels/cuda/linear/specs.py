@@ -5,16 +5,18 @@ from collections.abc import Iterator
 import torch
 
 from moss_tp.kernels.cuda.linear import gemm, norm
+from moss_tp.kernels.cuda.linear.cut import Cut, num_pieces
 from moss_tp.kernels.cuda.linear.gemm_kernels import gemm_kernel, pieces_kernel
-from moss_tp.kernels.cuda.linear.norm_kernel import FLAGS, norm_kernel
-from moss_tp.kernels.cuda.linear.tiles import Tile, choose_tile, num_pieces, piece_size, row_buckets
+from moss_tp.kernels.cuda.linear.norm_kernel import FLAGS, norm_kernel, tree_kernel
+from moss_tp.kernels.cuda.linear.tiles import Tile, choose_tile, row_buckets
 from moss_tp.kernels.cuda.runtime.jit import pointer
 from moss_tp.kernels.cuda.runtime.spec import KernelSpec
 
 # (hidden, inner, vocabulary) of the 16 B model, and of one for tests.
 SHAPES = ((6144, 24576, 107008), (128, 512, 1024))
+LEAVES = 8
 _GEMM_INTS = ("outputs", "inputs", "num_plain", "x_stride", "plain_stride", "gelu_stride")
-_PIECES_INTS = ("outputs", "inputs", "x_stride")
+_PIECES_INTS = ("outputs", "inputs", "first", "second", "second_start", "x_stride")
 
 
 def specs(dtype: torch.dtype, head_dim: int, cc: int) -> tuple[KernelSpec, ...]:
@@ -25,25 +27,29 @@ def specs(dtype: torch.dtype, head_dim: int, cc: int) -> tuple[KernelSpec, ...]:
 
 def _specs(shape: tuple[int, int, int], dtype: torch.dtype, cc: int) -> Iterator[KernelSpec]:
     hidden, inner, vocab = shape
-    mid = hidden + inner
+    cut = Cut(LEAVES, hidden // LEAVES, inner // LEAVES)
     for rows in row_buckets(dtype, cc):
         for outputs in (3 * hidden + inner, vocab):
             yield _gemm(choose_tile(rows, outputs, 1, dtype, cc), dtype)
-        tile = choose_tile(rows, hidden, num_pieces(mid, hidden), dtype, cc)
-        yield _pieces(tile, piece_size(mid, hidden), dtype)
+        yield _pieces(cut, rows, hidden, dtype, cc)
     yield _norm(hidden, dtype)
+    yield _tree()
 
 
 def _gemm(tile: Tile, dtype: torch.dtype) -> KernelSpec:
     signature = dict.fromkeys(("weight", "x", "bias", "plain", "gelu"), pointer(dtype))
     signature |= {"rows": "i32"} | dict.fromkeys(_GEMM_INTS, "i32")
-    return _product(gemm_kernel, tile, signature, gemm.constants(tile, tile.depth))
+    return _product(gemm_kernel, tile, signature, gemm.constants(tile, is_even=True))
 
 
-def _pieces(tile: Tile, piece: int, dtype: torch.dtype) -> KernelSpec:
+def _pieces(cut: Cut, rows: int, outputs: int, dtype: torch.dtype, cc: int) -> KernelSpec:
+    count = num_pieces(cut.leaves, rows)
+    tile, is_even = choose_tile(rows, outputs, count, dtype, cc), True
+    if not cut.is_even(tile.depth):
+        tile, is_even = tile.by_threads, False
     signature = dict.fromkeys(("weight", "x"), pointer(dtype)) | {"pieces": "*fp32"}
     signature |= {"rows": "i32"} | dict.fromkeys(_PIECES_INTS, "i32")
-    constants = {"PIECE": piece} | gemm.constants(tile, tile.depth)
+    constants = {"LEAVES": cut.leaves // count} | gemm.constants(tile, is_even)
     return _product(pieces_kernel, tile, signature, constants)
 
 
@@ -52,7 +58,8 @@ def _product(
 ) -> KernelSpec:
     size = f"{tile.outputs}x{tile.rows}x{tile.depth} in {tile.stages} stages"
     size += " by TMA" if tile.is_bulk else ""
-    piece = f" of {constants['PIECE']}" if "PIECE" in constants else ""
+    piece = f" of {constants['LEAVES']}" if "LEAVES" in constants else ""
+    piece += "" if constants["IS_EVEN"] else " uneven"
     return KernelSpec(
         name=f"{getattr(function, '__name__', function)} {size}{piece}",
         function=function,
@@ -79,5 +86,17 @@ def _norm(hidden: int, dtype: torch.dtype) -> KernelSpec:
         constants=constants,
         aligned=(*aligned, "hidden"),
         num_warps=norm.NUM_WARPS,
+        num_stages=1,
+    )
+
+
+def _tree() -> KernelSpec:
+    return KernelSpec(
+        name="tree_kernel",
+        function=tree_kernel,
+        signature={"pieces": "*fp32", "size": "i32", "num_pieces": "i32", "BLOCK": "constexpr"},
+        constants={"BLOCK": norm.TREE_BLOCK},
+        aligned=("pieces",),
+        num_warps=norm.TREE_WARPS,
         num_stages=1,
     )

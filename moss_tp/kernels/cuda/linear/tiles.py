@@ -1,16 +1,15 @@
-"""How a product is cut: K into pieces, outputs and rows into tiles.
+"""How a product is cut into tiles of outputs and rows.
 
-Pieces are part of the order of operations, so they depend on the weight's shape only. Tiles are
-not: an element is computed by the same instructions in the same order in each of them.
+Tiles are no part of the order of operations: an element is computed by the same instructions in the
+same order in each of them.
 """
 
 from dataclasses import dataclass, replace
 
 import torch
 
-MAX_PIECES = 4
-MIN_PIECE = 1024
-MAX_DEPTH = 128  # of a tile; divides a piece
+from moss_tp.kernels.cuda.linear.cut import FEW_ROWS
+
 # Programs that keep a GPU busy: about three on each multiprocessor of the largest.
 BUSY = 384
 
@@ -60,17 +59,6 @@ _FP32 = {
 }
 
 
-def piece_size(inputs: int, outputs: int) -> int:
-    """K in a piece: as many pieces as keep a GPU busy with one row, each long enough to pay."""
-    num_tiles = -(-outputs // 64)
-    wanted = min(MAX_PIECES, -(-BUSY // num_tiles), max(1, inputs // MIN_PIECE))
-    return -(-inputs // (wanted * MAX_DEPTH)) * MAX_DEPTH
-
-
-def num_pieces(inputs: int, outputs: int) -> int:
-    return -(-inputs // piece_size(inputs, outputs))
-
-
 def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capability: int) -> Tile:
     """`capability` is 80 for sm_80. Small where large tiles would leave multiprocessors idle."""
     table = _table(dtype, capability)
@@ -82,8 +70,8 @@ def choose_tile(rows: int, outputs: int, pieces: int, dtype: torch.dtype, capabi
 
 
 def row_buckets(dtype: torch.dtype, capability: int) -> tuple[int, ...]:
-    """Where the choice of a tile may change: the fewest and the most rows of each."""
-    limits = [limit for limit in _table(dtype, capability) if limit]
+    """Where the choice of a tile or of pieces may change: the fewest and the most rows of each."""
+    limits = [FEW_ROWS, *(limit for limit in _table(dtype, capability) if limit)]
     return tuple(sorted({1, *limits, *(limit + 1 for limit in limits)}))
 
 

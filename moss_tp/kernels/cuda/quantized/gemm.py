@@ -1,10 +1,9 @@
-"""Products with a packed weight of 4 or 8 bits, whole or in pieces of K. Kernels or reference."""
+"""Products with a packed weight of 4 or 8 bits, whole or leaf by leaf. Kernels or reference."""
 
-import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import reference
-from moss_tp.kernels.cuda.linear.tiles import MAX_DEPTH
+from moss_tp.kernels.cuda.linear.gemm import check_pieces
 from moss_tp.kernels.cuda.quantized.kernels import quantized_gemm_kernel, quantized_pieces_kernel
 from moss_tp.kernels.cuda.quantized.pack import Form, PackedWeight, unpacked
 from moss_tp.kernels.cuda.quantized.tiles import Tile, choose_tile
@@ -38,21 +37,17 @@ def multiply(
         reference.multiply(x, unpacked(weight)[:, : weight.inputs], bias, plain, gelu)
 
 
-def multiply_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor, piece: int) -> None:
+def multiply_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor) -> None:
     """`linear.gemm.multiply_pieces` by a packed weight, see `multiply`."""
     _check(x, weight)
-    expected = (-(-weight.inputs // piece), len(x), weight.outputs)
-    if piece % MAX_DEPTH or pieces.shape != expected:
-        raise ValueError(f"pieces {tuple(pieces.shape)} of {piece} for {expected}")
-    if pieces.dtype != torch.float32 or not pieces.is_contiguous():
-        raise ValueError("pieces are contiguous and fp32")
+    check_pieces(pieces, weight.cut, len(x), weight.outputs)
     if not len(x):
         return
     count_launch("gemm_pieces")
     if uses_triton(x):
-        _launch_pieces(x, weight, pieces, piece)
+        _launch_pieces(x, weight, pieces)
     else:
-        reference.multiply_pieces(x, unpacked(weight)[:, : weight.inputs], pieces, piece)
+        reference.multiply_pieces(x, unpacked(weight)[:, : weight.inputs], pieces, weight.cut)
 
 
 def _launch_gemm(
@@ -77,15 +72,15 @@ def _launch_gemm(
     )  # fmt: skip
 
 
-def _launch_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor, piece: int) -> None:
+def _launch_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor) -> None:
     check_aligned(x, weight.words, weight.scales, pieces)
-    outputs, rows = weight.outputs, len(x)
+    outputs, rows, cut = weight.outputs, len(x), weight.cut
     tile = _tile(x, weight, len(pieces))
     grid = (-(-rows // tile.rows), -(-outputs // tile.outputs), len(pieces))
     quantized_pieces_kernel[grid](
-        weight.words, weight.scales, x, pieces, rows, outputs, weight.inputs, x.stride(0),
-        PIECE=piece, **constants(tile, weight.form, weight.is_even),
-        **options(tile.warps, tile.stages),
+        weight.words, weight.scales, x, pieces, rows, outputs, cut.first, cut.second, cut.start,
+        x.stride(0), LEAVES=cut.leaves // len(pieces),
+        **constants(tile, weight.form, weight.is_even), **options(tile.warps, tile.stages),
     )  # fmt: skip
 
 

@@ -78,19 +78,21 @@ def _product(
     last_output: tl.tensor,  # within the tile
     num_rows: tl.tensor,
     outputs: tl.tensor,
-    inputs: tl.tensor,  # of x; K is a multiple of BLOCK_K
     x_stride: tl.tensor,
     start: tl.tensor,
-    stop: tl.tensor,
+    first: tl.tensor,  # K of the first range
+    second_start: tl.tensor,
+    second: tl.tensor,  # K of the second range
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
     PLANE: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
-    IS_EVEN: tl.constexpr,  # BLOCK_K divides inputs
+    HAS_SECOND: tl.constexpr,  # then BLOCK_K divides both ranges, but for the end of x
+    IS_EVEN: tl.constexpr,  # BLOCK_K divides x's inputs
     IS_INTERPRETED: tl.constexpr,
 ) -> tl.tensor:
-    """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start` to `stop`."""
+    """(BLOCK_OUT, BLOCK_ROWS) fp32: the sum over K from `start`, then from `second_start`."""
     BLOCK_K: tl.constexpr = 16 // BITS * PLANE
     DTYPE: tl.constexpr = x.dtype.element_ty
     place, k = tl.arange(0, PLANE), tl.arange(0, BLOCK_K)
@@ -99,13 +101,17 @@ def _product(
     is_row = (row < num_rows)[None, :]
     row *= x_stride
     total = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
-    for at in range(start, stop, BLOCK_K):
+    turn = start + first
+    for step in range(start, turn + second, BLOCK_K):
+        at = step
+        if HAS_SECOND:
+            at = step + tl.where(step < turn, 0, second_start - turn)
         tile = words + at // BLOCK_K * (outputs * PLANE)
         w = tl.load(tile + (output[:, None] * PLANE + place[None, :]))
         if IS_EVEN:
             b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row, 0.0)
         else:
-            has = (at + k < inputs)[:, None]
+            has = (at + k < turn)[:, None]
             b = tl.load(x + (row[None, :] + (at + k)[:, None]), is_row & has, 0.0)
         if BITS == 4:
             a = _values_4(w, scales, output, outputs, at, GROUP, PLANE, DTYPE, IS_INTERPRETED)
@@ -154,9 +160,9 @@ def quantized_gemm_kernel(
     first_row = tl.program_id(0) * BLOCK_ROWS
     x += first_row.to(tl.int64) * x_stride
     total = _product(
-        words + first * PLANE, scales + first, x, count - 1, rows - first_row, outputs, inputs,
-        x_stride, 0, inputs,
-        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_INTERPRETED,
+        words + first * PLANE, scales + first, x, count - 1, rows - first_row, outputs, x_stride,
+        0, inputs, 0, 0,
+        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, False, IS_EVEN, IS_INTERPRETED,
     )  # fmt: skip
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
     total += tl.load(bias + first + output, output < count, 0.0).to(tl.float32)[:, None]
@@ -178,9 +184,11 @@ def quantized_pieces_kernel(
     pieces: tl.tensor,  # (pieces, rows, outputs) fp32
     rows: tl.tensor,
     outputs: tl.tensor,
-    inputs: tl.tensor,
+    first: tl.tensor,  # of K in a leaf
+    second: tl.tensor,
+    second_start: tl.tensor,  # of the first leaf
     x_stride: tl.tensor,
-    PIECE: tl.constexpr,  # of K
+    LEAVES: tl.constexpr,  # of a piece
     BITS: tl.constexpr,
     GROUP: tl.constexpr,
     PLANE: tl.constexpr,
@@ -189,17 +197,23 @@ def quantized_pieces_kernel(
     IS_EVEN: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> None:
-    """One piece of K, for a tile of outputs."""
-    first_row, first = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_OUT
+    """One piece, for a tile of outputs. See `pieces_kernel`."""
+    first_row, first_output = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_OUT
     piece = tl.program_id(2)
     x += first_row.to(tl.int64) * x_stride
-    start = piece * PIECE
-    total = _product(
-        words + first * PLANE, scales + first, x, outputs - first - 1, rows - first_row, outputs,
-        inputs, x_stride, start, tl.minimum(start + PIECE, inputs),
-        BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, IS_EVEN, IS_INTERPRETED,
-    )  # fmt: skip
-    pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first
+    pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first_output
     output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
-    is_stored = (output < outputs - first)[:, None] & (row < rows - first_row)[None, :]
-    tl.store(pieces + (output[:, None] + row[None, :] * outputs), total, is_stored)
+    at = output[:, None] + row[None, :] * outputs
+    is_stored = (output < outputs - first_output)[:, None] & (row < rows - first_row)[None, :]
+    for index in range(0, LEAVES):
+        leaf = piece * LEAVES + index
+        total = _product(
+            words + first_output * PLANE, scales + first_output, x, outputs - first_output - 1,
+            rows - first_row, outputs, x_stride,
+            leaf * first, first, second_start + leaf * second, second,
+            BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, True, IS_EVEN, IS_INTERPRETED,
+        )  # fmt: skip
+        if LEAVES > 1:
+            tl.debug_barrier()
+            total = tl.load(pieces + at, is_stored & (index > 0), -0.0) + total
+        tl.store(pieces + at, total, is_stored)

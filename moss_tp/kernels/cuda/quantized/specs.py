@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import torch
 
-from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
+from moss_tp.kernels.cuda.linear.cut import num_pieces
+from moss_tp.kernels.cuda.linear.specs import LEAVES
 from moss_tp.kernels.cuda.quantized import arrange, gemm
 from moss_tp.kernels.cuda.quantized.arrange import arrange_kernel
 from moss_tp.kernels.cuda.quantized.kernels import quantized_gemm_kernel, quantized_pieces_kernel
@@ -16,7 +17,7 @@ from moss_tp.kernels.cuda.runtime.spec import KernelSpec
 HIDDEN, INNER = 6144, 24576  # of the 16 B model
 GROUP = 128
 _GEMM_INTS = ("outputs", "inputs", "num_plain", "x_stride", "plain_stride", "gelu_stride")
-_PIECES_INTS = ("outputs", "inputs", "x_stride")
+_PIECES_INTS = ("outputs", "first", "second", "second_start", "x_stride")
 
 
 def specs(dtype: torch.dtype, head_dim: int, cc: int) -> tuple[KernelSpec, ...]:
@@ -26,13 +27,14 @@ def specs(dtype: torch.dtype, head_dim: int, cc: int) -> tuple[KernelSpec, ...]:
 
 
 def _specs(dtype: torch.dtype, cc: int) -> Iterator[KernelSpec]:
-    mid, outputs = HIDDEN + INNER, 3 * HIDDEN + INNER
-    pieces = num_pieces(mid, HIDDEN)
+    outputs = 3 * HIDDEN + INNER
     for bits in (4, 8):
         form = Form(bits, GROUP, plane_of(bits, GROUP))
         for rows in row_buckets(cc):
             yield _gemm(form, choose_tile(rows, outputs, 1, bits, dtype, cc), dtype)
-            yield _pieces(form, choose_tile(rows, HIDDEN, pieces, bits, dtype, cc), dtype)
+            pieces = num_pieces(LEAVES, rows)
+            tile = choose_tile(rows, HIDDEN, pieces, bits, dtype, cc)
+            yield _pieces(form, tile, LEAVES // pieces, dtype)
     yield _arrange(dtype)
 
 
@@ -43,10 +45,10 @@ def _gemm(form: Form, tile: Tile, dtype: torch.dtype) -> KernelSpec:
     return _product(quantized_gemm_kernel, tile, signature, constants)
 
 
-def _pieces(form: Form, tile: Tile, dtype: torch.dtype) -> KernelSpec:
+def _pieces(form: Form, tile: Tile, leaves: int, dtype: torch.dtype) -> KernelSpec:
     signature = _weight(dtype) | {"pieces": "*fp32", "rows": "i32"}
     signature |= dict.fromkeys(_PIECES_INTS, "i32")
-    constants = {"PIECE": piece_size(HIDDEN + INNER, HIDDEN)}
+    constants = {"LEAVES": leaves}
     constants |= gemm.constants(tile, form, is_even=True)
     return _product(quantized_pieces_kernel, tile, signature, constants)
 
@@ -59,6 +61,7 @@ def _product(
     function: object, tile: Tile, signature: dict[str, str], constants: dict[str, int]
 ) -> KernelSpec:
     size = f"{tile.outputs}x{tile.rows} in {tile.stages} stages"
+    size += f" of {constants['LEAVES']}" if "LEAVES" in constants else ""
     return KernelSpec(
         name=f"{getattr(function, '__name__', function)} int{constants['BITS']} {size}",
         function=function,

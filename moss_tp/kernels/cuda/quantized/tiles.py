@@ -1,9 +1,10 @@
-"""How a product with a quantized weight is cut. See `linear.tiles`: pieces of K are the same."""
+"""How a product with a quantized weight is cut. See `linear.tiles`."""
 
 from dataclasses import dataclass, replace
 
 import torch
 
+from moss_tp.kernels.cuda.linear.cut import FEW_ROWS
 from moss_tp.kernels.cuda.linear.tiles import BUSY
 
 
@@ -66,7 +67,7 @@ def _narrow(tile: Tile) -> Tile:
 
 def row_buckets(capability: int) -> tuple[int, ...]:
     """See `linear.tiles.row_buckets`. Those of 8 bits are among them."""
-    limits = [limit for limit in _table(4, capability) if limit]
+    limits = [FEW_ROWS, *(limit for limit in _table(4, capability) if limit)]
     return tuple(sorted({1, *limits, *(limit + 1 for limit in limits)}))
 
 
