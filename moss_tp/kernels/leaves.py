@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+
 def leaf_spans(width: int, inner: int, leaves: int) -> tuple[tuple[range, range], ...]:
     """The inputs of each leaf, in the order in which it adds them up: of out_proj, which has
     `width` inputs, then of fc_out, whose `inner` inputs follow out_proj's in `concat_inputs`.

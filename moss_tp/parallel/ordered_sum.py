@@ -1,4 +1,4 @@
-"""An all-reduce that sums as a tree of ranks, in fp32, and rounds once: the same over gloo and NCCL.
+"""An all-reduce that sums as a tree of ranks, in fp32, and rounds once: over gloo as over NCCL.
 
 gloo and NCCL choose where an element's sum begins by its place in the tensor and by the tensor's
 size, so that its bits would depend on the number of rows. Here they do not:

@@ -157,12 +157,17 @@ class PanelBlock:
         pool: ProgramPool[BlockProgram] | None = None,
     ) -> None:
         self.packed = PackedBlock.pack(weights, mul_add)
-        self._chain = PanelChain((self.packed,), pool)
+        self._bias = self.packed.second.bias[: weights.fc_out.outputs]
+        self._chain = PanelChain((self.packed.of_one_rank(),), pool)
 
     def __call__(
         self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
     ) -> Tensor:
         return self._chain(x, rotary, (cache,), plan)
+
+    def finish(self, total: Tensor, x: Tensor) -> Tensor:
+        """See `BlockKernel`. Overwrites `total`."""
+        return total.add_(self._bias).add_(x)
 
 
 class BlockFactory:
