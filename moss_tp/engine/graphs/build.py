@@ -1,5 +1,7 @@
 """Makes a rank's graph runner."""
 
+import torch
+
 from moss_tp.accelerator.base import Accelerator
 from moss_tp.config import ModelConfig
 from moss_tp.engine.graphs.graph_runner import GraphRunner
@@ -24,7 +26,8 @@ def build_graph_runner(
     limits = step_limits(engine)
     if model.kernels.memory is not None:
         model.kernels.memory.reserve(limits, group.device)
-    group.reserve(limits.max_rows * config.hidden_size, model.kernels.activations)
+    # Blocks are added up in fp32, embeddings in a dtype of the same size or less.
+    group.reserve(limits.max_rows * config.hidden_size, torch.float32)
     sampler = _sampler(config, group, limits, accelerator)
     return GraphRunner(model, config, group, engine, accelerator, sampler)
 

@@ -11,8 +11,8 @@ from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.timing import graph_s
 from moss_tp.kernels.cuda.attention.attend import attend
 from moss_tp.kernels.cuda.attention.cache import PagedFormat
+from moss_tp.kernels.cuda.linear.cut import Cut, num_pieces
 from moss_tp.kernels.cuda.linear.gemm import multiply, multiply_pieces
-from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
 from moss_tp.kernels.kv_cache import BlockShape
 
 ROWS = (1, 8, 32, 128, 1024)
@@ -46,14 +46,15 @@ def _first(check: Check, shape: Shape, dtype: torch.dtype, rows: int) -> None:
 
 
 def _second(check: Check, shape: Shape, dtype: torch.dtype, rows: int) -> None:
-    """`[attention | gelu] @ [out | fc_out]`, ours in pieces."""
+    """`[attention | gelu] @ [out | fc_out]`, ours in leaves."""
     hidden, inputs, device = shape.hidden, 5 * shape.hidden, check.device
     x = torch.randn(rows, inputs, dtype=dtype, device=device)
     weight = torch.randn(hidden, inputs, dtype=dtype, device=device)
     out = torch.empty(rows, hidden, dtype=dtype, device=device)
-    pieces = torch.empty(num_pieces(inputs, hidden), rows, hidden, device=device)
-    piece = piece_size(inputs, hidden)
-    own = graph_s(lambda: multiply_pieces(x, weight, pieces, piece), device)
+    leaves = shape.config.num_leaves
+    cut = Cut(leaves, hidden // leaves, 4 * hidden // leaves)
+    pieces = torch.empty(num_pieces(leaves, rows), rows, hidden, device=device)
+    own = graph_s(lambda: multiply_pieces(x, weight, pieces, cut), device)
     peer = graph_s(lambda: torch.mm(x, weight.T, out=out), device)
     _compare(check, f"second product, {rows} rows", own, peer, "cuBLAS")
 

@@ -14,7 +14,7 @@ from moss_tp.gpu_check.check import Check
 from moss_tp.gpu_check.tools.shapes import MOSS
 from moss_tp.gpu_check.verdict import Verdict
 from moss_tp.hardware.timing import graph_s
-from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
+from moss_tp.kernels.cuda.linear.cut import Cut, num_pieces
 from moss_tp.kernels.cuda.quantized.gemm import multiply, multiply_pieces
 from moss_tp.kernels.cuda.quantized.pack import PackedWeight, pack
 from moss_tp.kernels.quantized import QuantizedWeight
@@ -57,21 +57,22 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
 def _own(
     outputs: int, inputs: int, device: torch.device
 ) -> Callable[[Tensor], Callable[[], object]]:
-    weight = _random(outputs, inputs, device)
+    leaves = MOSS.config.num_leaves if inputs > MOSS.hidden else 1
+    weight = _random(outputs, inputs, device, leaves)
     bias = torch.zeros(outputs, dtype=torch.float16, device=device)
-    piece, count = piece_size(inputs, outputs), num_pieces(inputs, outputs)
 
     def prepared(x: Tensor) -> Callable[[], object]:
-        if count > 1:
-            pieces = torch.empty(count, len(x), outputs, device=device)
-            return lambda: multiply_pieces(x, weight, pieces, piece)
+        if leaves > 1:
+            pieces = torch.empty(num_pieces(leaves, len(x)), len(x), outputs, device=device)
+            return lambda: multiply_pieces(x, weight, pieces)
         out = torch.empty(len(x), outputs, dtype=torch.float16, device=device)
         return lambda: multiply(x, weight, bias, out)
 
     return prepared
 
 
-def _random(outputs: int, inputs: int, device: torch.device) -> PackedWeight:
+def _random(outputs: int, inputs: int, device: torch.device, leaves: int) -> PackedWeight:
+    """Of attention, and of four times as many inner columns, where it has leaves."""
     words, groups = (inputs * BITS // 32, outputs), (inputs // GROUP, outputs)
     weight = QuantizedWeight(
         packed=torch.randint(-(2**31), 2**31, words, dtype=torch.int32, device=device),
@@ -81,7 +82,8 @@ def _random(outputs: int, inputs: int, device: torch.device) -> PackedWeight:
         bits=BITS,
         dtype=torch.float16,
     )
-    return pack(weight)
+    cut = Cut(leaves, inputs // 5 // leaves, inputs // 5 * 4 // leaves)
+    return pack(weight, cut if leaves > 1 else None)
 
 
 def _peer(outputs: int, inputs: int, device: torch.device) -> Any:

@@ -11,9 +11,9 @@ from moss_tp.kernels.cuda.attention.attend import attend
 from moss_tp.kernels.cuda.attention.cache import PagedCache, PagedFormat
 from moss_tp.kernels.cuda.attention.partials import partials_bytes
 from moss_tp.kernels.cuda.attention.store import store_kv
+from moss_tp.kernels.cuda.linear.cut import Cut, num_pieces
 from moss_tp.kernels.cuda.linear.gemm import multiply, multiply_pieces
-from moss_tp.kernels.cuda.linear.norm import add_pieces, layer_norm
-from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
+from moss_tp.kernels.cuda.linear.norm import add_pieces, layer_norm, sum_pieces
 from moss_tp.kernels.cuda.runtime.read import read_sums
 from moss_tp.kernels.device_plan import DevicePlan
 from moss_tp.kernels.kv_cache import BlockShape
@@ -22,6 +22,7 @@ from moss_tp.kernels.rotary import Rotary
 Tensors = dict[str, Tensor]
 BLOCK_SIZE = 16
 EPS = 1e-5
+LEAVES = 8
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,17 @@ def products(numbers: Numbers, rows: int, outputs: int, inputs: int) -> Iterator
         ("plain", "gelu"),
         lambda t: multiply(t["x"], t["weight"], t["bias"], t["plain"], t["gelu"]),
     )
-    piece = piece_size(inputs, outputs)
+    cut = Cut(LEAVES, 8, inputs // LEAVES - 8)
     second = {
         "x": first["x"],
         "weight": first["weight"],
-        "pieces": torch.empty(num_pieces(inputs, outputs), rows, outputs),
+        "pieces": torch.empty(num_pieces(LEAVES, rows), rows, outputs),
     }
     yield Case(
-        f"product in pieces, {rows} rows",
+        f"leaves of a product, {rows} rows",
         second,
         ("pieces",),
-        lambda t: multiply_pieces(t["x"], t["weight"], t["pieces"], piece),
+        lambda t: multiply_pieces(t["x"], t["weight"], t["pieces"], cut),
     )
 
 
@@ -88,7 +89,7 @@ def norms(numbers: Numbers, rows: int, hidden: int) -> Iterator[Case]:
     )
     wide = Numbers(torch.float32, numbers.generator)
     tensors = {
-        "pieces": wide(3, rows, hidden),
+        "pieces": wide(8, rows, hidden),
         "bias": numbers(hidden),
         "residual": numbers(rows, hidden),
         "out": numbers.empty(rows, hidden),
@@ -96,6 +97,8 @@ def norms(numbers: Numbers, rows: int, hidden: int) -> Iterator[Case]:
         **norm,
     }
     yield Case("sum of pieces and norm", tensors, ("out", "normed"), _add_pieces)
+    own = {"pieces": wide(4, rows, hidden), "out": torch.empty(rows, hidden)}
+    yield Case("sum of pieces", own, ("out",), lambda t: t["out"].copy_(sum_pieces(t["pieces"])))
 
 
 def _add_pieces(t: Tensors) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import torch
 
-from moss_tp.gpu_check.tools.cases import Case, Numbers, Tensors
-from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
+from moss_tp.gpu_check.tools.cases import LEAVES, Case, Numbers, Tensors
+from moss_tp.kernels.cuda.linear.cut import Cut, num_pieces
 from moss_tp.kernels.cuda.quantized.arrange import arrange
 from moss_tp.kernels.cuda.quantized.gemm import multiply, multiply_pieces
 from moss_tp.kernels.cuda.quantized.pack import DTYPES, PackedWeight, pack
@@ -26,7 +26,8 @@ def quantized_cases(numbers: Numbers, is_full: bool) -> Iterator[Case]:
     outputs, inputs = (1000, 1544) if is_full else (72, 136)
     for dtype, bits, size, has_act_order, counts in KINDS:
         if dtype == numbers.dtype:
-            weight = pack(_weight(numbers, bits, outputs, inputs, size, has_act_order))
+            cut = Cut(LEAVES, 8, inputs // LEAVES - 8)
+            weight = pack(_weight(numbers, bits, outputs, inputs, size, has_act_order), cut)
             for rows in counts if is_full else (3,):
                 yield from _products(numbers, weight, rows)
     if numbers.dtype in DTYPES:
@@ -59,7 +60,7 @@ def _products(numbers: Numbers, weight: PackedWeight, rows: int) -> Iterator[Cas
     shared = {"x": numbers(rows, inputs), "words": weight.words, "scales": weight.scales}
 
     def own(t: Tensors) -> PackedWeight:
-        return PackedWeight(t["words"], t["scales"], None, inputs, weight.form, weight.dtype)
+        return PackedWeight(t["words"], t["scales"], None, weight.cut, weight.form, weight.dtype)
 
     first = {
         **shared,
@@ -73,13 +74,12 @@ def _products(numbers: Numbers, weight: PackedWeight, rows: int) -> Iterator[Cas
         ("plain", "gelu"),
         lambda t: multiply(t["x"], own(t), t["bias"], t["plain"], t["gelu"]),
     )
-    piece = piece_size(inputs, outputs)
-    second = {**shared, "pieces": torch.empty(num_pieces(inputs, outputs), rows, outputs)}
+    second = {**shared, "pieces": torch.empty(num_pieces(LEAVES, rows), rows, outputs)}
     yield Case(
-        f"product in pieces, {kind}",
+        f"leaves of a product, {kind}",
         second,
         ("pieces",),
-        lambda t: multiply_pieces(t["x"], own(t), t["pieces"], piece),
+        lambda t: multiply_pieces(t["x"], own(t), t["pieces"]),
     )
 
 

@@ -17,6 +17,7 @@ once.
 
 import triton.language as tl
 
+from moss_tp.kernels.cuda.linear.merge import store_leaf
 from moss_tp.kernels.cuda.runtime.functions import gelu_tanh
 from moss_tp.kernels.cuda.runtime.jit import jit, kernel
 
@@ -151,18 +152,12 @@ def pieces_kernel(
     IS_BULK: tl.constexpr,
     IS_INTERPRETED: tl.constexpr,
 ) -> None:
-    """One piece, for a tile of outputs: the sum of a leaf, or of two.
-
-    The first one's sum waits in memory, since registers are full of the second one's.
-    """
+    """One piece, for a tile of outputs: the sum of a leaf, or of two."""
     first_row, first_output = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_OUT
     piece = tl.program_id(2)
     weight += first_output.to(tl.int64) * inputs
     x += first_row.to(tl.int64) * x_stride
     pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first_output
-    output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
-    at = output[:, None] + row[None, :] * outputs
-    is_stored = (output < outputs - first_output)[:, None] & (row < rows - first_row)[None, :]
     for index in range(0, LEAVES):
         leaf = piece * LEAVES + index
         total = _product(
@@ -170,7 +165,4 @@ def pieces_kernel(
             leaf * first, first, second_start + leaf * second, second,
             BLOCK_OUT, BLOCK_ROWS, BLOCK_K, True, IS_EVEN, IS_BULK, IS_INTERPRETED,
         )  # fmt: skip
-        if LEAVES > 1:
-            tl.debug_barrier()  # what another thread of the program has stored
-            total = tl.load(pieces + at, is_stored & (index > 0), -0.0) + total
-        tl.store(pieces + at, total, is_stored)
+        store_leaf(pieces, total, outputs - first_output, rows - first_row, outputs, index, LEAVES)

@@ -13,7 +13,7 @@ from moss_tp.kernels.cuda.runtime.jit import pointer
 from moss_tp.kernels.cuda.runtime.spec import KernelSpec
 
 # (hidden, inner, vocabulary) of the 16 B model, and of one for tests.
-SHAPES = ((6144, 24576, 107008), (128, 512, 1024))
+SHAPES = ((6144, 24576, 107008), (1024, 4096, 1024))
 LEAVES = 8
 _GEMM_INTS = ("outputs", "inputs", "num_plain", "x_stride", "plain_stride", "gelu_stride")
 _PIECES_INTS = ("outputs", "inputs", "first", "second", "second_start", "x_stride")
@@ -44,12 +44,12 @@ def _gemm(tile: Tile, dtype: torch.dtype) -> KernelSpec:
 
 def _pieces(cut: Cut, rows: int, outputs: int, dtype: torch.dtype, cc: int) -> KernelSpec:
     count = num_pieces(cut.leaves, rows)
-    tile, is_even = choose_tile(rows, outputs, count, dtype, cc), True
-    if not cut.is_even(tile.depth):
-        tile, is_even = tile.by_threads, False
+    tile = choose_tile(rows, outputs, count, dtype, cc)
     signature = dict.fromkeys(("weight", "x"), pointer(dtype)) | {"pieces": "*fp32"}
     signature |= {"rows": "i32"} | dict.fromkeys(_PIECES_INTS, "i32")
-    constants = {"LEAVES": cut.leaves // count} | gemm.constants(tile, is_even)
+    constants = {"LEAVES": cut.leaves // count} | gemm.constants(
+        tile, is_even=cut.is_even(tile.depth)
+    )
     return _product(pieces_kernel, tile, signature, constants)
 
 
@@ -59,7 +59,6 @@ def _product(
     size = f"{tile.outputs}x{tile.rows}x{tile.depth} in {tile.stages} stages"
     size += " by TMA" if tile.is_bulk else ""
     piece = f" of {constants['LEAVES']}" if "LEAVES" in constants else ""
-    piece += "" if constants["IS_EVEN"] else " uneven"
     return KernelSpec(
         name=f"{getattr(function, '__name__', function)} {size}{piece}",
         function=function,

@@ -7,6 +7,7 @@ bits that it has with the dense weight.
 
 import triton.language as tl
 
+from moss_tp.kernels.cuda.linear.merge import store_leaf
 from moss_tp.kernels.cuda.quantized.unpack import plane_of_4, plane_of_8
 from moss_tp.kernels.cuda.runtime.functions import gelu_tanh
 from moss_tp.kernels.cuda.runtime.jit import jit, kernel
@@ -202,9 +203,6 @@ def quantized_pieces_kernel(
     piece = tl.program_id(2)
     x += first_row.to(tl.int64) * x_stride
     pieces += (piece.to(tl.int64) * rows + first_row) * outputs + first_output
-    output, row = tl.arange(0, BLOCK_OUT), tl.arange(0, BLOCK_ROWS)
-    at = output[:, None] + row[None, :] * outputs
-    is_stored = (output < outputs - first_output)[:, None] & (row < rows - first_row)[None, :]
     for index in range(0, LEAVES):
         leaf = piece * LEAVES + index
         total = _product(
@@ -213,7 +211,4 @@ def quantized_pieces_kernel(
             leaf * first, first, second_start + leaf * second, second,
             BITS, GROUP, PLANE, BLOCK_OUT, BLOCK_ROWS, True, IS_EVEN, IS_INTERPRETED,
         )  # fmt: skip
-        if LEAVES > 1:
-            tl.debug_barrier()
-            total = tl.load(pieces + at, is_stored & (index > 0), -0.0) + total
-        tl.store(pieces + at, total, is_stored)
+        store_leaf(pieces, total, outputs - first_output, rows - first_row, outputs, index, LEAVES)

@@ -53,7 +53,8 @@ def choose_tile(
     """`capability` is 80 for sm_80. Small where large tiles would leave multiprocessors idle."""
     table = _table(bits, capability)
     tile = table[next((limit for limit in table if rows <= limit), 0)]
-    if tile.outputs > 128 and dtype == torch.bfloat16:  # whose unpacking takes more registers
+    # Unpacking to bf16 takes more registers, and so does the sum of two leaves.
+    if tile.outputs > 128 and (dtype == torch.bfloat16 or pieces > 1):
         tile = replace(tile, outputs=128)
     num_programs = -(-outputs // tile.outputs) * -(-rows // tile.rows) * pieces
     if tile.rows <= 64 and num_programs < _FEW:

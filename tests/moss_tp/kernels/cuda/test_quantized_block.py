@@ -60,7 +60,7 @@ def dense(own: BlockWeights) -> BlockWeights:
 
 def run(block: CudaBlock, x: Tensor, case: Attention) -> Tensor:
     step = step_of(case)
-    return block(x, step.rotary, step.cache, step.plan).clone()
+    return block.finish(block(x, step.rotary, step.cache, step.plan), x).clone()
 
 
 def input_of(case: Attention) -> Tensor:
@@ -132,7 +132,8 @@ def test_what_is_reserved_suffices(order: int) -> None:
     limits = replace(step.limits(), max_logit_rows=2)
     workspace.reserve(limits, torch.device("cpu"))
     taken = {name: buffer.data_ptr() for name, buffer in workspace.buffers.items()}
-    x = block(input_of(case), step.rotary, step.cache, step.plan)
+    own = block(input_of(case), step.rotary, step.cache, step.plan)
+    x = block.finish(own, input_of(case))
     assert head(x[:2]).shape == (2, 48)
     assert {name: buffer.data_ptr() for name, buffer in workspace.buffers.items()} == taken
     assert bool(workspace.buffers["arranged"].nbytes) == bool(order)

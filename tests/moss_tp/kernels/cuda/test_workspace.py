@@ -20,7 +20,7 @@ from tests.moss_tp.kernels.paged_case import make_case
 from tests.moss_tp.kernels.test_block import HIDDEN, input_of, weights
 
 CPU = torch.device("cpu")
-MOSS = (BlockShape(6144, 24576, 24, 256), HeadShape(6144, 107008))
+MOSS = (BlockShape(6144, 24576, 24, 256, 8), HeadShape(6144, 107008))
 LIMITS = StepLimits(2048, 64, 64, 64, 2048)
 SIZES = st.integers(1, 5000)
 
@@ -54,13 +54,14 @@ def test_what_is_reserved_suffices(lens: list[tuple[int, int]], idle: int) -> No
     case = make_case([(rows, rows + past) for rows, past in lens], torch.float32, SHAPE)
     step = step_of(case, idle=idle)
     workspace = Workspace(torch.float32)
-    block = CudaBlock.pack(weights(SHAPE, torch.float32), workspace)
+    block = CudaBlock.pack(weights(SHAPE, torch.float32, 2), workspace)
     head = CudaLinear(DenseWeight(torch.ones(50, HIDDEN)), False, workspace)
     norm = CudaNorm(torch.ones(HIDDEN), torch.zeros(HIDDEN), 1e-5, workspace)
     limits = replace(step.limits(), max_logit_rows=len(lens))
     workspace.reserve(limits, CPU)
     taken = {name: buffer.data_ptr() for name, buffer in workspace.buffers.items()}
-    x = block(input_of(case), step.rotary, step.cache, step.plan)
+    own = block(input_of(case), step.rotary, step.cache, step.plan)
+    x = block.finish(own, input_of(case))
     index = torch.arange(len(lens), dtype=torch.int32)
     logits = head(norm(x, index))
     assert logits.shape == (len(lens), 50)

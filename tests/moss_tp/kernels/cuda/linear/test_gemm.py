@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import gemm, reference
-from moss_tp.kernels.cuda.linear.tiles import (
-    MAX_DEPTH,
+from moss_tp.kernels.cuda.linear.cut import (
+    FEW_ROWS,
+    MANY_PIECES,
     MAX_PIECES,
-    Tile,
-    choose_tile,
+    Cut,
+    max_pieces_rows,
     num_pieces,
-    piece_size,
 )
+from moss_tp.kernels.cuda.linear.tiles import Tile, choose_tile
 from moss_tp.kernels.cuda.runtime.launches import counted_launches
 from moss_tp.kernels.cuda.runtime.switch import interpreted
 
@@ -66,34 +67,48 @@ def test_whole_products(rows: int, inputs: int, plain: int, gelu: int, dtype: to
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(3, 300, 70), (33, 256, 64)])
-def test_pieces(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> None:
-    weight = draw(outputs, inputs, dtype=dtype)
-    x = draw(rows, inputs, dtype=dtype, seed=1) * inputs**0.5
+@pytest.mark.parametrize(
+    ("rows", "cut", "outputs"),
+    [
+        (3, Cut(1, 100, 200), 70),
+        (3, Cut(2, 64, 128), 64),
+        (17, Cut(4, 24, 72), 70),
+        (33, Cut(8, 8, 40), 64),
+    ],
+)
+@pytest.mark.parametrize("leaves", [1, 2])
+def test_leaves(rows: int, cut: Cut, outputs: int, leaves: int, dtype: torch.dtype) -> None:
+    """A piece each, or for each two, to the bit of the sum of both."""
+    weight = draw(outputs, cut.inputs, dtype=dtype)
+    x = draw(rows, cut.inputs, dtype=dtype, seed=1) * cut.inputs**0.5
+    leaves = min(leaves, cut.leaves)
 
-    def run(multiply: Callable[..., None]) -> Tensor:
-        pieces = poisoned(-(-inputs // 128), rows, outputs, dtype=torch.float32)
-        multiply(x, weight, pieces, 128)
+    def run(multiply: Callable[..., None], size: int = leaves) -> Tensor:
+        pieces = poisoned(cut.leaves // size, rows, outputs, dtype=torch.float32)
+        multiply(x, weight, pieces, cut)
         return pieces
 
     with interpreted():
-        actual = run(gemm.multiply_pieces)
+        actual, single = run(gemm.multiply_pieces), run(gemm.multiply_pieces, 1)
+    assert torch.equal(actual, single.unflatten(0, (-1, leaves)).sum(1))
     close(actual, run(reference.multiply_pieces), torch.float32)
+    whole = reference._product(x, weight)
+    close(actual.sum(0), whole, torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_row_has_the_same_bits_whatever_is_beside_it(dtype: torch.dtype) -> None:
     """Alone, and among 16, 64, 200 and 600 rows: in every tile."""
-    inputs, outputs = 320, 64
+    inputs, outputs, cut = 320, 64, Cut(2, 64, 96)
     weight, bias = draw(outputs, inputs, dtype=dtype), draw(outputs, dtype=dtype)
     x = draw(600, inputs, dtype=dtype, seed=1) * inputs**0.5
 
     def run(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         whole = poisoned(len(rows), outputs, dtype=dtype)
-        pieces = poisoned(3, len(rows), outputs, dtype=torch.float32)
+        pieces = poisoned(2, len(rows), outputs, dtype=torch.float32)
         with interpreted():
             gemm.multiply(rows, weight, bias, whole)
-            gemm.multiply_pieces(rows, weight, pieces, 128)
+            gemm.multiply_pieces(rows, weight, pieces, cut)
         return whole, pieces
 
     alone = [run(x[row : row + 1], weight) for row in (0, 15)]
@@ -112,10 +127,10 @@ def test_the_product_as_it_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gemm, "_tile", _tile_of_a_gpu)
     x, weight, bias = draw(17, 300), draw(70, 300, seed=1) * 300**0.5, draw(70)
     wanted = F.linear(x.double(), weight.double(), bias.double()).float()
-    out, pieces = poisoned(17, 70, dtype=x.dtype), poisoned(3, 17, 70, dtype=x.dtype)
+    out, pieces = poisoned(17, 70, dtype=x.dtype), poisoned(2, 17, 70, dtype=x.dtype)
     with interpreted():
         gemm.multiply(x, weight, bias, out)
-        gemm.multiply_pieces(x, weight, pieces, 128)
+        gemm.multiply_pieces(x, weight, pieces, Cut(4, 30, 45))
     torch.testing.assert_close(out, wanted, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(pieces.sum(0) + bias, wanted, atol=1e-5, rtol=1e-5)
     gemm.multiply(x, weight, bias + 1e-3, out)
@@ -135,14 +150,16 @@ def test_tiles_by_tma(
     """Also where the last ones reach over the ends of rows, outputs and K: the same bits."""
     x, weight = draw(rows, inputs, dtype=torch.float16), draw(outputs, inputs, dtype=torch.float16)
     bias, tile = draw(outputs, dtype=torch.float16), Tile(128, 64, 64, 8, 3, is_bulk=True)
+    cut = Cut(1, 64, 64) if inputs < 200 else Cut(2, 64, 0)
 
     def run(tile: Tile) -> list[Tensor]:
         monkeypatch.setattr(gemm, "_tile", lambda *_: tile)
         out = poisoned(rows, outputs, dtype=torch.float16)
-        pieces = poisoned(-(-inputs // 128), rows, outputs, dtype=torch.float32)
+        pieces = poisoned(1, rows, outputs, dtype=torch.float32)
+        own = cut.inputs
         with interpreted():
             gemm.multiply(x, weight, bias, out)
-            gemm.multiply_pieces(x, weight, pieces, 128)
+            gemm.multiply_pieces(x[:, :own].contiguous(), weight[:, :own].contiguous(), pieces, cut)
         return [out, pieces]
 
     for by_tma, by_threads in zip(run(tile), run(tile.by_threads), strict=True):
@@ -182,11 +199,14 @@ def test_what_does_not_fit_is_refused() -> None:
     for case in cases:
         with pytest.raises(ValueError):
             gemm.multiply(*case)
-    for shape, piece in (((1, 2, 5), 100), ((2, 2, 5), 128), ((1, 1, 5), 128)):
+    own = Cut(4, 4, 12)
+    for shape, cut in (((4, 2, 5), Cut(4, 4, 8)), ((1, 2, 5), own), ((3, 2, 5), own)):
         with pytest.raises(ValueError):
-            gemm.multiply_pieces(x, weight, torch.zeros(shape), piece)
-    with pytest.raises(ValueError):
-        gemm.multiply_pieces(x, weight, torch.zeros(1, 2, 5, dtype=torch.float64), 128)
+            gemm.multiply_pieces(x, weight, torch.zeros(shape), cut)
+    for wrong in (torch.zeros(4, 2, 5, dtype=torch.float64), torch.zeros(4, 1, 5)):
+        with pytest.raises(ValueError):
+            gemm.multiply_pieces(x, weight, wrong, own)
+    gemm.multiply_pieces(x, weight, torch.zeros(4, 2, 5), own)
 
 
 def test_what_is_not_aligned_is_refused() -> None:
@@ -200,7 +220,7 @@ def test_what_is_not_aligned_is_refused() -> None:
             with nullcontext() if is_aligned else pytest.raises(ValueError, match="begins"):
                 gemm.multiply(x, weight, bias, out)
             with nullcontext() if is_aligned else pytest.raises(ValueError, match="begins"):
-                gemm.multiply_pieces(x, weight, pieces, 128)
+                gemm.multiply_pieces(x, weight, pieces, Cut(1, 16, 48))
         with pytest.raises(ValueError, match="begins"):
             gemm.multiply(x, weight, bias, draw(2, 9)[:, :1], draw(2, 9)[:, 1:8])
         with pytest.raises(ValueError, match="begins"):
@@ -210,20 +230,22 @@ def test_what_is_not_aligned_is_refused() -> None:
 def test_no_rows_are_no_launch() -> None:
     with counted_launches() as counts:
         gemm.multiply(draw(0, 64), draw(5, 64), draw(5), draw(0, 5))
-        gemm.multiply_pieces(draw(0, 64), draw(5, 64), torch.zeros(1, 0, 5), 128)
+        gemm.multiply_pieces(draw(0, 64), draw(5, 64), torch.zeros(1, 0, 5), Cut(1, 64))
         gemm.multiply(draw(1, 64), draw(5, 64), draw(5), draw(1, 5))
     assert counts == {"gemm": 1}
 
 
-def test_pieces_are_few_and_long() -> None:
-    for inputs in (64, 1000, 1024, 2048, 4096, 30720):
-        for outputs in (1, 64, 6144, 43008, 10**6):
-            size, count = piece_size(inputs, outputs), num_pieces(inputs, outputs)
-            assert size % MAX_DEPTH == 0
-            assert 1 <= count <= MAX_PIECES
-            assert (count - 1) * size < inputs <= count * size
-    assert piece_size(30720, 6144) == 7680
-    assert num_pieces(6144, 43008) == 1
+def test_pieces_are_few_where_rows_are_many() -> None:
+    for leaves in (1, 2, 4, 8):
+        for rows in (1, FEW_ROWS, FEW_ROWS + 1, 5000):
+            count = num_pieces(leaves, rows)
+            assert leaves in (count, 2 * count)
+            assert count <= (MAX_PIECES if rows <= FEW_ROWS else MANY_PIECES)
+            assert all(
+                num_pieces(leaves, n) * n <= max_pieces_rows(leaves, rows) for n in (1, rows)
+            )
+    assert (num_pieces(8, 1), num_pieces(8, 2048), num_pieces(4, 2048)) == (8, 4, 4)
+    assert max_pieces_rows(8, 100) == 8 * FEW_ROWS
 
 
 def test_hopper_s_tiles_all_have_its_instruction() -> None:

@@ -72,7 +72,7 @@ def test_chosen_rows(is_interpreted: bool) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("has_residual", [True, False])
-@pytest.mark.parametrize("num_pieces", [1, 3, 4])
+@pytest.mark.parametrize("num_pieces", [1, 3, 4, 8])
 def test_sums_of_pieces(num_pieces: int, has_residual: bool, dtype: torch.dtype) -> None:
     pieces, bias = rows_of(num_pieces * 3, 70, torch.float32).view(-1, 3, 70), draw(70, dtype=dtype)
 
@@ -97,19 +97,23 @@ def test_a_sum_with_its_norm_has_the_bits_of_one_after_the_other(dtype: torch.dt
     assert torch.equal(outs[1], outs[3])
 
 
-def test_pieces_are_added_up_in_order() -> None:
-    """1 is lost beside 2**25, and is not after it has gone."""
-    pieces = torch.tensor([2.0**25, -(2.0**25), 1, 0])[:, None, None].expand(4, 1, 16).contiguous()
-    turned = pieces[[0, 2, 1, 3]].contiguous()
-    for own, sum_ in ((pieces, 1.0), (turned, 0.0)):
-        for context in (False, True):
-            out = poisoned(1, 16, dtype=torch.float32)
-            if context:
-                with interpreted():
-                    norm.add_pieces(own, torch.zeros(16), None, out)
-            else:
-                norm.add_pieces(own, torch.zeros(16), None, out)
-            assert out.eq(sum_).all()
+@pytest.mark.parametrize("name", ["reference", "interpreted"])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 8])
+def test_pieces_are_added_up_as_a_tree(count: int, name: str) -> None:
+    """To the bit, both where bias and residual follow and where they do not."""
+    pieces = rows_of(count * 3, 70, torch.float32).view(count, 3, 70) * 1e3
+
+    def tree(parts: list[Tensor]) -> Tensor:
+        pairs = [sum(parts[i : i + 2], torch.tensor(-0.0)) for i in range(0, len(parts), 2)]
+        return parts[0] if len(parts) == 1 else tree(pairs)
+
+    wanted, out = tree(list(pieces)), poisoned(3, 70, dtype=torch.float32)
+    if count > 2:
+        assert not torch.equal(tree(list(pieces[[1, 2, 0, *range(3, count)]])), wanted)
+    with interpreted() if name == "interpreted" else nullcontext():
+        norm.add_pieces(pieces, torch.zeros(70), None, out)
+        assert torch.equal(norm.sum_pieces(pieces), wanted)
+    assert torch.equal(out, wanted)
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -123,7 +127,9 @@ def test_what_does_not_fit_is_refused() -> None:
         lambda: norm.layer_norm(x, own, out, torch.tensor([0, 1])),
         lambda: norm.layer_norm(x, own, out, torch.tensor([0], dtype=torch.int32)),
         lambda: norm.add_pieces(pieces[:, :1], bias, x, out),
-        lambda: norm.add_pieces(torch.zeros(5, 2, 16), bias, x, out),
+        lambda: norm.add_pieces(torch.zeros(9, 2, 16), bias, x, out),
+        lambda: norm.sum_pieces(torch.zeros(9, 2, 16)),
+        lambda: norm.sum_pieces(pieces.double()),
         lambda: norm.add_pieces(pieces.half(), bias, x, out),
         lambda: norm.add_pieces(pieces, bias, x[:1], out),
         lambda: norm.add_pieces(pieces, bias, x, out, own),
@@ -140,7 +146,10 @@ def test_launches() -> None:
         norm.layer_norm(x, own, out)
         norm.layer_norm(x[:0], own, out[:0])
         norm.add_pieces(torch.zeros(1, 2, 16), torch.zeros(16), x, out, own, x)
-    assert counts == {"norm": 1, "add_pieces": 1}
+        norm.sum_pieces(torch.zeros(1, 2, 16))
+        norm.sum_pieces(torch.zeros(2, 2, 16))
+        norm.sum_pieces(torch.zeros(2, 0, 16))
+    assert counts == {"norm": 1, "add_pieces": 1, "sum_pieces": 1}
 
 
 def test_what_is_not_aligned_is_refused() -> None:

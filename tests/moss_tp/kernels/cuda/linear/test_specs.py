@@ -5,13 +5,18 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import gemm, norm
-from moss_tp.kernels.cuda.linear.specs import SHAPES, specs
-from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
+from moss_tp.kernels.cuda.linear.cut import Cut, num_pieces
+from moss_tp.kernels.cuda.linear.specs import LEAVES, SHAPES, specs
 from moss_tp.kernels.cuda.runtime.source import Source
 from tests.moss_tp.kernels.cuda.recorded import assert_compiled, distinct, record
 
 ROWS = (1, 16, 17, 32, 33, 64, 65, 128, 500, 512, 513, 2048, 5000)
-KERNELS = ((gemm, "gemm_kernel"), (gemm, "pieces_kernel"), (norm, "norm_kernel"))
+KERNELS = (
+    (gemm, "gemm_kernel"),
+    (gemm, "pieces_kernel"),
+    (norm, "tree_kernel"),
+    (norm, "norm_kernel"),
+)
 
 
 class OnDevice(torch.Tensor):
@@ -45,8 +50,10 @@ def _launch(rows: int, hidden: int, inner: int, vocab: int, dtype: torch.dtype) 
     qkv = tensor(rows, 3 * hidden)
     gemm.multiply(x, tensor(outputs, hidden), bias, qkv, out[:, hidden:])
     gemm.multiply(x, tensor(vocab, hidden), tensor(vocab), tensor(rows, vocab))
-    pieces = empty(num_pieces(mid, hidden), rows, hidden, dtype=torch.float32)
-    gemm.multiply_pieces(out, tensor(hidden, mid), pieces, piece_size(mid, hidden))
+    pieces = empty(num_pieces(LEAVES, rows), rows, hidden, dtype=torch.float32)
+    cut = Cut(LEAVES, hidden // LEAVES, inner // LEAVES)
+    gemm.multiply_pieces(out, tensor(hidden, mid), pieces, cut)
+    norm.sum_pieces(pieces)
     own = (tensor(hidden), tensor(hidden), 1e-5)
     norm.layer_norm(x, own, x)
     norm.add_pieces(pieces, tensor(hidden), x, x, own, x)

@@ -39,9 +39,8 @@ def whole(x: Tensor, weight: PackedWeight, bias: Tensor, plain: int) -> Tensor:
 
 
 def in_pieces(x: Tensor, weight: PackedWeight) -> Tensor:
-    shape = (-(-weight.inputs // 128), len(x), weight.outputs)
-    pieces = poisoned(*shape, dtype=torch.float32)
-    gemm.multiply_pieces(x, weight, pieces, 128)
+    pieces = poisoned(weight.cut.leaves, len(x), weight.outputs, dtype=torch.float32)
+    gemm.multiply_pieces(x, weight, pieces)
     return pieces
 
 
@@ -71,9 +70,9 @@ def test_the_bits_are_the_dense_product_s(case: Case, monkeypatch: pytest.Monkey
     weight = case.weight(70, torch.float16)
     packed, x = pack(weight), x_of(3, case.inputs, torch.float16)
     monkeypatch.setattr(dense, "INTERPRETED_DEPTH", packed.form.depth)
-    wanted = poisoned(-(-case.inputs // 128), 3, 70, dtype=torch.float32)
+    wanted = poisoned(1, 3, 70, dtype=torch.float32)
     with interpreted():
-        dense.multiply_pieces(x, weight.dense().weight, wanted, 128)
+        dense.multiply_pieces(x, weight.dense().weight, wanted, packed.cut)
         assert torch.equal(in_pieces(x, packed), wanted)
         turned = x.flip(1).contiguous()
         assert not torch.equal(in_pieces(turned, packed), wanted)
@@ -113,11 +112,11 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(ValueError):
             gemm.multiply(*args)
-    for shape, piece in (((1, 2, 8), 100), ((2, 2, 8), 128), ((1, 1, 8), 128)):
+    for shape in ((2, 2, 8), (1, 1, 8)):
         with pytest.raises(ValueError):
-            gemm.multiply_pieces(x, packed, torch.zeros(shape), piece)
+            gemm.multiply_pieces(x, packed, torch.zeros(shape))
     with pytest.raises(ValueError):
-        gemm.multiply_pieces(x, packed, torch.zeros(1, 2, 8).double(), 128)
+        gemm.multiply_pieces(x, packed, torch.zeros(1, 2, 8).double())
 
 
 def test_no_rows_are_no_launch() -> None:
@@ -127,7 +126,7 @@ def test_no_rows_are_no_launch() -> None:
     order = torch.arange(128, dtype=torch.int32)
     with counted_launches() as counts:
         gemm.multiply(none, packed, weight.bias, torch.empty(0, 8).half())
-        gemm.multiply_pieces(none, packed, torch.empty(1, 0, 8), 128)
+        gemm.multiply_pieces(none, packed, torch.empty(1, 0, 8))
         arrange(none, order, none)
     assert not counts
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from moss_tp.kernels.cuda.linear.tiles import num_pieces, piece_size
+from moss_tp.kernels.cuda.linear.cut import Cut, num_pieces
+from moss_tp.kernels.cuda.linear.specs import LEAVES
 from moss_tp.kernels.cuda.quantized import arrange, gemm
 from moss_tp.kernels.cuda.quantized.pack import WORD, Form, PackedWeight, pack
 from moss_tp.kernels.cuda.quantized.specs import GROUP, HIDDEN, INNER, specs
@@ -20,11 +21,12 @@ KERNELS = (
 )
 
 
-def packed(bits: int, outputs: int, inputs: int, dtype: torch.dtype) -> PackedWeight:
+def packed(bits: int, outputs: int, cut: Cut, dtype: torch.dtype) -> PackedWeight:
     form = pack(Case(bits, 2 * GROUP, GROUP).weight(8, dtype)).form  # whatever the sizes
+    inputs = cut.inputs
     words = empty(inputs // form.depth, outputs, form.plane, dtype=torch.int16)
     scales = empty(inputs // GROUP, outputs, dtype=torch.int32)
-    return PackedWeight(words, scales, None, inputs, form, dtype)
+    return PackedWeight(words, scales, None, cut, form, dtype)
 
 
 def launches(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, cc: int) -> list[Source]:
@@ -32,15 +34,16 @@ def launches(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, cc: int) -> li
     monkeypatch.setattr(gemm, "capability", lambda x: cc)
     found = record(monkeypatch, cc, *KERNELS)
     mid, outputs = HIDDEN + INNER, 3 * HIDDEN + INNER
+    cut = Cut(LEAVES, HIDDEN // LEAVES, INNER // LEAVES)
     for bits in (4, 8):
-        first = packed(bits, outputs, HIDDEN, dtype)
-        second = packed(bits, HIDDEN, mid, dtype)
+        first = packed(bits, outputs, Cut(1, HIDDEN), dtype)
+        second = packed(bits, HIDDEN, cut, dtype)
         for rows in (*row_buckets(cc), 5000):
             x, wide = empty(rows, HIDDEN, dtype=dtype), empty(rows, mid, dtype=dtype)
             qkv = empty(rows, 3 * HIDDEN, dtype=dtype)
             gemm.multiply(x, first, empty(outputs, dtype=dtype), qkv, wide[:, HIDDEN:])
-            pieces = empty(num_pieces(mid, HIDDEN), rows, HIDDEN, dtype=torch.float32)
-            gemm.multiply_pieces(wide, second, pieces, piece_size(mid, HIDDEN))
+            pieces = empty(num_pieces(LEAVES, rows), rows, HIDDEN, dtype=torch.float32)
+            gemm.multiply_pieces(wide, second, pieces)
             order = empty(mid, dtype=torch.int32)
             arrange.arrange(wide, order, empty(rows, mid, dtype=dtype))
     return found
