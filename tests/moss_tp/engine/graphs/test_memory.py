@@ -79,7 +79,7 @@ def test_a_step_beyond_the_limits_is_refused(runner: GraphRunner) -> None:
 
 
 # The published model, on one rank.
-MOSS = BlockShape(hidden=6144, inner=4 * 6144, heads=24, head_dim=256)
+MOSS = BlockShape(hidden=6144, inner=4 * 6144, heads=24, head_dim=256, leaves=8)
 MOSS_HEAD = HeadShape(hidden=6144, vocab=107_008)
 
 

@@ -119,7 +119,7 @@ def test_pieces_are_added_up_as_a_tree(count: int, name: str) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     x, own, out = draw(2, 16), weights(16, torch.float32), draw(2, 16)
     pieces, bias = torch.zeros(2, 2, 16), torch.zeros(16)
-    refused: list[Callable[[], None]] = [
+    refused: list[Callable[[], object]] = [
         lambda: norm.layer_norm(x, own, out[:1]),
         lambda: norm.layer_norm(x, own, out.half()),
         lambda: norm.layer_norm(x, weights(15, torch.float32), out),
