@@ -39,7 +39,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
         "moss_tp/native",
     },
     "moss_tp/kernels/cuda/runtime": {"moss_tp"},
-    "moss_tp/kernels/cuda/linear": {"moss_tp/kernels/cuda/runtime"},
+    "moss_tp/kernels/cuda/linear": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/quantized": {
         "moss_tp/kernels",
         "moss_tp/kernels/cuda/linear",
