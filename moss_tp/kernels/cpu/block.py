@@ -20,7 +20,7 @@ from moss_tp.kernels.base import BlockWeights, Weight
 from moss_tp.kernels.cpu.attention.attend import add_attention
 from moss_tp.kernels.cpu.attention.plan import CpuPlan
 from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
-from moss_tp.kernels.cpu.linear.gemm import Packed, add_gemm, pack_for_gemm
+from moss_tp.kernels.cpu.linear.gemm import Packed, add_gemm, compile_for, pack_for_gemm
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.norm import add_norm
 from moss_tp.kernels.cpu.runtime.program import Program
@@ -50,6 +50,11 @@ class PackedBlock:
             head_dim=weights.head_dim,
             adds_residual=weights.adds_residual,
         )
+
+    def compile(self) -> None:
+        """The products' kernels, which `pack` compiles, too."""
+        for weight in (*self.first, self.second):
+            compile_for(weight)
 
     @property
     def dtype(self) -> torch.dtype:

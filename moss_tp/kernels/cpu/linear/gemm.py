@@ -64,8 +64,13 @@ def pack_for_gemm(weight: Weight, mul_add: MulAdd | None = None) -> Packed:
     dense weight. Compiles the kernel now, so that no request waits for it."""
     packer = PACKERS.get(type(weight))
     packed = packer(weight, mul_add) if packer else pack_dense(weight.dense(), mul_add)
-    PRODUCTS[type(packed)].kernel(packed)
+    compile_for(packed)
     return packed
+
+
+def compile_for(packed: Packed) -> None:
+    """Compiles the kernel that multiplies by `packed`."""
+    PRODUCTS[type(packed)].kernel(packed)
 
 
 def add_gemm(program: Program, x: Tensor, weight: Packed, *outputs: GemmOutput) -> None:
