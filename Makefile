@@ -14,8 +14,8 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint
 PORT ?= 19324
 TP ?= 2
 MODEL ?=
-# Most tests wait for servers, so two at a time take half as long, even on two cores.
-TEST_PROCESSES ?= 2
+# Most tests wait for servers, so three at a time take half as long as one, even on two cores.
+TEST_PROCESSES ?= 3
 # Where to take torch from: https://download.pytorch.org/whl/cpu saves gigabytes without a GPU.
 TORCH_INDEX ?=
 # What the long runs measure is appended to it.

@@ -22,6 +22,7 @@ ACTIVATION = "gelu_new"
 # The rows of a stored qkv_proj come in this many groups, independent of the tensor-parallel size.
 QKV_GROUPS = 4
 MAX_LAYERS = 10_000  # a mistake beyond it, whose names alone would fill the memory
+MAX_LEAVES = 8
 # The linear layers of a block.
 QKV_PROJ, OUT_PROJ = "attn.qkv_proj", "attn.out_proj"
 FC_IN, FC_OUT = "mlp.fc_in", "mlp.fc_out"
@@ -98,6 +99,18 @@ class ModelConfig:
             for name, shape in block.items()
         }
         return layers | {LM_HEAD: (self.vocab_size, hidden)}
+
+    @property
+    def num_leaves(self) -> int:
+        """Into how many parts each block's sums are cut, on any number of ranks; see
+        `kernels.leaves`. The largest power of two, up to MAX_LEAVES, that divides the heads and the
+        MLP's columns."""
+        return gcd(self.num_heads, self.intermediate_size, MAX_LEAVES)
+
+    def leaves_of_rank(self, tp_size: int) -> int:
+        """One where the ranks do not divide the leaves: the bits of its sums are not those of
+        other numbers of ranks."""
+        return 1 if self.num_leaves % tp_size else self.num_leaves // tp_size
 
     def format_of(self, layer: str) -> QuantFormat | None:
         """How a linear layer is quantized; None: it is not."""

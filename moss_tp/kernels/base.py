@@ -1,6 +1,9 @@
 """Weight types, and what the model calls: linears, attention and whole transformer blocks.
 
-    partial = (x +) out_proj(attention(qkv)) + fc_out(gelu(fc_in(n)))     qkv, n of layer_norm(x)
+    x' = x + out_proj(attention(qkv)) + fc_out(gelu(fc_in(n)))     qkv, n of layer_norm(x)
+
+Its sums are cut into leaves, see `leaves`, so that any number of ranks gives the same bits: a rank
+adds up its own leaves, the ranks' sums are added up, then each rank adds bias and residual.
 
 The weights are one rank's, after loading; a back end packs them as it likes. A further weight type
 is a class like DenseWeight, in a file of its own. Back ends without a kernel for it multiply by its
@@ -69,8 +72,7 @@ class DenseWeight:
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """`H` heads of `D` and `inner` columns are this rank's. The ranks' results are summed, so only
-    one rank adds the residual x and has `fc_out`'s bias."""
+    """`H` heads of `D`, `inner` columns and `leaves` are this rank's; biases are whole."""
 
     norm: tuple[Tensor, Tensor]  # (hidden,) weight and bias
     eps: float
@@ -79,7 +81,7 @@ class BlockWeights:
     out: Weight  # (hidden, H * D)
     fc_out: Weight  # (hidden, inner)
     head_dim: int
-    adds_residual: bool
+    leaves: int
 
 
 class Linear(Protocol):
@@ -90,7 +92,13 @@ class Linear(Protocol):
 
 class BlockKernel(Protocol):
     def __call__(self, x: Tensor, rotary: Rotary, cache: LayerCache, plan: StepPlan) -> Tensor:
-        """`x (T, hidden) -> (T, hidden)`, a partial sum; writes the step's K and V to `cache`."""
+        """`x (T, hidden) -> (T, hidden)` fp32, the sum of the rank's leaves; writes the step's K
+        and V to `cache`."""
+        ...
+
+    def finish(self, total: Tensor, x: Tensor) -> Tensor:
+        """The block's result for its input x: `total`, the sum of all ranks' leaves `(T, hidden)`
+        fp32, then the biases of out_proj and fc_out, then x. Rounded once, to the dtype of x."""
         ...
 
 
@@ -145,7 +153,8 @@ Attend = Callable[[Tensor, Rotary, LayerCache, StepPlan, float], Tensor]
 
 @dataclass(frozen=True)
 class Kernels:
-    """What one rank computes with. Activations between blocks are of dtype `activations`."""
+    """What one rank computes with. Activations between blocks are of dtype `activations`; what
+    ranks add up of a block is fp32."""
 
     activations: torch.dtype
     linear: MakeLinear

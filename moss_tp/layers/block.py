@@ -1,6 +1,6 @@
 """A transformer block of MOSS: its parameters under their published names, and its kernel.
 
-    x + attn(ln_1(x)) + mlp(ln_1(x))      one all-reduce: each rank first adds up its partial sums
+    x + attn(ln_1(x)) + mlp(ln_1(x))      one all-reduce: each rank first adds up its own leaves
 
 The arithmetic is the kernel's; see the protocols in `kernels/base.py`. `kernels/reference/block.py`
 spells it out operation by operation, `kernels/cpu/block.py` runs it as one program.
@@ -53,6 +53,7 @@ class MossBlock(nn.Module):
         super().__init__()
         self._group = layers.group
         self._head_dim = layers.config.head_dim
+        self._leaves = layers.config.leaves_of_rank(layers.group.size)
         self.kernel: BlockKernel | None = None
         self.ln_1 = layer_norm(layers.config, layers.dtype, layers.place)
         self.attn = MossAttention(layers, block_name(number))
@@ -69,7 +70,7 @@ class MossBlock(nn.Module):
                 out=self.attn.out_proj.kernel_weight(),
                 fc_out=self.mlp.fc_out.kernel_weight(),
                 head_dim=self._head_dim,
-                adds_residual=self._group.rank == 0,
+                leaves=self._leaves,
             )
         )
         release(self)
@@ -91,7 +92,8 @@ class MossBlock(nn.Module):
         """`x (T, hidden) -> (T, hidden)`; fills the plan's slots of `cache`."""
         if self.kernel is None:
             raise RuntimeError("the block is not packed")
-        return self._group.all_reduce(self.kernel(x, rotary, cache, plan))
+        own = self.kernel(x, rotary, cache, plan)
+        return self.kernel.finish(self._group.all_reduce(own), x)
 
 
 def layer_norm(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> nn.LayerNorm:

@@ -69,7 +69,6 @@ class BiasPart:
 
     shard: Shard | None = None
     num_outputs: int = 0
-    is_added: bool = False
 
     def parameter(self, device: torch.device, dtype: torch.dtype) -> nn.Parameter | None:
         if self.shard is None:
@@ -77,13 +76,12 @@ class BiasPart:
         return empty_parameter(self.num_outputs, device=device, dtype=dtype)
 
 
-def bias_part(shard: Shard, group: TPGroup, num_outputs: int | None) -> BiasPart:
-    """The bias of the weight `shard`. Row-parallel results are summed over the ranks, so only rank
-    0 adds it there, though each has it."""
+def bias_part(shard: Shard, num_outputs: int | None) -> BiasPart:
+    """The bias of the weight `shard`. Row-parallel results are summed over the ranks; each of them
+    adds the whole bias to the sum."""
     outputs, is_column_parallel = shard.shape[:1], shard.dim == 0
     part = Shard(outputs, 0, shard.spans) if is_column_parallel else Shard.whole(outputs)
-    length = num_outputs or part.local_shape[0]
-    return BiasPart(part, length, is_column_parallel or group.rank == 0)
+    return BiasPart(part, num_outputs or part.local_shape[0])
 
 
 class DenseParallelWeight(nn.Module):
@@ -107,15 +105,14 @@ class DenseParallelWeight(nn.Module):
         outputs, inputs = shard.local_shape
         place = device or group.device
         self.weight = empty_parameter(num_outputs or outputs, inputs, device=place, dtype=dtype)
-        self._bias = bias_part(shard, group, num_outputs) if has_bias else BiasPart()
+        self._bias = bias_part(shard, num_outputs) if has_bias else BiasPart()
         self.bias = self._bias.parameter(place, dtype)
-        self.adds_bias = self._bias.is_added
         biases = {} if self._bias.shard is None else {BIAS: self._bias.shard}
         self.shards: Mapping[str, Shard] = {WEIGHT: shard, **biases}
 
     def kernel_weight(self) -> DenseWeight:
         """What a kernel multiplies by on this rank."""
-        return DenseWeight(self.weight, self.bias if self.adds_bias else None)
+        return DenseWeight(self.weight, self.bias)
 
 
 def empty_parameter(*shape: int, device: torch.device, dtype: torch.dtype) -> nn.Parameter:

@@ -58,9 +58,8 @@ class QuantizedParallelWeight(nn.Module):
         self.qweight = words(inputs // form.per_word, outputs)
         self.qzeros = words(groups, outputs // form.per_word)
         self.scales = empty_parameter(groups, outputs, device=place, dtype=torch.float16)
-        self._bias = bias_part(shard, group, num_outputs) if has_bias else BiasPart()
+        self._bias = bias_part(shard, num_outputs) if has_bias else BiasPart()
         self.bias = self._bias.parameter(place, dtype)
-        self.adds_bias = self._bias.is_added
 
     @property
     def shards(self) -> Mapping[str, Shard]:
@@ -93,7 +92,7 @@ class QuantizedParallelWeight(nn.Module):
             groups=groups,
             bits=self.form.bits,
             dtype=self._dtype,
-            bias=self.bias if self.adds_bias else None,
+            bias=self.bias,
         )
 
     def fill_randomly(self, numbers: torch.Generator, common: torch.Generator) -> None:

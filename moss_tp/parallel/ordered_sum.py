@@ -1,4 +1,4 @@
-"""An all-reduce that sums in rank order, in fp32, and rounds once: the same over gloo and NCCL.
+"""An all-reduce that sums as a tree of ranks, in fp32, and rounds once: over gloo as over NCCL.
 
 gloo and NCCL choose where an element's sum begins by its place in the tensor and by the tensor's
 size, so that its bits would depend on the number of rows. Here they do not:
@@ -32,9 +32,10 @@ def scratch_bytes(size: int, num_elements: int, dtype: torch.dtype) -> int:
         return 0
     one_shot = min(num_elements, ONE_SHOT_BYTES // dtype.itemsize)
     share = -(-num_elements // size)
+    wide = 0 if dtype == torch.float32 else torch.float32.itemsize
     return max(
-        _padded(size * one_shot * dtype.itemsize) + _padded(4 * one_shot),
-        2 * _padded(size * share * dtype.itemsize) + _padded(4 * share),
+        _padded(size * one_shot * dtype.itemsize) + _padded(size * one_shot * wide),
+        2 * _padded(size * share * dtype.itemsize) + _padded(size * share * wide),
     )
 
 
@@ -74,7 +75,7 @@ class OrderedSum:
         take = self._taker(x.device)
         parts = take((self._size, x.numel()), x.dtype)
         self._all_gather(parts, x)
-        _sum_in_order(parts, x, take)
+        _sum_as_tree(parts, x, take)
 
     def by_shares(self, x: Tensor) -> None:
         """The sum of `x (n,)`, of which each rank takes a share."""
@@ -89,7 +90,7 @@ class OrderedSum:
         parts = take((size, share), x.dtype)  # this rank's share, of each rank
         options = on_current_stream(dist.AllToAllOptions())
         wait_for(self.backend.alltoall_base(parts, whole.view(size, share), [], [], options))
-        _sum_in_order(parts, parts[0], take)
+        _sum_as_tree(parts, parts[0], take)
         self._all_gather(whole.view(size, share), parts[0])
         if whole is not x:
             x.copy_(whole[:count])
@@ -115,16 +116,20 @@ class OrderedSum:
         return take
 
 
-def _sum_in_order(parts: Tensor, out: Tensor, take: Take) -> None:
-    """`parts (ranks, n) -> out (n,)`, which may be one of the parts."""
-    if len(parts) == 1:
+def _sum_as_tree(parts: Tensor, out: Tensor, take: Take) -> None:
+    """`parts (ranks, n) -> out (n,)`, which may be the first of the parts: neighbours first, then
+    their sums, an odd last one carried up. Overwrites `parts`."""
+    size, step = len(parts), 1
+    if size == 1:
         out.copy_(parts[0])
         return
-    total = take((parts.shape[1],), torch.float32)
-    total.copy_(parts[0])
-    for part in parts[1:-1]:
-        total.add_(part)
-    torch.add(total, parts[-1], out=out)  # in fp32; rounded as it is stored
+    wide = parts
+    if parts.dtype != torch.float32:
+        wide = take(tuple(parts.shape), torch.float32).copy_(parts)
+    while 2 * step < size:
+        wide[: size - step : 2 * step].add_(wide[step :: 2 * step])
+        step *= 2
+    torch.add(wide[0], wide[step], out=out)  # in fp32; rounded as it is stored
 
 
 def _padded(num_bytes: int) -> int:

@@ -6,9 +6,9 @@ it has read everything that it needs from earlier epochs:
     write own slot k % 2 ── post k ── wait for the posts of k that it needs ── read their slots
       └─ only after all ranks posted k - 1: then no rank reads epoch k - 2, which used this slot
 
-So two slots a rank and one wait an epoch are enough. Sums are taken in fp32 in rank order, so all
-ranks get the same bits. A wait spins for a while, then sleeps on a futex and regularly checks that
-the rank it waits for is alive. Ranks above 0 wait for a message of rank 0 as long as it lives.
+So two slots a rank and one wait an epoch are enough. Sums are taken in fp32, as a tree of ranks, so
+all ranks get the same bits. A wait spins for a while, then sleeps on a futex and regularly checks
+that the rank it waits for is alive. Ranks above 0 wait for a message of rank 0 as long as it lives.
 """
 
 import os

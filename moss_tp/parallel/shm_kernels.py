@@ -33,6 +33,7 @@ _syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
 
 _u32 = types.uint32
 _SUM_BLOCK = 1024  # elements whose fp32 sums stay in the L1 cache
+_MAX_DEPTH = 16  # of a tree of ranks
 
 
 @exact_inner
@@ -113,17 +114,23 @@ def _fp32_to_fp16(value: float) -> Any:
 
 
 @exact_inner
-def _accumulate(sums: Any, source: int, length: int, dtype: int) -> None:
+def _load(values: Any, source: int, length: int, dtype: int) -> None:
     fp32s, uint16s = fp32_at(source), uint16_at(source)
     if dtype == FP32:
         for i in range(length):
-            sums[i] += fp32s[i]
+            values[i] = fp32s[i]
     elif dtype == BF16:
         for i in range(length):
-            sums[i] += bf16_to_fp32(uint16s[i])
+            values[i] = bf16_to_fp32(uint16s[i])
     else:
         for i in range(length):
-            sums[i] += _fp16_to_fp32(uint16s[i])
+            values[i] = _fp16_to_fp32(uint16s[i])
+
+
+@exact_inner
+def _add(sums: Any, others: Any, length: int) -> None:
+    for i in range(length):
+        sums[i] += others[i]
 
 
 @exact_inner
@@ -144,13 +151,21 @@ def _store(target: int, sums: Any, length: int, dtype: int) -> None:
 def sum_parts(target: int, first: int, stride: int, num_parts: int, count: int, dtype: int) -> None:
     """Sums `num_parts` arrays of `count` elements (FP32, BF16 or FP16), `stride` bytes apart.
 
-    In fp32 and in the order of the parts, so that every rank gets the same bits.
+    In fp32 and as a tree: neighbours, then their sums, an odd last one carried up. So every rank
+    gets the same bits.
     """
     width = FP32_BYTES if dtype == FP32 else BF16_BYTES
-    sums = np.empty(_SUM_BLOCK, np.float32)
+    sums = np.empty((_MAX_DEPTH, _SUM_BLOCK), np.float32)  # of subtrees that wait for a neighbour
     for start in range(0, count, _SUM_BLOCK):
         length = min(_SUM_BLOCK, count - start)
-        sums[:] = np.float32(-0.0)  # -0.0 + x is x, even where x is -0.0
+        top = -1
         for part in range(num_parts):
-            _accumulate(sums, first + part * stride + start * width, length, dtype)
-        _store(target + start * width, sums, length, dtype)
+            top += 1
+            _load(sums[top], first + part * stride + start * width, length, dtype)
+            subtrees = part
+            is_last = part == num_parts - 1
+            while top > 0 and (is_last or subtrees & 1):
+                _add(sums[top - 1], sums[top], length)
+                top -= 1
+                subtrees >>= 1
+        _store(target + start * width, sums[0], length, dtype)

@@ -158,8 +158,8 @@ class TPGroup:
             self._sum.reserve(num_elements, dtype, self.device)
 
     def all_reduce(self, x: Tensor) -> Tensor:
-        """Sums `x` over the ranks, in place; returns it. An element's sum is taken in rank order
-        and rounded once, so its bits do not depend on the shape of `x`."""
+        """Sums `x` over the ranks, in place; returns it. An element's sum is taken as a tree of
+        ranks and rounded once, so its bits do not depend on the shape of `x`."""
         if self._control is None:
             return x
         if self._is_staged(x):

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from moss_tp.config import resolve_model
+from moss_tp.config import ModelConfig, resolve_model
+from moss_tp.engine_config import EngineConfig
 from moss_tp.weights.digest import weights_digest
 from moss_tp.weights.sharded import resolve_weights
 from serve_app.settings import ServeSettings
@@ -30,7 +31,7 @@ def replica_make_up(settings: ServeSettings) -> dict[str, Any]:
         "dtype": config.dtype,
         "kv_cache_dtype": config.cache_dtype,
         "lm_head_bits": config.lm_head_bits,
-        "tp": config.tp_size,
+        "tp": _tp(ModelConfig.from_dir(directory), config),
     }
 
 
@@ -45,6 +46,12 @@ def code_digest() -> str:
             digest.update(f"{package}/{path.relative_to(root)}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _tp(model: ModelConfig, config: EngineConfig) -> int:
+    """1 stands for every number of ranks that gives the bits of one. Dummy weights differ by it."""
+    gives_other_bits = model.num_leaves % config.tp_size or config.load_format == "dummy"
+    return config.tp_size if gives_other_bits else 1
 
 
 def _processor(device: str) -> str:

@@ -3,15 +3,16 @@
     normed        = layer_norm(x)
     qkv | mixed   = normed @ [qkv_proj | fc_in]      GELU on the second
     mixed         = [attention(qkv) | gelu(fc_in)]
-    partial       = mixed @ [out_proj | fc_out] (+ x)
+    out           = mixed @ [out_proj | fc_out]      leaf by leaf, added as a tree
+    out           = out + bias + x                   on a single rank; else `finish`, after the sum
 
 Each weight is read once, in two products; in three where qkv_proj and fc_in cannot be stacked.
 Sums, and activations between blocks, are fp32; inputs of a bf16 dot product (see `linear.mul_add`)
 are rounded to bf16. Every op computes a row in one order, whatever the rows beside it.
 """
 
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from moss_tp.kernels.cpu.linear.gemm import Packed, add_gemm, compile_for, pack_
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.norm import add_norm
 from moss_tp.kernels.cpu.runtime.program import Program
+from moss_tp.kernels.leaves import leaf_spans
 from moss_tp.kernels.quantized import concat_inputs
 from moss_tp.kernels.rotary import Rotary
 
@@ -37,24 +39,31 @@ class PackedBlock:
     second: Packed  # out_proj and fc_out
     widths: tuple[int, int]  # of qkv_proj's outputs and fc_in's
     head_dim: int
-    adds_residual: bool
+    is_whole: bool = True  # else it ends with the rank's leaves
 
     @classmethod
     def pack(cls, weights: BlockWeights, mul_add: MulAdd | None = None) -> Self:
         norm_weight, norm_bias = weights.norm
+        second = concat_inputs(weights.out, weights.fc_out)
+        leaves = leaf_spans(weights.out.inputs, weights.fc_out.inputs, weights.leaves)
         return cls(
             norm=(norm_weight.float(), norm_bias.float(), torch.tensor([weights.eps])),
             first=_pack_pair(weights.qkv, weights.fc_in, mul_add),
-            second=pack_for_gemm(concat_inputs(weights.out, weights.fc_out), mul_add),
+            second=pack_for_gemm(second, mul_add, leaves),
             widths=(weights.qkv.outputs, weights.fc_in.outputs),
             head_dim=weights.head_dim,
-            adds_residual=weights.adds_residual,
         )
 
     def compile(self) -> None:
         """The products' kernels, which `pack` compiles, too."""
         for weight in (*self.first, self.second):
             compile_for(weight)
+
+    def of_one_rank(self) -> Self:
+        """The same block up to the sum of its leaves, which others are added to."""
+        second: Any = self.second
+        bias = torch.zeros_like(second.bias)
+        return replace(self, second=replace(second, bias=bias), is_whole=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,7 +80,7 @@ class PackedBlock:
     def layout(self) -> tuple[object, ...]:
         """Equal for blocks that the same program can run."""
         layouts = (weight.layout for weight in (*self.first, self.second))
-        return (self.widths, self.head_dim, self.adds_residual, *layouts)
+        return (self.widths, self.head_dim, self.is_whole, *layouts)
 
     def empty_qkv(self, num_rows: int) -> Tensor:
         return torch.empty(num_rows, 3, self.widths[0] // 3 // self.head_dim, self.head_dim)
@@ -99,7 +108,7 @@ class PackedBlock:
             for weight, output in zip(self.first, outputs, strict=True):
                 add_gemm(program, normed, weight, output)
         add_attention(program, qkv, mixed, rotary, cache, plan, self.head_dim**-0.5)
-        residual = x if self.adds_residual else None
+        residual = x if self.is_whole else None
         add_gemm(program, mixed, self.second, GemmOutput(out, residual=residual))
 
 

@@ -169,12 +169,17 @@ class PanelBlock:
 
     def _take(self, packed: PackedBlock, pool: ProgramPool[BlockProgram] | None) -> None:
         self.packed = packed
-        self._chain = PanelChain((packed,), pool)
+        self._bias = packed.second.bias[: packed.second.outputs]
+        self._chain = PanelChain((packed.of_one_rank(),), pool)
 
     def __call__(
         self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
     ) -> Tensor:
         return self._chain(x, rotary, (cache,), plan)
+
+    def finish(self, total: Tensor, x: Tensor) -> Tensor:
+        """See `BlockKernel`. Overwrites `total`."""
+        return total.add_(self._bias).add_(x)
 
 
 class BlockFactory:

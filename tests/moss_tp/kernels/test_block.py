@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.base import BlockWeights, DenseWeight, Weight
+from moss_tp.kernels.base import BlockKernel, BlockWeights, DenseWeight, LayerCache, Weight
 from moss_tp.kernels.cpu.attention.operands import best_operands
 from moss_tp.kernels.cpu.chain import (
     ROWS_OF_LAYOUT,
@@ -32,7 +32,7 @@ from tests.moss_tp.kernels.cells import to_cells
 from tests.moss_tp.kernels.paged_case import AttentionShape, Case, make_case
 from tests.moss_tp.kernels.test_linear import MUL_ADDS
 
-HIDDEN, INNER = 70, 90
+HIDDEN, INNER = 70, 96
 LENS = [(1, 7), (12, 30), (2, 9)]
 TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 # One for all steps, as in a model: programs hold its address.
@@ -56,7 +56,7 @@ def next_step(lens: list[tuple[int, int]], shape: AttentionShape | None = None) 
 
 
 def weights(
-    shape: AttentionShape, dtype: torch.dtype, adds_residual: bool = True, seed: int = 2
+    shape: AttentionShape, dtype: torch.dtype, leaves: int = 1, seed: int = 2
 ) -> BlockWeights:
     random = torch.Generator().manual_seed(seed)
 
@@ -70,9 +70,9 @@ def weights(
         qkv=DenseWeight(draw(3 * width, HIDDEN)),
         fc_in=DenseWeight(draw(INNER, HIDDEN), draw(INNER)),
         out=DenseWeight(draw(HIDDEN, width)),
-        fc_out=DenseWeight(draw(HIDDEN, INNER), draw(HIDDEN) if adds_residual else None),
+        fc_out=DenseWeight(draw(HIDDEN, INNER), draw(HIDDEN)),
         head_dim=shape.head_dim,
-        adds_residual=adds_residual,
+        leaves=leaves,
     )
 
 
@@ -90,11 +90,17 @@ def expected(own: BlockWeights, x: Tensor, case: Case) -> Tensor:
         out=widened(own.out),
         fc_out=widened(own.fc_out),
         head_dim=own.head_dim,
-        adds_residual=own.adds_residual,
+        leaves=own.leaves,
     )
     cache = (case.cache[0].float(), case.cache[1].float())
     block = EagerBlock(wide, PlainLinear, reference_attend)
-    return block(x, case.rotary, cache, case.plan)
+    return block.finish(block(x, case.rotary, cache, case.plan), x)
+
+
+def result(block: BlockKernel, x: Tensor, case: Case, cache: LayerCache = None) -> Tensor:
+    """Of a block that is alone."""
+    own = block(x, case.rotary, cache or case.cache, case.plan)
+    return block.finish(own, x)
 
 
 def input_of(case: Case) -> Tensor:
@@ -103,14 +109,14 @@ def input_of(case: Case) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MUL_ADDS)
-@pytest.mark.parametrize("adds_residual", [True, False])
-def test_panels(adds_residual: bool, name: str) -> None:
-    shape, dtype = AttentionShape(), weight_dtype(MUL_ADDS[name])
+@pytest.mark.parametrize("leaves", [1, 2, 8])
+def test_panels(leaves: int, name: str) -> None:
+    shape, dtype = AttentionShape(heads=3 if leaves == 1 else leaves), weight_dtype(MUL_ADDS[name])
     case = make_case(LENS, dtype, shape)
-    own, x = weights(shape, dtype, adds_residual), input_of(case)
+    own, x = weights(shape, dtype, leaves), input_of(case)
     reference_out = expected(own, x, case)
     cells = to_cells(case.cache, best_operands(dtype == torch.bfloat16, shape.head_dim).per_step)
-    out = PanelBlock(own, MUL_ADDS[name])(x, case.rotary, cells, case.plan)
+    out = result(PanelBlock(own, MUL_ADDS[name]), x, case, cells)
     torch.testing.assert_close(out, reference_out, atol=TOLERANCES[dtype], rtol=TOLERANCES[dtype])
 
 
@@ -118,16 +124,16 @@ def test_panels(adds_residual: bool, name: str) -> None:
 def test_a_chain_equals_its_blocks_in_sequence(count: int) -> None:
     """To the bit, each block with its own weights and cache; on any number of threads, even more
     than there are tasks."""
-    shape = AttentionShape()
+    shape = AttentionShape(heads=4)
     cases = [make_case(LENS, torch.bfloat16, shape) for _ in range(count)]
-    blocks = [PanelBlock(weights(shape, torch.bfloat16, seed=i)) for i in range(count)]
+    blocks = [PanelBlock(weights(shape, torch.bfloat16, leaves=2, seed=i)) for i in range(count)]
     x, rotary, plan = input_of(cases[0]), cases[0].rotary, cases[0].plan
     layers = tuple(case.cache for case in cases)
 
     def in_sequence(blocks: list[PanelBlock]) -> Tensor:
         out = x
         for block, cache in zip(blocks, layers, strict=True):
-            out = block(out, rotary, cache, plan)
+            out = block.finish(block(out, rotary, cache, plan), out)
         return out
 
     expected_out, before = in_sequence(blocks), torch.get_num_threads()

@@ -151,7 +151,7 @@ def test_a_weight_type_without_a_kernel_is_multiplied_densely(name: str) -> None
 def test_a_weight_type_with_a_packer_is_packed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """This one doubles the weight, so that its result is recognised."""
 
-    def pack_doubled(weight: ScaledWeight, mul_add: MulAdd | None) -> PackedWeight:
+    def pack_doubled(weight: ScaledWeight, mul_add: MulAdd | None, leaves: object) -> PackedWeight:
         return pack_dense(DenseWeight(weight.dense().weight * 2), mul_add)
 
     weight, x = scaled_weight(torch.bfloat16), random(3, 8)

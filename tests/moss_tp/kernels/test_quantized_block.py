@@ -17,7 +17,7 @@ from moss_tp.kernels.quantized import QuantizedWeight
 from tests.moss_tp.kernels.cells import to_cells
 from tests.moss_tp.kernels.paged_case import AttentionShape, make_case
 from tests.moss_tp.kernels.quantized_case import quantized_case
-from tests.moss_tp.kernels.test_block import LENS, TOLERANCES, expected, widened
+from tests.moss_tp.kernels.test_block import LENS, TOLERANCES, expected, result, widened
 
 SHAPE = AttentionShape(heads=4)  # a width of whole words
 HIDDEN, INNER, WIDTH = 72, 96, SHAPE.heads * SHAPE.head_dim
@@ -52,7 +52,7 @@ def weights(bits: int, dtype: torch.dtype, **others: Any) -> BlockWeights:
         out=quantized(bits, HIDDEN, WIDTH, dtype, seed=3),
         fc_out=replace(quantized(bits, HIDDEN, INNER, dtype, seed=4), bias=bias[:HIDDEN]),
         head_dim=SHAPE.head_dim,
-        adds_residual=True,
+        leaves=4,
     )
     return replace(own, **others)
 
@@ -100,7 +100,7 @@ def test_equals_the_eager_block(name: str) -> None:
     x = torch.randn(len(case.qkv), HIDDEN, generator=torch.Generator().manual_seed(3))
     reference = expected(dense_block(own), x, case)
     cells = to_cells(case.cache, best_operands(dtype == BF16, SHAPE.head_dim).per_step)
-    out = PanelBlock(own)(x, case.rotary, cells, case.plan)
+    out = result(PanelBlock(own), x, case, cells)
     torch.testing.assert_close(out, reference, atol=TOLERANCES[dtype], rtol=TOLERANCES[dtype])
 
 
@@ -127,7 +127,7 @@ def test_a_chain_equals_its_blocks_in_sequence(names: list[str], is_uniform: boo
     out = x = torch.randn(len(cases[0].qkv), HIDDEN, generator=torch.Generator().manual_seed(3))
     rotary, plan = cases[0].rotary, cases[0].plan
     for block, case in zip(blocks, cases, strict=True):
-        out = block(out, rotary, case.cache, plan)
+        out = block.finish(block(out, rotary, case.cache, plan), out)
     chain = chain_of(blocks)
     assert isinstance(chain, PanelChain if is_uniform else ChainOfChains)
     layers = tuple(case.cache for case in cases)

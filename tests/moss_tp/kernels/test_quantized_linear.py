@@ -194,7 +194,7 @@ def test_infinite_inputs_stay_in_their_row(bits: int) -> None:
 
 def test_an_order_is_kept_only_where_it_is_another() -> None:
     for kind, has_order in {"groups of 32": False, "act-order": True, "cut": True}.items():
-        assert (pack_quantized(WEIGHTS[kind](4)).runs.order is not None) == has_order
+        assert (pack_quantized(WEIGHTS[kind](4)).runs.is_gathered) == has_order
 
 
 def test_zeros_are_kept_only_where_one_is_not_the_middle() -> None:

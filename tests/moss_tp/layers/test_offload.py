@@ -204,9 +204,7 @@ class PlainBlock(EagerBlock):
             for matrix, part in zip(matrices, parts, strict=True)
         )
         norm = (weight, bias)
-        return PlainBlock(
-            BlockWeights(norm, w.eps, qkv, fc_in, out, fc_out, w.head_dim, w.adds_residual)
-        )
+        return PlainBlock(BlockWeights(norm, w.eps, qkv, fc_in, out, fc_out, w.head_dim, w.leaves))
 
 
 def dense(weight: object) -> DenseWeight:

@@ -37,14 +37,13 @@ def test_column_parallel_splits_outputs_and_bias(rank: int) -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_row_parallel_splits_inputs_and_adds_the_bias_on_one_rank(rank: int) -> None:
+def test_row_parallel_splits_inputs_and_has_the_whole_bias(rank: int) -> None:
     group = TPGroup(rank, 2, CPU)
     module = weight(row_parallel(6, 8, group), group, has_bias=True)
     dense = module.kernel_weight()
     assert dense.weight.shape == (8, 3)
-    assert (dense.bias is None) == (rank == 1)
-    assert module.bias is not None
-    assert module.bias.shape == (8,)  # loaded on every rank
+    assert dense.bias is not None
+    assert dense.bias.shape == (8,)
 
 
 def test_weight_without_bias() -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from moss_tp.config import ModelConfig
-from moss_tp.layers.parallel_weight import DenseParallelWeight
 from moss_tp.model import MossForCausalLM, load_model
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.load import load_weights
@@ -149,12 +148,12 @@ class DroppingGroup(TPGroup):
         return super().all_reduce(x)
 
 
-def _with_bias_on_every_rank(path: Path, group: TPGroup) -> MossForCausalLM:
+def _with_bias_on_rank_0(path: Path, group: TPGroup) -> MossForCausalLM:
     model = MossForCausalLM(ModelConfig.from_dir(path), group, torch.float32)
     load_weights(model, path)
-    for module in model.modules():
-        if isinstance(module, DenseParallelWeight):
-            module.adds_bias = module.bias is not None
+    for name, parameter in model.named_parameters():
+        if name.endswith("fc_out.bias") and group.rank > 0:
+            parameter.zero_()
     model.pack()
     return model
 
@@ -164,7 +163,7 @@ def broken_logits(group: TPGroup, path: Path) -> dict[str, Tensor | None]:
     config = ModelConfig.from_dir(path)
     model = load_model(path, config, group, torch.float32)
     logits = {"correct": logits_of(model, config, group)}
-    logits["bias on every rank"] = logits_of(_with_bias_on_every_rank(path, group), config, group)
+    logits["bias on rank 0"] = logits_of(_with_bias_on_rank_0(path, group), config, group)
     for dropped in range(config.num_layers + 1):
         broken = DroppingGroup(group.rank, group.size, group.device, group._control, group._data)
         broken.dropped = dropped

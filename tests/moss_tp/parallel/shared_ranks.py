@@ -45,11 +45,15 @@ def on_ranks(
 
 
 def expected_sum(parts: Sequence[Tensor]) -> Tensor:
-    """In fp32 and in rank order, rounded once."""
-    total = parts[0].float()
-    for part in parts[1:]:
-        total = total + part.float()
-    return total.to(parts[0].dtype)
+    """In fp32 and as a tree of ranks, rounded once."""
+
+    def tree(parts: Sequence[Tensor]) -> Tensor:
+        if len(parts) == 1:
+            return parts[0].float()
+        half = 1 << (len(parts) - 1).bit_length() - 1  # the largest power of two below
+        return tree(parts[:half]) + tree(parts[half:])
+
+    return tree(parts).to(parts[0].dtype)
 
 
 def assert_same_bits(actual: Tensor, expected: Tensor) -> None:

@@ -49,9 +49,9 @@ def backends_own(self: OrderedSum, x: Tensor) -> None:
     self.backend.allreduce([x], dist.AllreduceOptions()).wait()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 8])
 @pytest.mark.parametrize("is_reserved", [False, True])
-def test_sums_are_in_rank_order_and_rounded_once(size: int, is_reserved: bool) -> None:
+def test_sums_are_a_tree_of_ranks_and_rounded_once(size: int, is_reserved: bool) -> None:
     """For one and two ranks the backend's own sum is that, too."""
     check_sums(size, is_reserved=is_reserved)
 

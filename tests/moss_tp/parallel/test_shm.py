@@ -53,7 +53,7 @@ def check_sums(size: int, silent_rank: int | None = None) -> None:
             assert_same_bits(results[index], expected)
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 8])
 def test_sums_have_the_same_bits_on_every_rank(size: int) -> None:
     check_sums(size)
 

@@ -36,7 +36,8 @@ def test_it_is_plain_data_and_the_same_each_time() -> None:
 @pytest.mark.parametrize(
     ("fields", "changed"),
     [
-        ({"tp": 2}, {"tp"}),
+        ({"tp": 2}, set()),
+        ({"tp": 2, "load_format": "dummy"}, {"tp", "weights"}),
         ({"dtype": "float32"}, {"dtype", "kv_cache_dtype"}),
         ({"kv_cache_dtype": "int8"}, {"kv_cache_dtype"}),
         ({"lm_head_bits": 8}, {"lm_head_bits"}),
@@ -46,6 +47,11 @@ def test_it_is_plain_data_and_the_same_each_time() -> None:
 def test_what_changes_the_bits_changes_it(fields: dict[str, Any], changed: set[str]) -> None:
     one, other = made_up(), made_up(**fields)
     assert {name for name in one if one[name] != other[name]} == changed
+
+
+def test_ranks_that_do_not_divide_the_leaves_change_it(tmp_path: Path) -> None:
+    model = str(make_checkpoint(tmp_path, heads=6, inner=48))
+    assert [made_up(model=model, tp=tp)["tp"] for tp in (1, 2, 3, 6)] == [1, 1, 3, 6]
 
 
 def test_another_model_and_other_code_change_it(

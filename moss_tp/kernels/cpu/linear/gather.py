@@ -35,7 +35,8 @@ class GatherParams(NamedTuple):
 class SumParams(NamedTuple):
     x: Address
     x_stride: int  # bytes
-    starts: Address  # (runs + 1,) int64, in units
+    starts: Address  # (runs + 1,) int64, in units of the weight
+    x_starts: Address  # (runs,) int64, in units of x
     num_runs: int
     parts: int  # tasks of a row
     out: Address  # (T, runs) fp32, contiguous
@@ -55,13 +56,15 @@ def add_gather(program: Program, x: Tensor, order: Tensor) -> Tensor:
     return out
 
 
-def add_run_sums(program: Program, x: Tensor, starts: Tensor) -> Tensor:
-    """`x (T, inputs)`, in bf16 or fp32, `-> (T, runs)` fp32: its sum over each run."""
+def add_run_sums(program: Program, x: Tensor, starts: Tensor, x_starts: Tensor) -> Tensor:
+    """`x (T, inputs)`, in bf16 or fp32, `-> (T, runs)` fp32: its sum over each run; see
+    `quantized_pack.Runs`."""
     num_runs = len(starts) - 1
     out, parts = torch.empty(len(x), num_runs), -(-num_runs // SUMMED)
     params = SumParams(
-        x, x.stride(0) * x.itemsize, starts, num_runs, parts, out, int(x.itemsize == BF16_BYTES)
-    )
+        x, x.stride(0) * x.itemsize, starts, x_starts, num_runs, parts, out,
+        int(x.itemsize == BF16_BYTES),
+    )  # fmt: skip
     program.add(_sum_runs(), len(x) * parts, params)
     return out
 
@@ -86,16 +89,17 @@ def _gather(params: int, task: int) -> None:
 def _sum_runs(params: int, task: int) -> None:
     p = _read_sum(params)
     row, first = task // p.parts, task % p.parts * SUMMED
-    starts, source = int64_at(p.starts), p.x + row * p.x_stride
+    starts, x_starts, source = int64_at(p.starts), int64_at(p.x_starts), p.x + row * p.x_stride
     out = fp32_at(p.out + row * p.num_runs * FP32_BYTES)
     for run in range(first, min(first + SUMMED, p.num_runs)):
-        total = np.float32(0)
+        total, begin = np.float32(0), x_starts[run] * UNIT
+        end = begin + (starts[run + 1] - starts[run]) * UNIT
         if p.is_bf16:
             x_bf16 = uint16_at(source)
-            for i in range(starts[run] * UNIT, starts[run + 1] * UNIT):
+            for i in range(begin, end):
                 total += bf16_to_fp32(x_bf16[i])
         else:
             x_fp32 = fp32_at(source)
-            for i in range(starts[run] * UNIT, starts[run + 1] * UNIT):
+            for i in range(begin, end):
                 total += x_fp32[i]
         out[run] = total

@@ -15,6 +15,7 @@ from torch import Tensor
 from moss_tp.kernels.base import DenseWeight, Weight
 from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
 from moss_tp.kernels.cpu.linear.gemm_kernel import KERNELS, MAX_TASK_ROWS, GemmParams
+from moss_tp.kernels.cpu.linear.leaf_sums import Leaves
 from moss_tp.kernels.cpu.linear.mul_add import X_STEP_BYTES, MulAdd
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS, PackedWeight, pack_dense
 from moss_tp.kernels.cpu.linear.quantized_gemm import add_quantized, quantized_kernel
@@ -31,6 +32,9 @@ class Packed(Protocol):
 
     @property
     def inputs(self) -> int: ...
+
+    @property
+    def bias(self) -> Tensor: ...
 
     @property
     def x_dtype(self) -> torch.dtype: ...
@@ -59,11 +63,17 @@ class _Product:
     add: Callable[..., None]
 
 
-def pack_for_gemm(weight: Weight, mul_add: MulAdd | None = None) -> Packed:
+def pack_for_gemm(
+    weight: Weight, mul_add: MulAdd | None = None, leaves: Leaves | None = None
+) -> Packed:
     """Packs for `mul_add`, or for the best that this machine has; a type without a packer as a
-    dense weight. Compiles the kernel now, so that no request waits for it."""
+    dense weight. Its sums are cut into `leaves`, or are one. Compiles the kernel now, so that no
+    request waits for it."""
     packer = PACKERS.get(type(weight))
-    packed = packer(weight, mul_add) if packer else pack_dense(weight.dense(), mul_add)
+    if packer is None:
+        packed: Packed = pack_dense(weight.dense(), mul_add, leaves)
+    else:
+        packed = packer(weight, mul_add, leaves)
     compile_for(packed)
     return packed
 
@@ -95,6 +105,9 @@ def _add_dense(program: Program, x: Tensor, weight: PackedWeight, *outputs: Gemm
         num_rows=rows,
         steps=inputs * x.itemsize // X_STEP_BYTES,
         panels=weight.panels,
+        spans=weight.spans,
+        num_spans=len(weight.spans),
+        levels=weight.levels,
         bias=weight.bias,
         row_blocks=row_blocks,
         first_groups=-(-outputs[0].out.shape[1] // GROUP),
@@ -107,7 +120,7 @@ def _dense_kernel(weight: PackedWeight) -> int:
     return KERNELS[weight.mul_add]()
 
 
-PACKERS: dict[type, Callable[[Any, MulAdd | None], Packed]] = {
+PACKERS: dict[type, Callable[[Any, MulAdd | None, Leaves | None], Packed]] = {
     DenseWeight: pack_dense,
     QuantizedWeight: pack_quantized,
 }

@@ -11,6 +11,7 @@ import numpy as np
 from numba.np.numpy_support import carray
 
 from moss_tp.kernels.cpu.linear.epilogue import OutputParams, epilogue
+from moss_tp.kernels.cpu.linear.leaf_sums import end_span
 from moss_tp.kernels.cpu.linear.mul_add import (
     DOT_X16_BF16,
     FMA_X8_BF16,
@@ -26,7 +27,7 @@ from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.cpu.linear.tile import TileShape, make_tile
 from moss_tp.native.compiled import inner, kernel_on_demand
 from moss_tp.native.llvm import FP32_BYTES
-from moss_tp.native.memory import fp32_at
+from moss_tp.native.memory import fp32_at, int64_at
 from moss_tp.native.params import Address, num_bytes, params_reader
 
 MAX_TASK_ROWS = 96
@@ -41,6 +42,9 @@ class GemmParams(NamedTuple):
     num_rows: int
     steps: int  # K steps
     panels: Address
+    spans: Address  # (num_spans, 3) int64, see `pack.PackedWeight`
+    num_spans: int
+    levels: int  # of sums
     bias: Address
     row_blocks: int  # of MAX_TASK_ROWS
     first_groups: int  # groups that belong to the first output
@@ -133,16 +137,23 @@ def _make_task(mul_add: MulAdd, tiling: Tiling) -> Callable[..., None]:
         x = p.x + start * p.x_stride
         panel_bytes = p.steps * step_bytes
         panels = p.panels + group * GROUP_PANELS * panel_bytes
-        sums = np.zeros((rows, GROUP), np.float32)
-        for first in range(0, p.steps, k_block):
-            block_x, block_w = x + first * X_STEP_BYTES, panels + first * step_bytes
-            length = min(k_block, p.steps - first)
-            multiply(rows, block_x, p.x_stride, block_w, panel_bytes, length, sums.ctypes.data)
+        spans = carray(int64_at(p.spans), (p.num_spans, 3))
+        sums = np.zeros((p.levels, rows, GROUP), np.float32)
+        level, w = 0, panels
+        for span in range(p.num_spans):
+            steps, c = spans[span, 1], sums[level].ctypes.data
+            span_x = x + spans[span, 0] * X_STEP_BYTES
+            for first in range(0, steps, k_block):
+                block_x, block_w = span_x + first * X_STEP_BYTES, w + first * step_bytes
+                length = min(k_block, steps - first)
+                multiply(rows, block_x, p.x_stride, block_w, panel_bytes, length, c)
+            w += steps * step_bytes
+            level = end_span(sums, level, spans[span, 2])
         is_second = group >= p.first_groups
         output = params + _GEMM_BYTES + is_second * _OUTPUT_BYTES
         column = (group - is_second * p.first_groups) * GROUP
         bias = carray(fp32_at(p.bias + group * GROUP * FP32_BYTES), GROUP)
-        epilogue(sums, bias, output, start, column)
+        epilogue(sums[0], bias, output, start, column)
 
     return run_task  # type: ignore[no-any-return]
 

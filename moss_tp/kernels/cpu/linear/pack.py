@@ -1,14 +1,16 @@
-"""Weights as the GEMM reads them: in panels of PANEL columns, K step by K step.
+"""Weights as the GEMM reads them: in panels of PANEL columns, K step by K step, leaf by leaf.
 
 GROUP_PANELS panels are a group, the columns of one task; outputs are padded to whole groups.
 """
 
 from dataclasses import dataclass, replace
+from math import gcd
 
 import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
+from moss_tp.kernels.cpu.linear.leaf_sums import Leaves, joined, merges_of, num_levels, whole
 from moss_tp.kernels.cpu.linear.mul_add import (
     DOT_X16_BF16,
     FMA_X8_BF16,
@@ -36,6 +38,8 @@ class PackedWeight:
 
     panels: Tensor  # (groups * GROUP_PANELS, inputs * PANEL) in the order of `mul_add`
     bias: Tensor  # (groups * GROUP,) fp32
+    spans: Tensor  # (spans, 3) int64: where it begins in x, in K steps; K steps; merges behind it
+    levels: int  # of sums, see `leaf_sums`
     outputs: int
     inputs: int
     mul_add: MulAdd
@@ -52,15 +56,15 @@ class PackedWeight:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """What differs between weights of one layout."""
-        return (self.panels, self.bias)
+        return (self.panels, self.bias, self.spans)
 
     @property
     def layout(self) -> tuple[object, ...]:
         """Equal for weights that the same program can multiply by."""
-        return (self.mul_add, self.panels.shape)
+        return (self.mul_add, self.panels.shape, self.spans.shape, self.levels)
 
     def stack(self, other: "PackedWeight") -> "PackedWeight":
-        """See `gemm.Packed`."""
+        """See `gemm.Packed`. Both are one leaf."""
         panels = torch.cat((self.panels, other.panels))
         return replace(self, panels=panels, bias=torch.cat((self.bias, other.bias)))
 
@@ -81,17 +85,23 @@ def best_mul_add(dtype: torch.dtype, inputs: int) -> MulAdd:
     return (_X16 if has_cpu_feature("avx512f") else _X8)[dtype]
 
 
-def pack_dense(dense: DenseWeight, mul_add: MulAdd | None = None) -> PackedWeight:
-    """For `mul_add`, or for the best that this machine has. Raises ValueError for a weight of
-    another dtype."""
+def pack_dense(
+    dense: DenseWeight, mul_add: MulAdd | None = None, leaves: Leaves | None = None
+) -> PackedWeight:
+    """For `mul_add`, or for the best that this machine has; in `leaves`, or in one. Raises
+    ValueError for a weight of another dtype, and for leaves that cut what a K step takes."""
     weight, bias = dense.weight, dense.bias
     outputs, inputs = weight.shape
-    mul_add = mul_add or best_mul_add(weight.dtype, inputs)
+    leaves = joined(leaves or whole(inputs))
+    spans = [span for ranges in leaves for span in ranges]
+    mul_add = mul_add or best_mul_add(weight.dtype, gcd(*map(len, spans)))
     if weight.dtype != weight_dtype(mul_add):
         raise ValueError(f"panels of {weight_dtype(mul_add)} for a weight of {weight.dtype}")
+    if any(len(span) % mul_add.x_per_step for span in spans):
+        raise ValueError(f"spans of {[len(span) for span in spans]} inputs, of which pairs are cut")
     padded = -(-outputs // GROUP) * GROUP
     rows = weight.new_zeros(padded, inputs)
-    rows[:outputs] = weight
+    torch.cat([weight[:, span.start : span.stop] for span in spans], 1, out=rows[:outputs])
     full_bias = torch.zeros(padded)
     if bias is not None:
         full_bias[:outputs] = bias
@@ -102,4 +112,11 @@ def pack_dense(dense: DenseWeight, mul_add: MulAdd | None = None) -> PackedWeigh
     else:
         panels = rows.view(-1, PANEL, inputs).transpose(1, 2)
     panels = panels.reshape(-1, inputs * PANEL)
-    return PackedWeight(panels, full_bias, outputs, inputs, mul_add)
+    per_step, merges = mul_add.x_per_step, merges_of(leaves)
+    table = [
+        (span.start // per_step, len(span) // per_step, count)
+        for span, count in zip(spans, merges, strict=True)
+    ]
+    return PackedWeight(
+        panels, full_bias, torch.tensor(table), num_levels(len(leaves)), outputs, inputs, mul_add
+    )

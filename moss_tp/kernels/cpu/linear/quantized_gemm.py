@@ -21,8 +21,8 @@ def add_quantized(
 ) -> None:
     """See `gemm.add_gemm`, which checks x."""
     runs = weight.runs
-    if runs.order is not None:
-        x = add_gather(program, x, runs.order)
+    if runs.is_gathered:
+        x = add_gather(program, x, runs.places)
     row_blocks = -(-len(x) // MAX_TASK_ROWS)
     params = QuantizedParams(
         x=x,
@@ -30,11 +30,15 @@ def add_quantized(
         num_rows=len(x),
         panels=weight.panels,
         starts=runs.starts,
+        x_starts=runs.x_starts,
+        spans=runs.spans,
+        num_spans=len(runs.spans),
+        levels=runs.levels,
         num_runs=len(runs.groups),
         scales=weight.scales,
         scales_stride=weight.scales.shape[2],
         bias=weight.bias,
-        x_sums=add_run_sums(program, x, runs.starts) if weight.has_zeros else 0,
+        x_sums=add_run_sums(program, x, runs.starts, runs.x_starts) if weight.has_zeros else 0,
         row_blocks=row_blocks,
         first_groups=-(-outputs[0].out.shape[1] // GROUP),
     )

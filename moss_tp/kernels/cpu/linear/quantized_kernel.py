@@ -13,6 +13,7 @@ from numba.np.numpy_support import carray
 
 from moss_tp.kernels.cpu.linear.epilogue import OutputParams, epilogue
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS, X8_TILING, X16_TILING, Tiling
+from moss_tp.kernels.cpu.linear.leaf_sums import end_span
 from moss_tp.kernels.cpu.linear.levels import (
     DOT_LEVELS_4,
     DOT_LEVELS_8,
@@ -47,7 +48,11 @@ class QuantizedParams(NamedTuple):
     num_rows: int
     panels: Address
     starts: Address  # (runs + 1,) int64: where runs start, in units
+    x_starts: Address  # (runs,) int64: likewise in x
     num_runs: int
+    spans: Address  # (num_spans, 2) int64, see `quantized_pack.Runs`
+    num_spans: int
+    levels: int  # of sums
     scales: Address
     scales_stride: int  # bytes, from run to run
     bias: Address
@@ -61,13 +66,16 @@ _PARAMS_BYTES, _OUTPUT_BYTES = num_bytes(QuantizedParams), num_bytes(OutputParam
 
 
 class _Task(NamedTuple):
-    """A task's part of everything: addresses, and strides in bytes."""
+    """A span of a task: addresses, and strides in bytes."""
 
     x: int
     x_stride: int
     panels: int
     starts: int
-    num_runs: int
+    x_starts: int
+    num_runs: int  # of all spans
+    first: int  # run of the span,
+    end: int  # and behind its last one
     scales: int
     scales_stride: int
     x_sums: int
@@ -76,10 +84,10 @@ class _Task(NamedTuple):
 
 
 @inner
-def _block_end(starts: int, first: int, num_runs: int) -> int:
+def _block_end(starts: int, first: int, last_end: int) -> int:
     """The run behind those that are unpacked together with `first`."""
     end, units = first + 1, int64_at(starts)
-    while end < num_runs and units[end + 1] - units[first] <= _BLOCK_UNITS:
+    while end < last_end and units[end + 1] - units[first] <= _BLOCK_UNITS:
         end += 1
     return end
 
@@ -97,14 +105,14 @@ def _make_few(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[..., 
     @inner
     def few(task: _Task) -> None:
         t, panels = task, panels_by_rows[task.rows]
-        starts, first = int64_at(t.starts), 0
-        while first < t.num_runs:
+        starts, x_starts, first = int64_at(t.starts), int64_at(t.x_starts), t.first
+        while first < t.end:
             # All panels take a block before the next one, which may come from memory.
-            end = t.num_runs if panels == GROUP_PANELS else _block_end(t.starts, first, t.num_runs)
+            end = t.end if panels == GROUP_PANELS else _block_end(t.starts, first, t.end)
             unit = starts[first]
             for panel in range(0, GROUP_PANELS, panels):
                 tile(
-                    t.rows, t.x + unit * unit_x_bytes, t.x_stride,
+                    t.rows, t.x + x_starts[first] * unit_x_bytes, t.x_stride,
                     t.panels + (unit * GROUP_PANELS + panel) * unit_bytes,
                     t.starts + first * INT_BYTES, end - first,
                     t.scales + first * t.scales_stride, t.scales_stride, panel,
@@ -128,11 +136,12 @@ def _make_many(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[...,
 
     @inner
     def many(task: _Task) -> None:
-        t, starts, first = task, int64_at(task.starts), 0
+        t, starts, x_starts = task, int64_at(task.starts), int64_at(task.x_starts)
+        first = t.first
         tiles = -(-t.rows // max_rows)
         block = np.empty(_BLOCK_UNITS * GROUP_PANELS * ready_bytes, np.uint8)
-        while first < t.num_runs:
-            end, unit = _block_end(t.starts, first, t.num_runs), starts[first]
+        while first < t.end:
+            end, unit = _block_end(t.starts, first, t.end), starts[first]
             count = (starts[end] - unit) * GROUP_PANELS
             unpack(t.panels + unit * GROUP_PANELS * unit_bytes, count, block.ctypes.data)
             for panel in range(0, GROUP_PANELS, panels):
@@ -141,7 +150,7 @@ def _make_many(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[...,
                     rows = -(-(t.rows - row) // (tiles - index))
                     x_sums = t.x_sums + (row * t.num_runs + first) * FP32_BYTES
                     tile(
-                        rows, t.x + row * t.x_stride + unit * unit_x_bytes, t.x_stride,
+                        rows, t.x + row * t.x_stride + x_starts[first] * unit_x_bytes, t.x_stride,
                         block.ctypes.data + panel * ready_bytes,
                         t.starts + first * INT_BYTES, end - first,
                         t.scales + first * t.scales_stride, t.scales_stride, panel,
@@ -164,24 +173,29 @@ def _make_task(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[...,
         group, row_block = task // p.row_blocks, task % p.row_blocks
         start = row_block * MAX_TASK_ROWS
         rows = min(MAX_TASK_ROWS, p.num_rows - start)
-        sums = np.zeros((rows, GROUP), np.float32)
-        part = _Task(
-            p.x + start * p.x_stride, p.x_stride,
-            p.panels + group * int64_at(p.starts)[p.num_runs] * line,
-            p.starts, p.num_runs,
-            p.scales + group * p.num_runs * p.scales_stride, p.scales_stride,
-            p.x_sums + start * p.num_runs * FP32_BYTES if p.x_sums else 0,
-            rows, sums.ctypes.data,
-        )  # fmt: skip
-        if rows <= max_rows:
-            few(part)
-        else:
-            many(part)
+        spans = carray(int64_at(p.spans), (p.num_spans, 2))
+        sums = np.zeros((p.levels, rows, GROUP), np.float32)
+        level, first = 0, 0
+        for span in range(p.num_spans):
+            end = first + spans[span, 0]
+            part = _Task(
+                p.x + start * p.x_stride, p.x_stride,
+                p.panels + group * int64_at(p.starts)[p.num_runs] * line,
+                p.starts, p.x_starts, p.num_runs, first, end,
+                p.scales + group * p.num_runs * p.scales_stride, p.scales_stride,
+                p.x_sums + start * p.num_runs * FP32_BYTES if p.x_sums else 0,
+                rows, sums[level].ctypes.data,
+            )  # fmt: skip
+            if rows <= max_rows:
+                few(part)
+            else:
+                many(part)
+            first, level = end, end_span(sums, level, spans[span, 1])
         is_second = group >= p.first_groups
         output = params + _PARAMS_BYTES + is_second * _OUTPUT_BYTES
         column = (group - is_second * p.first_groups) * GROUP
         bias = carray(fp32_at(p.bias + group * GROUP * FP32_BYTES), GROUP)
-        epilogue(sums, bias, output, start, column)
+        epilogue(sums[0], bias, output, start, column)
 
     return run_task  # type: ignore[no-any-return]
 

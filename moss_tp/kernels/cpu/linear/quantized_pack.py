@@ -1,19 +1,22 @@
 """A quantized weight as the GEMM reads it: levels in panels, and scales beside them.
 
     run      inputs of one group, at most MAX_RUN, padded to whole units (see `levels`)
-    order    the input in each place: groups side by side. None where it is x's own order
+    places   the input in each place: leaves one after the other, in each its groups
     levels   a group of panels (the columns of one task) after the other: (units, panels)
     scales   likewise: of each run GROUP scales in fp16, then GROUP times `middle - zero`
 
-x is gathered into `order` once, see `gather`. Where every zero is the middle, as in symmetric
-quantization, zeros are left out.
+x is gathered into the places once, see `gather`, unless it has each span in that order. Where every
+zero is the middle, as in symmetric quantization, zeros are left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
+from moss_tp.kernels.cpu.linear.leaf_sums import Leaves, joined, merges_of, num_levels, whole
 from moss_tp.kernels.cpu.linear.levels import LEVELS, UNIT
 from moss_tp.kernels.cpu.linear.mul_add import (
     DOT_X16_BF16,
@@ -50,27 +53,43 @@ class Runs:
     """How the inputs of a weight lie in its panels."""
 
     starts: Tensor  # (runs + 1,) int64, in units
+    x_starts: Tensor  # (runs,) int64: where each begins in x, or in the gathered x
+    spans: Tensor  # (spans, 2) int64: its runs; merges behind it, see `leaf_sums`
+    levels: int  # of sums
     groups: Tensor  # (runs,) int64: whose scales and zeros
-    order: Tensor | None  # (units * UNIT,) int32; _PAD where there is no input
+    places: Tensor  # (units * UNIT,) int32; _PAD where there is no input
+    is_gathered: bool  # whether x is copied into the places
 
     @classmethod
-    def of(cls, groups: Tensor) -> "Runs":
+    def of(cls, groups: Tensor, leaves: Leaves | None = None) -> "Runs":
         """`groups (inputs,)`: each input's."""
-        by_group = torch.argsort(groups, stable=True)
-        present, counts = torch.unique(groups, return_counts=True)
-        order, starts, of_runs, units = [], [0], [], 0
-        for group, inputs in zip(
-            present.tolist(), torch.split(by_group, counts.tolist()), strict=True
-        ):
-            for run in torch.split(inputs, MAX_RUN):
-                padding = -len(run) % UNIT
-                order.append(torch.nn.functional.pad(run, (0, padding), value=_PAD))
-                units += len(order[-1]) // UNIT
-                starts.append(units)
-                of_runs.append(group)
-        places = torch.cat(order).int()
-        is_own = torch.equal(places, torch.arange(len(groups), dtype=torch.int32))
-        return cls(torch.tensor(starts), torch.tensor(of_runs), None if is_own else places)
+        leaves = joined(leaves or whole(len(groups)))
+        by_leaf = [_runs(_inputs(ranges), groups) for ranges in leaves]
+        runs = [run for leaf in by_leaf for run in leaf]
+        padded = [torch.nn.functional.pad(run, (0, -len(run) % UNIT), value=_PAD) for run in runs]
+        starts = [0, *accumulate(len(run) // UNIT for run in padded)]
+        places = torch.cat(padded)
+        own = torch.cat([_inputs(ranges) for ranges in leaves])
+        is_gathered = not torch.equal(places, own)
+        if is_gathered:  # a leaf is one span
+            x_starts, counts = starts[:-1], [len(leaf) for leaf in by_leaf]
+            leaves = [ranges[:1] for ranges in leaves]
+        else:
+            x_starts = [int(run[0]) // UNIT for run in runs]
+            counts = [
+                sum(int(run[0]) in span for run in leaf)
+                for leaf, ranges in zip(by_leaf, leaves, strict=True)
+                for span in ranges
+            ]
+        return cls(
+            starts=torch.tensor(starts),
+            x_starts=torch.tensor(x_starts),
+            spans=torch.tensor(list(zip(counts, merges_of(leaves), strict=True))),
+            levels=num_levels(len(leaves)),
+            groups=torch.stack([groups[run[0]] for run in runs]).long(),
+            places=places.int(),
+            is_gathered=is_gathered,
+        )
 
     @property
     def units(self) -> int:
@@ -78,10 +97,8 @@ class Runs:
 
     def is_same(self, other: "Runs") -> bool:
         """Whether weights of both can share x."""
-        if (self.order is None) != (other.order is None):
-            return False
-        same_order = self.order is None or torch.equal(self.order, _present(other.order))
-        return same_order and torch.equal(self.starts, other.starts)
+        tensors = ((self.places, other.places), (self.starts, other.starts))
+        return all(torch.equal(own, others) for own, others in tensors)
 
 
 @dataclass(frozen=True)
@@ -106,14 +123,20 @@ class QuantizedPanels:
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """What differs between weights of one layout."""
-        order = () if self.runs.order is None else (self.runs.order,)
-        return (self.panels, self.scales, self.bias, self.runs.starts, *order)
+        runs = self.runs
+        order = (runs.places,) if runs.is_gathered else ()
+        return (
+            self.panels, self.scales, self.bias, runs.starts, runs.x_starts, runs.spans, *order
+        )  # fmt: skip
 
     @property
     def layout(self) -> tuple[object, ...]:
         """Equal for weights that the same program can multiply by."""
         shapes = (tensor.shape for tensor in self.tensors)
-        return (self.mul_add, self.bits, self.has_zeros, self.inputs, self.dtype, *shapes)
+        return (
+            self.mul_add, self.bits, self.has_zeros, self.inputs, self.dtype, self.runs.levels,
+            *shapes,
+        )  # fmt: skip
 
     def stack(self, other: "QuantizedPanels") -> "QuantizedPanels | None":
         """See `PackedWeight.stack`; None for weights whose inputs lie in another order."""
@@ -138,10 +161,12 @@ def quantized_mul_add(dtype: torch.dtype) -> MulAdd:
     return FMA_X16_FP32 if has_cpu_feature("avx512f") else FMA_X8_FP32
 
 
-def pack_quantized(weight: QuantizedWeight, mul_add: MulAdd | None = None) -> QuantizedPanels:
-    """For `mul_add`, or for the best that this machine has."""
+def pack_quantized(
+    weight: QuantizedWeight, mul_add: MulAdd | None = None, leaves: Leaves | None = None
+) -> QuantizedPanels:
+    """For `mul_add`, or for the best that this machine has; in `leaves`, or in one."""
     mul_add = _FOR_LEVELS[mul_add] if mul_add else quantized_mul_add(weight.dtype)
-    runs, outputs = Runs.of(weight.groups), weight.outputs
+    runs, outputs = Runs.of(weight.groups, leaves), weight.outputs
     tasks, line = -(-outputs // GROUP), GROUP_PANELS * LEVELS[mul_add, weight.bits].unit_bytes
     panels = huge_zeros(tasks, runs.units * line, dtype=torch.uint8)
     for first in range(0, outputs, _CHUNK):
@@ -156,6 +181,18 @@ def pack_quantized(weight: QuantizedWeight, mul_add: MulAdd | None = None) -> Qu
         panels, _scales(weight, runs, has_zeros), bias, runs, outputs, weight.inputs, mul_add,
         weight.bits, has_zeros, weight.dtype,
     )  # fmt: skip
+
+
+def _inputs(ranges: Sequence[range]) -> Tensor:
+    return torch.cat([torch.arange(span.start, span.stop) for span in ranges])
+
+
+def _runs(inputs: Tensor, groups: Tensor) -> list[Tensor]:
+    """The `inputs` of a leaf as runs of one group each, in the order of groups."""
+    own = groups[inputs]
+    by_group = inputs[torch.argsort(own, stable=True)]
+    counts = torch.unique(own, return_counts=True)[1].tolist()
+    return [run for inputs in torch.split(by_group, counts) for run in torch.split(inputs, MAX_RUN)]
 
 
 def _units(weight: QuantizedWeight, runs: Runs, columns: slice, mul_add: MulAdd) -> Tensor:
@@ -173,10 +210,11 @@ def _sign_bits(byte: int) -> int:
 
 
 def _ordered_words(weight: QuantizedWeight, runs: Runs) -> Tensor:
-    """`packed` with its inputs in the order of `runs`."""
-    if runs.order is None:
-        return weight.packed
-    levels = weight.levels()[runs.order.long()]  # _PAD is any input: x is zero there
+    """`packed` with its inputs in the places of `runs`."""
+    if not runs.is_gathered:  # whole units, so whole words
+        per_word = 32 // weight.bits
+        return weight.packed[runs.places[::per_word].long() // per_word]
+    levels = weight.levels()[runs.places.long()]  # _PAD is any input: x is zero there
     spread = levels.view(-1, 32 // weight.bits, levels.shape[1])
     words = torch.zeros(len(spread), levels.shape[1], dtype=torch.int32)
     for number, part in enumerate(spread.unbind(1)):
@@ -227,8 +265,3 @@ def _by_task(values: Tensor) -> Tensor:
 def zero_dtype(bits: int) -> torch.dtype:
     """`middle - zero` of 8 bits may be 128."""
     return torch.int8 if bits == 4 else torch.int16
-
-
-def _present(order: Tensor | None) -> Tensor:
-    assert order is not None
-    return order

@@ -49,7 +49,7 @@ def block_weights(order: int = 0, of_inner: int = 0, bits: int = 4) -> BlockWeig
         out=quantized(HIDDEN, WIDTH, order=order),
         fc_out=quantized(HIDDEN, INNER, bits, order),
         head_dim=SHAPE.head_dim,
-        adds_residual=True,
+        leaves=1,
     )
 
 
