@@ -10,6 +10,7 @@ mathematics is in `kernels/base.py` (the formula), `kernels/reference/block.py` 
 independent of sequences and sampling.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from moss_tp.config import ModelConfig
+from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.kernels import choose_kernels
-from moss_tp.kernels.base import ChainKernel, Kernels, NormKernel, StepPlan
+from moss_tp.kernels.base import ChainKernel, Kernels, NormKernel, StepPlan, Storage
 from moss_tp.kernels.rotary import Rotary
 from moss_tp.layers.block import MossBlock, layer_norm
 from moss_tp.layers.embedding import ParallelLMHead, VocabParallelEmbedding
@@ -29,7 +31,11 @@ from moss_tp.layers.offload import Offload, WeightStream, streamed_layers
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.weights.checkpoint import Checkpoint
 from moss_tp.weights.dummy import make_dummy_weights
-from moss_tp.weights.load import fill_parameters
+from moss_tp.weights.load import check_parameters, fill_parameters, fill_part
+from moss_tp.weights.names import config_with
+from moss_tp.weights.ranks.manifest import Manifest, is_sharded, rank_name
+from moss_tp.weights.ranks.rank_file import EMBEDDING, Part, RankParts
+from moss_tp.weights.sharded import check_vectors
 
 HOST = torch.device("cpu")
 
@@ -67,6 +73,21 @@ class MossModel(nn.Module):
             cast(MossBlock, block).pack(kernels)
             if self._stream is not None and layer in self._streamed:
                 cast(MossBlock, block).move_to(self._stream, layer)
+        self._finish(kernels)
+
+    def take(self, kernels: Kernels, parts: RankParts) -> None:
+        """Computes with weights that are packed already."""
+        for layer, block in enumerate(self.h):
+            part = parts.take(f"h.{layer}")
+            cast(MossBlock, block).take(kernels, part.description, part.tensors)
+        (rows,) = parts.take(EMBEDDING).tensors
+        self.wte.take(rows)
+        norm = (self.ln_f.weight, self.ln_f.bias)
+        for parameter, values in zip(norm, parts.take("ln_f").tensors, strict=True):
+            parameter.data.copy_(values)
+        self._finish(kernels)
+
+    def _finish(self, kernels: Kernels) -> None:
         self._activations = kernels.activations
         self.ln_f.to(kernels.activations)
         if kernels.norm is not None:
@@ -129,6 +150,45 @@ class MossForCausalLM(nn.Module):
         `lm_head_bits`: see `EngineConfig`."""
         self.transformer.pack(self.kernels)
         self._head.pack(self.kernels.linear, lm_head_bits)
+
+    @torch.inference_mode()
+    def take(self, parts: RankParts) -> None:
+        """Computes with `parts`, which `packed_parts` has made. Instead of `pack`. Raises
+        CheckpointError for parts that are not this model's."""
+        storage = self._storage
+        try:
+            self.transformer.take(self.kernels, parts)
+            head = parts.take("lm_head")
+            self._head.take(storage.linear(head.description, head.tensors))
+        except ValueError as error:
+            raise CheckpointError(f"the sharded weights are not the model's: {error}") from error
+
+    def packed_parts(
+        self, checkpoint: Checkpoint, lm_head_bits: int | None
+    ) -> Iterator[tuple[str, Part]]:
+        """Loads and packs part after part, the embedding last. None stays: the model cannot be
+        used afterwards. Raises CheckpointError."""
+        check_parameters(self, checkpoint)
+        storage, model = self._storage, self.transformer
+        for layer, module in enumerate(model.h):
+            fill_part(module, checkpoint, f"transformer.h.{layer}")
+            block = cast(MossBlock, module)
+            block.pack(self.kernels)
+            yield f"h.{layer}", Part(*storage.describe(block.kernel))
+            block.kernel = None
+        fill_part(model.ln_f, checkpoint, "transformer.ln_f")
+        yield "ln_f", Part(None, (model.ln_f.weight, model.ln_f.bias))
+        fill_part(self.lm_head, checkpoint, "lm_head")
+        self._head.pack(self.kernels.linear, lm_head_bits)
+        yield "lm_head", Part(*storage.describe(self._head.linear))
+        fill_part(model.wte, checkpoint, "transformer.wte")
+        yield EMBEDDING, Part(None, (model.wte.weight,))
+
+    @property
+    def _storage(self) -> Storage:
+        if self.kernels.storage is None:
+            raise ConfigError("these kernels' weights cannot be kept in files: use device cpu")
+        return self.kernels.storage
 
     @torch.inference_mode()
     def forward(
@@ -196,12 +256,27 @@ def load_model(
     if load_format == "dummy":
         model = MossForCausalLM(config, group, dtype, back_end, offload)
         make_dummy_weights(model, group.rank, group.device)
+    elif is_sharded(Path(path)):
+        return _sharded_model(Path(path), config, group, dtype, back_end)
     else:
         with Checkpoint.open(path) as checkpoint:
             config = checkpoint.check(config)
             model = MossForCausalLM(config, group, dtype, back_end, offload)
             fill_parameters(model, checkpoint)
     model.pack(lm_head_bits)
+    return model.eval()
+
+
+def _sharded_model(
+    directory: Path, config: ModelConfig, group: TPGroup, dtype: torch.dtype, back_end: str | None
+) -> MossForCausalLM:
+    """From the rank's own file; `resolve_weights` has checked the directory on rank 0's host."""
+    manifest = Manifest.read(directory)
+    check_vectors(directory, manifest)
+    own = config_with(config, manifest.dense, manifest.biased)
+    model = MossForCausalLM(own, group, dtype, back_end)
+    file = directory / f"{rank_name(group.rank, group.size)}.bin"
+    model.take(RankParts.read(file, torch.get_num_threads()))
     return model.eval()
 
 

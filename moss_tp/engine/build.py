@@ -10,6 +10,7 @@ from moss_tp.engine.running.executor import MakeExecutor, find_executor
 from moss_tp.engine.running.warm_up import warm_up
 from moss_tp.engine_config import EngineConfig
 from moss_tp.tokenizer import Tokenizer
+from moss_tp.weights.sharded import resolve_weights
 
 
 class ReplyTokenizer(ByteDecoder, Protocol):
@@ -39,7 +40,7 @@ def build_engine(
     make_executor = find_executor(executor) if isinstance(executor, str) else executor
     model = ModelConfig.from_dir(config.model)
     model.check_tp(config.tp_size)
-    resolved = config.resolve(model)
+    resolved = resolve_weights(config.resolve(model))
     tokenizer = tokenizer or Tokenizer.from_dir(config.model)
     started = make_executor(resolved)
     try:

@@ -134,6 +134,19 @@ class StepMemory(Protocol):
         ...
 
 
+class Storage(Protocol):
+    """Packed weights to and from files: a description in JSON, and tensors. ValueError for a
+    description of nothing."""
+
+    def describe(self, kernel: Any) -> tuple[Any, tuple[Tensor, ...]]:
+        """Of a block or linear that these kernels have made."""
+        ...
+
+    def block(self, description: Any, tensors: tuple[Tensor, ...]) -> BlockKernel: ...
+
+    def linear(self, description: Any, tensors: tuple[Tensor, ...]) -> Linear: ...
+
+
 MakeLinear = Callable[[Weight, bool], Linear]  # of a weight and has_gelu
 Attend = Callable[[Tensor, Rotary, LayerCache, StepPlan, float], Tensor]
 
@@ -155,3 +168,5 @@ class Kernels:
     memory: StepMemory | None = None
     # Rows of steps that between them use every kernel, where the choice depends on their number.
     row_buckets: tuple[int, ...] = ()
+    # None where packed weights cannot be kept in files.
+    storage: Storage | None = None

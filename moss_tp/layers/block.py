@@ -6,7 +6,7 @@ The arithmetic is the kernel's; see the protocols in `kernels/base.py`. `kernels
 spells it out operation by operation, `kernels/cpu/block.py` runs it as one program.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,12 @@ class MossBlock(nn.Module):
                 leaves=self._leaves,
             )
         )
+        release(self)
+
+    def take(self, kernels: Kernels, description: Any, tensors: tuple[Tensor, ...]) -> None:
+        """Computes with weights that are packed already; see `Storage`."""
+        assert kernels.storage is not None
+        self.kernel = kernels.storage.block(description, tensors)
         release(self)
 
     def move_to(self, stream: WeightStream, layer: int) -> None:

@@ -39,16 +39,33 @@ class VocabParallelEmbedding(nn.Module):
         self._group = group
         num_rows, self._start, stop = vocab_part(vocab_size, group)
         self._last = num_rows + 1
-        self._rows = torch.zeros(num_rows + 2, hidden, dtype=dtype, device=group.device)
-        self.weight = nn.Parameter(self._rows[1:-1], requires_grad=False)
+        rows = torch.zeros(num_rows + 2, hidden, dtype=dtype, device=group.device)
+        self.weight = nn.Parameter(rows[1:-1], requires_grad=False)
+        self._bordered: Tensor | None = rows
         span = (self._start, stop)
         self.shards: Mapping[str, Shard] = {"weight": Shard((vocab_size, hidden), 0, (span,))}
 
     def forward(self, token_ids: Tensor) -> Tensor:
         if self._group.size == 1:
             return F.embedding(token_ids, self.weight)
+        if self._bordered is None:
+            return self._group.all_reduce(self._masked(token_ids - self._start))
         rows = (token_ids - (self._start - 1)).clamp_(0, self._last)
-        return self._group.all_reduce(F.embedding(rows, self._rows))
+        return self._group.all_reduce(F.embedding(rows, self._bordered))
+
+    def take(self, rows: Tensor) -> None:
+        """Reads this rank's `rows` where they are: in a mapped file, say, without a copy. Raises
+        ValueError for those of another rank or model."""
+        if rows.shape != self.weight.shape or rows.dtype != self.weight.dtype:
+            raise ValueError(f"embedding rows {tuple(rows.shape)} in {rows.dtype}")
+        self.weight = nn.Parameter(rows, requires_grad=False)
+        self._bordered = None
+
+    def _masked(self, rows: Tensor) -> Tensor:
+        """The same values where there is no border of zeros."""
+        last = len(self.weight) - 1
+        found = F.embedding(rows.clamp(0, last), self.weight)
+        return found.masked_fill_(((rows < 0) | (rows > last))[:, None], 0)
 
 
 class ParallelLMHead:
@@ -79,14 +96,24 @@ class ParallelLMHead:
         self._linear = make_linear(weight, False)
         release(self.weight)
 
+    @property
+    def linear(self) -> Linear:
+        """What multiplies by the packed weight. Raises RuntimeError before `pack`."""
+        if self._linear is None:
+            raise RuntimeError("the LM head is not packed")
+        return self._linear
+
+    def take(self, linear: Linear) -> None:
+        """Multiplies by a weight that is packed already."""
+        self._linear = linear
+        release(self.weight)
+
     def __call__(self, x: Tensor) -> Tensor | None:
         """The logits in the dtype that the product has. Their rows may be further apart than
         `vocab_size`. Nothing here depends on values or waits for the device."""
         if x.shape[0] == 0:
             return x.new_empty(0, self._vocab_size) if self._is_root else None
-        if self._linear is None:
-            raise RuntimeError("the LM head is not packed")
-        parts = self._group.gather(self._linear(x))
+        parts = self._group.gather(self.linear(x))
         if parts is None:
             return None
         logits = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

@@ -15,11 +15,11 @@ SOURCE, NEAREST, QUANTIZED = "source", "nearest", "quantized"
 class Progress:
     """A bar with the time that is left, on stderr."""
 
-    def __init__(self, total: int, done: int, *, is_shown: bool = True) -> None:
+    def __init__(
+        self, total: int, done: int, *, is_shown: bool = True, title: str = "quantize"
+    ) -> None:
         self._is_shown = is_shown
-        self._bar = tqdm(
-            total=total, initial=done, disable=not is_shown, desc="quantize", unit="step"
-        )
+        self._bar = tqdm(total=total, initial=done, disable=not is_shown, desc=title, unit="step")
 
     def advance(self) -> None:
         self._bar.update()

@@ -16,7 +16,14 @@ from moss_tp.config import ModelConfig
 from moss_tp.errors import CheckpointError
 from moss_tp.quant_config import G_IDX
 from moss_tp.weights.files import check_archive, weight_files
-from moss_tp.weights.names import Header, check_tensors, published_tensors, stored_config
+from moss_tp.weights.names import (
+    Header,
+    check_tensors,
+    config_with,
+    published_tensors,
+    stored_config,
+)
+from moss_tp.weights.ranks.manifest import Manifest, is_sharded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,6 +113,9 @@ def check_headers(directory: Path, config: ModelConfig) -> ModelConfig:
 
     Raises CheckpointError, naming file and tensor.
     """
+    if is_sharded(directory):
+        manifest = Manifest.read(directory)
+        return config_with(config, manifest.dense, manifest.biased)
     tensors: dict[str, StoredTensor] = {}
     with ExitStack() as opened:
         files = weight_files(directory)

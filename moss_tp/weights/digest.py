@@ -9,6 +9,7 @@ from pathlib import Path
 
 from moss_tp import quant_fields
 from moss_tp.weights.files import weight_files
+from moss_tp.weights.ranks.manifest import Manifest, is_sharded
 
 _HEADER_BYTES = 8 * 1024 * 1024  # a safetensors file begins with its header
 _NUM_SAMPLES, _SAMPLE_BYTES = 64, 4096
@@ -16,7 +17,10 @@ _CONFIG = "config.json"
 
 
 def weights_digest(directory: Path, *, has_weights: bool = True) -> str:
-    """Hex. Without weights, of the config alone. Raises CheckpointError for a missing file."""
+    """Hex. Without weights, of the config alone; of a sharded directory,
+    its source's. Raises CheckpointError for a missing file."""
+    if has_weights and is_sharded(directory):
+        return Manifest.read(directory).source_digest
     digest = hashlib.sha256((directory / _CONFIG).read_bytes())
     if (quantizer := directory / quant_fields.FILE).exists():
         digest.update(quantizer.read_bytes())

@@ -28,13 +28,23 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 def fill_parameters(model: nn.Module, checkpoint: Checkpoint) -> None:
     """`load_weights` from an open checkpoint."""
+    check_parameters(model, checkpoint)
+    fill_part(model, checkpoint, "")
+
+
+def check_parameters(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError, naming them, for tensors that are missing, left over or misshapen."""
     parameters = dict(model.named_parameters())
     wanted = {
         name: Wanted(shard.shape, FLOATS if parameters[name].is_floating_point() else INT32)
         for name, shard in shards_by_name(model, parameters).items()
     }
     check_tensors(checkpoint.headers, wanted)
-    for path, module in model.named_modules():
+
+
+def fill_part(part: nn.Module, checkpoint: Checkpoint, at: str) -> None:
+    """Fills the parameters of a model's part, which is `at` this path."""
+    for path, module in part.named_modules(prefix=at):
         for name, parameter in module.named_parameters(path, recurse=False):
             # After the parameters before it: they may decide which part of this one is wanted.
             shard = shards_of(module, path).get(name) or Shard.whole(parameter.shape)

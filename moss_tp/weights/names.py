@@ -80,6 +80,16 @@ def stored_config(config: ModelConfig, names: Collection[str]) -> ModelConfig:
     return config
 
 
+def config_with(
+    config: ModelConfig, dense: Collection[str], biased: Collection[str]
+) -> ModelConfig:
+    """As `stored_config`, of a checkpoint whose tensors are known to say these two."""
+    if config.quantization is None:
+        return config
+    quantization = replace(config.quantization, dense=frozenset(dense), biased=frozenset(biased))
+    return replace(config, quantization=quantization)
+
+
 def check_tensors(headers: Mapping[str, Header], wanted: Mapping[str, Wanted]) -> None:
     """Raises CheckpointError unless the tensors have exactly the `wanted` names, shapes and kinds
     of numbers, buffers aside."""

@@ -28,6 +28,7 @@ SUBCOMMANDS = {
     "replay": ("serve_app.cli.stored.replay", "Make a stored turn again, and compare the bytes."),
     "finetune": ("serve_app.cli.finetune", "Fine-tune a MOSS model on conversations."),
     "quantize": ("serve_app.cli.quantize", "Write a model with weights of 4 or 8 bits."),
+    "shard": ("serve_app.cli.shard", "Write a model cut into ranks and packed, to start fast."),
     "demo-data": ("serve_app.cli.demo.data", "Write the demo model's training conversations."),
     "demo-eval": ("serve_app.cli.demo.evaluation", "Measure the demo model on held-out questions."),
 }

@@ -12,6 +12,7 @@ from typing import Any
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.engine_config import EngineConfig
 from moss_tp.weights.digest import weights_digest
+from moss_tp.weights.sharded import resolve_weights
 from serve_app.settings import ServeSettings
 
 _PACKAGES = ("moss_tp", "cluster", "plugins_svc", "serve_app")
@@ -20,7 +21,7 @@ _PACKAGES = ("moss_tp", "cluster", "plugins_svc", "serve_app")
 def replica_make_up(settings: ServeSettings) -> dict[str, Any]:
     """By name: digests of weights and code, and every setting that changes a reply's bits."""
     directory = resolve_model(settings.model, with_weights=settings.reads_weights)
-    config = settings.engine_config(str(directory))
+    config = resolve_weights(settings.engine_config(str(directory)))
     return {
         "weights": weights_digest(directory, has_weights=settings.reads_weights),
         "code": code_digest(),

@@ -118,6 +118,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels/cuda",
         "moss_tp/kernels/cuda/runtime",
         "moss_tp/quantize",
+        "moss_tp/sharding",
         "plugins_svc",
         "plugins_svc/protocol",
         "plugins_svc/sdk",

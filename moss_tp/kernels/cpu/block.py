@@ -21,7 +21,7 @@ from moss_tp.kernels.base import BlockWeights, Weight
 from moss_tp.kernels.cpu.attention.attend import add_attention
 from moss_tp.kernels.cpu.attention.plan import CpuPlan
 from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
-from moss_tp.kernels.cpu.linear.gemm import Packed, add_gemm, pack_for_gemm
+from moss_tp.kernels.cpu.linear.gemm import Packed, add_gemm, compile_for, pack_for_gemm
 from moss_tp.kernels.cpu.linear.mul_add import MulAdd
 from moss_tp.kernels.cpu.norm import add_norm
 from moss_tp.kernels.cpu.runtime.program import Program
@@ -53,6 +53,11 @@ class PackedBlock:
             widths=(weights.qkv.outputs, weights.fc_in.outputs),
             head_dim=weights.head_dim,
         )
+
+    def compile(self) -> None:
+        """The products' kernels, which `pack` compiles, too."""
+        for weight in (*self.first, self.second):
+            compile_for(weight)
 
     def of_one_rank(self) -> Self:
         """The same block up to the sum of its leaves, which others are added to."""

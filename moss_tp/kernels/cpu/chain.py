@@ -7,6 +7,7 @@ program of a step is kept, and run again when a later step has the same layout.
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Self
 
 import numpy as np
 import torch
@@ -156,9 +157,20 @@ class PanelBlock:
         mul_add: MulAdd | None = None,
         pool: ProgramPool[BlockProgram] | None = None,
     ) -> None:
-        self.packed = PackedBlock.pack(weights, mul_add)
-        self._bias = self.packed.second.bias[: weights.fc_out.outputs]
-        self._chain = PanelChain((self.packed.of_one_rank(),), pool)
+        self._take(PackedBlock.pack(weights, mul_add), pool)
+
+    @classmethod
+    def over(cls, packed: PackedBlock, pool: ProgramPool[BlockProgram]) -> Self:
+        """On weights that are packed already."""
+        block = cls.__new__(cls)
+        packed.compile()
+        block._take(packed, pool)
+        return block
+
+    def _take(self, packed: PackedBlock, pool: ProgramPool[BlockProgram] | None) -> None:
+        self.packed = packed
+        self._bias = packed.second.bias[: packed.second.outputs]
+        self._chain = PanelChain((packed.of_one_rank(),), pool)
 
     def __call__(
         self, x: Tensor, rotary: Rotary, cache: tuple[Tensor, Tensor], plan: AttentionPlan
@@ -180,7 +192,13 @@ class BlockFactory:
         self._layouts: set[Hashable] = set()
 
     def __call__(self, weights: BlockWeights) -> PanelBlock:
-        block = PanelBlock(weights, pool=self._pool)
+        return self._counted(PanelBlock(weights, pool=self._pool))
+
+    def over(self, packed: PackedBlock) -> PanelBlock:
+        """A block of weights that are packed already."""
+        return self._counted(PanelBlock.over(packed, self._pool))
+
+    def _counted(self, block: PanelBlock) -> PanelBlock:
         self._layouts.add(block.packed.layout)
         self._pool.max_rows = max(self._pool.max_rows, ROWS_OF_LAYOUT * len(self._layouts))
         return block

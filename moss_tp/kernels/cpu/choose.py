@@ -14,10 +14,13 @@ from moss_tp.kernels.cpu.attention.kernel import kernel_of
 from moss_tp.kernels.cpu.attention.operands import best_operands
 from moss_tp.kernels.cpu.chain import BlockFactory, chain_of
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
+from moss_tp.kernels.cpu.storage import PanelStorage
 
 
 def cpu_kernels(dtype: torch.dtype, head_dim: int) -> Kernels:
     """For fp32, bf16 and fp16."""
     # Compiled now: no request waits for it.
     kernel_of(best_operands(dtype == torch.bfloat16, head_dim))
-    return Kernels(torch.float32, PanelLinear, BlockFactory(), chain_of)
+    blocks = BlockFactory()
+    storage = PanelStorage(blocks)
+    return Kernels(torch.float32, PanelLinear, blocks, chain_of, storage=storage)

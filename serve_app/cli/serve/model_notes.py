@@ -11,6 +11,7 @@ from moss_tp.engine_config import EngineConfig
 from moss_tp.hardware.roofline import ITEM_BYTES
 from moss_tp.quant_config import LM_HEAD, QuantFormat
 from moss_tp.weights.checkpoint import check_headers
+from moss_tp.weights.sharded import resolve_weights
 from serve_app.settings import ServeSettings
 
 GIB = 1 << 30
@@ -23,7 +24,7 @@ def model_notes(settings: ServeSettings, app_name: str) -> Iterator[str]:
     model = ModelConfig.from_dir(directory)
     if settings.reads_weights:
         model = check_headers(directory, model)
-    config = settings.engine_config(str(directory)).resolve(model)
+    config = resolve_weights(settings.engine_config(str(directory)).resolve(model))
     yield weights_note(model, config)
     with suppress(Exception):  # it is being replaced: the server says so itself
         yield limits_note(_stats(app_name), config)

@@ -9,6 +9,7 @@ from moss_tp.device import num_gpus
 from moss_tp.errors import CheckpointError, ConfigError
 from moss_tp.tokenizer import Tokenizer
 from moss_tp.weights.checkpoint import check_headers
+from moss_tp.weights.sharded import resolve_weights
 from serve_app.cli.stored.location import EMBEDDED
 from serve_app.moderation.hook import load_moderation
 from serve_app.prompt.choose import Dialogue, build_prompts
@@ -21,10 +22,11 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     directory = resolve_model(settings.model, with_weights=settings.reads_weights)
     model = ModelConfig.from_dir(directory)
     model.check_tp(settings.tp)
-    settings.engine_config(str(directory)).resolve(model)
+    config = settings.engine_config(str(directory)).resolve(model)
     _check_tokenizer(directory, settings.resolved_dialogue, model.vocab_size)
     if settings.reads_weights:
         check_headers(directory, model)
+        resolve_weights(config)
     _ = settings.plugin_names
     load_moderation(settings.moderation)
     if settings.device == "cuda":

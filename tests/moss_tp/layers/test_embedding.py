@@ -34,3 +34,21 @@ def test_each_row_comes_from_one_rank_and_is_zero_on_the_others(
     ranks = torch.stack([rows_of(rank, size, ids) for rank in range(size)])
     assert torch.equal(ranks.sum(0), table().flip(0))
     assert (ranks.any(-1).sum(0) == 1).all()
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_rows_without_a_border_give_the_same_bits(rank: int) -> None:
+    class Alone(TPGroup):
+        def all_reduce(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    group = Alone(rank, 3, torch.device("cpu"))
+    layer = VocabParallelEmbedding(20, 4, group, torch.bfloat16)
+    layer.weight.data.copy_(torch.randn(7, 4))
+    ids = torch.arange(20)
+    bordered = layer(ids)
+    layer.take(layer.weight.data.clone())
+    assert torch.equal(layer(ids).view(torch.int16), bordered.view(torch.int16))
+    assert bordered.any()
+    with pytest.raises(ValueError, match="embedding rows"):
+        layer.take(torch.zeros(6, 4, dtype=torch.bfloat16))

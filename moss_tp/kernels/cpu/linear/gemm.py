@@ -74,8 +74,13 @@ def pack_for_gemm(
         packed: Packed = pack_dense(weight.dense(), mul_add, leaves)
     else:
         packed = packer(weight, mul_add, leaves)
-    PRODUCTS[type(packed)].kernel(packed)
+    compile_for(packed)
     return packed
+
+
+def compile_for(packed: Packed) -> None:
+    """Compiles the kernel that multiplies by `packed`."""
+    PRODUCTS[type(packed)].kernel(packed)
 
 
 def add_gemm(program: Program, x: Tensor, weight: Packed, *outputs: GemmOutput) -> None:
