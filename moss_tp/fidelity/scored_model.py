@@ -60,7 +60,8 @@ class ScoredModel:
         if len(ids) > self.config.max_position_embeddings:
             raise ValueError(f"{len(ids)} tokens are more than the model has positions")
         x = self._model.hidden(torch.tensor(ids), _plan(len(ids)), self._kv)
-        for rows in torch.arange(len(ids)).split(_ROWS):
+        for start in range(0, len(ids), _ROWS):
+            rows = torch.arange(start, min(start + _ROWS, len(ids)))
             logits = self._model.head(x, rows)
             assert logits is not None  # there is one rank
             yield logits.float().log_softmax(-1)
