@@ -66,7 +66,9 @@ class BlockQuantizer:
         hessian = Hessian(first.inputs, first.weight.device)
         for inputs in self._inputs_of(stage[0], block):
             hessian.add(inputs)
-        return hessian.finish(self._settings.damping, self._settings.act_order)
+        settings = self._settings
+        size = settings.group_of(first.inputs)
+        return hessian.finish(settings.damping, settings.act_order, size)
 
     def _inputs_of(self, linear: str, block: Block) -> Iterator[Tensor]:
         for x in self._inputs():

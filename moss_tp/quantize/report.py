@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from moss_tp.quantize.comparison import Fidelity
+from moss_tp.fidelity.fidelity import Fidelity
 from moss_tp.quantize.settings import QuantizeSettings
 
 SOURCE, NEAREST, QUANTIZED = "source", "nearest", "quantized"

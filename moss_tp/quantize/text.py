@@ -43,16 +43,30 @@ def read_sequences(settings: QuantizeSettings, tokenizer: Tokenizer, positions: 
     """
     length, seed = min(settings.length, positions), settings.seed
     wanted = settings.samples + settings.held_out
-    drawn = _draw(settings.calibration, tokenizer, length, wanted, seed)
+    drawn = draw(settings.calibration, tokenizer, length, wanted, seed)
     if settings.evaluate is None:
         count = min(settings.held_out, max(1, len(drawn) // _KEPT_OUT))
         held_out, rest = drawn[:count], drawn[count:]
     else:
-        held_out = _draw(settings.evaluate, tokenizer, length, settings.held_out, seed)
+        held_out = draw(settings.evaluate, tokenizer, length, settings.held_out, seed)
         rest = [ids for ids in drawn if ids not in set(held_out)]
     if not rest or not held_out:
         raise ConfigError(f"{settings.calibration} has too little text to calibrate and measure")
     return Sequences(tuple(rest[: settings.samples]), tuple(held_out[: settings.held_out]))
+
+
+def draw(path: Path, tokenizer: Tokenizer, length: int, wanted: int, seed: int) -> list[Ids]:
+    """Up to `wanted` different sequences of at most `length` tokens, in random order.
+
+    Raises ConfigError or ConversationError for a file that cannot be read.
+    """
+    rng = random.Random(seed)
+    found: dict[Ids, None] = {}
+    for document in _sample(_documents(path), _SPARE * wanted, rng):
+        found |= dict.fromkeys(_pieces(document, tokenizer, length))
+    sequences = [ids for ids in found if len(ids) >= _MIN_IDS]
+    rng.shuffle(sequences)
+    return sequences[:wanted]
 
 
 def digest(sequences: Iterable[Ids]) -> str:
@@ -61,17 +75,6 @@ def digest(sequences: Iterable[Ids]) -> str:
     for ids in sequences:
         sha.update(f"{ids}\n".encode())
     return sha.hexdigest()
-
-
-def _draw(path: Path, tokenizer: Tokenizer, length: int, wanted: int, seed: int) -> list[Ids]:
-    """Up to `wanted` different sequences in random order, and a few more."""
-    rng = random.Random(seed)
-    found: dict[Ids, None] = {}
-    for document in _sample(_documents(path), _SPARE * wanted, rng):
-        found |= dict.fromkeys(_pieces(document, tokenizer, length))
-    sequences = [ids for ids in found if len(ids) >= _MIN_IDS]
-    rng.shuffle(sequences)
-    return sequences[:wanted]
 
 
 def _sample(

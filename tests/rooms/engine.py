@@ -144,8 +144,16 @@ ENGINE_ROOMS: dict[str, set[str]] = {
         "moss_tp/sampling",
     },
     "moss_tp/quantize/gptq": {"moss_tp", "moss_tp/kernels"},
+    "moss_tp/fidelity": {
+        "moss_tp",
+        "moss_tp/kernels",
+        "moss_tp/layers",
+        "moss_tp/model.py",
+        "moss_tp/parallel",
+    },
     "moss_tp/quantize": {
         "moss_tp",
+        "moss_tp/fidelity",
         "moss_tp/finetune",
         "moss_tp/kernels",
         "moss_tp/quantize/gptq",

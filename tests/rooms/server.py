@@ -50,8 +50,10 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "serve_app/bench": {
         "moss_tp",
         "moss_tp/engine",
+        "moss_tp/fidelity",
         "moss_tp/hardware",
         "moss_tp/parallel",
+        "moss_tp/quantize",
         "serve_app",
         "serve_app/bench/hardware",
         "serve_app/bench/load",
@@ -173,6 +175,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/cli/bench": {
         "moss_tp",
+        "moss_tp/fidelity",
         "moss_tp/gpu_check",
         "moss_tp/gpu_check/parts",
         "moss_tp/hardware",

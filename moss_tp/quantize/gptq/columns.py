@@ -54,7 +54,18 @@ def quantize(weight: Tensor, curvature: Curvature, grid: Grid, group_size: int) 
     if order is None:
         return rounded.done(groups)
     places = torch.argsort(order)
-    return rounded.done(groups[places], places)
+    return _by_neighbours(rounded.done(groups[places], places), group_size)
+
+
+def _by_neighbours(rounded: Rounded, group_size: int) -> Rounded:
+    """The same weight with its groups in the order of their inputs, where each is of neighbours."""
+    by_group = rounded.groups.view(-1, group_size)
+    places = by_group[:, 0].long()
+    if not bool((by_group == by_group[:, :1]).all()):
+        return rounded  # act-order
+    groups = torch.arange(len(places), device=places.device).repeat_interleave(group_size).int()
+    scales, zeros = rounded.scales[places], rounded.zeros[places]
+    return Rounded(rounded.levels, scales, zeros, groups)
 
 
 def _round_rows(

@@ -68,6 +68,22 @@ def test_config_and_manifest_say_how(tmp_path: Path) -> None:
     assert manifest["bits"] == 8 and manifest["seed"] == 0
 
 
+def test_gptqmodel_is_told_how_zero_points_are_stored(tmp_path: Path) -> None:
+    """It refuses asymmetric files of this format unless `meta.quantizer` names a gptqmodel since
+    0.9.0: by this rule, written after its `is_quantized_by_gptaq`."""
+    settings = make_settings(tmp_path)
+    quantize(settings)
+    fields = json.loads((settings.destination / "config.json").read_text())
+    quantizers = [one.split(":") for one in fields["quantization_config"]["meta"]["quantizer"]]
+    assert quantizers[0][0] == "moss-serve"
+    theirs = [version for name, version in quantizers if name == "gptqmodel"]
+    assert [tuple(map(int, version.split("."))) for version in theirs] == [(0, 9, 0)]
+    # What the mark promises: less 1, each zero point fits its bits, so that no word has a borrow.
+    words = tensors_of(settings.destination)["transformer.h.0.mlp.fc_in.qzeros"]
+    stored = (words[:, :, None] >> torch.arange(0, 32, 4, dtype=torch.int32)) & 15
+    assert int(stored.max()) <= 14 and int(stored.min()) < int(stored.max())
+
+
 def test_float_types_of_the_source_are_kept(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "half", positions=512, format="bin", dtype=torch.float16)
     settings = make_settings(tmp_path, model=tmp_path / "half", dtype="bfloat16")

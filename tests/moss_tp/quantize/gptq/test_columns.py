@@ -22,10 +22,10 @@ MAX_RATIO = 0.15  # measured: 0.03 to 0.08
 GROUPS = (16, 32, 48, 64, 96, INPUTS)
 
 
-def curvature(act_order: bool = False, x: Tensor = X) -> Curvature:
+def curvature(act_order: bool = False, x: Tensor = X, group_size: int = 1) -> Curvature:
     hessian = Hessian(INPUTS, torch.device("cpu"))
     hessian.add(x)
-    return hessian.finish(damping=0.01, act_order=act_order)
+    return hessian.finish(damping=0.01, act_order=act_order, group_size=group_size)
 
 
 def error(rounded: Rounded, bits: int, x: Tensor = X) -> float:
@@ -63,6 +63,17 @@ def test_act_order_is_better_where_few_inputs_are_large() -> None:
         for act_order in (False, True)
     ]
     assert errors[1] < 0.95 * errors[0]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_groups_with_large_inputs_first_are_as_published_and_better(group: int) -> None:
+    x = X * torch.logspace(-1, 1, INPUTS)  # the last inputs are the largest
+    plain, ordered = curvature(x=x), curvature(x=x, group_size=group)
+    assert plain.order is None and ordered.order is not None
+    assert ordered.order.tolist()[0] >= INPUTS - group
+    rounded = quantize(W.clone(), ordered, Grid(4), group)
+    assert torch.equal(rounded.groups, torch.arange(INPUTS).int() // group)
+    assert error(rounded, 4, x) < error(quantize(W.clone(), plain, Grid(4), group), 4, x)
 
 
 def test_act_order_groups_inputs_by_their_size() -> None:

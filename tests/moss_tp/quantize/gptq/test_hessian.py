@@ -37,6 +37,13 @@ def test_act_order_puts_large_inputs_first() -> None:
     torch.testing.assert_close(found.factor.triu(), same.factor.triu())
 
 
+def test_groups_of_large_inputs_come_first() -> None:
+    hessian = Hessian(6, CPU)
+    hessian.add(inputs(100, 6) * torch.tensor([1.0, 2, 3, 9, 5, 4]))
+    found = hessian.finish(damping=0.01, act_order=False, group_size=2)
+    assert found.order is not None and found.order.tolist() == [3, 2, 4, 5, 1, 0]
+
+
 def test_an_input_that_is_always_zero_has_a_row_of_its_own() -> None:
     x = inputs(100, 6)
     x[:, 3] = 0
