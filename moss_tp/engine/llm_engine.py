@@ -140,17 +140,17 @@ class LLMEngine:
             self._admission.note_added(seq, request.priority)
 
     def _admit(self, request: EngineRequest) -> None:
-        """Raises QueueFullError if the request would start too late for its deadline."""
+        """Raises QueueFullError if the request would end too late for its deadline."""
         bound = self._admission.limit_s(request.deadline_s, request.params.max_tokens)
-        if not self._is_full and bound == inf:
+        if not self._is_full and (bound == inf or not self.scheduler.has_work):
             return
         wait = self._admission.wait_s(len(request.prompt_ids), request.priority)
         if self._is_full:
             message = f"{self.config.max_waiting} requests are waiting already"
             raise QueueFullError(message, max(1.0, wait))
-        if wait > bound > 0:  # one whose deadline has passed expires
+        if wait > bound:
             raise QueueFullError(
-                f"the request would wait for {wait:.0f} s, and its limit is {bound:.0f} s",
+                f"the request would wait for {wait:.0f} s, and its limit is {max(0, bound):.0f} s",
                 max(1.0, wait - bound),
             )
 

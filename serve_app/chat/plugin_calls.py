@@ -18,6 +18,7 @@ from plugins_svc.sdk.output import PluginOutput, check_output
 from plugins_svc.sdk.picture import StoredPicture
 from serve_app.chat.calling.circuit_breaker import PluginPausedError
 from serve_app.chat.calling.pictures import Album, PictureStore
+from serve_app.chat.calling.shared_call import SharedCall
 from serve_app.chat.events import Image, PluginCall, SearchItem
 from serve_app.chat.protocols import PluginClient
 from serve_app.chat.request import Choice
@@ -55,25 +56,23 @@ class PluginCalls:
         started = [self._started(index, call) for index, call in enumerate(calls)]
         for event in started:
             yield event
-        tasks = [self._start(each.id, call) for each, call in zip(started, calls, strict=True)]
+        running = [self._join(each.id, call) for each, call in zip(started, calls, strict=True)]
         try:
             for index in block_order(calls):
-                output, ms = await tasks[index]
+                output, ms = await running[index].result()
                 self.outcomes[index] = (calls[index], output)
                 numbers = item_numbers(self.outcomes)[index]
                 yield _ended(started[index], output, numbers, ms)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*[shared.leave() for shared in running])
 
-    def _start(self, call_id: str, call: Call) -> "asyncio.Task[TimedOutput]":
-        """A task for `call`. Equal calls of a request share one, unless they have effects."""
-        running = self._choice.answers.get(call)
-        if running is None or call.spec.has_effects:
-            running = asyncio.create_task(self._result(call_id, call))
-            self._choice.answers[call] = running
-        return running
+    def _join(self, call_id: str, call: Call) -> SharedCall[TimedOutput]:
+        """`call` as it runs. Equal calls of a request are one, unless they have effects."""
+        shared = self._choice.answers.get(call)
+        if shared is None or shared.is_given_up or call.spec.has_effects:
+            shared = SharedCall(self._result(call_id, call))
+            self._choice.answers[call] = shared
+        return shared.join()
 
     async def _result(self, call_id: str, call: Call) -> TimedOutput:
         """The result that stands. What is not known to be recorded is not shown to anybody."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from moss_tp.engine.request import EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
 from plugins_svc.protocol.calls import Call
+from serve_app.chat.calling.shared_call import SharedCall
 from serve_app.chat.calling.tools import MAX_TOOL_CALLS, Tool, capability_lines
 from serve_app.chat.resume import NOTHING_TOLD, CallLog, NoCallLog, Resume, TimedOutput
 from serve_app.prompt.exchange import Exchange
@@ -95,7 +96,7 @@ class Choice:
     index: int
     seed: int
     has_begun: asyncio.Event
-    answers: dict[Call, asyncio.Task[TimedOutput]]
+    answers: dict[Call, SharedCall[TimedOutput]]
     has_sent: asyncio.Event = field(default_factory=asyncio.Event)
     refused: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -16,6 +16,7 @@ refuses for ever: the work that is there is done, and measured anew. No torch, n
 from collections.abc import Sequence as Ids
 from copy import copy
 from heapq import heappop, heappush
+from math import inf
 from typing import Self
 
 from moss_tp.engine.scheduling.scheduler import Scheduler
@@ -23,7 +24,10 @@ from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine.scheduling.speeds import Speeds
 from moss_tp.engine_config import EngineConfig
 
-MAX_REPLY_SHARE = 0.8  # of a deadline, that is kept for the reply
+# Of a deadline: what wait and reply may be expected to take. What comes later makes both longer,
+# and a server that is full of replies of seconds takes as long to become idle.
+PLANNED_SHARE = 0.5
+MAX_REPLY_SHARE = 0.8  # what is kept for a reply that would take longer even alone
 
 
 class Forecast:
@@ -97,15 +101,21 @@ class Admission:
         return self._wait_s(self._play(0), 1)
 
     def limit_s(self, deadline_s: float | None, max_tokens: int) -> float:
-        """How long a request may wait: so long that its reply still ends in time.
+        """How long a request may wait: so long that its reply still ends in time, beside all that
+        were taken in before it. Below 0: it would not, even if it began at once.
 
         Otherwise a server with too much to do would begin all that it takes in, and end nothing. A
-        reply that takes longer than the deadline anyway may wait for a part of it.
+        reply that would not end in time on an idle engine either may wait for a part of it.
         """
         if deadline_s is None:
             return self._config.max_queue_s
-        reply_s = self.speeds.reply_s(max_tokens)
-        return deadline_s - min(reply_s, MAX_REPLY_SHARE * deadline_s)
+        if deadline_s <= 0:
+            return inf  # it expires
+        if self.speeds.reply_s(max_tokens, 1) > PLANNED_SHARE * deadline_s:
+            return (1 - MAX_REPLY_SHARE) * deadline_s
+        num_ahead = len(self._scheduler.running) + len(self._scheduler.waiting)
+        num_seqs = min(num_ahead + 1, self._config.max_num_seqs)
+        return PLANNED_SHARE * deadline_s - self.speeds.reply_s(max_tokens, num_seqs)
 
     def wait_s(self, prompt_len: int, priority: int) -> float:
         """`expected_wait_s` of a request that is about to be added."""

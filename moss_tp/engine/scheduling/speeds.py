@@ -10,6 +10,7 @@ from collections import deque
 from statistics import median
 
 from moss_tp.engine.scheduling.sequence import Sequence
+from moss_tp.engine.scheduling.step_line import StepLine
 
 NUM_STEPS = 32  # that are remembered
 MIN_STEPS = 3  # before these, nothing is known
@@ -22,6 +23,7 @@ class Speeds:
     def __init__(self) -> None:
         self._step_s: deque[float] = deque(maxlen=NUM_STEPS)
         self._prompt_token_s: deque[tuple[float, int]] = deque(maxlen=NUM_STEPS)
+        self._whole = StepLine()
         # Tokens and number of replies: of first passes, and of the next passes that follow them.
         self._first = [REPLY_TOKENS_AT_START, 1.0]
         self._next = [0.0, 0.0]
@@ -62,16 +64,19 @@ class Speeds:
         left = min(left, seq.params.max_tokens - seq.num_output_tokens)
         return left if seq.is_next_pass else left + self._next[0] / self._first[1]
 
-    def reply_s(self, max_tokens: int) -> float:
+    def reply_s(self, max_tokens: int, num_seqs: int) -> float:
         """Expected seconds that a new request computes for, of a reply of at most `max_tokens` and
-        of the next passes that follow it."""
+        of the next passes that follow it, beside others: `num_seqs` with itself."""
         tokens, replies = self._first
-        return self.step_s * (min(tokens / replies, max_tokens) + self._next[0] / replies)
+        num_steps = min(tokens / replies, max_tokens) + self._next[0] / replies
+        return self._whole.seconds(num_seqs) * num_steps
 
     def note_step(self, seconds: float, num_decodes: int, num_prompt_tokens: int) -> None:
         """A step that took `seconds`, in which that many sequences decoded."""
         if seconds <= 0:
             return
+        if num_decodes:
+            self._whole.note(seconds, num_decodes)
         step_s = self.step_s if num_decodes else 0.0
         prompt_s = self.prompt_token_s * num_prompt_tokens
         if num_decodes and not step_s:

@@ -3,6 +3,7 @@
 `moss bench` measures it; the end-to-end tests build on it.
 """
 
+import ctypes
 import os
 import random
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ START_TIMEOUT_S = 300  # 15 s on an idle laptop, far more on a busy one
 STOP_TIMEOUT_S = 90
 POLL_S = 0.1
 READY = "moss: ready in "
-
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # Below the ports that Linux gives to whoever asks for any, Ray's own processes among them.
 PORTS = range(20_000, 32_768)
@@ -35,6 +36,18 @@ def free_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise BenchError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free")
+
+
+def _stop_after(parent: int) -> Callable[[], None]:
+    """What a new process does so that it gets SIGTERM when its `parent` has ended."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before it could be tied to
+            os._exit(1)
+
+    return tie
 
 
 class ServerProcess:
@@ -57,7 +70,8 @@ class ServerProcess:
         return self._output.read_text("utf-8")
 
     def launch(self) -> None:
-        """Starts the process and returns at once."""
+        """Starts the process and returns at once. On Linux the server also stops, in order, when
+        the thread that called this ends, however that does."""
         # The child imports from where this process does, whatever its working directory is.
         path = os.pathsep.join(entry for entry in sys.path if entry)
         with self._output.open("w") as output:
@@ -67,6 +81,7 @@ class ServerProcess:
                 stderr=output,
                 env={**os.environ, "PYTHONPATH": path},
                 start_new_session=True,  # a Ctrl-C in this terminal does not reach the server
+                preexec_fn=_stop_after(os.getpid()) if sys.platform == "linux" else None,
             )
 
     def wait_for(self, text: str) -> None:

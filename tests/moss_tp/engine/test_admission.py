@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from moss_tp.engine.llm_engine import LLMEngine
 from moss_tp.engine.request import EngineRequest
-from moss_tp.engine.scheduling.admission import MAX_REPLY_SHARE
 from moss_tp.engine.scheduling.batch import Batch
 from moss_tp.engine.scheduling.sequence import Sequence
 from moss_tp.engine.scheduling.speeds import NUM_STEPS, REPLY_TOKENS_AT_START
@@ -39,11 +38,13 @@ class TimedFake(PagedFake):
         super().__init__(num_blocks, block_size=4)
         self.now = 1000.0
         self.delays: list[float] = []  # of the next steps
+        self.seq_s = 0.0  # what each reply in a step adds
 
     def execute(self, batch: Batch, rows: Ids[SamplingRow] = ()) -> list[SampledToken]:
         lens = batch.query_lens.tolist()
         num_decodes = lens.count(1)
         self.now += STEP_S * bool(num_decodes) + PROMPT_TOKEN_S * (sum(lens) - num_decodes)
+        self.now += self.seq_s * num_decodes
         self.now += self.delays.pop() if self.delays else 0.0
         return super().execute(batch, rows)
 
@@ -113,15 +114,15 @@ def test_what_is_admitted_starts_in_time(
         for _ in range(steps_before):
             server.step()
         now, wait = server.executor.now, server.engine.expected_wait_s()
-        reply_s = server.engine._admission.speeds.reply_s(PARAMS.max_tokens)
-        limit = deadline_s - min(reply_s, MAX_REPLY_SHARE * deadline_s)
+        limit = server.engine._admission.limit_s(deadline_s, PARAMS.max_tokens)
+        is_idle = not server.engine.has_work
         try:
             server.say(str(number), deadline_s)
         except QueueFullError as error:
-            assert wait > limit
+            assert wait > limit and not is_idle
             assert error.retry_after_s >= 1
         else:
-            assert wait <= limit
+            assert wait <= limit or is_idle
             starts_by[str(number)] = now + 1.2 * deadline_s
     server.finish()
     tolerance = 4 * STEP_S + 20 * PROMPT_TOKEN_S
@@ -152,6 +153,31 @@ def test_too_much_work_ends_in_time_for_those_that_are_admitted() -> None:
             tokens[name] += len(delta.token_ids)
     num_whole = sum(count == PARAMS.max_tokens for count in tokens.values())
     assert num_whole >= 0.8 * seconds * 4 / reply_s
+
+
+def test_slots_for_more_than_can_end_in_time_are_not_filled() -> None:
+    """With all 32 slots in use a reply would take longer than the deadline."""
+    server = Server(num_blocks=800, max_num_seqs=32)
+    server.executor.seq_s = 0.25 * STEP_S
+    params = replace(PARAMS, max_tokens=20, max_time=7.0)
+    for num_warm in (1, 2, 4, 8):
+        for i in range(num_warm):
+            server.say(f"warm {i}", params=params)
+        server.finish()
+    began, tokens, most, offered = server.executor.now, Counter[str](), 0, 0
+    while (at := server.executor.now - began) < 120:
+        while offered <= at * 8:
+            offered += 1
+            with suppress(QueueFullError):
+                server.say(f"r{offered}", deadline_s=7.0, params=params)
+        server.executor.now += 0.01 * (not server.engine.has_work)
+        for name, delta in server.engine.step():
+            tokens[name] += len(delta.token_ids)
+        running = {seq.request_id for seq in server.engine.scheduler.running}
+        most = max(most, len(running))
+    cut = [name for name in tokens if tokens[name] < params.max_tokens and name not in running]
+    assert len(tokens) > 60 and not cut
+    assert 4 < most < 24
 
 
 @pytest.mark.parametrize("num_ahead", [10, 40, 150])
