@@ -7,6 +7,7 @@ HOMES = {
         "cluster/",
         "serve_app/bench/hardware/machine.py",
         "serve_app/bench/collectives.py",
+        "serve_app/bench/memory/random_model.py",
     ),
     "torch.distributed": ("moss_tp/parallel/",),
     "numba": ("moss_tp/native/", "moss_tp/kernels/cpu/", "moss_tp/parallel/shm_kernels.py"),

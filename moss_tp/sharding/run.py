@@ -28,7 +28,6 @@ _COPIED = ("config.json", "generation_config.json", QUANTIZER, *TOKENIZER_FILES)
 _PARTS_BESIDE_BLOCKS = 3  # last norm, LM head, embedding
 
 
-@torch.inference_mode()
 def shard_model(settings: ShardSettings, *, is_shown: bool = True) -> None:
     """Makes `settings.destination`; with a progress bar if it `is_shown`.
 
@@ -36,22 +35,36 @@ def shard_model(settings: ShardSettings, *, is_shown: bool = True) -> None:
     """
     config = ModelConfig.from_dir(settings.source)
     config.check_tp(settings.tp_size)
-    output = Output(settings.destination)
     with Checkpoint.open(settings.source) as checkpoint:
         config = checkpoint.check(config)
-        begun = _made_of(settings)
-        with output.taken(begun):
-            settings.check_space(config, output.partial, output.num_bytes)
-            _write_ranks(settings, config, checkpoint, output, is_shown)
-            _copy_files(settings, output)
-            output.write_json(MANIFEST, _manifest(settings, config, output, begun).fields)
-            output.finish()
+        digest = weights_digest(settings.source)
+        shard_checkpoint(settings, config, checkpoint, digest, is_shown=is_shown)
 
 
-def _made_of(settings: ShardSettings) -> dict[str, Any]:
+@torch.inference_mode()
+def shard_checkpoint(
+    settings: ShardSettings,
+    config: ModelConfig,
+    checkpoint: Checkpoint,
+    digest: str,
+    *,
+    is_shown: bool = True,
+) -> None:
+    """`shard_model` of the tensors of `checkpoint`, whose `digest` says which they are, and of what
+    else is in the source's directory. Raises ConfigError and CheckpointError."""
+    output, begun = Output(settings.destination), _made_of(settings, digest)
+    with output.taken(begun):
+        settings.check_space(config, output.partial, output.num_bytes)
+        _write_ranks(settings, config, checkpoint, output, is_shown)
+        _copy_files(settings, output)
+        output.write_json(MANIFEST, _manifest(settings, config, output, begun).fields)
+        output.finish()
+
+
+def _made_of(settings: ShardSettings, digest: str) -> dict[str, Any]:
     return {
         "made_by": "moss shard",
-        "source_digest": weights_digest(settings.source),
+        "source_digest": digest,
         "tp_size": settings.tp_size,
         "dtype": settings.dtype,
         "vectors": vector_kind(),

@@ -10,6 +10,7 @@ from serve_app.cli.bench.chat import chat
 from serve_app.cli.bench.collectives import collectives
 from serve_app.cli.bench.engine import engine
 from serve_app.cli.bench.host import host
+from serve_app.cli.bench.memory import memory
 from serve_app.cli.bench.quality import quality
 from serve_app.cli.bench.serve import serve
 
@@ -19,5 +20,5 @@ def command() -> None:
     """Measure the engine, the server and long chats on this machine."""
 
 
-for _subcommand in (engine, serve, chat, quality, collectives, host):
+for _subcommand in (engine, serve, chat, memory, quality, collectives, host):
     command.add_command(_subcommand)
