@@ -84,7 +84,7 @@ class MossBlock(nn.Module):
     def move_to(self, stream: WeightStream, layer: int) -> None:
         """Has the packed weights, which are on the host, streamed to the device as those of
         `layer`. Raises ConfigError when the kernel cannot."""
-        if not hasattr(self.kernel, "over"):
+        if not hasattr(self.kernel, "tensors"):
             raise ConfigError("cpu_offload_gb is set, but the kernels cannot stream their weights")
         self.kernel = cast(BlockKernel, stream.add(layer, cast(StreamableBlock, self.kernel)))
 
