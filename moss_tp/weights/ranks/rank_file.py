@@ -8,9 +8,11 @@ that those of tokens that never come take no memory. Every byte is checked on th
 """
 
 import mmap
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Self
 from zlib import crc32
 
@@ -151,9 +153,12 @@ def _read(file: Path, size: int, border: int, checksums: Sequence[int], threads:
     """The bytes before `border`; those behind it are only checked."""
     memory = huge_zeros(border, dtype=torch.uint8)
     view: Buffer = memory.numpy().data
+    scratch: defaultdict[int, bytearray] = defaultdict(lambda: bytearray(PIECE_BYTES))  # by thread
 
     def target(start: int, stop: int) -> Buffer:
-        return view[start:stop] if start < border else memoryview(bytearray(stop - start))
+        if start < border:
+            return view[start:stop]
+        return memoryview(scratch[get_ident()])[: stop - start]
 
     read_pieces(file, checksums, size, target, threads)
     return memory

@@ -28,15 +28,23 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """Seconds of all decode steps of a Work, and the peak of memory, in bytes, meanwhile."""
+    """Seconds of all decode steps of a Work, and the memory of the processes."""
 
     decode_s: float
-    peak_bytes: int
+    memory: "Memory"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """In bytes: afterwards, and at most meanwhile."""
+
+    now: int
+    peak: int
 
 
 class EngineProcess:
     """`ready_s` is the time from the start of the process until it could serve, imports and all;
-    `loaded_bytes` the peak of its memory until then."""
+    `loaded` its memory then."""
 
     def __init__(self, spec: EngineSpec, vocab_size: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -45,14 +53,13 @@ class EngineProcess:
         self._process = context.Process(target=_serve, args=(theirs, spec, vocab_size))
         self._process.start()
         theirs.close()
-        _, self.loaded_bytes = self._answer()
+        _, self.loaded = self._answer()
         self.ready_s = time.perf_counter() - began
 
     def run(self, work: Work) -> Done:
         """Raises EngineDeadError if the process ends."""
         self._pipe.send(work)
-        decode_s, peak_bytes = self._answer()
-        return Done(decode_s, peak_bytes)
+        return Done(*self._answer())
 
     @property
     def pss_bytes(self) -> int:
@@ -65,8 +72,8 @@ class EngineProcess:
             self._process.terminate()
             self._process.join(_STOP_S)
 
-    def _answer(self) -> tuple[float, int]:
-        """What the process sends next, and the peak of memory until then."""
+    def _answer(self) -> tuple[float, Memory]:
+        """What the process sends next, and its memory."""
         peak = 0
         while not self._pipe.poll(SAMPLE_S):
             peak = max(peak, self.pss_bytes)
@@ -74,7 +81,8 @@ class EngineProcess:
             seconds: float = self._pipe.recv()
         except EOFError:
             raise EngineDeadError("the engine's process has ended; it said why above") from None
-        return seconds, max(peak, self.pss_bytes)
+        now = self.pss_bytes
+        return seconds, Memory(now, max(peak, now))
 
 
 @contextmanager

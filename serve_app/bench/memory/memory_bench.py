@@ -13,12 +13,13 @@ from moss_tp.device import threads_per_rank
 from moss_tp.hardware.roofline import ITEM_BYTES, decode_cost, kv_bytes_per_token
 from serve_app.bench.hardware.machine import Machine
 from serve_app.bench.launch import EngineSpec
-from serve_app.bench.memory.engine_process import EngineProcess, Work, engine_process
+from serve_app.bench.memory.engine_process import EngineProcess, Memory, Work, engine_process
 from serve_app.bench.memory.random_model import SHAPES, write_random_model
 from serve_app.bench.reporting.figures import Row, Section
 
 GIB = 1 << 30
 DTYPE = "bfloat16"
+_SPARE_TOKENS = 64  # blocks that the cache has besides
 # MOSS's README, in GB, by bits: weights loaded, one turn, 2,048 tokens.
 PUBLISHED = {4: (7.8, 12, 26), 8: (16, 24, 46), 0: (31, 42, 81)}
 
@@ -46,13 +47,13 @@ class MemorySpec:
 
 @dataclass(frozen=True)
 class MemoryRun:
-    """Bytes at each point, peaks included; seconds until ready of a start with the files in the
-    page cache, and of one without; seconds a decode step takes in a turn."""
+    """Memory when it is loaded, after a turn, and with all positions; seconds until ready of a
+    start with the files in the page cache, and of one without; seconds a decode step takes."""
 
     config: ModelConfig
     written_s: float
     file_bytes: int
-    peaks: tuple[int, int, int]  # loaded, one turn, all positions
+    points: tuple[Memory, Memory, Memory]
     warm_s: float
     cold_s: float
     step_s: float
@@ -72,12 +73,12 @@ def measure_memory(spec: MemorySpec, *, is_shown: bool = True) -> MemoryRun:
         with engine_process(engine_spec, config.vocab_size) as engine:
             cold_s = engine.ready_s
         with engine_process(engine_spec, config.vocab_size) as engine:
-            peaks, step_s = _run(engine, spec)
+            points, step_s = _run(engine, spec)
             return MemoryRun(
                 config=config,
                 written_s=written_s,
                 file_bytes=sum(file.stat().st_size for file in model.iterdir()),
-                peaks=peaks,
+                points=points,
                 warm_s=engine.ready_s,
                 cold_s=cold_s,
                 step_s=step_s,
@@ -86,16 +87,15 @@ def measure_memory(spec: MemorySpec, *, is_shown: bool = True) -> MemoryRun:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _run(engine: EngineProcess, spec: MemorySpec) -> tuple[tuple[int, int, int], float]:
+def _run(engine: EngineProcess, spec: MemorySpec) -> tuple[tuple[Memory, Memory, Memory], float]:
     turn, full = engine.run(spec.turn), engine.run(spec.full)
-    peaks = (engine.loaded_bytes, turn.peak_bytes, full.peak_bytes)
-    return peaks, turn.decode_s / (spec.turn.new - 1)
+    return (engine.loaded, turn.memory, full.memory), turn.decode_s / (spec.turn.new - 1)
 
 
 def _engine_spec(spec: MemorySpec, config: ModelConfig, model: Path) -> EngineSpec:
     """With as much KV cache as one sequence takes that has all positions; no drafts, since a random
     model repeats itself."""
-    tokens = 2 * config.max_position_embeddings
+    tokens = config.max_position_embeddings + _SPARE_TOKENS
     kv_bytes = tokens * kv_bytes_per_token(config, ITEM_BYTES[DTYPE]) // spec.tp
     settings = (("kv_cache_bytes", kv_bytes), ("num_speculative_tokens", 0))
     threads = threads_per_rank(spec.tp, spec.threads)
@@ -119,13 +119,14 @@ def memory_sections(spec: MemorySpec, run: MemoryRun, machine: Machine) -> Seque
     cost = decode_cost(config, 1, spec.turn.prompt + spec.turn.new // 2, ITEM_BYTES[DTYPE])
     points = ("loaded", f"a turn of {spec.turn.prompt} + {spec.turn.new} tokens", "all positions")
     is_moss = spec.shape == "moss-moon-003"
-    memory: list[Row] = [
+    rows: list[Row] = [
         {
             "point": point,
-            "PSS_peak_GiB": round(peak / GIB, 2),
+            "PSS_GiB": round(memory.now / GIB, 2),
+            "peak_before_GiB": round(memory.peak / GIB, 2),
             "published_GiB": round(gb * 1e9 / GIB, 1) if is_moss else "",
         }
-        for point, peak, gb in zip(points, run.peaks, PUBLISHED[spec.bits], strict=True)
+        for point, memory, gb in zip(points, run.points, PUBLISHED[spec.bits], strict=True)
     ]
     times = {
         "written_s": round(run.written_s, 1),
@@ -137,6 +138,6 @@ def memory_sections(spec: MemorySpec, run: MemoryRun, machine: Machine) -> Seque
     }
     name = f"{spec.shape}, {spec.bits or 16} bits, tp {spec.tp}"
     return [
-        Section("memory", f"{name}: all processes, mapped files included", memory),
+        Section("memory", f"{name}: all processes, mapped files included", rows),
         Section("start", f"{name}: from the start of the process until it can serve", [times]),
     ]

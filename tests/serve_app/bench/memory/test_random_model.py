@@ -14,7 +14,7 @@ from moss_tp.gpu_check.tools.shapes import MOSS
 from moss_tp.weights.names import published_tensors
 from serve_app.bench.hardware.machine import Machine
 from serve_app.bench.memory import memory_bench
-from serve_app.bench.memory.engine_process import Work, engine_process
+from serve_app.bench.memory.engine_process import Memory, Work, engine_process
 from serve_app.bench.memory.memory_bench import (
     MemoryRun,
     MemorySpec,
@@ -63,11 +63,11 @@ def test_an_engine_serves_it_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if "source" in path.name] == []
     engine_spec = memory_bench._engine_spec(own, config, tmp_path / "model")
     with engine_process(engine_spec, config.vocab_size) as engine:
-        assert engine.loaded_bytes > 50 << 20
+        assert engine.loaded.peak >= engine.loaded.now > 50 << 20
         assert engine.ready_s > 0
         done = engine.run(Work(40, 9))
         assert done.decode_s > 0
-        assert done.peak_bytes > 50 << 20
+        assert done.memory.now > 50 << 20
     assert engine.pss_bytes == 0, "the process has ended"
 
 
@@ -83,9 +83,10 @@ def test_a_full_disk_is_refused_beforehand_and_nothing_stays(
 def test_figures_are_beside_the_published_ones(tmp_path: Path) -> None:
     own = spec(tmp_path, "moss-moon-003")
     config: ModelConfig = MOSS.quantized(4).config
-    run = MemoryRun(config, 60, 9 << 30, (8 << 30, 9 << 30, 10 << 30), 9.5, 18, 0.25)
+    points = (Memory(8 << 30, 9 << 30), Memory(9 << 30, 9 << 30), Memory(10 << 30, 11 << 30))
+    run = MemoryRun(config, 60, 9 << 30, points, 9.5, 18, 0.25)
     memory, start = memory_sections(own, run, MACHINE)
-    assert [row["PSS_peak_GiB"] for row in memory.rows] == [8, 9, 10]
+    assert [row["PSS_GiB"] for row in memory.rows] == [8, 9, 10]
     assert [row["published_GiB"] for row in memory.rows] == [7.3, 11.2, 24.2]
     assert start.rows[0]["decode_tok_s"] == 4
     # 7.1 GiB of levels, a head of 0.6 in int8, scales: at 100 GB/s about 0.087 s of 0.25.
