@@ -9,8 +9,6 @@ CPU's kernels have panels of as many bytes, see `cpu.attention.layout`; CUDA has
 planes of their own, see `cuda.attention.cache`.
 """
 
-import math
-import mmap
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.plan import AttentionPlan
+from moss_tp.native.huge_pages import lazy_zeros
 
 SCALE_BYTES = 4
 
@@ -92,7 +91,7 @@ class RowFormat:
         width = row_width(shape.head_dim, dtype)
         size = (num_blocks, shape.num_heads, shape.block_size, width)
         # Zeroed, since a masked slot is multiplied by 0, and 0 * NaN would not be 0.
-        k, v = (_zeros(size, dtype, device) for _ in range(2))
+        k, v = (lazy_zeros(size, dtype, device) for _ in range(2))
         return k, v
 
     def allocate_layers(
@@ -127,13 +126,3 @@ def check_attention(
             raise ValueError(f"qkv {tuple(qkv.shape)} for a cache {tuple(part.shape)}")
         if part.dtype not in (dtype, torch.int8) or not part.is_contiguous():
             raise ValueError(f"the cache is {part.dtype} instead of contiguous {dtype}")
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On a host it takes memory page by page as it is written, which malloc's does not where that
-    takes it from its heap."""
-    num_bytes = math.prod(shape) * dtype.itemsize
-    if device.type != "cpu" or not num_bytes:
-        return torch.zeros(shape, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)

@@ -14,6 +14,7 @@ from moss_tp.kernels.base import DenseWeight, Linear, MakeLinear
 from moss_tp.kernels.quantized import rounded_to_8_bits
 from moss_tp.layers.linear_layers import LinearLayers
 from moss_tp.layers.parallel_weight import release
+from moss_tp.native.huge_pages import lazy_zeros
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.quant_config import LM_HEAD
 from moss_tp.weights.shard import Shard
@@ -39,7 +40,7 @@ class VocabParallelEmbedding(nn.Module):
         self._group = group
         num_rows, self._start, stop = vocab_part(vocab_size, group)
         self._last = num_rows + 1
-        rows = torch.zeros(num_rows + 2, hidden, dtype=dtype, device=group.device)
+        rows = lazy_zeros((num_rows + 2, hidden), dtype, group.device)
         self.weight = nn.Parameter(rows[1:-1], requires_grad=False)
         self._bordered: Tensor | None = rows
         span = (self._start, stop)

@@ -4,7 +4,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     # moss_tp
     "moss_tp": set(),
     "moss_tp/native": set(),
-    "moss_tp/kernels": set(),
+    "moss_tp/kernels": {"moss_tp/native"},
     "moss_tp/accelerator": set(),
     "moss_tp/sampling": {"moss_tp"},
     "moss_tp/weights/ranks": {"moss_tp", "moss_tp/native"},
@@ -23,6 +23,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
         "moss_tp",
         "moss_tp/accelerator",
         "moss_tp/kernels",
+        "moss_tp/native",
         "moss_tp/parallel",
         "moss_tp/weights",
     },

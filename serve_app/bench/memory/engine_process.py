@@ -10,7 +10,7 @@ from random import Random
 
 from moss_tp.errors import EngineDeadError
 from serve_app.bench.launch import EngineSpec, open_engine
-from serve_app.bench.load.drive import drive, greedy
+from serve_app.bench.load.drive import drive
 from serve_app.bench.load.workload import same_requests
 from serve_app.bench.memory.pss import family_pss
 
@@ -105,5 +105,4 @@ def _serve(pipe: Connection, spec: EngineSpec, vocab_size: int) -> None:
                 return
             (request,) = same_requests(random, 1, work.prompt, work.new, vocab_size)
             (trace,) = drive(engine, [request])
-            assert request.params == greedy(work.new)
             pipe.send(trace.token_times[-1] - trace.token_times[0])

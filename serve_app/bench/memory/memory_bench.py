@@ -37,11 +37,12 @@ class MemorySpec:
 
     @property
     def turn(self) -> Work:
-        """A short turn, and one that ends with all the positions that the model has."""
+        """A short one."""
         return Work(128, 64)
 
     @property
     def full(self) -> Work:
+        """One that ends with all the positions that the model has."""
         return Work(SHAPES[self.shape].positions - self.turn.new, self.turn.new)
 
 

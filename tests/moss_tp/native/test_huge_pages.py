@@ -3,10 +3,11 @@
 import gc
 import mmap
 
+import psutil
 import pytest
 import torch
 
-from moss_tp.native.huge_pages import huge_cat, huge_zeros
+from moss_tp.native.huge_pages import huge_cat, huge_zeros, lazy_zeros
 
 MANY = 5 << 20
 
@@ -31,3 +32,13 @@ def test_joined_tensors() -> None:
 def test_a_system_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
     assert not huge_zeros(MANY, dtype=torch.int8).any()
+
+
+def test_lazy_zeros_take_memory_as_they_are_written() -> None:
+    before, size = psutil.Process().memory_info().rss, 256 << 20
+    zeros = lazy_zeros((size // 4,), torch.float32, torch.device("cpu"))
+    assert psutil.Process().memory_info().rss - before < size // 4
+    zeros[: size // 8] = 1
+    assert psutil.Process().memory_info().rss - before > size // 4
+    assert not zeros[size // 8 :].any()
+    assert lazy_zeros((0, 3), torch.int8, torch.device("cpu")).shape == (0, 3)
