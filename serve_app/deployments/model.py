@@ -15,16 +15,17 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from cluster.ranks.group import WorkerGroup
+from cluster.routing.route import ANYWHERE, Route
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError
 from serve_app.deployments.coalesce import coalesce
 from serve_app.deployments.make_up import replica_make_up
-from serve_app.deployments.packed import pack
 from serve_app.deployments.progress import Progress
 from serve_app.observe.engine import engine_metrics
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.publisher import Publisher
 from serve_app.observe.tracing import span
+from serve_app.remote.packed import pack
 from serve_app.settings import ServeSettings
 
 RANK_LOST_STATUS = 13
@@ -47,7 +48,9 @@ class MossServer:
             settings.store, "group", lambda: engine_metrics(self._engine.stats(), name)
         )
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
+    async def generate(
+        self, request: EngineRequest, *, route: Route = ANYWHERE
+    ) -> AsyncIterator[bytes]:
         """The coalesced and packed deltas of one request; closing it aborts the request within a
         step.
 

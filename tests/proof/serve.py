@@ -17,13 +17,14 @@ from ray.serve import Application
 
 import plugins_svc.registry
 import serve_app.app
+from cluster.routing.route import ANYWHERE, Route
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.sdk.spec import PluginSettings
 from serve_app.cli.main import main
 from serve_app.deployments import options as serve_options
 from serve_app.deployments.coalesce import coalesce
-from serve_app.deployments.packed import pack
+from serve_app.remote.packed import pack
 from serve_app.settings import ServeSettings
 from tests.proof.digest import DigestModel
 from tests.proof.long.watched import WatchedServer, run_slowly
@@ -44,7 +45,9 @@ class DigestServer:
         self._model = DigestModel(float(pause_s), int(num_words))
         self._num_running = 0
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
+    async def generate(
+        self, request: EngineRequest, *, route: Route = ANYWHERE
+    ) -> AsyncIterator[bytes]:
         self._num_running += 1
         try:
             stream = coalesce(self._model.generate(request), request.delta_interval_s)

@@ -175,6 +175,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     # cluster
     "cluster/launch": {"moss_tp"},
     "cluster": {"moss_tp"},
+    "cluster/routing": set(),
     "cluster/ranks": {
         "cluster",
         "cluster/launch",

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
+from cluster.routing.route import ANYWHERE, Route
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.deployments.model import MossServer
-from serve_app.deployments.packed import unpack
+from serve_app.remote.packed import unpack
 from tests.proof.plugins import note
 
 LOG = "PROOF_CALLS"
@@ -25,10 +26,12 @@ SLOW_S = 30.0
 class WatchedServer(MossServer):
     """A replica with the real engine, and so with the real admission."""
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
+    async def generate(
+        self, request: EngineRequest, *, route: Route = ANYWHERE
+    ) -> AsyncIterator[bytes]:
         is_over = False
         try:
-            async with aclosing(super().generate(request)) as deltas:  # type: ignore[type-var]
+            async with aclosing(super().generate(request, route=route)) as deltas:  # type: ignore[type-var]
                 async for delta in deltas:
                     is_over = unpack(delta).finish_reason is not None
                     yield delta

@@ -17,7 +17,7 @@ from moss_tp.sampling_params import SamplingParams
 from serve_app.deployments import model
 from serve_app.deployments.engine import start_engine
 from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
-from serve_app.deployments.packed import unpack
+from serve_app.remote.packed import unpack
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
 

@@ -14,13 +14,13 @@ from plugins_svc.deployment import PluginReplica
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.plugin_client import PluginsByName
 from serve_app.chat.reply import create_replier
-from serve_app.deployments.handles import remote_plugins
 from serve_app.deployments.model import MossServer
-from serve_app.deployments.packed import unpack
 from serve_app.observe import tracing
 from serve_app.observe.plugins import PluginObserver
 from serve_app.observe.tracing import flush_spans, span
 from serve_app.prompt.builder import PromptBuilder
+from serve_app.remote.packed import unpack
+from serve_app.remote.plugins import remote_plugins
 from tests.serve_app.observe.otlp import Receiver, receiving
 from tests.support.chat_fakes import CharCodec, FakeModel, think_of
 from tests.support.site import Site

@@ -14,6 +14,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableE
 from ray.serve.handle import DeploymentHandle
 
 from cluster.launch.local_ray import local_ray
+from cluster.routing.route import Route
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import (
@@ -28,10 +29,12 @@ from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
-from serve_app.deployments import handles as module
-from serve_app.deployments.handles import RemoteModel, remote_plugins
-from serve_app.deployments.packed import pack
-from tests.serve_app.deployments.fake_handles import (
+from serve_app.remote import plugins as module
+from serve_app.remote.model import RemoteModel
+from serve_app.remote.packed import pack
+from serve_app.remote.plugins import remote_plugins
+from serve_app.remote.probe import ReplicaProbe
+from tests.serve_app.remote.fake_handles import (
     EndingHandle,
     SlowHandle,
     UnreachableHandle,
@@ -62,7 +65,8 @@ class FakeServer:
         self.num_aborted = 0
         self.is_healthy = True
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[bytes]:
+    async def generate(self, request: EngineRequest, *, route: Route) -> AsyncIterator[bytes]:
+        assert route == Route("session")
         request_id, prompt_ids = request.request_id, request.prompt_ids
         assert request == a_request(request_id, *prompt_ids), "every field arrives"
         if (marker := Path(request_id)).is_absolute() and not marker.exists():
@@ -137,6 +141,13 @@ def model(
     return RemoteModel(handles[0])
 
 
+@pytest.fixture
+def probe(
+    handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
+) -> ReplicaProbe:
+    return ReplicaProbe(handles[0])
+
+
 async def test_deltas_arrive_in_order(model: RemoteModel) -> None:
     deltas = [d async for d in model.generate(a_request("r", 65, 66), "session")]
     assert [d.text for d in deltas] == ["A", "B", ""]
@@ -169,13 +180,15 @@ async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(
     assert (tmp_path / "died").exists()
 
 
-async def test_closing_the_deltas_cancels_the_remote_call(model: RemoteModel) -> None:
-    before = (await model.stats())["num_aborted"]
+async def test_closing_the_deltas_cancels_the_remote_call(
+    model: RemoteModel, probe: ReplicaProbe
+) -> None:
+    before = (await probe.stats())["num_aborted"]
     deltas = model.generate(a_request("endless", 65), "session")
     assert (await anext(deltas)).text == "A"
     await deltas.aclose()
     async with asyncio.timeout(10):
-        while (await model.stats())["num_aborted"] == before:
+        while (await probe.stats())["num_aborted"] == before:
             await asyncio.sleep(0.01)
 
 
@@ -253,18 +266,18 @@ async def test_a_call_that_no_replica_takes_does_not_wait_for_an_answer(
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
 async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> None:
-    model = RemoteModel(cast(DeploymentHandle[Any], UnreachableHandle(error)))
-    assert await model.groups() == ()
-    assert not await model.is_ready()
+    probe = ReplicaProbe(cast(DeploymentHandle[Any], UnreachableHandle(error)))
+    assert await probe.groups() == ()
+    assert not await probe.is_ready()
     with pytest.raises(EngineDeadError):
-        await model.stats()
+        await probe.stats()
 
 
 async def test_health_is_that_of_the_engine(
-    model: RemoteModel, handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]
+    probe: ReplicaProbe, handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]
 ) -> None:
-    assert await model.groups() == (True,)
-    assert await model.is_ready()
+    assert await probe.groups() == (True,)
+    assert await probe.is_ready()
     await handles[0].become_unhealthy.remote()
-    assert await model.groups() == (False,)
-    assert not await model.is_ready()
+    assert await probe.groups() == (False,)
+    assert not await probe.is_ready()

@@ -6,7 +6,7 @@ from typing import Self
 
 from moss_tp.engine.outputs import TokenDelta
 from plugins_svc.sdk.output import PluginOutput
-from serve_app.deployments.packed import pack
+from serve_app.remote.packed import pack
 
 
 class UnreachableHandle:
@@ -31,7 +31,7 @@ class UnreachableHandle:
     def __getattr__(self, method: str) -> Self:
         return self
 
-    def remote(self, *arguments: object) -> Self:
+    def remote(self, *arguments: object, **options: object) -> Self:
         self.num_calls += 1
         return self
 
