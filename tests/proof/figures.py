@@ -64,6 +64,10 @@ BARS = {
         "a foreign uid and an unknown one, 2,000 alternating pairs", "their times differ by < 5 %"
     ),
     "schema": Bar("schemathesis, all checks, 500 cases an operation", "no 5xx"),
+    "scaling": Bar(
+        "1 → 3 → 1 replicas under 100 streams, ten cycles",
+        "0 cut streams; back at one within delay + 15 s; no flapping",
+    ),
     "soak": Bar(
         "2 h of 8 clients",
         "second hour: RSS + < 0.1 MB/min without the store's, descriptors flat",
