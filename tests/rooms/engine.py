@@ -177,6 +177,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     "cluster": {"moss_tp"},
     "cluster/routing": set(),
     "cluster/scaling": set(),
+    "cluster/channel": set(),
     "cluster/ranks": {
         "cluster",
         "cluster/launch",
