@@ -1,0 +1,78 @@
+"""A group that dies in the middle of its streams costs a pause, and no byte differs.
+
+The short form is part of `make test`; `make chaos` kills 200 groups, or as many as
+PROOF_FAILOVER_KILLS says.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.components import processes_of
+from tests.e2e.endless_model import make_endless_model
+from tests.proof.failover import Kills
+from tests.proof.figures import check, percentile
+from tests.proof.history.run import NO_LIMIT
+from tests.proof.server import digest_server
+
+NUM_KILLS = int(os.environ.get("PROOF_FAILOVER_KILLS", "200"))
+SHORT, LONG = (0.3, 1.5), (0.1, 3.0)
+
+
+async def _kills(kills: Kills, num: int, victim: str = "replica") -> Kills:
+    async with httpx.AsyncClient(limits=NO_LIMIT, trust_env=False) as http:
+        await kills.rounds(http, num, victim)
+    return kills
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("num_groups", "num_kills"), [(2, 4), (1, 2)])
+def test_a_few_groups_die_under_their_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_groups: int, num_kills: int
+) -> None:
+    """With a second group, and alone."""
+    model = make_endless_model(tmp_path / "model")
+    flags = ("--replicas", str(num_groups))
+    with digest_server(tmp_path, monkeypatch, *flags, engine=model) as server:
+        kills = asyncio.run(_kills(Kills(server, num_groups, 1, SHORT), num_kills))
+        assert kills.faults == []
+        assert kills.num_kills == num_kills
+        print(f"{num_groups} groups: gaps {kills.gaps_s}")
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(NUM_KILLS * 60 + 600)
+@pytest.mark.parametrize(
+    ("name", "num_groups", "tp", "victim", "bar_s"),
+    [
+        ("failover", 2, 1, "replica", 3.0),
+        ("failover-rank", 2, 2, "rank", 3.0),
+        ("failover-alone", 1, 1, "replica", 15.0),
+    ],
+)
+def test_many_groups_die_under_their_streams(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    num_groups: int,
+    tp: int,
+    victim: str,
+    bar_s: float,
+) -> None:
+    model = make_endless_model(tmp_path / "model")
+    share = NUM_KILLS // 2 if name == "failover" else NUM_KILLS // 4
+    flags = ("--replicas", str(num_groups), "--tp", str(tp))
+    with digest_server(tmp_path, monkeypatch, *flags, engine=model) as server:
+        kills = asyncio.run(_kills(Kills(server, num_groups, 2, LONG), share, victim))
+        num_ranks = len(processes_of(server, "rank"))
+    p95 = percentile(kills.gaps_s, 0.95)
+    faulty = {fault.partition(":")[0] for fault in kills.faults}
+    text = (
+        f"{kills.num_kills - len(faulty)} of {kills.num_kills} byte-identical; longest wait for"
+        f" more: p95 {p95:.1f} s, at most {max(kills.gaps_s):.1f} s"
+    )
+    holds = not kills.faults and p95 <= bar_s and num_ranks == num_groups * (tp - 1)
+    check(name, text, holds)
