@@ -13,6 +13,7 @@ from cluster.channel.connection import Connection
 from cluster.channel.inlet import ChannelLostError
 from cluster.channel.outbox import Outbox
 from cluster.channel.wire import Peer
+from cluster.routing.residency import ServedKeys
 from cluster.routing.route import Route
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
@@ -30,6 +31,7 @@ class Replies:
         self._peer = Peer(_replica_id(), make_up_digest(make_up))
         self._outbox = Outbox(self._peer, is_well)
         self._gate = SuspectGate()
+        self.served = ServedKeys(self._peer.make_up)
 
     async def send(
         self,
@@ -62,6 +64,7 @@ class Replies:
         route: Route,
     ) -> None:
         connection.send(stream, TAKEN)
+        self.served.note(route.key)
         coalescer = Coalescer(
             lambda delta: connection.send(stream, pack(delta)), request.delta_interval_s
         )

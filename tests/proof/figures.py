@@ -76,6 +76,7 @@ BARS = {
     "poison": Bar(
         "a request that ends each group that computes it, beside 20 streams",
         "ends typed after two groups; no other stream is lost",
+    ),
     "scaling": Bar(
         "1 → 3 → 1 replicas under 100 streams, ten cycles",
         "0 cut streams; back at one within delay + 15 s; no flapping",
