@@ -19,6 +19,7 @@ HOMES = {
         "cluster/",
         "serve_app/app.py",
         "serve_app/deployments/",
+        "serve_app/remote/",
         "serve_app/cli/serve/",
         "plugins_svc/deployment.py",
     ),

@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
+from cluster.channel.listener import Listener
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
@@ -18,8 +19,7 @@ from serve_app.access.key_gate import create_gate
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
-from serve_app.deployments.handles import RemoteModel, remote_plugins
-from serve_app.deployments.listening import listening_host
+from serve_app.deployments.listening import listening_host, own_host
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.replica_end import drain_when_stopped
 from serve_app.exposure import check_exposure
@@ -35,6 +35,9 @@ from serve_app.moderation.hook import load_moderation
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
+from serve_app.remote.model import RemoteModel
+from serve_app.remote.plugins import remote_plugins
+from serve_app.remote.probe import ReplicaProbe
 from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -53,7 +56,8 @@ class Ingress:
         plugins: Mapping[str, DeploymentHandle[PluginReplica]],
     ) -> None:
         self._settings = settings
-        self._model = RemoteModel(model)
+        self._model = RemoteModel(model, Listener(own_host()))
+        self._probe = ReplicaProbe(model)
         self._plugins = plugins
         if (host := listening_host()) is not None:
             check_exposure(settings, host)
@@ -82,9 +86,9 @@ class Ingress:
         limits = TurnLimits(max_model_len)
         self._live = self._live_turns(replier, limits)
         service = HttpService(
-            runner=TurnRunner(self._store, replier, limits, self._model),
+            runner=TurnRunner(self._store, replier, limits, self._probe),
             replier=replier,
-            health=self._model,
+            health=self._probe,
             model_names=self._settings.model_names,
             root_name=self._settings.model_name,
             max_model_len=max_model_len,
@@ -116,6 +120,8 @@ class Ingress:
             self._stop.cancel()
         if hasattr(self, "_live"):
             await self._live.close()
+        if hasattr(self, "_model"):
+            await self._model.close()
         if hasattr(self, "_gate"):
             await self._live_store.close()
             await self._store.close()
@@ -130,7 +136,7 @@ class Ingress:
         return config.resolve(ModelConfig.from_dir(self._model_dir)).context_length
 
     def _live_turns(self, replier: Replier, limits: TurnLimits) -> LiveTurns:
-        parts = self._live_store, self._store, replier, error_body, self._model
+        parts = self._live_store, self._store, replier, error_body, self._probe
         means = Means(*parts, readmit=self._gate.resume)
         live = LiveTurns(means, limits, self._drain)
         live.open()

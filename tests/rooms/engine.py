@@ -177,6 +177,8 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     # cluster
     "cluster/launch": {"moss_tp"},
     "cluster": {"moss_tp"},
+    "cluster/routing": set(),
+    "cluster/channel": set(),
     "cluster/ranks": {
         "cluster",
         "cluster/launch",

@@ -4,15 +4,15 @@ import asyncio
 from pathlib import Path
 from typing import Any, Self, cast
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.deployments import make_up
-from serve_app.deployments.handles import RemoteModel
 from serve_app.deployments.make_up import code_digest, replica_make_up
+from serve_app.remote.probe import ReplicaProbe
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
 
@@ -92,7 +92,7 @@ class Handle:
 
 async def test_a_replica_is_asked_until_one_answers_and_then_no_more() -> None:
     handle = Handle(num_failures=1)
-    model = RemoteModel(cast(DeploymentHandle[Any], handle))
+    model = ReplicaProbe(cast(DeploymentHandle[Any], handle))
     assert await model.make_up() == {}, "a turn does not fail for it"
     assert await model.make_up() == await model.make_up() == {"tp": 2}
     assert handle.num_calls == 2
@@ -100,7 +100,7 @@ async def test_a_replica_is_asked_until_one_answers_and_then_no_more() -> None:
 
 @pytest.mark.parametrize("num_ticks", range(5))
 async def test_a_task_that_is_cancelled_while_it_gets_the_answer_ends(num_ticks: int) -> None:
-    model = RemoteModel(cast(DeploymentHandle[Any], Handle(num_failures=0)))
+    model = ReplicaProbe(cast(DeploymentHandle[Any], Handle(num_failures=0)))
     asking = asyncio.create_task(model.make_up())
     for _ in range(num_ticks):
         await asyncio.sleep(0)

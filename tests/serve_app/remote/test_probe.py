@@ -7,7 +7,7 @@ import pytest
 from ray.serve.handle import DeploymentHandle
 
 from moss_tp.errors import EngineDeadError
-from serve_app.deployments.handles import HEALTH_TIMEOUT_S, RemoteModel
+from serve_app.remote.probe import HEALTH_TIMEOUT_S, ReplicaProbe
 
 
 class Broadcast:
@@ -47,6 +47,6 @@ class Answer:
 async def test_each_group_is_listed_and_a_stuck_one_does_not_hold_the_answer(
     delays_s: tuple[float, ...], groups: tuple[bool, ...], within_s: float
 ) -> None:
-    model = RemoteModel(cast(DeploymentHandle[Any], Broadcast(*delays_s)))
+    model = ReplicaProbe(cast(DeploymentHandle[Any], Broadcast(*delays_s)))
     async with asyncio.timeout(within_s):
         assert await model.groups() == groups
