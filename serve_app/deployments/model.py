@@ -73,6 +73,10 @@ class MossServer:
         """What makes this replica's replies; see `replica_make_up`."""
         return self._make_up
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The figures of a `cluster.scaling.policy.Load`, as Serve asks for them."""
+        return asdict(self._engine.load())
+
     async def stats(self) -> dict[str, Any]:
         """The body of `/stats`. The first of `rank_pids` is the replica itself."""
         wait_s = await asyncio.to_thread(self._engine.expected_wait_s)

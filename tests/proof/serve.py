@@ -7,7 +7,7 @@ whose plugins are slow.
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import plugins_svc.registry
 import serve_app.app
 from cluster.channel.address import Target
 from cluster.routing.route import ANYWHERE, Route
+from cluster.scaling.policy import TURN_TOKENS, Load
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.sdk.spec import PluginSettings
@@ -34,6 +35,8 @@ MODEL = "PROOF_MODEL"
 # Seconds until Serve replaces a process that answers nothing, so that one that stands still for
 # less goes on.
 PATIENCE_S = "PROOF_PATIENCE_S"
+# Requests that fill a replica.
+NUM_SLOTS = "PROOF_NUM_SLOTS"
 
 
 MAKE_UP = {"weights": "digest"}
@@ -68,6 +71,12 @@ class DigestServer:
 
     async def stats(self) -> dict[str, Any]:
         return {"running": self._num_running, "waiting": 0}
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Each request is an ordinary one, and holds a block of a thousand."""
+        num_slots = int(os.environ.get(NUM_SLOTS, "64"))
+        load = Load(0, self._num_running * TURN_TOKENS, self._num_running, 1000, num_slots)
+        return asdict(load)
 
 
 class LoggedPlugin:

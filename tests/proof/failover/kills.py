@@ -13,10 +13,11 @@ import httpx
 import psutil
 
 from tests.e2e.components import processes_of
+from tests.proof.long.watched import POISON
 from tests.proof.server import DigestProcess
 
 READ_S = 120.0
-TOKENS = 400
+TOKENS = 1000
 # Ways in which tokens may be chosen; the model tells letters without end.
 GREEDY = {"temperature": 0, "logprobs": True, "top_logprobs": 2}
 SEEDED = {"temperature": 1.0, "logprobs": True, "presence_penalty": 0.5, "frequency_penalty": 0.1}
@@ -57,8 +58,9 @@ class Streams:
             **KINDS[kind],
         }
         told: dict[str, Any] = {"kind": kind}
-        for chunk in await self._events("/v1/chat/completions", body):
-            told["usage"] = chunk.get("usage") or told.get("usage")
+        for chunk in await self.events("/v1/chat/completions", body):
+            if usage := chunk.get("usage"):  # how much was cached depends on what ran before
+                told["usage"] = usage["prompt_tokens"], usage["completion_tokens"]
             if "error" in chunk:
                 told["error"] = chunk["error"]
             for choice in chunk.get("choices", ()):
@@ -75,13 +77,13 @@ class Streams:
             "plugins": [],
             "stream": True,
         }
-        events = await self._events(f"/v1/sessions/{made.json()['id']}/turns", body)
+        events = await self.events(f"/v1/sessions/{made.json()['id']}/turns", body)
         deltas = "".join(str(each.get("text", "")) for each in events[:-1])
         turn = events[-1].get("turn", events[-1])
         told = ("user", "thoughts", "reply", "seed", "finish_reason", "error")
         return {"kind": "turn", "deltas": deltas, **{k: turn[k] for k in told if k in turn}}
 
-    async def _events(self, path: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def events(self, path: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The data of a stream that ends in order."""
         found: list[dict[str, Any]] = []
         longest, last = 0.0, time.monotonic()
@@ -101,7 +103,19 @@ class Streams:
         return {"Authorization": f"Bearer {self.server.api_keys['ann']}"}
 
 
-def _join(told: dict[str, Any], choice: Mapping[str, Any]) -> None:
+async def poisoned(streams: Streams) -> Told:
+    """What the client of a request is told that ends each group that computes it."""
+    token, bias = POISON
+    body = {
+        "messages": [{"role": "user", "content": "毒"}],
+        "logit_bias": {str(token): bias},
+        "plugins": [],
+        "stream": True,
+    }
+    return (await streams.events("/v1/chat/completions", body))[-1]
+
+
+def _join(told: dict[Any, Any], choice: Mapping[str, Any]) -> None:
     """Adds a chunk's part of one choice."""
     own = told.setdefault(choice["index"], {"reasoning": "", "content": "", "logprobs": []})
     for name in ("reasoning", "content"):
@@ -112,12 +126,11 @@ def _join(told: dict[str, Any], choice: Mapping[str, Any]) -> None:
 
 @dataclass
 class Kills:
-    """Each `within_s` of the begin of a round; `faults` say what a kill has changed."""
+    """Each at a random time of a round; `faults` say what it has changed."""
 
     server: DigestProcess
     num_groups: int
     seed: int
-    within_s: tuple[float, float]
     faults: list[str] = field(default_factory=list)
     gaps_s: list[float] = field(default_factory=list)
     num_kills: int = 0
@@ -126,20 +139,18 @@ class Kills:
         """In each, the same streams, and the death of a group at a random time."""
         choice = random.Random(self.seed)
         alone = await Streams(self.server, http).all()
-        assert alone == await Streams(self.server, http).all(), "they depend on more than a kill"
+        began = time.monotonic()
+        again = await Streams(self.server, http).all()
+        assert differences(alone, again) == [], "they depend on more than a kill"
+        alone_s = time.monotonic() - began
         for number in range(num):
             streams = Streams(self.server, http)
             running = asyncio.create_task(streams.all())
-            await asyncio.sleep(choice.uniform(*self.within_s))
-            assert not running.done(), "the streams are too short"
-            self.num_kills += self._kill(choice, victim)
+            await asyncio.sleep(choice.uniform(0, alone_s))
+            self.num_kills += not running.done() and self._kill(choice, victim)
             told = await running
             self.gaps_s.append(max(streams.gaps_s))
-            self.faults += [
-                f"round {number}: {each} and not {whole}"
-                for each, whole in zip(told, alone, strict=True)
-                if each != whole
-            ]
+            self.faults += [f"round {number}: {each}" for each in differences(alone, told)]
             await self._all_up(http)
 
     def _kill(self, choice: random.Random, victim: str) -> bool:
@@ -159,3 +170,12 @@ class Kills:
                     return
             await asyncio.sleep(0.2)
         raise AssertionError("a group was not replaced")
+
+
+def differences(whole: list[Told], told: list[Told]) -> list[str]:
+    return [
+        f"{one['kind']}: {name} is {other.get(name)!r} and not {value!r}"
+        for one, other in zip(whole, told, strict=True)
+        for name, value in {**dict.fromkeys(other), **one}.items()
+        if other.get(name) != value
+    ]
