@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve import Application
 
 from cluster.ranks.placement import STRATEGY, rank_bundle, rank_options
+from cluster.routing.config import router_config
 from plugins_svc.deployment import plugin_deployment
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.model import MossServer
@@ -52,6 +53,7 @@ def _model(settings: ServeSettings, options: dict[str, Any]) -> Application:
         ray_actor_options=rank_options(settings.device),
         placement_group_bundles=[rank_bundle(settings.device)] * settings.tp,
         placement_group_strategy=STRATEGY,
+        request_router_config=router_config(),
         **{**options, **replica_options(settings)},
     )(MossServer)
     return deployment.bind(settings)

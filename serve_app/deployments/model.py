@@ -65,6 +65,10 @@ class MossServer:
         self._check()
         self._publisher.start()  # here, where an event loop runs
 
+    def record_routing_stats(self) -> dict[str, Any]:
+        """Serve asks for it, and tells all routers."""
+        return self._replies.served.stats()
+
     async def make_up(self) -> dict[str, Any]:
         """What makes this replica's replies; see `replica_make_up`."""
         return self._make_up

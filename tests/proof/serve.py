@@ -60,6 +60,9 @@ class DigestServer:
         finally:
             self._num_running -= 1
 
+    def record_routing_stats(self) -> dict[str, Any]:
+        return self._replies.served.stats()
+
     async def check_health(self) -> None:
         """It is always well."""
 

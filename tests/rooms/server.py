@@ -243,6 +243,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/app.py": {
         "cluster/ranks",
+        "cluster/routing",
         "plugins_svc",
         "serve_app",
         "serve_app/deployments",
