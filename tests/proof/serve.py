@@ -75,7 +75,8 @@ class DigestServer:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Each request is an ordinary one, and holds a block of a thousand."""
         num_slots = int(os.environ.get(NUM_SLOTS, "64"))
-        load = Load(0, self._num_running * TURN_TOKENS, self._num_running, 1000, num_slots)
+        num, tokens = self._num_running, self._num_running * TURN_TOKENS
+        load = Load(num, 0, tokens, num, 1000, num_slots)
         return asdict(load)
 
 

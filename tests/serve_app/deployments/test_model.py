@@ -22,7 +22,7 @@ class FakeEngine:
         return EngineStats(self.running, 0, 8, 8, 5, 0, 0, 0)
 
     def load(self) -> EngineLoad:
-        return EngineLoad(1.5, 2.5, 3, 8, 4)
+        return EngineLoad(2, 1.5, 2.5, 3, 8, 4)
 
     def close(self) -> None:
         self.closed.append(True)
@@ -61,4 +61,4 @@ async def test_a_replica_with_a_hanging_step_is_unhealthy() -> None:
 
 async def test_a_replica_says_what_it_has_to_do() -> None:
     said = await replica(FakeEngine()).record_autoscaling_stats()
-    assert Load(**said) == Load(1.5, 2.5, 3, 8, 4)
+    assert Load(**said) == Load(2, 1.5, 2.5, 3, 8, 4)
