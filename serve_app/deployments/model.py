@@ -14,6 +14,8 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, NoReturn
 
+from ray import serve
+
 from cluster.ranks.group import WorkerGroup
 from cluster.routing.route import ANYWHERE, Route
 from moss_tp.engine.request import EngineRequest
@@ -21,6 +23,7 @@ from moss_tp.errors import EngineDeadError
 from serve_app.deployments.coalesce import coalesce
 from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
+from serve_app.groups import GroupState
 from serve_app.observe.engine import engine_metrics
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.publisher import Publisher
@@ -36,6 +39,7 @@ class MossServer:
 
     def __init__(self, settings: ServeSettings) -> None:
         configure_logs(settings.log_format, settings.log_file)
+        self._name = serve.get_replica_context().replica_id.unique_id
         group = WorkerGroup(settings.tp, settings.device)
         # Imports torch, which takes seconds, while the other ranks import it too.
         from serve_app.deployments.engine import start_engine
@@ -43,9 +47,9 @@ class MossServer:
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
         self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
         self._make_up = replica_make_up(settings)
-        name = settings.model_names[0]
+        model, replica = settings.model_names[0], self._name
         self._publisher = Publisher(
-            settings.store, "group", lambda: engine_metrics(self._engine.stats(), name)
+            settings.store, "group", lambda: engine_metrics(self._engine.stats(), model, replica)
         )
 
     async def generate(
@@ -65,20 +69,36 @@ class MossServer:
 
     async def check_health(self) -> None:
         """The health check of Serve and `/health`. Raises EngineDeadError if it cannot generate."""
-        if not self._engine.is_alive:
-            raise EngineDeadError("the engine has ended")
-        self._progress.check(self._engine.stats(), time.monotonic())
+        self._check()
         self._publisher.start()  # here, where an event loop runs
+
+    async def state(self) -> GroupState:
+        """Whether it can generate, of which `check_health` raises why not."""
+        try:
+            self._check()
+        except EngineDeadError:
+            return GroupState("failed", self._name, len(self._rank_pids))
+        return GroupState("serving", self._name, len(self._rank_pids))
 
     async def make_up(self) -> dict[str, Any]:
         """What makes this replica's replies; see `replica_make_up`."""
         return self._make_up
 
     async def stats(self) -> dict[str, Any]:
-        """The body of `/stats`. The first of `rank_pids` is the replica itself."""
+        """Its part of `/stats`. The first of `rank_pids` is the replica itself."""
         wait_s = await asyncio.to_thread(self._engine.expected_wait_s)
         stats = asdict(self._engine.stats())
-        return {"rank_pids": self._rank_pids, **stats, "expected_wait_s": wait_s}
+        stats["waits"] = stats["waits"]._asdict()
+        state = await self.state()
+        own = {"replica": state.replica, "state": state.state, "rank_pids": self._rank_pids}
+        return {**own, **stats, "expected_wait_s": wait_s}
+
+    def _check(self) -> None:
+        if not self._engine.is_alive:
+            raise EngineDeadError("the engine has ended")
+        if (late := self._engine.late_step) is not None:
+            raise EngineDeadError(late)
+        self._progress.check(self._engine.stats(), time.monotonic())
 
     def __del__(self) -> None:
         """Serve calls this when a replica has drained, so that the ranks shut down in order."""

@@ -14,6 +14,7 @@ from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.groups import GroupState
 
 _SPECIAL_IDS = {token: number for number, token in enumerate(END_TOKENS.values(), 1)}
 _SPECIALS = re.compile("(" + "|".join(_SPECIAL_IDS) + ")")
@@ -208,13 +209,13 @@ class FakePlugins:
 
 @dataclass
 class FakeProbe:
-    """Has one group of the given health; an exception is raised."""
+    """Has one group of two ranks, of the given health; an exception is raised."""
 
     healthy: bool | Exception = True
     ready: bool | Exception = True
 
-    async def groups(self) -> tuple[bool, ...]:
-        return (_value(self.healthy),)
+    async def groups(self) -> tuple[GroupState, ...]:
+        return (GroupState("serving" if _value(self.healthy) else "failed", "one", 2),)
 
     async def is_ready(self) -> bool:
         return _value(self.ready)

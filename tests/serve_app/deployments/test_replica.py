@@ -17,6 +17,7 @@ from moss_tp.sampling_params import SamplingParams
 from serve_app.deployments import model
 from serve_app.deployments.engine import start_engine
 from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
+from serve_app.deployments.progress import Progress
 from serve_app.remote.packed import unpack
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
@@ -30,6 +31,8 @@ class FakeEngine:
 
     error: Exception | None = None
     requests: list[EngineRequest] = field(default_factory=list)
+    is_alive: bool = True
+    late_step: str | None = None
     num_aborted: int = 0
     num_closed: int = 0
 
@@ -73,7 +76,7 @@ class LostGroup(FakeGroup):
 def replica(engine: FakeEngine) -> MossServer:
     """A replica without its constructor, which would start ranks."""
     server = object.__new__(MossServer)
-    server.__dict__.update(_engine=engine, _rank_pids=(10, 11))
+    server.__dict__.update(_engine=engine, _rank_pids=(10, 11), _name="one", _progress=Progress(60))
     return server
 
 
@@ -108,6 +111,7 @@ async def test_a_request_says_how_long_its_tokens_may_wait(
 async def test_stats_name_all_processes() -> None:
     stats = await replica(FakeEngine()).stats()
     assert stats["rank_pids"] == (10, 11)
+    assert (stats["replica"], stats["state"]) == ("one", "serving")
     assert (stats["running"], stats["waiting"], stats["steps"]) == (1, 2, 5)
     assert stats["expected_wait_s"] == 9.5
 

@@ -29,6 +29,7 @@ from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.errors import UnknownPluginError
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
+from serve_app.groups import GroupState
 from serve_app.remote import plugins as module
 from serve_app.remote.model import RemoteModel
 from serve_app.remote.packed import pack
@@ -84,6 +85,9 @@ class FakeServer:
             self.num_aborted += 1
             raise
         yield pack(TokenDelta((0,), "", "stop", len(prompt_ids), 0))
+
+    async def state(self) -> GroupState:
+        return GroupState("serving" if self.is_healthy else "failed", "one", 1)
 
     async def check_health(self) -> None:
         """Serve calls it too, so it may fail only in the last test."""
@@ -276,8 +280,8 @@ async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> No
 async def test_health_is_that_of_the_engine(
     probe: ReplicaProbe, handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]
 ) -> None:
-    assert await probe.groups() == (True,)
+    assert await probe.groups() == (GroupState("serving", "one", 1),)
     assert await probe.is_ready()
     await handles[0].become_unhealthy.remote()
-    assert await probe.groups() == (False,)
+    assert await probe.groups() == (GroupState("failed", "one", 1),)
     assert not await probe.is_ready()
