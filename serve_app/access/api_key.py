@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from moss_tp.errors import ConfigError
 from serve_app.access.principal import ANONYMOUS, Limits, Principal

@@ -10,7 +10,7 @@ with effects again. It does not know where this was kept.
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from plugins_svc.sdk.output import Item, PluginOutput
 from plugins_svc.sdk.picture import StoredPicture

@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
+from cluster.channel.listener import Listener
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
@@ -18,7 +19,7 @@ from serve_app.access.key_gate import create_gate
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
-from serve_app.deployments.listening import listening_host
+from serve_app.deployments.listening import listening_host, own_host
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.replica_end import drain_when_stopped
 from serve_app.exposure import check_exposure
@@ -55,7 +56,7 @@ class Ingress:
         plugins: Mapping[str, DeploymentHandle[PluginReplica]],
     ) -> None:
         self._settings = settings
-        self._model = RemoteModel(model)
+        self._model = RemoteModel(model, Listener(own_host()))
         self._probe = ReplicaProbe(model)
         self._plugins = plugins
         if (host := listening_host()) is not None:
@@ -119,6 +120,8 @@ class Ingress:
             self._stop.cancel()
         if hasattr(self, "_live"):
             await self._live.close()
+        if hasattr(self, "_model"):
+            await self._model.close()
         if hasattr(self, "_gate"):
             await self._live_store.close()
             await self._store.close()

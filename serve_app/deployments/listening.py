@@ -1,9 +1,16 @@
-"""Where Serve's proxies listen, as a replica can learn it."""
+"""Where Serve's proxies listen, as a replica can learn it, and where the replica itself can."""
 
 from importlib import import_module
 from typing import Any
 
 import ray
+
+
+def own_host() -> str:
+    """The address by which the other processes of a cluster reach this one."""
+    if not ray.is_initialized():
+        return "127.0.0.1"
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
 
 
 def listening_host() -> str | None:

@@ -4,6 +4,8 @@ Two replicas of the same make-up give the same bytes. A replay says what differs
 """
 
 import hashlib
+import json
+from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +35,10 @@ def replica_make_up(settings: ServeSettings) -> dict[str, Any]:
         "lm_head_bits": config.lm_head_bits,
         "tp": _tp(ModelConfig.from_dir(directory), config),
     }
+
+
+def make_up_digest(make_up: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(make_up, sort_keys=True).encode()).hexdigest()
 
 
 def code_digest() -> str:

@@ -9,26 +9,24 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, NoReturn
 
 from ray import serve
 
+from cluster.channel.address import Target
 from cluster.ranks.group import WorkerGroup
 from cluster.routing.route import ANYWHERE, Route
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError
-from serve_app.deployments.coalesce import coalesce
 from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
-from serve_app.groups import GroupState
+from serve_app.deployments.replies import Replies
+from serve_app.groups import GroupState, State
 from serve_app.observe.engine import engine_metrics
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.publisher import Publisher
 from serve_app.observe.tracing import span
-from serve_app.remote.packed import pack
 from serve_app.settings import ServeSettings
 
 RANK_LOST_STATUS = 13
@@ -47,25 +45,24 @@ class MossServer:
         self._engine, self._rank_pids = start_engine(settings, group, _leave)
         self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
         self._make_up = replica_make_up(settings)
+        self._replies = Replies(self._make_up, self._is_well)
         model, replica = settings.model_names[0], self._name
         self._publisher = Publisher(
             settings.store, "group", lambda: engine_metrics(self._engine.stats(), model, replica)
         )
 
     async def generate(
-        self, request: EngineRequest, *, route: Route = ANYWHERE
-    ) -> AsyncIterator[bytes]:
-        """The coalesced and packed deltas of one request; closing it aborts the request within a
+        self, request: EngineRequest, *, target: Target, route: Route = ANYWHERE
+    ) -> None:
+        """Sends the deltas of one request to `target`; cancelling it aborts the request within a
         step.
 
         Raises what `AsyncEngine.generate` raises.
         """
         attributes = {"moss.prompt_tokens": len(request.prompt_ids)}
         with span("engine", request.traceparent, attributes):
-            stream = coalesce(self._engine.generate(request), request.delta_interval_s)
-            async with aclosing(stream) as deltas:
-                async for delta in deltas:
-                    yield pack(delta)
+            deltas = self._engine.generate(request)
+            await self._replies.send(deltas, request, target, route)
 
     async def check_health(self) -> None:
         """The health check of Serve and `/health`. Raises EngineDeadError if it cannot generate."""
@@ -74,11 +71,8 @@ class MossServer:
 
     async def state(self) -> GroupState:
         """Whether it can generate, of which `check_health` raises why not."""
-        try:
-            self._check()
-        except EngineDeadError:
-            return GroupState("failed", self._name, len(self._rank_pids))
-        return GroupState("serving", self._name, len(self._rank_pids))
+        state: State = "serving" if self._is_well() else "failed"
+        return GroupState(state, self._name, len(self._rank_pids))
 
     async def make_up(self) -> dict[str, Any]:
         """What makes this replica's replies; see `replica_make_up`."""
@@ -99,6 +93,13 @@ class MossServer:
         if (late := self._engine.late_step) is not None:
             raise EngineDeadError(late)
         self._progress.check(self._engine.stats(), time.monotonic())
+
+    def _is_well(self) -> bool:
+        try:
+            self._check()
+        except EngineDeadError:
+            return False
+        return True
 
     def __del__(self) -> None:
         """Serve calls this when a replica has drained, so that the ranks shut down in order."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from serve_app.chat.events import Delta, PluginCall, Thoughts
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from moss_tp.sampling_params import SamplingParams
 from serve_app.access.gate import Ticket

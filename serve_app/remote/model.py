@@ -1,71 +1,48 @@
-"""The model behind Serve's deployment handle.
+"""The model behind Serve's deployment handle. A replica that is lost costs a pause."""
 
-Ray wraps the errors of a remote side; here they are unwrapped, so callers see the original ones.
-"""
-
+import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import DeploymentHandle
 
-from cluster.errors import unwrapped
-from cluster.routing.route import Route
+from cluster.channel.listener import Listener
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
-from moss_tp.errors import EngineDeadError, QueueFullError
-from serve_app.remote.cancelled import cancelled_remotely
-from serve_app.remote.packed import unpack
+from serve_app.remote.attempt import ReplicaLostError, attempt
+from serve_app.remote.told import Told
+
+logger = logging.getLogger(__name__)
 
 
 class RemoteModel:
-    """A ChatModel over the handle of MossServer."""
+    """A ChatModel over the handle of MossServer. Deltas come to `listener`, which it owns."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], listener: Listener) -> None:
         self._handle = handle
+        self._listener = listener
 
     async def generate(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         """See `ChatModel.generate`.
 
-        If a replica dies before its first delta, the request is sent once more, to another one.
+        If the replica dies, or is silent for seconds, another goes on with the reply. Raises
+        EngineDeadError when that would take down the next one, or nobody can.
         """
-        route = Route(session_id)
-        for may_retry in (True, False):
-            has_begun = False
+        await self._listener.open()
+        told = Told(request, session_id)
+        while True:
+            deltas = attempt(self._handle, self._listener, told.request, told.route)
             try:
-                async with aclosing(self._stream(request, route)) as deltas:
+                async with aclosing(deltas):
                     async for delta in deltas:
-                        has_begun = True
-                        yield delta
+                        yield told.add(delta)
                 return
-            except EngineDeadError:
-                if has_begun or not may_retry:
-                    raise
+            except ReplicaLostError as lost:
+                pause_s = told.lose(lost)
+                logger.warning("a request goes on elsewhere: %s", lost)
+            await asyncio.sleep(pause_s)
 
-    async def _stream(self, request: EngineRequest, route: Route) -> AsyncGenerator[TokenDelta]:
-        """The deltas of one replica; its errors are unwrapped."""
-        handle = self._handle.options(stream=True)
-        deltas = cast(
-            DeploymentResponseGenerator[bytes],
-            handle.generate.remote(request, route=route),
-        )
-        has_ended = False
-        try:
-            with cancelled_remotely(EngineDeadError("a replica cancelled the request")):
-                async for packed in deltas:
-                    yield unpack(packed)
-            has_ended = True
-        except BackPressureError as error:
-            raise QueueFullError("the model has no room for another request") from error
-        except RayError as error:
-            if (own := unwrapped(error)) is error:
-                raise  # from itself, it would be the cause of itself
-            raise own from error
-        except RayServeException as error:
-            raise EngineDeadError("no replica of the model is up") from error
-        finally:
-            # Dropping the generator would not cancel the remote call, if it still runs.
-            if not has_ended:
-                deltas.cancel()  # type: ignore[no-untyped-call]
+    async def close(self) -> None:
+        await self._listener.close()

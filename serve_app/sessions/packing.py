@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 
 from serve_app.sessions.session import Feedback, Session, StoredCall, Turn
 from serve_app.sessions.tree import path_to

@@ -6,8 +6,7 @@ whose plugins are slow.
 """
 
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,15 @@ from ray.serve import Application
 
 import plugins_svc.registry
 import serve_app.app
+from cluster.channel.address import Target
 from cluster.routing.route import ANYWHERE, Route
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.sdk.spec import PluginSettings
 from serve_app.cli.main import main
 from serve_app.deployments import options as serve_options
-from serve_app.deployments.coalesce import coalesce
+from serve_app.deployments.replies import Replies
 from serve_app.groups import GroupState
-from serve_app.remote.packed import pack
 from serve_app.settings import ServeSettings
 from tests.proof.digest import DigestModel
 from tests.proof.long.watched import WatchedServer, run_slowly
@@ -38,6 +37,9 @@ MODEL = "PROOF_MODEL"
 PATIENCE_S = "PROOF_PATIENCE_S"
 
 
+MAKE_UP = {"weights": "digest"}
+
+
 class DigestServer:
     """A replica of the model: the methods of MossServer."""
 
@@ -45,16 +47,14 @@ class DigestServer:
         pause_s, num_words = os.environ[PAUSE_S], os.environ[NUM_WORDS]
         self._model = DigestModel(float(pause_s), int(num_words))
         self._num_running = 0
+        self._replies = Replies(MAKE_UP, lambda: True)
 
     async def generate(
-        self, request: EngineRequest, *, route: Route = ANYWHERE
-    ) -> AsyncIterator[bytes]:
+        self, request: EngineRequest, *, target: Target, route: Route = ANYWHERE
+    ) -> None:
         self._num_running += 1
         try:
-            stream = coalesce(self._model.generate(request), request.delta_interval_s)
-            async with aclosing(stream) as deltas:
-                async for delta in deltas:
-                    yield pack(delta)
+            await self._replies.send(self._model.generate(request), request, target, route)
         finally:
             self._num_running -= 1
 
@@ -65,7 +65,7 @@ class DigestServer:
         return GroupState("serving", serve.get_replica_context().replica_id.unique_id, 1)
 
     async def make_up(self) -> dict[str, Any]:
-        return {"weights": "digest"}
+        return MAKE_UP
 
     async def stats(self) -> dict[str, Any]:
         name = serve.get_replica_context().replica_id.unique_id

@@ -176,6 +176,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     "cluster/launch": {"moss_tp"},
     "cluster": {"moss_tp"},
     "cluster/routing": set(),
+    "cluster/channel": set(),
     "cluster/ranks": {
         "cluster",
         "cluster/launch",

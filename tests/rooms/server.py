@@ -201,14 +201,17 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/remote": {
         "cluster",
+        "cluster/channel",
         "cluster/routing",
         "moss_tp",
         "moss_tp/engine",
+        "moss_tp/sampling",
         "plugins_svc/sdk",
         "serve_app",
         "serve_app/chat/calling",
     },
     "serve_app/deployments": {
+        "cluster/channel",
         "cluster/ranks",
         "cluster/routing",
         "serve_app/remote",

@@ -7,15 +7,13 @@ seconds of `time.monotonic`, which all processes of a machine share.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 
+from cluster.channel.address import Target
 from cluster.routing.route import ANYWHERE, Route
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.deployments.model import MossServer
-from serve_app.remote.packed import unpack
 from tests.proof.plugins import note
 
 LOG = "PROOF_CALLS"
@@ -27,14 +25,12 @@ class WatchedServer(MossServer):
     """A replica with the real engine, and so with the real admission."""
 
     async def generate(
-        self, request: EngineRequest, *, route: Route = ANYWHERE
-    ) -> AsyncIterator[bytes]:
+        self, request: EngineRequest, *, target: Target, route: Route = ANYWHERE
+    ) -> None:
         is_over = False
         try:
-            async with aclosing(super().generate(request, route=route)) as deltas:  # type: ignore[type-var]
-                async for delta in deltas:
-                    is_over = unpack(delta).finish_reason is not None
-                    yield delta
+            await super().generate(request, target=target, route=route)
+            is_over = True
         finally:
             if not is_over:
                 self._watching = asyncio.create_task(self._watch(request.request_id))

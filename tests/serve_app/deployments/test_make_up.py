@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any, Self, cast
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle

@@ -1,14 +1,18 @@
 """A model replica on a fake engine: streams, counters, its end, and a start that fails."""
 
+import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
+from cluster.channel.inlet import Inlet
+from cluster.channel.listener import Listener
 from cluster.ranks.group import WorkerGroup
+from cluster.routing.route import Route
 from moss_tp.engine.async_engine import EngineStats
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
@@ -16,20 +20,24 @@ from moss_tp.errors import ConfigError, EngineDeadError, MossError, QueueFullErr
 from moss_tp.sampling_params import SamplingParams
 from serve_app.deployments import model
 from serve_app.deployments.engine import start_engine
+from serve_app.deployments.make_up import make_up_digest
 from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
 from serve_app.deployments.progress import Progress
-from serve_app.remote.packed import unpack
+from serve_app.deployments.replies import Replies
+from serve_app.remote.packed import FAILED, TAKEN, unpack
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
 
+MAKE_UP = {"weights": "w"}
 REQUEST = EngineRequest("r", (1, 2), SamplingParams())
 
 
 @dataclass
 class FakeEngine:
-    """Yields one token each time; raises `error` after the first one."""
+    """Yields one token each time, up to `num_tokens`; raises `error` after the first one."""
 
     error: Exception | None = None
+    num_tokens: int = 1000
     requests: list[EngineRequest] = field(default_factory=list)
     is_alive: bool = True
     late_step: str | None = None
@@ -39,11 +47,13 @@ class FakeEngine:
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta]:
         self.requests.append(request)
         try:
-            for number in range(1000):
-                yield TokenDelta((number,), "x", None, 2, 0)
+            for number in range(self.num_tokens):
+                is_last = number + 1 == self.num_tokens
+                yield TokenDelta((number,), "x", "stop" if is_last else None, 2, 0)
+                await asyncio.sleep(0)
                 if self.error is not None:
                     raise self.error
-        except GeneratorExit:
+        except (asyncio.CancelledError, GeneratorExit):
             self.num_aborted += 1
             raise
 
@@ -76,34 +86,79 @@ class LostGroup(FakeGroup):
 def replica(engine: FakeEngine) -> MossServer:
     """A replica without its constructor, which would start ranks."""
     server = object.__new__(MossServer)
-    server.__dict__.update(_engine=engine, _rank_pids=(10, 11), _name="one", _progress=Progress(60))
+    server.__dict__.update(
+        _engine=engine,
+        _rank_pids=(10, 11),
+        _name="one",
+        _progress=Progress(60),
+        _replies=Replies(MAKE_UP, lambda: True),
+    )
     return server
 
 
-async def test_closing_the_stream_aborts_the_request() -> None:
-    engine = FakeEngine()
-    deltas = cast(AsyncGenerator[bytes], replica(engine).generate(REQUEST))
-    assert unpack(await anext(deltas)).token_ids == (0,)
+@pytest.fixture
+async def inlet() -> AsyncIterator[Inlet]:
+    listener = Listener()
+    await listener.open()
+    yield listener.inlet()
+    await listener.close()
+
+
+async def told(inlet: Inlet) -> list[TokenDelta]:
+    """All deltas, up to the end or a failure."""
+    deltas: list[TokenDelta] = []
+    assert await inlet.get() is TAKEN
+    while (packed := await inlet.get()) is not FAILED:
+        deltas.append(unpack(packed))
+        if deltas[-1].finish_reason is not None:
+            break
+    return deltas
+
+
+async def test_cancelling_the_call_aborts_the_request(inlet: Inlet) -> None:
+    engine = FakeEngine(num_tokens=10**9)
+    call = asyncio.create_task(replica(engine).generate(REQUEST, target=inlet.target))
+    assert await inlet.get() is TAKEN
+    assert unpack(await inlet.get()).token_ids == (0,)
     assert engine.num_aborted == 0
-    await deltas.aclose()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
     assert (engine.num_aborted, engine.requests) == (1, [REQUEST])
 
 
-async def test_an_error_of_the_engine_comes_after_what_was_generated() -> None:
-    deltas = replica(FakeEngine(QueueFullError("full"))).generate(REQUEST)
-    texts: list[str] = []
+async def test_a_request_whose_reader_is_gone_is_aborted(inlet: Inlet) -> None:
+    engine = FakeEngine(num_tokens=10**9)
+    call = asyncio.create_task(replica(engine).generate(REQUEST, target=inlet.target))
+    assert await inlet.get() is TAKEN
+    listener: Any = inlet._forget.__self__  # type: ignore[attr-defined]
+    await listener.close()
+    with pytest.raises(EngineDeadError, match="nobody listens"):
+        await call
+    assert engine.num_aborted == 1
+
+
+async def test_an_error_of_the_engine_comes_after_what_was_generated(inlet: Inlet) -> None:
     with pytest.raises(QueueFullError, match="full"):
-        async for delta in deltas:
-            texts.append(unpack(delta).text)
-    assert texts == ["x"]
+        await replica(FakeEngine(QueueFullError("full"))).generate(REQUEST, target=inlet.target)
+    assert [delta.text for delta in await told(inlet)] == ["x"]
+
+
+async def test_another_make_up_goes_on_with_no_reply(inlet: Inlet) -> None:
+    engine = FakeEngine()
+    own = make_up_digest(MAKE_UP)
+    await replica(engine).generate(REQUEST, target=inlet.target, route=Route(make_up=own))
+    with pytest.raises(EngineDeadError, match="another reply"):
+        await replica(engine).generate(REQUEST, target=inlet.target, route=Route(make_up="x"))
 
 
 @pytest.mark.parametrize(("interval_s", "num_messages"), [(0.0, 1000), (60.0, 2)])
 async def test_a_request_says_how_long_its_tokens_may_wait(
-    interval_s: float, num_messages: int
+    inlet: Inlet, interval_s: float, num_messages: int
 ) -> None:
     request = replace(REQUEST, delta_interval_s=interval_s)
-    messages = [unpack(each) async for each in replica(FakeEngine()).generate(request)]
+    await replica(FakeEngine()).generate(request, target=inlet.target)
+    messages = await told(inlet)
     assert len(messages) == num_messages
     assert [i for each in messages for i in each.token_ids] == [*range(1000)]
 

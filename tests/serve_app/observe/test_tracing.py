@@ -1,5 +1,6 @@
 """Traces from the client through ingress, engine and plugin, at a real receiver."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cluster.channel.listener import Listener
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.deployment import PluginReplica
@@ -15,11 +17,12 @@ from plugins_svc.sdk.output import PluginOutput
 from serve_app.chat.calling.plugin_client import PluginsByName
 from serve_app.chat.reply import create_replier
 from serve_app.deployments.model import MossServer
+from serve_app.deployments.replies import Replies
 from serve_app.observe import tracing
 from serve_app.observe.plugins import PluginObserver
 from serve_app.observe.tracing import flush_spans, span
 from serve_app.prompt.builder import PromptBuilder
-from serve_app.remote.packed import unpack
+from serve_app.remote.model import RemoteModel
 from serve_app.remote.plugins import remote_plugins
 from tests.serve_app.observe.otlp import Receiver, receiving
 from tests.support.chat_fakes import CharCodec, FakeModel, think_of
@@ -77,9 +80,21 @@ class ReplicaModel:
 
     async def generate(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         server = object.__new__(MossServer)
-        server.__dict__.update(_engine=_Engine(self._model))
-        async for delta in server.generate(request):
-            yield unpack(delta)
+        server.__dict__.update(_engine=_Engine(self._model), _replies=Replies({}, lambda: True))
+        handle: Any = _ModelHandle(server)
+        model = RemoteModel(handle, Listener())
+        async for delta in model.generate(request, session_id):
+            yield delta
+        await model.close()
+
+
+class _ModelHandle:
+    def __init__(self, server: MossServer) -> None:
+        self._server = server
+        self.generate = self
+
+    def remote(self, *request: Any, **options: Any) -> "asyncio.Task[None]":
+        return asyncio.create_task(self._server.generate(*request, **options))
 
 
 @dataclass

@@ -2,11 +2,21 @@
 
 import asyncio
 from collections.abc import Generator
-from typing import Self
+from typing import Any, Self, cast
 
-from moss_tp.engine.outputs import TokenDelta
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
+
+from cluster.channel.address import Target
+from cluster.channel.outbox import Outbox
+from cluster.channel.wire import Peer
+from moss_tp.engine.outputs import FinishReason, TokenDelta
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.remote.packed import pack
+
+UNAVAILABLE = [
+    DeploymentUnavailableError(cast(Any, "MossServer")),
+    ReplicaUnavailableError("replica 1 is no longer available"),
+]
 
 
 class UnreachableHandle:
@@ -31,15 +41,9 @@ class UnreachableHandle:
     def __getattr__(self, method: str) -> Self:
         return self
 
-    def remote(self, *arguments: object, **options: object) -> Self:
+    def remote(self, *arguments: Any, **options: Any) -> Self:
         self.num_calls += 1
         return self
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        raise self.error
 
     def __await__(self) -> Generator[None, None, object]:
         raise self.error
@@ -50,21 +54,28 @@ class UnreachableHandle:
 
 
 class EndingHandle(UnreachableHandle):
-    """A deployment handle of a replica that answers each call with one delta."""
+    """A deployment handle of a replica that answers each call with one delta, the last unless it
+    `is_endless`."""
 
     def __init__(self) -> None:
-        super().__init__(StopAsyncIteration())
+        super().__init__(AssertionError("never raised"))
         self.num_cancelled = 0
-        self._has_answered = False
+        self.is_endless = False
 
-    async def __anext__(self) -> bytes:
-        self._has_answered = not self._has_answered
-        if not self._has_answered:
-            raise self.error
-        return pack(TokenDelta((65,), "A", "stop", 1, 0))
+    def remote(self, request: object, *, target: Target, route: object) -> Self:
+        self.num_calls += 1
+        self._sending = asyncio.create_task(self._send(target))
+        return self
+
+    async def _send(self, target: Target) -> None:
+        connection = await Outbox(Peer("replica"), lambda: True).connect(target.address)
+        reason: FinishReason | None = None if self.is_endless else "stop"
+        connection.send(target.stream, pack(TokenDelta((65,), "A", reason, 1, 0)))
+
+    def __await__(self) -> Generator[Any, None, object]:
+        return asyncio.sleep(60 if self.is_endless else 0).__await__()
 
     def cancel(self) -> None:
-        self._has_answered = False
         self.num_cancelled += 1
 
 

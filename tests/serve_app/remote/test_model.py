@@ -1,18 +1,19 @@
-"""RemoteModel and remote plugins through real deployment handles: deltas, errors, aborts."""
+"""RemoteModel through real deployment handles: deltas, errors, aborts, lost replicas."""
 
 import asyncio
 import os
+import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from ray import serve
-from ray.exceptions import ActorDiedError
-from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from cluster.channel.address import Target
+from cluster.channel.listener import Listener
 from cluster.launch.local_ray import local_ray
 from cluster.routing.route import Route
 from moss_tp.engine.outputs import TokenDelta
@@ -25,66 +26,71 @@ from moss_tp.errors import (
     QueueFullError,
 )
 from moss_tp.sampling_params import SamplingParams
-from plugins_svc.protocol.calls import Call
-from plugins_svc.sdk.errors import UnknownPluginError
-from plugins_svc.sdk.output import PluginOutput
-from serve_app.chat.calling.circuit_breaker import PluginUnreachableError
+from serve_app.deployments.replies import Replies
 from serve_app.groups import GroupState
-from serve_app.remote import plugins as module
 from serve_app.remote.model import RemoteModel
-from serve_app.remote.packed import pack
-from serve_app.remote.plugins import remote_plugins
 from serve_app.remote.probe import ReplicaProbe
-from tests.serve_app.remote.fake_handles import (
-    EndingHandle,
-    SlowHandle,
-    UnreachableHandle,
-)
+from serve_app.remote.told import MAX_SENDS
+from tests.serve_app.remote.fake_handles import UNAVAILABLE, EndingHandle, UnreachableHandle
 
 PARAMS = SamplingParams(seed=3)
 ERRORS = {
     "long": ContextLengthError("too long"),
     "full": QueueFullError("too many"),
-    "dead": EngineDeadError("rank 1 is gone"),
     "invalid": InvalidRequestError("token id 9 is outside the vocabulary"),
 }
-SHORT_S = 0.1
-UNAVAILABLE = [
-    DeploymentUnavailableError(cast(Any, "MossServer")),
-    ReplicaUnavailableError("replica 1 is no longer available"),
-]
+STORY = tuple(range(65, 91))
+PAUSE_S = 0.02
 
 
-def a_request(request_id: str, *prompt_ids: int) -> EngineRequest:
-    return EngineRequest(request_id, prompt_ids, PARAMS, "ann", 7, 1, 30, is_continuation=True)
+def a_request(request_id: str, *prompt_ids: int, output_ids: tuple[int, ...] = ()) -> EngineRequest:
+    return EngineRequest(
+        request_id, prompt_ids, PARAMS, "ann", 7, 1, None, True, output_ids=output_ids
+    )
 
 
 class FakeServer:
-    """Has MossServer's methods; the request id decides what happens."""
+    """Has MossServer's methods: it repeats the prompt, and the request id decides how it ends.
+
+    A path is that of a file in which each replica that works on it writes its process id; `once:`
+    before it makes the first one die in the middle, and `each:` every one.
+    """
 
     def __init__(self) -> None:
         self.num_aborted = 0
         self.is_healthy = True
+        self._replies = Replies({"weights": "fake"}, lambda: True)
 
-    async def generate(self, request: EngineRequest, *, route: Route) -> AsyncIterator[bytes]:
-        assert route == Route("session")
-        request_id, prompt_ids = request.request_id, request.prompt_ids
-        assert request == a_request(request_id, *prompt_ids), "every field arrives"
-        if (marker := Path(request_id)).is_absolute() and not marker.exists():
-            marker.touch()
-            os._exit(1)
-        for token_id in prompt_ids:
-            yield pack(TokenDelta((token_id,), chr(token_id), None, len(prompt_ids), 0))
-        if request_id == "bug":
-            raise ValueError
-        if request_id in ERRORS:
-            raise ERRORS[request_id]
+    async def generate(self, request: EngineRequest, *, target: Target, route: Route) -> None:
+        name = request.request_id.partition("~")[0]
+        ids, told = request.prompt_ids, request.output_ids
+        expected = a_request(request.request_id, *ids, output_ids=tuple(told))
+        assert request == expected, "every field arrives"
+        await self._replies.send(self._repeat(name, ids, told), request, target, route)
+
+    async def _repeat(
+        self, name: str, ids: Sequence[int], told: Sequence[int]
+    ) -> AsyncGenerator[TokenDelta]:
+        how, _, file = name.rpartition(":")
+        if file.startswith("/"):
+            with Path(file).open("a") as log:
+                log.write(f"{os.getpid()} {len(told)}\n")
+        may_die = how == "each" or (how == "once" and not told)
         try:
-            await asyncio.sleep(300 if request_id == "endless" else 0)
-        except asyncio.CancelledError:
+            for number in range(len(told), len(ids)):
+                yield TokenDelta((ids[number],), chr(ids[number]), None, len(ids), number)
+                await asyncio.sleep(PAUSE_S if file.startswith("/") else 0)
+                if may_die and number == len(told) + 4:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            if name == "bug":
+                raise ValueError
+            if name in ERRORS:
+                raise ERRORS[name]
+            await asyncio.sleep(300 if name == "endless" else 0)
+        except (asyncio.CancelledError, GeneratorExit):
             self.num_aborted += 1
             raise
-        yield pack(TokenDelta((0,), "", "stop", len(prompt_ids), 0))
+        yield TokenDelta((0,), "", "stop", len(ids), len(told))
 
     async def state(self) -> GroupState:
         return GroupState("serving" if self.is_healthy else "failed", "one", 1)
@@ -101,71 +107,55 @@ class FakeServer:
         self.is_healthy = False
 
 
-class FakePlugin:
-    """Answers in capitals; an endless call notes when it was cancelled."""
-
-    def __init__(self) -> None:
-        self.is_running = False
-        self.ended_at: float | None = None
-
-    async def run(self, argument: str) -> PluginOutput:
-        if argument == "endless":
-            self.is_running = True
-            try:
-                await asyncio.sleep(300)
-            finally:
-                self.ended_at = time.time()
-        return PluginOutput(True, (argument.upper(),))
-
-    async def state(self) -> tuple[bool, float | None]:
-        return self.is_running, self.ended_at
+Handle = DeploymentHandle[FakeServer]
 
 
 @pytest.fixture(scope="module")
-def handles() -> Iterator[tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]]:
+def handle() -> Iterator[Handle]:
     with local_ray(num_cpus=2):
         serve.start(proxy_location="Disabled")
-        model = serve.deployment(
+        deployment = serve.deployment(
             name="Fake", ray_actor_options={"num_cpus": 0}, health_check_period_s=1
         )(FakeServer)
-        plugin = serve.deployment(name="Plugin", ray_actor_options={"num_cpus": 0})(FakePlugin)
         try:
-            yield (
-                serve.run(model.bind(), name="model", route_prefix=None),
-                serve.run(plugin.bind(), name="plugin", route_prefix=None),
-            )
+            yield serve.run(deployment.bind(), name="model", route_prefix=None)
         finally:
             serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
-def model(
-    handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
-) -> RemoteModel:
-    return RemoteModel(handles[0])
+async def model(handle: Handle) -> AsyncIterator[RemoteModel]:
+    model = RemoteModel(handle, Listener(silence_s=2.0))
+    yield model
+    await model.close()
 
 
-@pytest.fixture
-def probe(
-    handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
-) -> ReplicaProbe:
-    return ReplicaProbe(handles[0])
+def over(handle: UnreachableHandle) -> RemoteModel:
+    return RemoteModel(cast(DeploymentHandle[Any], handle), Listener())
+
+
+async def told(model: RemoteModel, request: EngineRequest) -> list[TokenDelta]:
+    return [delta async for delta in model.generate(request, "session")]
 
 
 async def test_deltas_arrive_in_order(model: RemoteModel) -> None:
-    deltas = [d async for d in model.generate(a_request("r", 65, 66), "session")]
-    assert [d.text for d in deltas] == ["A", "B", ""]
-    assert deltas[-1].finish_reason == "stop"
+    deltas = await told(model, a_request("r", 65, 66))
+    assert "".join(delta.text for delta in deltas) == "AB"
+    assert [i for delta in deltas for i in delta.token_ids] == [65, 66, 0]
+    assert deltas[0].text == "A", "the first at once"
+    assert [delta.finish_reason for delta in deltas] == [None] * (len(deltas) - 1) + ["stop"]
 
 
 @pytest.mark.parametrize("name", ERRORS)
-@pytest.mark.parametrize("prompt_ids", [[], [65]])
-async def test_errors_arrive_with_their_own_type_and_message(
+@pytest.mark.parametrize("prompt_ids", [[], [65, 66]])
+async def test_errors_arrive_behind_the_deltas_with_their_own_type_and_message(
     model: RemoteModel, name: str, prompt_ids: list[int]
 ) -> None:
+    text = ""
     with pytest.raises(MossError) as raised:
-        async for _ in model.generate(a_request(name, *prompt_ids), "session"):
-            pass
+        async for delta in model.generate(a_request(name, *prompt_ids), "session"):
+            text += delta.text
+    assert text == "".join(map(chr, prompt_ids))
     assert type(raised.value) is type(ERRORS[name])
     assert str(raised.value) == str(ERRORS[name])
 
@@ -176,17 +166,10 @@ async def test_a_bug_of_the_replica_is_not_its_own_cause(model: RemoteModel) -> 
     assert raised.value.__cause__ is not raised.value, "who logs it follows the causes"
 
 
-async def test_a_request_is_retried_if_its_replica_dies_before_the_first_delta(
-    model: RemoteModel, tmp_path: Path
-) -> None:
-    deltas = model.generate(a_request(str(tmp_path / "died"), 65), "session")
-    assert [delta.text async for delta in deltas] == ["A", ""]
-    assert (tmp_path / "died").exists()
-
-
 async def test_closing_the_deltas_cancels_the_remote_call(
-    model: RemoteModel, probe: ReplicaProbe
+    model: RemoteModel, handle: Handle
 ) -> None:
+    probe = ReplicaProbe(handle)
     before = (await probe.stats())["num_aborted"]
     deltas = model.generate(a_request("endless", 65), "session")
     assert (await anext(deltas)).text == "A"
@@ -196,76 +179,101 @@ async def test_closing_the_deltas_cancels_the_remote_call(
             await asyncio.sleep(0.01)
 
 
-async def test_plugin_calls_go_to_the_plugin_of_that_name(
-    handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
+async def test_an_ingress_that_is_gone_frees_the_replica(
+    model: RemoteModel, handle: Handle
 ) -> None:
-    plugins = remote_plugins({"calculator": handles[1]})
-    assert await plugins.run(Call("Calculate", "1+x"), 30) == PluginOutput(True, ("1+X",))
-    with pytest.raises(UnknownPluginError):
-        await plugins.run(Call("Search", "x"), 30)
+    """Its connections end with it, whatever Ray knows of it."""
+    probe = ReplicaProbe(handle)
+    before = (await probe.stats())["num_aborted"]
+    await anext(model.generate(a_request("endless", 65), "session"))
+    await model.close()
+    async with asyncio.timeout(2):
+        while (await probe.stats())["num_aborted"] == before:
+            await asyncio.sleep(0.01)
 
 
-async def test_a_cancelled_call_ends_in_its_plugin(
-    handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]],
+async def test_a_replica_that_dies_costs_a_pause(model: RemoteModel, tmp_path: Path) -> None:
+    file = tmp_path / "pids"
+    deltas = await told(model, a_request(f"once:{file}", *STORY))
+    assert [i for delta in deltas for i in delta.token_ids] == [*STORY, 0]
+    assert "".join(delta.text for delta in deltas) == "".join(map(chr, STORY))
+    assert {delta.num_told_tokens for delta in deltas} == {0}, "it is one reply for its reader"
+    assert {delta.num_cached_tokens for delta in deltas[-2:]} == {0}, "as the first replica said"
+    (first, _), (second, num_told) = (line.split() for line in file.read_text().splitlines())
+    assert first != second and 0 < int(num_told) <= 5
+
+
+async def test_what_kills_two_groups_is_given_to_no_third(
+    model: RemoteModel, tmp_path: Path
 ) -> None:
-    plugins = remote_plugins({"calculator": handles[1]})
-    calling = asyncio.create_task(plugins.run(Call("Calculate", "endless"), 30))
-    async with asyncio.timeout(10):
-        while not (await handles[1].state.remote())[0]:
-            await asyncio.sleep(0.01)
-        cancelled_at = time.time()
-        calling.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calling
-        while (ended_at := (await handles[1].state.remote())[1]) is None:
-            await asyncio.sleep(0.01)
-    assert ended_at - cancelled_at < 0.5, "0.1 s on a machine that is not shared"
+    file = tmp_path / "pids"
+    ids: list[int] = []
+    with pytest.raises(EngineDeadError, match="2 groups"):
+        async for delta in model.generate(a_request(f"each:{file}", *STORY), "session"):
+            ids += delta.token_ids
+    assert tuple(ids) == STORY[: len(ids)], "nothing twice"
+    assert len(file.read_text().splitlines()) == 2
+
+
+async def test_a_replica_of_another_make_up_goes_on_with_nothing(
+    model: RemoteModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.remote.told.MAX_SENDS", 2)
+    file = tmp_path / "pids"
+    deltas = model.generate(a_request(f"once:{file}", *STORY), "session")
+    await anext(deltas)
+    listener: Any = model._listener
+    (connection,) = listener._connections
+    connection.peer = type(connection.peer)(connection.peer.name, "another")
+    for inlet in listener._inlets.values():
+        inlet.peer = connection.peer
+    with pytest.raises(EngineDeadError, match="another reply"):
+        async for _ in deltas:
+            pass
+
+
+async def test_a_replica_that_stands_still_is_given_up(model: RemoteModel, tmp_path: Path) -> None:
+    """Here it is the only one, so the reply goes on when it does, or when it was replaced."""
+    file = tmp_path / "pids"
+    ids: list[int] = []
+    stopped_at = 0.0
+    async for delta in model.generate(a_request(str(file), *STORY), "session"):
+        ids += delta.token_ids
+        if not stopped_at and len(ids) > 3:
+            stopped_at = time.monotonic()
+            pid = int(file.read_text().split()[0])
+            os.kill(pid, signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(4.0, os.kill, pid, signal.SIGCONT)
+    assert ids == [*STORY, 0]
+    assert time.monotonic() - stopped_at > 1.5
+    assert len(file.read_text().splitlines()) == 2, "the old stream was dropped for good"
 
 
 async def test_a_call_that_has_ended_is_not_cancelled() -> None:
     """That would be a message to the replica for each pass."""
     handle = EndingHandle()
-    model = RemoteModel(cast(DeploymentHandle[Any], handle))
-    assert [delta.text async for delta in model.generate(a_request("r", 65), "session")] == ["A"]
+    model = over(handle)
+    assert [delta.text for delta in await told(model, a_request("r", 65))] == ["A"]
     assert handle.num_cancelled == 0
+    handle.is_endless = True
     deltas = model.generate(a_request("r", 65), "session")
     await anext(deltas)
     await deltas.aclose()
     assert handle.num_cancelled == 1
+    await model.close()
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
-async def test_a_model_without_replicas_raises_engine_dead(error: BaseException) -> None:
-    unreachable = UnreachableHandle(error)
-    deltas = RemoteModel(cast(DeploymentHandle[Any], unreachable)).generate(
-        a_request("r", 65), "session"
-    )
-    with pytest.raises(EngineDeadError):
-        await anext(deltas)
-    assert unreachable.num_calls == 2, "one retry"
-
-
-@pytest.mark.parametrize("error", [*UNAVAILABLE, ActorDiedError(), asyncio.CancelledError()])
-async def test_a_plugin_without_replicas_is_unreachable(error: BaseException) -> None:
-    unreachable = cast(DeploymentHandle[Any], UnreachableHandle(error))
-    with pytest.raises(PluginUnreachableError, match="calculator"):
-        await remote_plugins({"calculator": unreachable}).run(Call("Calculate", "1"), 30)
-
-
-async def test_a_call_that_no_replica_takes_does_not_wait_for_an_answer(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_model_without_replicas_raises_engine_dead(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a plugin that may take a minute would hold its turns for one when it has died."""
-    monkeypatch.setattr(module, "TAKE_S", SHORT_S)
-    dead, slow = SlowHandle(600, 3 * SHORT_S), SlowHandle(0, 3 * SHORT_S)
-    async with asyncio.timeout(10):
-        with pytest.raises(PluginUnreachableError, match="calculator"):
-            handle = cast(DeploymentHandle[Any], dead)
-            await remote_plugins({"calculator": handle}).run(Call("Calculate", "1"), 60)
-    assert dead.num_cancelled == 1
-    handle = cast(DeploymentHandle[Any], slow)
-    answer = await remote_plugins({"calculator": handle}).run(Call("Calculate", "1"), 60)
-    assert answer.lines == ("late",) and slow.num_cancelled == 0
+    monkeypatch.setattr("serve_app.remote.told.FIRST_PAUSE_S", 0.001)
+    unreachable = UnreachableHandle(error)
+    model = over(unreachable)
+    with pytest.raises(EngineDeadError):
+        await told(model, a_request("r", 65))
+    assert unreachable.num_calls == MAX_SENDS
+    await model.close()
 
 
 @pytest.mark.parametrize("error", [*UNAVAILABLE, asyncio.CancelledError()])
@@ -277,11 +285,10 @@ async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> No
         await probe.stats()
 
 
-async def test_health_is_that_of_the_engine(
-    probe: ReplicaProbe, handles: tuple[DeploymentHandle[FakeServer], DeploymentHandle[FakePlugin]]
-) -> None:
+async def test_health_is_that_of_the_engine(handle: Handle) -> None:
+    probe = ReplicaProbe(handle)
     assert await probe.groups() == (GroupState("serving", "one", 1),)
     assert await probe.is_ready()
-    await handles[0].become_unhealthy.remote()
+    await handle.become_unhealthy.remote()
     assert await probe.groups() == (GroupState("failed", "one", 1),)
     assert not await probe.is_ready()

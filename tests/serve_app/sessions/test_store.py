@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
