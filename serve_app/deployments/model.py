@@ -22,6 +22,7 @@ from moss_tp.errors import EngineDeadError
 from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
 from serve_app.deployments.replies import Replies
+from serve_app.deployments.start_up import StartUp
 from serve_app.groups import GroupState, State
 from serve_app.observe.engine import engine_metrics
 from serve_app.observe.logs import configure_logs
@@ -39,10 +40,12 @@ class MossServer:
         configure_logs(settings.log_format, settings.log_file)
         self._name = serve.get_replica_context().replica_id.unique_id
         group = WorkerGroup(settings.tp, settings.device)
-        # Imports torch, which takes seconds, while the other ranks import it too.
-        from serve_app.deployments.engine import start_engine
+        self._start = StartUp()
+        with self._start.phase("imports"):
+            # Of torch, which takes seconds, while the other ranks import it too.
+            from serve_app.deployments.engine import start_engine
 
-        self._engine, self._rank_pids = start_engine(settings, group, _leave)
+        self._engine, self._rank_pids = start_engine(settings, group, _leave, self._start)
         self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
         self._make_up = replica_make_up(settings)
         self._replies = Replies(self._make_up, self._is_well)
@@ -85,7 +88,7 @@ class MossServer:
         stats["waits"] = stats["waits"]._asdict()
         state = await self.state()
         own = {"replica": state.replica, "state": state.state, "rank_pids": self._rank_pids}
-        return {**own, **stats, "expected_wait_s": wait_s}
+        return {**own, **stats, "expected_wait_s": wait_s, "start_s": self._start.phases}
 
     def _check(self) -> None:
         if not self._engine.is_alive:

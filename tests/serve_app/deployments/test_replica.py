@@ -24,6 +24,7 @@ from serve_app.deployments.make_up import make_up_digest
 from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
 from serve_app.deployments.progress import Progress
 from serve_app.deployments.replies import Replies
+from serve_app.deployments.start_up import StartUp
 from serve_app.remote.packed import FAILED, TAKEN, unpack
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
@@ -90,6 +91,7 @@ def replica(engine: FakeEngine) -> MossServer:
         _engine=engine,
         _rank_pids=(10, 11),
         _name="one",
+        _start=StartUp(),
         _progress=Progress(60),
         _replies=Replies(MAKE_UP, lambda: True),
     )
@@ -196,7 +198,7 @@ def test_a_lost_rank_ends_the_process_at_once(
 
 def start(model: Path, group: FakeGroup, tp: int = 1) -> None:
     settings = ServeSettings(model=str(model), store="redis://localhost", tp=tp)
-    start_engine(settings, cast(WorkerGroup, group), lambda reason: None)
+    start_engine(settings, cast(WorkerGroup, group), lambda reason: None, StartUp())
 
 
 def test_a_missing_model_closes_the_group(tmp_path: Path) -> None:
