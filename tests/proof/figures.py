@@ -77,6 +77,17 @@ BARS = {
         "a request that ends each group that computes it, beside 20 streams",
         "ends typed after two groups; no other stream is lost",
     ),
+    **{
+        f"stop-{part}": Bar(
+            f"SIGSTOP of a {part} for 10 s under streams", "each goes on or ends, no byte is added"
+        )
+        for part in ("replica", "rank", "plugin", "store")
+    },
+    "front": Bar(
+        "`kill -9` of ingress, controller and proxy under 20 streamed turns each; clients of new"
+        " requests retry refused connections for 5 s",
+        "60 of 60 new requests answered; all turns go on to the same bytes",
+    ),
     "scaling": Bar(
         "1 → 3 → 1 replicas under 100 streams, ten cycles",
         "0 cut streams; back at one within delay + 15 s; no flapping",
