@@ -7,7 +7,7 @@ whose plugins are slow.
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import plugins_svc.registry
 import serve_app.app
 from cluster.channel.address import Target
 from cluster.routing.route import ANYWHERE, Route
+from cluster.scaling.policy import TURN_TOKENS, Load
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.sdk.spec import PluginSettings
@@ -34,6 +35,8 @@ MODEL = "PROOF_MODEL"
 # Seconds until Serve replaces a process that answers nothing, so that one that stands still for
 # less goes on.
 PATIENCE_S = "PROOF_PATIENCE_S"
+# Requests that fill a replica.
+NUM_SLOTS = "PROOF_NUM_SLOTS"
 
 
 MAKE_UP = {"weights": "digest"}
@@ -57,6 +60,9 @@ class DigestServer:
         finally:
             self._num_running -= 1
 
+    def record_routing_stats(self) -> dict[str, Any]:
+        return self._replies.served.stats()
+
     async def check_health(self) -> None:
         """It is always well."""
 
@@ -65,6 +71,13 @@ class DigestServer:
 
     async def stats(self) -> dict[str, Any]:
         return {"running": self._num_running, "waiting": 0}
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Each request is an ordinary one, and holds a block of a thousand."""
+        num_slots = int(os.environ.get(NUM_SLOTS, "64"))
+        num, tokens = self._num_running, self._num_running * TURN_TOKENS
+        load = Load(num, 0, tokens, num, 1000, num_slots)
+        return asdict(load)
 
 
 class LoggedPlugin:

@@ -177,7 +177,8 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     # cluster
     "cluster/launch": {"moss_tp"},
     "cluster": {"moss_tp"},
-    "cluster/routing": set(),
+    "cluster/routing": {"moss_tp"},
+    "cluster/scaling": set(),
     "cluster/channel": set(),
     "cluster/ranks": {
         "cluster",

@@ -28,6 +28,8 @@ def model_notes(settings: ServeSettings, app_name: str) -> Iterator[str]:
     yield weights_note(model, config)
     with suppress(Exception):  # it is being replaced: the server says so itself
         yield limits_note(_stats(app_name), config)
+    if settings.replicas.most > 1:
+        yield f"each of {settings.replicas} replicas takes as much memory"
 
 
 def weights_note(model: ModelConfig, config: EngineConfig) -> str:
