@@ -1,6 +1,6 @@
 """How many replicas there should be, from what those that are ready have to do. It knows no Ray.
 
-The need is a number of replicas, not whole: the largest of what the tokens of all requests and
+The need is a number of replicas, not whole: the largest of what all requests, their tokens, and
 the KV blocks of those that run would fill. There should be more where it fills those there are
 to more than HIGH, and fewer where it would fill fewer to less than LOW:
 
@@ -25,17 +25,19 @@ from cluster.scaling.replicas import Replicas
 
 # Of a replica; between them is room for noise by 1.6.
 HIGH, LOW = 0.8, 0.5
-# Tokens that an ordinary turn makes a replica compute: of its prompt, what is not cached, and its
-# reply. So many turns as run at once, of that many tokens, fill a replica.
+# A replica is filled by as many requests as run at once, or by fewer of more tokens than these:
+# of their prompts what is not cached, and their replies.
 TURN_TOKENS = 256
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one replica says: the tokens that requests take in all, those computed already
-    included; the blocks that running sequences hold; and how much it takes on at once."""
+    """What one replica says: its requests, waiting or running, and the tokens that these take in
+    all, those computed already included; the blocks that running ones hold; and how many blocks it
+    has, and requests it runs at once."""
 
+    num_requests: float
     waiting_tokens: float
     running_tokens: float
     held_blocks: float
@@ -99,8 +101,11 @@ def need(loads: Sequence[Load]) -> float:
     tokens = sum(load.waiting_tokens + load.running_tokens for load in loads)
     slots = sum(load.num_slots for load in loads) / len(loads)
     blocks = sum(load.num_blocks for load in loads) / len(loads)
-    held = sum(load.held_blocks for load in loads)
-    return max(_share(tokens, slots * TURN_TOKENS), _share(held, blocks))
+    return max(
+        _share(sum(load.num_requests for load in loads), slots),
+        _share(tokens, slots * TURN_TOKENS),
+        _share(sum(load.held_blocks for load in loads), blocks),
+    )
 
 
 def _number(scene: Scene) -> int:

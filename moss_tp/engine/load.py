@@ -10,10 +10,11 @@ from moss_tp.engine.scheduling.speeds import Speeds
 
 @dataclass(frozen=True)
 class EngineLoad:
-    """The tokens that the requests take in all, those that are computed already included: of
-    their prompts what is not cached, and their expected replies. `held_blocks` are those of
-    running sequences; `num_slots` sequences run at once."""
+    """Requests that wait or run, and the tokens that they take in all, those that are computed
+    already included: of their prompts what is not cached, and their expected replies.
+    `held_blocks` are those of running sequences; `num_slots` sequences run at once."""
 
+    num_requests: int
     waiting_tokens: float
     running_tokens: float
     held_blocks: int
@@ -24,9 +25,11 @@ class EngineLoad:
 def load_of(scheduler: Scheduler, speeds: Speeds, num_slots: int) -> EngineLoad:
     """May be called from any thread; takes a millisecond for a thousand sequences."""
     blocks = scheduler.block_manager
+    waiting, running = list(scheduler.waiting), list(scheduler.running)
     return EngineLoad(
-        waiting_tokens=_tokens(list(scheduler.waiting), speeds),
-        running_tokens=_tokens(list(scheduler.running), speeds),
+        num_requests=len(waiting) + len(running),
+        waiting_tokens=_tokens(waiting, speeds),
+        running_tokens=_tokens(running, speeds),
         held_blocks=blocks.num_blocks - blocks.num_free,
         num_blocks=blocks.num_blocks,
         num_slots=num_slots,

@@ -8,14 +8,15 @@ from cluster.scaling.policy import TURN_TOKENS, Load, Pending, Scaling, Scene, d
 
 TICK_S = 0.5
 NUM_SLOTS, NUM_BLOCKS = 64, 1000
-FULL = Load(0.0, NUM_SLOTS * TURN_TOKENS, NUM_BLOCKS, NUM_BLOCKS, NUM_SLOTS)
+FULL = Load(NUM_SLOTS, 0.0, NUM_SLOTS * TURN_TOKENS, NUM_BLOCKS, NUM_BLOCKS, NUM_SLOTS)
 
 
 def loads_of(needed: float, num_ready: int, block_share: float = 0.0) -> list[Load]:
     """Of replicas whose need together is `needed`; the blocks have that share of it."""
     tokens = needed * NUM_SLOTS * TURN_TOKENS / num_ready
     held = needed * block_share * NUM_BLOCKS / num_ready
-    return [Load(tokens / 4, tokens * 3 / 4, held, NUM_BLOCKS, NUM_SLOTS)] * num_ready
+    num = tokens / TURN_TOKENS / 2  # long ones
+    return [Load(num, tokens / 4, tokens * 3 / 4, held, NUM_BLOCKS, NUM_SLOTS)] * num_ready
 
 
 @dataclass

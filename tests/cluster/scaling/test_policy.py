@@ -8,11 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.scaling.policy import HIGH, LOW, Load, Pending, Scaling, Scene, decide, need
+from cluster.scaling.policy import (
+    HIGH,
+    LOW,
+    TURN_TOKENS,
+    Load,
+    Pending,
+    Scaling,
+    Scene,
+    decide,
+    need,
+)
 from cluster.scaling.replicas import Replicas
 from tests.cluster.scaling.simulated import (
     FULL,
     NUM_BLOCKS,
+    NUM_SLOTS,
     TICK_S,
     Simulation,
     loads_of,
@@ -23,6 +34,7 @@ SCALING = Scaling(Replicas(1, 8), up_after_s=2, down_after_s=30)
 needs = st.floats(0, 12, allow_nan=False)
 limits = st.tuples(st.integers(0, 4), st.integers(1, 8)).map(lambda two: (min(two), max(two)))
 starts = st.floats(0, 60)
+ONE = replace(FULL, num_requests=1, running_tokens=TURN_TOKENS, held_blocks=0)
 quick = settings(deadline=None, max_examples=60)
 
 
@@ -145,7 +157,7 @@ def test_the_last_replica_goes_only_when_there_is_nothing_to_do() -> None:
     idle = Simulation(sleepy, 2)
     history = idle.run_for(0, 100)
     assert [history[0], *dict.fromkeys(history)] == [2, 2, 1, 0]
-    first = Scene(1, 1, [Load(0, 0, 0, 10, 4)], 1.0, 1000.0)
+    first = Scene(1, 1, [Load(0, 0, 0, 0, 10, 4)], 1.0, 1000.0)
     assert decide(sleepy, first, Pending(0, 1.0)) == (1, Pending()), "one waits"
     assert Simulation(SCALING, 1).run_for(0, 100)[-1] == 1
 
@@ -166,14 +178,16 @@ def test_new_limits_hold_at_once() -> None:
     ("load", "needed"),
     [
         (FULL, 1.0),
-        (replace(FULL, running_tokens=0), 1.0),
-        (replace(FULL, held_blocks=0), 1.0),
-        (replace(FULL, held_blocks=0, waiting_tokens=FULL.running_tokens), 2.0),
-        (replace(FULL, running_tokens=0, held_blocks=NUM_BLOCKS / 4), 0.25),
-        (Load(0, 0, 0, 0, 0), 0.0),
+        (replace(ONE, held_blocks=NUM_BLOCKS), 1.0),
+        (replace(ONE, num_requests=2 * NUM_SLOTS), 2.0),
+        (replace(ONE, running_tokens=FULL.running_tokens), 1.0),
+        (replace(FULL, waiting_tokens=FULL.running_tokens), 2.0),
+        (replace(ONE, held_blocks=NUM_BLOCKS / 4), 0.25),
+        (ONE, 1 / NUM_SLOTS),
+        (Load(0, 0, 0, 0, 0, 0), 0.0),
     ],
 )
-def test_the_need_is_the_largest_of_tokens_and_blocks(load: Load, needed: float) -> None:
+def test_the_need_is_the_largest_of_requests_tokens_and_blocks(load: Load, needed: float) -> None:
     assert need([load]) == needed
     assert need([load] * 3) == pytest.approx(3 * needed)
     assert need([]) == 0

@@ -24,9 +24,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*metrics_interval_s:DeprecationWarning"),
 ]
 SCALING = Scaling(Replicas(0, 2), up_after_s=1, down_after_s=2)
-STREAM_S = 6.0
+STREAM_S = 4.0
 # Of a busy machine, beyond the delays.
-PATIENCE_S = 20
+PATIENCE_S = 40
 
 
 class Streams:
@@ -45,7 +45,8 @@ class Streams:
             self._num_running -= 1
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        return asdict(Load(0, self._num_running * TURN_TOKENS, self._num_running, 100, 2))
+        num = self._num_running
+        return asdict(Load(num, 0, num * TURN_TOKENS, num, 100, 2))
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +111,25 @@ def test_without_load_none_is_left_and_the_first_request_waits_for_one(handle: A
 
 
 async def read_many(handle: Any, counts: list[int]) -> list[int]:
-    """Streams of two rounds; the second begins while there are two replicas."""
-    reading = [asyncio.create_task(read(handle)) for _ in range(4)]
-    while not counts or counts[-1] < 2:
-        counts.append(await asyncio.to_thread(count))
-        await asyncio.sleep(0.1)
-    late = [asyncio.create_task(read(handle)) for _ in range(2)]
-    return list(await asyncio.gather(*reading, *late))
+    """The lengths of the streams of four clients, who go when two replicas are there."""
+    lengths: list[int] = []
+
+    async def client() -> None:
+        while not counts or counts[-1] < 2:
+            lengths.append(await read(handle))
+
+    async with asyncio.TaskGroup() as group, asyncio.timeout(2 * PATIENCE_S):
+        for _ in range(4):
+            group.create_task(client())
+        while not counts or counts[-1] < 2:
+            counts.append(await asyncio.to_thread(count))
+            await asyncio.sleep(0.1)
+    return lengths
 
 
 def test_streams_end_whole_while_replicas_go(handle: Any) -> None:
     counts: list[int] = []
-    assert asyncio.run(read_many(handle, counts)) == [int(STREAM_S * 10)] * 6
+    lengths = asyncio.run(read_many(handle, counts))
+    assert set(lengths) == {int(STREAM_S * 10)} and len(lengths) >= 4
     assert counts == sorted(counts)
     assert is_there(0)

@@ -16,7 +16,7 @@ from cluster.scaling.serve_policy import PUSH_S, STALE_S, autoscaling_config, sc
 
 SCALING = Scaling(Replicas(0, 4), up_after_s=2, down_after_s=10)
 MODEL = DeploymentID("MossServer", "moss")
-IDLE = Load(0, 0, 0, 100, 4)
+IDLE = Load(0, 0, 0, 0, 100, 4)
 NOW_S = 1e9
 
 
@@ -69,7 +69,7 @@ class Serve:
 
 
 def busy(turns: float) -> Load:
-    return Load(turns * TURN_TOKENS, 0, 0, 100, 4)
+    return Load(turns, turns * TURN_TOKENS, 0, 0, 100, 4)
 
 
 def test_the_last_figures_of_each_ready_replica_are_seen() -> None:

@@ -28,19 +28,27 @@ async def _kills(kills: Kills, num: int, victim: str = "replica") -> Kills:
     return kills
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("num_groups", "num_kills"), [(2, 4), (1, 2)])
-def test_a_few_groups_die_under_their_streams(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_groups: int, num_kills: int
+@pytest.mark.timeout(400)
+def test_a_few_groups_die_under_their_streams_and_one_request_ends_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a second group, and alone."""
     model = make_endless_model(tmp_path / "model")
-    flags = ("--replicas", str(num_groups))
-    with digest_server(tmp_path, monkeypatch, *flags, engine=model) as server:
-        kills = asyncio.run(_kills(Kills(server, num_groups, 1), num_kills))
-        assert kills.faults == []
-        assert kills.num_kills > num_kills // 2
-        print(f"{num_groups} groups: gaps {kills.gaps_s}")
+    with digest_server(tmp_path, monkeypatch, "--replicas", "2", engine=model) as server:
+        kills = asyncio.run(_kills(Kills(server, 2, 1), 4))
+        assert kills.faults == [] and kills.num_kills >= 2
+        print(f"gaps {kills.gaps_s}")
+        check("poison", *asyncio.run(_poison(server)))
+
+
+@pytest.mark.timeout(300)
+def test_the_only_group_dies_under_its_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_endless_model(tmp_path / "model")
+    with digest_server(tmp_path, monkeypatch, engine=model) as server:
+        kills = asyncio.run(_kills(Kills(server, 1, 1), 2))
+        assert kills.faults == [] and kills.num_kills >= 1
+        print(f"gaps {kills.gaps_s}")
 
 
 @pytest.mark.chaos
@@ -91,12 +99,3 @@ async def _poison(server: DigestProcess) -> tuple[str, bool]:
     code = end.get("error", {}).get("code")
     text = f"ended {code} after {groups} groups; {len(lost)} differences in {len(told)} others"
     return text, (code, groups, lost) == ("engine_error", 2, [])
-
-
-@pytest.mark.timeout(300)
-def test_what_ends_its_groups_ends_no_other_stream(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = make_endless_model(tmp_path / "model")
-    with digest_server(tmp_path, monkeypatch, "--replicas", "2", engine=model) as server:
-        check("poison", *asyncio.run(_poison(server)))

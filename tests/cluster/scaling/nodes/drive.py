@@ -34,7 +34,7 @@ RAY = {
 HEAD_TYPE = "ray.head.default"  # the only name that the provider gives it
 TP = 2
 MOST = 3
-NUM_STREAMS, STREAM_S = 6, 10.0
+NUM_CLIENTS, STREAM_S = 6, 5.0
 IDLE_S = 3.0  # after which a node is stopped
 PATIENCE_S = 120.0
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -112,7 +112,8 @@ class Streams:
     def record_autoscaling_stats(self) -> dict[str, float]:
         from cluster.scaling.policy import TURN_TOKENS, Load
 
-        return asdict(Load(0, self._num_running * TURN_TOKENS, self._num_running, 100, 2))
+        num = self._num_running
+        return asdict(Load(num, 0, num * TURN_TOKENS, num, 100, 2))
 
 
 class Onlooker:
@@ -145,15 +146,20 @@ class Onlooker:
 
 async def run(handle: Any, onlooker: Onlooker) -> list[int]:
     """The lengths of the streams."""
+    lengths: list[int] = []
+    is_enough = asyncio.Event()
 
-    async def read() -> int:
-        return len([number async for number in handle.options(stream=True).stream.remote()])
+    async def client() -> None:
+        while not is_enough.is_set():
+            stream = handle.options(stream=True).stream.remote()
+            lengths.append(len([number async for number in stream]))
 
     await onlooker.wait_for(1)
-    reading = [asyncio.create_task(read()) for _ in range(NUM_STREAMS)]
-    await onlooker.wait_for(MOST)
-    reading += [asyncio.create_task(read()) for _ in range(MOST)]
-    lengths = list(await asyncio.gather(*reading))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(NUM_CLIENTS):
+            group.create_task(client())
+        await onlooker.wait_for(MOST)
+        is_enough.set()
     await onlooker.wait_for(1)
     return lengths
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.cluster.scaling.nodes.drive import MOST, NUM_STREAMS, STREAM_S
+from tests.cluster.scaling.nodes.drive import MOST, NUM_CLIENTS, STREAM_S
 
 ROOT = Path(__file__).parents[4]
 TIMEOUT_S = 200
@@ -48,7 +48,8 @@ def test_nodes_come_and_go_with_replicas() -> None:
         )
     (told,) = (line for line in run.stdout.splitlines() if line.startswith('{"lengths"'))
     found = json.loads(told)
-    assert found["lengths"] == [int(STREAM_S * 10)] * (NUM_STREAMS + MOST)
+    assert set(found["lengths"]) == {int(STREAM_S * 10)}
+    assert len(found["lengths"]) >= NUM_CLIENTS
     seen = [(running, nodes) for _, running, nodes in found["seen"]]
     assert seen[0][0] == 1 and seen[-1] == (1, 1) and (MOST, MOST) in seen
     assert all(running <= nodes for running, nodes in seen), "each on a node of its own"

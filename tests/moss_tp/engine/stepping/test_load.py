@@ -39,7 +39,7 @@ def load(engine: LLMEngine) -> EngineLoad:
 
 
 def test_an_idle_engine_has_nothing_to_do(engine: LLMEngine) -> None:
-    assert load(engine) == EngineLoad(0, 0, 0, NUM_BLOCKS, 2)
+    assert load(engine) == EngineLoad(0, 0, 0, 0, NUM_BLOCKS, 2)
 
 
 def test_tokens_are_those_of_prompt_and_reply_from_first_to_last(engine: LLMEngine) -> None:
@@ -76,5 +76,6 @@ def test_requests_wait_beyond_the_slots(engine: LLMEngine) -> None:
     for first in range(3):
         add(engine, [first, *PROMPT[1:]])
     step(engine)
+    assert load(engine).num_requests == 3
     assert load(engine).running_tokens == 2 * (len(PROMPT) + 8)
     assert load(engine).waiting_tokens == pytest.approx(len(PROMPT) + 8)
