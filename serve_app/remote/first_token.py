@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -25,16 +25,18 @@ class Model(Protocol):
 
 
 class FirstToken:
-    """Asks `model` for a token until one has come. For one event loop."""
+    """Asks `model` for a token until one has come, while a replica `is_up`: one that was scaled to
+    zero is not started for it. For one event loop."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, is_up: Callable[[], Awaitable[bool]]) -> None:
         self._model = model
+        self._is_up = is_up
         self._has_come = False
         self._asking: asyncio.Task[None] | None = None
 
     async def has_come(self) -> bool:
         """A check of readiness: cheap once it is true, and it stays true."""
-        if not self._has_come:
+        if not self._has_come and await self._is_up():
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask())
             await asyncio.wait({self._asking}, timeout=WAIT_S)

@@ -77,6 +77,11 @@ BARS = {
         "a request that ends each group that computes it, beside 20 streams",
         "ends typed after two groups; no other stream is lost",
     ),
+    "routing": Bar(
+        "64 chats of 20 turns over 3 replicas and 2 ingresses, with uids and without",
+        "≥ 95 % of turns land on their prefix; prompt tokens computed ≤ 0.4 × those of Serve's"
+        " router",
+    ),
     "scaling": Bar(
         "1 → 3 → 1 replicas under 100 streams, ten cycles",
         "0 cut streams; back at one within delay + 15 s; no flapping",

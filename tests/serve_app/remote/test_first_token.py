@@ -27,9 +27,23 @@ class Model:
         yield TokenDelta((1,), "a", "length", 1, 0)
 
 
+async def up() -> bool:
+    return True
+
+
+async def down() -> bool:
+    return False
+
+
+async def test_no_replica_is_started_for_it() -> None:
+    model = Model()
+    assert not await FirstToken(model, down).has_come()
+    assert model.requests == []
+
+
 async def test_one_token_is_enough() -> None:
     model = Model()
-    first = FirstToken(model)
+    first = FirstToken(model, up)
     assert [await first.has_come() for _ in range(3)] == [True] * 3
     (request,) = model.requests
     assert (len(request.prompt_ids), request.params.max_tokens) == (1, 1)
@@ -37,21 +51,21 @@ async def test_one_token_is_enough() -> None:
 
 async def test_it_asks_again_until_one_has_come() -> None:
     model = Model(EngineDeadError("none is up"))
-    first = FirstToken(model)
+    first = FirstToken(model, up)
     assert not await first.has_come()
     assert await first.has_come()
     assert len({request.request_id for request in model.requests}) == 2
 
 
 async def test_a_full_queue_is_an_answer() -> None:
-    assert await FirstToken(Model(QueueFullError("full"))).has_come()
+    assert await FirstToken(Model(QueueFullError("full")), up).has_come()
 
 
 async def test_whoever_asks_waits_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_token, "WAIT_S", 0.01)
     monkeypatch.setattr(first_token, "LIMIT_S", 0.05)
     model = Model(hangs=True)
-    first = FirstToken(model)
+    first = FirstToken(model, up)
     assert [await first.has_come() for _ in range(2)] == [False] * 2
     assert len(model.requests) == 1, "one at a time"
     await asyncio.sleep(0.1)
