@@ -36,6 +36,7 @@ from serve_app.moderation.hook import load_moderation
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
+from serve_app.remote.first_token import FirstToken
 from serve_app.remote.model import RemoteModel
 from serve_app.remote.plugins import remote_plugins
 from serve_app.remote.probe import ReplicaProbe
@@ -59,6 +60,7 @@ class Ingress:
         self._settings = settings
         self._model = RemoteModel(model, Listener(own_host()))
         self._probe = ReplicaProbe(model)
+        self._first_token = FirstToken(self._model, self._probe.is_ready)
         self._plugins = plugins
         if (host := listening_host()) is not None:
             check_exposure(settings, host)
@@ -99,7 +101,7 @@ class Ingress:
             plugins=frozenset(self._plugins),
             tokenizer=tokenizer,
             completer=Completer(self._model, tokenizer, self._moderation, self._metrics.watch),
-            readiness=(self._store.is_ready,),
+            readiness=(self._store.is_ready, self._first_token.has_come),
             drain=self._drain,
             sessions=self._catalogue,
             live=self._live,
@@ -110,6 +112,10 @@ class Ingress:
             metrics=self._metrics,
         )
         return create_http_app(service)
+
+    async def has_served(self) -> bool:
+        """Whether a token of the model has come here."""
+        return await self._first_token.has_come()
 
     async def begin_drain(self) -> int:
         """Takes no more turns; returns how many run."""
@@ -125,6 +131,7 @@ class Ingress:
         if hasattr(self, "_live"):
             await self._live.close()
         if hasattr(self, "_model"):
+            self._first_token.close()
             await self._model.close()
         if hasattr(self, "_gate"):
             await self._live_store.close()

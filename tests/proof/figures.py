@@ -88,6 +88,11 @@ BARS = {
         " requests retry refused connections for 5 s",
         "60 of 60 new requests answered; all turns go on to the same bytes",
     ),
+    "routing": Bar(
+        "64 chats of 20 turns over 3 replicas and 2 ingresses, with uids and without",
+        "≥ 95 % of turns land on their prefix; prompt tokens computed ≤ 0.4 × those of Serve's"
+        " router",
+    ),
     "scaling": Bar(
         "1 → 3 → 1 replicas under 100 streams, ten cycles",
         "0 cut streams; back at one within delay + 15 s; no flapping",

@@ -13,6 +13,7 @@ from typing import Any
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
 import plugins_svc.registry
 import serve_app.app
@@ -36,6 +37,7 @@ MODEL = "PROOF_MODEL"
 # Seconds until Serve replaces a process that answers nothing, so that one that stands still for
 # less goes on.
 PATIENCE_S = "PROOF_PATIENCE_S"
+ROUTER = "PROOF_ROUTER"  # `serve`: Serve's own, which knows no chats
 # Requests that fill a replica.
 NUM_SLOTS = "PROOF_NUM_SLOTS"
 
@@ -118,6 +120,8 @@ def plant() -> None:
     is_real = os.environ.get(MODEL) == "engine"
     parts.MossServer = WatchedServer if is_real else DigestServer
     parts.plugin_deployment = _plugin
+    if os.environ.get(ROUTER) == "serve":
+        parts.router_config = RequestRouterConfig
     if PATIENCE_S in os.environ:
         serve_options.HEALTH_CHECK_TIMEOUT_S = int(os.environ[PATIENCE_S])
     specs = (s for s in plugins_svc.registry.SPECS if s.name in NAMES)

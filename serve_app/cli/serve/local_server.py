@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from cluster.launch.local_ray import local_ray
 from moss_tp.errors import MossError
 from serve_app.cli.serve.draining import drained_on_stop
+from serve_app.cli.serve.first_token import has_token_come
 from serve_app.cli.serve.plugin_notes import plugin_notes, remote_asks
 from serve_app.cli.serve.ray_watch import RayDiedError, RayWatch
 from serve_app.cli.stored.location import EMBEDDED
@@ -131,6 +132,8 @@ def _deploy(
     target = serve.RunTarget(build_app(settings), name=APP_NAME)
     (ingress,) = serve.run_many([target], wait_for_applications_running=False)
     _wait_running(say, check_stop)
+    if settings.replicas.least and not has_token_come(ingress, check_stop):
+        raise StartError("the model is up, but no token came from it by way of its router")
     return ingress
 
 

@@ -43,6 +43,9 @@ class SlowIngress:
             exception_handlers=EXCEPTION_HANDLERS,
         )
 
+    async def has_served(self) -> bool:
+        return True
+
     async def _pid(self, request: Request) -> Response:
         return JSONResponse(os.getpid())
 

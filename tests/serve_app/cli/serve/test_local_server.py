@@ -5,14 +5,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
 from cluster.scaling.replicas import Replicas
+from serve_app.cli.serve import first_token
 from serve_app.cli.serve import local_server as module
+from serve_app.cli.serve.first_token import has_token_come
 from serve_app.cli.serve.local_server import StartError, session_store
 from serve_app.cli.serve.ray_watch import RayDiedError
 from serve_app.cli.serve.stop_signals import StopRequested
@@ -43,6 +45,7 @@ class FakeServe:
 
     apps: list[FakeApp]
     calls: list[str] = field(default_factory=list)
+    gives_tokens: bool = True
 
     @property
     def applications(self) -> dict[str, FakeApp]:
@@ -70,12 +73,17 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
         yield
         made.calls.append("no stop")
 
+    def token(ingress: object, check_stop: object) -> bool:
+        made.calls.append("token")
+        return made.gives_tokens
+
     made = FakeServe([FakeApp(ApplicationStatus.RUNNING)])
     monkeypatch.setattr(module, "local_ray", local_ray)
     monkeypatch.setattr(module, "POLL_S", 0)
     monkeypatch.setattr("serve_app.app.build_app", lambda settings: "app")
     monkeypatch.setattr(serve, "RunTarget", lambda app, name: app)
     monkeypatch.setattr(module, "drained_on_stop", drained_on_stop)
+    monkeypatch.setattr(module, "has_token_come", token)
     monkeypatch.setattr(serve, "run_many", run_many)
     monkeypatch.setattr(serve, "start", record("start"))
     monkeypatch.setattr(module, "_end_serve", record("shutdown"))
@@ -109,9 +117,16 @@ def test_a_server_is_started_and_ended_in_order(fake: FakeServe) -> None:
         "starting Ray",
         "loading m on 2 tensor-parallel ranks, for each of 3 replicas",
     ]
-    served = ["serve ingress", "ready", "no stop"]
+    served = ["token", "serve ingress", "ready", "no stop"]
     # A CPU for each rank of each replica, and one for the rest.
     assert fake.calls == ["ray 7", "start", "run_many", *served, "shutdown", "ray ends"]
+
+
+def test_a_model_that_no_request_reaches_is_no_server(fake: FakeServe) -> None:
+    fake.gives_tokens = False
+    with pytest.raises(StartError, match="no token came"):
+        run(fake)
+    assert fake.calls[-1] == "shutdown"
 
 
 def test_a_dead_ray_is_not_shut_down(fake: FakeServe) -> None:
@@ -209,3 +224,48 @@ def test_the_store_is_the_users_or_lives_for_the_block(tmp_path: Path) -> None:
         socket = Path(url.removeprefix("unix://"))
         assert socket.is_socket()
     assert not socket.exists()
+
+
+class FakeIngress:
+    """Says what `answers` say, one after the other, and then the last again."""
+
+    def __init__(self, *answers: Callable[[], bool]) -> None:
+        self._answers = list(answers)
+        self.num_asked = 0
+
+    @property
+    def has_served(self) -> Self:
+        return self
+
+    def remote(self) -> Self:
+        return self
+
+    def result(self, timeout_s: float) -> bool:
+        self.num_asked += 1
+        return self._answers[min(self.num_asked, len(self._answers)) - 1]()
+
+
+def late() -> bool:
+    raise TimeoutError
+
+
+def test_the_start_waits_for_a_token() -> None:
+    ingress = FakeIngress(lambda: False, late, lambda: True)
+    assert has_token_come(ingress, lambda: None)
+    assert ingress.num_asked == 3
+
+
+@pytest.mark.parametrize("answer", [late, lambda: False])
+def test_it_does_not_wait_for_ever(
+    answer: Callable[[], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_token, "TOKEN_S", 0.01)
+    assert not has_token_come(FakeIngress(answer), lambda: None)
+
+
+def test_a_stop_ends_the_wait() -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        has_token_come(FakeIngress(lambda: False), stop)
