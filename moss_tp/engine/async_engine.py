@@ -70,6 +70,11 @@ class AsyncEngine:
         """False as soon as the engine dies or starts to close."""
         return self._death is None and not self._is_closing
 
+    @property
+    def late_step(self) -> str | None:
+        """See `Executor.late_step`."""
+        return self._engine.executor.late_step
+
     def stats(self) -> EngineStats:
         scheduler = self._engine.scheduler
         return EngineStats(

@@ -4,11 +4,20 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from serve_app.groups import State
+
 
 class Group(BaseModel):
-    """One tensor-parallel group: a whole copy of the model."""
+    """One tensor-parallel group: a whole copy of the model, on so many ranks.
+
+    `failed` is one that has lost a rank, or whose step hangs; `silent` one that does not answer,
+    of which no more is known.
+    """
 
     healthy: bool
+    state: State
+    replica: str | None
+    ranks: int | None
 
 
 class Health(BaseModel):

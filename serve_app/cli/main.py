@@ -18,7 +18,8 @@ from serve_app.cli.interrupt import remember_interrupts
 SUBCOMMANDS = {
     "serve": ("serve_app.cli.serve.command", "Serve a MOSS model over HTTP on this machine."),
     "front": ("serve_app.cli.front", "Write, or run, what protects a server from strangers."),
-    "chat": ("serve_app.cli.chat", "Chat with a running server in the terminal."),
+    "chat": ("serve_app.cli.running.chat", "Chat with a running server in the terminal."),
+    "status": ("serve_app.cli.running.status", "Show what a running server does now."),
     "keys": ("serve_app.cli.stored.keys", "Make, list and revoke API keys."),
     "bench": ("serve_app.cli.bench.command", "Measure the engine, the server and long chats."),
     "plugin": ("serve_app.cli.plugin", "Run one plugin by hand."),

@@ -12,6 +12,8 @@ import time
 from dataclasses import asdict
 from typing import Any, NoReturn
 
+from ray import serve
+
 from cluster.channel.address import Target
 from cluster.ranks.group import WorkerGroup
 from cluster.routing.route import ANYWHERE, Route
@@ -20,6 +22,8 @@ from moss_tp.errors import EngineDeadError
 from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
 from serve_app.deployments.replies import Replies
+from serve_app.deployments.start_up import StartUp
+from serve_app.groups import GroupState, State
 from serve_app.observe.engine import engine_metrics
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.publisher import Publisher
@@ -34,17 +38,20 @@ class MossServer:
 
     def __init__(self, settings: ServeSettings) -> None:
         configure_logs(settings.log_format, settings.log_file)
+        self._name = serve.get_replica_context().replica_id.unique_id
         group = WorkerGroup(settings.tp, settings.device)
-        # Imports torch, which takes seconds, while the other ranks import it too.
-        from serve_app.deployments.engine import start_engine
+        self._start = StartUp()
+        with self._start.phase("imports"):
+            # Of torch, which takes seconds, while the other ranks import it too.
+            from serve_app.deployments.engine import start_engine
 
-        self._engine, self._rank_pids = start_engine(settings, group, _leave)
+        self._engine, self._rank_pids = start_engine(settings, group, _leave, self._start)
         self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
         self._make_up = replica_make_up(settings)
         self._replies = Replies(self._make_up, self._is_well)
-        name = settings.model_names[0]
+        model, replica = settings.model_names[0], self._name
         self._publisher = Publisher(
-            settings.store, "group", lambda: engine_metrics(self._engine.stats(), name)
+            settings.store, "group", lambda: engine_metrics(self._engine.stats(), model, replica)
         )
 
     async def generate(
@@ -69,6 +76,11 @@ class MossServer:
         """Serve asks for it, and tells all routers."""
         return self._replies.served.stats()
 
+    async def state(self) -> GroupState:
+        """Whether it can generate, of which `check_health` raises why not."""
+        state: State = "serving" if self._is_well() else "failed"
+        return GroupState(state, self._name, len(self._rank_pids))
+
     async def make_up(self) -> dict[str, Any]:
         """What makes this replica's replies; see `replica_make_up`."""
         return self._make_up
@@ -78,14 +90,19 @@ class MossServer:
         return asdict(self._engine.load())
 
     async def stats(self) -> dict[str, Any]:
-        """The body of `/stats`. The first of `rank_pids` is the replica itself."""
+        """Its part of `/stats`. The first of `rank_pids` is the replica itself."""
         wait_s = await asyncio.to_thread(self._engine.expected_wait_s)
         stats = asdict(self._engine.stats())
-        return {"rank_pids": self._rank_pids, **stats, "expected_wait_s": wait_s}
+        stats["waits"] = stats["waits"]._asdict()
+        state = await self.state()
+        own = {"replica": state.replica, "state": state.state, "rank_pids": self._rank_pids}
+        return {**own, **stats, "expected_wait_s": wait_s, "start_s": self._start.phases}
 
     def _check(self) -> None:
         if not self._engine.is_alive:
             raise EngineDeadError("the engine has ended")
+        if (late := self._engine.late_step) is not None:
+            raise EngineDeadError(late)
         self._progress.check(self._engine.stats(), time.monotonic())
 
     def _is_well(self) -> bool:

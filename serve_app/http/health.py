@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from serve_app.groups import GroupState
+
 # A check of its own may take shorter.
 LIMIT_S = 5.0
 
@@ -16,8 +18,8 @@ Check = Callable[[], Awaitable[bool]]
 class HealthProbe(Protocol):
     """What the model says about itself."""
 
-    async def groups(self) -> Sequence[bool]:
-        """Whether each tensor-parallel group can serve. One that does not answer cannot."""
+    async def groups(self) -> Sequence[GroupState]:
+        """Each tensor-parallel group: whether it can serve."""
         ...
 
     async def is_ready(self) -> bool:
@@ -25,11 +27,12 @@ class HealthProbe(Protocol):
         ...
 
     async def stats(self) -> dict[str, Any]:
-        """The counters of one group. Raises EngineDeadError if none answers."""
+        """The counters of all groups together, and of each. Raises EngineDeadError if none
+        answers."""
         ...
 
 
-async def groups_of(model: HealthProbe) -> Sequence[bool]:
+async def groups_of(model: HealthProbe) -> Sequence[GroupState]:
     """`model.groups()`, none if it fails or is late."""
     try:
         async with asyncio.timeout(LIMIT_S):

@@ -52,8 +52,9 @@ class EngineCounters(Protocol):
     def waits(self) -> Waits: ...
 
 
-def engine_metrics(stats: EngineCounters, model_name: str) -> Iterator[Metric]:
-    """Of one group: they can be added up with those of others."""
+def engine_metrics(stats: EngineCounters, model_name: str, replica: str) -> Iterator[Metric]:
+    """Of one group: they can be added up with those of others. Gauges say which replica's they
+    are; counters do not, so that those of replicas long gone are one sample."""
     gauges = (
         ("vllm:num_requests_running", "Passes that the engines compute.", stats.running),
         ("vllm:num_requests_waiting", "Passes in the engines' queues.", stats.waiting),
@@ -69,8 +70,8 @@ def engine_metrics(stats: EngineCounters, model_name: str) -> Iterator[Metric]:
     )
     labels = ["model_name"]
     for name, help, value in gauges:
-        gauge = GaugeMetricFamily(name, help, labels=labels)
-        gauge.add_metric([model_name], value)
+        gauge = GaugeMetricFamily(name, help, labels=[*labels, "replica"])
+        gauge.add_metric([model_name, replica], value)
         yield gauge
     for name, help, value in counters:
         counter = CounterMetricFamily(name, help, labels=labels)
@@ -85,7 +86,7 @@ def engine_metrics(stats: EngineCounters, model_name: str) -> Iterator[Metric]:
 
 
 def with_usage(families: Families) -> Families:
-    """`families` of all groups, with the share of their blocks that is in use."""
+    """`families` of all groups, with the share of each one's blocks that is in use."""
     if BLOCKS not in families:
         return families
     used: Samples = families[USED_BLOCKS][2]
@@ -93,5 +94,5 @@ def with_usage(families: Families) -> Families:
     shares: Samples = {
         (USAGE, labels): value / max(1.0, blocks[labels]) for (_, labels), value in used.items()
     }
-    help = "Share of the KV caches' blocks that running passes hold, 1 for all."
+    help = "Share of a KV cache's blocks that running passes hold, 1 for all."
     return {**families, USAGE: ("gauge", help, shares)}

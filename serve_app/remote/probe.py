@@ -2,7 +2,7 @@
 their replies."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +11,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from moss_tp.errors import EngineDeadError
+from serve_app.groups import SILENT, GroupState, add_up
 from serve_app.remote.cancelled import cancelled_remotely
 
 # A replica answers in milliseconds; so people learn soon that a stopped one does not.
@@ -26,25 +27,29 @@ class ReplicaProbe:
         self._handle = handle
         self._made_up: Mapping[str, Any] = {}
 
-    async def groups(self) -> tuple[bool, ...]:
-        """Whether each replica that is up can serve: all its ranks live, and no step hangs."""
+    async def groups(self) -> tuple[GroupState, ...]:
+        """Each replica that is up: whether all its ranks live, and no step hangs."""
         with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                return await self._groups()
+                answers = await self._ask_all("state", lambda state: state.is_serving)
+                return tuple(SILENT if answer is None else answer for answer in answers)
         return ()
 
     async def is_ready(self) -> bool:
         """Whether some replica can serve: one that responds has loaded its model."""
-        return any(await self.groups())
+        return any(group.is_serving for group in await self.groups())
 
     async def stats(self) -> dict[str, Any]:
-        """The stats of one replica. Raises EngineDeadError if none responds in time."""
-        try:
+        """The stats of all replicas together, and of each. Raises EngineDeadError if none responds
+        in time."""
+        answers: Sequence[Any] = ()
+        with suppress(RayError, RayServeException, TimeoutError):
             async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                stats: dict[str, Any] = await self._call("stats")
-        except (RayError, RayServeException, TimeoutError) as error:
-            raise EngineDeadError("no replica of the model answers") from error
-        return stats
+                answers = await self._ask_all("stats", lambda stats: True)
+        stats = [answer for answer in answers if answer is not None]
+        if not stats:
+            raise EngineDeadError("no replica of the model answers")
+        return add_up(stats)
 
     async def make_up(self) -> Mapping[str, Any]:
         """What makes the replies of the replicas, which are all alike; asked once. Empty while no
@@ -55,33 +60,34 @@ class ReplicaProbe:
                     self._made_up = dict(await self._call("make_up"))
         return self._made_up
 
-    async def _groups(self) -> tuple[bool, ...]:
-        """Waits for one that is stuck only if no other can serve."""
-        broadcast: Any = self._handle.broadcast("check_health")
+    async def _ask_all(self, method: str, is_good: Callable[[Any], bool]) -> list[Any]:
+        """What each replica answers, None for one that fails or is late. Waits long for one that
+        is stuck only if no other gives a good answer."""
+        broadcast: Any = self._handle.broadcast(method)
         with cancelled_remotely(EngineDeadError("a replica cancelled the call")):
             # Private; the public method returns nothing before the slowest has answered.
-            answers = await broadcast._fetch_replica_results_async()
-        checks = [asyncio.create_task(_has_succeeded(answer)) for answer in answers]
+            results = await broadcast._fetch_replica_results_async()
+        asked = [asyncio.create_task(_answer_of(result)) for result in results]
         try:
             for patience_s in (STRAGGLER_S, HEALTH_TIMEOUT_S - 2 * STRAGGLER_S):
-                done, _ = await asyncio.wait(checks, timeout=patience_s)
-                if any(check.result() for check in done):
+                done, _ = await asyncio.wait(asked, timeout=patience_s)
+                answers = [task.result() for task in done]
+                if any(answer is not None and is_good(answer) for answer in answers):
                     break
-            return tuple(check.done() and check.result() for check in checks)
+            return [task.result() if task.done() else None for task in asked]
         finally:
-            for check in checks:
-                check.cancel()
+            for task in asked:
+                task.cancel()
 
     async def _call(self, method: str) -> Any:
         with cancelled_remotely(EngineDeadError("a replica cancelled the call")):
             return await getattr(self._handle, method).remote()
 
 
-async def _has_succeeded(answer: Any) -> bool:
-    """Whether the call behind one result of a broadcast raised nothing."""
+async def _answer_of(result: Any) -> Any:
+    """Of one replica of a broadcast; None if its call raises."""
     try:
         with cancelled_remotely(EngineDeadError("a replica cancelled the call")):
-            await answer.get_async()
+            return await result.get_async()
     except Exception:
-        return False
-    return True
+        return None

@@ -25,6 +25,7 @@ from plugins_svc.sdk.spec import PluginSettings
 from serve_app.cli.main import main
 from serve_app.deployments import options as serve_options
 from serve_app.deployments.replies import Replies
+from serve_app.groups import GroupState
 from serve_app.settings import ServeSettings
 from tests.proof.digest import DigestModel
 from tests.proof.long.watched import WatchedServer, run_slowly
@@ -66,11 +67,15 @@ class DigestServer:
     async def check_health(self) -> None:
         """It is always well."""
 
+    async def state(self) -> GroupState:
+        return GroupState("serving", serve.get_replica_context().replica_id.unique_id, 1)
+
     async def make_up(self) -> dict[str, Any]:
         return MAKE_UP
 
     async def stats(self) -> dict[str, Any]:
-        return {"running": self._num_running, "waiting": 0}
+        name = serve.get_replica_context().replica_id.unique_id
+        return {"replica": name, "running": self._num_running, "waiting": 0}
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Each request is an ordinary one, and holds a block of a thousand."""

@@ -142,10 +142,9 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc",
         "plugins_svc/protocol",
         "plugins_svc/sdk",
-        "serve_app",
-        "serve_app/client",
         "serve_app/front",
     },
+    "serve_app/cli/running": {"moss_tp", "serve_app", "serve_app/cli", "serve_app/client"},
     "serve_app/cli/demo": {
         "moss_tp",
         "plugins_svc",

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from moss_tp.dialogue import END_TOKENS, MARKERS
 from moss_tp.engine.outputs import FinishReason, TokenDelta
@@ -14,6 +15,7 @@ from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import PluginOutput
+from serve_app.groups import GroupState, add_up
 
 _SPECIAL_IDS = {token: number for number, token in enumerate(END_TOKENS.values(), 1)}
 _SPECIALS = re.compile("(" + "|".join(_SPECIAL_IDS) + ")")
@@ -208,19 +210,20 @@ class FakePlugins:
 
 @dataclass
 class FakeProbe:
-    """Has one group of the given health; an exception is raised."""
+    """Has one group of two ranks, of the given health; an exception is raised."""
 
     healthy: bool | Exception = True
     ready: bool | Exception = True
 
-    async def groups(self) -> tuple[bool, ...]:
-        return (_value(self.healthy),)
+    async def groups(self) -> tuple[GroupState, ...]:
+        return (GroupState("serving" if _value(self.healthy) else "failed", "one", 2),)
 
     async def is_ready(self) -> bool:
         return _value(self.ready)
 
-    async def stats(self) -> dict[str, int]:
-        return {"steps": 7}
+    async def stats(self) -> dict[str, Any]:
+        blocks = {"num_blocks": 8, "free_blocks": 5, "running": 1, "waiting": 0}
+        return add_up([{"replica": "one", "steps": 7, "rank_pids": (10, 11), **blocks}])
 
 
 def _value(value: bool | Exception) -> bool:

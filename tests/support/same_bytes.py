@@ -46,6 +46,10 @@ class SharedExecutor:
         self.forward_s = 0.0
 
     @property
+    def late_step(self) -> str | None:
+        return self._executor.late_step
+
+    @property
     def max_in_flight(self) -> int:
         return self._executor.max_in_flight
 

@@ -86,6 +86,11 @@ class Driver:
         return self._is_closed
 
     @property
+    def late_step(self) -> str | None:
+        """See `Executor.late_step`."""
+        return self._watch.late
+
+    @property
     def forward_s(self) -> float:
         """See `Executor.forward_s`."""
         runner = self._runner

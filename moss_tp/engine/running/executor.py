@@ -31,6 +31,12 @@ class Executor(Protocol):
         ...
 
     @property
+    def late_step(self) -> str | None:
+        """Why the running step may be stuck, while it takes much longer than such steps have; long
+        before the group counts as lost. May be asked from any thread."""
+        ...
+
+    @property
     def max_in_flight(self) -> int:
         """Steps that may be submitted before the result of the first is waited for. With more than
         one, a step may have pending ids: see `Batch`."""

@@ -17,6 +17,10 @@ FACTOR = 20
 # The least limit, if the device says none. A rank that waits for its turn on a busy machine, or for
 # a page of its weights that was swapped out, is not stuck.
 MIN_LIMIT_S = 5.0
+# A step that takes this many times what is known is late, and its group not healthy meanwhile; so
+# is a small one after this share of the least limit.
+LATE_FACTOR = 4
+LATE_SHARE = 0.3
 # Of a known time, after each further step of its class: what took long once is forgotten.
 DECAY = 0.99
 
@@ -87,11 +91,19 @@ class StepTimes:
 
     def limit_s(self, size: StepSize) -> float:
         """How long a step of `size` may take. May be called from any thread."""
+        return self._limit(size, self._min_limit_s, FACTOR)
+
+    def late_s(self, size: StepSize) -> float:
+        """After how long a step of `size` is late, which is below its limit once enough is known.
+        May be called from any thread."""
+        return self._limit(size, LATE_SHARE * self._min_limit_s, LATE_FACTOR)
+
+    def _limit(self, size: StepSize, least_s: float, factor: float) -> float:
         if size.kind not in self._kinds:
             return self._max_limit_s
         known = list(self._known.items())  # another thread may be recording
         expected = min(seconds * size.ratio(floor) for floor, seconds in known)
-        return min(max(self._min_limit_s, FACTOR * expected), self._max_limit_s)
+        return min(max(least_s, factor * expected), self._max_limit_s)
 
 
 def _ratio(count: int, other: int) -> float:

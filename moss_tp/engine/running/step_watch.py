@@ -51,6 +51,15 @@ class StepWatch:
         self._clock = clock
         self._steps: tuple[WatchedStep, ...] = ()  # in order of launch; replaced as a whole
         self._ticked_at = clock()
+        self._late: WatchedStep | None = None
+
+    @property
+    def late(self) -> str | None:
+        """A message while the running step is late; it may still end."""
+        late = self._late
+        if late is None or late not in self._steps:
+            return None
+        return self._message(late, self._times.late_s(late.size))
 
     def begin(self, size: StepSize) -> WatchedStep:
         """A step that is about to be launched, behind those that have not ended."""
@@ -94,10 +103,14 @@ class StepWatch:
         if running is None:
             return None
         running.counted_s += max(0.0, min(now - max(last, running.start), MAX_TICK_S))
-        limit = self._times.limit_s(running.size)
-        if running.counted_s <= limit or running.check_done():
+        if running.counted_s <= self._times.late_s(running.size) or running.check_done():
             return None
+        self._late = running
+        limit = self._times.limit_s(running.size)
+        return self._message(running, limit) if running.counted_s > limit else None
+
+    def _message(self, step: WatchedStep, limit_s: float) -> str:
         return (
-            f"a step of {running.size.tokens} tokens has not ended for {running.counted_s:.1f} s, "
-            f"and takes {limit:.1f} s at most"
+            f"a step of {step.size.tokens} tokens has not ended for {step.counted_s:.1f} s, "
+            f"and takes {limit_s:.1f} s at most"
         )

@@ -149,7 +149,8 @@ def _wait_running(say: Callable[[str], None], check_stop: Callable[[], None]) ->
             raise StartError(_cause("\n".join(messages)))
         if time.monotonic() - said > PROGRESS_EVERY_S:
             said = time.monotonic()
-            say(f"still loading ({said - started:.0f} s)")
+            waits = " ".join(d.message for d in app.deployments.values() if d.message)
+            say(f"still loading ({said - started:.0f} s)" + (f": {waits}" if waits else ""))
         check_stop()
         time.sleep(POLL_S)
 

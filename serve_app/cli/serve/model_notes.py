@@ -27,7 +27,9 @@ def model_notes(settings: ServeSettings, app_name: str) -> Iterator[str]:
     config = resolve_weights(settings.engine_config(str(directory)).resolve(model))
     yield weights_note(model, config)
     with suppress(Exception):  # it is being replaced: the server says so itself
-        yield limits_note(_stats(app_name), config)
+        stats = _stats(app_name)
+        yield limits_note(stats, config)
+        yield start_note(stats["start_s"])
     if settings.replicas.most > 1:
         yield f"each of {settings.replicas} replicas takes as much memory"
 
@@ -55,6 +57,12 @@ def limits_note(stats: Mapping[str, Any], config: EngineConfig) -> str:
         f"{tokens:,} tokens, a chat up to {config.context_length:,}; "
         f"{config.max_num_seqs} replies run at once"
     )
+
+
+def start_note(phases: Mapping[str, float]) -> str:
+    """How long a replica took to start, once it had its place."""
+    parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items())
+    return f"a replica started in {sum(phases.values()):.1f} s: {parts}"
 
 
 def memory_bytes(pids: Iterable[int]) -> int:

@@ -16,6 +16,7 @@ from serve_app.access.api_key import ApiKey, make_key
 from serve_app.access.key_book import Entry, KeyBook
 from serve_app.access.principal import Limits
 from serve_app.cli.stored.location import located_store, store_options
+from serve_app.cli.table import table_lines
 
 T = TypeVar("T")
 
@@ -73,11 +74,8 @@ def list_keys(store: str, data_dir: Path) -> None:
     """List all keys, those that were revoked, too."""
     with located_store(store, data_dir) as url:
         entries = _run(url, lambda book: book.entries())
-    rows = [_HEADER, *map(_row, entries)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    for line in table_lines([_HEADER, *map(_row, entries)]):
+        click.echo(line)
 
 
 @command.command()

@@ -1,6 +1,7 @@
 """The server about itself: health, readiness, version, counters."""
 
 import importlib.metadata
+from dataclasses import asdict
 
 from starlette.responses import JSONResponse, Response
 
@@ -13,11 +14,12 @@ from serve_app.observe.snapshot import CONTENT_TYPE
 async def health(call: Call) -> Response:
     """200 while some group can serve."""
     groups = await groups_of(call.service.health)
+    can_serve = any(group.is_serving for group in groups)
     body = Health(
-        status="ok" if any(groups) else "unavailable",
-        groups=[Group(healthy=is_healthy) for is_healthy in groups],
+        status="ok" if can_serve else "unavailable",
+        groups=[Group(healthy=group.is_serving, **asdict(group)) for group in groups],
     )
-    return JSONResponse(body.model_dump(), 200 if any(groups) else 503)
+    return JSONResponse(body.model_dump(), 200 if can_serve else 503)
 
 
 async def live(call: Call) -> Response:
@@ -50,7 +52,9 @@ ENDPOINTS = (
     Endpoint("GET", "/livez", live, "Whether this process runs", access="public", media_type=""),
     Endpoint("GET", "/readyz", ready, "Whether requests are taken", access="public", media_type=""),
     Endpoint("GET", "/version", version, "Versions", access="public", answer=Version),
-    Endpoint("GET", "/stats", stats, "Counters of one group", access="admin", errors=(500,)),
+    Endpoint(
+        "GET", "/stats", stats, "Counters of all groups, and of each", access="admin", errors=(500,)
+    ),
     Endpoint(
         "GET",
         "/metrics",

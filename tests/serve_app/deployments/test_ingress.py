@@ -13,6 +13,7 @@ from moss_tp.errors import ConfigError
 from serve_app.api_secret import digest_of
 from serve_app.demo.bundled import BUNDLED_MODEL
 from serve_app.deployments.ingress import Ingress
+from serve_app.groups import GroupState
 from serve_app.settings import ServeSettings
 
 OWN_NAME = BUNDLED_MODEL.name
@@ -25,13 +26,15 @@ class FakeHandle:
         self.answer = answer
 
     def broadcast(self, method: str) -> Self:
+        self._method = method
         return self
 
     async def _fetch_replica_results_async(self) -> list[Self]:
         return [self]
 
     async def get_async(self) -> object:
-        return await self
+        answer = await self
+        return GroupState("serving") if self._method == "state" else answer
 
     def __getattr__(self, method: str) -> Self:
         return self
@@ -64,7 +67,7 @@ def make(store_url: str, handle: FakeHandle, **fields: object) -> OwnIngress:
 
 @pytest.fixture
 async def handle() -> FakeHandle:
-    return FakeHandle({"steps": 7})
+    return FakeHandle({"steps": 7, "replica": "one"})
 
 
 @pytest.fixture
@@ -76,9 +79,12 @@ async def client(store_url: str, handle: FakeHandle) -> AsyncIterator[httpx.Asyn
     await Plain.__del__(ingress)
 
 
-async def test_stats_are_those_of_a_replica(client: httpx.AsyncClient) -> None:
+async def test_stats_are_those_of_the_replicas(client: httpx.AsyncClient) -> None:
     response = await client.get("/stats")
-    assert (response.status_code, response.json()) == (200, {"steps": 7})
+    assert (response.status_code, response.json()) == (
+        200,
+        {"steps": 7, "replicas": [{"steps": 7, "replica": "one"}]},
+    )
 
 
 async def test_a_model_without_replicas_is_seen_everywhere(

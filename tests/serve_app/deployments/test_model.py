@@ -10,12 +10,14 @@ from moss_tp.engine.load import EngineLoad
 from moss_tp.errors import EngineDeadError
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.progress import Progress
+from serve_app.groups import GroupState
 
 
 @dataclass
 class FakeEngine:
     is_alive: bool = True
     running: int = 0
+    late_step: str | None = None
     closed: list[bool] = field(default_factory=list)
 
     def stats(self) -> EngineStats:
@@ -39,7 +41,13 @@ class FakePublisher:
 def replica(engine: FakeEngine, limit_s: float = 60) -> MossServer:
     """A replica without its constructor, which would start ranks."""
     server = object.__new__(MossServer)
-    server.__dict__.update(_engine=engine, _progress=Progress(limit_s), _publisher=FakePublisher())
+    server.__dict__.update(
+        _engine=engine,
+        _progress=Progress(limit_s),
+        _publisher=FakePublisher(),
+        _name="one",
+        _rank_pids=(1, 2),
+    )
     return server
 
 
@@ -50,6 +58,18 @@ async def test_a_replica_with_a_closed_engine_is_unhealthy() -> None:
     engine.is_alive = False
     with pytest.raises(EngineDeadError):
         await server.check_health()
+
+
+async def test_a_replica_with_a_late_step_is_unhealthy_until_it_ends() -> None:
+    engine = FakeEngine()
+    server = replica(engine)
+    assert await server.state() == GroupState("serving", "one", 2)
+    engine.late_step = "a step has not ended for 3 s"
+    with pytest.raises(EngineDeadError, match="for 3 s"):
+        await server.check_health()
+    assert await server.state() == GroupState("failed", "one", 2)
+    engine.late_step = None
+    await server.check_health()
 
 
 async def test_a_replica_with_a_hanging_step_is_unhealthy() -> None:

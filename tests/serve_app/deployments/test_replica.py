@@ -22,7 +22,9 @@ from serve_app.deployments import model
 from serve_app.deployments.engine import start_engine
 from serve_app.deployments.make_up import make_up_digest
 from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
+from serve_app.deployments.progress import Progress
 from serve_app.deployments.replies import Replies
+from serve_app.deployments.start_up import StartUp
 from serve_app.remote.packed import BEGUN, FAILED, TAKEN, unpack
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
@@ -38,6 +40,8 @@ class FakeEngine:
     error: Exception | None = None
     num_tokens: int = 1000
     requests: list[EngineRequest] = field(default_factory=list)
+    is_alive: bool = True
+    late_step: str | None = None
     num_aborted: int = 0
     num_closed: int = 0
 
@@ -84,7 +88,12 @@ def replica(engine: FakeEngine) -> MossServer:
     """A replica without its constructor, which would start ranks."""
     server = object.__new__(MossServer)
     server.__dict__.update(
-        _engine=engine, _rank_pids=(10, 11), _replies=Replies(MAKE_UP, lambda: True)
+        _engine=engine,
+        _rank_pids=(10, 11),
+        _name="one",
+        _start=StartUp(),
+        _progress=Progress(60),
+        _replies=Replies(MAKE_UP, lambda: True),
     )
     return server
 
@@ -159,6 +168,7 @@ async def test_a_request_says_how_long_its_tokens_may_wait(
 async def test_stats_name_all_processes() -> None:
     stats = await replica(FakeEngine()).stats()
     assert stats["rank_pids"] == (10, 11)
+    assert (stats["replica"], stats["state"]) == ("one", "serving")
     assert (stats["running"], stats["waiting"], stats["steps"]) == (1, 2, 5)
     assert stats["expected_wait_s"] == 9.5
 
@@ -188,7 +198,7 @@ def test_a_lost_rank_ends_the_process_at_once(
 
 def start(model: Path, group: FakeGroup, tp: int = 1) -> None:
     settings = ServeSettings(model=str(model), store="redis://localhost", tp=tp)
-    start_engine(settings, cast(WorkerGroup, group), lambda reason: None)
+    start_engine(settings, cast(WorkerGroup, group), lambda reason: None, StartUp())
 
 
 def test_a_missing_model_closes_the_group(tmp_path: Path) -> None:

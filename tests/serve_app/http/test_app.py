@@ -12,6 +12,7 @@ import pytest
 
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.api.demo import ChatAnswer
+from serve_app.groups import SILENT, GroupState
 from serve_app.http.app import create_http_app
 from serve_app.http.health import LIMIT_S, Check
 from tests.support.chat_fakes import think_of
@@ -157,7 +158,8 @@ async def test_a_key_that_was_sent_with_a_uid_nobody_has_is_replayed(
 async def test_health(site: Site) -> None:
     response = await site.client.get("/health")
     assert response.status_code == 200
-    assert response.json() == {"status": "ok", "groups": [{"healthy": True}]}
+    group = {"healthy": True, "state": "serving", "replica": "one", "ranks": 2}
+    assert response.json() == {"status": "ok", "groups": [group]}
     assert (await site.client.get("/readyz")).status_code == 200
     site.probe.healthy = site.probe.ready = False
     for path in ("/health", "/readyz"):
@@ -172,13 +174,16 @@ async def test_health(site: Site) -> None:
 
 
 async def test_health_is_good_while_some_group_can_serve(site: Site) -> None:
-    async def groups() -> tuple[bool, ...]:
-        return True, False
+    async def groups() -> tuple[GroupState, ...]:
+        return GroupState("serving", "one", 2), GroupState("failed", "two", 2), SILENT
 
     site.probe.groups = groups  # type: ignore[method-assign]
     response = await site.client.get("/health")
     assert response.status_code == 200
-    assert [group["healthy"] for group in response.json()["groups"]] == [True, False]
+    groups_told = response.json()["groups"]
+    assert [group["healthy"] for group in groups_told] == [True, False, False]
+    assert [group["state"] for group in groups_told] == ["serving", "failed", "silent"]
+    assert [group["replica"] for group in groups_told] == ["one", "two", None]
 
 
 async def test_a_server_is_ready_if_everything_is(site: Site) -> None:

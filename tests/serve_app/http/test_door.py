@@ -108,7 +108,7 @@ async def test_every_route_opens_with_a_key(site: Site, endpoint: Endpoint) -> N
 async def test_an_administrator_reads_the_counters(site: Site) -> None:
     async with client_of(site, gate=FakeGate()) as client:
         response = await client.get("/stats", headers={"apikey": ADMIN})
-        assert (response.status_code, response.json()) == (200, {"steps": 7})
+        assert (response.status_code, response.json()["steps"]) == (200, 7)
 
 
 @every_endpoint

@@ -42,11 +42,13 @@ def ingress(url: str, stack: AsyncExitStack) -> ServerMetrics:
     return made
 
 
-def group(url: str, stack: AsyncExitStack, used: int, tokens: int) -> Publisher:
+def group(
+    url: str, stack: AsyncExitStack, used: int, tokens: int, replica: str = "one"
+) -> Publisher:
     waits = Waits()
     waits.note(1.2)
     stats = EngineStats(1, 2, 10 - used, 10, 5, 100, 40, tokens, 3, waits.counts())
-    made = Publisher(url, "group", lambda: engine_metrics(stats, "moss"), PERIOD_S)
+    made = Publisher(url, "group", lambda: engine_metrics(stats, "moss", replica), PERIOD_S)
     stack.push_async_callback(made.stop)
     return made
 
@@ -60,16 +62,18 @@ async def test_whoever_answers_says_the_same_sums(url: str, stack: AsyncExitStac
     for metrics, times in ((first, 2), (second, 3)):
         for _ in range(times):
             metrics.note_rejected("queue_full")
-    groups = [group(url, stack, used, tokens) for used, tokens in ((2, 7), (6, 8))]
+    groups = [group(url, stack, *each) for each in ((2, 7, "one"), (6, 8, "two"))]
     for each in groups:
         await each.publish()
     await second.text()
     for metrics in (first, second):
         samples = await read(metrics)
         assert samples.get("moss:rejected_total", reason="queue_full") == 5
-        assert samples.get("vllm:num_requests_running") == 2
-        assert samples.get("vllm:num_requests_waiting") == 4
-        assert samples.get("vllm:kv_cache_usage_perc") == 0.4
+        for replica, usage in (("one", 0.2), ("two", 0.6)):
+            assert samples.get("vllm:num_requests_running", replica=replica) == 1
+            assert samples.get("vllm:num_requests_waiting", replica=replica) == 2
+            assert samples.get("moss:kv_cache_blocks", replica=replica) == 10
+            assert samples.get("vllm:kv_cache_usage_perc", replica=replica) == usage
         assert samples.get("vllm:prompt_tokens_total") == 200
         assert samples.get("vllm:generation_tokens_total") == 15
         assert samples.get("vllm:prefix_cache_queries_total") == 200
@@ -130,7 +134,7 @@ async def test_what_long_gone_processes_counted_becomes_one_entry(
             await asyncio.sleep(PERIOD_S)
     samples = await read(watching[0])
     assert samples.get("vllm:generation_tokens_total") == 11
-    assert samples.get("vllm:num_requests_running") is None
+    assert samples.get("vllm:num_requests_running", replica="one") is None
 
 
 def _kinds(reading: Reading) -> list[str]:

@@ -27,6 +27,7 @@ from moss_tp.errors import (
 )
 from moss_tp.sampling_params import SamplingParams
 from serve_app.deployments.replies import Replies
+from serve_app.groups import GroupState
 from serve_app.remote.model import RemoteModel
 from serve_app.remote.probe import ReplicaProbe
 from serve_app.remote.told import MAX_SENDS
@@ -92,6 +93,9 @@ class FakeServer:
             self.num_aborted += 1
             raise
         yield TokenDelta((0,), "", "stop", len(ids), len(told))
+
+    async def state(self) -> GroupState:
+        return GroupState("serving" if self.is_healthy else "failed", "one", 1)
 
     async def check_health(self) -> None:
         """Serve calls it too, so it may fail only in the last test."""
@@ -285,8 +289,8 @@ async def test_a_model_without_replicas_is_unhealthy(error: BaseException) -> No
 
 async def test_health_is_that_of_the_engine(handle: Handle) -> None:
     probe = ReplicaProbe(handle)
-    assert await probe.groups() == (True,)
+    assert await probe.groups() == (GroupState("serving", "one", 1),)
     assert await probe.is_ready()
     await handle.become_unhealthy.remote()
-    assert await probe.groups() == (False,)
+    assert await probe.groups() == (GroupState("failed", "one", 1),)
     assert not await probe.is_ready()

@@ -7,46 +7,71 @@ import pytest
 from ray.serve.handle import DeploymentHandle
 
 from moss_tp.errors import EngineDeadError
+from serve_app.groups import GroupState
 from serve_app.remote.probe import HEALTH_TIMEOUT_S, ReplicaProbe
 
 
 class Broadcast:
-    """A model with replicas that answer after so many seconds; a negative one fails at once."""
+    """A model with replicas that answer after so many seconds: of -1, that it has failed, and of
+    -2, with an error, both at once."""
 
     def __init__(self, *delays_s: float) -> None:
         self._delays_s = delays_s
 
     def broadcast(self, method: str) -> Self:
-        assert method == "check_health"
+        assert method in ("state", "stats")
+        self._method = method
         return self
 
     async def _fetch_replica_results_async(self) -> list["Answer"]:
-        return [Answer(delay_s) for delay_s in self._delays_s]
+        return [Answer(self._method, *pair) for pair in enumerate(self._delays_s)]
 
 
 class Answer:
-    def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
+    def __init__(self, method: str, number: int, delay_s: float) -> None:
+        self._method, self._number, self._delay_s = method, number, delay_s
 
-    async def get_async(self) -> None:
-        if self._delay_s < 0:
+    async def get_async(self) -> object:
+        if self._delay_s == -2:
             raise EngineDeadError("a rank is dead")
-        await asyncio.sleep(self._delay_s)
+        await asyncio.sleep(max(0, self._delay_s))
+        if self._method == "stats":
+            return {"replica": str(self._number), "steps": 7, "rank_pids": (self._number,)}
+        return GroupState("failed" if self._delay_s < 0 else "serving", str(self._number), 2)
+
+
+def probe(*delays_s: float) -> ReplicaProbe:
+    return ReplicaProbe(cast(DeploymentHandle[Any], Broadcast(*delays_s)))
 
 
 @pytest.mark.parametrize(
-    ("delays_s", "groups", "within_s"),
+    ("delays_s", "states", "within_s"),
     [
-        ((0, 0), (True, True), 0.3),
-        ((0, -1, 0), (True, False, True), 0.3),
-        ((60, 0), (False, True), 1.5),  # the stuck one is not waited for
-        ((1.0, 60), (True, False), HEALTH_TIMEOUT_S),  # patience while none has answered
-        ((60, 60), (False, False), HEALTH_TIMEOUT_S),
+        ((0, 0), ("serving", "serving"), 0.3),
+        ((0, -1, 0), ("serving", "failed", "serving"), 0.3),
+        ((0, -2), ("serving", "silent"), 0.3),
+        ((60, 0), ("silent", "serving"), 1.5),  # the stuck one is not waited for
+        ((1.0, 60), ("serving", "silent"), HEALTH_TIMEOUT_S),  # patience while none has answered
+        ((1.0, -1), ("serving", "failed"), HEALTH_TIMEOUT_S),  # nor is a bad answer enough
+        ((60, 60), ("silent", "silent"), HEALTH_TIMEOUT_S),
     ],
 )
 async def test_each_group_is_listed_and_a_stuck_one_does_not_hold_the_answer(
-    delays_s: tuple[float, ...], groups: tuple[bool, ...], within_s: float
+    delays_s: tuple[float, ...], states: tuple[str, ...], within_s: float
 ) -> None:
-    model = ReplicaProbe(cast(DeploymentHandle[Any], Broadcast(*delays_s)))
     async with asyncio.timeout(within_s):
-        assert await model.groups() == groups
+        groups = await probe(*delays_s).groups()
+    assert tuple(group.state for group in groups) == states
+    named = [str(n) if s != "silent" else None for n, s in enumerate(states)]
+    assert [group.replica for group in groups] == named
+
+
+async def test_stats_are_sums_of_the_replicas_that_answer() -> None:
+    stats = await probe(0, 0, 60).stats()
+    assert (stats["steps"], stats["rank_pids"]) == (14, [0, 1])
+    assert [each["replica"] for each in stats["replicas"]] == ["0", "1"]
+
+
+async def test_without_an_answer_there_are_no_stats() -> None:
+    with pytest.raises(EngineDeadError, match="no replica"):
+        await probe(-2).stats()

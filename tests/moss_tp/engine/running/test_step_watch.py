@@ -66,6 +66,37 @@ def test_a_stuck_step_is_seen_soon_after_its_limit(
     assert limit <= max(MIN_LIMIT_S, FACTOR * max(steps))
 
 
+@given(st.lists(st.floats(0.01, 3), min_size=1), ticks)
+def test_a_late_step_is_told_within_two_seconds_or_five_such_steps(
+    steps: Sequence[float], tick_s: float
+) -> None:
+    """And none that takes as long as one did before, nor once it has ended."""
+    machine = Machine()
+    for seconds in steps:
+        machine.run(seconds)
+        assert machine.watch.late is None
+    start = machine.now
+    with machine.watch.step(SIZE):
+        while machine.watch.late is None:
+            assert machine.now - start <= max(2, 5 * max(steps))
+            machine.now += tick_s
+            assert machine.watch.tick() is None, "it is late long before it is stuck"
+        assert machine.now - start > max(steps)
+        assert "a step of 1 tokens has not ended" in machine.watch.late
+    assert machine.watch.late is None
+
+
+def test_the_largest_prefill_is_not_late_after_small_ones() -> None:
+    """Of which the group knows only smaller steps; each of its numbers grew by as much."""
+    machine = Machine(max_limit_s=600)
+    small = StepSize(600, 600 * 8, 1, is_decode=False)
+    large = StepSize(1024, 1024 * 2048, 1, is_decode=False)
+    machine.run(0.2, small)
+    with machine.watch.step(large):
+        assert machine.pass_time(0.2 * large.ratio(small)) is None
+        assert machine.watch.late is None
+
+
 def test_a_first_step_may_take_until_the_longest_limit() -> None:
     machine = Machine()
     machine.run(MAX_LIMIT_S - 0.001)

@@ -23,6 +23,7 @@ class FakeExecutor:
     """Each step takes `token_s` a token on its clock."""
 
     forward_s = 0.0
+    late_step: str | None = None
     max_in_flight = 1
 
     def __init__(self, token_s: float, num_blocks: int = 256) -> None:

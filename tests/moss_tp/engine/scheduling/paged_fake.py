@@ -72,6 +72,7 @@ class PagedFake:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.forward_s = 0.0
+        self.late_step: str | None = None
         self.is_closed = False
         self.batches: list[Batch] = []
         self.rows: list[Sequence[SamplingRow]] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from click.testing import CliRunner, Result
 
-from serve_app.cli import chat
+from serve_app.cli.running import chat
 from serve_app.client.chat_client import ChatError
 
 Reply = list[str | BaseException]
