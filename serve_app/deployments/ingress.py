@@ -57,7 +57,7 @@ class Ingress:
     ) -> None:
         self._settings = settings
         self._model = RemoteModel(model, Listener(own_host()))
-        self._probe = ReplicaProbe(model)
+        self._probe = ReplicaProbe(model, may_sleep=settings.replicas.least == 0)
         self._plugins = plugins
         if (host := listening_host()) is not None:
             check_exposure(settings, host)
