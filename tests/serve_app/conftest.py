@@ -1,9 +1,11 @@
 """One real session store per test run; for each test a client of it, an application and a chat."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from serve_app.observe.logs import PACKAGES
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.store.embedded import EmbeddedStore
 from tests.serve_app.store_server import StoreServer
@@ -12,6 +14,19 @@ from tests.support.chat_fakes import FakeModel, FakePlugins
 from tests.support.site import Site, make_site
 
 PROGRAMS = ["valkey", pytest.param("redis-server", marks=pytest.mark.needs("redis-server"))]
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """What a test's server does with the logs of its process ends with the test."""
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [([*logger.handlers], logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        for handler in {*logger.handlers} - {*handlers}:
+            logger.removeHandler(handler)
+            handler.close()
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session", params=PROGRAMS)
