@@ -81,7 +81,7 @@ class MossModel(nn.Module):
             part = parts.take(f"h.{layer}")
             cast(MossBlock, block).take(kernels, part.description, part.tensors)
         (rows,) = parts.take(EMBEDDING).tensors
-        self.wte.take(rows)
+        self.wte.take_rows(rows)
         norm = (self.ln_f.weight, self.ln_f.bias)
         for parameter, values in zip(norm, parts.take("ln_f").tensors, strict=True):
             parameter.data.copy_(values)

@@ -3,8 +3,11 @@
     w[o, i] = scales[g, o] * (q[i, o] - (zeros[g, o] + zero_offset))        g = g_idx[i]
 
 Values are packed into words of 32 bits, lowest bits first: q along the inputs, zeros along the
-outputs. A zero plus its offset may be 2**bits: it is not masked. `quant_fields` reads this from
-a model directory; it knows no tensors.
+outputs. `quant_fields` reads this from a model directory; it knows no tensors.
+
+A stored zero of all ones is read in two ways. MOSS's kernel adds the offset to each value, without
+a mask: 15 of 4 bits means 16. GPTQModel adds it to whole words, as it has subtracted it: 15 means
+0, which borrowed 1 from the value behind it.
 """
 
 import re
@@ -27,6 +30,7 @@ class QuantFormat:
     bits: int  # 4 or 8
     group_size: int
     zero_offset: int = 1  # 0 in the format gptq_v2
+    borrows: bool = False  # whether the offset was taken from whole words of zeros
     has_act_order: bool = False
 
     @property
@@ -96,3 +100,9 @@ class QuantConfig:
             return self.has_head
         within = layer.split(".", 3)[-1]  # behind transformer.h.<number>
         return self.block_layers is None or within in self.block_layers
+
+
+def in_every_place(value: int, bits: int) -> int:
+    """The word, as an int32, with `value` in each of its places."""
+    word = sum(value << place for place in range(0, WORD_BITS, bits))
+    return int.from_bytes(word.to_bytes(4, "little"), "little", signed=True)

@@ -23,6 +23,7 @@ BITS = (4, 8)
 # What the stored zeros lack.
 ZERO_OFFSETS = {"gptq": 1, "gptq_v2": 0}
 DEFAULT_GROUP_SIZE = 128
+_TAKES_FROM_WORDS = "gptqmodel:"  # and its version: see `quant_config` on zeros
 _MAX_GROUP_SIZE = 1 << 30
 _OTHER_MODELS = "use the model's unquantized sibling, or one in GPTQ's layout with 4 or 8 bits"
 # A rule's fields that change how a layer is stored; others say how its levels were found.
@@ -66,6 +67,7 @@ def _config(source: str, fields: dict[str, Any]) -> QuantConfig:
             bits=integer_field(fields, "bits"),
             group_size=integer_field(fields, "group_size", DEFAULT_GROUP_SIZE),
             zero_offset=zero_offset,
+            borrows=zero_offset > 0 and _is_by_gptqmodel(fields),
             has_act_order=_flag(fields, "desc_act"),
         )
         form = _checked(form)
@@ -94,6 +96,14 @@ def _zero_offset(fields: dict[str, Any]) -> int:
         if fields.get(name):
             raise ValueError(f"{name} {fields[name]!r} is not served: {_OTHER_MODELS}")
     return ZERO_OFFSETS[form]
+
+
+def _is_by_gptqmodel(fields: dict[str, Any]) -> bool:
+    """Or by one that lists it, because its zeros are right for it: so they are read as it does."""
+    meta = fields.get("meta")
+    names = meta.get("quantizer") if isinstance(meta, dict) else None
+    listed = names if isinstance(names, list) else [names]
+    return any(isinstance(name, str) and name.startswith(_TAKES_FROM_WORDS) for name in listed)
 
 
 def _method(fields: dict[str, Any]) -> str:

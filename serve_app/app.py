@@ -13,10 +13,11 @@ from ray.serve import Application
 
 from cluster.ranks.placement import STRATEGY, rank_bundle, rank_options
 from cluster.ranks.room import check_room
+from cluster.routing.config import router_config
 from plugins_svc.deployment import plugin_deployment
 from serve_app.deployments.ingress import Ingress
 from serve_app.deployments.model import MossServer
-from serve_app.deployments.options import deployment_options
+from serve_app.deployments.options import deployment_options, replica_options
 from serve_app.deployments.replica_end import CUT_S
 from serve_app.observe.plugins import PluginObserver
 from serve_app.settings import ServeSettings
@@ -54,10 +55,10 @@ def _model(settings: ServeSettings, options: dict[str, Any]) -> Application:
     """A replica is one tensor-parallel group: a placement group with one bundle per rank."""
     deployment = serve.deployment(
         name="MossServer",
-        num_replicas=settings.replicas,
         ray_actor_options=rank_options(settings.device),
         placement_group_bundles=[rank_bundle(settings.device)] * settings.tp,
         placement_group_strategy=STRATEGY,
-        **options,
+        request_router_config=router_config(),
+        **{**options, **replica_options(settings)},
     )(MossServer)
     return deployment.bind(settings)

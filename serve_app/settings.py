@@ -6,10 +6,11 @@ The only place where they become an EngineConfig. It starts nothing and opens no
 import re
 from collections.abc import Iterable, MutableMapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from cluster.scaling.replicas import Replicas
 from moss_tp.device import TRAITS
 from moss_tp.engine_config import EngineConfig
 from moss_tp.errors import ConfigError
@@ -45,7 +46,10 @@ class ServeSettings(BaseModel):
     cpu_offload_gb: float = Field(default=0, ge=0, description="of each rank, in GiB")
     load_format: LoadFormat = "auto"
     lm_head_bits: Literal[8] | None = Field(default=None, description="None: as it is stored")
-    replicas: int = Field(default=1, ge=1)
+    replicas: Annotated[Replicas, BeforeValidator(Replicas.of)] = Replicas()
+    scale_down_after_s: float = Field(
+        default=60, ge=0, description="for so long, the load has to have fit in fewer replicas"
+    )
     # Two, so that the death of one ends no client's service.
     ingresses: int = Field(default=2, ge=1)
     documents_dir: Path | None = Field(default=None, description="documents for web search")

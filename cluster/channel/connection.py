@@ -31,7 +31,7 @@ class Connection(asyncio.Protocol):
         self._parts.append(pack([stream, payload]))
         if not self._is_flushing:
             self._is_flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._loop = asyncio.get_running_loop()
         set_user_timeout(transport)
-        self._flush()
+        self.flush()
         self._beating = self._loop.call_later(BEAT_S, self._beat)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -63,7 +63,8 @@ class Connection(asyncio.Protocol):
         for task in self._tasks:
             task.cancel()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """What was sent is with the operating system, whatever becomes of this process."""
         self._is_flushing = False
         parts, self._parts = self._parts, []
         if not self.is_lost:

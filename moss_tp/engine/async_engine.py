@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import inf
 
 from moss_tp.engine.llm_engine import LLMEngine
+from moss_tp.engine.load import EngineLoad, load_of
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.engine.scheduling.waits import NO_WAITS, WaitCounts
@@ -93,6 +94,11 @@ class AsyncEngine:
         """How long a request would wait that arrived now. Takes milliseconds with a long queue;
         may be called from any thread."""
         return self._engine.expected_wait_s()
+
+    def load(self) -> EngineLoad:
+        """What there is to do; may be called from any thread."""
+        engine = self._engine
+        return load_of(engine.scheduler, engine.admission.speeds, engine.config.max_num_seqs)
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         """The deltas of one request. Closing or cancelling the iterator aborts it within a step.

@@ -76,7 +76,7 @@ class LLMEngine:
         self.executor = executor
         self.scheduler = Scheduler(config, executor.num_blocks, clock)
         self.num_steps = 0
-        self._admission = Admission(self.scheduler, config)
+        self.admission = Admission(self.scheduler, config)
         self._step_began: float | None = None  # when the last step ended, or None
         self._clock = clock
         self._tokenizer = tokenizer
@@ -99,11 +99,11 @@ class LLMEngine:
     def can_add(self) -> bool:
         """False while a request without a deadline would be refused."""
         bound = self.config.max_queue_s
-        return not self._is_full and (bound == inf or self._admission.wait_s(1, 0) <= bound)
+        return not self._is_full and (bound == inf or self.admission.wait_s(1, 0) <= bound)
 
     def expected_wait_s(self) -> float:
         """How long a new request would wait, in seconds. May be called from any thread."""
-        return self._admission.expected_wait_s()
+        return self.admission.expected_wait_s()
 
     def add_request(self, request: EngineRequest) -> None:
         """Queues a request; `expire` gives it up once it waited for `deadline_s` seconds.
@@ -135,16 +135,16 @@ class LLMEngine:
             return
         self.scheduler.add(seq, request.priority, request.deadline_s, is_admitted)
         if is_admitted:
-            self._admission.forget()
+            self.admission.forget()
         else:
-            self._admission.note_added(seq, request.priority)
+            self.admission.note_added(seq, request.priority)
 
     def _admit(self, request: EngineRequest) -> None:
         """Raises QueueFullError if the request would end too late for its deadline."""
-        bound = self._admission.limit_s(request.deadline_s, request.params.max_tokens)
+        bound = self.admission.limit_s(request.deadline_s, request.params.max_tokens)
         if not self._is_full and (bound == inf or not self.scheduler.has_work):
             return
-        wait = self._admission.wait_s(len(request.prompt_ids), request.priority)
+        wait = self.admission.wait_s(len(request.prompt_ids), request.priority)
         if self._is_full:
             message = f"{self.config.max_waiting} requests are waiting already"
             raise QueueFullError(message, max(1.0, wait))
@@ -187,7 +187,7 @@ class LLMEngine:
         """Drops the requests that waited in the queue past their deadline; returns their ids."""
         expired = [seq.request_id for seq in self.scheduler.expire()]
         if expired:
-            self._admission.forget()
+            self.admission.forget()
         for request_id in expired:
             del self._requests[request_id]
         return expired
@@ -204,7 +204,7 @@ class LLMEngine:
         if self.executor.max_in_flight == 1:
             self.finish_step()
         is_started = self._stepper.start(len(self._advanced) >= MANY_TEXTS)
-        self._admission.forget()
+        self.admission.forget()
         if is_started and self._step_began is None:
             self._step_began = self._clock()
 
@@ -231,7 +231,7 @@ class LLMEngine:
         else:
             self._step_began = self._clock()
         self._advanced += ended.advanced
-        self._admission.forget()
+        self.admission.forget()
         if ended.too_large is not None:
             self._fail(ended.too_large)
 
@@ -252,11 +252,11 @@ class LLMEngine:
             lens = [chunk.num_known for chunk in chunks]
             num_decodes = lens.count(1)
             seconds = self._step_began - began
-            self._admission.speeds.note_step(seconds, num_decodes, sum(lens) - num_decodes)
+            self.admission.speeds.note_step(seconds, num_decodes, sum(lens) - num_decodes)
 
     def _note_end(self, seq: Sequence) -> None:
-        self._admission.speeds.note_end(seq)
-        self._admission.forget()
+        self.admission.speeds.note_end(seq)
+        self.admission.forget()
 
     def check_integrity(self) -> None:
         """Raises AssertionError when blocks or queues are inconsistent, or a request was lost."""

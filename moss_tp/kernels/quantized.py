@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight, Weight
+from moss_tp.kernels.words import unpack
 
-WORD_BITS = 32
 _ROUNDED = 4096  # outputs at a time: what bounds the memory that rounding takes
 
 
@@ -54,10 +54,7 @@ class QuantizedWeight:
 
     def levels(self) -> Tensor:
         """q: (inputs, outputs) uint8."""
-        shifts = torch.arange(0, WORD_BITS, self.bits, device=self.packed.device)
-        spread = self.packed[:, None] >> shifts[:, None].to(torch.int32)
-        levels: Tensor = (spread & (2**self.bits - 1)).to(torch.uint8).flatten(0, 1)
-        return levels
+        return unpack(self.packed, self.bits)
 
     def dense(self) -> DenseWeight:
         """The same weight in the model's dtype: each value rounded once."""

@@ -54,7 +54,7 @@ class VocabParallelEmbedding(nn.Module):
         rows = (token_ids - (self._start - 1)).clamp_(0, self._last)
         return self._group.all_reduce(F.embedding(rows, self._bordered))
 
-    def take(self, rows: Tensor) -> None:
+    def take_rows(self, rows: Tensor) -> None:
         """Reads this rank's `rows` where they are: in a mapped file, say, without a copy. Raises
         ValueError for those of another rank or model."""
         if rows.shape != self.weight.shape or rows.dtype != self.weight.dtype:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from moss_tp.errors import ConfigError
 from moss_tp.kernels.quantized import QuantizedWeight
+from moss_tp.kernels.words import unpack
 from moss_tp.layers.parallel_weight import BiasPart, bias_part, empty_parameter
 from moss_tp.parallel.tp_group import TPGroup
-from moss_tp.quant_config import BIAS, G_IDX, QWEIGHT, QZEROS, SCALES, WORD_BITS, QuantFormat
+from moss_tp.quant_config import BIAS, G_IDX, QWEIGHT, QZEROS, SCALES, QuantFormat, in_every_place
 from moss_tp.weights.names import linear_tensors
 from moss_tp.weights.random_values import fill_words
 from moss_tp.weights.shard import Shard
@@ -84,11 +85,10 @@ class QuantizedParallelWeight(nn.Module):
         if self._shard.dim == 1:
             used = self._used_groups()
             groups, num_groups = torch.searchsorted(used, groups).int(), len(used)
-        zeros = _unpacked(self.qzeros[:num_groups], self.form.bits) + self.form.zero_offset
         return QuantizedWeight(
             packed=self.qweight.data,
             scales=self.scales[:num_groups],
-            zeros=zeros.to(torch.int16),
+            zeros=_zeros(self.qzeros[:num_groups], self.form),
             groups=groups,
             bits=self.form.bits,
             dtype=self._dtype,
@@ -108,8 +108,8 @@ class QuantizedParallelWeight(nn.Module):
             fill_words(words.data, numbers)
         # Zeros are close to the middle: others add the sum of the inputs to every output.
         bits, middle = self.form.bits, 2 ** (self.form.bits - 1)
-        self.qzeros.bitwise_and_(_in_every_place(3, bits))
-        self.qzeros.add_(_in_every_place(middle - 2 - self.form.zero_offset, bits))
+        self.qzeros.bitwise_and_(in_every_place(3, bits))
+        self.qzeros.add_(in_every_place(middle - 2 - self.form.zero_offset, bits))
         std = (inputs * ((4**bits - 1) / 12 + 1.25)) ** -0.5  # variances of levels and of zeros
         own = self._shard.local_shape[0]
         self.scales.zero_()[:, :own] = std
@@ -122,11 +122,6 @@ class QuantizedParallelWeight(nn.Module):
 
 def _group_size(form: QuantFormat, inputs: int) -> int:
     return inputs if form.group_size == -1 else form.group_size
-
-
-def _in_every_place(value: int, bits: int) -> int:
-    """A word with `value` in each of its places."""
-    return sum(value << place for place in range(0, WORD_BITS, bits))
 
 
 def _in_words(spans: Spans, form: QuantFormat) -> Spans:
@@ -148,8 +143,9 @@ def _runs(sorted_numbers: Tensor) -> Spans:
     return tuple(zip(starts, stops, strict=True))
 
 
-def _unpacked(words: Tensor, bits: int) -> Tensor:
-    """`(rows, columns * 32 / bits)` int32 of the values in `words (rows, columns)`."""
-    shifts = torch.arange(0, WORD_BITS, bits, device=words.device, dtype=torch.int32)
-    spread: Tensor = (words[:, :, None] >> shifts) & (2**bits - 1)
-    return spread.flatten(1)
+def _zeros(words: Tensor, form: QuantFormat) -> Tensor:
+    """`(groups, outputs)` int16 of stored zeros `(groups, outputs / values in a word)`."""
+    offset = form.zero_offset
+    if form.borrows:
+        words, offset = words + in_every_place(offset, form.bits), 0
+    return unpack(words.T, form.bits).T.to(torch.int16) + offset

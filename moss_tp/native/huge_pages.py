@@ -1,5 +1,6 @@
-"""Memory of the host as the system maps it: zeros that take none until they are written, and huge
-pages, where the system has them, for weights that a step reads from end to end.
+"""Memory of the host as the system maps it: zeros that take none until they are written, files that
+take none until they are read, and huge pages, where the system has them, for weights that a step
+reads from end to end.
 
 A kernel that prefetches well waits for address translation in small pages, since each holds few
 microseconds of its work.
@@ -8,6 +9,7 @@ microseconds of its work.
 import math
 import mmap
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -32,6 +34,18 @@ def huge_zeros(*shape: int, dtype: torch.dtype) -> Tensor:
     with suppress(OSError):  # a kernel without them
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(shape)
+
+
+def map_file(file: Path, start: int, stop: int) -> Tensor:
+    """The file's bytes from `start` to `stop`, uint8."""
+    if start == stop:
+        return torch.empty(0, dtype=torch.uint8)
+    offset = start % mmap.ALLOCATIONGRANULARITY
+    first = start - offset
+    with file.open("rb") as opened:
+        # A private, writable mapping: torch warns of others. Nothing writes to it.
+        memory = mmap.mmap(opened.fileno(), stop - first, offset=first, access=mmap.ACCESS_COPY)
+    return torch.frombuffer(memory, dtype=torch.uint8, offset=offset)
 
 
 def _mapped(num_bytes: int) -> mmap.mmap:

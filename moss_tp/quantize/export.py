@@ -8,6 +8,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from moss_tp.json_file import read_json
+from moss_tp.quantize.mlp_order import sort_columns
 from moss_tp.quantize.output import Output
 from moss_tp.quantize.settings import QuantizeSettings
 from moss_tp.quantize.source import Source
@@ -26,15 +27,23 @@ def block_file(layer: int, num_layers: int) -> str:
 
 
 def write_block(
-    output: Output, source: Source, layer: int, quantized: dict[str, Tensor], replaced: set[str]
+    output: Output,
+    source: Source,
+    layer: int,
+    quantized: dict[str, Tensor],
+    replaced: set[str],
+    settings: QuantizeSettings,
 ) -> None:
     """`quantized` are by their names behind the block's; without the `replaced` ones, and all else
-    as it is in the source."""
+    as it is in the source, but for the order of the MLP's columns with act-order."""
     names = source.names_of_block(layer)
     prefix = names[0][: names[0].index(f".{layer}.")] + f".{layer}."
-    tensors = {n: source.read(n) for n in names if n.removeprefix(prefix) not in replaced}
-    tensors |= {f"{prefix}{name}": tensor for name, tensor in quantized.items()}
-    output.write_tensors(block_file(layer, source.config.num_layers), tensors)
+    kept = [name for name in names if name.removeprefix(prefix) not in replaced]
+    tensors = {name.removeprefix(prefix): source.read(name) for name in kept} | quantized
+    if settings.act_order:
+        tensors = sort_columns(tensors, settings.bits)
+    stored = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+    output.write_tensors(block_file(layer, source.config.num_layers), stored)
 
 
 def write_rest(output: Output, source: Source, settings: QuantizeSettings) -> None:

@@ -97,7 +97,7 @@ class Passage:
         inputs = partial(self._inputs, layer, CALIBRATION)
         done = BlockQuantizer(self.settings, block, weight, inputs, progress.advance).run()
         replaced = {f"{linear}.weight" for linear in LINEARS}
-        write_block(self.output, self.source, layer, done.tensors, replaced)
+        write_block(self.output, self.source, layer, done.tensors, replaced, self.settings)
         self._pass_on(layer, block, done, self._raised(layer, done, progress))
         progress.advance()
 

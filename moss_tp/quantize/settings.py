@@ -8,7 +8,7 @@ import torch
 
 from moss_tp.config import ModelConfig
 from moss_tp.errors import ConfigError
-from moss_tp.kernels.quantized import WORD_BITS
+from moss_tp.quant_config import WORD_BITS
 from moss_tp.quant_fields import BITS
 from moss_tp.quantize.source import linear_shapes
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SAFETENSORS = ".safetensors"
+SAFETENSORS = ".safetensors"
 # safetensors' names of dtypes, by torch's.
-_DTYPES = {
+DTYPES = {
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
@@ -121,7 +121,7 @@ def check_headers(directory: Path, config: ModelConfig) -> ModelConfig:
         files = weight_files(directory)
         for file in files:
             _add(tensors, _peek(file, opened), file)
-        has_headers = all(file.suffix == _SAFETENSORS for file in files)
+        has_headers = all(file.suffix == SAFETENSORS for file in files)
         return _check(tensors, config) if has_headers else config
 
 
@@ -155,7 +155,7 @@ def _add(tensors: dict[str, T], more: Mapping[str, T], file: Path) -> None:
 
 def _peek(file: Path, files: ExitStack) -> dict[str, StoredTensor]:
     """The tensors of one file by numpy; none of an archive, which needs torch."""
-    if file.suffix != _SAFETENSORS:
+    if file.suffix != SAFETENSORS:
         check_archive(file)
         return {}
     return _stored_slices(file, "np", files)
@@ -163,7 +163,7 @@ def _peek(file: Path, files: ExitStack) -> dict[str, StoredTensor]:
 
 def _open(file: Path, files: ExitStack) -> dict[str, StoredTensor]:
     """The tensors of one file, which stays open until `files` is closed."""
-    if file.suffix != _SAFETENSORS:
+    if file.suffix != SAFETENSORS:
         check_archive(file)
         return _open_archive(file)
     return _stored_slices(file, "pt", files)
@@ -202,4 +202,4 @@ def _open_archive(file: Path) -> dict[str, StoredTensor]:
 
 def _stored(tensor: "Tensor", file: Path) -> StoredTensor:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return StoredTensor(Header(tuple(tensor.shape), _DTYPES.get(dtype, dtype), file), tensor)
+    return StoredTensor(Header(tuple(tensor.shape), DTYPES.get(dtype, dtype), file), tensor)

@@ -5,15 +5,24 @@ It depends on no layer and no file format.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
 from moss_tp.errors import CheckpointError
 from moss_tp.quant_config import SCALES
 from moss_tp.weights.checkpoint import Checkpoint, StoredTensor
+from moss_tp.weights.mapped import mapped_part
 from moss_tp.weights.names import FLOATS, INT32, Wanted, check_tensors
 from moss_tp.weights.shard import Shard, Sharded
+
+
+class TakesRows(Protocol):
+    """A module with one parameter, of which most rows may never be used."""
+
+    def take_rows(self, rows: Tensor) -> None:
+        """Takes the parameter's values as they are, which may be in a mapped file."""
+        ...
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -48,7 +57,13 @@ def fill_part(part: nn.Module, checkpoint: Checkpoint, at: str) -> None:
         for name, parameter in module.named_parameters(path, recurse=False):
             # After the parameters before it: they may decide which part of this one is wanted.
             shard = shards_of(module, path).get(name) or Shard.whole(parameter.shape)
-            _fill(name, parameter.data, shard, checkpoint.tensors[name])
+            stored, rows = checkpoint.tensors[name], None
+            if hasattr(module, "take_rows"):
+                rows = mapped_part(name, stored, shard, parameter.data)
+            if rows is not None:
+                cast(TakesRows, module).take_rows(rows)
+            else:
+                _fill(name, parameter.data, shard, stored)
 
 
 def shards_by_name(model: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Shard]:

@@ -39,7 +39,7 @@ async def run_pass(
     """
     request = choice.engine_request(pass_number, prompt_ids, params, output_ids)
     request = replace(request, delta_interval_s=delta_interval_s)
-    stream = model.generate(request, choice.request.session_id)
+    stream = model.generate(request, choice.request.chat)
     reason = None
     async with aclosing(with_timeouts(stream, lambda: _patience_s(choice))) as deltas:
         async for delta in deltas:

@@ -44,10 +44,10 @@ class ChatModel(Protocol):
     def generate(self, request: EngineRequest, session_id: str) -> AsyncIterator[TokenDelta]:
         """The deltas of one request; closing or cancelling the iterator aborts it.
 
-        If a stop id ends the request, the last delta's `token_ids` end with it. `session_id` is
-        a hint for routing to a replica that may have cached the prefix. Raises
-        InvalidRequestError, ContextLengthError, QueueFullError, DeadlineExceededError or
-        EngineDeadError.
+        If a stop id ends the request, the last delta's `token_ids` end with it. `session_id`
+        names the chat, kept here or not, among those of its owner: a hint for routing to a
+        replica that may have cached the prefix. Raises InvalidRequestError, ContextLengthError,
+        QueueFullError, DeadlineExceededError or EngineDeadError.
         """
         ...
 

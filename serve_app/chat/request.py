@@ -1,6 +1,7 @@
 """A request for a reply, and one choice of it while it is generated."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -67,6 +68,15 @@ class ReplyRequest:
         """What the client adds to the meta instruction, which no other owner shares."""
         system = f"{self.system}\n" if self.system else ""
         return capability_lines(self.tools) + system
+
+    @property
+    def chat(self) -> str:
+        """Names the chat among those of its owner: its session or, as a client that keeps none
+        sends the whole chat every time, how it begins."""
+        if self.session_id:
+            return self.session_id
+        first = self.history[0].user if self.history else self.user
+        return hashlib.sha256(f"{self.instructions}\0{first}".encode()).hexdigest()
 
     def max_thoughts_tokens(self, num_prompt_tokens: int) -> int:
         """How long the first pass may be: half of the room, so that the reply has the rest."""

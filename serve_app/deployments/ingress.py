@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
 from cluster.channel.listener import Listener
+from cluster.routing.hits import HITS
 from moss_tp.config import ModelConfig, resolve_model
 from moss_tp.tokenizer import Tokenizer
 from plugins_svc.deployment import PluginReplica
@@ -77,7 +78,10 @@ class Ingress:
         tokenizer = Tokenizer.from_dir(self._model_dir)
         max_model_len = self._max_model_len()
         self._metrics = ServerMetrics(
-            self._settings.store, self._settings.model_names[0], max_model_len
+            self._settings.store,
+            self._settings.model_names[0],
+            max_model_len,
+            routed=HITS.counted,
         )
         self._metrics.open()
         key = await self._metrics.log_key()

@@ -77,9 +77,17 @@ class MossServer:
         state: State = "serving" if self._is_well() else "failed"
         return GroupState(state, self._name, len(self._rank_pids))
 
+    def record_routing_stats(self) -> dict[str, Any]:
+        """Serve asks for it, and tells all routers."""
+        return self._replies.served.stats()
+
     async def make_up(self) -> dict[str, Any]:
         """What makes this replica's replies; see `replica_make_up`."""
         return self._make_up
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The figures of a `cluster.scaling.policy.Load`, as Serve asks for them."""
+        return asdict(self._engine.load())
 
     async def stats(self) -> dict[str, Any]:
         """Its part of `/stats`. The first of `rank_pids` is the replica itself."""

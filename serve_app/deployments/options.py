@@ -8,6 +8,8 @@ from typing import Any
 
 from ray.serve.schema import LoggingConfig
 
+from cluster.scaling.policy import Scaling
+from cluster.scaling.serve_policy import autoscaling_config
 from serve_app.settings import ServeSettings
 
 # Beyond the bound of the engine's own queue: Serve's queue is polled, hence slow.
@@ -20,6 +22,8 @@ HEALTH_CHECK_TIMEOUT_S = 2
 # its successor waiting, as long as a healthy one may take to drain.
 FORCE_STOP = ("RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS", "1")
 DRAIN_POLL_S = 0.2
+# A replica that nobody needs any more ends when its last stream does, however long that takes.
+LONGEST_STREAM_S = 600
 
 
 def deployment_options(settings: ServeSettings) -> dict[str, Any]:
@@ -33,4 +37,17 @@ def deployment_options(settings: ServeSettings) -> dict[str, Any]:
         "max_constructor_retry_count": settings.start_attempts,
         # Its lines would name uids, and come besides our own.
         "logging_config": LoggingConfig(enable_access_log=False).model_dump(),
+    }
+
+
+def replica_options(settings: ServeSettings) -> dict[str, Any]:
+    """How many replicas of the model there are."""
+    replicas = settings.replicas
+    if replicas.is_fixed:
+        return {"num_replicas": replicas.most}
+    return {
+        "autoscaling_config": autoscaling_config(
+            Scaling(replicas, down_after_s=settings.scale_down_after_s)
+        ),
+        "graceful_shutdown_timeout_s": max(settings.drain_s, LONGEST_STREAM_S),
     }

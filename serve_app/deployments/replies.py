@@ -9,16 +9,19 @@ import ray
 from ray import serve
 
 from cluster.channel.address import Target
+from cluster.channel.connection import Connection
 from cluster.channel.inlet import ChannelLostError
 from cluster.channel.outbox import Outbox
 from cluster.channel.wire import Peer
+from cluster.routing.residency import ServedKeys
 from cluster.routing.route import Route
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError
 from serve_app.deployments.coalescer import Coalescer
+from serve_app.deployments.gate import SuspectGate
 from serve_app.deployments.make_up import make_up_digest
-from serve_app.remote.packed import FAILED, TAKEN, pack
+from serve_app.remote.packed import BEGUN, FAILED, TAKEN, pack
 
 
 class Replies:
@@ -27,6 +30,8 @@ class Replies:
     def __init__(self, make_up: Mapping[str, Any], is_well: Callable[[], bool]) -> None:
         self._peer = Peer(_replica_id(), make_up_digest(make_up))
         self._outbox = Outbox(self._peer, is_well)
+        self._gate = SuspectGate()
+        self.served = ServedKeys(self._peer.make_up)
 
     async def send(
         self,
@@ -45,23 +50,37 @@ class Replies:
                 raise EngineDeadError("this replica would go on to another reply")
             try:
                 connection = await self._outbox.connect(target.address)
-                connection.send(target.stream, TAKEN)
-                send = Coalescer(
-                    lambda delta: connection.send(target.stream, pack(delta)),
-                    request.delta_interval_s,
-                )
                 with connection.guarding():
-                    try:
-                        async for delta in deltas:
-                            send.add(delta)
-                    except Exception:
-                        send.flush()
-                        connection.send(target.stream, FAILED)
-                        raise
-                    finally:
-                        send.flush()
+                    await self._send(deltas, connection, target.stream, request, route)
             except ChannelLostError as error:
                 raise EngineDeadError(str(error)) from error
+
+    async def _send(
+        self,
+        deltas: AsyncGenerator[TokenDelta],
+        connection: Connection,
+        stream: int,
+        request: EngineRequest,
+        route: Route,
+    ) -> None:
+        connection.send(stream, TAKEN)
+        self.served.note(route.key)
+        coalescer = Coalescer(
+            lambda delta: connection.send(stream, pack(delta)), request.delta_interval_s
+        )
+        async with self._gate.turn(route.age_s) as turn:
+            connection.send(stream, BEGUN)
+            connection.flush()  # whatever the engine does with it, this is known
+            try:
+                async for delta in deltas:
+                    turn.end()
+                    coalescer.add(delta)
+            except Exception:
+                coalescer.flush()
+                connection.send(stream, FAILED)
+                raise
+            finally:
+                coalescer.flush()
 
 
 def _replica_id() -> str:

@@ -10,7 +10,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from serve_app.observe.histogram import bucket_samples
+from serve_app.observe.collectors import bucket_samples
 from serve_app.observe.snapshot import Families, Samples
 
 BLOCKS = "moss:kv_cache_blocks"

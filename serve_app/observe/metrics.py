@@ -1,10 +1,12 @@
 """The metrics of a server: what its ingresses and its groups have counted, whoever is asked."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily
 
 from serve_app.observe.board import Board
+from serve_app.observe.collectors import NothingRouted, Routed
 from serve_app.observe.engine import with_usage
 from serve_app.observe.publisher import PERIOD_S, Publisher
 from serve_app.observe.snapshot import add_up, families_of, ordered, render
@@ -42,13 +44,19 @@ class NoMetrics:
 
 
 class ServerMetrics:
-    """The part of one ingress in them. `url` is the store's."""
+    """The part of one ingress in them. `url` is the store's, `routed` what its router has
+    counted."""
 
     def __init__(
-        self, url: str, model_name: str, max_model_len: int, period_s: float = PERIOD_S
+        self,
+        url: str,
+        model_name: str,
+        max_model_len: int,
+        period_s: float = PERIOD_S,
+        routed: Callable[[], Routed] = NothingRouted,
     ) -> None:
         self._model_name = model_name
-        self._turns = TurnMetrics(model_name, max_model_len)
+        self._turns = TurnMetrics(model_name, max_model_len, routed=routed)
         self._board = Board(url)
         self._publisher = Publisher(url, "ingress", self._turns.registry.collect, period_s)
         self.watch: Watch = self._turns.watch

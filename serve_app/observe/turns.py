@@ -11,7 +11,12 @@ from time import perf_counter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from serve_app.observe import buckets
-from serve_app.observe.histogram import WeightedHistogram
+from serve_app.observe.collectors import (
+    NothingRouted,
+    Routed,
+    RoutedCollector,
+    WeightedHistogram,
+)
 from serve_app.observe.reply import ReplyRecord
 from serve_app.request_context import CURRENT
 from serve_app.watch import Note, Watched
@@ -68,12 +73,17 @@ class _ReplyHistograms:
 
 
 class TurnMetrics:
-    """`clock` returns seconds. For one event loop."""
+    """`clock` returns seconds, `routed` what the ingress' router counts. For one event loop."""
 
     def __init__(
-        self, model_name: str, max_model_len: int, clock: Callable[[], float] = perf_counter
+        self,
+        model_name: str,
+        max_model_len: int,
+        clock: Callable[[], float] = perf_counter,
+        routed: Callable[[], Routed] = NothingRouted,
     ) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(RoutedCollector(model_name, routed))
         self._model_name = model_name
         self._clock = clock
         self._success = self._counter(
@@ -93,9 +103,6 @@ class TurnMetrics:
         self._rejected = self._counter(
             "moss:rejected", "Requests refused with 408, 429 or 503.", "reason"
         )
-        self._affinity = self._counter(
-            "moss:session_affinity_hits", "Turns routed to the replica that has their session."
-        ).labels(model_name)
         self._sessions = Gauge(
             "moss:sessions_active",
             "Sessions with a turn that runs.",

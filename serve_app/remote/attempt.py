@@ -22,19 +22,23 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError, QueueFullError
 from serve_app.remote.cancelled import cancelled_remotely
-from serve_app.remote.packed import FAILED, TAKEN, unpack
+from serve_app.remote.packed import BEGUN, FAILED, TAKEN, unpack
 
 TELL_S = 1.0  # for the last deltas of a call that has failed
 LOOK_S = 0.5
 
 
 class ReplicaLostError(EngineDeadError):
-    """The replica has died, or is silent. `peer` is who had taken the request, if one had; `name`
-    is that replica, or the one that was given the request, as far as it is known."""
+    """The replica has died, or is silent. `peer` is who had taken the request, if one had;
+    `has_begun` says whether its engine had got it; `name` is that replica, or the one that was
+    given the request, as far as it is known."""
 
-    def __init__(self, message: str, peer: Peer | None, name: str = "") -> None:
+    def __init__(
+        self, message: str, peer: Peer | None, name: str = "", has_begun: bool = False
+    ) -> None:
         super().__init__(message)
         self.peer = peer
+        self.has_begun = has_begun
         self.name = peer.name if peer else name
 
 
@@ -49,19 +53,20 @@ async def attempt(
     response = handle.generate.remote(request, target=inlet.target, route=route)
     call = asyncio.create_task(_outcome(response))
     watching = asyncio.create_task(_watch(call, inlet, request.request_id))
-    is_over = False
+    has_begun = is_over = False
     try:
         while not is_over:
             packed = await inlet.get()
-            if packed is FAILED:
+            if packed == FAILED:
                 raise await call or EngineDeadError("the replica gave up the request")
-            if packed is not TAKEN:
+            has_begun = has_begun or packed != TAKEN
+            if packed not in (TAKEN, BEGUN):
                 delta = unpack(packed)
                 is_over = delta.finish_reason is not None
                 yield delta
     except (ChannelLostError, EngineDeadError) as error:
         name = assigned_replica(request.request_id) or ""
-        raise ReplicaLostError(str(error), inlet.peer, name) from error
+        raise ReplicaLostError(str(error), inlet.peer, name, has_begun) from error
     finally:
         inlet.close()
         watching.cancel()

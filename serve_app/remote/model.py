@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 from cluster.channel.listener import Listener
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
+from serve_app.remote.affinity import RouteKeys
 from serve_app.remote.attempt import ReplicaLostError, attempt
 from serve_app.remote.told import Told
 
@@ -23,6 +24,7 @@ class RemoteModel:
     def __init__(self, handle: DeploymentHandle[Any], listener: Listener) -> None:
         self._handle = handle
         self._listener = listener
+        self._keys = RouteKeys()
 
     async def generate(self, request: EngineRequest, session_id: str) -> AsyncGenerator[TokenDelta]:
         """See `ChatModel.generate`.
@@ -31,7 +33,7 @@ class RemoteModel:
         EngineDeadError when that would take down the next one, or nobody can.
         """
         await self._listener.open()
-        told = Told(request, session_id)
+        told = Told(request, self._keys.key_of(request, session_id))
         while True:
             deltas = attempt(self._handle, self._listener, told.request, told.route)
             try:

@@ -1,7 +1,7 @@
 """A delta on its way from a replica to an ingress, in values that msgpack knows.
 
-TAKEN says that the replica has taken the request, and comes before its first delta; FAILED says
-that no more deltas come, and that the call itself tells why.
+TAKEN says that the replica has the request, BEGUN that its engine gets it now, and FAILED that no
+more deltas come: the call itself tells why.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.sampling.row import SampledToken
 
-TAKEN, FAILED = True, False
+TAKEN, BEGUN, FAILED = range(3)
 
 
 def pack(delta: TokenDelta) -> tuple[Any, ...]:

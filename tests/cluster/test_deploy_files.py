@@ -10,6 +10,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
+from cluster.scaling.replicas import Replicas
 from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
 from serve_app.http.proxy import CALLBACK
 from serve_app.settings import ServeSettings
@@ -77,6 +78,13 @@ def test_the_import_path_builds_the_application() -> None:
     settings = ServeSettings.model_validate(application["args"])
     assert build_app(settings)
     assert settings.engine_config("/m").tp_size == 4
+
+
+def test_there_is_a_node_for_each_replica() -> None:
+    (application,) = load(SERVE)["applications"]
+    settings = ServeSettings.model_validate(application["args"])
+    nodes = load(CLUSTER)["available_node_types"]["gpu4"]
+    assert settings.replicas == Replicas(nodes["min_workers"], nodes["max_workers"])
 
 
 def test_the_config_names_deployments_that_exist() -> None:

@@ -33,6 +33,7 @@ class Gptq:
     act_order: bool = False
     is_symmetric: bool = False
     is_v2: bool = False
+    borrows: bool = False  # as GPTQModel takes 1 from the zeros
     lm_head: bool = False
     dense: tuple[str, ...] = ()
     biased: tuple[str, ...] = ()
@@ -45,7 +46,7 @@ class Gptq:
 
     @property
     def quantization_config(self) -> dict[str, Any]:
-        """As GPTQModel writes it."""
+        """As GPTQModel and AutoGPTQ write it."""
         return {
             "quant_method": "gptq",
             "bits": self.bits,
@@ -55,8 +56,12 @@ class Gptq:
             "lm_head": self.lm_head,
             "checkpoint_format": "gptq_v2" if self.is_v2 else "gptq",
             "pack_dtype": "int32",
-            "meta": {"quantizer": ["gptqmodel:7.7.0"], "damp_percent": 0.05},
+            "meta": {"quantizer": [self.quantizer], "damp_percent": 0.05},
         }
+
+    @property
+    def quantizer(self) -> str:
+        return "gptqmodel:7.7.0" if self.is_v2 or self.borrows else "auto_gptq:0.7.1"
 
     def layers(self, num_layers: int = 2) -> list[str]:
         """The quantized ones, by name."""
@@ -92,7 +97,7 @@ def make_dense(quantized: Path, directory: Path, gptq: Gptq, **sizes: Any) -> Pa
     for layer in gptq.layers(sizes.get("layers", 2)):
         parts = {part: tensors.pop(f"{layer}.{part}").float().numpy() for part in PARTS[2:]}
         words = {part: tensors.pop(f"{layer}.{part}").numpy() for part in PARTS[:2]}
-        weight = dequantized(**words, **parts, bits=gptq.bits, is_v2=gptq.is_v2)
+        weight = dequantized(**words, **parts, gptq=gptq)
         tensors[f"{layer}.weight"] = torch.from_numpy(weight.T.copy())
         if layer.endswith(BLOCK_LAYERS[:2]):
             tensors.pop(f"{layer}.bias", None)
@@ -100,12 +105,14 @@ def make_dense(quantized: Path, directory: Path, gptq: Gptq, **sizes: Any) -> Pa
     return directory
 
 
-def dequantized(
-    qweight: Array, qzeros: Array, scales: Array, g_idx: Array, *, bits: int, is_v2: bool
-) -> Array:
+def dequantized(qweight: Array, qzeros: Array, scales: Array, g_idx: Array, *, gptq: Gptq) -> Array:
     """`(inputs, outputs)` fp32."""
-    levels = unpack(qweight.T, bits).T
-    zeros = unpack(qzeros, bits) + (0 if is_v2 else 1)
+    levels = unpack(qweight.T, gptq.bits).T
+    offset = 0 if gptq.is_v2 else 1
+    if gptq.borrows:
+        zeros = unpack(qzeros + _in_every_place(offset, gptq.bits), gptq.bits)
+    else:
+        zeros = unpack(qzeros, gptq.bits) + offset
     rows = g_idx.astype(np.int64)
     weight: Array = scales[rows] * (levels - zeros[rows])
     return weight.astype(np.float32)
@@ -126,6 +133,11 @@ def unpack(words: Array, bits: int) -> Array:
     whole = np.ascontiguousarray(words).view(np.uint32).astype(np.int64)
     places = [(whole >> (bits * place)) % 2**bits for place in range(32 // bits)]
     return np.stack(places, -1).reshape(*words.shape[:-1], -1)
+
+
+def _in_every_place(value: int, bits: int) -> Array:
+    """A word."""
+    return pack(np.full(32 // bits, value), bits)
 
 
 def read_tensors(directory: Path) -> dict[str, Tensor]:
@@ -157,8 +169,8 @@ def _random_layer(
     groups = -(-inputs // size)
     g_idx = np.arange(inputs, dtype=np.int32) // size
     levels = numbers.integers(0, 2**gptq.bits, (inputs, outputs))
-    # Up to 2**bits in the first format, which stores one less.
-    lowest = 0 if gptq.is_v2 else 1
+    # Up to 2**bits in the first format, which stores one less of each.
+    lowest = 0 if gptq.is_v2 or gptq.borrows else 1
     zeros = numbers.integers(lowest, 2**gptq.bits + lowest, (groups, outputs))
     if gptq.is_symmetric:
         zeros[:] = 2 ** (gptq.bits - 1)
@@ -166,7 +178,7 @@ def _random_layer(
     scales = std * numbers.uniform(0.7, 1.3, (groups, outputs))
     return {
         "qweight": np.ascontiguousarray(pack(levels.T, gptq.bits).T),
-        "qzeros": pack(zeros - lowest, gptq.bits),
+        "qzeros": pack(zeros - lowest, gptq.bits) - _in_every_place(gptq.borrows, gptq.bits),
         "scales": scales.astype(np.float16),
         "g_idx": numbers.permutation(g_idx) if gptq.act_order else g_idx,
     }

@@ -60,11 +60,28 @@ def test_not_quantized(tmp_path: Path, fields: dict[str, Any]) -> None:
 
 
 def test_the_tools_fields(tmp_path: Path) -> None:
-    assert of_gptq(tmp_path) == QuantConfig(QuantFormat(4, 128, zero_offset=1))
+    assert of_gptq(tmp_path) == QuantConfig(QuantFormat(4, 128, zero_offset=1, borrows=True))
     changes = {"checkpoint_format": "gptq_v2", "format": "gptq_v2", "desc_act": True}
     config = of_gptq(tmp_path, **changes, lm_head=True)
     assert config == QuantConfig(QuantFormat(4, 128, 0, has_act_order=True), has_head=True)
     assert config.format_of("lm_head") == config.format
+
+
+@pytest.mark.parametrize(
+    ("meta", "borrows"),
+    [
+        ({"quantizer": ["optimum:1.24", "gptqmodel:2.0.0"]}, True),
+        ({"quantizer": "gptqmodel:1.0"}, True),
+        ({"quantizer": ["auto_gptq:0.7.1"]}, False),
+        ({"quantizer": [7]}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_who_took_the_zeros_offset_from_whole_words(
+    tmp_path: Path, meta: dict[str, Any] | None, borrows: bool
+) -> None:
+    assert of_gptq(tmp_path, meta=meta).format.borrows is borrows
 
 
 def test_a_file_beside_the_config(tmp_path: Path) -> None:
@@ -82,8 +99,8 @@ def test_rules_for_layers(tmp_path: Path) -> None:
     dynamic = {r"-:.*h\.3\.attn": {}, r"+:.*\.fc_in$": {"bits": 8, "group_size": 32}, ".*": {}}
     config = of_gptq(tmp_path, dynamic=dynamic)
     assert config.format_of(QKV) is None
-    assert config.format_of(FC_IN) == QuantFormat(8, 32)
-    assert config.format_of("transformer.h.2.attn.qkv_proj") == QuantFormat(4, 128)
+    assert config.format_of(FC_IN) == QuantFormat(8, 32, borrows=True)
+    assert config.format_of("transformer.h.2.attn.qkv_proj") == QuantFormat(4, 128, borrows=True)
 
 
 @pytest.mark.parametrize("listed", [["mlp.fc_in"], [["mlp.fc_in"], ["mlp.fc_out"]]])

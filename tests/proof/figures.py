@@ -68,6 +68,23 @@ BARS = {
         "a foreign uid and an unknown one, 2,000 alternating pairs", "their times differ by < 5 %"
     ),
     "schema": Bar("schemathesis, all checks, 500 cases an operation", "no 5xx"),
+    "failover": Bar(
+        "a group of two killed in the middle of 12 streams at a random time: greedy, sampled with"
+        " penalties, stop strings, two choices, turns of two passes",
+        "all byte-identical, p95 gap ≤ 3 s",
+    ),
+    "failover-rank": Bar("the same at tp 2, and a rank is killed", "the same; no orphan"),
+    "failover-alone": Bar(
+        "the same, and it is the only group", "all byte-identical, p95 gap ≤ 15 s"
+    ),
+    "poison": Bar(
+        "a request that ends each group that computes it, beside 20 streams",
+        "ends typed after two groups; no other stream is lost",
+    ),
+    "scaling": Bar(
+        "1 → 3 → 1 replicas under 100 streams, ten cycles",
+        "0 cut streams; back at one within delay + 15 s; no flapping",
+    ),
     "soak": Bar(
         "2 h of 8 clients",
         "second hour: RSS + < 0.1 MB/min without the store's, descriptors flat",

@@ -7,7 +7,7 @@ whose plugins are slow.
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import plugins_svc.registry
 import serve_app.app
 from cluster.channel.address import Target
 from cluster.routing.route import ANYWHERE, Route
+from cluster.scaling.policy import TURN_TOKENS, Load
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from plugins_svc.sdk.spec import PluginSettings
@@ -29,13 +30,15 @@ from serve_app.settings import ServeSettings
 from tests.proof.digest import DigestModel
 from tests.proof.long.watched import WatchedServer, run_slowly
 from tests.proof.plugins import NAMES, run_logged
-from tests.proof.redeploy import UPDATES, follow_updates
+from tests.proof.rolling.redeploy import UPDATES, follow_updates
 
 CALLS, PAUSE_S, NUM_WORDS = "PROOF_CALLS", "PROOF_PAUSE_S", "PROOF_NUM_WORDS"
 MODEL = "PROOF_MODEL"
 # Seconds until Serve replaces a process that answers nothing, so that one that stands still for
 # less goes on.
 PATIENCE_S = "PROOF_PATIENCE_S"
+# Requests that fill a replica.
+NUM_SLOTS = "PROOF_NUM_SLOTS"
 
 
 MAKE_UP = {"weights": "digest"}
@@ -59,6 +62,9 @@ class DigestServer:
         finally:
             self._num_running -= 1
 
+    def record_routing_stats(self) -> dict[str, Any]:
+        return self._replies.served.stats()
+
     async def check_health(self) -> None:
         """It is always well."""
 
@@ -71,6 +77,13 @@ class DigestServer:
     async def stats(self) -> dict[str, Any]:
         name = serve.get_replica_context().replica_id.unique_id
         return {"replica": name, "running": self._num_running, "waiting": 0}
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Each request is an ordinary one, and holds a block of a thousand."""
+        num_slots = int(os.environ.get(NUM_SLOTS, "64"))
+        num, tokens = self._num_running, self._num_running * TURN_TOKENS
+        load = Load(num, 0, tokens, num, 1000, num_slots)
+        return asdict(load)
 
 
 class LoggedPlugin:

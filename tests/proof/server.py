@@ -21,7 +21,7 @@ from tests.e2e.moss_process import MossProcess
 from tests.proof import digest
 from tests.proof.history.asking import TENANTS
 from tests.proof.history.run import Site
-from tests.proof.redeploy import UPDATES
+from tests.proof.rolling.redeploy import UPDATES
 from tests.proof.serve import CALLS, MODEL, NUM_WORDS, PATIENCE_S, PAUSE_S
 
 ADMIN = "admin"

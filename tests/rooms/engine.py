@@ -4,7 +4,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     # moss_tp
     "moss_tp": set(),
     "moss_tp/native": set(),
-    "moss_tp/kernels": {"moss_tp/native"},
+    "moss_tp/kernels": {"moss_tp", "moss_tp/native"},
     "moss_tp/accelerator": set(),
     "moss_tp/sampling": {"moss_tp"},
     "moss_tp/weights/ranks": {"moss_tp", "moss_tp/native"},
@@ -15,6 +15,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     "moss_tp/kernels/reference": {"moss_tp/kernels"},
     "moss_tp/engine/scheduling": {"moss_tp", "moss_tp/sampling"},
     "moss_tp/kernels/cpu/linear": {
+        "moss_tp",
         "moss_tp/kernels",
         "moss_tp/kernels/cpu/runtime",
         "moss_tp/native",
@@ -43,6 +44,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     "moss_tp/kernels/cuda/runtime": {"moss_tp"},
     "moss_tp/kernels/cuda/linear": {"moss_tp/kernels", "moss_tp/kernels/cuda/runtime"},
     "moss_tp/kernels/cuda/quantized": {
+        "moss_tp",
         "moss_tp/kernels",
         "moss_tp/kernels/cuda/linear",
         "moss_tp/kernels/cuda/runtime",
@@ -175,7 +177,8 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     # cluster
     "cluster/launch": {"moss_tp"},
     "cluster": {"moss_tp"},
-    "cluster/routing": set(),
+    "cluster/routing": {"moss_tp"},
+    "cluster/scaling": set(),
     "cluster/channel": set(),
     "cluster/ranks": {
         "cluster",

@@ -12,7 +12,13 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc/protocol",
         "plugins_svc/sdk",
     },
-    "serve_app": {"moss_tp", "plugins_svc", "plugins_svc/sdk", "serve_app/prompt"},
+    "serve_app": {
+        "cluster/scaling",
+        "moss_tp",
+        "plugins_svc",
+        "plugins_svc/sdk",
+        "serve_app/prompt",
+    },
     "serve_app/front": {"moss_tp"},
     "serve_app/bench/load": {"moss_tp", "moss_tp/engine", "serve_app/client"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
@@ -214,6 +220,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "cluster/channel",
         "cluster/ranks",
         "cluster/routing",
+        "cluster/scaling",
         "serve_app/remote",
         "moss_tp",
         "moss_tp/engine",
@@ -235,6 +242,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/app.py": {
         "cluster/ranks",
+        "cluster/routing",
         "plugins_svc",
         "serve_app",
         "serve_app/deployments",
@@ -242,6 +250,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/cli/serve": {
         "cluster/launch",
+        "cluster/scaling",
         "moss_tp",
         "moss_tp/hardware",
         "moss_tp/weights",

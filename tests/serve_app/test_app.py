@@ -1,15 +1,20 @@
 """The application that `build_app` wires: its deployments and the options they share."""
 
 import os
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from ray.serve import Application, Deployment
 
+from cluster.scaling.policy import Load
+from cluster.scaling.replicas import Replicas
+from cluster.scaling.serve_policy import POLICY
+from moss_tp.engine.load import EngineLoad
 from serve_app.api_secret import digest_of
 from serve_app.app import build_app
 from serve_app.demo.bundled import BUNDLED_MODEL
-from serve_app.deployments.options import deployment_options
+from serve_app.deployments.options import LONGEST_STREAM_S, deployment_options
 from serve_app.deployments.replica_end import CUT_S
 from serve_app.settings import ServeSettings
 
@@ -17,7 +22,7 @@ SETTINGS = ServeSettings(
     model=str(BUNDLED_MODEL),
     store="redis://localhost:6379/0",
     tp=2,
-    replicas=3,
+    replicas=Replicas.of(3),
     drain_s=7,
     start_attempts=4,
 )
@@ -61,6 +66,21 @@ def test_a_model_replica_is_a_placement_group_of_its_ranks(built: dict[str, Depl
     model: Any = built["MossServer"]
     assert model.num_replicas == 3
     assert len(model._replica_config.placement_group_bundles) == 2
+
+
+def test_a_range_of_replicas_is_scaled_by_our_policy() -> None:
+    changes = {"replicas": Replicas(0, 3), "scale_down_after_s": 9}
+    model: Any = deployments(build_app(SETTINGS.model_copy(update=changes)))["MossServer"]
+    config = model._deployment_config.autoscaling_config
+    assert (config.min_replicas, config.initial_replicas, config.max_replicas) == (0, 1, 3)
+    assert config.policy.policy_function == POLICY
+    assert config.policy.policy_kwargs["down_after_s"] == 9
+    # A stream outlasts what a server that stops would wait for.
+    assert model._deployment_config.graceful_shutdown_timeout_s == LONGEST_STREAM_S > 7
+
+
+def test_a_replica_says_all_figures_that_the_policy_reads() -> None:
+    assert [f.name for f in fields(EngineLoad)] == [f.name for f in fields(Load)]
 
 
 def test_ingresses_are_two_and_need_little(built: dict[str, Deployment]) -> None:

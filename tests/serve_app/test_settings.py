@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from cluster.scaling.replicas import Replicas
 from moss_tp.errors import ConfigError
 from plugins_svc.registry import SPECS
 from serve_app.demo.bundled import BUNDLED_MODEL
@@ -135,3 +136,15 @@ def test_a_serve_yaml_may_set_the_digest_of_a_key() -> None:
     for wrong in ("moss-key", "A" * 64, ""):
         with pytest.raises(ValidationError):
             ServeSettings(model="m", store=STORE, api_key_sha256=wrong)
+
+
+@pytest.mark.parametrize(("value", "replicas"), [(3, Replicas(3, 3)), ("1..4", Replicas(1, 4))])
+def test_a_serve_yaml_says_how_many_replicas(value: object, replicas: Replicas) -> None:
+    fields = {"model": "m", "store": "redis://localhost", "replicas": value}
+    assert ServeSettings.model_validate(fields).replicas == replicas
+
+
+def test_a_wrong_number_of_replicas_is_named_in_the_error() -> None:
+    fields = {"model": "m", "store": "redis://localhost", "replicas": "4..1"}
+    with pytest.raises(ValidationError, match=r"replicas\n.*like 2 or 1\.\.4"):
+        ServeSettings.model_validate(fields)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
-from moss_tp.kernels.quantized import WORD_BITS, QuantizedWeight
+from moss_tp.kernels.quantized import QuantizedWeight
+from moss_tp.kernels.words import pack
 from moss_tp.quantize.gptq.columns import Rounded
 
 _PIECE = 4096  # inputs whose values are in fp32 at once
@@ -19,8 +20,8 @@ _PIECE = 4096  # inputs whose values are in fp32 at once
 def published_tensors(rounded: Rounded, bits: int) -> dict[str, Tensor]:
     """By their names behind the linear's."""
     return {
-        "qweight": _packed(rounded.levels, bits),
-        "qzeros": _packed((rounded.zeros - 1).T, bits).T.contiguous(),
+        "qweight": pack(rounded.levels, bits),
+        "qzeros": pack((rounded.zeros - 1).T, bits).T.contiguous(),
         "scales": rounded.scales,
         "g_idx": rounded.groups,
     }
@@ -33,17 +34,8 @@ def dequantized(
     inputs, outputs = rounded.levels.shape
     weight = torch.empty(outputs, inputs, dtype=dtype, device=rounded.levels.device)
     for start in range(0, inputs, _PIECE):
-        levels = _packed(rounded.levels[start : start + _PIECE], bits)
+        levels = pack(rounded.levels[start : start + _PIECE], bits)
         groups = rounded.groups[start : start + _PIECE]
         part = QuantizedWeight(levels, rounded.scales, rounded.zeros, groups, bits, dtype)
         weight[:, start : start + _PIECE] = part.dense().weight
     return DenseWeight(weight, bias)
-
-
-def _packed(levels: Tensor, bits: int) -> Tensor:
-    """`(n, m)` levels as int32 `(n / 32 * bits, m)`."""
-    count = WORD_BITS // bits
-    words = levels[::count].int()
-    for place in range(1, count):
-        words |= levels[place::count].int() << (bits * place)
-    return words

@@ -7,7 +7,6 @@ read into huge pages of memory, where steps stream them fastest; the embedding's
 that those of tokens that never come take no memory. Every byte is checked on the way.
 """
 
-import mmap
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from moss_tp.errors import CheckpointError
 from moss_tp.json_file import read_json
-from moss_tp.native.huge_pages import huge_zeros
+from moss_tp.native.huge_pages import huge_zeros, map_file
 from moss_tp.weights.ranks.pieces import PIECE_BYTES, Buffer, read_pieces
 
 EMBEDDING = "wte"
@@ -124,7 +123,7 @@ class RankParts:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise CheckpointError(f"{index_file} is not an index of tensors: {error!r}") from error
         memory = _read(file, size, border, checksums, num_threads)
-        rows = _mapped(file, border, size)
+        rows = map_file(file, border, size)
         return cls(
             {
                 name: Part(
@@ -162,13 +161,3 @@ def _read(file: Path, size: int, border: int, checksums: Sequence[int], threads:
 
     read_pieces(file, checksums, size, target, threads)
     return memory
-
-
-def _mapped(file: Path, start: int, stop: int) -> Tensor:
-    """Bytes of the file as memory that is read when it is touched."""
-    if start == stop:
-        return torch.empty(0, dtype=torch.uint8)
-    with file.open("rb") as opened:
-        # A private, writable mapping: torch warns of others. Nothing writes to it.
-        memory = mmap.mmap(opened.fileno(), stop - start, offset=start, access=mmap.ACCESS_COPY)
-    return torch.frombuffer(memory, dtype=torch.uint8)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moss_tp.config import ModelConfig
 from moss_tp.gpu_check.tools.shapes import MOSS, Shape
-from moss_tp.quant_config import BIAS, G_IDX, QWEIGHT, QZEROS, SCALES
+from moss_tp.quant_config import BIAS, G_IDX, QWEIGHT, QZEROS, SCALES, in_every_place
 from moss_tp.sharding.run import shard_checkpoint
 from moss_tp.sharding.settings import ShardSettings
 from moss_tp.tokenizer_files import TOKENIZER_FILES
@@ -98,8 +98,8 @@ def _values(
         return RepeatedTile(shape, words)
     if form is not None and part == QZEROS:
         zero = 2 ** (form.bits - 1) - form.zero_offset
-        word = sum(zero << place for place in range(0, 32, form.bits))
-        return RepeatedTile(shape, torch.full((TILE,), word, dtype=torch.int64).int())
+        word = in_every_place(zero, form.bits)
+        return RepeatedTile(shape, torch.full((TILE,), word, dtype=torch.int32))
     if form is not None and part == SCALES:
         deviation = ((4**form.bits - 1) / 12) ** 0.5  # of levels that are all as frequent
         return RepeatedTile(shape, torch.full((TILE,), size**-0.5 / deviation).half())

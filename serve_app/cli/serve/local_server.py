@@ -67,7 +67,7 @@ def local_server(
         os.environ.setdefault(name, value)
     os.environ.update(environment_of(settings))
     watch = RayWatch(say)
-    num_cpus = settings.tp * settings.replicas + 1
+    num_cpus = settings.tp * settings.replicas.most + 1
     with watch.bounded_end(), local_ray(num_cpus), watch:
 
         def check() -> None:
@@ -126,7 +126,8 @@ def _deploy(
     from serve_app.app import build_app
 
     ranks = "1 rank" if settings.tp == 1 else f"{settings.tp} tensor-parallel ranks"
-    say(f"loading {settings.model_name} on {ranks}")
+    each = "" if settings.replicas.most == 1 else f", for each of {settings.replicas} replicas"
+    say(f"loading {settings.model_name} on {ranks}{each}")
     target = serve.RunTarget(build_app(settings), name=APP_NAME)
     (ingress,) = serve.run_many([target], wait_for_applications_running=False)
     _wait_running(say, check_stop)

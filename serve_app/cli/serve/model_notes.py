@@ -30,6 +30,8 @@ def model_notes(settings: ServeSettings, app_name: str) -> Iterator[str]:
         stats = _stats(app_name)
         yield limits_note(stats, config)
         yield start_note(stats["start_s"])
+    if settings.replicas.most > 1:
+        yield f"each of {settings.replicas} replicas takes as much memory"
 
 
 def weights_note(model: ModelConfig, config: EngineConfig) -> str:

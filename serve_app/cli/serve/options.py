@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from cluster.scaling.replicas import Replicas
 from moss_tp.device import DEVICES, DTYPES, TRAITS
 from moss_tp.engine_config import KV_CACHE_DTYPES, LM_HEAD_BITS, LOAD_FORMATS
 from moss_tp.errors import ConfigError
@@ -29,6 +30,23 @@ serve_options = with_options(
         "--model", default=str(BUNDLED_MODEL), help="Model directory or hub id. Default: demo."
     ),
     click.option("--tp", type=click.IntRange(1), default=2, show_default=True, help="Ranks."),
+    click.option(
+        "--replicas",
+        default="1",
+        show_default=True,
+        callback=lambda context, option, value: _replicas(value),
+        metavar="N|LEAST..MOST",
+        help="Copies of the model, each on ranks and memory of its own; 1..4: as the load needs.",
+    ),
+    click.option(
+        "--scale-down-after",
+        "scale_down_after_s",
+        type=click.FloatRange(0),
+        default=60,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long fewer replicas have to have been enough.",
+    ),
     click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True),
     click.option("--dtype", type=click.Choice(DTYPES), help=_DTYPE_HELP),
     click.option(
@@ -129,6 +147,13 @@ def serve_settings(fields: dict[str, Any], host: str = "127.0.0.1") -> ServeSett
     settings = ServeSettings.model_validate({**fields, **own}).with_environment(os.environ)
     check_exposure(settings, host)
     return settings
+
+
+def _replicas(value: str) -> Replicas:
+    try:
+        return Replicas.of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _host_name(text: str) -> str:

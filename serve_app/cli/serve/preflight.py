@@ -30,7 +30,7 @@ def check_settings(settings: ServeSettings) -> Sequence[str]:
     _ = settings.plugin_names
     load_moderation(settings.moderation)
     if settings.device == "cuda":
-        _check_gpus(settings.tp * settings.replicas)
+        _check_gpus(settings.tp * settings.replicas.most)
     if settings.store == EMBEDDED:
         return ()
     return asyncio.run(_check_store(settings.store, settings.allow_volatile_store))

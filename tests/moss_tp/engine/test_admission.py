@@ -114,7 +114,7 @@ def test_what_is_admitted_starts_in_time(
         for _ in range(steps_before):
             server.step()
         now, wait = server.executor.now, server.engine.expected_wait_s()
-        limit = server.engine._admission.limit_s(deadline_s, PARAMS.max_tokens)
+        limit = server.engine.admission.limit_s(deadline_s, PARAMS.max_tokens)
         is_idle = not server.engine.has_work
         try:
             server.say(str(number), deadline_s)
@@ -232,7 +232,7 @@ def test_resumed_replies_make_no_later_request_wait(num_told: int) -> None:
         server.say(f"resumed {i}", output_ids=[1] * num_told)
         server.finish()
     seq = Sequence("a", [1], SamplingParams(max_tokens=500), frozenset())
-    assert server.engine._admission.speeds.num_steps_left(seq) < REPLY_TOKENS_AT_START
+    assert server.engine.admission.speeds.num_steps_left(seq) < REPLY_TOKENS_AT_START
 
 
 class CountingQueue(WaitingQueue):
@@ -254,13 +254,13 @@ def test_between_two_steps_the_queue_is_played_through_once() -> None:
     before = queue.num_reads
     for i in range(50):
         server.say(str(i), deadline_s=1000)
-        assert server.engine._admission.wait_s(1, 0) == server.engine.expected_wait_s()
+        assert server.engine.admission.wait_s(1, 0) == server.engine.expected_wait_s()
     assert queue.num_reads - before == 50 + 1, "the fresh forecasts of this test, and one"
     server.engine.abort("7")
     server.say("pass 2", is_continuation=True)
-    assert server.engine._admission.wait_s(1, 0) == server.engine.expected_wait_s() > 0
+    assert server.engine.admission.wait_s(1, 0) == server.engine.expected_wait_s() > 0
     server.finish()
-    assert server.engine._admission.wait_s(1, 0) == 0
+    assert server.engine.admission.wait_s(1, 0) == 0
 
 
 def test_after_a_hang_of_every_remembered_step_the_queue_opens_again() -> None:

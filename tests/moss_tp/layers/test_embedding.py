@@ -47,8 +47,8 @@ def test_rows_without_a_border_give_the_same_bits(rank: int) -> None:
     layer.weight.data.copy_(torch.randn(7, 4))
     ids = torch.arange(20)
     bordered = layer(ids)
-    layer.take(layer.weight.data.clone())
+    layer.take_rows(layer.weight.data.clone())
     assert torch.equal(layer(ids).view(torch.int16), bordered.view(torch.int16))
     assert bordered.any()
     with pytest.raises(ValueError, match="embedding rows"):
-        layer.take(torch.zeros(6, 4, dtype=torch.bfloat16))
+        layer.take_rows(torch.zeros(6, 4, dtype=torch.bfloat16))

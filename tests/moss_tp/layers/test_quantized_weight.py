@@ -5,6 +5,7 @@ Exactly: one rank after another is loaded in this process, and both weights are 
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.quant_config import QuantFormat
 from moss_tp.weights.checkpoint import Checkpoint
 from moss_tp.weights.load import fill_parameters
-from tests.moss_tp.quantized_moss import Gptq, make_dense, make_quantized
+from tests.moss_tp.quantized_moss import Gptq, make_dense, make_quantized, pack
 
 CPU = torch.device("cpu")
 SIZES = {"heads": 8, "head_dim": 16, "vocab_size": 320}  # whole words on every rank
@@ -30,6 +31,7 @@ KINDS = {
     "a group on two ranks": Gptq(group_size=48, is_symmetric=True),
     "one group": Gptq(bits=8, group_size=-1),
     "v2 with a head": Gptq(bits=8, group_size=24, is_v2=True, lm_head=True, act_order=True),
+    "zeros that borrow": Gptq(borrows=True, act_order=True, lm_head=True),
     "head": Gptq(lm_head=True),
     "a layer unquantized": Gptq(dense=("attn.out_proj", "0.mlp.fc_in")),
 }
@@ -106,17 +108,34 @@ def test_a_row_parallel_rank_has_its_own_groups_only() -> None:
     assert len(part("column", 4, 3).scales) == 4
 
 
+def zeros_of(words: Tensor, form: QuantFormat) -> list[int]:
+    """As a kernel gets them, of a layer of one group whose `qzeros` are these."""
+    group, outputs = TPGroup.single("cpu"), len(words) * form.per_word
+    module = QuantizedParallelWeight(
+        form, column_parallel(32, outputs, group), group, torch.float32
+    )
+    for parameter in module.parameters():
+        parameter.zero_()
+    module.qzeros.copy_(words)
+    zeros: list[int] = module.kernel_weight().zeros.flatten().tolist()
+    return zeros
+
+
 def test_zeros_are_not_masked() -> None:
     """As MOSS's own kernel has it: a stored 255 of 8 bits means 256."""
-    group = TPGroup.single("cpu")
     for bits, highest in ((4, 16), (8, 256)):
-        form, shard = QuantFormat(bits, -1), column_parallel(32, 32, group)
-        module = QuantizedParallelWeight(form, shard, group, torch.float32)
-        for parameter in module.parameters():
-            parameter.zero_()
-        module.qzeros.fill_(-1)
-        zeros: Tensor = module.kernel_weight().zeros
-        assert set(zeros.flatten().tolist()) == {highest}
+        words = torch.full((4,), -1, dtype=torch.int32)
+        assert set(zeros_of(words, QuantFormat(bits, -1))) == {highest}
+
+
+@pytest.mark.parametrize(("bits", "ones"), [(4, 0x11111111), (8, 0x01010101)])
+def test_zeros_that_borrow(bits: int, ones: int) -> None:
+    """GPTQModel subtracts 1 in every place of a whole word: that of a zero of 0 borrows."""
+    zeros = np.random.default_rng(0).integers(0, 2**bits, 256)
+    zeros[::5] = 0
+    words = torch.from_numpy(pack(zeros, bits)) - ones
+    assert zeros_of(words, QuantFormat(bits, -1, borrows=True)) == zeros.tolist()
+    assert zeros_of(words, QuantFormat(bits, -1)) != zeros.tolist()
 
 
 @pytest.mark.parametrize("kind", [row_parallel, column_parallel])

@@ -19,7 +19,7 @@ from moss_tp.weights.checkpoint import check_headers
 from tests.support.paged_sequences import PagedSequences
 
 FIXTURES = Path(__file__).parent / "gptqmodel"
-KINDS = ("int4", "int4_act_order", "int4_v2", "int8", "int8_v2", "int4_rules")
+KINDS = ("int4", "int4_act_order", "int4_borrow", "int4_v2", "int8", "int8_v2", "int4_rules")
 IDS = [(7 * i * i + 3) % 64 for i in range(24)]
 TOLERANCE = 2e-3
 

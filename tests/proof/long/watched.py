@@ -1,28 +1,41 @@
 """The real replica and a slow plugin, which write down when something that was given up is over.
 
-A line is `freed` or `ended`, the id of the request or the argument of the call, and the time in
-seconds of `time.monotonic`, which all processes of a machine share.
+A line is `freed`, `ended` or `poisoned`, the id of the request or the argument of the call, and the
+time in seconds of `time.monotonic`, which all processes of a machine share.
 """
 
 import asyncio
 import os
+import signal
 import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 from cluster.channel.address import Target
 from cluster.routing.route import ANYWHERE, Route
+from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from plugins_svc.sdk.output import PluginOutput
 from serve_app.deployments.model import MossServer
+from serve_app.settings import ServeSettings
 from tests.proof.plugins import note
 
 LOG = "PROOF_CALLS"
 LOOK_S = 0.002
 SLOW_S = 30.0
+POISON = (3, 0.125)  # a logit bias, by which a request ends every group that computes it
+Generate = Callable[[EngineRequest], AsyncGenerator[TokenDelta]]
 
 
 class WatchedServer(MossServer):
-    """A replica with the real engine, and so with the real admission."""
+    """A replica with the real engine, and so with the real admission; POISON kills it."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        super().__init__(settings)
+        engine: Any = self._engine
+        engine.generate = _poisoned(engine.generate)
 
     async def generate(
         self, request: EngineRequest, *, target: Target, route: Route = ANYWHERE
@@ -41,6 +54,18 @@ class WatchedServer(MossServer):
         while any(seq.request_id == request_id for seq in [*scheduler.running, *scheduler.waiting]):
             await asyncio.sleep(LOOK_S)
         note(Path(os.environ[LOG]), "freed", f"{request_id} {time.monotonic()}")
+
+
+def _poisoned(generate: Generate) -> Generate:
+    async def deltas(request: EngineRequest) -> AsyncGenerator[TokenDelta]:
+        if POISON in request.params.logit_bias:
+            note(Path(os.environ[LOG]), "poisoned", f"{request.request_id} {time.monotonic()}")
+            os.kill(os.getpid(), signal.SIGKILL)
+        async with aclosing(generate(request)) as stream:
+            async for delta in stream:
+                yield delta
+
+    return deltas
 
 
 async def run_slowly(log: Path, argument: str) -> PluginOutput:

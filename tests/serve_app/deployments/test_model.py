@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from cluster.scaling.policy import Load
 from moss_tp.engine.async_engine import EngineStats
+from moss_tp.engine.load import EngineLoad
 from moss_tp.errors import EngineDeadError
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.progress import Progress
@@ -20,6 +22,9 @@ class FakeEngine:
 
     def stats(self) -> EngineStats:
         return EngineStats(self.running, 0, 8, 8, 5, 0, 0, 0)
+
+    def load(self) -> EngineLoad:
+        return EngineLoad(2, 1.5, 2.5, 3, 8, 4)
 
     def close(self) -> None:
         self.closed.append(True)
@@ -72,3 +77,8 @@ async def test_a_replica_with_a_hanging_step_is_unhealthy() -> None:
     await server.check_health()
     with pytest.raises(EngineDeadError):
         await server.check_health()
+
+
+async def test_a_replica_says_what_it_has_to_do() -> None:
+    said = await replica(FakeEngine()).record_autoscaling_stats()
+    assert Load(**said) == Load(2, 1.5, 2.5, 3, 8, 4)

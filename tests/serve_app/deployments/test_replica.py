@@ -25,7 +25,7 @@ from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
 from serve_app.deployments.progress import Progress
 from serve_app.deployments.replies import Replies
 from serve_app.deployments.start_up import StartUp
-from serve_app.remote.packed import FAILED, TAKEN, unpack
+from serve_app.remote.packed import BEGUN, FAILED, TAKEN, unpack
 from serve_app.settings import ServeSettings
 from tests.support.tiny_moss import make_checkpoint
 
@@ -109,8 +109,8 @@ async def inlet() -> AsyncIterator[Inlet]:
 async def told(inlet: Inlet) -> list[TokenDelta]:
     """All deltas, up to the end or a failure."""
     deltas: list[TokenDelta] = []
-    assert await inlet.get() is TAKEN
-    while (packed := await inlet.get()) is not FAILED:
+    assert [await inlet.get(), await inlet.get()] == [TAKEN, BEGUN]
+    while (packed := await inlet.get()) != FAILED:
         deltas.append(unpack(packed))
         if deltas[-1].finish_reason is not None:
             break
@@ -120,7 +120,7 @@ async def told(inlet: Inlet) -> list[TokenDelta]:
 async def test_cancelling_the_call_aborts_the_request(inlet: Inlet) -> None:
     engine = FakeEngine(num_tokens=10**9)
     call = asyncio.create_task(replica(engine).generate(REQUEST, target=inlet.target))
-    assert await inlet.get() is TAKEN
+    assert [await inlet.get(), await inlet.get()] == [TAKEN, BEGUN]
     assert unpack(await inlet.get()).token_ids == (0,)
     assert engine.num_aborted == 0
     call.cancel()
@@ -132,7 +132,7 @@ async def test_cancelling_the_call_aborts_the_request(inlet: Inlet) -> None:
 async def test_a_request_whose_reader_is_gone_is_aborted(inlet: Inlet) -> None:
     engine = FakeEngine(num_tokens=10**9)
     call = asyncio.create_task(replica(engine).generate(REQUEST, target=inlet.target))
-    assert await inlet.get() is TAKEN
+    assert await inlet.get() == TAKEN
     listener: Any = inlet._forget.__self__  # type: ignore[attr-defined]
     await listener.close()
     with pytest.raises(EngineDeadError, match="nobody listens"):

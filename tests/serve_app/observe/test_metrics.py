@@ -18,6 +18,7 @@ IDLE = {
     "vllm:request_generation_tokens_count": 0,
     "moss:cancelled_total": 0,
     "moss:sessions_active": 0,
+    "moss:session_affinity_queries_total": 0,
     "moss:session_affinity_hits_total": 0,
 }
 

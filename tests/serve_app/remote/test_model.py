@@ -53,7 +53,7 @@ class FakeServer:
     """Has MossServer's methods: it repeats the prompt, and the request id decides how it ends.
 
     A path is that of a file in which each replica that works on it writes its process id; `once:`
-    before it makes the first one die in the middle, and `each:` every one.
+    before it makes the first one die in the middle, and `each:` every one at once that goes on.
     """
 
     def __init__(self) -> None:
@@ -75,12 +75,14 @@ class FakeServer:
         if file.startswith("/"):
             with Path(file).open("a") as log:
                 log.write(f"{os.getpid()} {len(told)}\n")
-        may_die = how == "each" or (how == "once" and not told)
         try:
+            if how == "each" and told:
+                await asyncio.sleep(PAUSE_S)
+                os.kill(os.getpid(), signal.SIGKILL)
             for number in range(len(told), len(ids)):
                 yield TokenDelta((ids[number],), chr(ids[number]), None, len(ids), number)
                 await asyncio.sleep(PAUSE_S if file.startswith("/") else 0)
-                if may_die and number == len(told) + 4:
+                if how in ("once", "each") and not told and number == 4:
                     os.kill(os.getpid(), signal.SIGKILL)
             if name == "bug":
                 raise ValueError

@@ -30,8 +30,10 @@ from moss_tp.kernels.cpu.linear.mul_add import (
 )
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.quantized import QuantizedWeight
+from moss_tp.kernels.words import pack
 from moss_tp.native.huge_pages import huge_cat, huge_zeros
 from moss_tp.native.vectors import has_cpu_feature
+from moss_tp.quant_config import WORD_BITS, in_every_place
 
 MAX_RUN = 1024  # inputs: an unpacked run stays in the L2 cache
 _CHUNK = 16 * GROUP  # columns packed at a time: what bounds the memory that it takes
@@ -199,27 +201,19 @@ def _units(weight: QuantizedWeight, runs: Runs, columns: slice, mul_add: MulAdd)
     """The panels of some columns: (groups of panels, bytes) uint8, padded with zeros."""
     words = _ordered_words(replace(weight, packed=weight.packed[:, columns]), runs)
     padded = torch.nn.functional.pad(words, (0, -words.shape[1] % GROUP))
+    # With its highest bit flipped a level is `q - middle`, in two's complement.
     if weight.bits == 4:
-        return _units_of_4_bits(padded ^ _sign_bits(0x88), mul_add)
-    return _units_of_8_bits(padded ^ _sign_bits(0x80), mul_add)
-
-
-def _sign_bits(byte: int) -> int:
-    """An int32 of four times the same byte. It turns q into `q - middle`, in two's complement."""
-    return int.from_bytes(bytes([byte] * 4), "little", signed=True)
+        return _units_of_4_bits(padded ^ in_every_place(8, 4), mul_add)
+    return _units_of_8_bits(padded ^ in_every_place(128, 8), mul_add)
 
 
 def _ordered_words(weight: QuantizedWeight, runs: Runs) -> Tensor:
     """`packed` with its inputs in the places of `runs`."""
     if not runs.is_gathered:  # whole units, so whole words
-        per_word = 32 // weight.bits
+        per_word = WORD_BITS // weight.bits
         return weight.packed[runs.places[::per_word].long() // per_word]
     levels = weight.levels()[runs.places.long()]  # _PAD is any input: x is zero there
-    spread = levels.view(-1, 32 // weight.bits, levels.shape[1])
-    words = torch.zeros(len(spread), levels.shape[1], dtype=torch.int32)
-    for number, part in enumerate(spread.unbind(1)):
-        words |= part.int() << number * weight.bits
-    return words
+    return pack(levels, weight.bits)
 
 
 def _units_of_4_bits(words: Tensor, mul_add: MulAdd) -> Tensor:

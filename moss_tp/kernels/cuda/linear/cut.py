@@ -45,6 +45,19 @@ class Cut:
         return [torch.tensor([*first, *second], device=device) for first, second in spans]
 
 
+def check_pieces(pieces: Tensor, rows: tuple[int, ...], cut: Cut | None = None) -> None:
+    """Raises ValueError unless they are fp32 `(P, *rows)`: one for each leaf of `cut`, or for each
+    two, or without it any number up to MAX_PIECES."""
+    if cut is None:
+        is_fitting = 0 < len(pieces) <= MAX_PIECES
+    else:
+        is_fitting = len(pieces) in (cut.leaves, cut.leaves / 2)
+    if not is_fitting or tuple(pieces.shape[1:]) != rows:
+        raise ValueError(f"pieces {tuple(pieces.shape)} for {rows}, {cut}")
+    if pieces.dtype != torch.float32 or not pieces.is_contiguous():
+        raise ValueError("pieces are contiguous and fp32")
+
+
 def num_pieces(leaves: int, rows: int) -> int:
     """Of that many leaves, a power of two, for a product of `rows` rows."""
     return leaves // 2 if rows > FEW_ROWS and leaves > MANY_PIECES else leaves

@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import reference
-from moss_tp.kernels.cuda.linear.cut import Cut
+from moss_tp.kernels.cuda.linear.cut import Cut, check_pieces
 from moss_tp.kernels.cuda.linear.gemm_kernels import gemm_kernel, pieces_kernel
 from moss_tp.kernels.cuda.linear.tiles import Tile, choose_tile
 from moss_tp.kernels.cuda.runtime.device import capability, check_aligned, provide_scratch
@@ -57,7 +56,7 @@ def multiply_pieces(x: Tensor, weight: Tensor, pieces: Tensor, cut: Cut) -> None
     outputs, inputs = weight.shape
     if cut.inputs != inputs:
         raise ValueError(f"{cut} of {inputs} inputs")
-    check_pieces(pieces, cut, len(x), outputs)
+    check_pieces(pieces, (len(x), outputs), cut)
     if not len(x):
         return
     count_launch("gemm_pieces")
@@ -65,15 +64,6 @@ def multiply_pieces(x: Tensor, weight: Tensor, pieces: Tensor, cut: Cut) -> None
         _launch_pieces(x, weight, pieces, cut)
     else:
         reference.multiply_pieces(x, weight, pieces, cut)
-
-
-def check_pieces(pieces: Tensor, cut: Cut, rows: int, outputs: int) -> None:
-    """Raises ValueError where they do not fit."""
-    fitting = [(count, rows, outputs) for count in {cut.leaves, cut.leaves // 2} if count]
-    if pieces.shape not in fitting or cut.leaves % len(pieces):
-        raise ValueError(f"pieces {tuple(pieces.shape)} of {cut}, not one of {fitting}")
-    if pieces.dtype != torch.float32 or not pieces.is_contiguous():
-        raise ValueError("pieces are contiguous and fp32")
 
 
 def _launch_gemm(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import reference
-from moss_tp.kernels.cuda.linear.cut import MAX_PIECES
+from moss_tp.kernels.cuda.linear.cut import check_pieces
 from moss_tp.kernels.cuda.linear.norm_kernel import norm_kernel, tree_kernel
 from moss_tp.kernels.cuda.runtime.device import check_aligned
 from moss_tp.kernels.cuda.runtime.jit import next_power_of_2, options
@@ -56,7 +56,7 @@ def add_pieces(
         if rows is not None and rows.shape != out.shape:
             raise ValueError(f"{tuple(rows.shape)} beside {tuple(out.shape)}")
         _check(out, out if rows is None else rows)
-    _check_pieces(pieces, tuple(out.shape))
+    check_pieces(pieces, tuple(out.shape))
     if (norm is None) != (normed is None):
         raise ValueError("a norm without an output, or the other way round")
     if not len(out):
@@ -75,7 +75,7 @@ def sum_pieces(pieces: Tensor) -> Tensor:
 
     Raises ValueError as `add_pieces` does.
     """
-    _check_pieces(pieces, tuple(pieces.shape[1:]))
+    check_pieces(pieces, tuple(pieces.shape[1:]))
     if pieces[0].numel() and len(pieces) > 1:
         count_launch("sum_pieces")
         if uses_triton(pieces):
@@ -87,13 +87,6 @@ def sum_pieces(pieces: Tensor) -> Tensor:
         else:
             pieces[0].copy_(add_tree(pieces.unbind()))
     return pieces[0]
-
-
-def _check_pieces(pieces: Tensor, rows: tuple[int, ...]) -> None:
-    if tuple(pieces.shape[1:]) != rows or not 0 < len(pieces) <= MAX_PIECES:
-        raise ValueError(f"pieces {tuple(pieces.shape)} for {rows}")
-    if pieces.dtype != torch.float32 or not pieces.is_contiguous():
-        raise ValueError("pieces are contiguous and fp32")
 
 
 def _launch(

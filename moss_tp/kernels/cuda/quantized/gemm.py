@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear import reference
-from moss_tp.kernels.cuda.linear.gemm import check_pieces
+from moss_tp.kernels.cuda.linear.cut import check_pieces
 from moss_tp.kernels.cuda.quantized.kernels import quantized_gemm_kernel, quantized_pieces_kernel
 from moss_tp.kernels.cuda.quantized.pack import Form, PackedWeight, unpacked
 from moss_tp.kernels.cuda.quantized.tiles import Tile, choose_tile
@@ -40,7 +40,7 @@ def multiply(
 def multiply_pieces(x: Tensor, weight: PackedWeight, pieces: Tensor) -> None:
     """`linear.gemm.multiply_pieces` by a packed weight, see `multiply`."""
     _check(x, weight)
-    check_pieces(pieces, weight.cut, len(x), weight.outputs)
+    check_pieces(pieces, (len(x), weight.outputs), weight.cut)
     if not len(x):
         return
     count_launch("gemm_pieces")

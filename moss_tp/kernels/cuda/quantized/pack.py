@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.cuda.linear.cut import Cut
-from moss_tp.kernels.quantized import WORD_BITS, QuantizedWeight
+from moss_tp.kernels.quantized import QuantizedWeight
+from moss_tp.quant_config import WORD_BITS
 
 DTYPES = (torch.float16, torch.bfloat16)
 PLANE = 32  # the smallest

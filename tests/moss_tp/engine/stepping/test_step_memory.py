@@ -212,7 +212,7 @@ def test_a_step_that_did_not_fit_is_no_step(where: str, monkeypatch: pytest.Monk
     params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
     engine.add_request(EngineRequest("a", [1, 2, 3], params))
     noted: list[object] = []
-    monkeypatch.setattr(engine._admission.speeds, "note_step", lambda *args: noted.append(args))
+    monkeypatch.setattr(engine.admission.speeds, "note_step", lambda *args: noted.append(args))
     while engine.has_work:
         engine.step()
     assert engine.take_failures() == []

@@ -11,6 +11,7 @@ import pytest
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
+from cluster.scaling.replicas import Replicas
 from serve_app.cli.serve import local_server as module
 from serve_app.cli.serve.local_server import StartError, session_store
 from serve_app.cli.serve.ray_watch import RayDiedError
@@ -19,7 +20,7 @@ from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
 from serve_app.http.origin import CORS_ORIGINS, origins_from_environment
 from serve_app.settings import ServeSettings
 
-SETTINGS = ServeSettings(model="m", store="redis://localhost", tp=2, replicas=3)
+SETTINGS = ServeSettings(model="m", store="redis://localhost", tp=2, replicas=Replicas.of(3))
 TRACE = """\
 Traceback (most recent call last):
   File "a.py", line 1
@@ -104,7 +105,10 @@ def run(
 
 
 def test_a_server_is_started_and_ended_in_order(fake: FakeServe) -> None:
-    assert run(fake) == ["starting Ray", "loading m on 2 tensor-parallel ranks"]
+    assert run(fake) == [
+        "starting Ray",
+        "loading m on 2 tensor-parallel ranks, for each of 3 replicas",
+    ]
     served = ["serve ingress", "ready", "no stop"]
     # A CPU for each rank of each replica, and one for the rest.
     assert fake.calls == ["ray 7", "start", "run_many", *served, "shutdown", "ray ends"]

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from cluster.scaling.replicas import Replicas
 from moss_tp.errors import ConfigError
 from serve_app.api_secret import digest_of
 from serve_app.cli.serve.command import command
@@ -31,6 +33,14 @@ def test_flags_reach_their_fields(tmp_path: Path) -> None:
     )
     assert (settings.tp, settings.dtype, settings.documents_dir) == (4, "float16", tmp_path)
     assert (settings.store, settings.max_model_len) == ("embedded", None)
+
+
+def test_replicas_are_a_number_or_a_range() -> None:
+    assert serve_settings(fields_of()).replicas == Replicas(1, 1)
+    settings = serve_settings(fields_of("--replicas", "0..2", "--scale-down-after", "9"))
+    assert (settings.replicas, settings.scale_down_after_s) == (Replicas(0, 2), 9)
+    with pytest.raises(click.BadParameter, match=r"like 2 or 1\.\.4"):
+        fields_of("--replicas", "4..1")
 
 
 def test_a_local_server_drains_for_half_a_minute_and_starts_once() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.proof.figures import check
-from tests.proof.rolling import OK, roll
+from tests.proof.rolling.clients import OK, roll
 from tests.proof.server import digest_server
 
 NUM_UPDATES = int(os.environ.get("PROOF_UPDATE_COUNT", "50"))

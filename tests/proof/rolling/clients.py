@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from tests.proof.history.run import NO_LIMIT
-from tests.proof.redeploy import DONE
+from tests.proof.rolling.redeploy import DONE
 from tests.proof.server import ADMIN, DigestProcess
 
 UPDATE_S = 240.0
