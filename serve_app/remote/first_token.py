@@ -26,8 +26,8 @@ class Model(Protocol):
 
 
 class FirstToken:
-    """Asks `model` for a token until one has come, while one of its `groups` serves. One that sleeps
-    is not woken for it: a request is, and waits. For one event loop."""
+    """Asks `model` for a token until one has come, while one of its `groups` serves. A model that
+    sleeps is not woken for it: it is ready to be woken. For one event loop."""
 
     def __init__(self, model: Model, groups: Callable[[], Awaitable[Sequence[GroupState]]]) -> None:
         self._model = model

@@ -38,6 +38,10 @@ BARS = {
     "nobody": Bar(
         "the same, and nobody asks for the turns again", "every turn ends, with the same bytes"
     ),
+    "updates": Bar(
+        "50 rolling updates of all replicas under load, by clients that never try again",
+        "0 failed requests, 0 cut turns",
+    ),
     "stopped": Bar(
         "a lease holder stopped for 40 s, then continued",
         "no event twice, no foreign event, one commit a turn",
