@@ -34,6 +34,7 @@ WITHOUT_A_REQUEST = {
     "RayDiedError",
     "ChatError",
     "ProxyError",
+    "StateError",
     "BenchError",
     "ReplayError",
     "ConversationError",
