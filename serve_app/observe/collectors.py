@@ -53,9 +53,14 @@ class Routed(Protocol):
         """Those of them that went to a replica that had served their chat."""
         ...
 
+    @property
+    def moves(self) -> int:
+        """Passes that another replica went on with, since theirs was lost."""
+        ...
+
 
 class NothingRouted:
-    turns = hits = 0
+    turns = hits = moves = 0
 
 
 class RoutedCollector(Collector):
@@ -74,6 +79,9 @@ class RoutedCollector(Collector):
             "moss:session_affinity_hits",
             "Turns routed to a replica that has served their chat.",
             counted.hits,
+        )
+        yield self._family(
+            "moss:passes_resumed", "Passes whose group was lost, sent to another.", counted.moves
         )
 
     def _family(self, name: str, help: str, value: int) -> CounterMetricFamily:

@@ -9,6 +9,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from cluster.channel.listener import Listener
+from cluster.routing.hits import HITS
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from serve_app.remote.affinity import RouteKeys
@@ -43,6 +44,7 @@ class RemoteModel:
                 return
             except ReplicaLostError as lost:
                 pause_s = told.lose(lost)
+                HITS.note_move()
                 logger.warning("a request goes on elsewhere: %s", lost)
             await asyncio.sleep(pause_s)
 

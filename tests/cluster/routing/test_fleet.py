@@ -121,6 +121,9 @@ def test_a_replica_to_avoid_is_avoided(fleet: Fleet) -> None:
     (home,) = fleet.call(0, "ask", [("first", Route("avoided"))])
     turns = [(f"avoid {number}", Route("avoided", avoid=(home,))) for number in range(10)]
     assert home not in fleet.call(0, "ask", turns)
+    # It is silent for others, too.
+    others = [(f"other {number}", Route(f"other {number}")) for number in range(10)]
+    assert home not in fleet.call(0, "ask", others)
 
 
 def test_sessions_of_survivors_stay_when_a_replica_dies(fleet: Fleet) -> None:

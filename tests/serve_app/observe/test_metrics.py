@@ -20,6 +20,7 @@ IDLE = {
     "moss:sessions_active": 0,
     "moss:session_affinity_queries_total": 0,
     "moss:session_affinity_hits_total": 0,
+    "moss:passes_resumed_total": 0,
 }
 
 
