@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# `failed`: it says itself that it cannot generate. `silent`: it does not answer.
-State = Literal["serving", "failed", "silent"]
+# `failed`: it says itself that it cannot generate. `silent`: it does not answer. `asleep`: there is
+# none, by choice, and the next request starts one.
+State = Literal["serving", "failed", "silent", "asleep"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,12 @@ class GroupState:
 
     @property
     def is_serving(self) -> bool:
-        return self.state == "serving"
+        """Whether requests are answered."""
+        return self.state in ("serving", "asleep")
 
 
 SILENT = GroupState("silent")
+ASLEEP = GroupState("asleep")
 
 
 def add_up(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ class Group(BaseModel):
     """One tensor-parallel group: a whole copy of the model, on so many ranks.
 
     `failed` is one that has lost a rank, or whose step hangs; `silent` one that does not answer,
-    of which no more is known.
+    of which no more is known. `asleep`: there is none, and the next request starts one.
     """
 
     healthy: bool

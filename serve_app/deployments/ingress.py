@@ -59,8 +59,8 @@ class Ingress:
     ) -> None:
         self._settings = settings
         self._model = RemoteModel(model, Listener(own_host()))
-        self._probe = ReplicaProbe(model)
-        self._first_token = FirstToken(self._model, self._probe.is_ready)
+        self._probe = ReplicaProbe(model, may_sleep=settings.replicas.least == 0)
+        self._first_token = FirstToken(self._model, self._probe.groups)
         self._plugins = plugins
         if (host := listening_host()) is not None:
             check_exposure(settings, host)

@@ -72,14 +72,14 @@ class MossServer:
         self._check()
         self._publisher.start()  # here, where an event loop runs
 
-    def record_routing_stats(self) -> dict[str, Any]:
-        """Serve asks for it, and tells all routers."""
-        return self._replies.served.stats()
-
     async def state(self) -> GroupState:
         """Whether it can generate, of which `check_health` raises why not."""
         state: State = "serving" if self._is_well() else "failed"
         return GroupState(state, self._name, len(self._rank_pids))
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        """Serve asks for it, and tells all routers."""
+        return self._replies.served.stats()
 
     async def make_up(self) -> dict[str, Any]:
         """What makes this replica's replies; see `replica_make_up`."""

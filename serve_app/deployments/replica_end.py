@@ -1,7 +1,7 @@
 """Drains an ingress replica that Serve takes down: a rolling update, or fewer replicas.
 
-Serve waits for the requests of such a replica and then kills it, but tells it nothing before. So
-the replica asks Ray for the actor that it runs in, which is private.
+Serve sends such a replica nothing more, waits for its requests and then kills it, but tells it
+nothing before. So the replica asks Ray for the actor that it runs in, which is private.
 """
 
 import asyncio
@@ -26,7 +26,13 @@ def is_being_stopped() -> bool:
 async def drain_when_stopped(
     drain: Drain, within_s: float, is_stopped: Callable[[], bool] = is_being_stopped
 ) -> None:
-    """Returns when no turn runs any more."""
+    """Hands live turns over once the replica is stopped, and ends what runs after `within_s` then.
+
+    It refuses nothing: what Serve has sent meanwhile, it waits for. Nor do readers of a live turn
+    have to come back, as when the whole server stops.
+    """
     while not is_stopped():
         await asyncio.sleep(POLL_S)
-    await drain.finish(within_s)
+    drain.begin(is_refusing=False)
+    await asyncio.sleep(within_s)
+    await drain.finish(0)

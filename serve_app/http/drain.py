@@ -23,9 +23,12 @@ class Drain:
         self._is_over = asyncio.Event()
         self._on_begin: list[Callable[[], None]] = []
         self.is_draining = False
+        self._is_refusing = False
 
-    def begin(self) -> int:
-        """From now on new turns are refused. Returns how many run."""
+    def begin(self, *, is_refusing: bool = True) -> int:
+        """From now on new turns are refused, unless nobody sends any but those that are on their
+        way already. Returns how many run."""
+        self._is_refusing |= is_refusing
         if not self.is_draining:
             self.is_draining = True
             for call in self._on_begin:
@@ -50,11 +53,11 @@ class Drain:
 
     async def takes_turns(self) -> bool:
         """A check of readiness."""
-        return not self.is_draining
+        return not self._is_refusing
 
     def check(self) -> None:
         """Raises DrainingError if no new turn is taken."""
-        if self.is_draining:
+        if self._is_refusing:
             raise DrainingError("the server is stopping and takes no new turn")
 
     @contextmanager

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import MossError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
+from serve_app.groups import ASLEEP, GroupState
 
 # An idle server takes milliseconds, one that has just started up to seconds.
 LIMIT_S = 8.0
@@ -25,18 +26,23 @@ class Model(Protocol):
 
 
 class FirstToken:
-    """Asks `model` for a token until one has come, while a replica `is_up`: one that was scaled to
-    zero is not started for it. For one event loop."""
+    """Asks `model` for a token until one has come, while one of its `groups` serves. A model that
+    sleeps is not woken for it: it is ready to be woken. For one event loop."""
 
-    def __init__(self, model: Model, is_up: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, model: Model, groups: Callable[[], Awaitable[Sequence[GroupState]]]) -> None:
         self._model = model
-        self._is_up = is_up
+        self._groups = groups
         self._has_come = False
         self._asking: asyncio.Task[None] | None = None
 
     async def has_come(self) -> bool:
         """A check of readiness: cheap once it is true, and it stays true."""
-        if not self._has_come and await self._is_up():
+        if self._has_come:
+            return True
+        groups = await self._groups()
+        if ASLEEP in groups:
+            return True
+        if any(group.is_serving for group in groups):
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask())
             await asyncio.wait({self._asking}, timeout=WAIT_S)

@@ -2,16 +2,16 @@
 their replies."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from moss_tp.errors import EngineDeadError
-from serve_app.groups import SILENT, GroupState, add_up
+from serve_app.groups import ASLEEP, SILENT, GroupState, add_up
 from serve_app.remote.cancelled import cancelled_remotely
 
 # A replica answers in milliseconds; so people learn soon that a stopped one does not.
@@ -21,19 +21,20 @@ STRAGGLER_S = 0.5
 
 
 class ReplicaProbe:
-    """A HealthProbe and MakeUp over the handle of MossServer."""
+    """A HealthProbe and MakeUp over the handle of MossServer. Where `may_sleep`, there may be no
+    replica while nobody asks; the questions here start none."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], *, may_sleep: bool = False) -> None:
         self._handle = handle
+        self._may_sleep = may_sleep
         self._made_up: Mapping[str, Any] = {}
 
     async def groups(self) -> tuple[GroupState, ...]:
         """Each replica that is up: whether all its ranks live, and no step hangs."""
-        with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                answers = await self._ask_all("state", lambda state: state.is_serving)
-                return tuple(SILENT if answer is None else answer for answer in answers)
-        return ()
+        answers = await self._answers("state", lambda state: state.is_serving)
+        if answers is None:
+            return (ASLEEP,)
+        return tuple(SILENT if answer is None else answer for answer in answers)
 
     async def is_ready(self) -> bool:
         """Whether some replica can serve: one that responds has loaded its model."""
@@ -42,10 +43,9 @@ class ReplicaProbe:
     async def stats(self) -> dict[str, Any]:
         """The stats of all replicas together, and of each. Raises EngineDeadError if none responds
         in time."""
-        answers: Sequence[Any] = ()
-        with suppress(RayError, RayServeException, TimeoutError):
-            async with asyncio.timeout(HEALTH_TIMEOUT_S):
-                answers = await self._ask_all("stats", lambda stats: True)
+        answers = await self._answers("stats", lambda stats: True)
+        if answers is None:
+            return add_up([])
         stats = [answer for answer in answers if answer is not None]
         if not stats:
             raise EngineDeadError("no replica of the model answers")
@@ -59,6 +59,16 @@ class ReplicaProbe:
                 async with asyncio.timeout(MAKE_UP_TIMEOUT_S):
                     self._made_up = dict(await self._call("make_up"))
         return self._made_up
+
+    async def _answers(self, method: str, is_good: Callable[[Any], bool]) -> list[Any] | None:
+        """See `_ask_all`; none if nobody can be asked. None while there is no replica by choice."""
+        try:
+            async with asyncio.timeout(HEALTH_TIMEOUT_S):
+                return await self._ask_all(method, is_good)
+        except DeploymentUnavailableError:
+            return None if self._may_sleep else []
+        except (EngineDeadError, RayError, RayServeException, TimeoutError):
+            return []
 
     async def _ask_all(self, method: str, is_good: Callable[[Any], bool]) -> list[Any]:
         """What each replica answers, None for one that fails or is late. Waits long for one that

@@ -38,6 +38,10 @@ BARS = {
     "nobody": Bar(
         "the same, and nobody asks for the turns again", "every turn ends, with the same bytes"
     ),
+    "updates": Bar(
+        "50 rolling updates of all replicas under load, by clients that never try again",
+        "0 failed requests, 0 cut turns",
+    ),
     "stopped": Bar(
         "a lease holder stopped for 40 s, then continued",
         "no event twice, no foreign event, one commit a turn",
@@ -76,6 +80,17 @@ BARS = {
     "poison": Bar(
         "a request that ends each group that computes it, beside 20 streams",
         "ends typed after two groups; no other stream is lost",
+    ),
+    **{
+        f"stop-{part}": Bar(
+            f"SIGSTOP of a {part} for 10 s under streams", "each goes on or ends, no byte is added"
+        )
+        for part in ("replica", "rank", "plugin", "store")
+    },
+    "front": Bar(
+        "`kill -9` of ingress, controller and proxy under 20 streamed turns each; clients of new"
+        " requests retry refused connections for 5 s",
+        "60 of 60 new requests answered; all turns go on to the same bytes",
     ),
     "routing": Bar(
         "64 chats of 20 turns over 3 replicas and 2 ingresses, with uids and without",

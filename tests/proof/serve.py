@@ -31,6 +31,7 @@ from serve_app.settings import ServeSettings
 from tests.proof.digest import DigestModel
 from tests.proof.long.watched import WatchedServer, run_slowly
 from tests.proof.plugins import NAMES, run_logged
+from tests.proof.rolling.redeploy import UPDATES, follow_updates
 
 CALLS, PAUSE_S, NUM_WORDS = "PROOF_CALLS", "PROOF_PAUSE_S", "PROOF_NUM_WORDS"
 MODEL = "PROOF_MODEL"
@@ -122,6 +123,8 @@ def plant() -> None:
     parts.plugin_deployment = _plugin
     if os.environ.get(ROUTER) == "serve":
         parts.router_config = RequestRouterConfig
+    if UPDATES in os.environ:
+        parts.build_app = follow_updates(parts.build_app)
     if PATIENCE_S in os.environ:
         serve_options.HEALTH_CHECK_TIMEOUT_S = int(os.environ[PATIENCE_S])
     specs = (s for s in plugins_svc.registry.SPECS if s.name in NAMES)

@@ -21,6 +21,7 @@ from tests.e2e.moss_process import MossProcess
 from tests.proof import digest
 from tests.proof.history.asking import TENANTS
 from tests.proof.history.run import Site
+from tests.proof.rolling.redeploy import UPDATES
 from tests.proof.serve import CALLS, MODEL, NUM_WORDS, PATIENCE_S, PAUSE_S
 
 ADMIN = "admin"
@@ -35,6 +36,7 @@ class DigestProcess(MossProcess):
         self._command[2] = "tests.proof.serve"
         self.directory = directory
         self.effects = directory / "calls.txt"
+        self.updates = directory / "updates.txt"
         self.api_keys: dict[str, str] = {}
 
     async def make_keys(self) -> None:
@@ -94,6 +96,7 @@ def digest_server(
     if patience_s is not None:
         patch.setenv(PATIENCE_S, str(patience_s))
     patch.setenv(CALLS, str(process.effects))
+    patch.setenv(UPDATES, str(process.updates))
     patch.setenv(PAUSE_S, str(pause_s))
     patch.setenv(NUM_WORDS, str(num_words))
     patch.setenv("PYTHONPATH", str(Path.cwd()))

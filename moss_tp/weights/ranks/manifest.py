@@ -17,7 +17,7 @@ from moss_tp.errors import CheckpointError
 from moss_tp.json_file import read_json
 
 MANIFEST = "sharded.json"
-FORMAT = 1  # of these files, and of what the CPU's kernels read in them
+FORMAT = 2  # of these files, and of what the CPU's kernels read in them
 _AGAIN = "make it again with `moss shard`"
 
 

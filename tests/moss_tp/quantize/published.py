@@ -15,25 +15,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.moss_tp.quantized_moss import PARTS, unpack
+
 Floats = npt.NDArray[np.float32]
 
 
 def read_linear(tensors: Mapping[str, Any], bits: int) -> Floats:
     """The weight `(outputs, inputs)` of one linear's `qweight`, `qzeros`, `scales`, `g_idx`."""
-    levels = _unpacked(tensors["qweight"].T, bits).T  # packed along inputs
-    zeros = _unpacked(tensors["qzeros"], bits) + 1
+    levels = unpack(tensors["qweight"].T, bits).T  # packed along inputs
+    zeros = unpack(tensors["qzeros"], bits) + 1
     groups = tensors["g_idx"]
     scales = tensors["scales"].astype(np.float32)
     weight: Floats = scales[groups] * (levels - zeros[groups]).astype(np.float32)
     return weight.T
-
-
-def _unpacked(words: npt.NDArray[np.int32], bits: int) -> npt.NDArray[np.int64]:
-    """`(n, w)` words as `(n, w * 32 / bits)` values, the lowest bits first."""
-    unsigned = words.astype(np.int64) & 0xFFFFFFFF
-    places = np.arange(32 // bits) * bits
-    spread = unsigned[:, :, None] >> places & (1 << bits) - 1
-    return spread.reshape(len(words), -1)
 
 
 def tensors_of(directory: Path) -> dict[str, Tensor]:
@@ -51,8 +45,7 @@ def write_dense(quantized: Path, source: Path, target: Path, bits: int) -> Path:
     for name, tensor in tensors.items():
         prefix, _, part = name.rpartition(".")
         if part == "qweight":
-            parts = ("qweight", "qzeros", "scales", "g_idx")
-            linear = {p: tensors[f"{prefix}.{p}"].numpy() for p in parts}
+            linear = {p: tensors[f"{prefix}.{p}"].numpy() for p in PARTS}
             dense[f"{prefix}.weight"] = torch.from_numpy(read_linear(linear, bits)).contiguous()
         elif ".h." in name and part in ("weight", "bias"):
             dense[name] = tensor

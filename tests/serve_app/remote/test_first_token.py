@@ -1,11 +1,12 @@
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError, QueueFullError
+from serve_app.groups import ASLEEP, SILENT, GroupState
 from serve_app.remote import first_token
 from serve_app.remote.first_token import FirstToken
 
@@ -27,17 +28,24 @@ class Model:
         yield TokenDelta((1,), "a", "length", 1, 0)
 
 
-async def up() -> bool:
-    return True
+async def up() -> tuple[GroupState, ...]:
+    return SILENT, GroupState("serving", "one", 1)
 
 
-async def down() -> bool:
-    return False
+async def down() -> tuple[GroupState, ...]:
+    return SILENT, GroupState("failed", "one", 1)
 
 
-async def test_no_replica_is_started_for_it() -> None:
+async def asleep() -> tuple[GroupState, ...]:
+    return (ASLEEP,)
+
+
+@pytest.mark.parametrize(("groups", "is_ready"), [(down, False), (asleep, True)])
+async def test_no_replica_is_started_for_it(
+    groups: Callable[[], Awaitable[tuple[GroupState, ...]]], is_ready: bool
+) -> None:
     model = Model()
-    assert not await FirstToken(model, down).has_come()
+    assert await FirstToken(model, groups).has_come() == is_ready
     assert model.requests == []
 
 

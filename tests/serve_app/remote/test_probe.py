@@ -4,10 +4,12 @@ import asyncio
 from typing import Any, Self, cast
 
 import pytest
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from moss_tp.errors import EngineDeadError
-from serve_app.groups import GroupState
+from serve_app.groups import ASLEEP, GroupState
 from serve_app.remote.probe import HEALTH_TIMEOUT_S, ReplicaProbe
 
 
@@ -75,3 +77,23 @@ async def test_stats_are_sums_of_the_replicas_that_answer() -> None:
 async def test_without_an_answer_there_are_no_stats() -> None:
     with pytest.raises(EngineDeadError, match="no replica"):
         await probe(-2).stats()
+
+
+class Nobody(Broadcast):
+    """A model without replicas."""
+
+    async def _fetch_replica_results_async(self) -> list[Answer]:
+        raise DeploymentUnavailableError(DeploymentID("MossServer"))
+
+
+@pytest.mark.parametrize("may_sleep", [True, False])
+async def test_a_model_that_sleeps_is_ready(may_sleep: bool) -> None:
+    handle = cast(DeploymentHandle[Any], Nobody())
+    asked = ReplicaProbe(handle, may_sleep=may_sleep)
+    assert await asked.groups() == ((ASLEEP,) if may_sleep else ())
+    assert await asked.is_ready() == may_sleep
+    if may_sleep:
+        assert await asked.stats() == {"replicas": []}
+    else:
+        with pytest.raises(EngineDeadError, match="no replica"):
+            await asked.stats()

@@ -26,8 +26,8 @@ async def run(site: Site, *flags: str, gate: Gate | None = None) -> Result:
 
 async def test_a_ready_server(site: Site) -> None:
     shown = await run(site)
-    assert shown.exit_code == status.READY, shown.output
-    first, header, row, turns, store = shown.output.splitlines()
+    assert shown.exit_code == status.READY, shown.stdout
+    first, header, row, turns, store = shown.stdout.splitlines()
     assert "moss-nano" in first and first.endswith("  ready")
     assert header.split()[:3] == ["replica", "state", "ranks"]
     assert row.split()[:3] == ["one", "serving", "2"] and "10, 11" in row and "3 of 8" in row
@@ -35,7 +35,7 @@ async def test_a_ready_server(site: Site) -> None:
 
 
 async def test_json_has_all_counters(site: Site) -> None:
-    state = json.loads((await run(site, "--json")).output)
+    state = json.loads((await run(site, "--json")).stdout)
     assert state["ready"] and state["groups"][0]["state"] == "serving"
     assert state["replicas"][0]["num_blocks"] == 8
     assert (state["running_turns"], state["store"]) == (0, True)
@@ -45,7 +45,7 @@ async def test_a_server_whose_group_has_failed_is_not_ready(site: Site) -> None:
     site.probe.healthy = site.probe.ready = False
     shown = await run(site)
     assert shown.exit_code == status.NOT_READY
-    assert "not ready" in shown.output and "failed" in shown.output
+    assert "not ready" in shown.stdout and "failed" in shown.stdout
 
 
 async def test_without_a_key_it_shows_the_groups(
@@ -54,8 +54,8 @@ async def test_without_a_key_it_shows_the_groups(
     monkeypatch.delenv("MOSS_API_KEY", raising=False)
     shown = await run(site, gate=FakeGate())
     assert shown.exit_code == status.READY
-    assert "serving" in shown.output and "10, 11" not in shown.output
-    assert shown.output.splitlines()[-1].startswith("set MOSS_API_KEY")
+    assert "serving" in shown.stdout and "10, 11" not in shown.stdout
+    assert shown.stdout.splitlines()[-1].startswith("set MOSS_API_KEY")
 
 
 async def test_without_a_server_it_says_where_it_looked() -> None:
