@@ -19,6 +19,7 @@ from cluster.channel.wire import BEAT_STREAM, Peer, WireError, introduced, unpac
 SILENCE_S = 3.0
 WATCH_S = 0.25
 INTRODUCE_S = 5.0
+MAX_STRANGER_BYTES = 4096  # an introduction takes a hundred or two
 
 
 class Listener:
@@ -110,6 +111,7 @@ class _Connection(asyncio.Protocol):
         self._token = token
         self._unpacker = unpacker()
         self._reason = "the connection has ended"
+        self._num_bytes = 0
         self.peer: Peer | None = None
         self.streams: set[int] = set()
 
@@ -122,10 +124,13 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
+        self._num_bytes += len(data)
         try:
             self._unpacker.feed(data)
             for message in self._unpacker:
                 self._take(message)
+            if self.peer is None and self._num_bytes > MAX_STRANGER_BYTES:
+                raise WireError("no introduction")
         except (WireError, ValueError, msgpack.UnpackException, msgpack.BufferFull) as error:
             self.end(f"{type(error).__name__}: {error}")
 

@@ -22,7 +22,7 @@ from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
 from serve_app.deployments.listening import listening_host, own_host
 from serve_app.deployments.model import MossServer
-from serve_app.deployments.replica_end import drain_when_stopped
+from serve_app.deployments.replica_end import drain_when_stopped, finish_turns
 from serve_app.exposure import check_exposure
 from serve_app.http.app import create_http_app
 from serve_app.http.drain import Drain
@@ -127,7 +127,7 @@ class Ingress:
 
     async def __del__(self) -> None:
         if hasattr(self, "_stop"):
-            self._stop.cancel()
+            await finish_turns(self._drain, self._stop)
         if hasattr(self, "_live"):
             await self._live.close()
         if hasattr(self, "_model"):

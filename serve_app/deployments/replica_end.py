@@ -6,6 +6,7 @@ nothing before. So the replica asks Ray for the actor that it runs in, which is 
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +27,7 @@ def is_being_stopped() -> bool:
 async def drain_when_stopped(
     drain: Drain, within_s: float, is_stopped: Callable[[], bool] = is_being_stopped
 ) -> None:
-    """Hands live turns over once the replica is stopped, and ends what runs after `within_s` then.
+    """Once the replica is stopped, ends what runs after `within_s`.
 
     It refuses nothing: what Serve has sent meanwhile, it waits for. Nor do readers of a live turn
     have to come back, as when the whole server stops.
@@ -34,5 +35,16 @@ async def drain_when_stopped(
     while not is_stopped():
         await asyncio.sleep(POLL_S)
     drain.begin(is_refusing=False)
-    await asyncio.sleep(within_s)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await drain.wait_over()
     await drain.finish(0)
+
+
+async def finish_turns(drain: Drain, stop: "asyncio.Task[None]") -> None:
+    """Of a replica that gets no more requests, and whose `drain_when_stopped` is `stop`: returns
+    when no turn runs, those included whose readers have left, or when they are over."""
+    idle = asyncio.create_task(drain.wait_idle())
+    await asyncio.wait({idle, stop}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (idle, stop):
+        task.cancel()

@@ -23,12 +23,12 @@ class Drain:
         self._is_over = asyncio.Event()
         self._on_begin: list[Callable[[], None]] = []
         self.is_draining = False
-        self._is_refusing = False
+        self.is_refusing = False
 
     def begin(self, *, is_refusing: bool = True) -> int:
         """From now on new turns are refused, unless nobody sends any but those that are on their
         way already. Returns how many run."""
-        self._is_refusing |= is_refusing
+        self.is_refusing |= is_refusing
         if not self.is_draining:
             self.is_draining = True
             for call in self._on_begin:
@@ -47,17 +47,21 @@ class Drain:
         await self._wait_idle(END_S)
         return num_cut
 
+    async def wait_idle(self) -> None:
+        """Returns when no turn runs."""
+        await self._is_idle.wait()
+
     def on_begin(self, call: Callable[[], None]) -> None:
         """`call` is called when draining begins."""
         self._on_begin.append(call)
 
     async def takes_turns(self) -> bool:
         """A check of readiness."""
-        return not self._is_refusing
+        return not self.is_refusing
 
     def check(self) -> None:
         """Raises DrainingError if no new turn is taken."""
-        if self._is_refusing:
+        if self.is_refusing:
             raise DrainingError("the server is stopping and takes no new turn")
 
     @contextmanager

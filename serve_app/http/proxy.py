@@ -41,7 +41,7 @@ _OF_SERVE = {
     b"x_session_id",
     b"x_request_id",
 }
-_LIVE = re.compile(r"/v1/sessions/[^/]+/turns(/|$)")
+_LIVE = re.compile(r"/v1/sessions/[^/]+/turns(/|$)")  # below any prefix of an application
 _LOST = EngineDeadError("the process that handled the request has died")
 # What a plain-text answer of Serve's own means here.
 _BY_STATUS: dict[int, Exception] = {
@@ -166,7 +166,7 @@ class _Answer:
         """
         if not self._has_begun:
             await self._respond(error)
-        elif self._is_stream and not self._is_complete and not _LIVE.match(self._scope["path"]):
+        elif self._is_stream and not self._is_complete and not _LIVE.search(self._scope["path"]):
             last = error_event(error).encode()
             await self.send({"type": "http.response.body", "body": last})
 

@@ -24,7 +24,7 @@ from serve_app.sessions.tree import path_to
 class Stop(Protocol):
     """How the process stops: it lets running turns end for a while."""
 
-    is_draining: bool
+    is_refusing: bool  # it takes no more turns: the whole server stops
 
     def turn(self) -> AbstractContextManager[None]:
         """Counts a turn for the block. Raises DrainingError."""
@@ -140,8 +140,8 @@ class Crew:
         return Draft(request, turn.key, turn.fingerprint, session, history, calls)
 
     def _counted(self) -> AbstractContextManager[None]:
-        """A turn that is taken up while this process stops does not hold it."""
-        if self._stop is None or self._stop.is_draining:
+        """A turn that is taken up while the server stops does not hold it."""
+        if self._stop is None or self._stop.is_refusing:
             return nullcontext()
         return self._stop.turn()
 

@@ -106,10 +106,13 @@ class LiveTurns:
         self._leaving = asyncio.create_task(self._leave())
 
     async def _leave(self) -> None:
-        """Hands all turns over: at once if another ingress stays; else what has not ended when
-        time is over, for whoever starts next."""
+        """Hands all turns over: what has not ended when time is over, for whoever starts next.
+
+        If the server refuses turns and another ingress stays, at once. But where Serve replaces
+        this ingress, those that stay may soon be of another make-up.
+        """
         assert self._stop is not None
-        if await self._patrol.leave() == 0:
+        if await self._patrol.leave() == 0 or not self._stop.is_refusing:
             await self._stop.wait_over()
         await self._patrol.leave_turns()
         await self._crew.hand_over()

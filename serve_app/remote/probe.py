@@ -2,6 +2,7 @@
 their replies."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,7 @@ from serve_app.remote.cancelled import cancelled_remotely
 # A replica answers in milliseconds; so people learn soon that a stopped one does not.
 HEALTH_TIMEOUT_S = 4
 MAKE_UP_TIMEOUT_S = 1
+MAKE_UP_STALE_S = 5.0  # an update may have replaced the replicas since
 STRAGGLER_S = 0.5
 
 
@@ -28,6 +30,8 @@ class ReplicaProbe:
         self._handle = handle
         self._may_sleep = may_sleep
         self._made_up: Mapping[str, Any] = {}
+        self._asked_at = 0.0
+        self._asking: asyncio.Task[None] | None = None
 
     async def groups(self) -> tuple[GroupState, ...]:
         """Each replica that is up: whether all its ranks live, and no step hangs."""
@@ -52,13 +56,23 @@ class ReplicaProbe:
         return add_up(stats)
 
     async def make_up(self) -> Mapping[str, Any]:
-        """What makes the replies of the replicas, which are all alike; asked once. Empty while no
-        replica says it, which costs no turn."""
-        if not self._made_up:
+        """What makes the replies of the replicas, which are all alike but while they are replaced.
+        Empty while no replica says it, which costs no turn; later as it was a moment ago."""
+        now = time.monotonic()
+        if self._made_up:
+            if now - self._asked_at > MAKE_UP_STALE_S:
+                self._asked_at, self._asking = now, asyncio.create_task(self._ask_make_up())
+        else:
             with suppress(EngineDeadError, RayError, RayServeException, TimeoutError):
                 async with asyncio.timeout(MAKE_UP_TIMEOUT_S):
                     self._made_up = dict(await self._call("make_up"))
+                    self._asked_at = now
         return self._made_up
+
+    async def _ask_make_up(self) -> None:
+        """Of whoever is there: a model that sleeps is not started."""
+        answers = await self._answers("make_up", lambda answer: True)
+        self._made_up = next((dict(answer) for answer in answers or () if answer), self._made_up)
 
     async def _answers(self, method: str, is_good: Callable[[Any], bool]) -> list[Any] | None:
         """See `_ask_all`; none if nobody can be asked. None while there is no replica by choice."""

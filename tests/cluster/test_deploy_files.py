@@ -18,6 +18,7 @@ from serve_app.settings import ServeSettings
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "ray_config.yaml"
 SERVE = ROOT / "cluster" / "deploy" / "serve.yaml"
+SEVERAL = ROOT / "cluster" / "deploy" / "several.yaml"
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -93,3 +94,13 @@ def test_the_config_names_deployments_that_exist() -> None:
         "Ingress",
         "MossServer",
     }
+
+
+def test_models_side_by_side_share_neither_path_nor_database() -> None:
+    ServeDeploySchema.model_validate(load(SEVERAL))
+    applications = load(SEVERAL)["applications"]
+    settings = [ServeSettings.model_validate(each["args"]) for each in applications]
+    assert len({each["route_prefix"] for each in applications}) == len(applications) == 3
+    assert len({each.store for each in settings}) == len(applications)
+    assert [each.resolved_dialogue for each in settings] == ["plugin", "plain", "plain"]
+    assert all(each.requires_key for each in settings)

@@ -43,9 +43,6 @@ ROUTER = "PROOF_ROUTER"  # `serve`: Serve's own, which knows no chats
 NUM_SLOTS = "PROOF_NUM_SLOTS"
 
 
-MAKE_UP = {"weights": "digest"}
-
-
 class DigestServer:
     """A replica of the model: the methods of MossServer."""
 
@@ -53,7 +50,9 @@ class DigestServer:
         pause_s, num_words = os.environ[PAUSE_S], os.environ[NUM_WORDS]
         self._model = DigestModel(float(pause_s), int(num_words))
         self._num_running = 0
-        self._replies = Replies(MAKE_UP, lambda: True)
+        # A rolling update renames the model: those are other weights.
+        self._make_up = {"weights": f"digest of {settings.model_names[0]}"}
+        self._replies = Replies(self._make_up, lambda: True)
 
     async def generate(
         self, request: EngineRequest, *, target: Target, route: Route = ANYWHERE
@@ -74,7 +73,7 @@ class DigestServer:
         return GroupState("serving", serve.get_replica_context().replica_id.unique_id, 1)
 
     async def make_up(self) -> dict[str, Any]:
-        return MAKE_UP
+        return self._make_up
 
     async def stats(self) -> dict[str, Any]:
         name = serve.get_replica_context().replica_id.unique_id

@@ -23,6 +23,7 @@ async def login(call: Call) -> Response:
         httponly=True,
         samesite="strict",
         secure=_is_https(call),
+        path=_path(call),
     )
     return response
 
@@ -31,8 +32,15 @@ async def logout(call: Call) -> Response:
     if (cookie := call.request.cookies.get(COOKIE)) is not None:
         await call.service.gate.logout(cookie)
     response = Response(status_code=204)
-    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=_is_https(call))
+    response.delete_cookie(
+        COOKIE, httponly=True, samesite="strict", secure=_is_https(call), path=_path(call)
+    )
     return response
+
+
+def _path(call: Call) -> str:
+    """Of this application: one beside it has keys of its own."""
+    return str(call.request.scope.get("root_path", "")) or "/"
 
 
 def _is_https(call: Call) -> bool:

@@ -194,6 +194,7 @@ def _strangers(address: Address, stream: int) -> dict[str, bytes]:
         "a token of text": pack([address.token.hex(), "x", ""]) + pack([stream, "evil"]),
         "more than an array": pack([address.token, "x", "", 1]) + pack([stream, "evil"]),
         "not an array": pack([address.token, "x", ""]) + pack({"a": 1}),
+        "too much": b"\xda\xff\xff" * 100_000,
         "an extension": msgpack.packb(msgpack.ExtType(5, b"x")) + pack([stream, "evil"]),
     }
 

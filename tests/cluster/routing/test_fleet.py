@@ -10,12 +10,14 @@ import pytest
 from ray import serve
 
 from cluster.launch.local_ray import local_ray
-from cluster.routing.policy import MAX_SHARE
+from cluster.routing.loads import FRESH_S
 from cluster.routing.route import Route
 from tests.cluster.routing.fleet import APP, ASKERS, fleet_app, kill
 from tests.support.waiting import wait_until
 
 NUM_REPLICAS, NUM_SESSIONS, NUM_TURNS = 3, 64, 20
+# One router keeps to MAX_SHARE; two that place all chats within a second know half of them each.
+SHARE_OF_TWO = 1.4
 AT_ONCE = 6  # more would be work that a new replica takes over
 PAUSE_S = 0.4  # people take longer to read a reply
 
@@ -86,7 +88,7 @@ def test_turns_land_where_the_chat_is_whoever_asks(fleet: Fleet) -> None:
     print(f"{share:.1%} landed; sessions {sorted(last.values())}")
     assert share >= 0.95
     assert len(last) == NUM_REPLICAS
-    assert max(last.values()) <= MAX_SHARE * NUM_SESSIONS / NUM_REPLICAS
+    assert max(last.values()) <= SHARE_OF_TWO * NUM_SESSIONS / NUM_REPLICAS
     after = [fleet.call(number, "hits") for number in range(2)]
     turns = sum(now.turns - then.turns for then, now in zip(before, after, strict=True))
     hits = sum(now.hits - then.hits for then, now in zip(before, after, strict=True))
@@ -113,6 +115,7 @@ def test_a_burst_of_one_key_does_not_stall(fleet: Fleet) -> None:
 
 
 def test_requests_without_a_key_go_where_least_is_to_do(fleet: Fleet) -> None:
+    time.sleep(FRESH_S)  # until nobody counts what was there before
     answers = Counter(fleet.call(0, "ask", [(f"any {n}", Route()) for n in range(60)], 0.5))
     assert all(count >= 15 for count in answers.values()), answers
 
@@ -121,6 +124,9 @@ def test_a_replica_to_avoid_is_avoided(fleet: Fleet) -> None:
     (home,) = fleet.call(0, "ask", [("first", Route("avoided"))])
     turns = [(f"avoid {number}", Route("avoided", avoid=(home,))) for number in range(10)]
     assert home not in fleet.call(0, "ask", turns)
+    # It is silent for others, too.
+    others = [(f"other {number}", Route(f"other {number}")) for number in range(10)]
+    assert home not in fleet.call(0, "ask", others)
 
 
 def test_sessions_of_survivors_stay_when_a_replica_dies(fleet: Fleet) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from redis.asyncio import Redis
 
 from plugins_svc.sdk.output import PluginOutput
 from tests.serve_app.observe.samples import Samples
@@ -22,6 +23,13 @@ IDLE = {
     "moss:session_affinity_hits_total": 0,
     "moss:passes_resumed_total": 0,
 }
+
+
+@pytest.fixture(autouse=True)
+async def nobody_else(store_url: str) -> None:
+    """The store is that of all tests of this process, whose servers have other models."""
+    async with Redis.from_url(store_url) as redis:
+        await redis.flushdb()
 
 
 async def read(site: Site) -> Samples:

@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from moss_tp.errors import EngineDeadError
 from serve_app.groups import ASLEEP, GroupState
+from serve_app.remote import probe as probe_module
 from serve_app.remote.probe import HEALTH_TIMEOUT_S, ReplicaProbe
 
 
@@ -21,7 +22,7 @@ class Broadcast:
         self._delays_s = delays_s
 
     def broadcast(self, method: str) -> Self:
-        assert method in ("state", "stats")
+        assert method in ("state", "stats", "make_up")
         self._method = method
         return self
 
@@ -37,6 +38,8 @@ class Answer:
         if self._delay_s == -2:
             raise EngineDeadError("a rank is dead")
         await asyncio.sleep(max(0, self._delay_s))
+        if self._method == "make_up":
+            return {"weights": "new"}
         if self._method == "stats":
             return {"replica": str(self._number), "steps": 7, "rank_pids": (self._number,)}
         return GroupState("failed" if self._delay_s < 0 else "serving", str(self._number), 2)
@@ -97,3 +100,25 @@ async def test_a_model_that_sleeps_is_ready(may_sleep: bool) -> None:
     else:
         with pytest.raises(EngineDeadError, match="no replica"):
             await asked.stats()
+
+
+class Updated(Broadcast):
+    """A model whose replicas were replaced since it was asked first."""
+
+    async def remote(self) -> dict[str, str]:
+        return {"weights": "old"}
+
+    @property
+    def make_up(self) -> Self:
+        return self
+
+
+async def test_after_an_update_the_make_up_is_the_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A moment later, and nobody waits for it."""
+    monkeypatch.setattr(probe_module, "MAKE_UP_STALE_S", -1.0)
+    model = ReplicaProbe(cast(DeploymentHandle[Any], Updated(0)))
+    assert await model.make_up() == {"weights": "old"}
+    assert await model.make_up() == {"weights": "old"}
+    async with asyncio.timeout(5):
+        while await model.make_up() != {"weights": "new"}:
+            await asyncio.sleep(0.01)
