@@ -1,5 +1,6 @@
 """Replies that never end by themselves: clients disconnect, ranks die, the engine recovers."""
 
+import json
 import os
 import signal
 import threading
@@ -110,16 +111,18 @@ def test_a_killed_rank_ends_its_group_and_a_new_one_answers(server: MossProcess,
     assert not set(server.stats()["rank_pids"]) & {process.pid for process in group}
 
 
-def test_an_interrupted_stream_ends_with_an_error_and_is_not_stored(server: MossProcess) -> None:
+def test_a_stream_whose_group_is_lost_goes_on_and_is_stored(server: MossProcess) -> None:
     wait_healthy(server)
     chat = server.ask("hi", max_length=SHORT)
     victim = server.stats()["rank_pids"][1]
-    body = {"prompt": "go on", "uid": chat["uid"], "stream": True, "max_length": LONG}
+    body = {"prompt": "go on", "uid": chat["uid"], "stream": True, "max_length": 2400}
     with httpx.stream("POST", server.url, json=body, timeout=RECOVERY_S) as response:
         events = (line for line in response.iter_lines() if line)
         assert next(events).startswith('data: {"delta": ')
         os.kill(victim, signal.SIGKILL)
         *_, last = events
-    assert '"type": "server_error", "param": null, "code": "engine_error"' in last
-    after = server.ask("ho", timeout_s=RECOVERY_S, uid=chat["uid"], max_length=1200)
-    assert [user for user, _ in after["history"]] == ["hi", "ho"]
+    answer = json.loads(last.removeprefix("data: "))
+    assert len(answer["response"]) > 400, "all that fits, not what came before the kill"
+    after = server.ask("ho", timeout_s=RECOVERY_S, uid=chat["uid"], max_length=3600)
+    assert [user for user, _ in after["history"]] == ["hi", "go on", "ho"]
+    assert after["history"][1][1] == answer["response"]
