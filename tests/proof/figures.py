@@ -78,7 +78,7 @@ BARS = {
         "the same, and it is the only group", "all byte-identical, p95 gap ≤ 15 s"
     ),
     "poison": Bar(
-        "a request that ends each group that computes it, beside 20 streams",
+        "a request that ends each group that computes it, beside the same streams",
         "ends typed after two groups; no other stream is lost",
     ),
     **{
