@@ -1,9 +1,7 @@
 """What replicas say comes to a real Ray Serve's controller every second."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ import ray
 from ray import serve
 from ray.serve._private.common import DeploymentID
 
-from cluster.scaling.policy import TURN_TOKENS, Load, Scaling
+from cluster.scaling.policy import Scaling
 from cluster.scaling.replicas import Replicas
 from cluster.scaling.serve_policy import PUSH_S, autoscaling_config
+from tests.cluster.scaling.streams import Streams
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -24,26 +23,6 @@ pytestmark = [
 ]
 SCALING = Scaling(Replicas(1, 2))
 STREAM_S = 4.0
-
-
-class Streams:
-    """A replica that two streams fill."""
-
-    def __init__(self) -> None:
-        self._num_running = 0
-
-    async def stream(self) -> AsyncIterator[int]:
-        self._num_running += 1
-        try:
-            for number in range(int(STREAM_S * 10)):
-                yield number
-                await asyncio.sleep(0.1)
-        finally:
-            self._num_running -= 1
-
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        num = self._num_running
-        return asdict(Load(num, 0, num * TURN_TOKENS, num, 100, 2))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +35,7 @@ def handle(ray_logs: Path) -> Iterator[Any]:
         ray_actor_options={"num_cpus": 1}, autoscaling_config=autoscaling_config(SCALING), **options
     )(Streams)
     serve.start(proxy_location="Disabled")
-    yield serve.run(deployment.bind(), name="scaled", route_prefix=None)
+    yield serve.run(deployment.bind(STREAM_S), name="scaled", route_prefix=None)
     end: Any = serve.shutdown
     end()
 

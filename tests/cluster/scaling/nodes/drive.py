@@ -15,10 +15,10 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from tests.cluster.scaling.streams import Streams
 
 HEAD = "f" * 51 + "00000"
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
@@ -94,28 +94,6 @@ def start_head(directory: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-class Streams:
-    """A replica that two streams fill."""
-
-    def __init__(self) -> None:
-        self._num_running = 0
-
-    async def stream(self) -> AsyncIterator[int]:
-        self._num_running += 1
-        try:
-            for number in range(int(STREAM_S * 10)):
-                yield number
-                await asyncio.sleep(0.1)
-        finally:
-            self._num_running -= 1
-
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        from cluster.scaling.policy import TURN_TOKENS, Load
-
-        num = self._num_running
-        return asdict(Load(num, 0, num * TURN_TOKENS, num, 100, 2))
-
-
 class Onlooker:
     """`seen` are pairs of replicas that run and nodes besides the head, with seconds."""
 
@@ -186,7 +164,7 @@ def main(directory: Path) -> None:
         "graceful_shutdown_timeout_s": 60,
         "graceful_shutdown_wait_loop_s": 0.2,
     }
-    application = serve.deployment(**options)(Streams).bind()
+    application = serve.deployment(**options)(Streams).bind(STREAM_S)
     handle = serve.run(application, name="fake", route_prefix=None)
     onlooker = Onlooker()
     lengths = asyncio.run(run(handle, onlooker))
