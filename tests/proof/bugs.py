@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 from redis.asyncio import Redis
 
@@ -23,7 +24,10 @@ from tests.proof.world import Parts
 
 
 class GetSetStore(RedisSessionStore):
-    """Takes no lease; a commit reads all turns, and writes them back with one more."""
+    """Takes no lease; a commit reads all turns, and writes them back with one more. Between the two
+    it is slow enough for another commit to read, too, if one comes within a second."""
+
+    _alone: ClassVar[dict[str, asyncio.Event]] = {}  # by uid: a commit that has read
 
     async def begin(
         self, lease: Lease, deadline: float = inf, *, may_create: bool
@@ -41,12 +45,23 @@ class GetSetStore(RedisSessionStore):
         stored = b"1:" + pack_turn(turn)
         async with Redis.from_url(self.url) as redis:
             found: Any = await redis.lrange(turns, 0, -1)
-            await asyncio.sleep(0.2)
+            await self._another_has_read(lease.uid)
             await redis.delete(turns)
             await redis.rpush(turns, *found, stored)
             await redis.hset(ids, turn.id, str(len(found)))
             await redis.hset(meta, "active", turn.id)
         return unpack_turn(stored)
+
+    async def _another_has_read(self, uid: str) -> None:
+        if (first := self._alone.pop(uid, None)) is not None:
+            first.set()
+            return
+        self._alone[uid] = second = asyncio.Event()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await second.wait()
+        if self._alone.get(uid) is second:
+            del self._alone[uid]
 
 
 class OwnerlessCatalogue(RedisSessionCatalogue):
