@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from serve_app.access.principal import Principal
 from serve_app.api.parsing import Body, at_most_one, parse_body, parse_idempotency_key
-from serve_app.api.sessions import Query, parse_query
+from serve_app.api.queries import Query, parse_query
 from serve_app.errors import SessionNotFoundError
 from serve_app.http.exchange import read_body
 from serve_app.http.service import HttpService

@@ -37,7 +37,8 @@ class Turn(Exchange):
 
     `id` is made by the server, `parent` the id of the turn before it: "" for a chat's first turn.
     `seed` is what it was drawn with. `make_up` says what made it, in digests and settings by name.
-    `created_ms` is the store's clock, in milliseconds since 1970.
+    `created_ms` is the store's clock, in milliseconds since 1970. `duration_ms` is how long it was
+    made, by the clocks of ingresses; 0 for turns of versions that did not store it.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Turn(Exchange):
     seed: int = 0
     calls: tuple[StoredCall, ...] = ()
     usage: Mapping[str, int] = field(default_factory=dict)
+    duration_ms: int = 0
     make_up: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from serve_app.access.permissions import enabled_plugins
 from serve_app.api import sessions as api
+from serve_app.api.queries import query_types
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.http.endpoint import Call, Endpoint
 from serve_app.sessions.catalogue import SessionChanges
@@ -124,7 +125,7 @@ ENDPOINTS = (
         "The caller's chats",
         answer=api.SessionList,
         errors=(400, 404, 503),
-        query=api.query_types(api.ListQuery),
+        query=query_types(api.ListQuery),
     ),
     Endpoint(
         "GET",
@@ -133,7 +134,7 @@ ENDPOINTS = (
         "A chat with its turns",
         answer=api.SessionAnswer,
         errors=(400, 404, 503),
-        query=api.query_types(api.SessionQuery),
+        query=query_types(api.SessionQuery),
     ),
     Endpoint(
         "PATCH",
