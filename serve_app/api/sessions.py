@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from moss_tp.sampling_params import SamplingParams
+from serve_app.api.session_list import SessionList
 from serve_app.errors import TurnNotFoundError
 from serve_app.prompt.exchange import shown_thoughts
-from serve_app.sessions.session import Feedback, Session, SessionSummary, StoredCall, Turn
+from serve_app.sessions.session import Feedback, Session, StoredCall, Turn
 
 MAX_TITLE = 200  # characters
 MAX_COMMENT = 4000
-MAX_LISTED = 100
 _MAX_PLUGINS = 100
 
 Title = Annotated[str, Field(max_length=MAX_TITLE)]
@@ -92,13 +92,6 @@ class FeedbackBody(BaseModel):
     comment: str = Field("", max_length=MAX_COMMENT)
 
 
-class ListQuery(BaseModel):
-    """The query of `GET /v1/sessions`; `after` is the last id of the page before."""
-
-    limit: int = Field(20, ge=1, le=MAX_LISTED)
-    after: str = Field("", max_length=64)
-
-
 class SessionQuery(BaseModel):
     """The query of `GET /v1/sessions/{uid}`: whether to give the whole tree, too."""
 
@@ -158,27 +151,6 @@ class SessionAnswer(BaseModel):
     tree: list[TurnAnswer] | None = None
 
 
-class SessionLine(BaseModel):
-    """A line of a list of chats."""
-
-    id: str
-    object: Literal["session"] = "session"
-    title: str
-    created_at: int
-    updated_at: int
-    num_turns: int
-
-
-class SessionList(BaseModel):
-    """A page of the caller's chats, the one with the newest turn first."""
-
-    object: Literal["list"] = "list"
-    data: list[SessionLine]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
 class SessionDeleted(BaseModel):
     """The chat is gone."""
 
@@ -233,26 +205,6 @@ def turn_answer(session: Session, turn: Turn, *, with_make_up: bool = False) -> 
         duration_ms=turn.duration_ms,
         feedback=None if feedback is None else _feedback_body(feedback),
         make_up=dict(turn.make_up) if with_make_up else None,
-    )
-
-
-def session_list(found: list[SessionSummary], limit: int) -> SessionList:
-    """A page of `limit` sessions, of which one more was asked for."""
-    page = found[:limit]
-    return SessionList(
-        data=[
-            SessionLine(
-                id=line.uid,
-                title=line.title,
-                created_at=line.created_ms // 1000,
-                updated_at=line.updated_ms // 1000,
-                num_turns=line.num_turns,
-            )
-            for line in page
-        ],
-        first_id=page[0].uid if page else None,
-        last_id=page[-1].uid if page else None,
-        has_more=len(found) > limit,
     )
 
 

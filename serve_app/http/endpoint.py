@@ -93,6 +93,6 @@ class Endpoint:
     is_stream: bool = False  # it can answer with server-sent events
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
-    statuses: tuple[int, ...] = (200,)  # of success; a 204 has no body
+    statuses: tuple[int, ...] = (200,)  # of success; a 204 or 304 has no body
     media_type: str = "application/json"  # of an answer that is not a stream; "": it is empty
     error: type[Any] | None = None

@@ -35,6 +35,12 @@ def unpack_turn(stored: bytes) -> Turn:
     return Turn(**known, calls=calls, created_ms=int(created_ms))
 
 
+def texts_of(stored: bytes) -> tuple[str, str]:
+    """What the user and the model say in a stored turn."""
+    fields = msgpack.unpackb(stored.partition(b":")[2])
+    return fields["user"], fields["reply"]
+
+
 def unpack_session(uid: str, owner: str, read: Sequence[Any]) -> Session:
     """The session of which a script has read meta, turns and feedback."""
     meta, feedback = _pairs(read[0]), _pairs(read[2])

@@ -84,13 +84,15 @@ class Session:
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """A line of a list of chats. `updated_ms` is when the chat got its newest turn."""
+    """A line of a list of chats. `updated_ms` is when the chat got its newest turn, `num_bytes` is
+    the size of its stored turns."""
 
     uid: str
     title: str
     created_ms: int
     updated_ms: int
     num_turns: int
+    num_bytes: int
 
 
 def has_images(call: StoredCall) -> bool:
