@@ -120,7 +120,8 @@ class CallAnswer(BaseModel):
 class TurnAnswer(BaseModel):
     """A stored turn; `parent` is null for a first one.
 
-    `make_up` says what it was made of, where one turn is asked for.
+    `make_up` says what it was made of, where one turn is asked for. `html` are the blocks of its
+    reply, where a session is asked for with `render=html`.
     """
 
     id: str
@@ -137,6 +138,7 @@ class TurnAnswer(BaseModel):
     usage: dict[str, Any]
     feedback: FeedbackBody | None
     make_up: dict[str, Any] | None = None
+    html: list[str] | None = None
 
 
 class SessionAnswer(BaseModel):
@@ -273,14 +275,7 @@ def session_list(found: list[SessionSummary], limit: int) -> SessionList:
 
 
 def _call(call: StoredCall) -> CallAnswer:
-    return CallAnswer(
-        id=call.id,
-        name=call.name,
-        argument=call.argument,
-        state=call.state,
-        output=call.output,
-        ms=call.ms,
-    )
+    return CallAnswer.model_validate(call, from_attributes=True)
 
 
 def _feedback_body(feedback: Feedback) -> FeedbackBody:

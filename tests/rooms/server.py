@@ -20,6 +20,8 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/prompt",
     },
     "serve_app/front": {"moss_tp"},
+    "serve_app/rendering/markdown": set(),
+    "serve_app/rendering": {"serve_app/rendering/markdown"},
     "serve_app/bench/load": {"moss_tp", "moss_tp/engine", "serve_app/client"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
     "serve_app/access": {"moss_tp", "serve_app", "serve_app/store"},
@@ -173,6 +175,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/live",
         "serve_app/observe",
         "serve_app/sessions",
+        "serve_app/rendering",
     },
     "serve_app/http/endpoints": {
         "serve_app",
@@ -185,6 +188,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/live",
         "serve_app/observe",
         "serve_app/sessions",
+        "serve_app/rendering",
     },
     "serve_app/http/app.py": {
         "serve_app/http",
@@ -239,6 +243,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/observe",
         "serve_app/prompt",
         "serve_app/sessions",
+        "serve_app/rendering",
     },
     "serve_app/app.py": {
         "cluster/ranks",
