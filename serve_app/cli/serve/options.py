@@ -1,7 +1,7 @@
 """The flags of `moss serve`, and the ServeSettings made of them.
 
 A flag that is a setting has the name of its field, so that adding one takes a line here and a
-field there. `host`, `port` and `data_dir` belong to the command itself.
+field there. `host`, `port`, `data_dir` and `has_dashboard` belong to the command itself.
 """
 
 import os
@@ -72,6 +72,12 @@ serve_options = with_options(
     ),
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True),
+    click.option(
+        "--dashboard",
+        "has_dashboard",
+        is_flag=True,
+        help="Run Ray's dashboard, too, for this machine only.",
+    ),
     click.option(
         "--auth",
         type=click.Choice(["required", "none"]),

@@ -14,7 +14,7 @@ from serve_app.cli.serve.command import command
 from serve_app.cli.serve.options import serve_settings
 from serve_app.settings import ServeSettings
 
-OF_THE_COMMAND = {"host", "port", "data_dir"}
+OF_THE_COMMAND = {"host", "port", "data_dir", "has_dashboard"}
 
 
 def fields_of(*arguments: str) -> dict[str, Any]:
