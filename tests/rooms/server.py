@@ -239,6 +239,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/observe",
         "serve_app/prompt",
         "serve_app/sessions",
+        "serve_app/store",
     },
     "serve_app/app.py": {
         "cluster/ranks",
