@@ -38,6 +38,7 @@ from serve_app.observe.logs import configure_logs
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
 from serve_app.remote.first_token import FirstToken
+from serve_app.remote.loading import LoadingBoard
 from serve_app.remote.model import RemoteModel
 from serve_app.remote.plugins import remote_plugins
 from serve_app.remote.probe import ReplicaProbe
@@ -61,7 +62,9 @@ class Ingress:
     ) -> None:
         self._settings = settings
         self._model = RemoteModel(model, Listener(own_host()))
-        self._probe = ReplicaProbe(model, may_sleep=settings.replicas.least == 0)
+        self._loading = LoadingBoard(settings.store)
+        may_sleep = settings.replicas.least == 0
+        self._probe = ReplicaProbe(model, may_sleep=may_sleep, loading=self._loading.read)
         self._first_token = FirstToken(self._model, self._probe.groups)
         self._plugins = plugins
         if (host := listening_host()) is not None:
@@ -140,6 +143,7 @@ class Ingress:
         if hasattr(self, "_gate"):
             await self._live_store.close()
             await self._claim.close()
+            await self._loading.close()
             await self._store.close()
             await self._catalogue.close()
             await self._images.close()

@@ -215,6 +215,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc/sdk",
         "serve_app",
         "serve_app/chat/calling",
+        "serve_app/store",
     },
     "serve_app/deployments": {
         "cluster/channel",
