@@ -20,6 +20,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/prompt",
     },
     "serve_app/front": {"moss_tp"},
+    "serve_app/page": set(),
     "serve_app/bench/load": {"moss_tp", "moss_tp/engine", "serve_app/client"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
     "serve_app/access": {"moss_tp", "serve_app", "serve_app/store"},
@@ -184,6 +185,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/http",
         "serve_app/live",
         "serve_app/observe",
+        "serve_app/page",
         "serve_app/sessions",
     },
     "serve_app/http/app.py": {
