@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cluster.scaling.replicas import Replicas
-from moss_tp.device import DEVICES, DTYPES, TRAITS
+from moss_tp.device import DEVICES, DTYPES, TRAITS, threads_per_rank
 from moss_tp.engine_config import KV_CACHE_DTYPES, LM_HEAD_BITS, LOAD_FORMATS
 from moss_tp.errors import ConfigError
 from serve_app.cli.options import with_options
@@ -46,6 +46,11 @@ serve_options = with_options(
         show_default=True,
         metavar="SECONDS",
         help="How long fewer replicas have to have been enough.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="Of each rank, on a CPU. Default: the cores, shared by all ranks of all replicas.",
     ),
     click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True),
     click.option("--dtype", type=click.Choice(DTYPES), help=_DTYPE_HELP),
@@ -151,8 +156,18 @@ def serve_settings(fields: dict[str, Any], host: str = "127.0.0.1") -> ServeSett
     # A failed start is shown to the user at once instead of being tried again.
     own = {"start_attempts": 1, "hosts": (host, *map(_host_name, fields["hosts"]))}
     settings = ServeSettings.model_validate({**fields, **own}).with_environment(os.environ)
+    settings = _with_threads(settings)
     check_exposure(settings, host)
     return settings
+
+
+def _with_threads(settings: ServeSettings) -> ServeSettings:
+    """The same, where all replicas there may be have to do with this machine's cores."""
+    if settings.device != "cpu":
+        return settings
+    num_ranks = settings.tp * settings.replicas.most
+    threads = threads_per_rank(num_ranks, settings.threads)
+    return settings.model_copy(update={"threads": threads})
 
 
 def _replicas(value: str) -> Replicas:
