@@ -40,6 +40,7 @@ from serve_app.remote.first_token import FirstToken
 from serve_app.remote.model import RemoteModel
 from serve_app.remote.plugins import remote_plugins
 from serve_app.remote.probe import ReplicaProbe
+from serve_app.rendering.isolated import IsolatedRenderer
 from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -91,6 +92,7 @@ class Ingress:
         replier = self._replier(tokenizer, self._metrics.watch)
         limits = TurnLimits(max_model_len)
         self._live = self._live_turns(replier, limits)
+        self._renderer = IsolatedRenderer()
         service = HttpService(
             runner=TurnRunner(self._store, replier, limits, self._probe),
             replier=replier,
@@ -110,6 +112,7 @@ class Ingress:
             requires_key=self._settings.requires_key,
             origins=_origins(self._settings),
             metrics=self._metrics,
+            renderer=self._renderer,
         )
         return create_http_app(service)
 
@@ -130,6 +133,8 @@ class Ingress:
             await finish_turns(self._drain, self._stop)
         if hasattr(self, "_live"):
             await self._live.close()
+        if hasattr(self, "_renderer"):
+            await self._renderer.close()
         if hasattr(self, "_model"):
             self._first_token.close()
             await self._model.close()

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
-from serve_app.rendering.isolated import IsolatedRenderer
 
+from serve_app.rendering.isolated import IsolatedRenderer
 from tests.serve_app.page.browsing import WIDE, Browsing, Watch
 from tests.serve_app.page.ingress import Ingress
 

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
-from serve_app.rendering.renderer import Renderer
 
-from plugins_svc.registry import SPECS
+from plugins_svc.registry import PLUGIN_NAMES
 from serve_app.access.gate import Gate
 from serve_app.access.open_gate import OpenGate
 from serve_app.chat.completion import Completer
@@ -22,6 +21,7 @@ from serve_app.live.redis import LiveSettings, RedisLiveStore
 from serve_app.live.service import LiveTurns
 from serve_app.live.teller import Means
 from serve_app.prompt.builder import PromptBuilder
+from serve_app.rendering.renderer import Renderer
 from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -117,7 +117,7 @@ class Ingress:
             FakeProbe(),
             ("moss-scripted",),
             LIMITS.max_model_len,
-            frozenset(SPECS),
+            frozenset(PLUGIN_NAMES),
             tokenizer=CharCodec(),
             completer=Completer(RawModel(), CharCodec()),
             drain=drain,

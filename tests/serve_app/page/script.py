@@ -1,4 +1,4 @@
-"""A model that says what a test's message asks for, as slowly as the test wants, and its plugins."""
+"""A model that says what a message asks for, as slowly as the test wants, and its plugins."""
 
 import asyncio
 import hashlib
@@ -41,7 +41,7 @@ OUTPUTS = {
 
 def words(count: int) -> str:
     """So many words, in paragraphs of twenty."""
-    return "".join(f"word{n}{'\n\n' if n % 20 == 0 else ' '}" for n in range(1, count + 1)).strip()
+    return "".join(f"word{n}" + (" " if n % 20 else "\n\n") for n in range(1, count + 1)).strip()
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """A chat in the page: answers as they are told, stopped, made again, asked otherwise, rated."""
 
+import re
+
 import pytest
 from playwright.async_api import Page, expect
 
@@ -19,6 +21,4 @@ async def test_an_answer_is_shown_as_it_is_told(page: Page, server: Ingress) -> 
         await expect(page.locator("#send")).to_be_hidden()
     turn = await settled(page, 1)
     assert (await reply_of(turn)).endswith("some more of it.")
-    await expect(turn.locator(".counts")).to_have_text(
-        __import__("re").compile(r"^\d+ tokens · \d+\.\d s$")
-    )
+    await expect(turn.locator(".counts")).to_have_text(re.compile(r"^\d+ tokens · \d+\.\d s$"))
