@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
 
@@ -99,3 +100,11 @@ async def has_begun(page: Page, text: str) -> None:
 def uid_of(page: Page) -> str:
     """Of the chat that is open."""
     return page.url.partition("#")[2]
+
+
+async def session_of(page: Page) -> dict[str, Any]:
+    """The chat that is open, as the server has it."""
+    origin = page.url.partition("/ui")[0]
+    answer = await page.request.get(f"{origin}/v1/sessions/{uid_of(page)}?all=true")
+    session: dict[str, Any] = await answer.json()
+    return session

@@ -9,6 +9,7 @@ from functools import partial
 
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
+from moss_tp.errors import EngineDeadError
 from plugins_svc.protocol.calls import Call
 from plugins_svc.sdk.output import Item, PluginOutput
 from tests.support.chat_fakes import FakeModel, FakePlugins
@@ -82,9 +83,12 @@ class ScriptedModel:
 
     pace: Pace
     requests: list[EngineRequest] = field(default_factory=list)
+    fails: bool = False
 
     async def generate(self, request: EngineRequest, session_id: str) -> AsyncIterator[TokenDelta]:
         self.requests.append(request)
+        if self.fails:
+            raise EngineDeadError("the model is gone")
         reply = partial(_reply, seed=request.params.seed or 0)
         model = FakeModel(think=_think, reply=reply, wait=self.pace.wait)
         async with aclosing(model.generate(request, session_id)) as deltas:  # type: ignore[type-var]
