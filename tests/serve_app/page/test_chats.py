@@ -96,6 +96,7 @@ async def test_a_chat_is_deleted_when_that_is_wanted(browsing: Browsing, page: P
     await ask(page, "hello")
     other = await browsing.open(f"#{page.url.partition('#')[2]}")
     await settled(other, 1)
+    await page.bring_to_front()  # a browser is slow to draw what nobody sees
     await choose(page, "Delete")
     await expect(page.locator("#question-text")).to_contain_text("hello")
     await page.locator("#question-no").click()
