@@ -221,6 +221,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc/sdk",
         "serve_app",
         "serve_app/chat/calling",
+        "serve_app/store",
     },
     "serve_app/deployments": {
         "cluster/channel",
@@ -246,6 +247,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/prompt",
         "serve_app/sessions",
         "serve_app/rendering",
+        "serve_app/store",
     },
     "serve_app/app.py": {
         "cluster/ranks",
