@@ -48,7 +48,7 @@ export class TurnView {
 
   /** An event of a running turn. */
   tell({ kind, data }) {
-    if (kind === "thoughts") this.setThoughts(data.text);
+    if (kind === "thoughts") data.text && this.setThoughts(data.text);
     else if (kind === "plugin") this.setCall(data);
     else if (kind === "reset") this.reset();
     else if (kind === "html") {
