@@ -23,6 +23,12 @@ class CookieJar:
         await self._run(scripts.LOGIN, cookie, MAX_AGE_S * 1000, self._max_cookies)
         return cookie
 
+    async def renew(self, cookie: str) -> bool:
+        """Whether `cookie` is good, and lives from now on as long as a new one."""
+        if key_id_of(cookie) is None:
+            return False
+        return bool(await self._run(scripts.RENEW, cookie, MAX_AGE_S * 1000))
+
     async def key_id_of(self, cookie: str) -> str | None:
         """The id of the key that `cookie` was made for; None if it has ended, or nobody made it."""
         key_id = key_id_of(cookie)

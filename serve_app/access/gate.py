@@ -67,10 +67,11 @@ class Gate(Protocol):
         """
         ...
 
-    async def login(self, key: str | None) -> str:
-        """A new cookie for the page, in exchange for `key`; for none where there are no keys.
+    async def login(self, credentials: Credentials) -> str:
+        """A new cookie for the page, in exchange for the key; for none where there are no keys.
 
-        Raises InvalidKeyError and StoreUnavailableError.
+        Where no key is shown, or none is needed, it is the shown cookie if that is good: it lives
+        as long as a new one. Raises InvalidKeyError and StoreUnavailableError.
         """
         ...
 

@@ -47,10 +47,15 @@ class KeyGate:
     async def charge(self, principal: Principal) -> None:
         await self._limiter.charge(principal.key_id, principal.limits)
 
-    async def login(self, key: str | None) -> str:
-        if key is None:
+    async def login(self, credentials: Credentials) -> str:
+        if credentials.key is not None:
+            return await self._book.cookies.make((await self._key(credentials.key)).id)
+        if (cookie := credentials.cookie) is None:
             raise InvalidKeyError(_MISSING)
-        return await self._book.cookies.make((await self._key(key)).id)
+        await self._cookies_key(cookie)
+        if not await self._book.cookies.renew(cookie):
+            raise InvalidKeyError(_ENDED)
+        return cookie
 
     async def logout(self, cookie: str) -> None:
         await self._book.cookies.end(cookie)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from serve_app.access.cookie_jar import CookieJar
-from serve_app.access.cookies import PAGE, page_principal
+from serve_app.access.cookies import PAGE, key_id_of, page_principal
 from serve_app.access.gate import Admission, Credentials, Ticket
 from serve_app.access.principal import ANONYMOUS, Principal
 from serve_app.access.steps import make_lane
@@ -35,7 +35,10 @@ class OpenGate:
     async def charge(self, principal: Principal) -> None:
         """Nothing is counted."""
 
-    async def login(self, key: str | None) -> str:
+    async def login(self, credentials: Credentials) -> str:
+        cookie = credentials.cookie or ""
+        if key_id_of(cookie) == PAGE and await self._cookies.renew(cookie):
+            return cookie
         return await self._cookies.make(PAGE)
 
     async def logout(self, cookie: str) -> None:

@@ -61,6 +61,16 @@ redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -ARGV[3] - 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 """)
 
+# KEYS: cookies. ARGV: digest max_age_ms. Returns whether the cookie was good, and is for as long.
+RENEW = Script(f"""
+{_NOW}
+local until_ms = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not until_ms or tonumber(until_ms) <= now then return 0 end
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+""")
+
 # KEYS: cookies. ARGV: digest.
 IS_LOGGED_IN = Script(f"""
 {_NOW}

@@ -4,7 +4,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class LoginRequest(BaseModel):
-    """The JSON body; a server without keys ignores the key."""
+    """The JSON body; a server without keys ignores the key.
+
+    Without a key a good cookie is renewed.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True)
 

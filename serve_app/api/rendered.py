@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from serve_app.api.sessions import SessionAnswer, TurnAnswer, query_types
+from serve_app.api.queries import query_types
+from serve_app.api.sessions import SessionAnswer, TurnAnswer
 
 
 class RenderQuery(BaseModel):

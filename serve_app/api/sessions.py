@@ -4,21 +4,20 @@ Times are in seconds since 1970, as in OpenAI's API. It reads and stores nothing
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from moss_tp.sampling_params import SamplingParams
-from serve_app.errors import InvalidFieldError, TurnNotFoundError
+from serve_app.api.session_list import SessionList
+from serve_app.errors import TurnNotFoundError
 from serve_app.prompt.exchange import shown_thoughts
-from serve_app.sessions.session import Feedback, Session, SessionSummary, StoredCall, Turn
+from serve_app.sessions.session import Feedback, Session, StoredCall, Turn
 
 MAX_TITLE = 200  # characters
 MAX_COMMENT = 4000
-MAX_LISTED = 100
 _MAX_PLUGINS = 100
 
-Query = TypeVar("Query", bound=BaseModel)
 Title = Annotated[str, Field(max_length=MAX_TITLE)]
 Plugins = Annotated[list[str], Field(max_length=_MAX_PLUGINS)]
 
@@ -93,13 +92,6 @@ class FeedbackBody(BaseModel):
     comment: str = Field("", max_length=MAX_COMMENT)
 
 
-class ListQuery(BaseModel):
-    """The query of `GET /v1/sessions`; `after` is the last id of the page before."""
-
-    limit: int = Field(20, ge=1, le=MAX_LISTED)
-    after: str = Field("", max_length=64)
-
-
 class SessionQuery(BaseModel):
     """The query of `GET /v1/sessions/{uid}`: whether to give the whole tree, too."""
 
@@ -120,8 +112,9 @@ class CallAnswer(BaseModel):
 class TurnAnswer(BaseModel):
     """A stored turn; `parent` is null for a first one.
 
-    `make_up` says what it was made of, where one turn is asked for. `html` are the blocks of its
-    reply, where a session is asked for with `render=html`.
+    It took `duration_ms`; 0 if that was not stored. `make_up` says what it was made of, where one
+    turn is asked for. `html` are the blocks of its reply, where a session is asked for with
+    `render=html`.
     """
 
     id: str
@@ -136,6 +129,7 @@ class TurnAnswer(BaseModel):
     dropped_turns: int
     seed: int
     usage: dict[str, Any]
+    duration_ms: int
     feedback: FeedbackBody | None
     make_up: dict[str, Any] | None = None
     html: list[str] | None = None
@@ -159,27 +153,6 @@ class SessionAnswer(BaseModel):
     tree: list[TurnAnswer] | None = None
 
 
-class SessionLine(BaseModel):
-    """A line of a list of chats."""
-
-    id: str
-    object: Literal["session"] = "session"
-    title: str
-    created_at: int
-    updated_at: int
-    num_turns: int
-
-
-class SessionList(BaseModel):
-    """A page of the caller's chats, the one with the newest turn first."""
-
-    object: Literal["list"] = "list"
-    data: list[SessionLine]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
 class SessionDeleted(BaseModel):
     """The chat is gone."""
 
@@ -189,24 +162,6 @@ class SessionDeleted(BaseModel):
 
 
 Answer = SessionAnswer | TurnAnswer | SessionList | SessionDeleted
-
-
-def parse_query(values: Mapping[str, str | None], model: type[Query]) -> Query:
-    """The query of a URL as a `model`; None is not there. Raises InvalidFieldError."""
-    try:
-        return model.model_validate({k: v for k, v in values.items() if v is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = str(first["loc"][0])
-        raise InvalidFieldError(f"{name}: {first['msg']}", name) from error
-
-
-def query_types(model: type[BaseModel]) -> dict[str, Any]:
-    """The types of a query's values by name, for a description of it."""
-    return {
-        name: Annotated[field.rebuild_annotation(), Field(default=field.default)]
-        for name, field in model.model_fields.items()
-    }
 
 
 def session_answer(
@@ -249,33 +204,21 @@ def turn_answer(session: Session, turn: Turn, *, with_make_up: bool = False) -> 
         dropped_turns=turn.dropped_turns,
         seed=turn.seed,
         usage=_usage(turn.usage),
+        duration_ms=turn.duration_ms,
         feedback=None if feedback is None else _feedback_body(feedback),
         make_up=dict(turn.make_up) if with_make_up else None,
     )
 
 
-def session_list(found: list[SessionSummary], limit: int) -> SessionList:
-    """A page of `limit` sessions, of which one more was asked for."""
-    page = found[:limit]
-    return SessionList(
-        data=[
-            SessionLine(
-                id=line.uid,
-                title=line.title,
-                created_at=line.created_ms // 1000,
-                updated_at=line.updated_ms // 1000,
-                num_turns=line.num_turns,
-            )
-            for line in page
-        ],
-        first_id=page[0].uid if page else None,
-        last_id=page[-1].uid if page else None,
-        has_more=len(found) > limit,
-    )
-
-
 def _call(call: StoredCall) -> CallAnswer:
-    return CallAnswer.model_validate(call, from_attributes=True)
+    return CallAnswer(
+        id=call.id,
+        name=call.name,
+        argument=call.argument,
+        state=call.state,
+        output=call.output,
+        ms=call.ms,
+    )
 
 
 def _feedback_body(feedback: Feedback) -> FeedbackBody:

@@ -4,6 +4,7 @@ It runs and stores nothing.
 """
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -19,7 +20,7 @@ class Draft:
     """A turn while it is made: what was asked under `key`, and what came of it so far.
 
     `request` has a seed, and the id of the turn as its id. `history` is the path of `session` that
-    the turn continues.
+    the turn continues. `began_s` is when, in seconds since 1970.
     """
 
     request: ReplyRequest
@@ -29,6 +30,7 @@ class Draft:
     history: tuple[Turn, ...]
     calls: list[StoredCall] = field(default_factory=list)
     done: Done | None = None
+    began_s: float = field(default_factory=time.time)
 
     def add(self, event: Event) -> None:
         """Takes note of an event of the reply."""
@@ -53,6 +55,7 @@ class Draft:
             seed=self.request.params.seed or 0,
             calls=tuple(self.calls),
             usage=asdict(usage),
+            duration_ms=max(0, round((time.time() - self.began_s) * 1000)),
             make_up={
                 **made_by,
                 "plugins": sorted(self.request.enabled),

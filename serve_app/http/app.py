@@ -18,6 +18,7 @@ from serve_app.http.endpoints import (
     login,
     meta,
     models,
+    page,
     plugins,
     sessions,
     tokenize,
@@ -41,6 +42,7 @@ ENDPOINTS: tuple[Endpoint, ...] = with_description(
         *inference.ENDPOINTS,
         *sessions.ENDPOINTS,
         *turns.ENDPOINTS,
+        *page.ENDPOINTS,
     )
 )
 

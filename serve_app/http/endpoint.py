@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from serve_app.access.principal import Principal
 from serve_app.api.parsing import Body, at_most_one, parse_body, parse_idempotency_key
-from serve_app.api.sessions import Query, parse_query
+from serve_app.api.queries import Query, parse_query
 from serve_app.errors import SessionNotFoundError
 from serve_app.http.exchange import read_body
 from serve_app.http.service import HttpService
@@ -93,6 +93,6 @@ class Endpoint:
     is_stream: bool = False  # it can answer with server-sent events
     query: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, Any] = field(default_factory=dict)
-    statuses: tuple[int, ...] = (200,)  # of success; a 204 has no body
+    statuses: tuple[int, ...] = (200,)  # of success; a 204 or 304 has no body
     media_type: str = "application/json"  # of an answer that is not a stream; "": it is empty
     error: type[Any] | None = None

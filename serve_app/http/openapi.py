@@ -23,6 +23,7 @@ _JSON = "application/json"
 _PART = re.compile(r"\{(\w+)(?::\w+)?\}")
 _ALWAYS = (403, 431, 500)
 _WITH_A_BODY = (400, 408, 413)
+_EMPTY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _RETRIED = (409, 429, 500, 503)
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -114,7 +115,7 @@ def _parameters(endpoint: Endpoint, book: SchemaBook) -> Iterable[dict[str, Any]
 
 def _success(status: int, endpoint: Endpoint, book: SchemaBook) -> dict[str, Any]:
     content: dict[str, Any] = {}
-    if endpoint.media_type and status != HTTPStatus.NO_CONTENT:
+    if endpoint.media_type and status not in _EMPTY:
         kind = endpoint.answer
         schema = {} if kind is None else book.schema(kind, "written")
         content[endpoint.media_type] = {"schema": schema}

@@ -1,6 +1,7 @@
 """The tellers of one ingress: each runs in a task of its own, beside whoever started its turn."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from typing import Protocol
@@ -137,7 +138,8 @@ class Crew:
         )
         history = path_to(session.tree, turn.parent)
         calls = calls_of(tail.events)
-        return Draft(request, turn.key, turn.fingerprint, session, history, calls)
+        began_s = turn.started_ms / 1000 or time.time()
+        return Draft(request, turn.key, turn.fingerprint, session, history, calls, began_s=began_s)
 
     def _counted(self) -> AbstractContextManager[None]:
         """A turn that is taken up while the server stops does not hold it."""

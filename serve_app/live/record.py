@@ -26,7 +26,7 @@ class LiveTurn:
 
     It follows the turn `parent`, in a session whose tree had `num_turns` turns. `params` has a
     seed. `made_by` is the make-up of what tells it, empty if nobody knew it. Whoever ends the turn
-    settles the limits of its key by the `ticket`, if that has limits.
+    settles the limits of its key by the `ticket`, if that has limits. `started_ms` is since 1970.
     """
 
     uid: str
@@ -47,6 +47,7 @@ class LiveTurn:
     max_completion_tokens: int | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
     ticket: Ticket | None = None
+    started_ms: int = 0
 
     def lease(self, token: str) -> Lease:
         """Of the session, while the holder of `token` tells the turn."""

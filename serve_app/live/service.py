@@ -142,7 +142,7 @@ class LiveTurns:
             ticket = None if charge is None else charge.ticket
             record = _record(draft, prompt, made_by, ticket)
             hold = Hold(record, new_token())
-            first = Telling("turn", {"id": hold.turn.id, "uid": lease.uid})
+            first = _first(record)
             try:
                 await self._means.store.start(hold, lease, first, deadline)
             except TurnTakenOverError as error:  # this process stood still for too long
@@ -260,6 +260,12 @@ class LiveTurns:
         return session
 
 
+def _first(turn: LiveTurn) -> Telling:
+    """What a reader knows a turn by that did not start it."""
+    data = {"id": turn.id, "uid": turn.uid, "parent": turn.parent or None, "user": turn.user}
+    return Telling("turn", data)
+
+
 def _record(
     draft: Draft, prompt: Prompt, made_by: Mapping[str, Any], ticket: Ticket | None
 ) -> LiveTurn:
@@ -283,6 +289,7 @@ def _record(
         max_completion_tokens=request.max_completion_tokens,
         made_by=made_by,
         ticket=ticket,
+        started_ms=round(draft.began_s * 1000),
     )
 
 

@@ -27,6 +27,16 @@ class SessionChanges:
     active: str | None = None
 
 
+@dataclass(frozen=True)
+class SearchPage:
+    """What a search has found in the chats that it has looked at, of which `last_uid` is the last:
+    "" if there were none. It `has_more` if others follow, which it has not looked at."""
+
+    lines: tuple[SessionSummary, ...] = ()
+    last_uid: str = ""
+    has_more: bool = False
+
+
 class SessionCatalogue(Protocol):
     """Every step is atomic, checks the owner, and raises what the store's steps raise."""
 
@@ -45,6 +55,17 @@ class SessionCatalogue(Protocol):
 
         They follow the session `after`. Raises SessionNotFoundError if that one is not listed.
         Chats of unlisted owners are in no list.
+        """
+        ...
+
+    async def search(
+        self, owner: str, text: str, limit: int, after: str = "", deadline: float = inf
+    ) -> SearchPage:
+        """At most `limit` of those sessions that hold `text`, in any case of its letters: in the
+        title, or in what the user or the model says in any turn. In the order of a list.
+
+        It looks at a few hundred sessions at most; the next search may go on `after` the last.
+        Raises SessionNotFoundError if that one is not listed.
         """
         ...
 

@@ -3,7 +3,7 @@
 It is not on the node of the sessions, so it is written beside a step, in the same round trip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,15 @@ from redis.asyncio import Redis
 
 from serve_app.errors import SessionNotFoundError
 from serve_app.sessions.keys import owner_key, session_keys
+from serve_app.sessions.packing import texts_of
 from serve_app.sessions.session import SessionSummary
 from serve_app.store.script import Arg, Script
 
 MAX_LISTED = 10_000  # of an owner's sessions; older ones are reached by their uid only
+# What one search looks at, at most: chats, and bytes of turns, besides those of the first chat.
+MAX_SEARCHED, MAX_SEARCHED_BYTES = 200, 16 * 1024 * 1024
+# What it reads at a time.
+_FEW, _FEW_BYTES = 25, 4 * 1024 * 1024
 
 # KEYS: index. ARGV: uid ttl_ms max_listed.
 ADD = Script("""
@@ -36,7 +41,7 @@ return rank and rank + 1
 # KEYS: meta. ARGV: owner.
 SUMMARY = Script("""
 if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return false end
-return redis.call('HMGET', KEYS[1], 'title', 'created', 'updated', 'num_turns')
+return redis.call('HMGET', KEYS[1], 'title', 'created', 'updated', 'num_turns', 'bytes')
 """)
 
 
@@ -92,7 +97,44 @@ async def remove(redis: Redis, owner: str, uid: str) -> None:
 
 
 def _summary(uid: str, fields: Sequence[bytes | None]) -> SessionSummary:
-    title, created, updated, num_turns = fields
-    return SessionSummary(
-        uid, (title or b"").decode(), int(created or 0), int(updated or 0), int(num_turns or 0)
-    )
+    title, *numbers = fields
+    return SessionSummary(uid, (title or b"").decode(), *(int(number or 0) for number in numbers))
+
+
+def in_batches(lines: Sequence[SessionSummary]) -> Iterator[list[SessionSummary]]:
+    """Those of `lines` that one search looks at, in the batches in which it reads their turns."""
+    few: list[SessionSummary] = []
+    num_bytes = few_bytes = 0
+    for number, line in enumerate(lines[:MAX_SEARCHED]):
+        num_bytes += line.num_bytes
+        if number and num_bytes > MAX_SEARCHED_BYTES:
+            break
+        if few and (len(few) == _FEW or few_bytes + line.num_bytes > _FEW_BYTES):
+            yield few
+            few, few_bytes = [], 0
+        few.append(line)
+        few_bytes += line.num_bytes
+    if few:
+        yield few
+
+
+async def read_turns(redis: Redis, lines: Sequence[SessionSummary]) -> list[list[bytes]]:
+    """The stored turns of each session, whose owner was checked: it never gets another one."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        for line in lines:
+            pipeline.lrange(session_keys(line.uid, "turns")[0], 0, -1)
+        turns: list[list[bytes]] = await pipeline.execute()
+    return turns
+
+
+def that_hold(
+    lines: Sequence[SessionSummary], turns: Sequence[Sequence[bytes]], text: str
+) -> list[SessionSummary]:
+    """Those of `lines` in whose title or turns `text` is, whatever the case of its letters."""
+    sought = text.casefold()
+
+    def holds(line: SessionSummary, stored: Sequence[bytes]) -> bool:
+        told = (each for turn in stored for each in texts_of(turn))
+        return sought in line.title.casefold() or any(sought in each.casefold() for each in told)
+
+    return [line for line, stored in zip(lines, turns, strict=True) if holds(line, stored)]

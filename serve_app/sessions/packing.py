@@ -1,13 +1,15 @@
 """Sessions and turns to and from the bytes that the store keeps."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import msgpack
 
 from serve_app.sessions.session import Feedback, Session, StoredCall, Turn
 from serve_app.sessions.tree import path_to
+
+_TURN_FIELDS = frozenset(field.name for field in fields(Turn))
 
 
 def pack(value: Any) -> bytes:
@@ -18,17 +20,25 @@ def pack(value: Any) -> bytes:
 
 def pack_turn(turn: Turn) -> bytes:
     """All of `turn` but its time, which the store adds."""
-    fields = asdict(turn)
-    del fields["created_ms"]
-    return pack(fields)
+    packed = asdict(turn)
+    del packed["created_ms"]
+    return pack(packed)
 
 
 def unpack_turn(stored: bytes) -> Turn:
-    """The turn in `stored`: the store's time, a colon and what `pack_turn` made."""
+    """The turn in `stored`: the store's time, a colon and what `pack_turn` made, maybe that of a
+    newer version, whose further fields are left out."""
     created_ms, _, packed = stored.partition(b":")
-    fields = msgpack.unpackb(packed)
-    calls = tuple(StoredCall(**call) for call in fields.pop("calls", ()))
-    return Turn(**fields, calls=calls, created_ms=int(created_ms))
+    found = msgpack.unpackb(packed)
+    calls = tuple(StoredCall(**call) for call in found.pop("calls", ()))
+    known = {name: value for name, value in found.items() if name in _TURN_FIELDS}
+    return Turn(**known, calls=calls, created_ms=int(created_ms))
+
+
+def texts_of(stored: bytes) -> tuple[str, str]:
+    """What the user and the model say in a stored turn."""
+    fields = msgpack.unpackb(stored.partition(b":")[2])
+    return fields["user"], fields["reply"]
 
 
 def unpack_session(uid: str, owner: str, read: Sequence[Any]) -> Session:

@@ -3,9 +3,11 @@
 Turns never wait behind whoever browses chats. What is stored is the session store's.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import asdict
+from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
@@ -13,8 +15,17 @@ from redis.asyncio import Redis
 
 from serve_app.errors import TurnNotFoundError
 from serve_app.sessions import catalogue_scripts
-from serve_app.sessions.catalogue import SessionChanges
-from serve_app.sessions.index import Entry, page, remove, run_and_list
+from serve_app.sessions.catalogue import SearchPage, SessionChanges
+from serve_app.sessions.index import (
+    MAX_SEARCHED,
+    Entry,
+    in_batches,
+    page,
+    read_turns,
+    remove,
+    run_and_list,
+    that_hold,
+)
 from serve_app.sessions.keys import GONE, GONE_MS, SESSION_NAMES, session_keys, uid_of
 from serve_app.sessions.packing import pack, unpack_session
 from serve_app.sessions.redis import StoreSettings
@@ -61,6 +72,24 @@ class RedisSessionCatalogue:
         if owner in self.settings.unlisted_owners:
             return []
         return await self._run(lambda redis: page(redis, owner, limit, after), deadline)
+
+    async def search(
+        self, owner: str, text: str, limit: int, after: str = "", deadline: float = inf
+    ) -> SearchPage:
+        """See `SessionCatalogue.search`. It reads the sessions in a few steps."""
+        listed = await self.list_sessions(owner, MAX_SEARCHED + 1, after, deadline)
+        found: list[SessionSummary] = []
+        last = ""
+        for few in in_batches(listed):
+            turns = await self._run(partial(read_turns, lines=few), deadline)
+            # In a thread: there may be megabytes, and turns of others go on.
+            found += await asyncio.to_thread(that_hold, few, turns, text)
+            last = few[-1].uid
+            if len(found) >= limit:
+                found = found[:limit]
+                last = found[-1].uid
+                break
+        return SearchPage(tuple(found), last, has_more=bool(listed) and last != listed[-1].uid)
 
     async def patch(
         self, uid: str, owner: str, changes: SessionChanges, deadline: float = inf

@@ -37,7 +37,8 @@ class Turn(Exchange):
 
     `id` is made by the server, `parent` the id of the turn before it: "" for a chat's first turn.
     `seed` is what it was drawn with. `make_up` says what made it, in digests and settings by name.
-    `created_ms` is the store's clock, in milliseconds since 1970.
+    `created_ms` is the store's clock, in milliseconds since 1970. `duration_ms` is how long it was
+    made, by the clocks of ingresses; 0 for turns of versions that did not store it.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Turn(Exchange):
     seed: int = 0
     calls: tuple[StoredCall, ...] = ()
     usage: Mapping[str, int] = field(default_factory=dict)
+    duration_ms: int = 0
     make_up: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -82,13 +84,15 @@ class Session:
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """A line of a list of chats. `updated_ms` is when the chat got its newest turn."""
+    """A line of a list of chats. `updated_ms` is when the chat got its newest turn, `num_bytes` is
+    the size of its stored turns."""
 
     uid: str
     title: str
     created_ms: int
     updated_ms: int
     num_turns: int
+    num_bytes: int
 
 
 def has_images(call: StoredCall) -> bool:

@@ -1,4 +1,4 @@
-"""`POST /v1/login` and `/v1/logout`: the page trades a key for a cookie, and gives it back.
+"""`POST /v1/login` and `/v1/logout`: the page trades a key for a cookie, renews it, gives it back.
 
 Scripts of the page cannot read the cookie, and browsers send it with no other site's requests.
 """
@@ -13,7 +13,7 @@ from serve_app.http.endpoint import Call, Endpoint
 
 async def login(call: Call) -> Response:
     body, gate = await call.body(LoginRequest), call.service.gate
-    cookie = await gate.login(body.key)
+    cookie = await gate.login(Credentials(body.key, call.request.cookies.get(COOKIE)))
     principal = await gate.principal(Credentials(cookie=cookie))
     response = JSONResponse(LoginAnswer(owner=principal.owner).model_dump())
     response.set_cookie(
@@ -54,7 +54,7 @@ ENDPOINTS = (
         "POST",
         "/v1/login",
         login,
-        "Trade a key for the page's cookie",
+        "Trade a key for the page's cookie, or renew it",
         access="public",
         body=LoginRequest,
         answer=LoginAnswer,

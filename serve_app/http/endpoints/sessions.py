@@ -6,7 +6,9 @@ A session of another owner is answered as one that is not there.
 from starlette.responses import JSONResponse, Response
 
 from serve_app.access.permissions import enabled_plugins
+from serve_app.api import session_list
 from serve_app.api import sessions as api
+from serve_app.api.queries import query_types
 from serve_app.api.rendered import RENDER, RenderQuery, replies, with_html
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.http.endpoint import Call, Endpoint
@@ -29,12 +31,14 @@ async def create(call: Call) -> Response:
 
 
 async def list_all(call: Call) -> Response:
-    query = call.queries(api.ListQuery)
-    found = []
-    if call.principal.is_listed:
-        owner = call.principal.owner
-        found = await call.sessions.list_sessions(owner, query.limit + 1, query.after)
-    return _json(api.session_list(found, query.limit))
+    query, owner = call.queries(session_list.ListQuery), call.principal.owner
+    if not call.principal.is_listed:
+        return _json(session_list.session_list([], query.limit))
+    if query.search:
+        page = await call.sessions.search(owner, query.search, query.limit, query.after)
+        return _json(session_list.search_list(page))
+    found = await call.sessions.list_sessions(owner, query.limit + 1, query.after)
+    return _json(session_list.session_list(found, query.limit))
 
 
 async def read(call: Call) -> Response:
@@ -130,9 +134,9 @@ ENDPOINTS = (
         _SESSIONS,
         list_all,
         "The caller's chats",
-        answer=api.SessionList,
+        answer=session_list.SessionList,
         errors=(400, 404, 503),
-        query=api.query_types(api.ListQuery),
+        query=query_types(session_list.ListQuery),
     ),
     Endpoint(
         "GET",
@@ -141,7 +145,7 @@ ENDPOINTS = (
         "A chat with its turns",
         answer=api.SessionAnswer,
         errors=(400, 404, 503),
-        query={**api.query_types(api.SessionQuery), **RENDER},
+        query={**query_types(api.SessionQuery), **RENDER},
     ),
     Endpoint(
         "PATCH",

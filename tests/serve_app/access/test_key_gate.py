@@ -1,11 +1,13 @@
 """Who comes in: with keys, with the page's cookie, with the environment's key, and without keys."""
 
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from serve_app.access import scripts
 from serve_app.access.api_key import make_key
-from serve_app.access.cookies import new_cookie
+from serve_app.access.cookies import MAX_AGE_S, new_cookie
 from serve_app.access.gate import Credentials, Gate
 from serve_app.access.key_book import KeyBook
 from serve_app.access.key_gate import create_gate
@@ -65,7 +67,7 @@ async def test_nobody_else_comes_in(gate: Gate, credentials: Credentials) -> Non
 async def test_a_cookie_is_its_keys_owner_until_the_key_ends(book: KeyBook, gate: Gate) -> None:
     key, secret = make_key("ann")
     await book.add(key)
-    cookies = [await gate.login(secret) for _ in range(2)]
+    cookies = [await gate.login(Credentials(secret)) for _ in range(2)]
     assert len(set(cookies)) == 2 and secret not in "".join(cookies)
     for cookie in cookies:
         assert (await gate.principal(Credentials(cookie=cookie))).key_id == key.id
@@ -73,7 +75,7 @@ async def test_a_cookie_is_its_keys_owner_until_the_key_ends(book: KeyBook, gate
     await gate.logout("nonsense")
     for wrong in (None, "moss-wrong"):
         with pytest.raises(InvalidKeyError):
-            await gate.login(wrong)
+            await gate.login(Credentials(wrong))
     assert (await gate.principal(Credentials(cookie=cookies[1]))).owner == "ann"
     await book.revoke(key.id)
     for cookie in cookies:
@@ -84,7 +86,7 @@ async def test_a_cookie_is_its_keys_owner_until_the_key_ends(book: KeyBook, gate
 async def test_a_wrong_key_is_refused_beside_a_good_cookie(book: KeyBook, gate: Gate) -> None:
     key, secret = make_key("ann")
     await book.add(key)
-    cookie = await gate.login(secret)
+    cookie = await gate.login(Credentials(secret))
     with pytest.raises(InvalidKeyError):
         await gate.principal(Credentials("moss-wrong", cookie))
 
@@ -92,14 +94,14 @@ async def test_a_wrong_key_is_refused_beside_a_good_cookie(book: KeyBook, gate: 
 async def test_the_environments_key_is_an_admins(gate: Gate) -> None:
     principal = await gate.principal(Credentials(OWN))
     assert (principal.owner, principal.is_admin) == ("default", True)
-    cookie = await gate.login(OWN)
+    cookie = await gate.login(Credentials(OWN))
     assert await gate.principal(Credentials(cookie=cookie)) == principal
 
 
 async def test_a_cookie_of_an_older_environments_key_has_ended(
     gate: Gate, server: StoreServer
 ) -> None:
-    cookie = await gate.login(OWN)
+    cookie = await gate.login(Credentials(OWN))
     other = create_gate(server.url, is_required=True, own_digest=digest_of(OWN + "2"))
     with pytest.raises(InvalidKeyError):
         await other.principal(Credentials(cookie=cookie))
@@ -122,7 +124,7 @@ async def open_gate(server: StoreServer) -> AsyncIterator[Gate]:
 async def test_without_keys_a_cookie_is_an_owner(open_gate: Gate, server: StoreServer) -> None:
     gate = open_gate
     assert await gate.principal(Credentials("any key")) == ANONYMOUS
-    first, second = await gate.login(None), await gate.login("any key")
+    first, second = await gate.login(Credentials()), await gate.login(Credentials("any key"))
     ann, bob = [await gate.principal(Credentials(cookie=cookie)) for cookie in (first, second)]
     assert ann.owner != bob.owner and ann.is_listed and ann.owner.startswith("page-")
     assert first.partition(".")[2][:8] not in ann.owner
@@ -137,7 +139,7 @@ async def test_without_keys_a_cookie_is_an_owner(open_gate: Gate, server: StoreS
 async def test_without_keys_a_cookie_that_nobody_made_is_nobodys(
     open_gate: Gate, gate: Gate
 ) -> None:
-    made, of_a_key = await open_gate.login(None), await gate.login(OWN)
+    made, of_a_key = await open_gate.login(Credentials()), await gate.login(Credentials(OWN))
     for wrong in ("", "nonsense", made + "0", made.upper(), new_cookie(), of_a_key):
         assert await open_gate.principal(Credentials(cookie=wrong)) == ANONYMOUS
         await open_gate.logout(wrong)
@@ -145,7 +147,7 @@ async def test_without_keys_a_cookie_that_nobody_made_is_nobodys(
 
 
 async def test_without_keys_a_logout_ends_a_cookie(open_gate: Gate) -> None:
-    first, second = await open_gate.login(None), await open_gate.login(None)
+    first, second = await open_gate.login(Credentials()), await open_gate.login(Credentials())
     await open_gate.logout(first)
     assert await open_gate.principal(Credentials(cookie=first)) == ANONYMOUS
     assert await open_gate.principal(Credentials(cookie=second)) != ANONYMOUS
@@ -155,3 +157,33 @@ async def test_without_keys_and_a_store_there_are_callers_without_a_cookie() -> 
     gate = create_gate("redis://localhost:1/0", is_required=False)
     assert await gate.principal(Credentials("any key", "nonsense")) == ANONYMOUS
     await gate.close()
+
+
+async def test_a_login_without_a_key_renews_a_good_cookie(
+    book: KeyBook, gate: Gate, server: StoreServer
+) -> None:
+    key, secret = make_key("ann")
+    await book.add(key)
+    cookie = await gate.login(Credentials(secret))
+    where = scripts.cookies_of(key.id)
+    soon = str(round(time.time() * 1000) + 60_000)
+    server.command("ZADD", where, soon, digest_of(cookie))
+    server.command("PEXPIRE", where, "60000")
+    assert await gate.login(Credentials(cookie=cookie)) == cookie
+    week_ms = MAX_AGE_S * 1000
+    assert int(str(server.command("PTTL", where))) > week_ms - 60_000
+    until_ms = server.command("ZSCORE", where, digest_of(cookie))
+    assert isinstance(until_ms, float) and until_ms > time.time() * 1000 + week_ms - 60_000
+    server.command("ZADD", where, "1", digest_of(cookie))
+    for ended in (cookie, new_cookie(key.id), "nonsense"):
+        with pytest.raises(InvalidKeyError, match="login has ended"):
+            await gate.login(Credentials(cookie=ended))
+    assert server.command("ZCARD", where) == 1, "none was made"
+
+
+async def test_without_keys_no_other_cookie_is_renewed(open_gate: Gate, gate: Gate) -> None:
+    mine, of_a_key = await open_gate.login(Credentials()), await gate.login(Credentials(OWN))
+    assert await open_gate.login(Credentials(cookie=mine)) == mine
+    await open_gate.logout(mine)
+    for other in (mine, of_a_key, new_cookie(), "nonsense"):
+        assert await open_gate.login(Credentials(cookie=other)) != other

@@ -128,7 +128,7 @@ async def test_an_unknown_model_is_a_404(site: Site) -> None:
 async def test_an_unknown_path_or_method_is_a_404_or_405(site: Site) -> None:
     for response, status in (
         (await site.client.get("/nowhere"), 404),
-        (await site.client.get("/"), 405),
+        (await site.client.put("/"), 405),
     ):
         assert response.status_code == status
         assert response.json()["error"]["type"] == "invalid_request_error"

@@ -76,12 +76,15 @@ async def test_a_turn_is_told_and_stored(ingresses: Ingresses) -> None:
     assert [event.number for event in events] == [*range(len(events))]
     kinds = [event.kind for event in events]
     assert kinds[:2] == ["turn", "thoughts"] and kinds[-1] == "done"
-    assert events[0].data == {"id": started.id, "uid": uid}
+    own = {"id": started.id, "uid": uid, "parent": None, "user": "你好"}
+    assert events[0].data == own
     assert text_of(events) == "turn 1"
     (turn,) = (await ingresses.load(uid)).turns
     assert (turn.id, turn.reply, turn.parent) == (started.id, "turn 1", "")
     assert events[-1].data["turn"]["reply"] == "turn 1"
     assert events[-1].data["usage"] == turn.usage
+    took_ms = events[-1].data["turn"]["duration_ms"]
+    assert 0 < took_ms < 60_000 and took_ms == turn.duration_ms
 
 
 async def test_another_ingress_follows(ingresses: Ingresses) -> None:

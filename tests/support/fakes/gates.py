@@ -66,9 +66,11 @@ class FakeGate:
             raise self.refusal
         self.num_charged += 1
 
-    async def login(self, key: str | None) -> str:
-        await self.principal(Credentials(key))
-        return f"cookie-of:{key}"
+    async def login(self, credentials: Credentials) -> str:
+        await self.principal(credentials)
+        return (
+            credentials.cookie or "" if credentials.key is None else f"cookie-of:{credentials.key}"
+        )
 
     async def logout(self, cookie: str) -> None:
         """Nothing is kept."""

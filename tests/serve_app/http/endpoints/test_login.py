@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from serve_app.access.cookies import COOKIE, new_cookie
+from serve_app.access.cookies import COOKIE, MAX_AGE_S, new_cookie
 from tests.serve_app.access.key_ring import KeyRing, key_ring
 from tests.serve_app.http.clients import client_of
 from tests.support.site import Site
@@ -75,6 +75,36 @@ async def test_a_foreign_page_cannot_log_in(page: httpx.AsyncClient, ring: KeyRi
     body, headers = {"key": await ring.make()}, {"Origin": "https://evil.example"}
     answer = await page.post("/v1/login", json=body, headers=headers)
     assert answer.status_code == 403 and "set-cookie" not in answer.headers
+
+
+async def test_a_good_cookie_is_renewed_without_the_key(
+    page: httpx.AsyncClient, ring: KeyRing
+) -> None:
+    secret = await ring.make("ann")
+    await page.post("/v1/login", json={"key": secret})
+    cookie = page.cookies[COOKIE]
+    again = await page.post("/v1/login", json={})
+    assert (again.status_code, again.json()) == (200, {"owner": "ann"})
+    assert f"Max-Age={MAX_AGE_S}" in again.headers["set-cookie"] and page.cookies[COOKIE] == cookie
+    wrong = await page.post("/v1/login", json={"key": "moss-wrong"})
+    assert wrong.status_code == 401 and "set-cookie" not in wrong.headers
+    await ring.revoke(secret)
+    ended = await page.post("/v1/login", json={})
+    assert ended.status_code == 401 and "set-cookie" not in ended.headers
+
+
+async def test_without_keys_a_good_cookie_is_renewed(site: Site) -> None:
+    async with client_of(site) as page:
+        first = await page.post("/v1/login", json={})
+        cookie = page.cookies[COOKIE]
+        for body in ({}, {"key": "any"}):
+            again = await page.post("/v1/login", json=body)
+            assert again.json() == first.json() and page.cookies[COOKIE] == cookie
+            assert f"Max-Age={MAX_AGE_S}" in again.headers["set-cookie"]
+        await page.post("/v1/logout")
+        page.cookies.set(COOKIE, cookie)
+        other = await page.post("/v1/login", json={})
+        assert other.json() != first.json() and cookie not in other.headers["set-cookie"]
 
 
 async def test_without_keys_each_browser_has_chats_of_its_own(site: Site) -> None:
