@@ -18,7 +18,7 @@ from serve_app.rendering.markdown.markup import Markup
 
 MAX_MEMORY = 1024 * 1024 * 1024  # bytes of address space
 MAX_HTML = 2 * 1024 * 1024  # characters of a block
-STEP_S = 5.0  # far more than an ingress waits
+STEP_S = 3.0  # more than an ingress waits
 
 
 def main() -> None:
