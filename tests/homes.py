@@ -39,7 +39,11 @@ HOMES = {
     "starlette": ("serve_app/http/", "serve_app/deployments/ingress.py"),
     "sympy": ("plugins_svc/equation_solver/",),
     "charset_normalizer": ("plugins_svc/web_search/encodings.py",),
-    "markdown_it": ("plugins_svc/web_search/markup.py", "serve_app/rendering/"),
+    "markdown_it": (
+        "plugins_svc/web_search/markup.py",
+        "serve_app/cli/running/",
+        "serve_app/rendering/",
+    ),
     "mdit_py_plugins": ("serve_app/rendering/",),
     "pygments": ("serve_app/rendering/",),
     "latex2mathml": ("serve_app/rendering/",),
