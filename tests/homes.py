@@ -53,6 +53,8 @@ HOMES = {
     "selectolax": ("plugins_svc/web_search/markup.py",),
     "pypdf": ("plugins_svc/web_search/readers.py",),
     "matplotlib": ("serve_app/bench/reporting/picture.py",),
+    "gradio": ("serve_app/cli/demo/gradio_page.py",),
+    "streamlit": ("serve_app/cli/demo/streamlit_page.py",),
     "unittest.mock": (),
 }
 # Modules that schedule, or that every process imports, load no torch, not even indirectly.

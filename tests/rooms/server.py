@@ -153,6 +153,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc",
         "serve_app",
         "serve_app/cli",
+        "serve_app/client",
         "serve_app/demo",
         "serve_app/demo/conversations",
     },

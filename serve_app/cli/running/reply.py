@@ -3,11 +3,11 @@
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from serve_app.cli.running.citations import source_lines
 from serve_app.cli.running.screen import Screen
 from serve_app.cli.running.untrusted import one_line
 from serve_app.client.api import ChatError
 from serve_app.client.chat_client import ChatClient
+from serve_app.client.citations import source_lines
 from serve_app.client.turn_events import (
     Delta,
     Done,

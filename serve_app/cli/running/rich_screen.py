@@ -13,9 +13,9 @@ from rich.markdown import Markdown
 from rich.segment import Segment
 from rich.text import Text
 
-from serve_app.cli.running.citations import cited
 from serve_app.cli.running.screen import MOSS
 from serve_app.cli.running.untrusted import one_line, printable
+from serve_app.client.citations import cited
 
 REFRESHES_PER_S = 8
 DIM = "dim"

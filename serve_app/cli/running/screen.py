@@ -5,8 +5,8 @@ from typing import Protocol
 import click
 
 from moss_tp.dialogue import MARKERS
-from serve_app.cli.running.citations import cited
 from serve_app.cli.running.untrusted import one_line, printable
+from serve_app.client.citations import cited
 
 MOSS = f"{MARKERS['moss']} "
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moss_tp.errors import MossError
-from serve_app.cli.running.citations import cited, source_lines
+from serve_app.client.citations import cited, source_lines
 
 
 class SaveError(MossError):
