@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 # `failed`: it says itself that it cannot generate. `silent`: it does not answer. `asleep`: there is
-# none, by choice, and the next request starts one.
-State = Literal["serving", "failed", "silent", "asleep"]
+# none, by choice, and the next request starts one. `loading`: it is being started.
+State = Literal["serving", "failed", "silent", "asleep", "loading"]
 
 
 @dataclass(frozen=True)
 class GroupState:
-    """A group as it was a moment ago. Of one that does not answer, no more is known."""
+    """A group as it was a moment ago. Of one that does not answer, no more is known. A start that
+    goes on has a `phase`."""
 
     state: State
     replica: str | None = None
     ranks: int | None = None
+    phase: str | None = None
 
     @property
     def is_serving(self) -> bool:

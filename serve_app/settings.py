@@ -38,6 +38,11 @@ class ServeSettings(BaseModel):
     # Whether the store may evict chats, or lose them in a crash of its own.
     allow_volatile_store: bool = False
     tp: int = Field(default=1, ge=1)
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        description="of each rank; None: the cores, shared by one replica's ranks",
+    )
     device: Device = "cpu"
     dtype: Dtype | None = None
     max_model_len: int | None = None
@@ -151,6 +156,7 @@ class ServeSettings(BaseModel):
         return EngineConfig(
             model=model_dir,
             tp_size=self.tp,
+            num_threads=self.threads,
             device=self.device,
             dtype=self.dtype or traits.default_dtype,
             max_model_len=self.max_model_len,

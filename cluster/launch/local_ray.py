@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,28 @@ OBJECT_STORE_BYTES = 100 << 20  # prompts and deltas are small; weights never pa
 ALARM_S = 3  # by which a handler of Ray's aborts the process
 CANCEL_ALARM_S = 0.5
 _SOON_S = 0.05
+_TOKEN = "RAY_AUTH_TOKEN"
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """Ray's page in a browser. It asks for the token, of which only this user can read the file."""
+
+    url: str
+    token_file: Path
+
+
+@dataclass(frozen=True)
+class LocalRay:
+    """`directory` has its logs."""
+
+    directory: Path
+    dashboard: Dashboard | None
 
 
 @contextmanager
-def local_ray(num_cpus: int) -> Iterator[Path]:
-    """Runs Ray for the length of the block; yields its temporary directory, which has its logs.
+def local_ray(num_cpus: int, *, has_dashboard: bool = False) -> Iterator[LocalRay]:
+    """Runs Ray for the length of the block.
 
     `num_cpus` is a scheduling limit and may exceed the machine's cores. The directory is removed
     at a clean exit or a Ctrl-C; after an error it is kept until the next start. Raises
@@ -38,26 +56,36 @@ def local_ray(num_cpus: int) -> Iterator[Path]:
         import ray  # reads the environment when it is imported
 
         try:
-            _init(num_cpus, temp_dir)
-            yield temp_dir
+            address = _init(num_cpus, temp_dir, has_dashboard)
+            yield LocalRay(temp_dir, _dashboard(address, temp_dir) if has_dashboard else None)
         finally:
             ray.shutdown()
 
 
-def _init(num_cpus: int, temp_dir: Path) -> None:
+def _dashboard(address: str, temp_dir: Path) -> Dashboard:
+    token_file = temp_dir / "dashboard-token"
+    token_file.touch(mode=0o600)
+    token_file.write_text(os.environ[_TOKEN], "utf-8")
+    return Dashboard(f"http://{address}", token_file)
+
+
+def _init(num_cpus: int, temp_dir: Path, has_dashboard: bool) -> str:
+    """The dashboard's host and port, if it has one; a free port if Ray's usual one is taken."""
     import ray
 
     with _own_sigterm():
-        ray.init(
+        context = ray.init(
             address="local",
             num_cpus=num_cpus,
-            include_dashboard=False,
+            include_dashboard=has_dashboard,
+            dashboard_host="127.0.0.1",
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
             _node_ip_address="127.0.0.1",
             _temp_dir=str(temp_dir),
         )
+    return str(context.dashboard_url)
 
 
 @contextmanager
@@ -141,7 +169,7 @@ def _ray_environment() -> Iterator[None]:
     """
     values = {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        _TOKEN: secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
         # By default Ray's workers yield the CPU to everything else; here they are the server.
         "RAY_worker_niceness": "0",

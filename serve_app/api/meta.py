@@ -11,13 +11,15 @@ class Group(BaseModel):
     """One tensor-parallel group: a whole copy of the model, on so many ranks.
 
     `failed` is one that has lost a rank, or whose step hangs; `silent` one that does not answer,
-    of which no more is known. `asleep`: there is none, and the next request starts one.
+    of which no more is known. `asleep`: there is none, and the next request starts one. `loading`
+    is one that is being started; `phase` says how far it is.
     """
 
     healthy: bool
     state: State
     replica: str | None
     ranks: int | None
+    phase: str | None
 
 
 class Health(BaseModel):

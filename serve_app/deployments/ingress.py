@@ -20,6 +20,7 @@ from serve_app.access.key_gate import create_gate
 from serve_app.chat.completion import Completer
 from serve_app.chat.reply import Replier, create_replier
 from serve_app.chat.turn import TurnLimits, TurnRunner
+from serve_app.deployments.application import own_application
 from serve_app.deployments.listening import listening_host, own_host
 from serve_app.deployments.model import MossServer
 from serve_app.deployments.replica_end import drain_when_stopped, finish_turns
@@ -37,6 +38,7 @@ from serve_app.observe.logs import configure_logs
 from serve_app.observe.metrics import ServerMetrics
 from serve_app.prompt.choose import build_prompts
 from serve_app.remote.first_token import FirstToken
+from serve_app.remote.loading import LoadingBoard
 from serve_app.remote.model import RemoteModel
 from serve_app.remote.plugins import remote_plugins
 from serve_app.remote.probe import ReplicaProbe
@@ -45,6 +47,7 @@ from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.settings import ServeSettings
+from serve_app.store.claim import Claim
 from serve_app.watch import Watch
 
 
@@ -60,12 +63,15 @@ class Ingress:
     ) -> None:
         self._settings = settings
         self._model = RemoteModel(model, Listener(own_host()))
-        self._probe = ReplicaProbe(model, may_sleep=settings.replicas.least == 0)
+        self._loading = LoadingBoard(settings.store)
+        may_sleep = settings.replicas.least == 0
+        self._probe = ReplicaProbe(model, may_sleep=may_sleep, loading=self._loading.read)
         self._first_token = FirstToken(self._model, self._probe.groups)
         self._plugins = plugins
         if (host := listening_host()) is not None:
             check_exposure(settings, host)
         self._store = RedisSessionStore(settings.store)
+        self._claim = Claim(settings.store, own_application(settings))
         self._catalogue = RedisSessionCatalogue(settings.store)
         self._images = RedisImageStore(settings.store)
         self._live_store = RedisLiveStore(settings.store)
@@ -77,6 +83,7 @@ class Ingress:
     async def __serve_build_asgi_app__(self) -> Starlette:
         """Serve calls this after the constructor."""
         await self._store.check(may_be_volatile=self._settings.allow_volatile_store)
+        await self._claim.take()
         self._stop = asyncio.create_task(drain_when_stopped(self._drain, self._settings.drain_s))
         tokenizer = Tokenizer.from_dir(self._model_dir)
         max_model_len = self._max_model_len()
@@ -140,6 +147,8 @@ class Ingress:
             await self._model.close()
         if hasattr(self, "_gate"):
             await self._live_store.close()
+            await self._claim.close()
+            await self._loading.close()
             await self._store.close()
             await self._catalogue.close()
             await self._images.close()

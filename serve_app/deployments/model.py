@@ -10,7 +10,8 @@ import os
 import sys
 import time
 from dataclasses import asdict
-from typing import Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ray import serve
 
@@ -22,13 +23,16 @@ from moss_tp.errors import EngineDeadError
 from serve_app.deployments.make_up import replica_make_up
 from serve_app.deployments.progress import Progress
 from serve_app.deployments.replies import Replies
-from serve_app.deployments.start_up import StartUp
+from serve_app.deployments.start_up import StartUp, announced
 from serve_app.groups import GroupState, State
 from serve_app.observe.engine import engine_metrics
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.publisher import Publisher
 from serve_app.observe.tracing import span
 from serve_app.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from moss_tp.engine.async_engine import AsyncEngine
 
 RANK_LOST_STATUS = 13
 
@@ -39,13 +43,9 @@ class MossServer:
     def __init__(self, settings: ServeSettings) -> None:
         configure_logs(settings.log_format, settings.log_file)
         self._name = serve.get_replica_context().replica_id.unique_id
-        group = WorkerGroup(settings.tp, settings.device)
         self._start = StartUp()
-        with self._start.phase("imports"):
-            # Of torch, which takes seconds, while the other ranks import it too.
-            from serve_app.deployments.engine import start_engine
-
-        self._engine, self._rank_pids = start_engine(settings, group, _leave, self._start)
+        with announced(settings.store, partial(self._loading, settings.tp)):
+            self._engine, self._rank_pids = self._load(settings)
         self._progress = Progress(settings.engine_config(settings.model).step_limit_s)
         self._make_up = replica_make_up(settings)
         self._replies = Replies(self._make_up, self._is_well)
@@ -97,6 +97,17 @@ class MossServer:
         state = await self.state()
         own = {"replica": state.replica, "state": state.state, "rank_pids": self._rank_pids}
         return {**own, **stats, "expected_wait_s": wait_s, "start_s": self._start.phases}
+
+    def _load(self, settings: ServeSettings) -> "tuple[AsyncEngine, tuple[int, ...]]":
+        group = WorkerGroup(settings.tp, settings.device)
+        with self._start.phase("imports"):
+            # Of torch, which takes seconds, while the other ranks import it too.
+            from serve_app.deployments.engine import start_engine
+
+        return start_engine(settings, group, _leave, self._start)
+
+    def _loading(self, ranks: int) -> GroupState:
+        return GroupState("loading", self._name, ranks, self._start.current)
 
     def _check(self) -> None:
         if not self._engine.is_alive:

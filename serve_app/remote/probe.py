@@ -3,7 +3,7 @@ their replies."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,21 +24,38 @@ STRAGGLER_S = 0.5
 
 class ReplicaProbe:
     """A HealthProbe and MakeUp over the handle of MossServer. Where `may_sleep`, there may be no
-    replica while nobody asks; the questions here start none."""
+    replica while nobody asks; the questions here start none. `loading` lists those that are not up
+    yet, which Serve does not show."""
 
-    def __init__(self, handle: DeploymentHandle[Any], *, may_sleep: bool = False) -> None:
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        *,
+        may_sleep: bool = False,
+        loading: Callable[[], Awaitable[Sequence[GroupState]]] | None = None,
+    ) -> None:
         self._handle = handle
+        self._loading = loading
         self._may_sleep = may_sleep
         self._made_up: Mapping[str, Any] = {}
         self._asked_at = 0.0
         self._asking: asyncio.Task[None] | None = None
 
     async def groups(self) -> tuple[GroupState, ...]:
-        """Each replica that is up: whether all its ranks live, and no step hangs."""
+        """Each replica that is up: whether all its ranks live, and no step hangs. Then those that
+        load."""
+        up, loading = await asyncio.gather(self._up(), self._now_loading())
+        names = {group.replica for group in up}
+        return *up, *(group for group in loading if group.replica not in names)
+
+    async def _up(self) -> tuple[GroupState, ...]:
         answers = await self._answers("state", lambda state: state.is_serving)
         if answers is None:
             return (ASLEEP,)
         return tuple(SILENT if answer is None else answer for answer in answers)
+
+    async def _now_loading(self) -> Sequence[GroupState]:
+        return () if self._loading is None else await self._loading()
 
     async def is_ready(self) -> bool:
         """Whether some replica can serve: one that responds has loaded its model."""

@@ -17,5 +17,5 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ray_logs() -> Iterator[Path]:
     """A running Ray; the directory of its logs."""
-    with local_ray(num_cpus=4) as temp_dir:
-        yield temp_dir
+    with local_ray(num_cpus=4) as own_ray:
+        yield own_ray.directory

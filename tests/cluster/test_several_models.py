@@ -1,5 +1,6 @@
 """Two models side by side in one Serve, deployed from a config as `serve deploy` does it: each
-below its prefix, with replicas and a store's database of its own."""
+below its prefix, with replicas and a store's database of its own. A third is refused that has no
+database of its own."""
 
 import os
 import subprocess
@@ -68,6 +69,15 @@ with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=Fal
         assert http.get(f"/{name}/version").json()["model"] == model
     assert http.get(f"/plain/v1/sessions/{uids['tools']}").status_code == 404
     assert http.get(f"/tools/v1/sessions/{uids['tools']}").status_code == 200
+third = app("third", 0, plugins=[], start_attempts=1)
+_get_global_client().deploy_apps(ServeDeploySchema.model_validate({"applications": [*apps, third]}))
+began = time.monotonic()
+while (found := serve.status().applications["third"]).status != "DEPLOY_FAILED":
+    assert time.monotonic() - began < 60, found
+    time.sleep(0.2)
+ingress = found.deployments["Ingress"].message
+assert "in use by the application 'tools', which serves moss_nano" in ingress, found
+assert f"such as {store}?db=1" in ingress, ingress
 serve.shutdown()
 ray.shutdown()
 print("held")

@@ -78,6 +78,9 @@ async def _disturb(server: MossProcess, seen: Seen, *, kill: bool) -> float:
     told = await _until(seen, 503, disturbed)
     await _until(seen, 200, disturbed + told)
     await asyncio.sleep(2)  # of steps
+    meanwhile = [body for at, found, body in seen.answers if found == 503 and at > disturbed]
+    loading = [group for body in meanwhile for group in body["groups"] if group["phase"]]
+    assert {(group["state"], group["ranks"]) for group in loading} == {("loading", 2)}
     return told
 
 

@@ -1,6 +1,7 @@
 """One `moss serve` with real clients: the API, sessions, plugins and streaming."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ ANSWER_START = "\n<|MOSS|>: "
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MossProcess]:
-    with MossProcess(tmp_path_factory.mktemp("serve")) as server:
+    with MossProcess(tmp_path_factory.mktemp("serve"), "--dashboard") as server:
         yield server
 
 
@@ -28,7 +29,8 @@ def test_the_terminal_shows_progress_and_nothing_else(server: MossProcess) -> No
     assert all(line.startswith("moss: ") for line in lines), server.output
     assert "starting the session store" in lines[0]
     assert "starting Ray" in lines[1]
-    assert "loading moss_nano on 2 tensor-parallel ranks" in lines[2]
+    assert "Ray's dashboard" in lines[2]
+    assert "loading moss_nano on 2 tensor-parallel ranks" in lines[3]
     assert f"curl -X POST http://localhost:{server.port}" in lines[-1]
 
 
@@ -48,6 +50,18 @@ def test_ranks_are_separate_processes(server: MossProcess) -> None:
     ranks = server.stats()["rank_pids"]
     assert len(set(ranks)) == 2
     assert set(ranks) <= {process.pid for process in server.descendants()}
+
+
+def test_the_dashboard_opens_with_its_token_only(server: MossProcess) -> None:
+    """That nothing of it leaves loopback is tested below, with all other ports."""
+    found = re.search(r"dashboard: (http://127\.0\.0\.1:\d+) .* token in (\S+)\)", server.output)
+    assert found is not None, server.output
+    url, token_file = found[1], Path(found[2])
+    assert httpx.get(url).text.startswith("<!doctype html>")
+    assert token_file.stat().st_mode & 0o077 == 0
+    token = {"Authorization": f"Bearer {token_file.read_text()}"}
+    jobs = f"{url}/api/jobs/"
+    assert [httpx.get(jobs, headers=headers).status_code for headers in ({}, token)] == [401, 200]
 
 
 def test_only_authenticated_ports_leave_loopback(server: MossProcess) -> None:

@@ -38,7 +38,7 @@ def lines(state: Mapping[str, Any]) -> Iterator[str]:
     yield f"{state['url']}  {state['model']} (moss {state['version']})  {ready}"
     replicas = {each.get("replica"): each for each in state["replicas"] or ()}
     rows = [_row(group, replicas.get(group["replica"], {})) for group in state["groups"]]
-    yield from table_lines([_HEADER, *rows]) if rows else ["no group has loaded the model"]
+    yield from table_lines([_HEADER, *rows]) if rows else ["no group loads the model"]
     if state["replicas"] is None:
         yield f"set {ENVIRONMENT} to an administrator's key to see more"
         return
@@ -54,13 +54,18 @@ def _row(group: Mapping[str, Any], stats: Mapping[str, Any]) -> Sequence[str]:
     wait_s = stats.get("expected_wait_s")
     return (
         group["replica"] or _UNKNOWN,
-        group["state"],
+        _state(group),
         _ranks(group, stats),
         shown("running"),
         shown("waiting"),
         _blocks(stats),
         _UNKNOWN if wait_s is None else f"{wait_s:.1f} s",
     )
+
+
+def _state(group: Mapping[str, Any]) -> str:
+    phase = group.get("phase")
+    return f"{group['state']} ({phase})" if phase else str(group["state"])
 
 
 def _ranks(group: Mapping[str, Any], stats: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from serve_app.settings import ServeSettings
 
 @click.command()
 @serve_options
-def command(host: str, port: int, data_dir: Path, **fields: Any) -> None:
+def command(host: str, port: int, data_dir: Path, has_dashboard: bool, **fields: Any) -> None:
     """Serve a MOSS model over HTTP on this machine until Ctrl-C."""
     settings = serve_settings(fields, host)
     warnings = check_settings(settings)
@@ -45,7 +45,7 @@ def command(host: str, port: int, data_dir: Path, **fields: Any) -> None:
             for warning in warnings:
                 terminal.say(warning)
             with _errors_in_one_line(terminal, log, stop), Guard():
-                server = _Server(settings, address, port, data_dir)
+                server = _Server(settings, address, port, data_dir, has_dashboard)
                 server.run(terminal, stop, url_of(host, port))
 
 
@@ -76,6 +76,7 @@ class _Server:
     address: str
     port: int
     data_dir: Path
+    has_dashboard: bool
 
     def run(self, terminal: Terminal, stop: StopSignals, url: str) -> NoReturn:
         """Serves until `stop` raises StopRequested."""
@@ -85,7 +86,14 @@ class _Server:
         with session_store(self.settings.store, store_dir) as store:
             log = self.data_dir.resolve() / "moss.log"
             settings = self.settings.model_copy(update={"store": store, "log_file": log})
-            server = local_server(settings, self.address, self.port, terminal.say, stop.check)
+            server = local_server(
+                settings,
+                self.address,
+                self.port,
+                terminal.say,
+                stop.check,
+                has_dashboard=self.has_dashboard,
+            )
             with server as check:
                 for note in model_notes(settings, APP_NAME):
                     terminal.say(note)

@@ -56,6 +56,8 @@ def local_server(
     port: int,
     say: Callable[[str], None],
     check_stop: Callable[[], None],
+    *,
+    has_dashboard: bool = False,
 ) -> Iterator[Callable[[], None]]:
     """Serves on `host`, an IP address, and `port` for the length of the block.
 
@@ -69,7 +71,10 @@ def local_server(
     os.environ.update(environment_of(settings))
     watch = RayWatch(say)
     num_cpus = settings.tp * settings.replicas.most + 1
-    with watch.bounded_end(), local_ray(num_cpus), watch:
+    started = local_ray(num_cpus, has_dashboard=has_dashboard)
+    with watch.bounded_end(), started as own_ray, watch:
+        if (board := own_ray.dashboard) is not None:
+            say(f"Ray's dashboard: {board.url} (it asks for the token in {board.token_file})")
 
         def check() -> None:
             check_stop()

@@ -1,7 +1,7 @@
 """The flags of `moss serve`, and the ServeSettings made of them.
 
 A flag that is a setting has the name of its field, so that adding one takes a line here and a
-field there. `host`, `port` and `data_dir` belong to the command itself.
+field there. `host`, `port`, `data_dir` and `has_dashboard` belong to the command itself.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cluster.scaling.replicas import Replicas
-from moss_tp.device import DEVICES, DTYPES, TRAITS
+from moss_tp.device import DEVICES, DTYPES, TRAITS, threads_per_rank
 from moss_tp.engine_config import KV_CACHE_DTYPES, LM_HEAD_BITS, LOAD_FORMATS
 from moss_tp.errors import ConfigError
 from serve_app.cli.options import with_options
@@ -47,6 +47,11 @@ serve_options = with_options(
         metavar="SECONDS",
         help="How long fewer replicas have to have been enough.",
     ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="Of each rank, on a CPU. Default: the cores, shared by all ranks of all replicas.",
+    ),
     click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True),
     click.option("--dtype", type=click.Choice(DTYPES), help=_DTYPE_HELP),
     click.option(
@@ -72,6 +77,12 @@ serve_options = with_options(
     ),
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option("--port", type=click.IntRange(1, 65535), default=19324, show_default=True),
+    click.option(
+        "--dashboard",
+        "has_dashboard",
+        is_flag=True,
+        help="Run Ray's dashboard, too, for this machine only.",
+    ),
     click.option(
         "--auth",
         type=click.Choice(["required", "none"]),
@@ -145,8 +156,18 @@ def serve_settings(fields: dict[str, Any], host: str = "127.0.0.1") -> ServeSett
     # A failed start is shown to the user at once instead of being tried again.
     own = {"start_attempts": 1, "hosts": (host, *map(_host_name, fields["hosts"]))}
     settings = ServeSettings.model_validate({**fields, **own}).with_environment(os.environ)
+    settings = _with_threads(settings)
     check_exposure(settings, host)
     return settings
+
+
+def _with_threads(settings: ServeSettings) -> ServeSettings:
+    """The same, where all replicas there may be have to do with this machine's cores."""
+    if settings.device != "cpu":
+        return settings
+    num_ranks = settings.tp * settings.replicas.most
+    threads = threads_per_rank(num_ranks, settings.threads)
+    return settings.model_copy(update={"threads": threads})
 
 
 def _replicas(value: str) -> Replicas:

@@ -22,7 +22,7 @@ from cluster.launch.local_ray import local_ray
 from tests.support.processes import listening_ports
 import psutil
 signal.alarm(10_000)
-with local_ray(num_cpus=2) as temp_dir:
+with local_ray(num_cpus=2) as own_ray:
     import ray
     assert signal.alarm(0) > 9000, "a timer of the caller stays"
     assert os.environ["RAY_AUTH_MODE"] == "token"
@@ -33,7 +33,8 @@ with local_ray(num_cpus=2) as temp_dir:
     assert ray.get(ray.remote(lambda: 7).remote()) == 7
     niceness = ray.get(ray.remote(lambda: os.nice(0)).remote())
     assert niceness == os.nice(0), niceness
-assert not temp_dir.exists()
+assert own_ray.dashboard is None
+assert not own_ray.directory.exists()
 assert [os.environ.get(name) for name in VARIABLES] == before
 assert psutil.wait_procs(family[1:], timeout=10)[1] == []
 print("passed")

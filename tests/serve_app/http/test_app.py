@@ -158,7 +158,7 @@ async def test_a_key_that_was_sent_with_a_uid_nobody_has_is_replayed(
 async def test_health(site: Site) -> None:
     response = await site.client.get("/health")
     assert response.status_code == 200
-    group = {"healthy": True, "state": "serving", "replica": "one", "ranks": 2}
+    group = {"healthy": True, "state": "serving", "replica": "one", "ranks": 2, "phase": None}
     assert response.json() == {"status": "ok", "groups": [group]}
     assert (await site.client.get("/readyz")).status_code == 200
     site.probe.healthy = site.probe.ready = False

@@ -71,6 +71,20 @@ async def test_each_group_is_listed_and_a_stuck_one_does_not_hold_the_answer(
     assert [group.replica for group in groups] == named
 
 
+async def test_those_that_load_are_listed_behind_and_do_not_serve() -> None:
+    loading = GroupState("loading", "7", 2, "weights")
+
+    async def now_loading() -> list[GroupState]:
+        return [loading, GroupState("loading", "0")]  # the second has just come up
+
+    handle = cast(DeploymentHandle[Any], Broadcast(0))
+    groups = await ReplicaProbe(handle, loading=now_loading).groups()
+    assert groups == (GroupState("serving", "0", 2), loading)
+    alone = ReplicaProbe(cast(DeploymentHandle[Any], Nobody()), loading=now_loading)
+    assert [group.state for group in await alone.groups()] == ["loading", "loading"]
+    assert not await alone.is_ready()
+
+
 async def test_stats_are_sums_of_the_replicas_that_answer() -> None:
     stats = await probe(0, 0, 60).stats()
     assert (stats["steps"], stats["rank_pids"]) == (14, [0, 1])

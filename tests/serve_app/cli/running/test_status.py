@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from serve_app.access.gate import Gate
 from serve_app.cli.running import status
 from serve_app.client.server_state import StateError
+from serve_app.groups import GroupState
 from serve_app.http.app import create_http_app
 from tests.support.fakes.gates import FakeGate
 from tests.support.http_server import serving
@@ -46,6 +47,14 @@ async def test_a_server_whose_group_has_failed_is_not_ready(site: Site) -> None:
     shown = await run(site)
     assert shown.exit_code == status.NOT_READY
     assert "not ready" in shown.stdout and "failed" in shown.stdout
+
+
+async def test_a_group_that_loads_is_shown_with_its_phase(site: Site) -> None:
+    async def groups() -> tuple[GroupState, ...]:
+        return (GroupState("loading", "one", 2, "weights"),)
+
+    site.probe.groups = groups  # type: ignore[method-assign]
+    assert "loading (weights)" in (await run(site)).stdout
 
 
 async def test_without_a_key_it_shows_the_groups(

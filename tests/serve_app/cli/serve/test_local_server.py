@@ -11,6 +11,7 @@ import pytest
 from ray import serve
 from ray.serve.schema import ApplicationStatus
 
+from cluster.launch.local_ray import Dashboard, LocalRay
 from cluster.scaling.replicas import Replicas
 from serve_app.cli.serve import first_token
 from serve_app.cli.serve import local_server as module
@@ -23,6 +24,7 @@ from serve_app.http.origin import CORS_ORIGINS, origins_from_environment
 from serve_app.settings import ServeSettings
 
 SETTINGS = ServeSettings(model="m", store="redis://localhost", tp=2, replicas=Replicas.of(3))
+DASHBOARD = Dashboard("http://127.0.0.1:8265", Path("/ray/token"))
 TRACE = """\
 Traceback (most recent call last):
   File "a.py", line 1
@@ -55,9 +57,9 @@ class FakeServe:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServe:
     @contextmanager
-    def local_ray(num_cpus: int) -> Iterator[Path]:
+    def local_ray(num_cpus: int, *, has_dashboard: bool) -> Iterator[LocalRay]:
         made.calls.append(f"ray {num_cpus}")
-        yield Path()
+        yield LocalRay(Path(), DASHBOARD if has_dashboard else None)
         made.calls.append("ray ends")
 
     def record(name: str) -> Callable[..., None]:
@@ -96,6 +98,7 @@ def run(
     error: BaseException | None = None,
     stops_after: int = 99,
     settings: ServeSettings = SETTINGS,
+    has_dashboard: bool = False,
 ) -> list[str]:
     """Serves for a moment, which ends in `error`; what was said."""
     said: list[str] = []
@@ -105,7 +108,10 @@ def run(
         if next(checks, None) is None:
             raise StopRequested
 
-    with module.local_server(settings, "127.0.0.1", 8000, said.append, check_stop):
+    server = module.local_server(
+        settings, "127.0.0.1", 8000, said.append, check_stop, has_dashboard=has_dashboard
+    )
+    with server:
         fake.calls.append("ready")
         if error is not None:
             raise error
@@ -120,6 +126,11 @@ def test_a_server_is_started_and_ended_in_order(fake: FakeServe) -> None:
     served = ["token", "serve ingress", "ready", "no stop"]
     # A CPU for each rank of each replica, and one for the rest.
     assert fake.calls == ["ray 7", "start", "run_many", *served, "shutdown", "ray ends"]
+
+
+def test_the_address_of_the_dashboard_is_said(fake: FakeServe) -> None:
+    line = "Ray's dashboard: http://127.0.0.1:8265 (it asks for the token in /ray/token)"
+    assert run(fake, has_dashboard=True)[1] == line
 
 
 def test_a_model_that_no_request_reaches_is_no_server(fake: FakeServe) -> None:

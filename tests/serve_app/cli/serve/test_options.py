@@ -8,13 +8,14 @@ import click
 import pytest
 
 from cluster.scaling.replicas import Replicas
+from moss_tp import device
 from moss_tp.errors import ConfigError
 from serve_app.api_secret import digest_of
 from serve_app.cli.serve.command import command
 from serve_app.cli.serve.options import serve_settings
 from serve_app.settings import ServeSettings
 
-OF_THE_COMMAND = {"host", "port", "data_dir"}
+OF_THE_COMMAND = {"host", "port", "data_dir", "has_dashboard"}
 
 
 def fields_of(*arguments: str) -> dict[str, Any]:
@@ -41,6 +42,32 @@ def test_replicas_are_a_number_or_a_range() -> None:
     assert (settings.replicas, settings.scale_down_after_s) == (Replicas(0, 2), 9)
     with pytest.raises(click.BadParameter, match=r"like 2 or 1\.\.4"):
         fields_of("--replicas", "4..1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "threads"),
+    [
+        (("--tp", "1"), 8),
+        (("--tp", "2"), 4),
+        (("--tp", "1", "--replicas", "2"), 4),
+        (("--tp", "2", "--replicas", "0..3"), 1),
+        (("--tp", "4", "--replicas", "9"), 1),
+        (("--tp", "1", "--replicas", "2", "--threads", "7"), 7),
+        (("--device", "cuda", "--replicas", "2"), None),
+    ],
+)
+def test_all_ranks_share_the_cores(
+    flags: tuple[str, ...], threads: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(device, "_initial_environment", dict)
+    settings = serve_settings(fields_of(*flags))
+    assert settings.threads == settings.engine_config("m").num_threads == threads
+
+
+def test_omp_num_threads_is_what_each_rank_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_initial_environment", lambda: {"OMP_NUM_THREADS": "3"})
+    assert serve_settings(fields_of("--replicas", "4")).threads == 3
 
 
 def test_a_local_server_drains_for_half_a_minute_and_starts_once() -> None:
