@@ -39,7 +39,11 @@ HOMES = {
     "starlette": ("serve_app/http/", "serve_app/deployments/ingress.py"),
     "sympy": ("plugins_svc/equation_solver/",),
     "charset_normalizer": ("plugins_svc/web_search/encodings.py",),
-    "markdown_it": ("plugins_svc/web_search/markup.py", "serve_app/rendering/"),
+    "markdown_it": (
+        "plugins_svc/web_search/markup.py",
+        "serve_app/cli/running/",
+        "serve_app/rendering/",
+    ),
     "mdit_py_plugins": ("serve_app/rendering/",),
     "pygments": ("serve_app/rendering/",),
     "latex2mathml": ("serve_app/rendering/",),
@@ -49,6 +53,8 @@ HOMES = {
     "selectolax": ("plugins_svc/web_search/markup.py",),
     "pypdf": ("plugins_svc/web_search/readers.py",),
     "matplotlib": ("serve_app/bench/reporting/picture.py",),
+    "gradio": ("serve_app/cli/demo/gradio_page.py",),
+    "streamlit": ("serve_app/cli/demo/streamlit_page.py",),
     "unittest.mock": (),
 }
 # Modules that schedule, or that every process imports, load no torch, not even indirectly.

@@ -113,7 +113,8 @@ class TurnAnswer(BaseModel):
     """A stored turn; `parent` is null for a first one.
 
     It took `duration_ms`; 0 if that was not stored. `make_up` says what it was made of, where one
-    turn is asked for.
+    turn is asked for. `html` are the blocks of its reply, where a session is asked for with
+    `render=html`.
     """
 
     id: str
@@ -131,6 +132,7 @@ class TurnAnswer(BaseModel):
     duration_ms: int
     feedback: FeedbackBody | None
     make_up: dict[str, Any] | None = None
+    html: list[str] | None = None
 
 
 class SessionAnswer(BaseModel):

@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "finetune": ("serve_app.cli.finetune", "Fine-tune a MOSS model on conversations."),
     "quantize": ("serve_app.cli.quantize", "Write a model with weights of 4 or 8 bits."),
     "shard": ("serve_app.cli.shard", "Write a model cut into ranks and packed, to start fast."),
+    "demo": ("serve_app.cli.demo.pages", "Show pages like MOSS's Gradio and Streamlit demos."),
     "demo-data": ("serve_app.cli.demo.data", "Write the demo model's training conversations."),
     "demo-eval": ("serve_app.cli.demo.evaluation", "Measure the demo model on held-out questions."),
 }

@@ -1,25 +1,12 @@
-"""How clients read the demo API: the events of a streamed reply and the bodies of error responses.
+"""How clients read what all of the API has: data of events as JSON, and the bodies of errors.
 
-It opens no connection: `chat_client` and the benchmarks' `load.sse_client` do that.
+It opens no connection: `api` and the benchmarks' `load.sse_client` do that.
 """
 
 import json
 from typing import Any
 
-from serve_app.client.sse import EventStreamReader
-
 MAX_BODY_CHARS = 200  # of an error response that is not ours, such as a proxy's page
-
-
-class ReplyEvents:
-    """Reads one streamed reply: bytes as they arrive to JSON objects."""
-
-    def __init__(self) -> None:
-        self._reader = EventStreamReader()
-
-    def feed(self, chunk: bytes) -> list[dict[str, Any]]:
-        """The events that `chunk` completes. Raises ValueError for data that is no JSON object."""
-        return [parse_event(event.data) for event in self._reader.feed(chunk)]
 
 
 def error_message(status: int, body: bytes) -> str:
@@ -30,6 +17,15 @@ def error_message(status: int, body: bytes) -> str:
     except (ValueError, KeyError, TypeError):
         return f"the server answered {status}: {text[:MAX_BODY_CHARS]}"
     return message
+
+
+def error_code(body: bytes) -> str:
+    """The code of an error response, which tells errors of one status apart; "" for none."""
+    try:
+        code = json.loads(body.decode(errors="replace"))["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return str(code or "")
 
 
 def parse_event(data: str) -> dict[str, Any]:

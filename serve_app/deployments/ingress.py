@@ -42,6 +42,7 @@ from serve_app.remote.loading import LoadingBoard
 from serve_app.remote.model import RemoteModel
 from serve_app.remote.plugins import remote_plugins
 from serve_app.remote.probe import ReplicaProbe
+from serve_app.rendering.isolated import IsolatedRenderer
 from serve_app.sessions.images import RedisImageStore
 from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
@@ -98,6 +99,7 @@ class Ingress:
         replier = self._replier(tokenizer, self._metrics.watch)
         limits = TurnLimits(max_model_len)
         self._live = self._live_turns(replier, limits)
+        self._renderer = IsolatedRenderer()
         service = HttpService(
             runner=TurnRunner(self._store, replier, limits, self._probe),
             replier=replier,
@@ -117,6 +119,7 @@ class Ingress:
             requires_key=self._settings.requires_key,
             origins=_origins(self._settings),
             metrics=self._metrics,
+            renderer=self._renderer,
         )
         return create_http_app(service)
 
@@ -137,6 +140,8 @@ class Ingress:
             await finish_turns(self._drain, self._stop)
         if hasattr(self, "_live"):
             await self._live.close()
+        if hasattr(self, "_renderer"):
+            await self._renderer.close()
         if hasattr(self, "_model"):
             self._first_token.close()
             await self._model.close()

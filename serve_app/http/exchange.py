@@ -149,9 +149,16 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._events) as events:
             async for event in events:
-                if not self._has_begun:
-                    await self._begin(send)
-                await self._send(send, _PING if event is None else self.encode(event))
+                await self._send_event(send, event)
+
+    async def _send_event(self, send: Send, event: Any) -> None:
+        """None is a ping."""
+        await self._send_text(send, _PING if event is None else self.encode(event))
+
+    async def _send_text(self, send: Send, text: str) -> None:
+        if not self._has_begun:
+            await self._begin(send)
+        await self._send(send, text)
 
     def encode(self, event: Any) -> str:
         """An event as text."""

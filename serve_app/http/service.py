@@ -15,6 +15,7 @@ from serve_app.http.health import Check, HealthProbe
 from serve_app.http.origin import OriginPolicy
 from serve_app.live.service import LiveTurns
 from serve_app.observe.metrics import Metrics, NoMetrics
+from serve_app.rendering.renderer import EscapedRenderer, Renderer
 from serve_app.sessions.catalogue import SessionCatalogue
 from serve_app.sessions.images import RedisImageStore
 
@@ -54,6 +55,7 @@ class HttpService:
     live: LiveTurns | None = None
     images: RedisImageStore | None = None
     metrics: Metrics = field(default_factory=NoMetrics, kw_only=True)
+    renderer: Renderer = field(default_factory=EscapedRenderer, kw_only=True)
 
     def deadline(self, max_time_s: float | None) -> float:
         """That of a stateless request that comes now, in `time.monotonic` seconds."""

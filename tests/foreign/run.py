@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import venv
 from collections.abc import Iterator
@@ -30,12 +31,13 @@ START_S, LIMIT_S = 180, 600
 @dataclass(frozen=True)
 class Client:
     """`packages` come from PyPI, or from npm for a script that ends with `.mjs`. `unwanted` ones
-    are taken out again."""
+    are taken out again. One that runs `beside_ours` imports what this environment has, too."""
 
     name: str
     packages: tuple[str, ...]
     script: str
     unwanted: tuple[str, ...] = ()
+    beside_ours: bool = False
 
 
 CLIENTS = (
@@ -52,6 +54,9 @@ CLIENTS = (
         "vllm_bench_client.sh",
         unwanted=("torchvision", "torchaudio", "torchcodec"),
     ),
+    # Pages of our own, made with other people's libraries.
+    Client("gradio", ("gradio==6.31.0",), "gradio_page.py", beside_ours=True),
+    Client("streamlit", ("streamlit==1.67.0",), "streamlit_page.py", beside_ours=True),
 )
 
 
@@ -83,6 +88,10 @@ def install(client: Client) -> None:
         subprocess.run([*pip, "install", *client.packages], check=True)
         if client.unwanted:
             subprocess.run([*pip, "uninstall", "--yes", *client.unwanted], check=True)
+    if client.beside_ours:
+        (packages,) = home.glob("lib/python3*/site-packages")
+        ours = sysconfig.get_path("purelib")
+        (packages / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
     (home / "complete").touch()
 
 
@@ -96,6 +105,8 @@ def run(client: Client, url: str) -> bool:
         script = Path(shutil.copy(script, home))
     names = {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "none", "MODEL": MODEL.name}
     names |= {"WORK": str(work), "TOKENIZER": str(MODEL), "HF_HUB_OFFLINE": "1"}
+    if client.beside_ours:
+        names["PYTHONPATH"] = str(ROOT)
     names["PATH"] = f"{home / 'bin'}:{os.environ['PATH']}"
     with (home / "log").open("wb") as log:
         try:

@@ -1,9 +1,9 @@
 """Eight bugs to plant: each is one part of a server, broken as it is easily broken."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import Session, Turn
 from serve_app.sessions.store import Lease, Opened
+from tests.proof.history.client import WEIGHTS
 from tests.proof.world import Parts
 
 
@@ -46,10 +47,12 @@ class GetSetStore(RedisSessionStore):
         async with Redis.from_url(self.url) as redis:
             found: Any = await redis.lrange(turns, 0, -1)
             await self._another_has_read(lease.uid)
-            await redis.delete(turns)
-            await redis.rpush(turns, *found, stored)
-            await redis.hset(ids, turn.id, str(len(found)))
-            await redis.hset(meta, "active", turn.id)
+            async with redis.pipeline(transaction=True) as writes:
+                writes.delete(turns)
+                writes.rpush(turns, *found, stored)
+                writes.hset(ids, turn.id, str(len(found)))
+                writes.hset(meta, "active", turn.id)
+                await writes.execute()
         return unpack_turn(stored)
 
     async def _another_has_read(self, uid: str) -> None:
@@ -163,14 +166,23 @@ class SeedlessStore(RedisSessionStore):
 
 @dataclass(frozen=True)
 class Bug:
-    """A server with the bug, and how the checker's lines on it begin."""
+    """A server with the bug, and how the checker's lines on it begin. Clients do things as often as
+    `weights` say, while ingresses die or not."""
 
     parts: Parts
     found: tuple[str, ...]
+    weights: Mapping[str, int] = field(default_factory=lambda: WEIGHTS)
+    is_killed: bool = True
 
 
 BUGS = {
-    "GET/SET store": Bug(Parts(sessions=GetSetStore), ("G1 lost", "G2 not append-only")),
+    "GET/SET store": Bug(
+        Parts(sessions=GetSetStore),
+        ("G1 lost", "G2 not append-only"),
+        # Live turns take turns even so.
+        weights={"demo": 1, "chat": 1},
+        is_killed=False,
+    ),
     "no owner check": Bug(Parts(catalogue=OwnerlessCatalogue), ("G5 foreign",)),
     "no idempotency": Bug(Parts(sessions=KeylessStore), ("G3",)),
     "reply before commit": Bug(Parts(sessions=LateStore), ("G1 lost",)),

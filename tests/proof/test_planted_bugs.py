@@ -23,8 +23,11 @@ MAX_ROUNDS = 16  # on a busy machine few requests meet
 KILL_EVERY_S = 1.0
 
 
-async def _work(world: World, history: History, seconds: float) -> None:
+async def _work(world: World, history: History, seconds: float, *, is_killed: bool = True) -> None:
     """Clients work while ingresses die."""
+    if not is_killed:
+        await history.work(seconds)
+        return
     killing = asyncio.create_task(world.kill_often(KILL_EVERY_S))
     try:
         await history.work(seconds)
@@ -49,9 +52,10 @@ async def test_a_server_that_is_right_has_no_faults(store_url: str, effects: Pat
 async def test_a_planted_bug_is_found(store_url: str, effects: Path, name: str) -> None:
     bug: Bug = BUGS[name]
     world = World(bug.parts, store_url, effects)
-    async with running_world(world), History(world.site, NUM_CLIENTS, patience_s=2) as history:
+    clients = History(world.site, NUM_CLIENTS, patience_s=2, weights=bug.weights)
+    async with running_world(world), clients as history:
         for _ in range(MAX_ROUNDS):
-            await _work(world, history, ROUND_S)
+            await _work(world, history, ROUND_S, is_killed=bug.is_killed)
             if is_found(history.faults_so_far(), bug):
                 return
             faults = await history.check()

@@ -21,6 +21,8 @@ SERVER_ROOMS: dict[str, set[str]] = {
     },
     "serve_app/front": {"moss_tp"},
     "serve_app/page": set(),
+    "serve_app/rendering/markdown": set(),
+    "serve_app/rendering": {"serve_app/rendering/markdown"},
     "serve_app/bench/load": {"moss_tp", "moss_tp/engine", "serve_app/client"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
     "serve_app/access": {"moss_tp", "serve_app", "serve_app/store"},
@@ -151,6 +153,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "plugins_svc",
         "serve_app",
         "serve_app/cli",
+        "serve_app/client",
         "serve_app/demo",
         "serve_app/demo/conversations",
     },
@@ -174,6 +177,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/live",
         "serve_app/observe",
         "serve_app/sessions",
+        "serve_app/rendering",
     },
     "serve_app/http/endpoints": {
         "serve_app",
@@ -187,6 +191,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/observe",
         "serve_app/page",
         "serve_app/sessions",
+        "serve_app/rendering",
     },
     "serve_app/http/app.py": {
         "serve_app/http",
@@ -242,6 +247,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/observe",
         "serve_app/prompt",
         "serve_app/sessions",
+        "serve_app/rendering",
         "serve_app/store",
     },
     "serve_app/app.py": {

@@ -9,29 +9,38 @@ import sys
 
 import click
 
-from moss_tp.dialogue import MARKERS
+from moss_tp.errors import MossError
 from serve_app.api_secret import ENVIRONMENT
-from serve_app.client.chat_client import ChatClient, ChatError
+from serve_app.cli.running.commands import Commands
+from serve_app.cli.running.keyboard import STOP, Read, is_terminal, make_editor, read_lines
+from serve_app.cli.running.reply import show_reply
+from serve_app.cli.running.rich_screen import RichScreen
+from serve_app.cli.running.screen import PlainScreen, Screen
+from serve_app.client.chat_client import ChatClient
 
-HUMAN, MOSS = f"{MARKERS['human']} ", f"{MARKERS['moss']} "
-GREETING = "Chat with MOSS. `clear` starts a new chat, `stop` quits, Ctrl-C stops a reply."
+DEFAULT_URL = "http://localhost:19324"
+GREETING = "Chat with MOSS. `clear` starts a new chat, `stop` quits, Ctrl-C stops a reply, /help."
 
 
 @click.command()
-@click.option("--url", default="http://localhost:19324", show_default=True, help="The server.")
-def command(url: str) -> None:
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="The server.")
+@click.option("--chat", "uid", metavar="UID", help="Go on with this chat.")
+def command(url: str, uid: str | None) -> None:
     """Chat with a running server in the terminal; MOSS_API_KEY is the key, if it needs one."""
     _tolerate_other_encodings()
+    screen: Screen
+    screen, read = (RichScreen(), make_editor()) if is_terminal() else (PlainScreen(), read_lines)
     client = ChatClient(url, os.environ.get(ENVIRONMENT))
     try:
         client.check()
-        click.echo(GREETING)
-        while (text := _read()) != "stop":
-            if text == "clear":
-                client.clear()
-                click.echo("(a new chat)")
-            elif text:
-                _reply(client, text)
+        running = None if uid is None else client.join(uid)
+        screen.show(GREETING)
+        if running is not None:
+            show_reply(client, running, screen)
+        _talk(client, screen, read)
+        if client.uid is not None:
+            where = "" if url == DEFAULT_URL else f" --url {url}"
+            screen.note(f"go on with this chat: moss chat{where} --chat {client.uid}")
     finally:
         client.close()
 
@@ -48,27 +57,23 @@ def _tolerate_other_encodings() -> None:
             stream.reconfigure(errors=errors)
 
 
-def _read() -> str:
-    """The user's next line; `stop` at the end of input and on Ctrl-C."""
+def _talk(client: ChatClient, screen: Screen, read: Read) -> None:
+    """Until `stop`, the end of input, or a Ctrl-C where nothing is told."""
+    commands = Commands(client, screen)
+    while (text := _read(read)) not in STOP:
+        try:
+            if text and not commands.run(text):
+                show_reply(client, client.ask(text), screen)
+        except MossError as error:
+            screen.fail(str(error))
+        except KeyboardInterrupt:
+            screen.note("stopped")
+
+
+def _read(read: Read) -> str:
+    """The user's next input; `stop` at the end of input and on Ctrl-C."""
     try:
-        return input(HUMAN).strip()
+        return read().strip()
     except (EOFError, KeyboardInterrupt):
         click.echo()
         return "stop"
-
-
-def _reply(client: ChatClient, text: str) -> None:
-    """Prints the reply as it comes, or one line about why there is none."""
-    pieces = client.ask(text)
-    prefix = MOSS
-    try:
-        for piece in pieces:
-            click.echo(prefix + piece, nl=False)
-            prefix = ""
-        click.echo(prefix)
-    except ChatError as error:
-        click.echo(f"{'' if prefix else chr(10)}moss: {error}", err=True)
-    except KeyboardInterrupt:
-        click.echo(" (stopped)")
-    finally:
-        pieces.close()

@@ -9,10 +9,14 @@ from serve_app.access.permissions import enabled_plugins
 from serve_app.api import session_list
 from serve_app.api import sessions as api
 from serve_app.api.queries import query_types
+from serve_app.api.rendered import RENDER, RenderQuery, replies, with_html
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.http.endpoint import Call, Endpoint
+from serve_app.rendering.renderer import all_blocks
 from serve_app.sessions.catalogue import SessionChanges
 from serve_app.sessions.session import Feedback, Session
+
+RENDER_S = 2.0  # for the turns of a session; those that it is not enough for are escaped text
 
 
 async def create(call: Call) -> Response:
@@ -38,10 +42,14 @@ async def list_all(call: Call) -> Response:
 
 
 async def read(call: Call) -> Response:
-    query = call.queries(api.SessionQuery)
+    query, render = call.queries(api.SessionQuery), call.queries(RenderQuery)
     running = await _running(call)
     session = await _load(call)
-    return _json(api.session_answer(session, with_tree=query.all, running_turn=running))
+    answer = api.session_answer(session, with_tree=query.all, running_turn=running)
+    if render.is_html:
+        blocks = await all_blocks(call.service.renderer, replies(answer), RENDER_S)
+        answer = with_html(answer, blocks)
+    return _json(answer)
 
 
 async def patch(call: Call) -> Response:
@@ -137,7 +145,7 @@ ENDPOINTS = (
         "A chat with its turns",
         answer=api.SessionAnswer,
         errors=(400, 404, 503),
-        query=query_types(api.SessionQuery),
+        query={**query_types(api.SessionQuery), **RENDER},
     ),
     Endpoint(
         "PATCH",

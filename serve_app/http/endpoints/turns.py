@@ -1,9 +1,7 @@
 """`/v1/sessions/{uid}/turns`: turns that run by themselves, and are followed from anywhere."""
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
@@ -11,11 +9,13 @@ from serve_app.access.gate import Admission
 from serve_app.access.permissions import choose_model, enabled_plugins
 from serve_app.api import turns as api
 from serve_app.api.parsing import IdempotencyKey
+from serve_app.api.rendered import RENDER, RenderQuery
 from serve_app.chat.turn import TurnRequest
 from serve_app.errors import SessionNotFoundError, TurnNotFoundError
 from serve_app.http.endpoint import Call, Endpoint
+from serve_app.http.endpoints.live_stream import LiveStream, RenderedStream
 from serve_app.http.errors import told_response
-from serve_app.http.exchange import EventStream, run_until_disconnect
+from serve_app.http.exchange import run_until_disconnect
 from serve_app.live.event import LiveEvent
 from serve_app.live.service import Admit, LiveTurns, Started
 from serve_app.sessions.session import is_uid
@@ -26,38 +26,34 @@ EARLY_S = 0.25
 LAST_EVENT_ID = "Last-Event-ID"
 
 
-class LiveStream(EventStream):
-    """Live events as server-sent events. Who was cut off comes back with the last id."""
-
-    def encode(self, event: LiveEvent | dict[str, Any]) -> str:
-        if not isinstance(event, LiveEvent):  # an error that is none of the turn's events
-            return f"event: error\ndata: {json.dumps(event, ensure_ascii=False)}\n\n"
-        data = json.dumps(api.event_data(event.kind, event.data), ensure_ascii=False)
-        return f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n"
-
-
 async def create(call: Call) -> Response:
     call.service.drain.check()
-    key = call.idempotency_key
+    key, query = call.idempotency_key, call.queries(RenderQuery)
     body = await call.body(api.NewTurn)
     started = await _live(call).start(_request(call, body, key), _admit(call))
-    return await _answer(call, started, bool(body.stream))
+    return await _answer(call, started, query, is_stream=bool(body.stream))
 
 
 async def regenerate(call: Call) -> Response:
     call.service.drain.check()
-    turn_id, key = _turn_id(call), call.idempotency_key
+    turn_id, key, query = _turn_id(call), call.idempotency_key, call.queries(RenderQuery)
     body = await call.body(api.TurnOptions)
     request = _request(call, body, key, instead_of=turn_id)
     started = await _live(call).regenerate(request, turn_id, _admit(call))
-    return await _answer(call, started, bool(body.stream))
+    return await _answer(call, started, query, is_stream=bool(body.stream))
 
 
 async def follow(call: Call) -> Response:
     call.service.drain.check()
-    owner, after = call.principal.owner, _after(call)
-    events = await _live(call).follow(call.uid, owner, _turn_id(call), after)
-    return Response(status_code=204) if events is None else _stream(call, events)
+    after, query = _after(call), call.queries(RenderQuery)
+    events = await _events(call, after)
+    if events is None:
+        return Response(status_code=204)
+    if query.is_html and after >= 0:
+        await events.aclose()  # a reply is rendered from its beginning
+        events = await _events(call, -1)
+        assert events is not None  # none ends before its beginning
+    return _stream(call, events, query, after)
 
 
 async def cancel(call: Call) -> Response:
@@ -86,6 +82,10 @@ async def replay(call: Call) -> Response:
 def _live(call: Call) -> LiveTurns:
     assert call.service.live is not None  # a server with these endpoints has them
     return call.service.live
+
+
+async def _events(call: Call, after: int) -> AsyncGenerator[LiveEvent] | None:
+    return await _live(call).follow(call.uid, call.principal.owner, _turn_id(call), after)
 
 
 def _turn_id(call: Call) -> str:
@@ -119,11 +119,11 @@ def _admit(call: Call) -> Admit:
     return admit
 
 
-async def _answer(call: Call, started: Started, is_stream: bool) -> Response:
+async def _answer(call: Call, started: Started, query: RenderQuery, *, is_stream: bool) -> Response:
     events = await _live(call).follow(started.uid, call.principal.owner, started.id)
     assert events is not None  # nothing was told yet
     if is_stream or "text/event-stream" in call.request.headers.get("accept", ""):
-        return _stream(call, _begun(events, started))
+        return _stream(call, _begun(events, started), query)
     last = await run_until_disconnect(
         _last(events), call.request.receive, call.service.drain, is_reader=True
     )
@@ -134,9 +134,12 @@ async def _answer(call: Call, started: Started, is_stream: bool) -> Response:
     return JSONResponse(api.done_answer(last.data).model_dump())
 
 
-def _stream(call: Call, events: AsyncGenerator[LiveEvent]) -> Response:
-    service = call.service
-    return LiveStream(events, service.ping_s, service.drain, is_reader=True)
+def _stream(
+    call: Call, events: AsyncGenerator[LiveEvent], query: RenderQuery, after: int = -1
+) -> Response:
+    if query.is_html:
+        return RenderedStream(events, call.service, after)
+    return LiveStream(events, call.service)
 
 
 async def _begun(events: AsyncGenerator[LiveEvent], started: Started) -> AsyncGenerator[LiveEvent]:
@@ -182,6 +185,7 @@ ENDPOINTS = (
         answer=api.DoneAnswer,
         errors=_FAILURES,
         is_stream=True,
+        query=RENDER,
         headers=_KEY,
     ),
     Endpoint(
@@ -194,6 +198,7 @@ ENDPOINTS = (
         answer=api.DoneAnswer,
         errors=_FAILURES,
         is_stream=True,
+        query=RENDER,
         headers=_KEY,
     ),
     Endpoint(
@@ -204,7 +209,7 @@ ENDPOINTS = (
         errors=(400, 404, 503),
         statuses=(200, 204),
         media_type="text/event-stream",
-        query={"after": api.EventNumber},
+        query={"after": api.EventNumber, **RENDER},
         headers={LAST_EVENT_ID: api.EventNumber},
     ),
     Endpoint(

@@ -126,7 +126,7 @@ export class Chat {
       running.id = event.data.id;
       view.turn = { ...view.turn, user: event.data.user, parent: event.data.parent };
       view.showQuestion();
-    } else if (event.kind === "error") throw new api.ApiError(500, event.data.error);
+    } else if (event.kind === "error") throw new api.ApiError(0, event.data.error); // the turn's own end
     else view.tell(event);
     this.scroll.keepAtEnd();
   }

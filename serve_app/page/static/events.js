@@ -57,17 +57,18 @@ export async function tellTurn(uid, turnId, begin, onEvent, onWait, signal) {
   }
 }
 
-/** Whether the last event came. */
+/** Whether the last event came. The response is read to its end, which is near then. */
 async function tellAll(response, state, onEvent) {
+  let hasEnded = false;
   for await (const event of readEvents(response)) {
     if (event.kind === "turn") state.id = event.data.id;
     if (event.number >= 0) state.last = event.number;
     state.pauseMs = FIRST_PAUSE_MS;
     if (event.kind === "error" && event.number < 0) throw new ApiError(503, event.data.error || {});
     onEvent(event);
-    if (event.kind === "done" || event.kind === "error") return true;
+    hasEnded ||= event.kind === "done" || event.kind === "error";
   }
-  return false;
+  return hasEnded;
 }
 
 function isPassing(error) {

@@ -48,7 +48,7 @@ export class TurnView {
 
   /** An event of a running turn. */
   tell({ kind, data }) {
-    if (kind === "thoughts") this.setThoughts(data.text);
+    if (kind === "thoughts") data.text && this.setThoughts(data.text);
     else if (kind === "plugin") this.setCall(data);
     else if (kind === "reset") this.reset();
     else if (kind === "html") {
@@ -94,6 +94,7 @@ export class TurnView {
     old.block.innerHTML = html;
     linkCitations(old.block, [...this.calls.values()]);
     for (const code of old.block.querySelectorAll("pre")) addCopyButton(code);
+    for (const wide of old.block.querySelectorAll('table, math[display="block"]')) wide.tabIndex = 0; // they scroll, too
   }
 
   showQuestion() {

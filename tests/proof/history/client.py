@@ -30,9 +30,17 @@ MAX_SESSIONS = 4  # of a tenant, at a time, so that clients meet in them
 
 
 class Client:
-    """`patience_s` is how long it asks again for one turn."""
+    """`patience_s` is how long it asks again for one turn; `weights` say what it does how often."""
 
-    def __init__(self, asker: Asker, number: int, seed: str, patience_s: float = 30) -> None:
+    def __init__(
+        self,
+        asker: Asker,
+        number: int,
+        seed: str,
+        patience_s: float = 30,
+        weights: Mapping[str, int] = WEIGHTS,
+    ) -> None:
+        self._weights = weights
         self._asker, self._number, self._patience_s = asker, number, patience_s
         self._random = random.Random(f"{seed}/{number}")
         self._count = 0
@@ -44,7 +52,7 @@ class Client:
 
     async def run(self, until: float) -> None:
         """Until that time by the monotonic clock; then it ends what it is at."""
-        names, weights = [*WEIGHTS], [*WEIGHTS.values()]
+        names, weights = [*self._weights], [*self._weights.values()]
         while time.monotonic() < until:
             (name,) = self._random.choices(names, weights)
             try:

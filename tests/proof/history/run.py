@@ -17,7 +17,7 @@ from serve_app.sessions.packing import unpack_session
 from serve_app.sessions.scripts import LOAD
 from tests.proof.history.asking import TENANTS, AgainError, Asker, pause
 from tests.proof.history.checker import Final, faults_of, faults_of_replies, told_faults
-from tests.proof.history.client import Client
+from tests.proof.history.client import WEIGHTS, Client
 from tests.proof.history.record import Record, canary_of
 from tests.proof.plugins import received
 
@@ -43,6 +43,7 @@ class History:
     num_clients: int
     seed: str = "0"
     patience_s: float = 30
+    weights: Mapping[str, int] = field(default_factory=lambda: WEIGHTS)
     record: Record = field(default_factory=Record)
     codes: Counter[str] = field(default_factory=Counter)
 
@@ -84,7 +85,7 @@ class History:
         site = self.site
         api_key, read_s = site.api_keys[tenant], min(30, self.patience_s)
         asker = Asker(self._http, site.url, tenant, api_key, self.record, self.codes, read_s)
-        return Client(asker, number, self.seed, self.patience_s)
+        return Client(asker, number, self.seed, self.patience_s, self.weights)
 
     async def _final(self, uid: str) -> Final:
         tenant = self.record.owners[uid]

@@ -1,17 +1,8 @@
-"""Events of a streamed reply, and error bodies."""
+"""Data of events, and error bodies."""
 
 import pytest
 
-from serve_app.client.events import ReplyEvents, error_message
-
-
-def test_comments_and_fields_without_data_are_no_events() -> None:
-    assert ReplyEvents().feed(b": ping\n\nevent: done\n\n\n") == []
-
-
-def test_data_is_an_event() -> None:
-    body = 'data: {"delta": "你好\u2028\x85"}\n\ndata:{"delta": "a"}\n\n'
-    assert ReplyEvents().feed(body.encode()) == [{"delta": "你好\u2028\x85"}, {"delta": "a"}]
+from serve_app.client.events import error_code, error_message, parse_event
 
 
 @pytest.mark.parametrize(
@@ -19,17 +10,19 @@ def test_data_is_an_event() -> None:
 )
 def test_data_that_is_no_json_object_is_a_value_error(data: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ReplyEvents().feed(f"data: {data}\n\n".encode())
+        parse_event(data)
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("body", "message", "code"),
     [
-        (b'{"error": {"message": "too long"}}', "too long"),
-        (b'{"error": "too long"}', 'the server answered 502: {"error": "too long"}'),
-        (b"<html>bad gateway</html>", "the server answered 502: <html>bad gateway</html>"),
-        (b"x" * 1000, "the server answered 502: " + "x" * 200),
+        (b'{"error": {"message": "too long", "code": "long"}}', "too long", "long"),
+        (b'{"error": {"message": "too long", "code": null}}', "too long", ""),
+        (b'{"error": "too long"}', 'the server answered 502: {"error": "too long"}', ""),
+        (b"<html>bad gateway</html>", "the server answered 502: <html>bad gateway</html>", ""),
+        (b"x" * 1000, "the server answered 502: " + "x" * 200, ""),
     ],
 )
-def test_error_message(body: bytes, message: str) -> None:
+def test_error_message_and_code(body: bytes, message: str, code: str) -> None:
     assert error_message(502, body) == message
+    assert error_code(body) == code

@@ -1,0 +1,66 @@
+"""LaTeX as MathML, in the subset that browsers draw (MathML Core).
+
+latex2mathml writes entities into texts and leaves markup in them unescaped when it makes a string,
+so its tree is used, and made a string here. It keeps links and styles of `\\href` and `\\style`;
+only attributes of ATTRIBUTES with short values stay.
+"""
+
+import re
+from html import unescape
+from xml.etree.ElementTree import Element, tostring
+
+from latex2mathml.converter import convert_to_element
+
+from serve_app.rendering.markdown.letters import styled
+
+_TAGS = """
+    math mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover
+    munderover mtable mtr mtd mpadded mphantom mstyle menclose
+"""
+TAGS = frozenset(_TAGS.split())
+_ATTRIBUTES = """
+    accent accentunder columnalign columnlines columnspacing depth display displaystyle fence
+    form height largeop linethickness lspace mathbackground mathcolor mathsize mathvariant
+    maxsize minsize movablelimits notation rowlines rowspacing rspace scriptlevel separator
+    stretchy symmetric voffset width
+"""
+ATTRIBUTES = frozenset(_ATTRIBUTES.split())
+MAX_LATEX = 10_000  # characters
+_VALUE = re.compile(r"#?[\w .+%-]{1,64}")
+_LARGE = re.compile(r"\d{3}|\d{2}(?:\.\d+)?em")  # a length that would hide other text
+_LENGTH_NAMES = """
+    depth height lspace mathsize maxsize minsize rspace voffset width
+"""
+_LENGTHS = frozenset(_LENGTH_NAMES.split())
+
+
+def mathml(latex: str, *, is_display: bool) -> str | None:
+    """`latex` as a `math` element; None if it cannot be read."""
+    if len(latex) > MAX_LATEX:
+        return None
+    try:
+        tree = convert_to_element(latex, display="block" if is_display else "inline")
+    except Exception:  # of many kinds, from its own to IndexError and RecursionError
+        return None
+    for element in tree.iter():
+        _mend(element)
+    if not is_display:
+        del tree.attrib["display"]
+    return tostring(tree, encoding="unicode")
+
+
+def _mend(element: Element) -> None:
+    element.attrib = {
+        name: value for name, value in element.attrib.items() if _is_kept(name, value)
+    }
+    if element.text:
+        text = unescape(element.text)
+        element.text, is_styled = styled(text, element.get("mathvariant", ""))
+        if is_styled:
+            del element.attrib["mathvariant"]
+
+
+def _is_kept(name: str, value: str) -> bool:
+    if name not in ATTRIBUTES or not _VALUE.fullmatch(value):
+        return False
+    return name not in _LENGTHS or not _LARGE.search(value)
