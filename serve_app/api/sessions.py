@@ -211,7 +211,14 @@ def turn_answer(session: Session, turn: Turn, *, with_make_up: bool = False) -> 
 
 
 def _call(call: StoredCall) -> CallAnswer:
-    return CallAnswer.model_validate(call, from_attributes=True)
+    return CallAnswer(
+        id=call.id,
+        name=call.name,
+        argument=call.argument,
+        state=call.state,
+        output=call.output,
+        ms=call.ms,
+    )
 
 
 def _feedback_body(feedback: Feedback) -> FeedbackBody:

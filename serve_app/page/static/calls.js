@@ -31,7 +31,12 @@ export function callStep(call, isOpen = false) {
 function state(call) {
   if (call.state === "started") return make("span", { class: "call-state" }, make("span", { class: "pulse" }), t("plugin_running"));
   if (call.state === "failed") return make("span", { class: "call-state bad", text: t("plugin_failed") });
-  return make("span", { class: "call-state", text: call.ms === undefined || call.ms === null ? "" : `${(call.ms / 1000).toFixed(1)} s` });
+  return make("span", { class: "call-state", text: shortTime(call.ms) });
+}
+
+function shortTime(ms) {
+  if (ms === undefined || ms === null) return "";
+  return ms < 1000 ? `${Math.max(1, Math.round(ms))} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
 function body(call) {

@@ -94,6 +94,7 @@ export class TurnView {
     old.block.innerHTML = html;
     linkCitations(old.block, [...this.calls.values()]);
     for (const code of old.block.querySelectorAll("pre")) addCopyButton(code);
+    for (const wide of old.block.querySelectorAll('table, math[display="block"]')) wide.tabIndex = 0; // they scroll, too
   }
 
   showQuestion() {

@@ -16,13 +16,12 @@ BLOCK, DISPLAY, INLINE = "math_block", "math_display", "math_inline"
 UNDECIDED, NUM_LINES = "undecided", "num_lines"
 
 _CLOSERS = {"$$": "$$", r"\[": r"\]"}
+_BRACKETS = {r"\(": (r"\)", INLINE), r"\[": (r"\]", DISPLAY)}
 _AFTER = re.compile(r"[ \t]*[.,;:!?。，；：！？、]?[ \t]*\Z")
-_FORMULA = re.compile(
+_DOLLARS = re.compile(
     r"""
-      \$\$ (?P<dollars> (?: \\. | [^$\\] )+ ) \$\$
-    | (?<!\d) \$ (?! [\s$] ) (?P<dollar> (?: \\. | [^$\\\n] )+ ) (?<! \s ) \$ (?!\d)
-    | \\\( (?P<parentheses> .+? ) \\\)
-    | \\\[ (?P<brackets> .+? ) \\\]
+      \$\$ (?P<display> (?: \\. | [^$\\] )+ ) \$\$
+    | (?<!\d) \$ (?! [\s$] ) (?P<inline> (?: \\. | [^$\\\n] )+ ) (?<! \s ) \$ (?!\d)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -36,17 +35,33 @@ def add_formulas(parser: MarkdownIt) -> None:
 
 
 def _inline(state: StateInline, silent: bool) -> bool:
-    if state.src[state.pos] not in "$\\":
+    if state.src[state.pos] == "$":
+        kind, content, end = _between_dollars(state.src, state.pos, state.posMax)
+    elif state.src[state.pos] == "\\":
+        kind, content, end = _between_brackets(state.src, state.pos, state.posMax)
+    else:
         return False
-    found = _FORMULA.match(state.src, state.pos, state.posMax)
-    if found is None:
+    if not content:
         return False
     if not silent:
-        is_display = found.lastgroup in ("dollars", "brackets")
-        token = state.push(DISPLAY if is_display else INLINE, "math", 0)
-        token.content = found[found.lastgroup or 0]
-    state.pos = found.end()
+        state.push(kind, "math", 0).content = content
+    state.pos = end
     return True
+
+
+def _between_dollars(text: str, start: int, end: int) -> tuple[str, str, int]:
+    """The kind, content and end of the formula at `start`; no content if there is none."""
+    found = _DOLLARS.match(text, start, end)
+    if found is None:
+        return INLINE, "", start
+    kind = DISPLAY if found["display"] else INLINE
+    return kind, found["display"] or found["inline"], found.end()
+
+
+def _between_brackets(text: str, start: int, end: int) -> tuple[str, str, int]:
+    closer, kind = _BRACKETS.get(text[start : start + 2], ("", INLINE))
+    last = text.find(closer, start + 2, end) if closer else -1
+    return kind, text[start + 2 : max(last, 0)], last + 2
 
 
 def _block(state: StateBlock, start: int, end: int, silent: bool) -> bool:

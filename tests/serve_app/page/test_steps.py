@@ -31,7 +31,7 @@ async def test_a_call_is_a_step_that_folds(page: Page, server: Ingress) -> None:
     await expect(step.locator(".call-argument")).to_have_text("12.5*48")
     await step.locator("summary").click()
     server.plugins.pause_s = 0.01
-    await expect(step.locator("pre")).to_have_text("600"), "it stays open"
+    await expect(step.locator("pre")).to_have_text("600")  # it stays open
     turn = await settled(page, 1)
     assert await turn.locator(".reply strong").inner_text() == "600"
     await page.reload()
