@@ -99,6 +99,7 @@ async def test_nothing_in_a_title_runs(open_browser: OpenBrowser, server: Ingres
     uids = [session.uid for session in await asyncio.gather(*made)]
     await catalogue.close()
     page = await browsing.open()
+    await expect(page.locator("#chat-list li").first).to_be_attached()
     while await page.locator("#more-chats").is_visible():
         number = await page.locator("#chat-list li").count()
         await page.locator("#more-chats").click()
