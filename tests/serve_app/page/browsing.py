@@ -43,9 +43,8 @@ class Watch:
             self._note(f"{message.type}: {message.text}")
 
     async def _on_dialog(self, dialog: Dialog) -> None:
-        """The page stands still until it is closed."""
         self._note(f"dialog: {dialog.message}")
-        await dialog.dismiss()
+        await dialog.dismiss()  # else the page waits for it
 
     def _on_request(self, request: Request) -> None:
         self.requests.append(request.url)
