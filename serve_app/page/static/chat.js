@@ -144,7 +144,8 @@ export class Chat {
     this.running = null;
     this.wait(false);
     this.told.running(false);
-    if (error.status === 404) this.load(); // it ended long ago, or the chat is gone
+    if (error.status === 401) location.reload();
+    else if (error.status === 404) this.load(); // it ended long ago, or the chat is gone
     else if (BUSY.includes(error.code)) this.giveBack(running);
     else if (error.code === "turn_cancelled") this.load();
     else running.view.fail(error.message, again);
