@@ -3,7 +3,7 @@ in its routing stats; and kept by each router, of all replicas. All of it is bou
 
 import time
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +64,8 @@ class Residency:
         self._routed: OrderedDict[int, str] = OrderedDict()
         # New sessions of a replica that its stats do not have yet, by the time of their turn.
         self._unconfirmed: dict[str, dict[int, float]] = {}
+        self._placed: deque[tuple[float, str]] = deque()  # new sessions, and when
+        self._num_placed: Counter[str] = Counter()
 
     def update(self, replica: str, stats: Mapping[str, Any]) -> None:
         """`stats` are {} before the first ones of a replica."""
@@ -84,6 +86,9 @@ class Residency:
 
     def note(self, key: int, replica: str) -> None:
         """A request of `key` goes to `replica`."""
+        if not self._is_known(key):
+            self._placed.append((self._clock(), replica))
+            self._num_placed[replica] += 1
         self._routed[key] = replica
         self._routed.move_to_end(key)
         if len(self._routed) > MAX_ROUTED:
@@ -99,8 +104,19 @@ class Residency:
         """How many keys it has served lately."""
         return self._report(replica).sessions + len(self._unconfirmed.get(replica, ()))
 
+    def placed(self, replica: str) -> int:
+        """How many new sessions this router has sent there within CONFIRMED_S."""
+        since = self._clock() - CONFIRMED_S
+        while self._placed and self._placed[0][0] < since:
+            _, gone = self._placed.popleft()
+            self._num_placed[gone] -= 1
+        return self._num_placed[replica]
+
     def make_up(self, replica: str) -> str:
         return self._report(replica).make_up
+
+    def _is_known(self, key: int) -> bool:
+        return key in self._routed or any(key in each.keys for each in self._reports.values())
 
     def _report(self, replica: str) -> _Report:
         return self._reports.get(replica, _NOTHING)

@@ -129,6 +129,7 @@ class MossRouter(RequestRouter):
             name,
             load=self._loads.of(name),
             sessions=known.sessions(name),
+            placed=known.placed(name),
             is_home=known.has_served(key, name),
             make_up=known.make_up(name),
         )

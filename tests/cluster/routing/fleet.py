@@ -34,13 +34,21 @@ class Replica:
 
     def __init__(self, make_up: str = "") -> None:
         self._served = ServedKeys(make_up)
+        self._released = asyncio.Event()
 
     async def generate(
-        self, turn: Turn, *, route: Route = ANYWHERE, lasts_s: float = 0.0
+        self, turn: Turn, *, route: Route = ANYWHERE, lasts_s: float = 0.0, is_held: bool = False
     ) -> AsyncIterator[str]:
         self._served.note(route.key)
         yield own_id()
+        if is_held:
+            await self._released.wait()
         await asyncio.sleep(lasts_s)
+
+    async def release(self) -> None:
+        """Ends all requests that are held."""
+        self._released.set()
+        self._released = asyncio.Event()
 
     def record_routing_stats(self) -> dict[str, Any]:
         return self._served.stats()
@@ -70,6 +78,20 @@ class Asker:
                 return await self._answer(request_id, route, lasts_s)
 
         return list(await asyncio.gather(*(answer(*turn) for turn in turns)))
+
+    async def ask_held(self, turns: Sequence[tuple[str, Route]]) -> list[str]:
+        """The same, where no request ends before the last one has been answered."""
+        handle: Any = self._replicas.options(stream=True)
+        asked = [
+            handle.generate.remote(Turn(request_id), route=route, is_held=True)
+            for request_id, route in turns
+        ]
+        answers = [str(await anext(each)) for each in asked]
+        replicas: Any = self._replicas
+        await replicas.broadcast("release").results_async()
+        for each in asked:
+            assert [answer async for answer in each] == []
+        return answers
 
     async def assigned(self, request_ids: Sequence[str]) -> list[str | None]:
         return [assigned_replica(request_id) for request_id in request_ids]

@@ -11,13 +11,12 @@ from ray import serve
 
 from cluster.launch.local_ray import local_ray
 from cluster.routing.loads import FRESH_S
+from cluster.routing.policy import MAX_SHARE
 from cluster.routing.route import Route
 from tests.cluster.routing.fleet import APP, ASKERS, fleet_app, kill
 from tests.support.waiting import wait_until
 
 NUM_REPLICAS, NUM_SESSIONS, NUM_TURNS = 3, 64, 20
-# One router keeps to MAX_SHARE; two that place all chats within a second know half of them each.
-SHARE_OF_TWO = 1.4
 AT_ONCE = 6  # more would be work that a new replica takes over
 PAUSE_S = 0.4  # people take longer to read a reply
 
@@ -88,7 +87,7 @@ def test_turns_land_where_the_chat_is_whoever_asks(fleet: Fleet) -> None:
     print(f"{share:.1%} landed; sessions {sorted(last.values())}")
     assert share >= 0.95
     assert len(last) == NUM_REPLICAS
-    assert max(last.values()) <= SHARE_OF_TWO * NUM_SESSIONS / NUM_REPLICAS
+    assert max(last.values()) <= MAX_SHARE * NUM_SESSIONS / NUM_REPLICAS
     after = [fleet.call(number, "hits") for number in range(2)]
     turns = sum(now.turns - then.turns for then, now in zip(before, after, strict=True))
     hits = sum(now.hits - then.hits for then, now in zip(before, after, strict=True))
@@ -116,8 +115,10 @@ def test_a_burst_of_one_key_does_not_stall(fleet: Fleet) -> None:
 
 def test_requests_without_a_key_go_where_least_is_to_do(fleet: Fleet) -> None:
     time.sleep(FRESH_S)  # until nobody counts what was there before
-    answers = Counter(fleet.call(0, "ask", [(f"any {n}", Route()) for n in range(60)], 0.5))
-    assert all(count >= 15 for count in answers.values()), answers
+    # Each ends after the last one was sent, or a replica that the machine lets wait gets fewer.
+    answers = Counter(fleet.call(0, "ask_held", [(f"any {n}", Route()) for n in range(60)]))
+    assert len(answers) == NUM_REPLICAS
+    assert max(answers.values()) - min(answers.values()) <= 1, answers
 
 
 def test_a_replica_to_avoid_is_avoided(fleet: Fleet) -> None:

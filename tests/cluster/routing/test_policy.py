@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.routing.hashing import hash_of
-from cluster.routing.policy import MAX_MORE, MAX_SHARE, Candidate, ranked, session_bound
+from cluster.routing.policy import MAX_MORE, MAX_SHARE, MIN_PLACED, Candidate, ranked, session_bound
 
 NAMES = st.text("abcdefghij0123456789", min_size=8, max_size=8)
 FLEETS = st.lists(NAMES, min_size=1, max_size=8, unique=True)
@@ -18,6 +18,7 @@ CANDIDATES = st.lists(
         replica=NAMES,
         load=st.integers(0, 50),
         sessions=st.integers(0, 50),
+        placed=st.integers(0, 50),
         is_home=st.booleans(),
         make_up=st.sampled_from(("", "one", "two")),
     ),
@@ -123,6 +124,16 @@ def test_no_replica_gets_more_than_its_share_of_new_sessions(
         sessions[ranked(candidates, hash_of(f"{seed}-{number}"))[0]] += 1
     mean = num_sessions / len(fleet)
     assert max(sessions.values()) <= max(MAX_SHARE * mean, mean + 1)
+
+
+def test_a_router_that_has_placed_more_than_its_share_goes_elsewhere() -> None:
+    """Although the replica has room in the view of all."""
+    key = hash_of("new")
+    first, second = ranked(fresh(["a", "b"]), key)
+    full = Candidate(first, sessions=10, placed=MIN_PLACED)
+    other = Candidate(second, sessions=10)
+    assert ranked([full, other], key)[0] == second
+    assert ranked([replace(full, placed=MIN_PLACED - 1), other], key)[0] == first
 
 
 def test_the_bound_lets_one_session_in() -> None:

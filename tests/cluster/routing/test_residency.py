@@ -56,6 +56,21 @@ def test_a_session_counts_once_before_its_replica_tells_of_it_and_after() -> Non
     assert known.sessions("a") == 1
 
 
+def test_a_new_session_counts_as_placed_by_its_first_router_for_some_seconds() -> None:
+    clock = Clock()
+    served, known = ServedKeys(), Residency(clock)
+    served.note("another router's")
+    known.update("b", served.stats())
+    for key in ("one", "two", "one", "another router's"):
+        known.note(hash_of(key), "a")
+    assert (known.placed("a"), known.placed("b")) == (2, 0)
+    clock.now += CONFIRMED_S - 1
+    known.note(hash_of("three"), "a")
+    assert known.placed("a") == 3
+    clock.now += 2
+    assert known.placed("a") == 1
+
+
 def test_a_session_that_its_replica_never_tells_of_counts_for_some_seconds() -> None:
     clock = Clock()
     known = Residency(clock)
