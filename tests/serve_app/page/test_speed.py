@@ -1,10 +1,10 @@
 """How quick the page is: its first paint, and frames while a long answer comes."""
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from tests.proof.figures import check
-from tests.serve_app.page.browsing import Browsing, settled, start
+from tests.serve_app.page.browsing import Browsing, session_of, settled, start
 from tests.serve_app.page.ingress import Ingress
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="package")]
@@ -55,10 +55,16 @@ async def test_frames_are_short_while_a_long_answer_comes(
 ) -> None:
     """At some 500 characters a second, of which a browser draws what came."""
     text = (PIECE * (NUM_CHARACTERS // len(PIECE) + 1))[:NUM_CHARACTERS]
+    defaults = {"max_tokens": 2 * NUM_CHARACTERS}
+    made = await page.request.post(f"{server.url}/v1/sessions", data={"defaults": defaults})
+    await page.evaluate(f"location.hash = '{(await made.json())['id']}'")
+    await expect(page.locator("#welcome")).to_be_hidden()
     await page.evaluate(LOOK)
     server.pace.pause_s = 0.001
     await start(page, f"say {text}")
+    await expect(page.locator("article.running .reply h3")).not_to_have_count(0)
     await settled(page, 1)
+    assert len((await session_of(page))["turns"][0]["reply"]) > NUM_CHARACTERS - 100
     frames = await long_frames(page)
     longest = max(frames, default=0)
     result = f"{len(frames)} frames over {MAX_FRAME_MS} ms, the longest of {longest:.0f} ms"

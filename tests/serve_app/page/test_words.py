@@ -89,6 +89,8 @@ async def test_all_words_are_of_one_language(
     await page.keyboard.press("Escape")
     await page.locator("#language").click()
     await expect(page.locator("html")).to_have_attribute("lang", other)
+    again = page.locator('[data-action="regenerate"]').last  # chats are read again
+    await expect(again).to_have_attribute("title", messages[other]["regenerate"])
     shown = {*await page.evaluate(TEXTS)}
     assert foreign & shown, "the control"
     assert not {own["new_chat"], own["ask"], own["hint"], own["regenerate"]} & shown
