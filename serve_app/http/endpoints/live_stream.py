@@ -70,3 +70,5 @@ async def _note(blocks: LiveBlocks, event: LiveEvent) -> None:
             blocks.reset()
         case "done":
             await blocks.finish()
+        case "error":
+            await blocks.close()  # nothing comes after the end
