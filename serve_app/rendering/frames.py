@@ -1,8 +1,9 @@
 """Messages between an ingress and its rendering worker: msgpack, after four bytes of length.
 
-A request is `(text, is_whole)`. The worker answers with the offsets at which blocks end, then with
-a message for each block, and for the open text after them unless the text is whole: its HTML, or
-nil if it could not be rendered. After its start it sends a first message, READY.
+A request is `(text, is_whole, in_steps)`. The worker answers with the offsets at which blocks end,
+then with the HTML of each block, and of the open text after them unless the text is whole: nil if
+it could not be rendered. They are a message each, or one list of all unless `in_steps`. After its
+start it sends a first message, READY.
 """
 
 from typing import Any

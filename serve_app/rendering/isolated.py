@@ -53,7 +53,8 @@ class _Rendering:
             end = self._start + MAX_CHARS
             is_last = end >= len(self._text)
             part, start = self._text[self._start : end], self._start
-            answer = await self._worker.ask(part, self._is_whole and is_last)
+            is_whole = self._is_whole and is_last
+            answer = await self._worker.ask(part, is_whole, in_steps=self._is_whole)
             self._take(answer)
             if answer.failure:
                 if not self._goes_on_after(answer, start):
@@ -80,7 +81,7 @@ class _Rendering:
             return False
         if answer.failure == "slow":
             self._is_good = False
-            if len(answer.htmls) >= len(answer.ends):
+            if not self._is_whole or len(answer.htmls) >= len(answer.ends):
                 return False
             self._add(start + answer.ends[len(answer.htmls)], None)
         return True

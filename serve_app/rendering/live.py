@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from serve_app.rendering.renderer import Rendered, Renderer, plain
@@ -13,11 +13,11 @@ _SHARE = 4  # pauses are this many times longer than rendering takes, so that ma
 _MAX_PAUSE_S = 2.0
 _CHARS_PER_S = 400_000  # of HTML that is sent again and again
 
-Send = Callable[[int, str], Awaitable[None]]
+Send = Callable[[Sequence[tuple[int, str]]], Awaitable[None]]
 
 
 class LiveBlocks:
-    """`send(index, html)` gets each block of the text that is added, again when it has changed.
+    """`send` gets the blocks of the text that is added, by number, again when they have changed.
 
     Use `finish` for the rest, or `close` to drop it. A text that was too slow once is shown as
     text from there on.
@@ -82,9 +82,8 @@ class LiveBlocks:
         began, epoch, text = time.monotonic(), self._epoch, self._text[self._start :]
         rendered = await self._rendered(text, is_whole)
         render_s = time.monotonic() - began
-        if epoch == self._epoch:
-            for index, html in self._take(rendered):
-                await self._send(index, html)
+        if epoch == self._epoch and (shown := self._take(rendered)):
+            await self._send(shown)
         return render_s
 
     async def _rendered(self, text: str, is_whole: bool) -> Rendered:

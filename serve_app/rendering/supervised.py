@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from serve_app.rendering.process import COMMAND, WorkerLostError, WorkerProcess
+from serve_app.streams import is_being_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +59,12 @@ class Supervisor:
         if self._worker is None and not self._lock.locked() and not self._is_closed:
             self._keep(self._warm())
 
-    async def ask(self, text: str, is_whole: bool) -> Answer:
-        """Never raises, but where it is cancelled."""
+    async def ask(self, text: str, is_whole: bool, *, in_steps: bool = True) -> Answer:
+        """The blocks of a text. `in_steps` each has `block_s` seconds, else they all have: that is
+        cheaper for the few blocks of a text that grows. Never raises, but where it is cancelled.
+        """
         await self._lock.acquire()
-        return await asyncio.shield(self._keep(self._exchange(text, is_whole)))
+        return await asyncio.shield(self._keep(self._exchange(text, is_whole, in_steps)))
 
     async def close(self) -> None:
         self._is_closed = True
@@ -81,31 +84,39 @@ class Supervisor:
             with suppress(WorkerLostError):
                 await self._running()
 
-    async def _exchange(self, text: str, is_whole: bool) -> Answer:
+    async def _exchange(self, text: str, is_whole: bool, in_steps: bool) -> Answer:
         answer = Answer()
         try:
             worker = await self._running()
-            ends_at = time.monotonic() + self._text_s
-            await self._step(worker.send((text, is_whole)), ends_at)
-            answer.ends = await self._step(worker.receive(), ends_at)
-            for _ in range(len(answer.ends) + (not is_whole)):
-                answer.htmls.append(await self._step(worker.receive(), ends_at))
+            async with asyncio.timeout(self._block_s) as timer:
+                await worker.send((text, is_whole, in_steps))
+                answer.ends = await worker.receive()
+                if in_steps:
+                    await self._collect(worker, answer, timer, not is_whole)
+                else:
+                    answer.htmls = await worker.receive()
         except TimeoutError:
             answer.failure = "slow"
             logger.warning("a reply took too long to render: it is shown as text")
-        except WorkerLostError as error:
+        except Exception as error:
             answer.failure = "lost"
-            logger.warning("the rendering worker is lost: %s", error)
+            bug = None if isinstance(error, WorkerLostError) else error
+            logger.warning("the rendering worker is lost: %s", error, exc_info=bug)
         finally:
-            if answer.failure or asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            if answer.failure or is_being_cancelled():
                 await self._end_worker()
             self._lock.release()
         return answer
 
-    async def _step(self, work: Coroutine[Any, Any, Any], ends_at: float) -> Any:
-        left_s = max(0.0, ends_at - time.monotonic())
-        async with asyncio.timeout(min(self._block_s, left_s)):
-            return await work
+    async def _collect(
+        self, worker: WorkerProcess, answer: Answer, timer: asyncio.Timeout, has_tail: bool
+    ) -> None:
+        """The HTML of one block after another, each of which has its own time."""
+        now = asyncio.get_running_loop().time
+        ends_at = now() + self._text_s
+        for _ in range(len(answer.ends) + has_tail):
+            timer.reschedule(min(now() + self._block_s, ends_at))
+            answer.htmls.append(await worker.receive())
 
     async def _running(self) -> WorkerProcess:
         if self._worker is not None and not self._worker.is_running:

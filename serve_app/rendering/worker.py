@@ -28,10 +28,10 @@ def main() -> None:
     os.dup2(2, 1)  # whatever prints does not get between the messages
     markup = Markup()
     markup.html("*a* `b` $c$\n\n```python\nd = 1\n```\n")  # loads what is loaded late
-    sink.write(pack(READY))
-    for text, is_whole in _requests(source):
-        for message in _answer(markup, text, is_whole):
-            _write(sink, pack(message))
+    _write(sink, pack(READY))
+    for text, is_whole, in_steps in _requests(source):
+        for message in _answer(markup, text, is_whole, in_steps):
+            _write(sink, message)
 
 
 def _requests(source: BinaryIO) -> Iterator[Any]:
@@ -39,13 +39,22 @@ def _requests(source: BinaryIO) -> Iterator[Any]:
         yield unpack(source.read(length(head)))
 
 
-def _answer(markup: Markup, text: str, is_whole: bool) -> Iterator[Any]:
+def _answer(markup: Markup, text: str, is_whole: bool, in_steps: bool) -> Iterator[bytes]:
     ends = _ends(markup, text, is_whole)
-    yield ends
+    htmls = _htmls(markup, text, ends if is_whole else [*ends, len(text)])
+    if in_steps:
+        yield pack(ends)
+        yield from map(pack, htmls)
+    else:
+        yield pack(ends) + pack([*htmls])
+
+
+def _htmls(markup: Markup, text: str, ends: list[int]) -> Iterator[str | None]:
     start = 0
-    for end in ends if is_whole else [*ends, len(text)]:
+    for end in ends:
         with _Alarm():
-            yield _html(markup, text[start:end])
+            html = _html(markup, text[start:end])
+        yield html
         start = end
 
 

@@ -106,6 +106,15 @@ BARS = {
         " alternating",
         "≤ 3 % of throughput",
     ),
+    "page-breaks": Bar(
+        "the page: F5, a second tab, the ingress killed, each in the middle of ten answers",
+        "the same text in all",
+    ),
+    "page-frames": Bar(
+        "the page: a streamed reply of 10,000 characters with code and formulas",
+        "no frame over 50 ms",
+    ),
+    "page-paint": Bar("the page: first contentful paint on loopback", "< 300 ms"),
     "soak": Bar(
         "2 h of 8 clients",
         "second hour: RSS + < 0.1 MB/min without the store's, descriptors flat",

@@ -22,7 +22,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
     "serve_app/front": {"moss_tp"},
     "serve_app/page": set(),
     "serve_app/rendering/markdown": set(),
-    "serve_app/rendering": {"serve_app/rendering/markdown"},
+    "serve_app/rendering": {"serve_app", "serve_app/rendering/markdown"},
     "serve_app/bench/load": {"moss_tp", "moss_tp/engine", "serve_app/client"},
     "serve_app/store": {"cluster/launch", "moss_tp", "serve_app"},
     "serve_app/access": {"moss_tp", "serve_app", "serve_app/store"},

@@ -1,7 +1,7 @@
 """Live events as server-sent events, and beside them the reply's blocks as HTML where asked."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -41,11 +41,10 @@ class RenderedStream(LiveStream):
         self._after = after
 
     async def _send_all(self, send: Send) -> None:
-        async def send_block(index: int, html: str) -> None:
-            data = json.dumps({"block": index, "html": html}, ensure_ascii=False)
-            await self._send_text(send, f"event: html\ndata: {data}\n\n")
+        async def send_blocks(changed: Sequence[tuple[int, str]]) -> None:
+            await self._send_text(send, "".join(map(_block_event, changed)))
 
-        blocks = LiveBlocks(self._renderer, send_block)
+        blocks = LiveBlocks(self._renderer, send_blocks)
         try:
             async with aclosing(self._events) as events:
                 async for event in events:
@@ -57,6 +56,12 @@ class RenderedStream(LiveStream):
             await blocks.close()
 
 
+def _block_event(block: tuple[int, str]) -> str:
+    """Without a number: who comes back gets all blocks anew."""
+    data = json.dumps({"block": block[0], "html": block[1]}, ensure_ascii=False)
+    return f"event: html\ndata: {data}\n\n"
+
+
 async def _note(blocks: LiveBlocks, event: LiveEvent) -> None:
     match event.kind:
         case "delta":
@@ -65,3 +70,5 @@ async def _note(blocks: LiveBlocks, event: LiveEvent) -> None:
             blocks.reset()
         case "done":
             await blocks.finish()
+        case "error":
+            await blocks.close()  # nothing comes after the end

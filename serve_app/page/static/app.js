@@ -91,8 +91,9 @@ class App {
   }
 
   async send(text) {
-    if (!this.chat.uid && !(await this.create(text))) return;
-    this.chat.send(text);
+    if (this.chat.running || this.isCreating) return this.composer.setText(text);
+    if (!this.chat.uid && !(await this.create(text))) return undefined;
+    return this.chat.send(text);
   }
 
   /** Begins a chat, which the first words of `text` name. */
@@ -100,7 +101,9 @@ class App {
     const title = [...text.split("\n")[0]].slice(0, TITLE_LENGTH).join("");
     const { plugins, defaults } = this.settings.choice;
     const known = plugins && plugins.filter((id) => this.settings.plugins.some((plugin) => plugin.id === id));
+    this.isCreating = true;
     const session = await this.chat.ask(() => api.createChat({ title, plugins: known, defaults }));
+    this.isCreating = false;
     if (!session) {
       this.composer.setText(text);
       return false;

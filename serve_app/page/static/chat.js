@@ -32,6 +32,8 @@ export class Chat {
   leave() {
     this.running?.abort.abort();
     this.running = null;
+    this.waitNote?.();
+    this.waitNote = null;
     this.uid = this.session = null;
     this.tree = new Tree([], null);
     byId("turns").replaceChildren();
@@ -57,14 +59,16 @@ export class Chat {
     if (session.running_turn && !this.running) this.follow(session.running_turn);
   }
 
-  /** The turns of `path`; elements of turns that are shown already stay. */
+  /** The turns of `path`. What a reader has unfolded stays so. */
   show(path) {
+    const unfolded = new Set([...document.querySelectorAll("#turns details[open]")].map(nameOfStep));
     this.views = path.map((turn) => {
       const view = new TurnView(turn, this);
       view.showStored(this.tree.place(turn));
       return view;
     });
     byId("turns").replaceChildren(...this.views.map((view) => view.element));
+    for (const step of document.querySelectorAll("#turns details")) step.open = unfolded.has(nameOfStep(step));
     this.scroll.keepAtEnd();
   }
 
@@ -74,18 +78,16 @@ export class Chat {
     this.run(view, id, null);
   }
 
-  send(text) {
-    const parent = this.session.active_turn;
-    this.start({ user: text, parent }, this.tree.pathTo(parent), (key, signal) =>
-      api.startTurn(this.uid, { user: text, parent }, key, signal),
-    );
+  send(user) {
+    this.startBehind(this.session.active_turn, user);
   }
 
-  edit(turn, text) {
-    const { parent } = turn;
-    this.start({ user: text, parent }, this.tree.pathTo(parent), (key, signal) =>
-      api.startTurn(this.uid, { user: text, parent }, key, signal),
-    );
+  edit(turn, user) {
+    this.startBehind(turn.parent, user);
+  }
+
+  startBehind(parent, user) {
+    this.start({ user, parent }, this.tree.pathTo(parent), (key, signal) => api.startTurn(this.uid, { user, parent }, key, signal));
   }
 
   regenerate(turn) {
@@ -123,7 +125,8 @@ export class Chat {
   tell(running, event) {
     const { view } = running;
     if (event.kind === "turn") {
-      running.id = event.data.id;
+      running.id = view.element.dataset.running = event.data.id;
+      if (running.isStopped) this.stop();
       view.turn = { ...view.turn, user: event.data.user, parent: event.data.parent };
       view.showQuestion();
     } else if (event.kind === "error") throw new api.ApiError(0, event.data.error); // the turn's own end
@@ -144,7 +147,8 @@ export class Chat {
     this.running = null;
     this.wait(false);
     this.told.running(false);
-    if (error.status === 404) this.load(); // it ended long ago, or the chat is gone
+    if (error.status === 401) location.reload();
+    else if (error.status === 404) this.load(); // it ended long ago, or the chat is gone
     else if (BUSY.includes(error.code)) this.giveBack(running);
     else if (error.code === "turn_cancelled") this.load();
     else running.view.fail(error.message, again);
@@ -156,9 +160,12 @@ export class Chat {
     this.load();
   }
 
+  /** Keeps what was told; a turn that has no id yet stops when it has. */
   async stop() {
     const { running } = this;
-    if (running?.id) await this.ask(() => api.cancelTurn(this.uid, running.id));
+    if (!running) return;
+    running.isStopped = true;
+    if (running.id) await this.ask(() => api.cancelTurn(this.uid, running.id));
   }
 
   async step(turn, by) {
@@ -213,4 +220,10 @@ export class Chat {
       note(t("server_back"));
     }
   }
+}
+
+/** A step's name, which is the same while its turn runs and when it is stored. */
+function nameOfStep(step) {
+  const { id, running } = step.closest(".turn").dataset;
+  return `${id || running}/${step.dataset.call || "thoughts"}`;
 }

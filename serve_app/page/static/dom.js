@@ -84,9 +84,26 @@ export function outsideUrl(url) {
   }
 }
 
+/** Puts `text` into the clipboard, and a tick on `button` for a moment. */
 export async function copyText(text, button) {
-  await navigator.clipboard.writeText(text);
+  await (navigator.clipboard ? navigator.clipboard.writeText(text) : copyOldStyle(text, button));
+  if (button.dataset.copied) return;
+  button.dataset.copied = "true";
   const before = button.firstChild;
   button.replaceChild(icon("check"), before);
-  setTimeout(() => button.replaceChild(before, button.firstChild), 1200);
+  setTimeout(() => {
+    button.replaceChild(before, button.firstChild);
+    delete button.dataset.copied;
+  }, 1200);
+}
+
+/** Without TLS, other hosts than loopback have no clipboard. */
+function copyOldStyle(text, button) {
+  const field = make("textarea", { class: "visually-hidden" });
+  field.value = text;
+  button.after(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+  button.focus();
 }

@@ -1,6 +1,7 @@
 // One turn as elements: what was asked, thoughts, plugin calls, the reply, and what to do with it.
 
 import { callStep, linkCitations } from "./calls.js";
+import { announce } from "./dialogs.js";
 import { copyText, icon, iconButton, make } from "./dom.js";
 import { t } from "./i18n.js";
 
@@ -100,7 +101,7 @@ export class TurnView {
   showQuestion() {
     const { turn } = this;
     const buttons = make("div", { class: "actions" });
-    buttons.append(iconButton("copy", t("copy"), (event) => copyText(turn.user, event.currentTarget)));
+    buttons.append(iconButton("copy", t("copy"), (event) => copy(turn.user, event.currentTarget)));
     if (turn.id) buttons.append(iconButton("edit", t("edit"), () => this.startEdit()));
     this.question.replaceChildren(make("div", { class: "bubble", text: turn.user, dir: "auto" }), buttons);
   }
@@ -128,7 +129,7 @@ export class TurnView {
     const { turn, actions } = this;
     const parts = [];
     if (place.of > 1) parts.push(stepper(turn, place, actions));
-    parts.push(iconButton("copy", t("copy"), (event) => copyText(plainReply(turn), event.currentTarget)));
+    parts.push(iconButton("copy", t("copy"), (event) => copy(plainReply(turn), event.currentTarget)));
     for (const liked of [true, false]) parts.push(this.rateButton(liked, feedback?.liked));
     parts.push(iconButton("again", t("regenerate"), () => actions.regenerate(turn), { "data-action": "regenerate" }));
     parts.push(make("span", { class: "counts", text: counts(turn) }));
@@ -174,9 +175,14 @@ export function plainReply(turn) {
   return turn.reply.replace(CITATION, "[$1]");
 }
 
+async function copy(text, button) {
+  await copyText(text, button);
+  announce(t("copied"));
+}
+
 function addCopyButton(code) {
-  const copy = (event) => copyText(code.textContent, event.currentTarget);
-  const button = iconButton("copy", t("copy_code"), copy, { class: "quiet icon-only copy-code" });
+  const click = (event) => copy(code.textContent, event.currentTarget);
+  const button = iconButton("copy", t("copy_code"), click, { class: "quiet icon-only copy-code" });
   const frame = make("div", { class: "code-frame" });
   code.replaceWith(frame);
   code.tabIndex = 0; // long lines scroll, by the keyboard, too

@@ -41,7 +41,7 @@ def _inline(state: StateInline, silent: bool) -> bool:
         kind, content, end = _between_brackets(state.src, state.pos, state.posMax)
     else:
         return False
-    if not content:
+    if not content.strip():
         return False
     if not silent:
         state.push(kind, "math", 0).content = content

@@ -26,6 +26,15 @@ _ATTRIBUTES = """
 """
 ATTRIBUTES = frozenset(_ATTRIBUTES.split())
 MAX_LATEX = 10_000  # characters
+# What latex2mathml does not know, by what it knows.
+_ENVIRONMENT = re.compile(r"\\(begin|end)\{([a-z]+)\*?\}")
+_KNOWN = {
+    **dict.fromkeys(("align", "aligned", "eqnarray"), "split"),
+    **dict.fromkeys(("gather", "gathered", "multline"), "matrix"),
+    "dcases": "cases",
+    "equation": "",
+}
+_UPRIGHT = re.compile(r"\\mathrm\s*\{([A-Za-z]+)\}")  # one letter would become italic
 _VALUE = re.compile(r"#?[\w .+%-]{1,64}")
 _LARGE = re.compile(r"\d{3}|\d{2}(?:\.\d+)?em")  # a length that would hide other text
 _LENGTH_NAMES = """
@@ -39,7 +48,7 @@ def mathml(latex: str, *, is_display: bool) -> str | None:
     if len(latex) > MAX_LATEX:
         return None
     try:
-        tree = convert_to_element(latex, display="block" if is_display else "inline")
+        tree = convert_to_element(_known(latex), display="block" if is_display else "inline")
     except Exception:  # of many kinds, from its own to IndexError and RecursionError
         return None
     for element in tree.iter():
@@ -47,6 +56,16 @@ def mathml(latex: str, *, is_display: bool) -> str | None:
     if not is_display:
         del tree.attrib["display"]
     return tostring(tree, encoding="unicode")
+
+
+def _known(latex: str) -> str:
+    """`latex` in commands that latex2mathml knows."""
+
+    def known(found: re.Match[str]) -> str:
+        name = _KNOWN.get(found[2])
+        return found[0] if name is None else f"\\{found[1]}{{{name}}}" if name else ""
+
+    return _UPRIGHT.sub(r"\\text{\1}", _ENVIRONMENT.sub(known, latex))
 
 
 def _mend(element: Element) -> None:

@@ -8,6 +8,7 @@ import re
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 
+from serve_app.rendering.markdown.emphasis import EastAsianInline
 from serve_app.rendering.markdown.formulas import add_formulas
 from serve_app.rendering.markdown.links import is_safe_link
 
@@ -18,7 +19,9 @@ _MAX_NESTING = 100  # two for each level of a list; what is deeper is left out
 
 def create_parser() -> MarkdownIt:
     options = {"html": False, "breaks": True, "maxNesting": _MAX_NESTING}
-    parser = MarkdownIt("commonmark", options)
+    parser = MarkdownIt("zero")
+    parser.inline = EastAsianInline()
+    parser.configure("commonmark", options)
     parser.enable(["table", "strikethrough"])
     parser.disable(["reference", "html_block", "html_inline"])
     add_formulas(parser)

@@ -4,7 +4,15 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, Request, expect
+from playwright.async_api import (
+    BrowserContext,
+    ConsoleMessage,
+    Dialog,
+    Locator,
+    Page,
+    Request,
+    expect,
+)
 
 from tests.serve_app.page.ingress import Ingress
 
@@ -28,11 +36,15 @@ class Watch:
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self._note(f"error: {error}"))
         page.on("request", self._on_request)
-        page.on("dialog", lambda dialog: self._note(f"dialog: {dialog.message}"))
+        page.on("dialog", self._on_dialog)
 
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self._note(f"{message.type}: {message.text}")
+
+    async def _on_dialog(self, dialog: Dialog) -> None:
+        self._note(f"dialog: {dialog.message}")
+        await dialog.dismiss()  # else the page waits for it
 
     def _on_request(self, request: Request) -> None:
         self.requests.append(request.url)

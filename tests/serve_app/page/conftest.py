@@ -51,7 +51,7 @@ async def open_browser(chromium: Browser, server: Ingress) -> AsyncIterator[Open
         context = await chromium.new_context(**given)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE_MS)
         await context.grant_permissions(["clipboard-read", "clipboard-write"])
-        watch = Watch(of.url)
+        watch = Watch(of.origin)
         context.on("page", watch.tab)
         opened.append(Browsing(context, of, watch))
         return opened[-1]

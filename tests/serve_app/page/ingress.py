@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from plugins_svc.registry import PLUGIN_NAMES
 from serve_app.access.gate import Gate
@@ -50,6 +52,7 @@ class Ingress:
     store_url: str
     renderer: Renderer
     own_gate: Gate | None = None  # else it needs no keys
+    prefix: str = ""
     port: int = 0
     pace: Pace = field(default_factory=Pace)
     plugins: ScriptedPlugins = field(default_factory=ScriptedPlugins)
@@ -58,11 +61,17 @@ class Ingress:
         self.model = ScriptedModel(self.pace)
 
     @property
-    def url(self) -> str:
+    def origin(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.origin}{self.prefix}"
 
     async def start(self) -> None:
         app = create_http_app(self._service())
+        if self.prefix:
+            app = Starlette(routes=[Mount(self.prefix, app)])
         config = uvicorn.Config(
             app, "127.0.0.1", self.port, ws="none", lifespan="off", log_level="critical"
         )

@@ -1,7 +1,7 @@
 """Blocks of a reply that grows, sent beside its text."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -18,9 +18,9 @@ class Reader:
         self.may_take = asyncio.Event()
         self.may_take.set()
 
-    async def send(self, index: int, html: str) -> None:
+    async def send(self, blocks: Sequence[tuple[int, str]]) -> None:
         await self.may_take.wait()
-        self.sent.append((index, html))
+        self.sent += blocks
 
     @property
     def blocks(self) -> list[str]:

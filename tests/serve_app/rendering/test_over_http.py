@@ -121,6 +121,7 @@ async def test_a_failed_turn_is_not_waited_for(
         reading = asyncio.create_task(client.get(path, params=HTML))
         await until(lambda: bool(renderer.asked))
         await client.post(f"{turns}/{turn_id}/cancel", json={})
+        renderer.may_go_on.set()
         events = parsed((await reading).text)
     assert events[-1][2]["error"]["code"] == "turn_cancelled"
 
