@@ -21,7 +21,7 @@ TORCH_INDEX ?=
 # What the long runs measure is appended to it.
 PROOF_RESULTS ?= build/proof.jsonl
 PROOF := tests/proof/test_kills.py tests/proof/long/test_ingress.py tests/proof/long/test_stopped.py tests/proof/rolling \
-	tests/proof/long/test_aborts.py tests/proof/long/test_overload.py tests/proof/scaling/test_cycles.py tests/proof/failover \
+	tests/proof/long/test_aborts.py tests/proof/long/test_overload.py tests/proof/scaling/test_cycles.py tests/proof/failover tests/proof/cost \
 	tests/serve_app/sessions/test_crashes.py \
 	tests/serve_app/http/test_tenants.py tests/serve_app/http/test_schema.py
 

@@ -1,11 +1,14 @@
 """`moss demo gradio`, driven by Gradio's own client: a streamed reply, a second turn, Clear."""
 
 import os
+import urllib.request
 
 from gradio_client import Client
 from page_process import running_page
 
 with running_page("gradio", os.environ["OPENAI_BASE_URL"].removesuffix("/v1")) as url:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        assert b"Content-Security-Policy" in answer.read(), "pictures from elsewhere are not loaded"
     client = Client(url, verbose=False)
     sliders = (256, 0.8, 0.001)
     job = client.submit("What is 12 * 13?", [], *sliders, api_name="/chat")

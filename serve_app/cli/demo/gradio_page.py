@@ -10,13 +10,16 @@ from moss_tp.errors import MossError
 from serve_app.cli.demo.told import Told
 from serve_app.client.chat_client import ChatClient
 
+# A picture from elsewhere would tell its host of the chat.
+HEAD = """<meta http-equiv="Content-Security-Policy" content="img-src 'self' data: blob:">"""
 Message = dict[str, Any]
 Page = tuple[list[Message], str, str]  # what the chat shows, its uid, the counts
 
 
 def run(url: str, key: str | None, host: str, port: int) -> None:
     """Serves the page until a Ctrl-C."""
-    build(url, key).launch(server_name=host, server_port=port, share=False, quiet=True)
+    page = build(url, key)
+    page.launch(server_name=host, server_port=port, share=False, quiet=True, head=HEAD)
 
 
 def build(url: str, key: str | None) -> Any:
@@ -35,9 +38,8 @@ def build(url: str, key: str | None) -> Any:
                 top_p = gr.Slider(0.01, 1, value=0.8, step=0.01, label="Top P")
                 temperature = gr.Slider(0, 1, value=0.7, step=0.01, label="Temperature")
         inputs = [text, shown, uid, length, top_p, temperature]
-        asked = submit.click(
-            partial(answer, url, key), inputs, [shown, uid, counts], api_name="chat"
-        )
+        reply = partial(answer, url, key)
+        asked = submit.click(reply, inputs, [shown, uid, counts], api_name="chat")
         submit.click(lambda: "", None, text, queue=False, api_name=False)
         new: Page = ([], "", _counts([], 0))
         cleared = [clear.click, shown.clear]

@@ -11,39 +11,41 @@
 import * as api from "./api.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
-import { note, openDialogs } from "./dialogs.js";
+import { note, openDialogs, warn } from "./dialogs.js";
 import { byId, icon, make } from "./dom.js";
+import { errorText, isOutage } from "./errors.js";
 import { chooseLanguage, language, switchLanguage, t, translatePage } from "./i18n.js";
 import { keep } from "./kept.js";
 import { Settings } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 
 const TITLE_LENGTH = 60;
-const THEMES = { system: "light", light: "dark", dark: "system" }; // which one is next
+const BOOT_PAUSE_MS = 2000;
 const THEME_ICONS = { system: "system", light: "sun", dark: "moon" };
 
 class App {
   constructor() {
+    this.composer = new Composer({ send: (text) => this.send(text), stop: () => this.chat.stop() });
     this.chat = new Chat({
       changed: () => this.sidebar.load(),
       running: (isRunning) => this.composer.setRunning(isRunning),
       opened: (session) => this.showOpen(session),
-      gone: () => this.startNew(),
-      refused: (text) => this.composer.setText(text),
+      gone: () => this.startNew("replaceState"),
+      giveBack: (text) => this.composer.giveBack(text),
     });
     this.sidebar = new Sidebar({
+      chosen: () => this.showSidebar(false),
       renamed: (uid, title) => uid === this.chat.uid && this.showTitle(title),
-      deleted: (uid) => uid === this.chat.uid && this.startNew(),
+      deleted: (uid) => uid === this.chat.uid && this.startNew("replaceState"),
     });
     this.settings = new Settings((changes) => this.changeSettings(changes));
-    this.composer = new Composer({ send: (text) => this.send(text), stop: () => this.chat.stop() });
+    this.listen();
   }
 
   async start() {
-    this.listen();
     this.translate();
-    byId("app").hidden = false;
     const [models, plugins] = await Promise.all([api.listModels(), api.listPlugins()]);
+    byId("app").hidden = false;
     byId("model").textContent = models[0].id;
     this.settings.setPlugins(plugins);
     await Promise.all([this.sidebar.load(), this.route()]);
@@ -56,14 +58,15 @@ class App {
     for (const id of ["close-sidebar", "scrim"]) byId(id).addEventListener("click", () => this.showSidebar(false));
     byId("theme").addEventListener("click", () => this.nextTheme());
     byId("language").addEventListener("click", () => (switchLanguage(), this.translate(), this.redraw()));
-    byId("logout").addEventListener("click", () => api.logout().then(() => location.reload()));
-    byId("skip").addEventListener("click", (event) => (event.preventDefault(), this.composer.focus()));
+    byId("logout").addEventListener("click", () => api.logout().then(() => location.reload(), (error) => warn(errorText(error))));
+    byId("skip").addEventListener("click", (event) => (event.preventDefault(), byId("input").focus()));
     window.addEventListener("hashchange", () => this.route());
-    document.addEventListener("visibilitychange", () => document.hidden || this.sidebar.load());
+    document.addEventListener("visibilitychange", () => document.hidden || byId("app").hidden || this.sidebar.load());
     document.addEventListener("keydown", (event) => this.press(event));
   }
 
   press(event) {
+    if (event.key === "Escape" && !event.defaultPrevented) this.showSidebar(false);
     if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "k") return;
     event.preventDefault();
     this.showSidebar(true);
@@ -73,53 +76,61 @@ class App {
   /** Opens the chat that the URL names. */
   async route() {
     const uid = location.hash.slice(1);
-    if (!/^[0-9a-f]{32}$/.test(uid)) return this.startNew();
+    if (!/^[0-9a-f]{32}$/.test(uid)) return this.startNew("replaceState");
     if (uid === this.chat.uid) return undefined;
     this.showWelcome(false);
     this.showSidebar(false);
     return this.chat.open(uid);
   }
 
-  startNew() {
+  /** `change` of the browser's history, which has no use for a chat that is gone. */
+  startNew(change = "pushState") {
     this.chat.leave();
-    if (location.hash) history.pushState(null, "", location.pathname);
+    if (location.hash) history[change](null, "", location.pathname);
     this.sidebar.setOpen(null);
+    this.settings.takeOwn();
     this.showTitle("");
     this.showWelcome(true);
     this.showSidebar(false);
     this.composer.focus();
   }
 
-  async send(text) {
-    if (this.chat.running || this.isCreating) return this.composer.setText(text);
-    if (!this.chat.uid && !(await this.create(text))) return undefined;
-    return this.chat.send(text);
+  /** Whether it is sent: not while another message is. */
+  send(text) {
+    if (this.isSending || !this.chat.accepts) return false;
+    this.isSending = true;
+    this.startTurn(text).finally(() => (this.isSending = false));
+    return true;
   }
 
-  /** Begins a chat, which the first words of `text` name. */
+  async startTurn(text) {
+    if (this.chat.uid || (await this.create(text))) this.chat.send(text);
+    else this.composer.giveBack(text);
+  }
+
+  /** Begins a chat, which the first words of `text` name. Whether it is the one that is open. */
   async create(text) {
     const title = [...text.split("\n")[0]].slice(0, TITLE_LENGTH).join("");
     const { plugins, defaults } = this.settings.choice;
     const known = plugins && plugins.filter((id) => this.settings.plugins.some((plugin) => plugin.id === id));
-    this.isCreating = true;
+    const { visit } = this.chat;
     const session = await this.chat.ask(() => api.createChat({ title, plugins: known, defaults }));
-    this.isCreating = false;
-    if (!session) {
-      this.composer.setText(text);
-      return false;
-    }
+    if (session && visit !== this.chat.visit) api.deleteChat(session.id).catch(() => {}); // somebody went elsewhere
+    if (!session || visit !== this.chat.visit) return false;
     history.pushState(null, "", `#${session.id}`);
-    this.chat.uid = session.id;
-    this.chat.session = { ...session, tree: [] };
+    this.chat.begin(session);
     this.showWelcome(false);
     this.showOpen(session);
     this.sidebar.load();
     return true;
   }
 
-  changeSettings(changes) {
-    const { chat } = this;
-    if (chat.uid) chat.ask(async () => Object.assign(chat.session, await keepTurns(chat, changes)));
+  async changeSettings(changes) {
+    const { uid, session } = this.chat;
+    if (!uid || !session) return;
+    const now = await this.chat.ask(() => api.changeChat(uid, changes));
+    if (now) Object.assign(session, { plugins: now.plugins, defaults: now.defaults });
+    else if (uid === this.chat.uid) this.settings.take(session);
   }
 
   showOpen(session) {
@@ -129,7 +140,7 @@ class App {
   }
 
   showTitle(title) {
-    byId("title").textContent = title;
+    byId("title").textContent = title || t("new_chat");
     document.title = title ? `${title} · MOSS` : "MOSS";
   }
 
@@ -143,16 +154,23 @@ class App {
     byId("welcome").hidden = !isShown;
   }
 
+  /** On narrow windows, over the chat, which cannot be reached meanwhile. */
   showSidebar(isShown) {
-    const isNarrow = matchMedia("(max-width: 800px)").matches;
-    document.body.classList.toggle("with-sidebar", isShown && isNarrow);
-    byId("scrim").hidden = !(isShown && isNarrow);
-    byId("open-sidebar").setAttribute("aria-expanded", String(isShown && isNarrow));
+    const isOpen = isShown && matchMedia("(max-width: 800px)").matches;
+    const wasOpen = document.body.classList.contains("with-sidebar");
+    document.body.classList.toggle("with-sidebar", isOpen);
+    byId("stage").inert = isOpen;
+    byId("scrim").hidden = !isOpen;
+    byId("open-sidebar").setAttribute("aria-expanded", String(isOpen));
+    if (isOpen !== wasOpen) byId(isOpen ? "close-sidebar" : "open-sidebar").focus();
   }
 
+  /** The first click always changes what is seen. */
   nextTheme() {
     const root = document.documentElement;
-    root.dataset.theme = THEMES[root.dataset.theme] || "system";
+    const isDark = matchMedia("(prefers-color-scheme: dark)").matches;
+    const order = isDark ? ["system", "light", "dark"] : ["system", "dark", "light"];
+    root.dataset.theme = order[(order.indexOf(root.dataset.theme) + 1) % order.length];
     keep("theme", root.dataset.theme);
     this.showTheme();
   }
@@ -173,14 +191,10 @@ class App {
   redraw() {
     this.sidebar.show();
     this.settings.show();
+    this.showTitle(this.chat.session?.title || "");
     this.showWelcome(!byId("welcome").hidden);
-    if (this.chat.session && !this.chat.running) this.chat.load();
+    this.chat.redraw();
   }
-}
-
-async function keepTurns(chat, changes) {
-  const { plugins, defaults } = await api.changeChat(chat.uid, changes);
-  return { plugins, defaults };
 }
 
 /** Whether the caller comes in: by a cookie, or because nobody needs a key. */
@@ -195,21 +209,23 @@ async function comesIn(key) {
   }
 }
 
-async function askForKey(app) {
+/** Ends when a key opens. */
+function askForKey() {
   translatePage();
   byId("gate").hidden = false;
   byId("key").focus();
-  byId("key-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    byId("key-error").textContent = "";
-    if (!(await comesIn(byId("key").value))) {
-      byId("key-error").textContent = t("key_wrong");
-      byId("key").select();
-      return;
-    }
-    byId("key").value = "";
-    byId("gate").hidden = true;
-    await app.start();
+  return new Promise((resolve) => {
+    byId("key-form").addEventListener("submit", async (event) => {
+      event.preventDefault();
+      byId("log-in").disabled = true;
+      const problem = await comesIn(byId("key").value).then((is) => (is ? "" : t("key_wrong")), errorText);
+      byId("log-in").disabled = false;
+      byId("key-error").textContent = problem;
+      if (problem) return byId("key").select();
+      byId("key").value = "";
+      byId("gate").hidden = true;
+      return resolve();
+    });
   });
 }
 
@@ -217,10 +233,17 @@ async function boot() {
   chooseLanguage();
   openDialogs();
   const app = new App();
-  try {
-    await ((await comesIn()) ? app.start() : askForKey(app));
-  } catch (error) {
-    note(error.message, true);
+  let outage = null;
+  for (;;) {
+    try {
+      if (!(await comesIn())) await askForKey();
+      await app.start();
+      return outage?.();
+    } catch (error) {
+      if (!isOutage(error)) return warn(errorText(error));
+      outage ||= note(t("no_server"), true);
+      await new Promise((resolve) => setTimeout(resolve, BOOT_PAUSE_MS));
+    }
   }
 }
 

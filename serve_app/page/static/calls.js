@@ -64,7 +64,7 @@ function source(item) {
 }
 
 function imagesOf(call) {
-  return Array.isArray(call.output) ? call.output.filter((item) => item.media_type) : [];
+  return Array.isArray(call.output) ? call.output.filter((item) => item.media_type && /^\/v1\/images\/[0-9a-f]+$/.test(item.url)) : [];
 }
 
 function pictures(images, call) {

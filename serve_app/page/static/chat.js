@@ -1,42 +1,48 @@
-// The open chat: its turns, and the one that runs. It knows neither the list of chats nor settings.
+// The open chat and the turn that runs on it. It knows neither the list of chats nor settings.
 
 import * as api from "./api.js";
-import { announce, note } from "./dialogs.js";
-import { byId } from "./dom.js";
+import { Conversation } from "./conversation.js";
+import { announce, note, warn } from "./dialogs.js";
+import { errorText, isOutage } from "./errors.js";
 import { tellTurn } from "./events.js";
 import { t } from "./i18n.js";
 import { Scroll } from "./scroll.js";
 import { Tree } from "./tree.js";
-import { TurnView } from "./turn.js";
 
-const GLANCE_MS = 3000;
+const GLANCE_MS = 4000;
 const BUSY = ["session_busy", "idempotency_in_progress"];
+const UNACCEPTED = [400, 413, 422];
+const TOLD_LENGTH = 300; // of a reply, to screen readers
 
 const newKey = () => crypto.getRandomValues(new Uint8Array(16)).reduce((hex, byte) => hex + byte.toString(16).padStart(2, "0"), "");
 
 export class Chat {
-  /** `told.changed()` after a turn has ended, `told.running(isRunning)`, `told.opened(chat)`,
-   * `told.gone()` if the chat is not there, `told.refused(text)` gives a text back. */
+  /** `told.changed()` after a turn has ended, `told.running(isRunning)`, `told.opened(session)`,
+   * `told.gone()` if the chat is not there, `told.giveBack(text)` for what was not sent. */
   constructor(told) {
     this.told = told;
-    this.uid = null;
-    this.session = null;
-    this.tree = new Tree([], null);
-    this.running = null; // {id, view, abort}
+    this.visit = 0; // counts the chats that were opened
+    this.conversation = new Conversation(this);
     this.scroll = new Scroll();
+    this.leave();
     setInterval(() => this.glance(), GLANCE_MS);
     document.addEventListener("visibilitychange", () => this.glance());
+  }
+
+  /** Whether a message would be sent now. */
+  get accepts() {
+    return !this.running && (this.uid === null || this.session !== null);
   }
 
   /** Leaves the chat that is open; a turn that runs goes on at the server. */
   leave() {
     this.running?.abort.abort();
-    this.running = null;
-    this.waitNote?.();
-    this.waitNote = null;
+    this.running = null; // {id, typed, view, abort, isStopped, isAway}
     this.uid = this.session = null;
     this.tree = new Tree([], null);
-    byId("turns").replaceChildren();
+    this.visit += 1;
+    this.conversation.clear();
+    this.hideOutage();
     this.told.running(false);
   }
 
@@ -47,35 +53,43 @@ export class Chat {
     this.scroll.toEnd();
   }
 
+  /** Takes a chat that has just been made. */
+  begin(session) {
+    this.leave();
+    this.uid = session.id;
+    this.session = session;
+  }
+
   /** Reads the chat again, and follows the turn that runs. */
   async load() {
-    const { uid } = this;
-    const session = await this.ask(() => api.readChat(uid));
-    if (!session || uid !== this.uid) return;
+    const { visit } = this;
+    let session;
+    try {
+      session = await api.readChat(this.uid);
+    } catch (error) {
+      if (visit === this.visit) this.refuse(error);
+      return;
+    }
+    if (visit !== this.visit) return;
+    if (!this.running) this.hideOutage(true);
     this.session = session;
     this.tree = new Tree(session.tree, session.active_turn);
-    this.show(this.tree.pathTo(session.active_turn));
+    this.conversation.show(this.tree.pathTo(this.running ? this.running.parent : session.active_turn), this.tree);
     this.told.opened(session);
+    this.scroll.keepAtEnd();
     if (session.running_turn && !this.running) this.follow(session.running_turn);
   }
 
-  /** The turns of `path`. What a reader has unfolded stays so. */
-  show(path) {
-    const unfolded = new Set([...document.querySelectorAll("#turns details[open]")].map(nameOfStep));
-    this.views = path.map((turn) => {
-      const view = new TurnView(turn, this);
-      view.showStored(this.tree.place(turn));
-      return view;
-    });
-    byId("turns").replaceChildren(...this.views.map((view) => view.element));
-    for (const step of document.querySelectorAll("#turns details")) step.open = unfolded.has(nameOfStep(step));
-    this.scroll.keepAtEnd();
+  /** Makes all words anew, in another language. */
+  redraw() {
+    if (!this.session || this.running) return;
+    this.conversation.clear();
+    this.conversation.show(this.tree.pathTo(this.session.active_turn), this.tree);
   }
 
   /** Follows a turn that was started elsewhere, or before the page was loaded. */
   follow(id) {
-    const view = new TurnView({ id: "", user: "" }, this);
-    this.run(view, id, null);
+    this.run({ user: "", parent: this.session.active_turn }, { id, typed: "" });
   }
 
   send(user) {
@@ -87,143 +101,173 @@ export class Chat {
   }
 
   startBehind(parent, user) {
-    this.start({ user, parent }, this.tree.pathTo(parent), (key, signal) => api.startTurn(this.uid, { user, parent }, key, signal));
+    this.start({ user, parent }, user, (key, signal) => api.startTurn(this.uid, { user, parent }, key, signal));
   }
 
   regenerate(turn) {
-    this.start({ user: turn.user, parent: turn.parent }, this.tree.pathTo(turn.parent), (key, signal) =>
-      api.startAgain(this.uid, turn.id, key, signal),
-    );
+    this.start({ user: turn.user, parent: turn.parent }, "", (key, signal) => api.startAgain(this.uid, turn.id, key, signal));
   }
 
-  /** Starts a turn behind `path`, by a request with a key that is its own for good. */
-  start(turn, path, request) {
+  /** Starts a turn, by a request with a key that is its own for good. `typed` is given back if the
+   * server does not take it. */
+  start(turn, typed, request) {
     if (this.running) return;
-    this.show(path);
     const key = newKey();
-    this.run(new TurnView({ id: "", ...turn }, this), null, (signal) => request(key, signal), () => this.start(turn, path, request));
+    this.conversation.show(this.tree.pathTo(turn.parent), this.tree);
+    this.run(turn, { id: null, typed, begin: (signal) => request(key, signal), again: () => this.start(turn, typed, request) });
     this.scroll.toEnd();
   }
 
-  async run(view, id, begin, again = () => this.load()) {
+  async run(turn, { id, typed, begin, again = () => this.load() }) {
     const abort = new AbortController();
-    const { uid } = this;
-    const running = { id, view, abort };
+    const view = this.conversation.run({ id: "", ...turn });
+    const running = { id, typed, view, abort, parent: turn.parent, isStopped: false, isAway: false };
     this.running = running;
-    byId("turns").append(view.element);
-    view.startWaiting();
     this.told.running(true);
     announce(t("answering"));
     try {
-      await tellTurn(uid, id, () => begin(abort.signal), (event) => this.tell(running, event), (is) => this.wait(is), abort.signal);
+      const onAway = (isAway) => this.running === running && this.showOutage(isAway);
+      await tellTurn(this.uid, id, () => begin(abort.signal), (event) => this.tell(running, event), onAway, abort.signal);
       if (this.running === running) await this.end(running);
     } catch (error) {
       if (this.running === running) this.fail(running, error, again);
     }
   }
 
-  tell(running, event) {
-    const { view } = running;
-    if (event.kind === "turn") {
-      running.id = view.element.dataset.running = event.data.id;
-      if (running.isStopped) this.stop();
-      view.turn = { ...view.turn, user: event.data.user, parent: event.data.parent };
-      view.showQuestion();
-    } else if (event.kind === "error") throw new api.ApiError(0, event.data.error); // the turn's own end
-    else view.tell(event);
+  tell(running, { kind, data }) {
+    if (this.running !== running) return;
+    if (kind === "error") throw new api.ApiError(0, data.error); // the turn's own end
+    if (kind === "turn") this.know(running, data);
+    else running.view.tell({ kind, data });
     this.scroll.keepAtEnd();
   }
 
+  /** What a turn is, that may have been started elsewhere. */
+  know(running, { id, user, parent }) {
+    running.id = id;
+    running.view.know({ user, parent });
+    if (parent !== running.parent) {
+      running.parent = parent;
+      this.conversation.show(this.tree.pathTo(parent), this.tree);
+    }
+    if (running.isStopped) this.cancel(running);
+  }
+
   async end(running) {
-    running.view.stopWaiting();
+    const { visit } = this;
+    this.conversation.settle(running.id);
     this.running = null;
     await this.load();
+    if (visit !== this.visit) return;
     this.told.running(this.running !== null);
     this.told.changed();
-    announce(t("answer_done"));
+    const reply = this.tree.byId.get(running.id)?.reply || "";
+    announce(`${t("answer_done")} ${reply.slice(0, TOLD_LENGTH)}`);
   }
 
   fail(running, error, again) {
+    this.hideOutage();
     this.running = null;
-    this.wait(false);
     this.told.running(false);
-    if (error.status === 401) location.reload();
-    else if (error.status === 404) this.load(); // it ended long ago, or the chat is gone
-    else if (BUSY.includes(error.code)) this.giveBack(running);
-    else if (error.code === "turn_cancelled") this.load();
-    else running.view.fail(error.message, again);
+    if (error.status === 401) {
+      this.told.giveBack(running.typed);
+      this.refuse(error);
+    } else if (this.isUntaken(error)) {
+      this.conversation.settle("");
+      this.told.giveBack(running.typed);
+      if (error.code !== "turn_cancelled") warn(errorText(error));
+      this.load();
+    } else {
+      this.conversation.settle("failed");
+      running.view.fail(errorText(error), again);
+    }
   }
 
-  /** Another tab or device has a turn running on this chat. */
-  giveBack(running) {
-    this.told.refused(running.view.turn.user);
-    this.load();
+  /** Whether there is no turn to show, and what was typed goes back into its field. */
+  isUntaken({ status, code }) {
+    return status === 404 || UNACCEPTED.includes(status) || BUSY.includes(code) || code === "turn_cancelled";
   }
 
-  /** Keeps what was told; a turn that has no id yet stops when it has. */
-  async stop() {
+  /** Keeps what was told. A turn that has no id yet stops when it has. */
+  stop() {
     const { running } = this;
     if (!running) return;
     running.isStopped = true;
-    if (running.id) await this.ask(() => api.cancelTurn(this.uid, running.id));
+    if (running.id) this.cancel(running);
+    else if (running.isAway) this.giveUp(running);
+  }
+
+  async cancel(running) {
+    await api.cancelTurn(this.uid, running.id).catch(() => {}); // asked again when the server is back
+  }
+
+  /** Of a turn of which no server has heard. */
+  giveUp(running) {
+    running.abort.abort();
+    this.fail(running, new api.ApiError(0, { code: "turn_cancelled" }), null);
   }
 
   async step(turn, by) {
+    if (this.running) return;
     const leaf = this.tree.leafBeside(turn, by);
-    await this.ask(() => api.changeChat(this.uid, { active_turn: leaf }));
+    if (!leaf || !(await this.ask(() => api.changeChat(this.uid, { active_turn: leaf })))) return;
     await this.load();
-    document.querySelector(`[data-id="${CSS.escape(this.siblingShown(turn))}"] [data-action="${by < 0 ? "previous" : "next"}"]`)?.focus();
-  }
-
-  siblingShown(turn) {
-    return this.views.find((view) => view.turn.parent === turn.parent)?.turn.id || "";
+    this.conversation.versionOf(turn)?.focusStepper(by);
   }
 
   async rate(turn, liked) {
     const rated = await this.ask(() => api.rateTurn(this.uid, turn.id, liked));
-    if (!rated) return;
-    turn.feedback = rated.feedback;
-    const view = this.views.find((each) => each.turn === turn);
-    view.showFoot(this.tree.place(turn), rated.feedback);
-    view.element.querySelector(`[data-action="${liked === false ? "dislike" : "like"}"]`).focus();
+    if (rated) this.conversation.versionOf(turn)?.showFeedback(rated.feedback);
   }
 
   /** Whether another tab or device has changed the chat, or runs a turn on it. */
   async glance() {
-    if (!this.session || this.running || document.hidden) return;
-    const { uid, session } = this;
-    const now = await api.glanceAtChat(uid).catch(() => null);
-    if (!now || this.session !== session || this.running) return;
-    if (now.active_turn !== session.active_turn || now.running_turn) await this.load();
+    if (!this.uid || this.running || document.hidden) return;
+    const { visit, session } = this;
+    if (!session) {
+      await this.load();
+      return;
+    }
+    const now = await api.glanceAtChat(this.uid).catch((error) => (error.code === "session_not_found" ? error : null));
+    if (!now || visit !== this.visit || this.session !== session || this.running) return;
+    if (now instanceof api.ApiError) this.refuse(now);
+    else if (now.active_turn !== session.active_turn || now.running_turn) await this.load();
     else if (now.title !== session.title) this.told.opened(Object.assign(session, { title: now.title }));
   }
 
-  /** The answer to a request, or null after a note of why there is none. */
+  /** The answer to a request, or null after a word of why there is none. */
   async ask(request) {
+    const { visit } = this;
     try {
       return await request();
     } catch (error) {
-      if (error.status === 404) {
-        note(t("gone"));
-        this.told.gone();
-      } else if (error.status === 401) location.reload();
-      else note(error.message);
+      if (visit === this.visit) this.refuse(error);
       return null;
     }
   }
 
-  wait(isWaiting) {
-    if (isWaiting && !this.waitNote) this.waitNote = note(t("no_server"), true);
-    if (!isWaiting && this.waitNote) {
-      this.waitNote();
-      this.waitNote = null;
-      note(t("server_back"));
-    }
+  refuse(error) {
+    if (error.status === 401) location.reload();
+    else if (error.code === "session_not_found") {
+      warn(t("gone"));
+      this.told.gone();
+    } else if (error.code === "turn_not_found") this.load();
+    else if (isOutage(error) && !this.session) this.showOutage(true);
+    else warn(errorText(error));
   }
-}
 
-/** A step's name, which is the same while its turn runs and when it is stored. */
-function nameOfStep(step) {
-  const { id, running } = step.closest(".turn").dataset;
-  return `${id || running}/${step.dataset.call || "thoughts"}`;
+  showOutage(isAway) {
+    const { running } = this;
+    if (running) running.isAway = isAway;
+    if (isAway && !this.outage) this.outage = note(t("no_server"), true);
+    if (isAway) return;
+    this.hideOutage(true);
+    if (running?.isStopped && running.id) this.cancel(running);
+  }
+
+  hideOutage(isOver = false) {
+    if (this.outage && isOver) note(t("server_back"));
+    this.outage?.();
+    this.outage = null;
+  }
 }

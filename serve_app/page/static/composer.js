@@ -1,9 +1,12 @@
 // The message field.
 
-import { byId, icon } from "./dom.js";
+import { byId, icon, isComposing, sendsMessage } from "./dom.js";
+
+const DRAFT = "moss.draft";
 
 export class Composer {
-  /** `told.send(text)` and `told.stop()`. */
+  /** `told.send(text)`, which says whether it takes it, and `told.stop()`. A draft outlives a reload
+   * of its tab. */
   constructor(told) {
     this.told = told;
     this.field = byId("input");
@@ -13,12 +16,13 @@ export class Composer {
     byId("composer").addEventListener("submit", (event) => (event.preventDefault(), this.send()));
     byId("stop").addEventListener("click", () => told.stop());
     this.field.addEventListener("keydown", (event) => this.press(event));
-    this.field.addEventListener("input", () => this.fit());
-    this.fit();
+    this.field.addEventListener("input", () => this.keep());
+    this.setText(sessionStorage.getItem(DRAFT) || "");
   }
 
   press(event) {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    if (isComposing(event)) return;
+    if (sendsMessage(event)) {
       event.preventDefault();
       this.send();
     } else if (event.key === "Escape" && this.isRunning) this.told.stop();
@@ -26,13 +30,21 @@ export class Composer {
 
   send() {
     const text = this.field.value.trim();
-    if (!text || this.isRunning) return;
-    this.setText("");
-    this.told.send(text);
+    if (text && !this.isRunning && this.told.send(text)) this.setText("");
   }
 
   setText(text) {
     this.field.value = text;
+    this.keep();
+  }
+
+  /** What was not sent stands before what was typed meanwhile. */
+  giveBack(text) {
+    this.setText([text, this.field.value].filter(Boolean).join("\n\n"));
+  }
+
+  keep() {
+    sessionStorage.setItem(DRAFT, this.field.value);
     this.fit();
   }
 
@@ -46,8 +58,9 @@ export class Composer {
     this.fit();
   }
 
+  /** On a touch screen that would bring the keyboard up. */
   focus() {
-    this.field.focus();
+    if (matchMedia("(hover: hover)").matches) this.field.focus();
   }
 
   fit() {

@@ -3,6 +3,7 @@
 import { byId, make } from "./dom.js";
 
 const NOTE_MS = 5000;
+const WARNING_MS = 15_000;
 
 /** Asks for a text, or with `value` null just for a yes. The text (or true), or null. */
 export function question(text, yes, value = null, isDangerous = false) {
@@ -30,7 +31,7 @@ export function openDialogs() {
   byId("question-no").addEventListener("click", () => byId("question").close("no"));
   for (const dialog of document.querySelectorAll("dialog")) {
     dialog.addEventListener("click", (event) => {
-      if (event.target === dialog) dialog.close("no");
+      if (event.target === dialog) dialog.close("no"); // its backdrop: the form covers the rest
     });
   }
 }
@@ -42,6 +43,13 @@ export function note(text, staysUntilTold = false) {
   const remove = () => line.remove();
   if (!staysUntilTold) setTimeout(remove, NOTE_MS);
   return remove;
+}
+
+/** Why something was not done. */
+export function warn(text) {
+  const line = make("div", { class: "note", role: "alert", text });
+  byId("notes").append(line);
+  setTimeout(() => line.remove(), WARNING_MS);
 }
 
 export function announce(text) {

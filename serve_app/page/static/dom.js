@@ -75,6 +75,12 @@ export function iconButton(name, label, click, props = {}) {
   );
 }
 
+/** Whether a key belongs to an input method, such as pinyin's. Safari says so by the code only. */
+export const isComposing = (event) => event.isComposing || event.keyCode === 229;
+
+/** Enter, but on touch screens, where nothing else breaks a line. */
+export const sendsMessage = (event) => event.key === "Enter" && !event.shiftKey && matchMedia("(any-pointer: fine)").matches;
+
 /** `url` if a browser may follow it to another site, else null. */
 export function outsideUrl(url) {
   try {

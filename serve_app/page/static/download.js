@@ -23,7 +23,7 @@ function asMarkdown(session) {
 
 function sources(turn) {
   const items = turn.plugin_calls.flatMap((call) => (Array.isArray(call.output) ? call.output.filter((item) => item.n) : []));
-  return items.length ? `\n\n${items.map((item) => `[${item.n}]: ${item.title} ${item.url}`.trim()).join("\n")}` : "";
+  return items.length ? `\n\n${items.map((item) => `[${item.n}]: ${item.title || ""} ${item.url || ""}`.trim()).join("\n")}` : "";
 }
 
 function fileName(session) {

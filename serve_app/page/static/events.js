@@ -1,10 +1,10 @@
 // Reads the events of a turn, through broken connections and restarted servers.
 
-import { ApiError, followTurn } from "./api.js";
+import { followTurn } from "./api.js";
+import { isOutage } from "./errors.js";
 
 const FIRST_PAUSE_MS = 300;
 const LONGEST_PAUSE_MS = 3000;
-const PASSING = [408, 429, 500, 502, 503, 504];
 
 /** Server-sent events of a response, as `{number, kind, data}`; those without a number have -1. */
 async function* readEvents(response) {
@@ -39,47 +39,49 @@ function parseEvent(block) {
  * Tells `onEvent` each event of a turn once, in order, up to `done` or `error`.
  *
  * `begin()` opens the first response; after a break it is asked again until the turn has an id,
- * then the turn is followed from the last event. `onWait(isWaiting)` says that no server answers.
- * Raises ApiError for an answer that asking again will not change, and AbortError.
+ * then the turn is followed from the last event. `onAway(isAway)` says whether no server answers.
+ * Raises ApiError for an answer that asking again will not change, AbortError, and what `onEvent`
+ * raises.
  */
-export async function tellTurn(uid, turnId, begin, onEvent, onWait, signal) {
+export async function tellTurn(uid, turnId, begin, onEvent, onAway, signal) {
   const state = { id: turnId, last: -1, pauseMs: FIRST_PAUSE_MS };
   for (;;) {
-    try {
-      const response = await (state.id ? followTurn(uid, state.id, state.last, signal) : begin());
-      onWait(false);
-      if (response.status === 204 || (await tellAll(response, state, onEvent))) return;
-    } catch (error) {
-      if (signal.aborted || !isPassing(error)) throw error;
-      onWait(true);
-    }
-    await pause(state, signal);
+    const response = await attempt(() => (state.id ? followTurn(uid, state.id, state.last, signal) : begin()));
+    onAway(response === null);
+    if (response && (response.status === 204 || (await tellAll(response, state, onEvent)))) return;
+    await pause(state.pauseMs);
+    if (signal.aborted) throw new DOMException("left", "AbortError");
+    state.pauseMs = Math.min(LONGEST_PAUSE_MS, state.pauseMs * 1.7);
   }
 }
 
 /** Whether the last event came. The response is read to its end, which is near then. */
 async function tellAll(response, state, onEvent) {
   let hasEnded = false;
-  for await (const event of readEvents(response)) {
+  const events = readEvents(response);
+  for (;;) {
+    const next = await attempt(() => events.next());
+    if (next === null || next.done) return hasEnded;
+    const event = next.value;
+    if (event.kind === "error" && event.number < 0) return false; // of the connection, not of the turn
     if (event.kind === "turn") state.id = event.data.id;
     if (event.number >= 0) state.last = event.number;
     state.pauseMs = FIRST_PAUSE_MS;
-    if (event.kind === "error" && event.number < 0) throw new ApiError(503, event.data.error || {});
     onEvent(event);
     hasEnded ||= event.kind === "done" || event.kind === "error";
   }
-  return hasEnded;
 }
 
-function isPassing(error) {
-  return !(error instanceof ApiError) || PASSING.includes(error.status);
+/** What `request` gives; null if it is worth asking again. */
+async function attempt(request) {
+  try {
+    return await request();
+  } catch (error) {
+    if (isOutage(error)) return null;
+    throw error;
+  }
 }
 
-function pause(state, signal) {
-  const ms = state.pauseMs * (0.75 + Math.random() / 2);
-  state.pauseMs = Math.min(LONGEST_PAUSE_MS, state.pauseMs * 1.7);
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
-  });
+function pause(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms * (0.75 + Math.random() / 2)));
 }

@@ -19,7 +19,7 @@ export class Settings {
   constructor(change) {
     this.change = change;
     this.plugins = [];
-    this.choice = { plugins: kept("plugins"), defaults: kept("defaults") || {} };
+    this.takeOwn();
     byId("open-settings").prepend(icon("settings"));
     byId("open-settings").addEventListener("click", () => byId("settings").showModal());
     byId("reset-sampling").addEventListener("click", () => this.setDefaults({}));
@@ -29,6 +29,13 @@ export class Settings {
   setPlugins(plugins) {
     this.plugins = plugins;
     this.show();
+  }
+
+  /** What this browser chose last: for the next chat. */
+  takeOwn() {
+    const plugins = kept("plugins");
+    this.choice = { plugins: Array.isArray(plugins) ? plugins : null, defaults: ownDefaults(kept("defaults")) };
+    if (this.plugins.length) this.show();
   }
 
   /** What holds for the chat that is opened. */
@@ -88,12 +95,18 @@ export class Settings {
     const input = (event) => (shown.textContent = event.target.value);
     const change = (event) => {
       this.choice.defaults = { ...this.choice.defaults, [name]: Number(event.target.value) };
-      keep("defaults", this.choice.defaults);
+      keep("defaults", ownDefaults(this.choice.defaults));
       this.change({ defaults: this.choice.defaults });
     };
     const range = make("input", { type: "range", name, min, max, step, value, on: { input, change } });
     return make("label", { class: "slider" }, make("span", { text: t(name) }), shown, range);
   }
+}
+
+/** Those that a slider sets, within its bounds. */
+function ownDefaults(defaults) {
+  const good = SLIDERS.filter(({ name, min, max }) => defaults?.[name] >= min && defaults[name] <= max);
+  return Object.fromEntries(good.map(({ name }) => [name, defaults[name]]));
 }
 
 function pluginName(plugin) {

@@ -30,6 +30,6 @@ export class Tree {
     const siblings = this.children(turn.parent);
     let leaf = siblings[siblings.indexOf(turn) + by];
     for (let next = leaf; next; next = this.children(next.id).at(-1)) leaf = next;
-    return leaf.id;
+    return leaf?.id;
   }
 }

@@ -2,12 +2,13 @@
 
 import { callStep, linkCitations } from "./calls.js";
 import { announce } from "./dialogs.js";
-import { copyText, icon, iconButton, make } from "./dom.js";
+import { copyText, icon, iconButton, isComposing, make, sendsMessage } from "./dom.js";
 import { t } from "./i18n.js";
 
 const CITATION = /<sup><\|(\d+)\|><\/sup>/g;
 
-/** `actions`: edit(turn, text), regenerate(turn), step(turn, by), rate(turn, liked). */
+/** `actions`: edit(turn, text), regenerate(turn), step(turn, by), rate(turn, liked), and whether it
+ * `accepts` messages now. */
 export class TurnView {
   constructor(turn, actions) {
     this.turn = turn;
@@ -26,13 +27,38 @@ export class TurnView {
     this.showQuestion();
   }
 
-  /** A stored turn, which is version `place.n` of `place.of`. */
-  showStored(place, feedback = this.turn.feedback) {
-    const { turn } = this;
+  /** What is known of a turn that runs. */
+  know(turn) {
+    this.turn = { ...this.turn, ...turn };
+    this.showQuestion();
+  }
+
+  /** A stored turn, which is version `place.n` of `place.of`. Only what has changed is made anew. */
+  showStored(turn, place) {
+    const state = JSON.stringify([turn.id, place, turn.feedback]);
+    if (state === this.state) return;
+    this.state = state;
+    this.turn = turn;
+    this.place = place;
+    this.element.dataset.id = turn.id;
+    if (!this.isEdited) this.showQuestion();
     if (turn.thoughts) this.setThoughts(turn.thoughts);
     for (const call of turn.plugin_calls) this.setCall(call);
     turn.html.forEach((html, block) => this.setBlock(block, html));
-    this.showFoot(place, feedback);
+    this.showFoot();
+  }
+
+  showFeedback(feedback) {
+    this.turn.feedback = feedback;
+    const focused = document.activeElement?.dataset.action;
+    this.showFoot();
+    this.foot.querySelector(`[data-action="${focused}"]`)?.focus();
+  }
+
+  /** After a step the other arrow, where there is no further version. */
+  focusStepper(by) {
+    const names = by < 0 ? ["previous", "next"] : ["next", "previous"];
+    names.map((name) => this.foot.querySelector(`[data-action="${name}"]`)).find((button) => button && !button.disabled)?.focus();
   }
 
   startWaiting() {
@@ -73,13 +99,15 @@ export class TurnView {
   }
 
   setCall(call) {
+    const state = JSON.stringify([call.state, call.output]);
+    if (this.calls.get(call.id)?.state === state) return;
     const { element, pictures } = callStep(call, this.calls.get(call.id)?.element.open);
     const old = this.calls.get(call.id);
     if (old) old.element.replaceWith(element);
     else this.steps.append(element);
     old?.pictures?.remove();
     if (pictures) this.steps.append(pictures);
-    this.calls.set(call.id, { call, element, pictures });
+    this.calls.set(call.id, { call, state, element, pictures });
   }
 
   /** HTML is the server's: cleaned there, by an allow-list. */
@@ -93,6 +121,7 @@ export class TurnView {
     if (old.html === html) return;
     old.html = html;
     old.block.innerHTML = html;
+    for (const formula of old.block.querySelectorAll('math:not([display="block"])')) putIntoFrame(formula);
     linkCitations(old.block, [...this.calls.values()]);
     for (const code of old.block.querySelectorAll("pre")) addCopyButton(code);
     for (const wide of old.block.querySelectorAll('table, math[display="block"]')) wide.tabIndex = 0; // they scroll, too
@@ -100,20 +129,24 @@ export class TurnView {
 
   showQuestion() {
     const { turn } = this;
+    this.isEdited = false;
+    if (!turn.user) return;
     const buttons = make("div", { class: "actions" });
     buttons.append(iconButton("copy", t("copy"), (event) => copy(turn.user, event.currentTarget)));
-    if (turn.id) buttons.append(iconButton("edit", t("edit"), () => this.startEdit()));
+    if (turn.id) buttons.append(iconButton("edit", t("edit"), () => this.startEdit(), { "data-action": "edit" }));
     this.question.replaceChildren(make("div", { class: "bubble", text: turn.user, dir: "auto" }), buttons);
   }
 
   startEdit() {
+    this.isEdited = true;
     const field = make("textarea", { class: "edit", rows: 3, "aria-label": t("edit"), maxlength: 60000 });
     field.value = this.turn.user;
-    const send = () => field.value.trim() && this.actions.edit(this.turn, field.value.trim());
+    const send = () => field.value.trim() && this.actions.accepts && (this.showQuestion(), this.actions.edit(this.turn, field.value.trim()));
     const stop = () => (this.showQuestion(), this.question.querySelectorAll("button")[1]?.focus());
     field.addEventListener("keydown", (event) => {
+      if (isComposing(event)) return;
       if (event.key === "Escape") stop();
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) (event.preventDefault(), send());
+      if (sendsMessage(event)) (event.preventDefault(), send());
     });
     const buttons = make(
       "div",
@@ -125,8 +158,9 @@ export class TurnView {
     field.focus();
   }
 
-  showFoot(place, feedback) {
-    const { turn, actions } = this;
+  showFoot() {
+    const { turn, place, actions } = this;
+    const { feedback } = turn;
     const parts = [];
     if (place.of > 1) parts.push(stepper(turn, place, actions));
     parts.push(iconButton("copy", t("copy"), (event) => copy(plainReply(turn), event.currentTarget)));
@@ -178,6 +212,13 @@ export function plainReply(turn) {
 async function copy(text, button) {
   await copyText(text, button);
   announce(t("copied"));
+}
+
+/** So that a long formula scrolls by itself. */
+function putIntoFrame(formula) {
+  const frame = make("span", { class: "formula" });
+  formula.replaceWith(frame);
+  frame.append(formula);
 }
 
 function addCopyButton(code) {

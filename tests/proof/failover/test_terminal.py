@@ -1,6 +1,6 @@
 """`moss chat` while its server is killed in the middle of a reply: the answer goes on, once.
 
-`make chaos` runs it.
+`make proof` runs it.
 """
 
 import os
