@@ -26,7 +26,7 @@ def action(turn: Locator, name: str) -> Locator:
 
 
 async def test_an_answer_is_shown_as_it_is_told(page: Page, server: Ingress) -> None:
-    async with server.pace.held(60):
+    async with server.pace.held(30):
         await start(page, "say **Bold** at first. " + "And then some more of it. " * 3)
         await has_begun(page, "at first")
         running = page.locator("article.turn.running")

@@ -34,6 +34,7 @@ async def test_a_call_is_a_step_that_folds(page: Page, server: Ingress) -> None:
     await expect(step.locator("pre")).to_have_text("600")  # it stays open
     turn = await settled(page, 1)
     assert await turn.locator(".reply strong").inner_text() == "600"
+    await expect(turn.locator("details.call pre")).to_be_visible()
     await page.reload()
     turn = await settled(page, 1)
     step = turn.locator("details.call")
