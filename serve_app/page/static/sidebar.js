@@ -21,7 +21,7 @@ export class Sidebar {
     byId("more-chats").addEventListener("click", () => this.loadMore());
     document.addEventListener("click", (event) => this.closeMenus(event.target));
     document.addEventListener("keydown", (event) => event.key === "Escape" && this.closeMenus(null));
-    byId("chat-list").addEventListener("scroll", () => this.closeMenus(null), { passive: true });
+    for (const name of ["wheel", "touchmove"]) byId("chat-list").addEventListener(name, () => this.closeMenus(null), { passive: true });
     byId("chat-list").addEventListener("focusout", ({ relatedTarget }) => relatedTarget && this.closeMenus(relatedTarget));
   }
 

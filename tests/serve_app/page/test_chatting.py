@@ -33,7 +33,7 @@ async def test_an_answer_is_shown_as_it_is_told(page: Page, server: Ingress) -> 
         await expect(running.locator("strong")).to_have_text("Bold")
         await expect(running.locator(".bubble")).to_contain_text("say **Bold**")
         await expect(page.locator("#send")).to_be_hidden()
-        assert "some more" not in await reply_of(running)
+        assert (await reply_of(running)).count("some more") < 3
         await expect(running.locator(".thoughts")).to_have_count(0)
     turn = await settled(page, 1)
     assert (await reply_of(turn)).endswith("some more of it.")
