@@ -44,7 +44,6 @@ HOMES = {
         "serve_app/cli/running/",
         "serve_app/rendering/",
     ),
-    "mdit_py_plugins": ("serve_app/rendering/",),
     "pygments": ("serve_app/rendering/",),
     "latex2mathml": ("serve_app/rendering/",),
     "nh3": ("serve_app/rendering/",),

@@ -36,7 +36,11 @@ _KNOWN = {
 }
 _UPRIGHT = re.compile(r"\\mathrm\s*\{([A-Za-z]+)\}")  # one letter would become italic
 _VALUE = re.compile(r"#?[\w .+%-]{1,64}")
-_LARGE = re.compile(r"\d{3}|\d{2}(?:\.\d+)?em")  # a length that would hide other text
+_LENGTH = re.compile(r"([+-]?[\d.]+)([a-z%]*)")
+# How much of a unit is an em or less. A longer length than MAX_EM would hide other text, as would
+# one further back than MIN_EM.
+_UNITS = {"em": 1, "ex": 2, "in": 0.2, "cm": 0.5, "mm": 5, "pc": 1, "pt": 12, "px": 16, "mu": 18}
+MIN_EM, MAX_EM = -1, 10
 _LENGTH_NAMES = """
     depth height lspace mathsize maxsize minsize rspace voffset width
 """
@@ -82,4 +86,18 @@ def _mend(element: Element) -> None:
 def _is_kept(name: str, value: str) -> bool:
     if name not in ATTRIBUTES or not _VALUE.fullmatch(value):
         return False
-    return name not in _LENGTHS or not _LARGE.search(value)
+    return name not in _LENGTHS or _is_short(value)
+
+
+def _is_short(length: str) -> bool:
+    """Whether it is a word, a share of at most 300 %, or a length within the bounds."""
+    match = _LENGTH.fullmatch(length)
+    if match is None:
+        return length.isalpha()
+    try:
+        size = float(match[1])
+    except ValueError:
+        return False
+    if match[2] in ("", "%"):
+        return 0 <= size <= (300 if match[2] else 3)
+    return match[2] in _UNITS and MIN_EM <= size / _UNITS[match[2]] <= MAX_EM

@@ -110,3 +110,11 @@ async def test_the_demos_api_is_where_it_was(site: Site) -> None:
     refused = await site.client.put("/", json={})
     assert_error(refused, 405, None)
     assert {each.strip() for each in refused.headers["Allow"].split(",")} == {"GET", "HEAD", "POST"}
+
+
+def test_all_modules_are_loaded_at_once() -> None:
+    """A browser that finds them one by one waits for each."""
+    static = files("serve_app.page").joinpath("static")
+    index = static.joinpath("index.html").read_text("utf-8")
+    modules = {each.name for each in static.iterdir() if each.name.endswith(".js")}
+    assert all(f'"ui/{name}"' in index for name in modules)

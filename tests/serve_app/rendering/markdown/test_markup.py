@@ -6,6 +6,7 @@ from pygments.lexers import get_lexer_by_name
 from serve_app.rendering.escaped import escaped
 from serve_app.rendering.markdown.blocks import cut
 from serve_app.rendering.markdown.markup import Markup
+from serve_app.rendering.markdown.mathml import mathml
 from tests.serve_app.rendering.markdown.checked import objections
 
 MARKUP = Markup()
@@ -177,3 +178,14 @@ def test_every_beginning_of_a_reply_is_html() -> None:
 def test_escaped_text_keeps_lines_and_citations() -> None:
     text = "\n<b>\n*a* <sup><|1|></sup>\n"
     assert escaped(text) == '<p>&lt;b&gt;<br>\n*a* <sup class="cite">1</sup></p>'
+
+
+@pytest.mark.parametrize("length", ["20in", "-9em", "90ex", "50cm", "999px", "4", "calc(1em)"])
+def test_no_formula_covers_the_page(length: str) -> None:
+    made = mathml(rf"\rule{{{length}}}{{{length}}}x\hspace{{{length}}}", is_display=False)
+    assert made is None or f'"{length}"' not in made
+
+
+def test_short_lengths_of_formulas_stay() -> None:
+    made = mathml(r"a\hspace{2em}b", is_display=False)
+    assert made is not None and '"2em"' in made
