@@ -28,6 +28,7 @@ def test_kernels_without_avx512() -> None:
     run_tests(variables, "quantized_linear", "quantized_block")
 
 
+@pytest.mark.chaos  # it compiles everything again, for two minutes
 def test_no_kernel_reads_freed_memory(tmp_path: Path) -> None:
     """Numba frees an array after its last use, and using its address does not count. Here Numba
     overwrites what it frees. That is compiled in, so the code is cached elsewhere."""
