@@ -134,7 +134,8 @@ async def test_a_stopped_rank_is_replaced_while_every_client_gets_an_answer(
         seen = await observe(server, [rank])
         assert not rank.is_running()
         assert rank.pid not in server.stats()["rank_pids"]
-        assert {status for _, _, status in seen.posts} == {200, 408}
+        # 429: it could not have been served before its deadline.
+        assert {200, 408} <= {status for _, _, status in seen.posts} <= {200, 408, 429}
         assert 503 in {status for _, status in seen.health}
         assert server.health() == 200
         assert seen.longest < MAX_TIME_S + 10, "on a busy machine"

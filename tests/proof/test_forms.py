@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from serve_app.live.redis import RedisLiveStore
-from tests.proof.history.asking import Asker
+from tests.proof.history.asking import AgainError, Asker, pause
 from tests.proof.history.posting import Posting
 from tests.proof.history.record import Act, Record
 from tests.proof.history.run import History
@@ -25,12 +25,22 @@ pytestmark = [
 NUM_TURNS = 8
 
 
+async def _new_session(asker: Asker) -> str:
+    """On a busy machine the ingress may be killed meanwhile."""
+    while True:
+        try:
+            made = await asker.ask("POST", "/v1/sessions", json={})
+        except AgainError as error:
+            await pause(error.after_s)
+        else:
+            return str(made.json()["id"])
+
+
 async def stream_turns(asker: Asker, num_turns: int, name: str) -> list[Act]:
     """A first turn of as many sessions, at once, each told in a stream to its end."""
 
     async def one(number: int) -> Act:
-        made = await asker.ask("POST", "/v1/sessions", json={})
-        uid = made.json()["id"]
+        uid = await _new_session(asker)
         asker.record.owners[uid] = asker.tenant
         act = Act(asker.tenant, "turn", f"{name}-{number:012}", f"canary {number}", uid)
         asker.record.acts.append(act)
