@@ -6,12 +6,10 @@ Any of its parts may be a broken one: see `bugs`.
 import asyncio
 import gc
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import uvicorn
 
 from serve_app.access.principal import Principal
 from serve_app.chat.completion import Completer
@@ -35,19 +33,12 @@ from tests.proof.history.run import Site
 from tests.proof.plugins import NAMES, LoggedPlugins
 from tests.support.chat_fakes import FakeProbe, RawModel
 from tests.support.fakes.gates import FakeGate
+from tests.support.http_server import MortalServer
 
 LIVE = LiveSettings(hold_s=0.5, here_s=0.5)
 SESSIONS = StoreSettings(lease_s=1.0)
 PERIOD_S = 0.1
 LIMITS = TurnLimits(1024, lease_renewal_s=0.2)
-
-
-class _Server(uvicorn.Server):
-    """Installs no signal handlers; pytest has its own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @dataclass(frozen=True)
@@ -74,31 +65,14 @@ class Ingress:
         self._catalogue = self.parts.catalogue(self.store_url, SESSIONS)
         self._live_store = self.parts.live(self.store_url, LIVE)
         app = create_http_app(self._service())
-        config = uvicorn.Config(
-            app, "127.0.0.1", 0, ws="none", lifespan="off", log_level="critical"
-        )
-        self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve())
-        while not self._server.started:
-            await asyncio.sleep(0.01)
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self._server = MortalServer()
+        self.url = f"http://127.0.0.1:{await self._server.start(app)}"
 
     async def die(self) -> None:
         """Connections break, and nobody cleans live turns up."""
-        state = self._server.server_state
-        for listening in self._server.servers:
-            listening.close()
-        for _ in range(3):  # a connection may have been accepted just now
-            for connection in [*state.connections]:
-                connection.transport.abort()
-            await asyncio.sleep(0)
+        await self._server.cut()
         await self.live.close()
-        for task in [*state.tasks]:
-            task.cancel()
-        self._server.should_exit = self._server.force_exit = True
-        await self._task
-        await asyncio.gather(*state.tasks, return_exceptions=True)
+        await self._server.end()
         await self._live_store.close()
         await self._sessions.close()
         await self._catalogue.close()

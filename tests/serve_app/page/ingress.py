@@ -1,11 +1,8 @@
 """The real HTTP application on a real port over a real store, which dies and comes back."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -29,20 +26,13 @@ from serve_app.sessions.redis import RedisSessionStore
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from tests.serve_app.page.script import Pace, ScriptedModel, ScriptedPlugins
 from tests.support.chat_fakes import CharCodec, FakeProbe, RawModel
+from tests.support.http_server import MortalServer
 
 LIVE = LiveSettings(hold_s=0.5, here_s=0.5)
 PERIOD_S = 0.1
 LIMITS = TurnLimits(60_000, lease_renewal_s=0.2)
 # Until a server that was killed is there again.
 AWAY_S = 0.3
-
-
-class _Server(uvicorn.Server):
-    """Installs no signal handlers; pytest has its own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @dataclass
@@ -72,31 +62,14 @@ class Ingress:
         app = create_http_app(self._service())
         if self.prefix:
             app = Starlette(routes=[Mount(self.prefix, app)])
-        config = uvicorn.Config(
-            app, "127.0.0.1", self.port, ws="none", lifespan="off", log_level="critical"
-        )
-        self._server = _Server(config)
-        self._task = asyncio.create_task(self._server.serve())
-        while not self._server.started:
-            assert not self._task.done()
-            await asyncio.sleep(0.01)
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self._server = MortalServer()
+        self.port = await self._server.start(app, self.port)
 
     async def die(self) -> None:
         """Connections break, and nobody cleans live turns up."""
-        state = self._server.server_state
-        for listening in self._server.servers:
-            listening.close()
-        for _ in range(3):  # a connection may have been accepted just now
-            for connection in [*state.connections]:
-                connection.transport.abort()
-            await asyncio.sleep(0)
+        await self._server.cut()
         await self._live.close()
-        for task in [*state.tasks]:
-            task.cancel()
-        self._server.should_exit = self._server.force_exit = True
-        await self._task
-        await asyncio.gather(*state.tasks, return_exceptions=True)
+        await self._server.end()
         for client in (self._live_store, self._sessions, self._catalogue, self._images):
             await client.close()
         if self.own_gate is None:
