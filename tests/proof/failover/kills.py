@@ -13,6 +13,7 @@ import httpx
 import psutil
 
 from tests.e2e.components import processes_of
+from tests.proof.failover.timeline import Timeline
 from tests.proof.long.watched import POISON
 from tests.proof.server import DigestProcess
 
@@ -34,11 +35,23 @@ Told = Mapping[str, Any]
 
 @dataclass
 class Streams:
-    """`gaps_s` has the longest wait for more of each stream."""
+    """`timelines` are by the text of the user, which is another for each stream."""
 
     server: DigestProcess
     http: httpx.AsyncClient
-    gaps_s: list[float] = field(default_factory=list)
+    timelines: dict[str, Timeline] = field(default_factory=dict)
+
+    @property
+    def longest_s(self) -> float:
+        """The longest wait of all for more."""
+        return max(each.longest_s for each in self.timelines.values())
+
+    def pause_s(self, undisturbed: "Streams", at: float) -> float:
+        """See `Timeline.pause_s`: the longest of all streams."""
+        return max(
+            timeline.pause_s(undisturbed.timelines[user], at)
+            for user, timeline in self.timelines.items()
+        )
 
     async def all(self, num_each: int = 2, num_turns: int = 2) -> list[Told]:
         """What each of them tells: chat completions of every kind, and turns of sessions."""
@@ -48,8 +61,9 @@ class Streams:
 
     async def _chat(self, kind: str, number: int) -> Told:
         """The thoughts and the reply of each choice, with their logprobs, and the usage."""
+        user = f"讲故事 {kind} {number}"
         body = {
-            "messages": [{"role": "user", "content": f"讲故事 {kind} {number}"}],
+            "messages": [{"role": "user", "content": user}],
             "seed": number,
             "max_completion_tokens": TOKENS,
             "plugins": [],
@@ -58,7 +72,7 @@ class Streams:
             **KINDS[kind],
         }
         told: dict[str, Any] = {"kind": kind}
-        for chunk in await self.events("/v1/chat/completions", body):
+        for chunk in await self.events("/v1/chat/completions", body, user):
             if usage := chunk.get("usage"):  # how much was cached depends on what ran before
                 told["usage"] = usage["prompt_tokens"], usage["completion_tokens"]
             if "error" in chunk:
@@ -70,32 +84,34 @@ class Streams:
     async def _turn(self, number: int) -> Told:
         """A turn of two passes, as its session has it."""
         made = await self.http.post(f"{self.server.url}/v1/sessions", json={}, headers=self._key)
+        user = f"讲故事 {number}"
         body = {
-            "user": f"讲故事 {number}",
+            "user": user,
             "seed": number,
             "max_completion_tokens": TOKENS,
             "plugins": [],
             "stream": True,
         }
-        events = await self.events(f"/v1/sessions/{made.json()['id']}/turns", body)
+        events = await self.events(f"/v1/sessions/{made.json()['id']}/turns", body, user)
         deltas = "".join(str(each.get("text", "")) for each in events[:-1])
         turn = events[-1].get("turn", events[-1])
         told = ("user", "thoughts", "reply", "seed", "finish_reason", "error")
         return {"kind": "turn", "deltas": deltas, **{k: turn[k] for k in told if k in turn}}
 
-    async def events(self, path: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    async def events(self, path: str, body: Mapping[str, Any], user: str) -> list[dict[str, Any]]:
         """The data of a stream that ends in order."""
         found: list[dict[str, Any]] = []
-        longest, last = 0.0, time.monotonic()
+        times = [time.monotonic()]
         async with self.http.stream(
             "POST", self.server.url + path, json=body, headers=self._key, timeout=READ_S
         ) as response:
             assert response.status_code == 200, await response.aread()
             async for line in response.aiter_lines():
                 if line.startswith("data: ") and line != "data: [DONE]":
-                    longest, last = max(longest, time.monotonic() - last), time.monotonic()
                     found.append(json.loads(line.removeprefix("data: ")))
-        self.gaps_s.append(longest)
+                    if _has_text(found[-1]):
+                        times.append(time.monotonic())
+        self.timelines[user] = Timeline([*times, time.monotonic()])
         return found
 
     @property
@@ -112,7 +128,14 @@ async def poisoned(streams: Streams) -> Told:
         "plugins": [],
         "stream": True,
     }
-    return (await streams.events("/v1/chat/completions", body))[-1]
+    return (await streams.events("/v1/chat/completions", body, "毒"))[-1]
+
+
+def _has_text(event: Mapping[str, Any]) -> bool:
+    """Whether an event of a chat or of a turn tells some of the thoughts or of the reply."""
+    deltas = [choice["delta"] for choice in event.get("choices", ())]
+    texts = (delta.get("reasoning") or delta.get("content") for delta in deltas)
+    return bool(event.get("text")) or any(texts)
 
 
 def _join(told: dict[Any, Any], choice: Mapping[str, Any]) -> None:
@@ -126,31 +149,44 @@ def _join(told: dict[Any, Any], choice: Mapping[str, Any]) -> None:
 
 @dataclass
 class Kills:
-    """Each at a random time of a round; `faults` say what it has changed."""
+    """Each at a random time of a round; `faults` say what it has changed, `pauses_s` how long the
+    readers of a round had to wait for more because of it, at most."""
 
     server: DigestProcess
     num_groups: int
     seed: int
     faults: list[str] = field(default_factory=list)
-    gaps_s: list[float] = field(default_factory=list)
-    num_kills: int = 0
+    pauses_s: list[float] = field(default_factory=list)
+    num_rounds: int = 0
+
+    @property
+    def num_kills(self) -> int:
+        return len(self.pauses_s)
 
     async def rounds(self, http: httpx.AsyncClient, num: int, victim: str = "replica") -> None:
-        """In each, the same streams, and the death of a group at a random time."""
+        """The same streams again and again, until `num` groups have died at random times of them.
+
+        A round in which the streams end first counts for nothing.
+        """
         choice = random.Random(self.seed)
         alone = await Streams(self.server, http).all()
+        undisturbed = Streams(self.server, http)
         began = time.monotonic()
-        again = await Streams(self.server, http).all()
+        again = await undisturbed.all()
         assert differences(alone, again) == [], "they depend on more than a kill"
         alone_s = time.monotonic() - began
-        for number in range(num):
+        while self.num_kills < num:
+            self.num_rounds += 1
+            assert self.num_rounds <= 2 * num + 4, "the streams end before the kills"
             streams = Streams(self.server, http)
             running = asyncio.create_task(streams.all())
             await asyncio.sleep(choice.uniform(0, alone_s))
-            self.num_kills += not running.done() and self._kill(choice, victim)
+            at, is_killed = time.monotonic(), not running.done() and self._kill(choice, victim)
             told = await running
-            self.gaps_s.append(max(streams.gaps_s))
-            self.faults += [f"round {number}: {each}" for each in differences(alone, told)]
+            if is_killed:
+                self.pauses_s.append(streams.pause_s(undisturbed, at))
+            lost = differences(alone, told)
+            self.faults += [f"round {self.num_rounds}: {each}" for each in lost]
             await self._all_up(http)
 
     def _kill(self, choice: random.Random, victim: str) -> bool:
