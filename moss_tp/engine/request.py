@@ -20,7 +20,8 @@ class EngineRequest:
     but those of a reply that was admitted once: a request with `output_ids`, like a next pass,
     goes ahead of every other, and the bound of the queue does not apply to it. `traceparent` says
     to which trace it belongs, and `delta_interval_s` how long new tokens may wait for the next on
-    their way to whoever asks; the engine does not read them.
+    their way to whoever asks (0: not at all), longer beside many others; the engine does not read
+    them.
     """
 
     request_id: str

@@ -18,7 +18,7 @@ from cluster.routing.route import Route
 from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import EngineDeadError
-from serve_app.deployments.coalescer import Coalescer
+from serve_app.deployments.coalescer import Coalescer, SharedWay
 from serve_app.deployments.gate import SuspectGate
 from serve_app.deployments.make_up import make_up_digest
 from serve_app.remote.packed import BEGUN, FAILED, TAKEN, pack
@@ -31,6 +31,7 @@ class Replies:
         self._peer = Peer(_replica_id(), make_up_digest(make_up))
         self._outbox = Outbox(self._peer, is_well)
         self._gate = SuspectGate()
+        self._way = SharedWay()
         self.served = ServedKeys(self._peer.make_up)
 
     async def send(
@@ -66,15 +67,17 @@ class Replies:
         connection.send(stream, TAKEN)
         self.served.note(route.key)
         coalescer = Coalescer(
-            lambda delta: connection.send(stream, pack(delta)), request.delta_interval_s
+            lambda delta: connection.send(stream, pack(delta)),
+            lambda: self._way.interval_s(request.delta_interval_s),
         )
         async with self._gate.turn(route.age_s) as turn:
             connection.send(stream, BEGUN)
             connection.flush()  # whatever the engine does with it, this is known
             try:
-                async for delta in deltas:
-                    turn.end()
-                    coalescer.add(delta)
+                with self._way.stream():
+                    async for delta in deltas:
+                        turn.end()
+                        coalescer.add(delta)
             except Exception:
                 coalescer.flush()
                 connection.send(stream, FAILED)
