@@ -107,7 +107,8 @@ class Follower:
     async def _poll(self) -> bool:
         """One round trip; whether the store answered."""
         tails = [t for t in self._tails.values() if not (t.is_told_here or t.has_ended)]
-        before = time.monotonic() - self._interval_s
+        # Half of it: an answer comes a bit after its question, and would delay the next but one.
+        before = time.monotonic() - self._interval_s / 2
         pens = [pen for pen in self._pens if pen.stood_at <= before and not pen.is_lost]
         if not (tails or pens):
             return True

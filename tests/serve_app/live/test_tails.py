@@ -1,19 +1,23 @@
 """The tail of a turn at one ingress: its pens, and the end of its chat."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from serve_app.errors import SessionNotFoundError
-from serve_app.live.event import Telling
+from serve_app.live.event import LiveEvent, Telling
 from serve_app.live.follower import Follower
-from serve_app.live.store import Ask, TakenUp
+from serve_app.live.record import Hold
+from serve_app.live.redis import RedisLiveStore
+from serve_app.live.store import Ask, Standing, TakenUp
 from serve_app.live.tail import Tail
 from serve_app.live.writer import EventWriter
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import new_token
 from tests.serve_app.live.ingresses import OWNER, Ingresses
 from tests.support.chat_fakes import FakeModel
+from tests.support.waiting import until
 
 
 async def test_an_old_pen_does_not_take_the_new_ones_place(ingresses: Ingresses) -> None:
@@ -51,6 +55,42 @@ async def test_an_old_pen_does_not_take_the_new_ones_place(ingresses: Ingresses)
     assert not tail.is_told_here
     await writer.stop()
     await follower.stop()
+
+
+class AskedStore(RedisLiveStore):
+    """`asked` has for each poll the number of turns and of holds that it asks for."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked: list[tuple[int, int]] = []
+
+    async def poll(
+        self, asks: Sequence[Ask], holds: Sequence[Hold]
+    ) -> tuple[list[tuple[LiveEvent, ...] | None], list[Standing]]:
+        self.asked.append((len(asks), len(holds)))
+        return await super().poll(asks, holds)
+
+
+async def test_each_poll_asks_whether_a_silent_turn_is_cancelled(ingresses: Ingresses) -> None:
+    async def hang(is_reply: bool, num_tokens: int) -> None:
+        await asyncio.Event().wait()
+
+    ingress = ingresses.add(FakeModel(wait=hang))
+    elsewhere, here = [await ingress.start(await ingresses.session()) for _ in range(2)]
+    assert here.teller is not None
+    store = AskedStore(ingresses.url)
+    writer = EventWriter(store)
+    follower = Follower(store, writer.pens)
+    for started in (elsewhere, here):
+        tail = Tail(started.uid, OWNER, started.id, ())
+        follower.track(tail)
+    pen = writer.open(here.teller.pen.hold, tail, lambda standing: None)
+    await until(lambda: len(store.asked) > 20)
+    await follower.stop()
+    await writer.stop()
+    await store.close()
+    assert not pen.is_lost
+    assert sum(num_holds for _, num_holds in store.asked) >= 0.8 * len(store.asked)
 
 
 async def test_who_asks_where_the_turn_is_told_gets_nothing(ingresses: Ingresses) -> None:
