@@ -17,7 +17,7 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "1",  # for one that does not respond
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # five seconds are few on a busy laptop
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
-    # By default 0.1 s for both: a third of the processor time of an idle server.
+    # By default 0.1 s for both: a fifth of the processor time of an idle server.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # Ray reports them every ten seconds, too
 }

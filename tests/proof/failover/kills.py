@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import psutil
 
-from tests.e2e.components import processes_of
 from tests.proof.failover.timeline import Timeline
 from tests.proof.long.watched import POISON
 from tests.proof.server import DigestProcess
@@ -181,20 +179,14 @@ class Kills:
             streams = Streams(self.server, http)
             running = asyncio.create_task(streams.all())
             await asyncio.sleep(choice.uniform(0, alone_s))
-            at, is_killed = time.monotonic(), not running.done() and self._kill(choice, victim)
+            at = time.monotonic()
+            is_killed = not running.done() and bool(self.server.kill(victim, choice))
             told = await running
             if is_killed:
                 self.pauses_s.append(streams.pause_s(undisturbed, at))
             lost = differences(alone, told)
             self.faults += [f"round {self.num_rounds}: {each}" for each in lost]
             await self._all_up(http)
-
-    def _kill(self, choice: random.Random, victim: str) -> bool:
-        try:
-            choice.choice(processes_of(self.server, victim)).kill()
-        except (IndexError, psutil.NoSuchProcess):
-            return False
-        return True
 
     async def _all_up(self, http: httpx.AsyncClient) -> None:
         """Waits until as many groups serve as before."""

@@ -18,7 +18,7 @@ from moss_tp.engine.outputs import TokenDelta
 from moss_tp.engine.request import EngineRequest
 from moss_tp.errors import ConfigError, EngineDeadError, MossError, QueueFullError
 from moss_tp.sampling_params import SamplingParams
-from serve_app.deployments import model
+from serve_app.deployments import coalescer, model
 from serve_app.deployments.engine import start_engine
 from serve_app.deployments.make_up import make_up_digest
 from serve_app.deployments.model import RANK_LOST_STATUS, MossServer
@@ -163,6 +163,16 @@ async def test_a_request_says_how_long_its_tokens_may_wait(
     messages = await told(inlet)
     assert len(messages) == num_messages
     assert [i for each in messages for i in each.token_ids] == [*range(1000)]
+
+
+async def test_each_stream_counts_on_the_way_that_all_share(
+    inlet: Inlet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalescer, "MESSAGE_S", 60.0)
+    monkeypatch.setattr(coalescer, "MAX_SHARED_S", 60.0)
+    request = replace(REQUEST, delta_interval_s=1e-9)
+    await replica(FakeEngine()).generate(request, target=inlet.target)
+    assert len(await told(inlet)) == 2
 
 
 async def test_stats_name_all_processes() -> None:
