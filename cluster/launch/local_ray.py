@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cluster.launch.housekeeping import housekeeping
 from cluster.launch.run_directory import run_directory
 
 # Below Ray's temporary directory; a pid has at most seven digits.
@@ -52,7 +53,8 @@ def local_ray(num_cpus: int, *, has_dashboard: bool = False) -> Iterator[LocalRa
     at a clean exit or a Ctrl-C; after an error it is kept until the next start. Raises
     ConfigError if there is no place for it.
     """
-    with run_directory("ray", _LONGEST_SOCKET) as temp_dir, _ray_environment():
+    environment = _ray_environment(has_dashboard=has_dashboard)
+    with run_directory("ray", _LONGEST_SOCKET) as temp_dir, environment:
         import ray  # reads the environment when it is imported
 
         try:
@@ -162,7 +164,7 @@ def _cancel_alarms(is_over: threading.Event, timer: _Timer) -> None:
 
 
 @contextmanager
-def _ray_environment() -> Iterator[None]:
+def _ray_environment(*, has_dashboard: bool) -> Iterator[None]:
     """Sets the environment that all processes of this Ray inherit.
 
     The random token keeps other users of the machine, and other Rays, out.
@@ -175,6 +177,7 @@ def _ray_environment() -> Iterator[None]:
         "RAY_worker_niceness": "0",
         # Despite its name, the switch that makes Ray use 127.0.0.1 and listen nowhere else.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        **housekeeping(has_dashboard=has_dashboard),
     }
     before = {name: os.environ.get(name) for name in values}
     _set_environment(values)

@@ -18,9 +18,6 @@ MAX_ONGOING_REQUESTS = 4096
 # loops hang, answers none: so it is replaced about eight seconds later.
 HEALTH_CHECK_PERIOD_S = 1
 HEALTH_CHECK_TIMEOUT_S = 2
-# Serve's controller reads it. Without it, such a replica would keep its placement group, hence
-# its successor waiting, as long as a healthy one may take to drain.
-FORCE_STOP = ("RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS", "1")
 DRAIN_POLL_S = 0.2
 # A replica that nobody needs any more ends when its last stream does, however long that takes.
 LONGEST_STREAM_S = 600

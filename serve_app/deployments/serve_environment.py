@@ -5,13 +5,15 @@ failed health checks in a row end a proxy: a dead one fails at once, a stopped o
 time-out, and on a busy machine a response takes most of a second.
 """
 
-from serve_app.deployments.options import FORCE_STOP
 from serve_app.http.origin import CORS_ORIGINS
 from serve_app.http.proxy import CALLBACK
 from serve_app.settings import ServeSettings
 
 SERVE_ENVIRONMENT = {
-    **dict((FORCE_STOP, CALLBACK)),
+    # Without it, a replica that is replaced because it hangs would keep its placement group, hence
+    # its successor waiting, as long as a healthy one may take to drain.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+    **dict((CALLBACK,)),
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
     "RAY_SERVE_PROXY_GRACEFUL_SHUTDOWN_TIMEOUT_S": "1",  # for one that does not respond
