@@ -27,7 +27,8 @@ from moss_tp.engine_config import EngineConfig
 # Of a deadline: what wait and reply may be expected to take. What comes later makes both longer,
 # and a server that is full of replies of seconds takes as long to become idle.
 PLANNED_SHARE = 0.5
-MAX_REPLY_SHARE = 0.8  # what is kept for a reply that would take longer even alone
+MAX_PLANNED_SHARE = 0.75  # for a reply that takes most of the other share even alone
+MAX_SLOWDOWN = 1.5  # of such a reply, by those beside it
 
 
 class Forecast:
@@ -104,18 +105,22 @@ class Admission:
         """How long a request may wait: so long that its reply still ends in time, beside all that
         were taken in before it. Below 0: it would not, even if it began at once.
 
-        Otherwise a server with too much to do would begin all that it takes in, and end nothing. A
-        reply that would not end in time on an idle engine either may wait for a part of it.
+        Otherwise a server with too much to do would begin all that it takes in, and end nothing. Of
+        a reply that would not end in time on an idle engine either, only a part counts.
         """
         if deadline_s is None:
             return self._config.max_queue_s
         if deadline_s <= 0:
             return inf  # it expires
-        if self.speeds.reply_s(max_tokens, 1) > PLANNED_SHARE * deadline_s:
-            return (1 - MAX_REPLY_SHARE) * deadline_s
         num_ahead = len(self._scheduler.running) + len(self._scheduler.waiting)
         num_seqs = min(num_ahead + 1, self._config.max_num_seqs)
-        return PLANNED_SHARE * deadline_s - self.speeds.reply_s(max_tokens, num_seqs)
+        alone_s = self.speeds.reply_s(max_tokens, 1)
+        reply_s = self.speeds.reply_s(max_tokens, num_seqs)
+        most_s = MAX_PLANNED_SHARE * deadline_s
+        planned_s = min(max(PLANNED_SHARE * deadline_s, MAX_SLOWDOWN * alone_s), most_s)
+        if alone_s > most_s:
+            reply_s *= most_s / (MAX_SLOWDOWN * alone_s)
+        return planned_s - reply_s
 
     def wait_s(self, prompt_len: int, priority: int) -> float:
         """`expected_wait_s` of a request that is about to be added."""

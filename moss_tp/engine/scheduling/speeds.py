@@ -14,6 +14,7 @@ from moss_tp.engine.scheduling.step_line import StepLine
 
 NUM_STEPS = 32  # that are remembered
 MIN_STEPS = 3  # before these, nothing is known
+MIN_STEP_S = 1e-9  # a shorter one is the clock's fault
 MEMORY = 0.98  # of an average, for each further reply
 REPLY_TOKENS_AT_START = 64.0  # counts as one reply
 MIN_LEFT = 0.25  # of the mean: what is left of a reply that is longer already
@@ -73,7 +74,7 @@ class Speeds:
 
     def note_step(self, seconds: float, num_decodes: int, num_prompt_tokens: int) -> None:
         """A step that took `seconds`, in which that many sequences decoded."""
-        if seconds <= 0:
+        if seconds < MIN_STEP_S:
             return
         if num_decodes:
             self._whole.note(seconds, num_decodes)

@@ -26,6 +26,7 @@ MUL_ADDS: dict[str, Any] = {
         "FMA_X16_FP32",
         "FMA_X16_FP16",
         "DOT_X16_BF16",
+        "AMX_X16_BF16",
     )
 }
 _NAMES = {id(value): name for name, value in MUL_ADDS.items()}

@@ -1,6 +1,6 @@
 """Load on a real engine: so many requests at once, or so many a second whatever becomes of them.
 
-A request is a chat completion of NUM_TOKENS tokens, thoughts and reply, by a model that never ends
+A request is a chat completion of a number of tokens, thoughts and reply, by a model that never ends
 by itself: so all are the same work.
 """
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import httpx
 
-NUM_TOKENS = 800  # so that the engine is the bottleneck, and not HTTP
 TIMEOUT_S = 60.0
 
 
@@ -21,6 +20,7 @@ class Load:
 
     url: str
     api_key: str
+    num_tokens: int
     max_time_s: float | None = None
     statuses: Counter[str] = field(default_factory=Counter)
     took: list[float] = field(default_factory=list)  # of whole replies, in seconds
@@ -42,7 +42,7 @@ class Load:
         except httpx.TransportError as error:
             status = type(error).__name__
         else:
-            status = _status(response)
+            status = _status(response, self.num_tokens)
         self.statuses[status] += 1
         now = time.monotonic()
         if status == "200":
@@ -79,17 +79,17 @@ class Load:
         body: dict[str, object] = {
             "messages": [{"role": "user", "content": f"讲故事 {self.num_sent}"}],
             "seed": self.num_sent,
-            "max_completion_tokens": NUM_TOKENS,
+            "max_completion_tokens": self.num_tokens,
             "plugins": [],
         }
         return body if self.max_time_s is None else {**body, "max_time": self.max_time_s}
 
 
-def _status(response: httpx.Response) -> str:
+def _status(response: httpx.Response, wanted: int) -> str:
     status = str(response.status_code)
     if status == "200":
         num_tokens = response.json()["usage"]["completion_tokens"]
-        return status if num_tokens == NUM_TOKENS else "cut"
+        return status if num_tokens == wanted else "cut"
     if status in ("429", "503") and int(response.headers.get("Retry-After", 0)) < 1:
         return f"{status} without Retry-After"
     if status not in ("429", "503"):

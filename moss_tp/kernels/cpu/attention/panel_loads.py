@@ -1,4 +1,4 @@
-"""A K step of a panel, as the `MulAdd` takes it, from PANEL columns of any dtype of the cache.
+"""A K step of a panel, as the multiply-add takes it, from PANEL columns of any dtype of the cache.
 
 INT8 is exact in bf16, and 16-bit numbers in fp32, so the result is that of packed panels.
 """
@@ -7,19 +7,19 @@ from typing import Any
 
 from llvmlite import ir
 
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, MulAdd
+from moss_tp.kernels.cpu.linear.mul_add import PANEL, VectorMulAdd
 from moss_tp.native.dtypes import BF16, ELEMENT_BYTES
 from moss_tp.native.llvm import I16, I32, i64
 from moss_tp.native.vectors import fp32_vector, load_vector, load_whole_vector, to_bf16
 
 
-def panel_bytes(mul_add: MulAdd, dtype: int) -> int:
+def panel_bytes(mul_add: VectorMulAdd, dtype: int) -> int:
     """Of a K step."""
     return PANEL * mul_add.x_per_step * ELEMENT_BYTES[dtype]
 
 
-def load_panel(builder: Any, mul_add: MulAdd, address: Any, dtype: int) -> tuple[Any, ...]:
-    """Like `MulAdd.load_weights`; other dtypes than its own are widened."""
+def load_panel(builder: Any, mul_add: VectorMulAdd, address: Any, dtype: int) -> tuple[Any, ...]:
+    """Like `VectorMulAdd.load_weights`; other dtypes than its own are widened."""
     if dtype == mul_add.dtype:
         return mul_add.load_weights(builder, address, i64(0))
     lanes = mul_add.vector.count

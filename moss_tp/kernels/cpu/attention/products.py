@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 
 from moss_tp.kernels.cpu.attention.panel_loads import load_panel, panel_bytes
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES, MulAdd
+from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES, VectorMulAdd
 from moss_tp.native.compiled import exact_inlined
 from moss_tp.native.llvm import (
     FP32_BYTES,
@@ -73,7 +73,7 @@ def shapes_of(panels: Sequence[int], dtype: int) -> list[Shape]:
     ]
 
 
-def make_score(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
+def make_score(mul_add: VectorMulAdd, shapes: Sequence[Shape]) -> Any:
     """`score(key, q, q_stride, keys, ahead, steps, scores)`: `keys` and `ahead` are arrays of the
     panels' addresses, those to read and those to prefetch; rows of scores are CHUNK apart."""
 
@@ -118,7 +118,7 @@ def make_score(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
     return score
 
 
-def make_accumulate(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
+def make_accumulate(mul_add: VectorMulAdd, shapes: Sequence[Shape]) -> Any:
     """`accumulate(key, weights, values, ahead, column, step_bytes, steps, sums, stride)`: `values`
     and `ahead` are arrays of addresses, one for PANEL tokens; their columns begin
     `column` bytes on."""
@@ -175,7 +175,9 @@ def make_accumulate(mul_add: MulAdd, shapes: Sequence[Shape]) -> Any:
 class _Sums:
     """The sums of one shape, in registers."""
 
-    def __init__(self, builder: Any, mul_add: MulAdd, shape: Shape, out: Any, stride: Any) -> None:
+    def __init__(
+        self, builder: Any, mul_add: VectorMulAdd, shape: Shape, out: Any, stride: Any
+    ) -> None:
         self._builder, self._mul_add, self._shape = builder, mul_add, shape
         vector = mul_add.vector
         self._zero = ir.Constant(vector, [0.0] * vector.count)

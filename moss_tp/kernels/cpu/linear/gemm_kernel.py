@@ -10,9 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.numpy_support import carray
 
+from moss_tp.kernels.cpu.linear.amx_tile import make_amx_multiply
 from moss_tp.kernels.cpu.linear.epilogue import OutputParams, epilogue
 from moss_tp.kernels.cpu.linear.leaf_sums import end_span
 from moss_tp.kernels.cpu.linear.mul_add import (
+    AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_BF16,
     FMA_X8_FP16,
@@ -22,9 +24,11 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     PANEL,
     X_STEP_BYTES,
     MulAdd,
+    VectorMulAdd,
 )
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.cpu.linear.tile import TileShape, make_tile
+from moss_tp.native.amx import has_amx
 from moss_tp.native.compiled import inner, kernel_on_demand
 from moss_tp.native.llvm import FP32_BYTES
 from moss_tp.native.memory import fp32_at, int64_at
@@ -91,7 +95,7 @@ def _tile_shapes(tiling: Tiling) -> dict[int, TileShape]:
     return alone | shared
 
 
-def _make_multiply(mul_add: MulAdd, tiling: Tiling) -> Callable[..., None]:
+def _make_multiply(mul_add: VectorMulAdd, tiling: Tiling) -> Callable[..., None]:
     """`multiply(rows, x, x_stride, w, stride, steps, c)`: adds all rows of a task times a group
     of panels, over `steps` K steps, to c. Each sum takes the K steps in order, whatever the tile,
     so it does not depend on the rows beside it."""
@@ -123,8 +127,7 @@ def _make_multiply(mul_add: MulAdd, tiling: Tiling) -> Callable[..., None]:
     return multiply  # type: ignore[no-any-return]
 
 
-def _make_task(mul_add: MulAdd, tiling: Tiling) -> Callable[..., None]:
-    multiply = _make_multiply(mul_add, tiling)
+def _make_task(mul_add: MulAdd, multiply: Callable[..., None]) -> Callable[..., None]:
     step_bytes = mul_add.panel_step_bytes
     k_block = K_BLOCK_BYTES // (GROUP_PANELS * step_bytes)
 
@@ -158,12 +161,13 @@ def _make_task(mul_add: MulAdd, tiling: Tiling) -> Callable[..., None]:
     return run_task  # type: ignore[no-any-return]
 
 
-_fma_x8_bf16_task = _make_task(FMA_X8_BF16, X8_TILING)
-_fma_x8_fp16_task = _make_task(FMA_X8_FP16, X8_TILING)
-_fma_x8_fp32_task = _make_task(FMA_X8_FP32, X8_TILING)
-_fma_x16_fp16_task = _make_task(FMA_X16_FP16, X16_TILING)
-_fma_x16_fp32_task = _make_task(FMA_X16_FP32, X16_TILING)
-_dot_x16_bf16_task = _make_task(DOT_X16_BF16, X16_TILING)
+_fma_x8_bf16_task = _make_task(FMA_X8_BF16, _make_multiply(FMA_X8_BF16, X8_TILING))
+_fma_x8_fp16_task = _make_task(FMA_X8_FP16, _make_multiply(FMA_X8_FP16, X8_TILING))
+_fma_x8_fp32_task = _make_task(FMA_X8_FP32, _make_multiply(FMA_X8_FP32, X8_TILING))
+_fma_x16_fp16_task = _make_task(FMA_X16_FP16, _make_multiply(FMA_X16_FP16, X16_TILING))
+_fma_x16_fp32_task = _make_task(FMA_X16_FP32, _make_multiply(FMA_X16_FP32, X16_TILING))
+_dot_x16_bf16_task = _make_task(DOT_X16_BF16, _make_multiply(DOT_X16_BF16, X16_TILING))
+_amx_x16_bf16_task = _make_task(AMX_X16_BF16, make_amx_multiply())
 
 
 @kernel_on_demand
@@ -196,6 +200,18 @@ def _dot_x16_bf16(params: int, task: int) -> None:
     _dot_x16_bf16_task(params, task)
 
 
+@kernel_on_demand
+def _compiled_amx_x16_bf16(params: int, task: int) -> None:
+    _amx_x16_bf16_task(params, task)
+
+
+def _amx_x16_bf16() -> int:
+    """Raises RuntimeError where there is no AMX."""
+    if not has_amx():
+        raise RuntimeError("weights are packed for AMX, which this process may not use")
+    return _compiled_amx_x16_bf16()
+
+
 KERNELS: dict[MulAdd, Callable[[], int]] = {
     FMA_X8_BF16: _fma_x8_bf16,
     FMA_X8_FP16: _fma_x8_fp16,
@@ -203,4 +219,5 @@ KERNELS: dict[MulAdd, Callable[[], int]] = {
     FMA_X16_FP16: _fma_x16_fp16,
     FMA_X16_FP32: _fma_x16_fp32,
     DOT_X16_BF16: _dot_x16_bf16,
+    AMX_X16_BF16: _amx_x16_bf16,
 }

@@ -1,7 +1,7 @@
 """The levels of a quantized weight, as the operands of a multiply-add.
 
     level   q - middle: -8 .. 7 of 4 bits, -128 .. 127 of 8. bf16 and fp32 hold it exactly
-    unit    UNIT inputs of a panel of PANEL columns, in the K steps of a `MulAdd`
+    unit    UNIT inputs of a panel of PANEL columns, in the K steps of a `VectorMulAdd`
 
 A unit in memory, which ends up the same whatever the arithmetic: a level is stored as its lowest
 bits.
@@ -23,7 +23,7 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     FMA_X8_FP32,
     FMA_X16_FP32,
     PANEL,
-    MulAdd,
+    VectorMulAdd,
 )
 from moss_tp.native.dtypes import INT8
 from moss_tp.native.llvm import FP32_BYTES, I16, I32, call, i64
@@ -39,7 +39,7 @@ class Levels(Protocol):
     """How a unit is stored, and read for `mul_add`."""
 
     @property
-    def mul_add(self) -> MulAdd: ...
+    def mul_add(self) -> VectorMulAdd: ...
 
     @property
     def unit_bytes(self) -> int:
@@ -49,10 +49,10 @@ class Levels(Protocol):
         """What `step` takes, of the unit at `address`."""
 
     def step(self, builder: Any, unit: Any, number: int) -> tuple[Any, ...]:
-        """The operands of a K step, as `MulAdd.load_weights`."""
+        """The operands of a K step, as `VectorMulAdd.load_weights`."""
 
 
-def unit_steps(mul_add: MulAdd) -> int:
+def unit_steps(mul_add: VectorMulAdd) -> int:
     """K steps."""
     return UNIT // mul_add.x_per_step
 
@@ -99,7 +99,7 @@ class _DotLevels8:
 
 @dataclass(frozen=True, eq=False)
 class _FmaLevels4:
-    mul_add: MulAdd
+    mul_add: VectorMulAdd
     unit_bytes = UNIT * PANEL // 2
 
     def load(self, builder: Any, address: Any) -> Any:
@@ -116,7 +116,7 @@ class _FmaLevels4:
 
 @dataclass(frozen=True, eq=False)
 class _FmaLevels8:
-    mul_add: MulAdd
+    mul_add: VectorMulAdd
     unit_bytes = UNIT * PANEL
 
     def load(self, builder: Any, address: Any) -> Any:
@@ -133,7 +133,7 @@ class _FmaLevels8:
 class Ready:
     """Operands that were written before they are read."""
 
-    mul_add: MulAdd
+    mul_add: VectorMulAdd
 
     @property
     def unit_bytes(self) -> int:
@@ -153,7 +153,7 @@ DOT_LEVELS_4, DOT_LEVELS_8 = _DotLevels4(), _DotLevels8()
 FMA_X8_LEVELS_4, FMA_X8_LEVELS_8 = _FmaLevels4(FMA_X8_FP32), _FmaLevels8(FMA_X8_FP32)
 FMA_X16_LEVELS_4, FMA_X16_LEVELS_8 = _FmaLevels4(FMA_X16_FP32), _FmaLevels8(FMA_X16_FP32)
 
-LEVELS: dict[tuple[MulAdd, int], Levels] = {  # by the bits of a level
+LEVELS: dict[tuple[VectorMulAdd, int], Levels] = {  # by the bits of a level
     (DOT_X16_BF16, 4): DOT_LEVELS_4,
     (DOT_X16_BF16, 8): DOT_LEVELS_8,
     (FMA_X16_FP32, 4): FMA_X16_LEVELS_4,

@@ -9,8 +9,9 @@
     FMA_X16_FP32   one fp32     fp32                                              AVX-512
     FMA_X16_FP16   one fp32     fp16, widened                                     AVX-512
     DOT_X16_BF16   two bf16     two bf16 of each column; the products are exact   AVX-512 BF16
+    AMX_X16_BF16   as DOT_X16_BF16, sixteen K steps at once                       AMX
 
-X8 and X16 are the lanes of a vector. The loops are in `tile`.
+X8 and X16 are the lanes of a vector. The loops are in `tile`, those of AMX in `amx_tile`.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ _PAIRS = ir.VectorType(I32, PANEL)  # of bf16
 
 
 class MulAdd(Protocol):
-    """The arithmetic of one K step. Vectors hold a panel's columns in their order."""
+    """What its operands are."""
 
     @property
     def dtype(self) -> int:
@@ -50,6 +51,14 @@ class MulAdd(Protocol):
     @property
     def x_per_step(self) -> int:
         """Elements of a row of x in a K step: one fp32, or two bf16."""
+
+    @property
+    def steps_at_once(self) -> int:
+        """K steps that are never cut."""
+
+
+class VectorMulAdd(MulAdd, Protocol):
+    """The arithmetic of one K step. Vectors hold a panel's columns in their order."""
 
     @property
     def vector(self) -> Any:
@@ -69,6 +78,7 @@ class _FmaX8:
     dtype: int  # of the panel
     vector = _X8
     x_per_step = 1
+    steps_at_once = 1
 
     @property
     def panel_step_bytes(self) -> int:
@@ -91,6 +101,7 @@ class _FmaX16:
     dtype: int  # FP32 or FP16
     vector = _X16
     x_per_step = 1
+    steps_at_once = 1
 
     @property
     def panel_step_bytes(self) -> int:
@@ -113,6 +124,7 @@ class _DotX16:
     dtype = BF16
     vector = _X16
     x_per_step = 2
+    steps_at_once = 1
     panel_step_bytes = PANEL * 2 * BF16_BYTES
 
     def load_weights(self, builder: Any, panel: Any, step: Any) -> tuple[Any, ...]:
@@ -128,5 +140,16 @@ class _DotX16:
         return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", _X16, arguments)
 
 
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """tdpbf16ps: on panels as of `_DotX16`."""
+
+    dtype = BF16
+    x_per_step = 2
+    steps_at_once = 16
+    panel_step_bytes = PANEL * 2 * BF16_BYTES
+
+
 FMA_X8_FP32, FMA_X8_BF16, FMA_X8_FP16 = _FmaX8(FP32), _FmaX8(BF16), _FmaX8(FP16)
 FMA_X16_FP32, FMA_X16_FP16, DOT_X16_BF16 = _FmaX16(FP32), _FmaX16(FP16), _DotX16()
+AMX_X16_BF16 = _Tiles()

@@ -12,6 +12,7 @@ from torch import Tensor
 from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.cpu.linear.leaf_sums import Leaves, joined, merges_of, num_levels, whole
 from moss_tp.kernels.cpu.linear.mul_add import (
+    AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_BF16,
     FMA_X8_FP16,
@@ -21,6 +22,7 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     PANEL,
     MulAdd,
 )
+from moss_tp.native.amx import has_amx
 from moss_tp.native.dtypes import BF16, FP16, FP32
 from moss_tp.native.vectors import has_cpu_feature
 
@@ -74,10 +76,17 @@ def weight_dtype(mul_add: MulAdd) -> torch.dtype:
     return _DTYPES[mul_add.dtype]
 
 
+def inputs_at_once(mul_add: MulAdd) -> int:
+    """Inputs that are never cut."""
+    return mul_add.x_per_step * mul_add.steps_at_once
+
+
 def best_mul_add(dtype: torch.dtype, inputs: int) -> MulAdd:
-    """The fastest for weights of `dtype` on this machine. Dot products of bf16 pairs need an even
-    `inputs`. Raises ValueError for a dtype without one."""
+    """The fastest for weights of `dtype` on this machine, of which a product takes multiples of
+    `inputs`: only even ones can be pairs of bf16. Raises ValueError for a dtype without one."""
     if dtype == torch.bfloat16:
+        if has_amx() and inputs % inputs_at_once(AMX_X16_BF16) == 0:
+            return AMX_X16_BF16
         has_dot = has_cpu_feature("avx512bf16") and inputs % 2 == 0
         return DOT_X16_BF16 if has_dot else FMA_X8_BF16
     if dtype not in _X16:
@@ -92,13 +101,16 @@ def pack_dense(
     ValueError for a weight of another dtype, and for leaves that cut what a K step takes."""
     weight, bias = dense.weight, dense.bias
     outputs, inputs = weight.shape
-    leaves = joined(leaves or whole(inputs))
-    spans = [span for ranges in leaves for span in ranges]
-    mul_add = mul_add or best_mul_add(weight.dtype, gcd(*map(len, spans)))
+    leaves = leaves or whole(inputs)
+    # Of ranges that are not joined yet: those are the same on any number of ranks.
+    lengths = [len(part) for ranges in leaves for part in ranges]
+    mul_add = mul_add or best_mul_add(weight.dtype, gcd(*lengths))
     if weight.dtype != weight_dtype(mul_add):
         raise ValueError(f"panels of {weight_dtype(mul_add)} for a weight of {weight.dtype}")
-    if any(len(span) % mul_add.x_per_step for span in spans):
-        raise ValueError(f"spans of {[len(span) for span in spans]} inputs, of which pairs are cut")
+    if any(length % inputs_at_once(mul_add) for length in lengths):
+        raise ValueError(f"{lengths} inputs, of which {inputs_at_once(mul_add)} are taken at once")
+    leaves = joined(leaves)
+    spans = [span for ranges in leaves for span in ranges]
     padded = -(-outputs // GROUP) * GROUP
     rows = weight.new_zeros(padded, inputs)
     torch.cat([weight[:, span.start : span.stop] for span in spans], 1, out=rows[:outputs])

@@ -19,6 +19,7 @@ from torch import Tensor
 from moss_tp.kernels.cpu.linear.leaf_sums import Leaves, joined, merges_of, num_levels, whole
 from moss_tp.kernels.cpu.linear.levels import LEVELS, UNIT
 from moss_tp.kernels.cpu.linear.mul_add import (
+    AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_BF16,
     FMA_X8_FP16,
@@ -27,6 +28,7 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     FMA_X16_FP32,
     PANEL,
     MulAdd,
+    VectorMulAdd,
 )
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.quantized import QuantizedWeight
@@ -40,7 +42,8 @@ _CHUNK = 16 * GROUP  # columns packed at a time: what bounds the memory that it 
 _PAD = -1  # in `order`
 
 # Levels are exact in fp32 as in bf16, so weights of either dtype take the same FMAs.
-_FOR_LEVELS: dict[MulAdd, MulAdd] = {
+_FOR_LEVELS: dict[MulAdd, VectorMulAdd] = {
+    AMX_X16_BF16: DOT_X16_BF16,
     DOT_X16_BF16: DOT_X16_BF16,
     FMA_X8_BF16: FMA_X8_FP32,
     FMA_X8_FP16: FMA_X8_FP32,
@@ -113,7 +116,7 @@ class QuantizedPanels:
     runs: Runs
     outputs: int
     inputs: int
-    mul_add: MulAdd
+    mul_add: VectorMulAdd
     bits: int
     has_zeros: bool
     dtype: torch.dtype  # of the model
@@ -156,7 +159,7 @@ class QuantizedPanels:
         )
 
 
-def quantized_mul_add(dtype: torch.dtype) -> MulAdd:
+def quantized_mul_add(dtype: torch.dtype) -> VectorMulAdd:
     """The fastest on this machine for a model of `dtype`."""
     if dtype == torch.bfloat16 and has_cpu_feature("avx512bf16"):
         return DOT_X16_BF16
@@ -167,12 +170,12 @@ def pack_quantized(
     weight: QuantizedWeight, mul_add: MulAdd | None = None, leaves: Leaves | None = None
 ) -> QuantizedPanels:
     """For `mul_add`, or for the best that this machine has; in `leaves`, or in one."""
-    mul_add = _FOR_LEVELS[mul_add] if mul_add else quantized_mul_add(weight.dtype)
+    own = _FOR_LEVELS[mul_add] if mul_add else quantized_mul_add(weight.dtype)
     runs, outputs = Runs.of(weight.groups, leaves), weight.outputs
-    tasks, line = -(-outputs // GROUP), GROUP_PANELS * LEVELS[mul_add, weight.bits].unit_bytes
+    tasks, line = -(-outputs // GROUP), GROUP_PANELS * LEVELS[own, weight.bits].unit_bytes
     panels = huge_zeros(tasks, runs.units * line, dtype=torch.uint8)
     for first in range(0, outputs, _CHUNK):
-        units = _units(weight, runs, slice(first, first + _CHUNK), mul_add)
+        units = _units(weight, runs, slice(first, first + _CHUNK), own)
         panels[first // GROUP :][: len(units)] = units
     bias = torch.zeros(tasks * GROUP)
     if weight.bias is not None:
@@ -180,7 +183,7 @@ def pack_quantized(
     middle = 2 ** (weight.bits - 1)
     has_zeros = bool((weight.zeros[runs.groups] != middle).any())
     return QuantizedPanels(
-        panels, _scales(weight, runs, has_zeros), bias, runs, outputs, weight.inputs, mul_add,
+        panels, _scales(weight, runs, has_zeros), bias, runs, outputs, weight.inputs, own,
         weight.bits, has_zeros, weight.dtype,
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
     c (rows, panels * 16) += x (rows, steps) @ panels (steps, 16)
 
-What a K step is depends on the `MulAdd`; the K steps of x may lie any distance apart. Each sum
+What a K step is depends on the multiply-add; the K steps of x may lie any distance apart. Each sum
 takes the K steps in order, whatever the tile, so a row's result does not depend on the rows
 beside it. Emitted as LLVM, since Numba cannot keep an array in registers.
 """
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 from numba import types
 
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, MulAdd
+from moss_tp.kernels.cpu.linear.mul_add import PANEL, VectorMulAdd
 from moss_tp.native.llvm import FP32_BYTES, I64, i64, intrinsic
 from moss_tp.native.memory import emit_prefetch
 from moss_tp.native.vectors import CACHE_LINE, element_pointer
@@ -45,7 +45,9 @@ class TileOperands(NamedTuple):
     prefetch_rate: Any  # and bytes a K step from there on
 
 
-def make_tile(mul_add: MulAdd, shapes: Mapping[int, TileShape], accumulates: bool = True) -> Any:
+def make_tile(
+    mul_add: VectorMulAdd, shapes: Mapping[int, TileShape], accumulates: bool = True
+) -> Any:
     """`tile(shape, …)`: a key of `shapes`, then the fields of TileOperands.
 
     It adds to c if it `accumulates`, else overwrites c.
@@ -104,7 +106,7 @@ class _TileEmitter:
     def __init__(
         self,
         builder: Any,
-        mul_add: MulAdd,
+        mul_add: VectorMulAdd,
         shape: TileShape,
         accumulates: bool,
         operands: TileOperands,
