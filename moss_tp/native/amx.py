@@ -82,6 +82,10 @@ def emit_tile_store(builder: Any, tile: int, address: Any, stride: Any) -> None:
     call(builder, "llvm.x86.tilestored64", _VOID, arguments)
 
 
+def emit_tile_zero(builder: Any, tile: int) -> None:
+    call(builder, "llvm.x86.tilezero", _VOID, [_number(tile)])
+
+
 def emit_tile_dot(builder: Any, sums: int, x: int, weights: int) -> None:
     """See the module."""
     arguments = [_number(sums), _number(x), _number(weights)]

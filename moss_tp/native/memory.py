@@ -34,6 +34,7 @@ def _pointer_cast(element: Any) -> Any:
 # accessed as their bits, in uint16.
 int8_at = _pointer_cast(types.int8)
 uint8_at = _pointer_cast(types.uint8)
+int16_at = _pointer_cast(types.int16)
 uint16_at = _pointer_cast(types.uint16)
 uint32_at = _pointer_cast(types.uint32)
 int32_at = _pointer_cast(types.int32)

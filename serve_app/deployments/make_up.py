@@ -67,5 +67,6 @@ def _processor(device: str) -> str:
 
         return first_card_name()
     from moss_tp.native.instruction_set import instruction_set
+    from moss_tp.native.vector_kind import vector_kind
 
-    return instruction_set()
+    return f"{instruction_set()} {vector_kind()}"  # AMX is Linux's to allow

@@ -2,9 +2,11 @@
 
 What differs by dtype and processor is the multiply-add of the products, see `linear.mul_add`:
 
-    bf16          dot products of bf16 pairs (AVX-512 BF16), else fp32 FMAs on widened weights
+    bf16          tiles of bf16 pairs (AMX), dot products of them (AVX-512 BF16), else fp32 FMAs
+                  on widened weights
     fp32, fp16    fp32 FMAs, on widened weights in fp16
-    4 and 8 bits  either, on levels that are unpacked in registers, see `linear.levels`
+    4 and 8 bits  dot products or FMAs, on levels that are unpacked in registers, see
+                  `linear.levels`
 """
 
 import torch

@@ -17,10 +17,17 @@ from torch import Tensor
 
 from moss_tp.kernels.base import Linear
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS
-from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_FP32, FMA_X16_FP32, MulAdd
+from moss_tp.kernels.cpu.linear.mul_add import (
+    AMX_X16_BF16,
+    DOT_X16_BF16,
+    FMA_X8_FP32,
+    FMA_X16_FP32,
+    MulAdd,
+)
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
 from moss_tp.kernels.cpu.linear.quantized_pack import MAX_RUN, pack_quantized
 from moss_tp.kernels.quantized import QuantizedWeight
+from moss_tp.native.amx import has_amx
 from moss_tp.native.vectors import has_cpu_feature
 from tests.moss_tp.kernels.quantized_case import quantized_case
 
@@ -29,6 +36,8 @@ if has_cpu_feature("avx512f"):
     MUL_ADDS["fma16"] = FMA_X16_FP32
 if has_cpu_feature("avx512bf16"):
     MUL_ADDS["dot"] = DOT_X16_BF16
+if has_amx():
+    MUL_ADDS["amx"] = AMX_X16_BF16
 # Around a tile's rows (6 and 12), and a task's.
 ROWS = [*range(8), 12, 13, 25, MAX_TASK_ROWS + 1]
 

@@ -217,6 +217,9 @@ def test_a_run_goes_on_after_whole_ranks(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_kind_of_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "has_amx", lambda: True)
+    assert kinds.vector_kind() == "AMX"
+    monkeypatch.setattr(kinds, "has_amx", lambda: False)
     for feature, kind in {"avx512bf16": "AVX-512 BF16", "avx512f": "AVX-512", "": "AVX2"}.items():
         monkeypatch.setattr(kinds, "has_cpu_feature", lambda name, own=feature: name == own)
         assert kinds.vector_kind() == kind

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.numpy_support import carray
 
-from moss_tp.kernels.cpu.linear.amx_tile import make_amx_multiply
+from moss_tp.kernels.cpu.linear.amx_tile import make_amx_multiply, on_amx
 from moss_tp.kernels.cpu.linear.epilogue import OutputParams, epilogue
 from moss_tp.kernels.cpu.linear.leaf_sums import end_span
 from moss_tp.kernels.cpu.linear.mul_add import (
@@ -28,7 +28,6 @@ from moss_tp.kernels.cpu.linear.mul_add import (
 )
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.cpu.linear.tile import TileShape, make_tile
-from moss_tp.native.amx import has_amx
 from moss_tp.native.compiled import inner, kernel_on_demand
 from moss_tp.native.llvm import FP32_BYTES
 from moss_tp.native.memory import fp32_at, int64_at
@@ -201,15 +200,8 @@ def _dot_x16_bf16(params: int, task: int) -> None:
 
 
 @kernel_on_demand
-def _compiled_amx_x16_bf16(params: int, task: int) -> None:
+def _amx_x16_bf16(params: int, task: int) -> None:
     _amx_x16_bf16_task(params, task)
-
-
-def _amx_x16_bf16() -> int:
-    """Raises RuntimeError where there is no AMX."""
-    if not has_amx():
-        raise RuntimeError("weights are packed for AMX, which this process may not use")
-    return _compiled_amx_x16_bf16()
 
 
 KERNELS: dict[MulAdd, Callable[[], int]] = {
@@ -219,5 +211,5 @@ KERNELS: dict[MulAdd, Callable[[], int]] = {
     FMA_X16_FP16: _fma_x16_fp16,
     FMA_X16_FP32: _fma_x16_fp32,
     DOT_X16_BF16: _dot_x16_bf16,
-    AMX_X16_BF16: _amx_x16_bf16,
+    AMX_X16_BF16: on_amx(_amx_x16_bf16),
 }

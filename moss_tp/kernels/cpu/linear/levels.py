@@ -9,7 +9,7 @@ bits.
     4 bits   a 32-bit word for each column. FMA: its inputs in order, lowest bits first. Dot
              products: those of a K step's pair are 16 bits apart, so that 16-bit lanes shift alike
     8 bits   the bytes of a K step's columns side by side, a pair's next to each other
-    ready    the operands themselves, as `Scratch` holds them
+    ready    the operands themselves, unpacked
 """
 
 import struct
@@ -19,10 +19,12 @@ from typing import Any, Protocol
 from llvmlite import ir
 
 from moss_tp.kernels.cpu.linear.mul_add import (
+    AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_FP32,
     FMA_X16_FP32,
     PANEL,
+    MulAdd,
     VectorMulAdd,
 )
 from moss_tp.native.dtypes import INT8
@@ -153,7 +155,9 @@ DOT_LEVELS_4, DOT_LEVELS_8 = _DotLevels4(), _DotLevels8()
 FMA_X8_LEVELS_4, FMA_X8_LEVELS_8 = _FmaLevels4(FMA_X8_FP32), _FmaLevels8(FMA_X8_FP32)
 FMA_X16_LEVELS_4, FMA_X16_LEVELS_8 = _FmaLevels4(FMA_X16_FP32), _FmaLevels8(FMA_X16_FP32)
 
-LEVELS: dict[tuple[VectorMulAdd, int], Levels] = {  # by the bits of a level
+LEVELS: dict[tuple[MulAdd, int], Levels] = {  # by the bits of a level
+    (AMX_X16_BF16, 4): DOT_LEVELS_4,
+    (AMX_X16_BF16, 8): DOT_LEVELS_8,
     (DOT_X16_BF16, 4): DOT_LEVELS_4,
     (DOT_X16_BF16, 8): DOT_LEVELS_8,
     (FMA_X16_FP32, 4): FMA_X16_LEVELS_4,

@@ -5,7 +5,6 @@ from torch import Tensor
 from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
 from moss_tp.kernels.cpu.linear.gather import add_gather, add_run_sums
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS
-from moss_tp.kernels.cpu.linear.levels import LEVELS
 from moss_tp.kernels.cpu.linear.pack import GROUP
 from moss_tp.kernels.cpu.linear.quantized_kernel import QUANTIZED_KERNELS, QuantizedParams
 from moss_tp.kernels.cpu.linear.quantized_pack import QuantizedPanels
@@ -13,7 +12,7 @@ from moss_tp.kernels.cpu.runtime.program import Program
 
 
 def quantized_kernel(weight: QuantizedPanels) -> int:
-    return QUANTIZED_KERNELS[LEVELS[weight.mul_add, weight.bits]]()
+    return QUANTIZED_KERNELS[weight.mul_add, weight.bits]()
 
 
 def add_quantized(

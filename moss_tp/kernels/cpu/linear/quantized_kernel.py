@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.numpy_support import carray
 
+from moss_tp.kernels.cpu.linear.amx_tile import on_amx
 from moss_tp.kernels.cpu.linear.epilogue import OutputParams, epilogue
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS, X8_TILING, X16_TILING, Tiling
 from moss_tp.kernels.cpu.linear.leaf_sums import end_span
@@ -21,14 +22,22 @@ from moss_tp.kernels.cpu.linear.levels import (
     FMA_X8_LEVELS_8,
     FMA_X16_LEVELS_4,
     FMA_X16_LEVELS_8,
-    UNIT,
     Levels,
     Ready,
     unit_steps,
 )
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
+from moss_tp.kernels.cpu.linear.mul_add import (
+    AMX_X16_BF16,
+    DOT_X16_BF16,
+    FMA_X8_FP32,
+    FMA_X16_FP32,
+    PANEL,
+    X_STEP_BYTES,
+    MulAdd,
+)
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
-from moss_tp.kernels.cpu.linear.quantized_pack import MAX_RUN
+from moss_tp.kernels.cpu.linear.quantized_amx import make_amx_products
+from moss_tp.kernels.cpu.linear.quantized_task import BLOCK_UNITS, SpanTask, block_end
 from moss_tp.kernels.cpu.linear.quantized_tile import make_quantized_tile, make_unpack
 from moss_tp.kernels.cpu.linear.tile import TileShape
 from moss_tp.native.compiled import inner, kernel_on_demand
@@ -37,7 +46,6 @@ from moss_tp.native.memory import fp32_at, int64_at
 from moss_tp.native.params import Address, num_bytes, params_reader
 
 PREFETCH = 8192  # bytes of levels
-_BLOCK_UNITS = MAX_RUN // UNIT  # unpacked at a time: one run or several
 
 
 class QuantizedParams(NamedTuple):
@@ -65,33 +73,6 @@ _read_params = params_reader(QuantizedParams)
 _PARAMS_BYTES, _OUTPUT_BYTES = num_bytes(QuantizedParams), num_bytes(OutputParams)
 
 
-class _Task(NamedTuple):
-    """A span of a task: addresses, and strides in bytes."""
-
-    x: int
-    x_stride: int
-    panels: int
-    starts: int
-    x_starts: int
-    num_runs: int  # of all spans
-    first: int  # run of the span,
-    end: int  # and behind its last one
-    scales: int
-    scales_stride: int
-    x_sums: int
-    rows: int
-    c: int
-
-
-@inner
-def _block_end(starts: int, first: int, last_end: int) -> int:
-    """The run behind those that are unpacked together with `first`."""
-    end, units = first + 1, int64_at(starts)
-    while end < last_end and units[end + 1] - units[first] <= _BLOCK_UNITS:
-        end += 1
-    return end
-
-
 def _make_few(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[..., None]:
     """`few(task)`: for rows that fit one tile."""
     panels_by_rows = tiling.panels
@@ -103,12 +84,12 @@ def _make_few(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[..., 
     unit_bytes, unit_x_bytes = levels.unit_bytes, unit_steps(levels.mul_add) * X_STEP_BYTES
 
     @inner
-    def few(task: _Task) -> None:
+    def few(task: SpanTask) -> None:
         t, panels = task, panels_by_rows[task.rows]
         starts, x_starts, first = int64_at(t.starts), int64_at(t.x_starts), t.first
         while first < t.end:
             # All panels take a block before the next one, which may come from memory.
-            end = t.end if panels == GROUP_PANELS else _block_end(t.starts, first, t.end)
+            end = t.end if panels == GROUP_PANELS else block_end(t.starts, first, t.end)
             unit = starts[first]
             for panel in range(0, GROUP_PANELS, panels):
                 tile(
@@ -135,13 +116,13 @@ def _make_many(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[...,
     ready_bytes = ready.unit_bytes
 
     @inner
-    def many(task: _Task) -> None:
+    def many(task: SpanTask) -> None:
         t, starts, x_starts = task, int64_at(task.starts), int64_at(task.x_starts)
         first = t.first
         tiles = -(-t.rows // max_rows)
-        block = np.empty(_BLOCK_UNITS * GROUP_PANELS * ready_bytes, np.uint8)
+        block = np.empty(BLOCK_UNITS * GROUP_PANELS * ready_bytes, np.uint8)
         while first < t.end:
-            end, unit = _block_end(t.starts, first, t.end), starts[first]
+            end, unit = block_end(t.starts, first, t.end), starts[first]
             count = (starts[end] - unit) * GROUP_PANELS
             unpack(t.panels + unit * GROUP_PANELS * unit_bytes, count, block.ctypes.data)
             for panel in range(0, GROUP_PANELS, panels):
@@ -163,9 +144,22 @@ def _make_many(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[...,
     return many  # type: ignore[no-any-return]
 
 
-def _make_task(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[..., None]:
+def _make_products(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[..., None]:
     few, many = (make(levels, zero_bytes, tiling) for make in (_make_few, _make_many))
-    max_rows, line = tiling.max_rows, GROUP_PANELS * levels.unit_bytes
+    max_rows = tiling.max_rows
+
+    @inner
+    def products(task: SpanTask) -> None:
+        if task.rows <= max_rows:
+            few(task)
+        else:
+            many(task)
+
+    return products  # type: ignore[no-any-return]
+
+
+def _make_task(levels: Levels, products: Callable[..., None]) -> Callable[..., None]:
+    line = GROUP_PANELS * levels.unit_bytes
 
     @inner
     def run_task(params: int, task: int) -> None:
@@ -178,7 +172,7 @@ def _make_task(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[...,
         level, first = 0, 0
         for span in range(p.num_spans):
             end = first + spans[span, 0]
-            part = _Task(
+            part = SpanTask(
                 p.x + start * p.x_stride, p.x_stride,
                 p.panels + group * int64_at(p.starts)[p.num_runs] * line,
                 p.starts, p.x_starts, p.num_runs, first, end,
@@ -186,10 +180,7 @@ def _make_task(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[...,
                 p.x_sums + start * p.num_runs * FP32_BYTES if p.x_sums else 0,
                 rows, sums[level].ctypes.data,
             )  # fmt: skip
-            if rows <= max_rows:
-                few(part)
-            else:
-                many(part)
+            products(part)
             first, level = end, end_span(sums, level, spans[span, 1])
         is_second = group >= p.first_groups
         output = params + _PARAMS_BYTES + is_second * _OUTPUT_BYTES
@@ -200,49 +191,69 @@ def _make_task(levels: Levels, zero_bytes: int, tiling: Tiling) -> Callable[...,
     return run_task  # type: ignore[no-any-return]
 
 
-_dot_4_task = _make_task(DOT_LEVELS_4, 1, X16_TILING)
-_dot_8_task = _make_task(DOT_LEVELS_8, 2, X16_TILING)
-_fma_x8_4_task = _make_task(FMA_X8_LEVELS_4, 1, X8_TILING)
-_fma_x8_8_task = _make_task(FMA_X8_LEVELS_8, 2, X8_TILING)
-_fma_x16_4_task = _make_task(FMA_X16_LEVELS_4, 1, X16_TILING)
-_fma_x16_8_task = _make_task(FMA_X16_LEVELS_8, 2, X16_TILING)
+_dot_4 = _make_products(DOT_LEVELS_4, 1, X16_TILING)
+_dot_8 = _make_products(DOT_LEVELS_8, 2, X16_TILING)
+_amx_4_task = _make_task(DOT_LEVELS_4, make_amx_products(DOT_LEVELS_4, 1, _dot_4))
+_amx_8_task = _make_task(DOT_LEVELS_8, make_amx_products(DOT_LEVELS_8, 2, _dot_8))
+_dot_4_task, _dot_8_task = _make_task(DOT_LEVELS_4, _dot_4), _make_task(DOT_LEVELS_8, _dot_8)
+_fma_x8_4_task, _fma_x8_8_task, _fma_x16_4_task, _fma_x16_8_task = (
+    _make_task(levels, _make_products(levels, zero_bytes, tiling))
+    for levels, zero_bytes, tiling in (
+        (FMA_X8_LEVELS_4, 1, X8_TILING),
+        (FMA_X8_LEVELS_8, 2, X8_TILING),
+        (FMA_X16_LEVELS_4, 1, X16_TILING),
+        (FMA_X16_LEVELS_8, 2, X16_TILING),
+    )
+)
 
 
 @kernel_on_demand
-def _dot_4(params: int, task: int) -> None:
+def _amx_4_kernel(params: int, task: int) -> None:
+    _amx_4_task(params, task)
+
+
+@kernel_on_demand
+def _amx_8_kernel(params: int, task: int) -> None:
+    _amx_8_task(params, task)
+
+
+@kernel_on_demand
+def _dot_4_kernel(params: int, task: int) -> None:
     _dot_4_task(params, task)
 
 
 @kernel_on_demand
-def _dot_8(params: int, task: int) -> None:
+def _dot_8_kernel(params: int, task: int) -> None:
     _dot_8_task(params, task)
 
 
 @kernel_on_demand
-def _fma_x8_4(params: int, task: int) -> None:
+def _fma_x8_4_kernel(params: int, task: int) -> None:
     _fma_x8_4_task(params, task)
 
 
 @kernel_on_demand
-def _fma_x8_8(params: int, task: int) -> None:
+def _fma_x8_8_kernel(params: int, task: int) -> None:
     _fma_x8_8_task(params, task)
 
 
 @kernel_on_demand
-def _fma_x16_4(params: int, task: int) -> None:
+def _fma_x16_4_kernel(params: int, task: int) -> None:
     _fma_x16_4_task(params, task)
 
 
 @kernel_on_demand
-def _fma_x16_8(params: int, task: int) -> None:
+def _fma_x16_8_kernel(params: int, task: int) -> None:
     _fma_x16_8_task(params, task)
 
 
-QUANTIZED_KERNELS: dict[Levels, Callable[[], int]] = {
-    DOT_LEVELS_4: _dot_4,
-    DOT_LEVELS_8: _dot_8,
-    FMA_X8_LEVELS_4: _fma_x8_4,
-    FMA_X8_LEVELS_8: _fma_x8_8,
-    FMA_X16_LEVELS_4: _fma_x16_4,
-    FMA_X16_LEVELS_8: _fma_x16_8,
+QUANTIZED_KERNELS: dict[tuple[MulAdd, int], Callable[[], int]] = {  # by the bits of a level
+    (AMX_X16_BF16, 4): on_amx(_amx_4_kernel),
+    (AMX_X16_BF16, 8): on_amx(_amx_8_kernel),
+    (DOT_X16_BF16, 4): _dot_4_kernel,
+    (DOT_X16_BF16, 8): _dot_8_kernel,
+    (FMA_X8_FP32, 4): _fma_x8_4_kernel,
+    (FMA_X8_FP32, 8): _fma_x8_8_kernel,
+    (FMA_X16_FP32, 4): _fma_x16_4_kernel,
+    (FMA_X16_FP32, 8): _fma_x16_8_kernel,
 }

@@ -28,11 +28,11 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     FMA_X16_FP32,
     PANEL,
     MulAdd,
-    VectorMulAdd,
 )
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.quantized import QuantizedWeight
 from moss_tp.kernels.words import pack
+from moss_tp.native.amx import has_amx
 from moss_tp.native.huge_pages import huge_cat, huge_zeros
 from moss_tp.native.vectors import has_cpu_feature
 from moss_tp.quant_config import WORD_BITS, in_every_place
@@ -42,8 +42,8 @@ _CHUNK = 16 * GROUP  # columns packed at a time: what bounds the memory that it 
 _PAD = -1  # in `order`
 
 # Levels are exact in fp32 as in bf16, so weights of either dtype take the same FMAs.
-_FOR_LEVELS: dict[MulAdd, VectorMulAdd] = {
-    AMX_X16_BF16: DOT_X16_BF16,
+_FOR_LEVELS: dict[MulAdd, MulAdd] = {
+    AMX_X16_BF16: AMX_X16_BF16,
     DOT_X16_BF16: DOT_X16_BF16,
     FMA_X8_BF16: FMA_X8_FP32,
     FMA_X8_FP16: FMA_X8_FP32,
@@ -116,7 +116,7 @@ class QuantizedPanels:
     runs: Runs
     outputs: int
     inputs: int
-    mul_add: VectorMulAdd
+    mul_add: MulAdd
     bits: int
     has_zeros: bool
     dtype: torch.dtype  # of the model
@@ -159,8 +159,10 @@ class QuantizedPanels:
         )
 
 
-def quantized_mul_add(dtype: torch.dtype) -> VectorMulAdd:
+def quantized_mul_add(dtype: torch.dtype) -> MulAdd:
     """The fastest on this machine for a model of `dtype`."""
+    if dtype == torch.bfloat16 and has_amx():
+        return AMX_X16_BF16
     if dtype == torch.bfloat16 and has_cpu_feature("avx512bf16"):
         return DOT_X16_BF16
     return FMA_X16_FP32 if has_cpu_feature("avx512f") else FMA_X8_FP32

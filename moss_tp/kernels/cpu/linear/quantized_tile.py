@@ -66,11 +66,16 @@ class QuantizedTileOperands(NamedTuple):
 
 
 def make_quantized_tile(
-    levels: Levels, zero_bytes: int, prefetch: int, shapes: Mapping[int, TileShape]
+    levels: Levels,
+    zero_bytes: int,
+    prefetch: int,
+    shapes: Mapping[int, TileShape],
+    kind: "type[TileEmitter] | None" = None,
 ) -> Any:
     """`tile(shape, …)`: a key of `shapes`, then the fields of QuantizedTileOperands; it adds to c.
     Zeros, stored as `middle - zero`, take `zero_bytes` each; levels are prefetched `prefetch`
-    bytes ahead."""
+    bytes ahead. `kind` is TileEmitter by default."""
+    emitter = kind or TileEmitter
 
     @intrinsic
     def tile(
@@ -93,7 +98,7 @@ def make_quantized_tile(
             operands = QuantizedTileOperands(*rest)
 
             def emit(shape: TileShape) -> None:
-                _Emitter(builder, levels, zero_bytes, prefetch, shape, operands).emit()
+                emitter(builder, levels, zero_bytes, prefetch, shape, operands).emit()
 
             emit_switch(builder, key, shapes, emit)
             return context.get_dummy_value()
@@ -104,7 +109,7 @@ def make_quantized_tile(
 
 
 @dataclass(frozen=True)
-class _Emitter:
+class TileEmitter:
     """Emits the instructions of a tile of one shape."""
 
     builder: Any
@@ -117,7 +122,6 @@ class _Emitter:
     def emit(self) -> None:
         """Loops over runs; in each, over its units."""
         builder, op = self.builder, self.operands
-        steps = unit_steps(self.levels.mul_add)
         w, x = stack_variable(builder, op.w), stack_variable(builder, op.x)
         sums = [stack_variable(builder, self._zero) for _ in range(self._num_sums)]
         with loop_range(builder, op.num_runs) as run:
@@ -126,11 +130,19 @@ class _Emitter:
             start, end = (
                 self._load_int(builder.add(run.index, i64(offset))) for offset in range(2)
             )
-            with loop_range(builder, builder.sub(end, start)):
-                self._add_unit(builder.load(w), builder.load(x), sums)
-                _advance(builder, w, GROUP_PANELS * self.levels.unit_bytes)
-                _advance(builder, x, steps * X_STEP_BYTES)
+            self._add_units(builder.sub(end, start), w, x, sums)
             self._finish_run(run.index, [builder.load(total) for total in sums])
+
+    def _add_units(self, count: Any, w: Any, x: Any, sums: list[Any]) -> None:
+        """Of a run. `w` and `x` are variables, which it advances."""
+        with loop_range(self.builder, count):
+            self._add_unit(self.builder.load(w), self.builder.load(x), sums)
+            self._advance(w, x)
+
+    def _advance(self, w: Any, x: Any) -> None:
+        """By a unit."""
+        _advance(self.builder, w, GROUP_PANELS * self.levels.unit_bytes)
+        _advance(self.builder, x, unit_steps(self.levels.mul_add) * X_STEP_BYTES)
 
     @property
     def _vector(self) -> Any:
@@ -155,21 +167,25 @@ class _Emitter:
 
     def _add_unit(self, w: Any, x: Any, sums: list[Any]) -> None:
         builder, levels = self.builder, self.levels
-        ahead = builder.add(w, i64(self.prefetch))
-        self._prefetch(ahead, self.shape.panels * levels.unit_bytes)
-        panels = [
-            levels.load(builder, builder.add(w, i64(panel * levels.unit_bytes)))
-            for panel in range(self.shape.panels)
-        ]
+        panels = self._load_units(w)
         for number in range(unit_steps(levels.mul_add)):
             weights = [v for panel in panels for v in levels.step(builder, panel, number)]
             for row in range(self.shape.rows):
-                offset = builder.mul(self.operands.x_stride, i64(row))
-                address = builder.add(builder.add(x, offset), i64(number * X_STEP_BYTES))
-                value = levels.mul_add.load_x(builder, address)
+                value = levels.mul_add.load_x(builder, self._x_address(x, row, number))
                 for weight, total in zip(weights, self._row(sums, row), strict=True):
                     after = levels.mul_add.mul_add(builder, value, weight, builder.load(total))
                     builder.store(after, total)
+
+    def _load_units(self, w: Any) -> list[Any]:
+        """Of each panel; prefetches later ones."""
+        builder, size = self.builder, self.levels.unit_bytes
+        self._prefetch(builder.add(w, i64(self.prefetch)), self.shape.panels * size)
+        places = (builder.add(w, i64(panel * size)) for panel in range(self.shape.panels))
+        return [self.levels.load(builder, place) for place in places]
+
+    def _x_address(self, x: Any, row: int, number: int) -> Any:
+        offset = self.builder.mul(self.operands.x_stride, i64(row))
+        return self.builder.add(self.builder.add(x, offset), i64(number * X_STEP_BYTES))
 
     def _row(self, sums: list[Any], row: int) -> list[Any]:
         return sums[row * self._width : (row + 1) * self._width]
