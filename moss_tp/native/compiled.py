@@ -12,6 +12,7 @@ from typing import Any
 
 import numba
 
+from moss_tp.native.names import named_by_content
 from moss_tp.native.sources import cache_dir
 
 # Sums may be reassociated, so that they vectorise; infinities and NaN keep their meaning.
@@ -48,17 +49,18 @@ def thread_main(function: Callable[[int], None]) -> int:
 
 def inner(function: Callable[..., Any]) -> Any:
     """A function that kernels call; compiled into each of them."""
-    return numba.njit(fastmath=_FASTMATH, error_model="numpy")(function)
+    return numba.njit(fastmath=_FASTMATH, error_model="numpy")(named_by_content(function))
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """`inner`, always inlined: for one with a single caller and many arguments."""
-    return numba.njit(fastmath=_FASTMATH, error_model="numpy", forceinline=True)(function)
+    compile_ = numba.njit(fastmath=_FASTMATH, error_model="numpy", forceinline=True)
+    return compile_(named_by_content(function))
 
 
 def exact_inlined(function: Callable[..., Any]) -> Any:
     """`inlined`, for exact kernels."""
-    return numba.njit(error_model="numpy", forceinline=True)(function)
+    return numba.njit(error_model="numpy", forceinline=True)(named_by_content(function))
 
 
 def python_callable(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
@@ -68,7 +70,7 @@ def python_callable(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
 
 def exact_inner(function: Callable[..., Any]) -> Any:
     """`inner` for functions that Python calls: every sum is taken in the order it is written."""
-    return numba.njit(function)
+    return numba.njit(named_by_content(function))
 
 
 def _compile(
@@ -84,6 +86,7 @@ def _cached(compile_: Callable[[Callable[..., Any]], Any]) -> Callable[[Callable
     """`compile_`, with its result kept in our own directory instead of Numba's."""
 
     def compile_in_dir(function: Callable[..., Any]) -> Any:
+        named_by_content(function)
         config: Any = numba.config
         directory = cache_dir(function.__code__.co_filename)
         with _cache_dir_lock:
