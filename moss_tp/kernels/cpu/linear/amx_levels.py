@@ -34,7 +34,7 @@ class AmxRows(TileEmitter):
                 self._add_halves(builder.load(w), builder.load(x), halves)
                 self._advance(w, x)
             for total, even, odd in zip(sums, halves[::2], halves[1::2], strict=True):
-                both = builder.fadd(builder.load(even), builder.load(odd))
+                both = _fixed(builder, builder.fadd(builder.load(even), builder.load(odd)))
                 builder.store(builder.fadd(builder.load(total), both), total)
 
     def _add_halves(self, w: Any, x: Any, halves: list[Any]) -> None:
@@ -64,6 +64,11 @@ def _step(builder: Any, levels: Levels, unit: Any, number: int) -> tuple[Any, An
     high = builder.ashr(builder.sext(pairs, _WORDS), eight)
     even = builder.sitofp(builder.sext(low, _WORDS), _VECTOR)
     return even, builder.sitofp(high, _VECTOR)
+
+
+def _fixed(builder: Any, value: Any) -> Any:
+    """No sum is reassociated beyond it: Numba lets LLVM do so in all of a kernel."""
+    return call(builder, "llvm.arithmetic.fence.v16f32", _VECTOR, [value])
 
 
 def _looked_up(builder: Any, words: Any, shift: int) -> Any:
