@@ -28,12 +28,13 @@ NUM_TILES = 8
 CONFIG_BYTES = 64
 _ARCH_PRCTL, _REQUEST, _TILE_DATA = 158, 0x1023, 18  # Linux, x86-64
 _VOID = ir.VoidType()
+_FEATURES = ("amx-bf16", "amx-tile", "avx512f", "avx512bf16")  # kernels use them together
 
 
 @cache
 def has_amx() -> bool:
     """Whether this process may use tiles, and kernels are compiled for them."""
-    return has_cpu_feature("amx-bf16") and has_cpu_feature("amx-tile") and _may_use_tiles()
+    return all(map(has_cpu_feature, _FEATURES)) and _may_use_tiles()
 
 
 def _may_use_tiles() -> bool:
@@ -57,6 +58,17 @@ def configure_tiles(context: Any, config: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         call(builder, "llvm.x86.ldtilecfg", _VOID, [_pointer(builder, arguments[0])])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def store_tile_config(context: Any, config: Any) -> Any:
+    """Writes the thread's configuration to the address `config`: zeros after a release."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        call(builder, "llvm.x86.sttilecfg", _VOID, [_pointer(builder, arguments[0])])
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

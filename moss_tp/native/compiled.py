@@ -65,7 +65,8 @@ def exact_inlined(function: Callable[..., Any]) -> Any:
 
 def python_callable(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """A function that Python calls, without the GIL. Arithmetic is exact, see `exact_inner`."""
-    return _cached(numba.njit(list(signatures), nogil=True, cache=True))
+    compile_ = _cached(numba.njit(list(signatures), nogil=True, cache=True))
+    return lambda function: compile_(named_by_content(function))
 
 
 def exact_inner(function: Callable[..., Any]) -> Any:
@@ -77,7 +78,7 @@ def _compile(
     function: Callable[..., None], signature: str, fastmath: set[str] | bool = _FASTMATH
 ) -> int:
     compile_ = numba.cfunc(signature, cache=True, fastmath=fastmath, error_model="numpy")
-    compiled = _cached(compile_)(function)
+    compiled = _cached(compile_)(named_by_content(function))
     _alive.append(compiled)
     return int(compiled.address)
 
@@ -86,7 +87,6 @@ def _cached(compile_: Callable[[Callable[..., Any]], Any]) -> Callable[[Callable
     """`compile_`, with its result kept in our own directory instead of Numba's."""
 
     def compile_in_dir(function: Callable[..., Any]) -> Any:
-        named_by_content(function)
         config: Any = numba.config
         directory = cache_dir(function.__code__.co_filename)
         with _cache_dir_lock:

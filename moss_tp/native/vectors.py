@@ -12,10 +12,11 @@ from typing import Any
 
 import numba
 from llvmlite import ir
+from numba import types
 from numba.core.codegen import get_host_cpu_features
 
 from moss_tp.native.dtypes import BF16, ELEMENT_BYTES, FP16, FP32, INT8
-from moss_tp.native.llvm import BF16_BYTES, F32, I8, I32, call, i64
+from moss_tp.native.llvm import BF16_BYTES, F32, I8, I32, call, i64, intrinsic
 
 CACHE_LINE = 64  # bytes
 _STORED = {FP32: F32, FP16: ir.HalfType(), INT8: I8}
@@ -82,12 +83,18 @@ def load_vector_pair(
             load_whole_vector(builder, base, low, dtype, lanes),
             load_whole_vector(builder, base, high, dtype, lanes),
         )
-    vector, words = fp32_vector(lanes), ir.VectorType(I32, lanes)
+    words = ir.VectorType(I32, lanes)
     pointer = element_pointer(builder, base, index, 2 * lanes * BF16_BYTES, words)
     pairs = builder.load(pointer, align=4)
-    even = builder.shl(pairs, ir.Constant(words, [16] * lanes))
-    odd = builder.and_(pairs, ir.Constant(words, [0xFFFF0000] * lanes))
-    return builder.bitcast(even, vector), builder.bitcast(odd, vector)
+    return bf16_pairs(builder, pairs)
+
+
+def bf16_pairs(builder: Any, words: Any) -> tuple[Any, Any]:
+    """Two bf16 in each of `words`, as fp32: those in the low halves, and those in the high ones."""
+    vector, count = fp32_vector(words.type.count), words.type.count
+    low = builder.shl(words, ir.Constant(words.type, [16] * count))
+    high = builder.and_(words, ir.Constant(words.type, [0xFFFF0000] * count))
+    return builder.bitcast(low, vector), builder.bitcast(high, vector)
 
 
 def load_whole_vector(builder: Any, base: Any, index: Any, dtype: int, lanes: int) -> Any:
@@ -132,3 +139,13 @@ def maximum(builder: Any, a: Any, b: Any) -> Any:
 
 def fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return call(builder, f"llvm.fma.v{c.type.count}f32", c.type, [a, b, c])
+
+
+@intrinsic
+def fma_fp32(context: Any, a: Any, b: Any, c: Any) -> Any:
+    """`a * b + c`, rounded once: Numba's own may be or not."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return call(builder, "llvm.fma.f32", F32, list(arguments))
+
+    return types.float32(types.float32, types.float32, types.float32), codegen

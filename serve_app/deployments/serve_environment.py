@@ -21,7 +21,7 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.1",
     # By default 0.1 s for both: a fifth of the processor time of an idle server.
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
-    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # Ray reports them every ten seconds, too
+    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",  # Ray reports them as rarely
 }
 
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -237,10 +238,14 @@ def send_command(path: Path, command: bytes) -> bytes | None:
 
 def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
     """Unlike `Popen.wait`, which looks twenty times a second, it sleeps."""
+    if process.poll() is not None:
+        return True
     try:
         fd = os.pidfd_open(process.pid)
-    except ProcessLookupError:  # another thread has waited for it
-        return True
+    except OSError:  # a system that has none, or another thread has waited for it
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return process.poll() is not None
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)

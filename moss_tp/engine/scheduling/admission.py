@@ -105,8 +105,9 @@ class Admission:
         """How long a request may wait: so long that its reply still ends in time, beside all that
         were taken in before it. Below 0: it would not, even if it began at once.
 
-        Otherwise a server with too much to do would begin all that it takes in, and end nothing. Of
-        a reply that would not end in time on an idle engine either, only a part counts.
+        Otherwise a server with too much to do would begin all that it takes in, and end nothing. A
+        reply that would hardly end in time even alone is likely to be cut: the longer, the less of
+        it counts.
         """
         if deadline_s is None:
             return self._config.max_queue_s
@@ -119,7 +120,7 @@ class Admission:
         most_s = MAX_PLANNED_SHARE * deadline_s
         planned_s = min(max(PLANNED_SHARE * deadline_s, MAX_SLOWDOWN * alone_s), most_s)
         if alone_s > most_s:
-            reply_s *= most_s / (MAX_SLOWDOWN * alone_s)
+            reply_s *= max(2 * most_s - alone_s, most_s / MAX_SLOWDOWN) / alone_s
         return planned_s - reply_s
 
     def wait_s(self, prompt_len: int, priority: int) -> float:

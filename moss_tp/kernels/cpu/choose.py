@@ -5,8 +5,8 @@ What differs by dtype and processor is the multiply-add of the products, see `li
     bf16          tiles of bf16 pairs (AMX), dot products of them (AVX-512 BF16), else fp32 FMAs
                   on widened weights
     fp32, fp16    fp32 FMAs, on widened weights in fp16
-    4 and 8 bits  dot products or FMAs, on levels that are unpacked in registers, see
-                  `linear.levels`
+    4 and 8 bits  any of these but widened weights, on levels that are unpacked in registers or,
+                  for AMX and many rows, in the cache; see `linear.levels`
 """
 
 import torch

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Sequence as Ids
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -300,3 +302,20 @@ def test_few_blocks_make_the_wait_longer() -> None:
     few.say("last", deadline_s=1000)
     few.finish()
     assert wait == pytest.approx(few.begun["last"] - now, rel=0.4)
+
+
+def test_a_little_slower_reply_waits_for_about_as_long() -> None:
+    """Whatever share of its deadline a reply takes, alone and beside others."""
+    server = Server()
+    server.executor.seq_s = 0.25 * STEP_S
+    for _ in range(4):
+        server.warm_up()
+    server.say("beside")
+    alone_s = server.engine.admission.speeds.reply_s(PARAMS.max_tokens, 1)
+    deadlines = [alone_s / share for share in np.linspace(0.3, 1.3, 201)]
+    limits = [
+        server.engine.admission.limit_s(deadline_s, PARAMS.max_tokens) / deadline_s
+        for deadline_s in deadlines
+    ]
+    assert max(abs(a - b) for a, b in pairwise(limits)) < 0.02
+    assert limits[0] > 0, "there is time enough"

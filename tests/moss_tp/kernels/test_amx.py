@@ -18,7 +18,9 @@ from moss_tp.kernels.cpu.linear.pack import (
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
 from moss_tp.kernels.leaves import leaf_spans
 from moss_tp.native import amx
+from moss_tp.native.compiled import exact_inner
 from moss_tp.native.vectors import has_cpu_feature
+from tests.moss_tp.kernels.quantized_case import quantized_case
 
 needs_amx = pytest.mark.skipif(not amx.has_amx(), reason="this processor has no AMX")
 CHUNK = inputs_at_once(AMX_X16_BF16)
@@ -61,12 +63,36 @@ def test_strided_rows_and_what_comes_after_the_sum() -> None:
     torch.testing.assert_close(linear(x, residual), y, atol=1e-5, rtol=1e-5)
 
 
+@exact_inner
+def configure_and_read(config: int, read: int) -> None:
+    amx.configure_tiles(config)
+    amx.store_tile_config(read)
+
+
+@exact_inner
+def read_config(address: int) -> None:
+    amx.store_tile_config(address)
+
+
 @needs_amx
-def test_tiles_are_free_for_others_afterwards() -> None:
-    x, weight = random(64, 64), random(64, 64)
-    before = F.linear(x, weight)
-    PanelLinear(DenseWeight(weight), mul_add=AMX_X16_BF16)(x)
-    assert torch.equal(F.linear(x, weight), before)
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("bits", [16, 4])
+def test_tiles_are_released(bits: int, rows: int) -> None:
+    """A thread that has tiles would keep them, 8 KiB, at each change of threads."""
+    quantized = quantized_case(4, 64, 64, 1, seed=1)
+    weight = DenseWeight(random(64, 64)) if bits == 16 else quantized
+    linear, found = PanelLinear(weight, mul_add=AMX_X16_BF16), np.ones(64, np.uint8)
+    config = amx.tile_config((16,) * amx.NUM_TILES)
+    configure_and_read(config.ctypes.data, found.ctypes.data)
+    assert np.array_equal(found, config)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        linear(random(rows, 64).float())
+    finally:
+        torch.set_num_threads(before)
+    read_config(found.ctypes.data)
+    assert not found.any()
 
 
 def test_inputs_that_are_no_whole_chunks_take_other_products() -> None:

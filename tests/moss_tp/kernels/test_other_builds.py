@@ -33,4 +33,4 @@ def test_no_kernel_reads_freed_memory(tmp_path: Path) -> None:
     """Numba frees an array after its last use, and using its address does not count. Here Numba
     overwrites what it frees. That is compiled in, so the code is cached elsewhere."""
     variables = {"NUMBA_DEBUG_NRT": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
-    run_tests(variables, "attention", "block", "quantized_block")
+    run_tests(variables, "attention", "block", "quantized_block", "amx", "quantized_linear")

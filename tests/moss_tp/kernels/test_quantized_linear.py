@@ -38,8 +38,8 @@ if has_cpu_feature("avx512bf16"):
     MUL_ADDS["dot"] = DOT_X16_BF16
 if has_amx():
     MUL_ADDS["amx"] = AMX_X16_BF16
-# Around a tile's rows (6 and 12), and a task's.
-ROWS = [*range(8), 12, 13, 25, MAX_TASK_ROWS + 1]
+# Around a tile's rows (6, 12, and 16 of AMX), two tiles', and a task's.
+ROWS = [*range(8), 12, 13, 16, 17, 25, 32, 33, MAX_TASK_ROWS + 1]
 
 levels = pytest.mark.parametrize("bits", [4, 8])
 arithmetic = pytest.mark.parametrize("name", MUL_ADDS)
@@ -74,6 +74,13 @@ WEIGHTS: dict[str, Callable[[int], QuantizedWeight]] = {
     "groups of 64": lambda bits: in_order(quantized_case(bits, 320, 70, 5, seed=3), 64),
     "groups of 128": lambda bits: in_order(quantized_case(bits, 256, 130, 2, seed=4), 128),
     "a single group": lambda bits: quantized_case(bits, MAX_RUN + 24, 70, 1, seed=5),
+    "blocks of groups": lambda bits: in_order(
+        quantized_case(bits, 2 * MAX_RUN + 128, 70, 17, seed=11), 128
+    ),
+    "some groups of whole chunks": lambda bits: replace(
+        quantized_case(bits, MAX_RUN + 200, 70, 3, seed=12),
+        groups=torch.tensor([0] * 64 + [1] * 40 + [2] * (MAX_RUN + 96)).int(),
+    ),
     "symmetric": lambda bits: symmetric(in_order(quantized_case(bits, 256, 64, 8, seed=6), 32)),
     "act-order": lambda bits: quantized_case(bits, 264, 70, 5, seed=7),
     "symmetric act-order": lambda bits: symmetric(quantized_case(bits, 264, 70, 5, seed=8)),

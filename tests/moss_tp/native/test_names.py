@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moss_tp.native.names import named_by_content
@@ -93,9 +94,10 @@ def test_closures_are_named_by_what_they_close_over() -> None:
     assert named_by_content(again).__qualname__ == names[0], "once"
 
 
-def test_a_value_without_a_description_is_refused() -> None:
+@pytest.mark.parametrize("value", [object(), np.arange(3), Path().exists])
+def test_a_value_without_a_description_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="no description"):
-        named_by_content(closures(object(), abs))  # type: ignore[arg-type]
+        named_by_content(closures(value, abs))
 
 
 def test_other_functions_keep_their_names() -> None:

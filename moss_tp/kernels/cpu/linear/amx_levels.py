@@ -13,7 +13,7 @@ from moss_tp.kernels.cpu.linear.levels import DOT_LEVELS_4, UNIT, Levels
 from moss_tp.kernels.cpu.linear.mul_add import AMX_X16_BF16, PANEL
 from moss_tp.kernels.cpu.linear.quantized_tile import TileEmitter
 from moss_tp.native.llvm import I8, I16, I32, call, i64, loop_range, stack_variable
-from moss_tp.native.vectors import fma, fp32_vector, load_broadcast, load_vector
+from moss_tp.native.vectors import bf16_pairs, fma, fp32_vector, load_broadcast, load_vector
 
 STEPS = UNIT // AMX_X16_BF16.x_per_step  # of a unit
 CHUNK_UNITS = AMX_X16_BF16.steps_at_once // STEPS
@@ -44,7 +44,7 @@ class AmxRows(TileEmitter):
             weights = [v for unit in units for v in _step(builder, self.levels, unit, number)]
             for row in range(self.shape.rows):
                 pair = load_broadcast(builder, self._x_address(x, row, number), _WORDS)
-                values = _halves_of(builder, pair)
+                values = bf16_pairs(builder, pair)
                 own = halves[row * len(weights) : (row + 1) * len(weights)]
                 for place, (weight, half) in enumerate(zip(weights, own, strict=True)):
                     total = fma(builder, values[place % 2], weight, builder.load(half))
@@ -75,10 +75,3 @@ def _looked_up(builder: Any, words: Any, shift: int) -> Any:
     """The processor looks at the four lowest bits alone."""
     index = builder.lshr(words, ir.Constant(_WORDS, [shift] * PANEL)) if shift else words
     return call(builder, "llvm.x86.avx512.permvar.sf.512", _VECTOR, [_TABLE, index])
-
-
-def _halves_of(builder: Any, pairs: Any) -> tuple[Any, Any]:
-    """Two bf16 in each word, as fp32."""
-    even = builder.shl(pairs, ir.Constant(_WORDS, [16] * PANEL))
-    odd = builder.and_(pairs, ir.Constant(_WORDS, [0xFFFF0000] * PANEL))
-    return builder.bitcast(even, _VECTOR), builder.bitcast(odd, _VECTOR)

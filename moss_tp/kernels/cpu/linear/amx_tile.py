@@ -40,11 +40,11 @@ _X, _WEIGHTS = 4, {1: (5, 6, 7), 2: (6, 7)}  # by the tiles of rows
 _PANELS = {1: 4, 2: 2}
 PREFETCH_BYTES = 4096  # ahead of what is read, of each panel
 
-# By the rows of x: first TILE_ROWS + 1 .. 2 * TILE_ROWS of two tiles, then 1 .. TILE_ROWS of one.
-_ROWS = range(TILE_ROWS + 1)
+# By the rows of x less one: 1 .. TILE_ROWS of one tile, then as many in a second one.
+_ROWS = range(1, TILE_ROWS + 1)
 CONFIGS = np.array(
-    [tile_config((16, 16, n, n, 16, n, 16, 16)) for n in _ROWS]
-    + [tile_config((n, n, n, n, n, 16, 16, 16)) for n in _ROWS]
+    [tile_config((n, n, n, n, n, 16, 16, 16)) for n in _ROWS]
+    + [tile_config((16, 16, n, n, 16, n, 16, 16)) for n in _ROWS]
 )
 
 
@@ -147,10 +147,9 @@ def _at(builder: Any, address: Any, offset: int) -> Any:
 def configure_for(rows: int, before: int) -> int:
     """Configures the tiles for a block of `rows`, if they are not. `before` is what this has
     returned last; at first, -1."""
-    config = rows - TILE_ROWS if rows > TILE_ROWS else TILE_ROWS + 1 + rows
-    if config != before:
-        configure_tiles(CONFIGS[config].ctypes.data)
-    return config
+    if rows != before:
+        configure_tiles(CONFIGS[rows - 1].ctypes.data)
+    return rows
 
 
 def on_amx(compiled: Callable[[], int]) -> Callable[[], int]:

@@ -98,7 +98,7 @@ def pack_dense(
     dense: DenseWeight, mul_add: MulAdd | None = None, leaves: Leaves | None = None
 ) -> PackedWeight:
     """For `mul_add`, or for the best that this machine has; in `leaves`, or in one. Raises
-    ValueError for a weight of another dtype, and for leaves that cut what a K step takes."""
+    ValueError for a weight of another dtype, and for leaves that cut what is taken at once."""
     weight, bias = dense.weight, dense.bias
     outputs, inputs = weight.shape
     leaves = leaves or whole(inputs)

@@ -22,7 +22,7 @@ from moss_tp.kernels.cpu.linear.amx_tile import PanelForm, configure_for, make_b
 from moss_tp.kernels.cpu.linear.levels import STEP_BYTES, Levels
 from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
-from moss_tp.kernels.cpu.linear.quantized_task import BLOCK_UNITS, SpanTask
+from moss_tp.kernels.cpu.linear.quantized_task import BLOCK_UNITS, PREFETCH, SpanTask
 from moss_tp.kernels.cpu.linear.quantized_tile import ZEROS_OFFSET, make_quantized_tile
 from moss_tp.kernels.cpu.linear.tile import TileShape
 from moss_tp.native.amx import TILE_ROWS, release_tiles
@@ -37,11 +37,10 @@ from moss_tp.native.memory import (
     int64_at,
     uint16_at,
 )
-from moss_tp.native.vectors import CACHE_LINE, store_vector
+from moss_tp.native.vectors import CACHE_LINE, fma_fp32, store_vector
 
 READY = PanelForm(GROUP_PANELS * STEP_BYTES, prefetches=False, accumulates=False)
 FEW_ROWS, MAX_ROWS = 2, 2 * TILE_ROWS  # of a block
-PREFETCH_BYTES = 8192  # of levels
 UNIT_BYTES, X_UNIT_BYTES = STEPS * READY.step_bytes, STEPS * X_STEP_BYTES  # unpacked; of a row
 
 
@@ -56,7 +55,7 @@ def _make_unpack(levels: Levels) -> Any:
             with loop_range(builder, count) as loop:
                 w = builder.add(units, builder.mul(loop.index, i64(line)))
                 to = builder.add(out, builder.mul(loop.index, i64(UNIT_BYTES)))
-                for ahead in range(PREFETCH_BYTES, PREFETCH_BYTES + line, CACHE_LINE):
+                for ahead in range(PREFETCH, PREFETCH + line, CACHE_LINE):
                     emit_prefetch(builder, builder.add(w, i64(ahead)), is_reused=False)
                 for panel in range(GROUP_PANELS):
                     unit = levels.load(builder, builder.add(w, i64(panel * levels.unit_bytes)))
@@ -73,15 +72,22 @@ def _make_unpack(levels: Levels) -> Any:
 
 @inner
 def _add_scaled(
-    c: Any, sums: Any, scales: int, zero_bytes: int, x_sums: int, x_sums_stride: int
+    c: Any,
+    sums: Any,
+    factors: Any,
+    scales: int,
+    zero_bytes: int,
+    x_sums: int,
+    x_sums_stride: int,
 ) -> None:
-    """Of a run and rows: `c` and `sums` are (rows, GROUP). No zeros where `x_sums` is 0."""
-    halves, factors = uint16_at(scales), np.empty(GROUP, np.float32)
+    """Of a run and rows: `c` and `sums` are (rows, GROUP), `factors (GROUP,)` is scratch memory. No
+    zeros where `x_sums` is 0. Rounds as `quantized_tile` does."""
+    halves = uint16_at(scales)
     for i in range(GROUP):
         factors[i] = fp16_to_fp32(halves[i])
     for row in range(c.shape[0]):
         for i in range(GROUP):
-            c[row, i] += factors[i] * sums[row, i]
+            c[row, i] = fma_fp32(factors[i], sums[row, i], c[row, i])
     if x_sums == 0:
         return
     zeros = scales + ZEROS_OFFSET
@@ -91,7 +97,7 @@ def _add_scaled(
     for row in range(c.shape[0]):
         x_sum = fp32_at(x_sums + row * x_sums_stride)[0]
         for i in range(GROUP):
-            c[row, i] += factors[i] * x_sum
+            c[row, i] = fma_fp32(factors[i], x_sum, c[row, i])
 
 
 @inner
@@ -126,7 +132,14 @@ def _multiply(rows: int, x: int, x_stride: int, w: int, chunks: int, sums: int) 
 
 @inner
 def _add_block(
-    task: SpanTask, first: int, end: int, block: int, sums: Any, zero_bytes: int, configured: int
+    task: SpanTask,
+    first: int,
+    end: int,
+    block: int,
+    sums: Any,
+    factors: Any,
+    zero_bytes: int,
+    configured: int,
 ) -> int:
     """All rows times the unpacked runs `first .. end - 1`. Returns how tiles are configured."""
     t, starts, x_starts, row = task, int64_at(task.starts), int64_at(task.x_starts), 0
@@ -141,7 +154,7 @@ def _add_block(
             _multiply(rows, x, t.x_stride, w, chunks, sums.ctypes.data)
             scales = t.scales + run * t.scales_stride
             x_sums = t.x_sums + (row * t.num_runs + run) * FP32_BYTES if t.x_sums else 0
-            _add_scaled(c, sums, scales, zero_bytes, x_sums, t.num_runs * FP32_BYTES)
+            _add_scaled(c, sums, factors, scales, zero_bytes, x_sums, t.num_runs * FP32_BYTES)
         row += rows
     return configured
 
@@ -152,7 +165,7 @@ def make_amx_products(
     """`products(task)`. `dot_products` are for runs that are no whole chunks."""
     unpack, line = _make_unpack(levels), GROUP_PANELS * levels.unit_bytes
     shapes = {rows: TileShape(rows, GROUP_PANELS, True, True) for rows in range(1, FEW_ROWS + 1)}
-    few = make_quantized_tile(levels, zero_bytes, PREFETCH_BYTES, shapes, AmxRows)
+    few = make_quantized_tile(levels, zero_bytes, PREFETCH, shapes, AmxRows)
 
     @inner
     def few_rows(t: SpanTask, first: int, end: int) -> None:
@@ -169,7 +182,7 @@ def make_amx_products(
     def products(task: SpanTask) -> None:
         t, starts = task, int64_at(task.starts)
         block = np.empty(BLOCK_UNITS * UNIT_BYTES, np.uint8)
-        sums = np.empty((MAX_ROWS, GROUP), np.float32)
+        sums, factors = np.empty((MAX_ROWS, GROUP), np.float32), np.empty(GROUP, np.float32)
         first, configured = t.first, -1
         while first < t.end:
             end = _amx_end(t, first)
@@ -186,7 +199,7 @@ def make_amx_products(
             else:
                 units, data = starts[end] - starts[first], block.ctypes.data
                 unpack(t.panels + starts[first] * line, units, data)
-                configured = _add_block(t, first, end, data, sums, zero_bytes, configured)
+                configured = _add_block(t, first, end, data, sums, factors, zero_bytes, configured)
             first = end
         release_tiles()
 

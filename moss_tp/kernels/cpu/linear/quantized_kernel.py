@@ -2,7 +2,8 @@
 
 Rows that fit one tile take the levels from memory straight into registers, so each is read once.
 More rows share a block of levels that their task has unpacked. Both do the same arithmetic in the
-same order, see `quantized_tile`. Compiled for the levels that packed weights use.
+same order, see `quantized_tile`; that of AMX is in `quantized_amx`. Compiled for the levels that
+packed weights use.
 """
 
 from collections.abc import Callable
@@ -37,15 +38,13 @@ from moss_tp.kernels.cpu.linear.mul_add import (
 )
 from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.cpu.linear.quantized_amx import make_amx_products
-from moss_tp.kernels.cpu.linear.quantized_task import BLOCK_UNITS, SpanTask, block_end
+from moss_tp.kernels.cpu.linear.quantized_task import BLOCK_UNITS, PREFETCH, SpanTask, block_end
 from moss_tp.kernels.cpu.linear.quantized_tile import make_quantized_tile, make_unpack
 from moss_tp.kernels.cpu.linear.tile import TileShape
 from moss_tp.native.compiled import inner, kernel_on_demand
 from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
 from moss_tp.native.memory import fp32_at, int64_at
 from moss_tp.native.params import Address, num_bytes, params_reader
-
-PREFETCH = 8192  # bytes of levels
 
 
 class QuantizedParams(NamedTuple):

@@ -7,6 +7,7 @@ from moss_tp.kernels.cpu.linear.quantized_pack import MAX_RUN
 from moss_tp.native.compiled import inner
 from moss_tp.native.memory import int64_at
 
+PREFETCH = 8192  # bytes of levels, ahead of what is read
 BLOCK_UNITS = MAX_RUN // UNIT  # unpacked at a time: one run or several
 
 

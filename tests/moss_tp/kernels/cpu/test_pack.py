@@ -8,6 +8,7 @@ from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.cpu.linear.mul_add import (
+    AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_BF16,
     FMA_X8_FP16,
@@ -17,10 +18,18 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     PANEL,
     MulAdd,
 )
-from moss_tp.kernels.cpu.linear.pack import GROUP, PackedWeight, pack_dense, weight_dtype
+from moss_tp.kernels.cpu.linear.pack import (
+    GROUP,
+    PackedWeight,
+    inputs_at_once,
+    pack_dense,
+    weight_dtype,
+)
 
 # Packing is plain torch: any machine can pack for any other.
-MUL_ADDS = [DOT_X16_BF16, FMA_X8_BF16, FMA_X8_FP16, FMA_X8_FP32, FMA_X16_FP16, FMA_X16_FP32]
+MUL_ADDS = [
+    AMX_X16_BF16, DOT_X16_BF16, FMA_X8_BF16, FMA_X8_FP16, FMA_X8_FP32, FMA_X16_FP16, FMA_X16_FP32
+]  # fmt: skip
 mul_adds = st.sampled_from(MUL_ADDS)
 sizes = st.integers(1, 3 * GROUP)
 
@@ -41,7 +50,7 @@ def unpacked(packed: PackedWeight) -> Tensor:
     """`(padded outputs, inputs)`, read one element at a time as the docstrings describe it."""
     inputs = packed.inputs
     rows = torch.zeros(len(packed.panels) * PANEL, inputs)
-    step = 2 if packed.mul_add is DOT_X16_BF16 else 1  # inputs in a K step
+    step = packed.mul_add.x_per_step
     for number, panel in enumerate(packed.panels.float()):
         values = iter(panel.tolist())
         for first in range(0, inputs, step):
@@ -57,7 +66,7 @@ def unpacked(packed: PackedWeight) -> Tensor:
 def test_panels_hold_the_weight(
     outputs: int, half_inputs: int, mul_add: MulAdd, has_bias: bool
 ) -> None:
-    weight = numbered(outputs, 2 * half_inputs, mul_add)
+    weight = numbered(outputs, half_inputs * max(2, inputs_at_once(mul_add)), mul_add)
     bias = torch.arange(outputs).float() if has_bias else None
     packed = pack_dense(DenseWeight(weight, bias), mul_add)
     rows = unpacked(packed)
@@ -73,15 +82,16 @@ def test_panels_hold_the_weight(
 @given(sizes, sizes, mul_adds)
 def test_stacked_weights_keep_their_groups(first: int, second: int, mul_add: MulAdd) -> None:
     """The second begins with a group of its own, so a task belongs to one output."""
-    weights = [numbered(outputs, 4, mul_add) for outputs in (first, second)]
+    inputs = max(4, inputs_at_once(mul_add))
+    weights = [numbered(outputs, inputs, mul_add) for outputs in (first, second)]
     packed = [pack_dense(DenseWeight(weight, weight[:, 0].float()), mul_add) for weight in weights]
     stacked = packed[0].stack(packed[1])
     assert torch.equal(unpacked(stacked), torch.cat([unpacked(one) for one in packed]))
     assert torch.equal(stacked.bias, torch.cat([one.bias for one in packed]))
-    assert (stacked.outputs, stacked.inputs) == (first, 4)
+    assert (stacked.outputs, stacked.inputs) == (first, inputs)
 
 
 @pytest.mark.parametrize("mul_add", MUL_ADDS)
 def test_x_has_the_dtype_that_the_kernel_reads(mul_add: MulAdd) -> None:
-    packed = pack_dense(DenseWeight(numbered(3, 4, mul_add)), mul_add)
-    assert packed.x_dtype == (torch.bfloat16 if mul_add is DOT_X16_BF16 else torch.float32)
+    packed = pack_dense(DenseWeight(numbered(3, max(4, inputs_at_once(mul_add)), mul_add)), mul_add)
+    assert packed.x_dtype == (torch.bfloat16 if mul_add.x_per_step == 2 else torch.float32)
