@@ -14,9 +14,11 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     "moss_tp/parallel": {"moss_tp/native"},
     "moss_tp/kernels/reference": {"moss_tp/kernels"},
     "moss_tp/engine/scheduling": {"moss_tp", "moss_tp/sampling"},
+    "moss_tp/kernels/cpu/microkernel": {"moss_tp/native"},
     "moss_tp/kernels/cpu/linear": {
         "moss_tp",
         "moss_tp/kernels",
+        "moss_tp/kernels/cpu/microkernel",
         "moss_tp/kernels/cpu/runtime",
         "moss_tp/native",
     },
@@ -30,7 +32,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
     },
     "moss_tp/kernels/cpu/attention": {
         "moss_tp/kernels",
-        "moss_tp/kernels/cpu/linear",
+        "moss_tp/kernels/cpu/microkernel",
         "moss_tp/kernels/cpu/runtime",
         "moss_tp/native",
     },
@@ -38,6 +40,7 @@ ENGINE_ROOMS: dict[str, set[str]] = {
         "moss_tp/kernels",
         "moss_tp/kernels/cpu/attention",
         "moss_tp/kernels/cpu/linear",
+        "moss_tp/kernels/cpu/microkernel",
         "moss_tp/kernels/cpu/runtime",
         "moss_tp/native",
     },

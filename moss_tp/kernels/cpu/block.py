@@ -7,7 +7,7 @@
     out           = out + bias + x                   on a single rank; else `finish`, after the sum
 
 Each weight is read once, in two products; in three where qkv_proj and fc_in cannot be stacked.
-Sums, and activations between blocks, are fp32; inputs of a bf16 dot product (see `linear.mul_add`)
+Sums, and activations between blocks, are fp32; inputs of products of bf16 (`microkernel.mul_add`)
 are rounded to bf16. Every op computes a row in one order, whatever the rows beside it.
 """
 
@@ -22,7 +22,7 @@ from moss_tp.kernels.cpu.attention.attend import add_attention
 from moss_tp.kernels.cpu.attention.plan import CpuPlan
 from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
 from moss_tp.kernels.cpu.linear.gemm import Packed, add_gemm, compile_for, pack_for_gemm
-from moss_tp.kernels.cpu.linear.mul_add import MulAdd
+from moss_tp.kernels.cpu.microkernel.mul_add import MulAdd
 from moss_tp.kernels.cpu.norm import add_norm
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.leaves import leaf_spans

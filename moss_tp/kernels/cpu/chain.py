@@ -16,7 +16,7 @@ from torch import Tensor
 from moss_tp.kernels.base import BlockWeights, ChainKernel
 from moss_tp.kernels.cpu.attention.plan import CpuPlan, cpu_plan
 from moss_tp.kernels.cpu.block import PackedBlock
-from moss_tp.kernels.cpu.linear.mul_add import MulAdd
+from moss_tp.kernels.cpu.microkernel.mul_add import MulAdd
 from moss_tp.kernels.cpu.runtime.pool import ProgramPool
 from moss_tp.kernels.cpu.runtime.program import Ints, Program
 from moss_tp.kernels.kv_cache import check_attention

@@ -1,6 +1,6 @@
 """The CPU's kernels: all in Numba, a block as one program, whatever the dtype of the weights.
 
-What differs by dtype and processor is the multiply-add of the products, see `linear.mul_add`:
+What differs by dtype and processor is the multiply-add of the products, see `microkernel.mul_add`:
 
     bf16          tiles of bf16 pairs (AMX), dot products of them (AVX-512 BF16), else fp32 FMAs
                   on widened weights

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from moss_tp.kernels.cpu.block import PackedBlock
-from moss_tp.kernels.cpu.linear import mul_add
 from moss_tp.kernels.cpu.linear.pack import PackedWeight
 from moss_tp.kernels.cpu.linear.quantized_pack import QuantizedPanels, Runs
+from moss_tp.kernels.cpu.microkernel import mul_add
 
 KINDS: dict[str, type] = {
     kind.__name__: kind for kind in (PackedBlock, PackedWeight, QuantizedPanels, Runs)

@@ -15,7 +15,9 @@ from torch import Tensor
 from moss_tp.kernels.base import DenseWeight, MakeLinear
 from moss_tp.kernels.cpu.linear.gemm import PACKERS
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS
-from moss_tp.kernels.cpu.linear.mul_add import (
+from moss_tp.kernels.cpu.linear.pack import PackedWeight, best_mul_add, pack_dense, weight_dtype
+from moss_tp.kernels.cpu.linear.panel import PanelLinear
+from moss_tp.kernels.cpu.microkernel.mul_add import (
     DOT_X16_BF16,
     FMA_X8_BF16,
     FMA_X8_FP16,
@@ -24,8 +26,6 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     FMA_X16_FP32,
     MulAdd,
 )
-from moss_tp.kernels.cpu.linear.pack import PackedWeight, best_mul_add, pack_dense, weight_dtype
-from moss_tp.kernels.cpu.linear.panel import PanelLinear
 from moss_tp.kernels.reference.linear import PlainLinear
 from moss_tp.native.vectors import has_cpu_feature
 

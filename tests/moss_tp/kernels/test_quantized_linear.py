@@ -17,15 +17,15 @@ from torch import Tensor
 
 from moss_tp.kernels.base import Linear
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS
-from moss_tp.kernels.cpu.linear.mul_add import (
+from moss_tp.kernels.cpu.linear.panel import PanelLinear
+from moss_tp.kernels.cpu.linear.quantized_pack import MAX_RUN, pack_quantized
+from moss_tp.kernels.cpu.microkernel.mul_add import (
     AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_FP32,
     FMA_X16_FP32,
     MulAdd,
 )
-from moss_tp.kernels.cpu.linear.panel import PanelLinear
-from moss_tp.kernels.cpu.linear.quantized_pack import MAX_RUN, pack_quantized
 from moss_tp.kernels.quantized import QuantizedWeight
 from moss_tp.native.amx import has_amx
 from moss_tp.native.vectors import has_cpu_feature

@@ -22,7 +22,7 @@ from moss_tp.kernels.cpu.attention.layout import (
 from moss_tp.kernels.cpu.attention.operands import Operands
 from moss_tp.kernels.cpu.attention.products import PANELS
 from moss_tp.kernels.cpu.attention.scratch import Scratch, width_of
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
+from moss_tp.kernels.cpu.microkernel.mul_add import PANEL, X_STEP_BYTES
 from moss_tp.native.compiled import exact_inlined
 from moss_tp.native.llvm import FP32_BYTES
 from moss_tp.native.memory import fp32_at, int64_at, prefetch, uint16_at

@@ -25,7 +25,7 @@ from moss_tp.kernels.cpu.attention.tile import (
     make_attend_span,
     padded_queries,
 )
-from moss_tp.kernels.cpu.linear.mul_add import X_STEP_BYTES
+from moss_tp.kernels.cpu.microkernel.mul_add import X_STEP_BYTES
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.native.compiled import exact_inlined, exact_kernel, exact_kernel_on_demand
 from moss_tp.native.llvm import FP32_BYTES, INT_BYTES

@@ -12,7 +12,7 @@ head's elements. INT8 cells end with a scale in fp32 for each token: element = i
 from typing import NamedTuple
 
 from moss_tp.kernels.cpu.attention.cache_rows import row_bytes
-from moss_tp.kernels.cpu.linear.mul_add import PANEL
+from moss_tp.kernels.cpu.microkernel.mul_add import PANEL
 from moss_tp.native.compiled import inner
 from moss_tp.native.dtypes import INT8
 from moss_tp.native.llvm import FP32_BYTES

@@ -14,7 +14,12 @@ import numpy as np
 
 from moss_tp.kernels.cpu.attention.cache_rows import store_row
 from moss_tp.kernels.cpu.attention.products import Shape, shapes_of
-from moss_tp.kernels.cpu.linear.mul_add import DOT_X16_BF16, FMA_X8_FP32, FMA_X16_FP32, VectorMulAdd
+from moss_tp.kernels.cpu.microkernel.mul_add import (
+    DOT_X16_BF16,
+    FMA_X8_FP32,
+    FMA_X16_FP32,
+    VectorMulAdd,
+)
 from moss_tp.native.bf16 import bf16_to_fp32, fp16_to_fp32, fp32_to_bits
 from moss_tp.native.compiled import inner
 from moss_tp.native.dtypes import BF16, FP16, FP32, INT8

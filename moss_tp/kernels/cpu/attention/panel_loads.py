@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, VectorMulAdd
+from moss_tp.kernels.cpu.microkernel.mul_add import PANEL, VectorMulAdd
 from moss_tp.native.dtypes import BF16, ELEMENT_BYTES
 from moss_tp.native.llvm import I16, I32, i64
 from moss_tp.native.vectors import fp32_vector, load_vector, load_whole_vector, to_bf16

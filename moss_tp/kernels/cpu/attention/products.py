@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 
 from moss_tp.kernels.cpu.attention.panel_loads import load_panel, panel_bytes
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES, VectorMulAdd
+from moss_tp.kernels.cpu.microkernel.mul_add import PANEL, X_STEP_BYTES, VectorMulAdd
 from moss_tp.native.compiled import exact_inlined
 from moss_tp.native.llvm import (
     FP32_BYTES,

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from moss_tp.kernels.cpu.attention.products import CHUNK, PANELS
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
+from moss_tp.kernels.cpu.microkernel.mul_add import PANEL, X_STEP_BYTES
 from moss_tp.native.compiled import inlined
 from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
 from moss_tp.native.vectors import CACHE_LINE, LANES

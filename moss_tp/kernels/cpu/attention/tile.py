@@ -28,7 +28,7 @@ from moss_tp.kernels.cpu.attention.softmax import (
     make_max_score,
     rescale_sums,
 )
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
+from moss_tp.kernels.cpu.microkernel.mul_add import PANEL, X_STEP_BYTES
 from moss_tp.native.compiled import exact_inlined
 from moss_tp.native.dtypes import INT8
 from moss_tp.native.exp import exp

@@ -10,8 +10,8 @@ from typing import Any
 from llvmlite import ir
 
 from moss_tp.kernels.cpu.linear.levels import DOT_LEVELS_4, UNIT, Levels
-from moss_tp.kernels.cpu.linear.mul_add import AMX_X16_BF16, PANEL
 from moss_tp.kernels.cpu.linear.quantized_tile import TileEmitter
+from moss_tp.kernels.cpu.microkernel.mul_add import AMX_X16_BF16, PANEL
 from moss_tp.native.llvm import I8, I16, I32, call, i64, loop_range, stack_variable
 from moss_tp.native.vectors import bf16_pairs, fma, fp32_vector, load_broadcast, load_vector
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moss_tp.kernels.cpu.linear.pack import GROUP
+from moss_tp.kernels.cpu.microkernel.mul_add import GROUP
 from moss_tp.native.bf16 import fp32_to_bf16
 from moss_tp.native.compiled import inner
 from moss_tp.native.exp import exp

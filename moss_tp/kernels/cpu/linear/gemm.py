@@ -16,10 +16,10 @@ from moss_tp.kernels.base import DenseWeight, Weight
 from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
 from moss_tp.kernels.cpu.linear.gemm_kernel import KERNELS, MAX_TASK_ROWS, GemmParams
 from moss_tp.kernels.cpu.linear.leaf_sums import Leaves
-from moss_tp.kernels.cpu.linear.mul_add import X_STEP_BYTES, MulAdd
-from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS, PackedWeight, pack_dense
+from moss_tp.kernels.cpu.linear.pack import PackedWeight, pack_dense
 from moss_tp.kernels.cpu.linear.quantized_gemm import add_quantized, quantized_kernel
 from moss_tp.kernels.cpu.linear.quantized_pack import QuantizedPanels, pack_quantized
+from moss_tp.kernels.cpu.microkernel.mul_add import GROUP, GROUP_PANELS, X_STEP_BYTES, MulAdd
 from moss_tp.kernels.cpu.runtime.program import Program
 from moss_tp.kernels.quantized import QuantizedWeight
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.numpy_support import carray
 
-from moss_tp.kernels.cpu.linear.amx_tile import make_amx_multiply, on_amx
 from moss_tp.kernels.cpu.linear.epilogue import OutputParams, epilogue
 from moss_tp.kernels.cpu.linear.leaf_sums import end_span
-from moss_tp.kernels.cpu.linear.mul_add import (
+from moss_tp.kernels.cpu.microkernel.amx_tile import make_amx_multiply, on_amx
+from moss_tp.kernels.cpu.microkernel.mul_add import (
     AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_BF16,
@@ -21,13 +21,14 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     FMA_X8_FP32,
     FMA_X16_FP16,
     FMA_X16_FP32,
+    GROUP,
+    GROUP_PANELS,
     PANEL,
     X_STEP_BYTES,
     MulAdd,
     VectorMulAdd,
 )
-from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
-from moss_tp.kernels.cpu.linear.tile import TileShape, make_tile
+from moss_tp.kernels.cpu.microkernel.tile import TileShape, make_tile
 from moss_tp.native.compiled import inner, kernel_on_demand
 from moss_tp.native.llvm import FP32_BYTES
 from moss_tp.native.memory import fp32_at, int64_at

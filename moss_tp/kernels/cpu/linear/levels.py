@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from llvmlite import ir
 
-from moss_tp.kernels.cpu.linear.mul_add import (
+from moss_tp.kernels.cpu.microkernel.mul_add import (
     AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_FP32,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.cpu.linear.leaf_sums import Leaves, joined, merges_of, num_levels, whole
-from moss_tp.kernels.cpu.linear.mul_add import (
+from moss_tp.kernels.cpu.microkernel.mul_add import (
     AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_BF16,
@@ -19,15 +19,13 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     FMA_X8_FP32,
     FMA_X16_FP16,
     FMA_X16_FP32,
+    GROUP,
     PANEL,
     MulAdd,
 )
 from moss_tp.native.amx import has_amx
 from moss_tp.native.dtypes import BF16, FP16, FP32
 from moss_tp.native.vectors import has_cpu_feature
-
-GROUP_PANELS = 4
-GROUP = GROUP_PANELS * PANEL  # columns
 
 _DTYPES = {FP32: torch.float32, BF16: torch.bfloat16, FP16: torch.float16}
 _X8: dict[torch.dtype, MulAdd] = {torch.float32: FMA_X8_FP32, torch.float16: FMA_X8_FP16}

@@ -9,7 +9,7 @@ from torch import Tensor
 from moss_tp.kernels.base import Weight
 from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
 from moss_tp.kernels.cpu.linear.gemm import Packed, add_gemm, compile_for, pack_for_gemm
-from moss_tp.kernels.cpu.linear.mul_add import MulAdd
+from moss_tp.kernels.cpu.microkernel.mul_add import MulAdd
 from moss_tp.kernels.cpu.runtime.pool import ProgramPool
 from moss_tp.kernels.cpu.runtime.program import Program
 

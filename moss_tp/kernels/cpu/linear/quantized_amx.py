@@ -18,13 +18,12 @@ from numba import types
 from numba.np.numpy_support import carray
 
 from moss_tp.kernels.cpu.linear.amx_levels import CHUNK_UNITS, STEPS, AmxRows
-from moss_tp.kernels.cpu.linear.amx_tile import PanelForm, configure_for, make_block
 from moss_tp.kernels.cpu.linear.levels import STEP_BYTES, Levels
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
-from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.cpu.linear.quantized_task import BLOCK_UNITS, PREFETCH, SpanTask
 from moss_tp.kernels.cpu.linear.quantized_tile import ZEROS_OFFSET, make_quantized_tile
-from moss_tp.kernels.cpu.linear.tile import TileShape
+from moss_tp.kernels.cpu.microkernel.amx_tile import PanelForm, configure_for, make_block
+from moss_tp.kernels.cpu.microkernel.mul_add import GROUP, GROUP_PANELS, PANEL, X_STEP_BYTES
+from moss_tp.kernels.cpu.microkernel.tile import TileShape
 from moss_tp.native.amx import TILE_ROWS, release_tiles
 from moss_tp.native.bf16 import fp16_to_fp32
 from moss_tp.native.compiled import inner

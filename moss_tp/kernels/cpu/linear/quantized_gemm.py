@@ -5,9 +5,9 @@ from torch import Tensor
 from moss_tp.kernels.cpu.linear.epilogue import GemmOutput
 from moss_tp.kernels.cpu.linear.gather import add_gather, add_run_sums
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS
-from moss_tp.kernels.cpu.linear.pack import GROUP
 from moss_tp.kernels.cpu.linear.quantized_kernel import QUANTIZED_KERNELS, QuantizedParams
 from moss_tp.kernels.cpu.linear.quantized_pack import QuantizedPanels
+from moss_tp.kernels.cpu.microkernel.mul_add import GROUP
 from moss_tp.kernels.cpu.runtime.program import Program
 
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numba.np.numpy_support import carray
 
-from moss_tp.kernels.cpu.linear.amx_tile import on_amx
 from moss_tp.kernels.cpu.linear.epilogue import OutputParams, epilogue
 from moss_tp.kernels.cpu.linear.gemm_kernel import MAX_TASK_ROWS, X8_TILING, X16_TILING, Tiling
 from moss_tp.kernels.cpu.linear.leaf_sums import end_span
@@ -27,20 +26,22 @@ from moss_tp.kernels.cpu.linear.levels import (
     Ready,
     unit_steps,
 )
-from moss_tp.kernels.cpu.linear.mul_add import (
+from moss_tp.kernels.cpu.linear.quantized_amx import make_amx_products
+from moss_tp.kernels.cpu.linear.quantized_task import BLOCK_UNITS, PREFETCH, SpanTask, block_end
+from moss_tp.kernels.cpu.linear.quantized_tile import make_quantized_tile, make_unpack
+from moss_tp.kernels.cpu.microkernel.amx_tile import on_amx
+from moss_tp.kernels.cpu.microkernel.mul_add import (
     AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_FP32,
     FMA_X16_FP32,
+    GROUP,
+    GROUP_PANELS,
     PANEL,
     X_STEP_BYTES,
     MulAdd,
 )
-from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
-from moss_tp.kernels.cpu.linear.quantized_amx import make_amx_products
-from moss_tp.kernels.cpu.linear.quantized_task import BLOCK_UNITS, PREFETCH, SpanTask, block_end
-from moss_tp.kernels.cpu.linear.quantized_tile import make_quantized_tile, make_unpack
-from moss_tp.kernels.cpu.linear.tile import TileShape
+from moss_tp.kernels.cpu.microkernel.tile import TileShape
 from moss_tp.native.compiled import inner, kernel_on_demand
 from moss_tp.native.llvm import FP32_BYTES, INT_BYTES
 from moss_tp.native.memory import fp32_at, int64_at

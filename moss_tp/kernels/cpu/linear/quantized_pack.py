@@ -18,7 +18,7 @@ from torch import Tensor
 
 from moss_tp.kernels.cpu.linear.leaf_sums import Leaves, joined, merges_of, num_levels, whole
 from moss_tp.kernels.cpu.linear.levels import LEVELS, UNIT
-from moss_tp.kernels.cpu.linear.mul_add import (
+from moss_tp.kernels.cpu.microkernel.mul_add import (
     AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_BF16,
@@ -26,10 +26,11 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     FMA_X8_FP32,
     FMA_X16_FP16,
     FMA_X16_FP32,
+    GROUP,
+    GROUP_PANELS,
     PANEL,
     MulAdd,
 )
-from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
 from moss_tp.kernels.quantized import QuantizedWeight
 from moss_tp.kernels.words import pack
 from moss_tp.native.amx import has_amx

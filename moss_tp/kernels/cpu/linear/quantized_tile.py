@@ -17,9 +17,8 @@ from llvmlite import ir
 from numba import types
 
 from moss_tp.kernels.cpu.linear.levels import Levels, unit_steps
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, X_STEP_BYTES
-from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
-from moss_tp.kernels.cpu.linear.tile import TileShape, emit_switch
+from moss_tp.kernels.cpu.microkernel.mul_add import GROUP, GROUP_PANELS, PANEL, X_STEP_BYTES
+from moss_tp.kernels.cpu.microkernel.tile import TileShape, emit_switch
 from moss_tp.native.llvm import (
     F32,
     FP32_BYTES,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
-from moss_tp.kernels.cpu.linear.mul_add import (
+from moss_tp.kernels.cpu.linear.pack import PackedWeight, inputs_at_once, pack_dense, weight_dtype
+from moss_tp.kernels.cpu.microkernel.mul_add import (
     AMX_X16_BF16,
     DOT_X16_BF16,
     FMA_X8_BF16,
@@ -15,15 +16,9 @@ from moss_tp.kernels.cpu.linear.mul_add import (
     FMA_X8_FP32,
     FMA_X16_FP16,
     FMA_X16_FP32,
+    GROUP,
     PANEL,
     MulAdd,
-)
-from moss_tp.kernels.cpu.linear.pack import (
-    GROUP,
-    PackedWeight,
-    inputs_at_once,
-    pack_dense,
-    weight_dtype,
 )
 
 # Packing is plain torch: any machine can pack for any other.

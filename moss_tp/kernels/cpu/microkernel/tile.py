@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 from numba import types
 
-from moss_tp.kernels.cpu.linear.mul_add import PANEL, VectorMulAdd
+from moss_tp.kernels.cpu.microkernel.mul_add import PANEL, VectorMulAdd
 from moss_tp.native.llvm import FP32_BYTES, I64, i64, intrinsic
 from moss_tp.native.memory import emit_prefetch
 from moss_tp.native.vectors import CACHE_LINE, element_pointer

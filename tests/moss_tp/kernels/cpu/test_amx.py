@@ -8,14 +8,14 @@ from torch import Tensor
 
 from moss_tp.kernels.base import DenseWeight
 from moss_tp.kernels.cpu.linear.gemm_kernel import K_BLOCK_BYTES, MAX_TASK_ROWS
-from moss_tp.kernels.cpu.linear.mul_add import AMX_X16_BF16, DOT_X16_BF16, FMA_X8_BF16
-from moss_tp.kernels.cpu.linear.pack import (
-    GROUP_PANELS,
-    best_mul_add,
-    inputs_at_once,
-    pack_dense,
-)
+from moss_tp.kernels.cpu.linear.pack import best_mul_add, inputs_at_once, pack_dense
 from moss_tp.kernels.cpu.linear.panel import PanelLinear
+from moss_tp.kernels.cpu.microkernel.mul_add import (
+    AMX_X16_BF16,
+    DOT_X16_BF16,
+    FMA_X8_BF16,
+    GROUP_PANELS,
+)
 from moss_tp.kernels.leaves import leaf_spans
 from moss_tp.native import amx
 from moss_tp.native.compiled import exact_inner

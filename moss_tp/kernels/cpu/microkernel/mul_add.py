@@ -32,6 +32,8 @@ from moss_tp.native.vectors import (
 )
 
 PANEL = 16  # columns
+GROUP_PANELS = 4
+GROUP = GROUP_PANELS * PANEL  # columns of a task
 X_STEP_BYTES = 4  # of a row of x, in a K step
 _X8, _X16 = fp32_vector(PANEL // 2), fp32_vector(PANEL)
 _PAIRS = ir.VectorType(I32, PANEL)  # of bf16

@@ -15,8 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from moss_tp.kernels.cpu.linear.mul_add import AMX_X16_BF16, PANEL, X_STEP_BYTES
-from moss_tp.kernels.cpu.linear.pack import GROUP, GROUP_PANELS
+from moss_tp.kernels.cpu.microkernel.mul_add import (
+    AMX_X16_BF16,
+    GROUP,
+    GROUP_PANELS,
+    PANEL,
+    X_STEP_BYTES,
+)
 from moss_tp.native.amx import (
     TILE_ROW_BYTES,
     TILE_ROWS,

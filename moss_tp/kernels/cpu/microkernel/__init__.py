@@ -1,0 +1,1 @@
+"""The innermost loops of products, in vector registers and in tiles."""
