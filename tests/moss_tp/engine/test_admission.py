@@ -16,7 +16,7 @@ from moss_tp.engine.scheduling.speeds import NUM_STEPS, REPLY_TOKENS_AT_START
 from moss_tp.engine.scheduling.waiting_queue import WaitingQueue
 from moss_tp.errors import QueueFullError
 from moss_tp.sampling_params import SamplingParams
-from tests.moss_tp.engine.timed_server import PARAMS, PROMPT_TOKEN_S, STEP_S, Server
+from tests.moss_tp.engine.scheduling.timed_server import PARAMS, PROMPT_TOKEN_S, STEP_S, Server
 
 
 def test_an_idle_engine_never_refuses() -> None:
