@@ -9,13 +9,13 @@ from typing import Any
 
 from llvmlite import ir
 
-from moss_tp.kernels.cpu.linear.levels import DOT_LEVELS_4, UNIT, Levels
+from moss_tp.kernels.cpu.linear.levels import DOT_LEVELS_4, Levels, unit_steps
 from moss_tp.kernels.cpu.linear.quantized_tile import TileEmitter
 from moss_tp.kernels.cpu.microkernel.mul_add import AMX_X16_BF16, PANEL
 from moss_tp.native.llvm import I8, I16, I32, call, i64, loop_range, stack_variable
 from moss_tp.native.vectors import bf16_pairs, fma, fp32_vector, load_broadcast, load_vector
 
-STEPS = UNIT // AMX_X16_BF16.x_per_step  # of a unit
+STEPS = unit_steps(AMX_X16_BF16)
 CHUNK_UNITS = AMX_X16_BF16.steps_at_once // STEPS
 _VECTOR, _WORDS = fp32_vector(PANEL), ir.VectorType(I32, PANEL)
 _TABLE = ir.Constant(_VECTOR, [float(level) for level in (*range(8), *range(-8, 0))])

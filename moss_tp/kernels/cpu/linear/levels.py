@@ -54,7 +54,7 @@ class Levels(Protocol):
         """The operands of a K step, as `VectorMulAdd.load_weights`."""
 
 
-def unit_steps(mul_add: VectorMulAdd) -> int:
+def unit_steps(mul_add: MulAdd) -> int:
     """K steps."""
     return UNIT // mul_add.x_per_step
 
