@@ -9,7 +9,7 @@ class RequestRecord:
     """Filled in while the request runs. `route` is a pattern, without values.
 
     `owner` and `uid` are never logged as they are. `traceparent` is that of the request's span,
-    "" if there is none.
+    "" if there is none. `shed` requests were refused by the proxy before this one.
     """
 
     id: str
@@ -20,6 +20,7 @@ class RequestRecord:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     traceparent: str = ""
+    shed: int = 0
 
 
 # Tasks inherit it from those that start them.

@@ -36,7 +36,7 @@ HOMES = {
     "opentelemetry": ("serve_app/observe/",),
     "jiter": ("serve_app/api/parsing.py",),
     "pydantic": ("serve_app/api/", "serve_app/settings.py"),
-    "starlette": ("serve_app/http/", "serve_app/deployments/ingress.py"),
+    "starlette": ("serve_app/http/", "serve_app/proxy/", "serve_app/deployments/ingress.py"),
     "sympy": ("plugins_svc/equation_solver/",),
     "charset_normalizer": ("plugins_svc/web_search/encodings.py",),
     "markdown_it": (

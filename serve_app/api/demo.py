@@ -93,6 +93,7 @@ def turn_request(
         uid=chat.uid,
         idempotency_key=idempotency_key,
         shows_history=True,
+        is_streamed=bool(chat.stream),
         max_time_s=chat.max_time,
         named=_named(chat),
     )

@@ -107,6 +107,7 @@ def turn_request(
         idempotency_key=idempotency_key,
         max_time_s=body.max_time,
         must_exist=bool(body.context),
+        is_streamed=False,
     )
 
 

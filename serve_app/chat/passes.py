@@ -5,7 +5,6 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from moss_tp.engine.outputs import TokenDelta
-from moss_tp.engine.request import DELTA_INTERVAL_S
 from moss_tp.errors import DeadlineExceededError, EngineDeadError
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.protocols import ChatModel
@@ -27,18 +26,19 @@ async def run_pass(
     prompt_ids: Sequence[int],
     params: SamplingParams,
     output_ids: Sequence[int] = (),
-    delta_interval_s: float = DELTA_INTERVAL_S,
+    delta_interval_s: float | None = None,
 ) -> AsyncGenerator[TokenDelta]:
     """The deltas of pass `pass_number` after `output_ids`. Closing it aborts the pass.
 
-    New tokens may wait for the next ones for `delta_interval_s`.
+    New tokens may wait for the next ones for `delta_interval_s`; None: as those of the reply may.
 
     Raises DeadlineExceededError at the deadline, StoppedError soon after the request's `stop` is
     set, and EngineDeadError if the stream ends without a finish reason, since the text may then
     be incomplete.
     """
     request = choice.engine_request(pass_number, prompt_ids, params, output_ids)
-    request = replace(request, delta_interval_s=delta_interval_s)
+    interval_s = choice.delta_interval_s if delta_interval_s is None else delta_interval_s
+    request = replace(request, delta_interval_s=interval_s)
     stream = model.generate(request, choice.request.chat)
     reason = None
     async with aclosing(with_timeouts(stream, lambda: _patience_s(choice))) as deltas:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from moss_tp.engine.request import EngineRequest
+from moss_tp.engine.request import DELTA_INTERVAL_S, EngineRequest
 from moss_tp.sampling_params import SamplingParams, derive_seed
 from plugins_svc.protocol.calls import Call
 from serve_app.chat.calling.shared_call import SharedCall
@@ -15,6 +15,16 @@ from serve_app.chat.resume import NOTHING_TOLD, CallLog, NoCallLog, Resume, Time
 from serve_app.prompt.exchange import Exchange
 from serve_app.prompt.fit import Prompt
 from serve_app.request_context import current_traceparent
+
+# Tokens that nobody reads before the end of the reply travel together, which costs less. What is
+# cut at its deadline loses those on their way: so they wait for a small part of it.
+UNREAD_INTERVAL_S = 1.0
+_UNREAD_SHARE = 0.05
+
+
+def unread_interval_s(time_left_s: float) -> float:
+    """How long tokens of a reply that is told as a whole may wait for the next ones."""
+    return max(DELTA_INTERVAL_S, min(UNREAD_INTERVAL_S, _UNREAD_SHARE * time_left_s))
 
 
 @dataclass
@@ -40,6 +50,8 @@ class ReplyRequest:
     `system` is a client's own instruction. `max_completion_tokens` bounds thoughts and reply
     together. The model may call `tools` once, `max_tool_calls` at a time, which ends the reply.
     With their results the turn goes on: `so_far` is `user` and everything before the reply.
+
+    Without `is_streamed` nobody reads the reply before its end.
     """
 
     request_id: str
@@ -57,6 +69,7 @@ class ReplyRequest:
     max_tool_calls: int = MAX_TOOL_CALLS
     max_completion_tokens: int | None = None
     so_far: Exchange | None = None
+    is_streamed: bool = True
     prompt: Prompt | None = None
     resume: Resume = NOTHING_TOLD
     call_log: CallLog = field(default_factory=NoCallLog)
@@ -114,6 +127,13 @@ class Choice:
     def time_left_s(self) -> float:
         """Seconds until the deadline; negative when it has passed."""
         return self.request.deadline - time.monotonic()
+
+    @property
+    def delta_interval_s(self) -> float:
+        """How long new tokens of the reply may wait for the next ones."""
+        if self.request.is_streamed:
+            return DELTA_INTERVAL_S
+        return unread_interval_s(self.time_left_s)
 
     @property
     def is_stopped(self) -> bool:

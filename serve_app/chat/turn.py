@@ -46,7 +46,8 @@ class TurnRequest:
     The turn follows `parent`: None is the active turn, "" none, so that it begins another path.
     `named` are the fields that the request itself names, of `params` and "plugins": the session's
     own values hold for all others. None: it names all. Where the turn is found stored, its end has
-    the turns before it only if the request `shows_history`.
+    the turns before it only if the request `shows_history`. Without `is_streamed` nobody reads the
+    reply before its end.
     """
 
     owner: str
@@ -64,6 +65,7 @@ class TurnRequest:
     named: frozenset[str] | None = None
     max_completion_tokens: int | None = None
     shows_history: bool = False
+    is_streamed: bool = True
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def make_draft(
         session_id=session.uid,
         priority=request.priority,
         max_completion_tokens=request.max_completion_tokens,
+        is_streamed=request.is_streamed,
     )
     return Draft(reply_request, key, request.fingerprint, session, history)
 

@@ -36,6 +36,7 @@ from serve_app.live.teller import Means
 from serve_app.moderation.hook import load_moderation
 from serve_app.observe.logs import configure_logs
 from serve_app.observe.metrics import ServerMetrics
+from serve_app.precedence import yield_to_the_model
 from serve_app.prompt.choose import build_prompts
 from serve_app.remote.first_token import FirstToken
 from serve_app.remote.loading import LoadingBoard
@@ -61,6 +62,7 @@ class Ingress:
         model: DeploymentHandle[MossServer],
         plugins: Mapping[str, DeploymentHandle[PluginReplica]],
     ) -> None:
+        yield_to_the_model()
         self._settings = settings
         self._model = RemoteModel(model, Listener(own_host()))
         self._loading = LoadingBoard(settings.store)

@@ -6,7 +6,7 @@ time-out, and on a busy machine a response takes most of a second.
 """
 
 from serve_app.http.origin import CORS_ORIGINS
-from serve_app.http.proxy import CALLBACK
+from serve_app.proxy.contract import CALLBACK
 from serve_app.settings import ServeSettings
 
 SERVE_ENVIRONMENT = {

@@ -20,6 +20,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 _TRACEPARENT = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 STATUS = "http.response.status_code"
 REJECTED = (408, 429, 503)
+# How many requests like this one the proxy has refused with the engine's last refusal.
+SHED_HEADER = b"x-moss-shed"
 # Asked every second by whoever watches a server.
 _QUIET = {"/health", "/livez", "/readyz", "/metrics"}
 
@@ -36,7 +38,8 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
         state = scope["state"]
-        record = RequestRecord(state["request_id"])
+        record = RequestRecord(state["request_id"], shed=_num_shed(scope))
+        self._metrics.note_rejected("queue_full", record.shed)
         state["record"] = record
         token, began, status = CURRENT.set(record), time.monotonic(), 0
         parent, attributes = _traceparent(scope), {"http.request.method": scope["method"]}
@@ -72,8 +75,14 @@ class AccessMiddleware:
             "prompt_tokens": record.prompt_tokens,
             "completion_tokens": record.completion_tokens,
             "error": record.error_code,
+            "shed": record.shed or None,
         }
         logger.log(level, "request", extra={"fields": fields, "record": record})
+
+
+def _num_shed(scope: Mapping[str, Any]) -> int:
+    told = next((value for name, value in scope["headers"] if name == SHED_HEADER), b"")
+    return int(told) if told.isdigit() and len(told) < 10 else 0
 
 
 def _traceparent(scope: Mapping[str, Any]) -> str:

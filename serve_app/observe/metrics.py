@@ -22,8 +22,8 @@ class Metrics(Protocol):
         """The watch of all replies and raw completions."""
         ...
 
-    def note_rejected(self, reason: str) -> None:
-        """A request was refused with the error of code `reason`."""
+    def note_rejected(self, reason: str, count: int = 1) -> None:
+        """Requests were refused with the error of code `reason`."""
         ...
 
     async def text(self) -> bytes:
@@ -36,7 +36,7 @@ class NoMetrics:
 
     watch: Watch = staticmethod(unwatched)
 
-    def note_rejected(self, reason: str) -> None:
+    def note_rejected(self, reason: str, count: int = 1) -> None:
         pass
 
     async def text(self) -> bytes:

@@ -110,9 +110,9 @@ class TurnMetrics:
             registry=self.registry,
         ).labels(model_name)
 
-    def note_rejected(self, reason: str) -> None:
+    def note_rejected(self, reason: str, count: int = 1) -> None:
         """`reason` is the code of the error."""
-        self._rejected.labels(self._model_name, reason).inc()
+        self._rejected.labels(self._model_name, reason).inc(count)
 
     @contextmanager
     def watch(self, watched: Watched) -> Iterator[Note]:

@@ -12,7 +12,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from cluster.scaling.replicas import Replicas
 from serve_app.deployments.serve_environment import SERVE_ENVIRONMENT
-from serve_app.http.proxy import CALLBACK
+from serve_app.proxy.contract import CALLBACK
 from serve_app.settings import ServeSettings
 
 ROOT = Path(__file__).parents[2]

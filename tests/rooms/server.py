@@ -197,6 +197,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/http",
         "serve_app/http/endpoints",
     },
+    "serve_app/proxy": {"moss_tp", "serve_app", "serve_app/http", "serve_app/observe"},
     "serve_app/cli/bench": {
         "moss_tp",
         "moss_tp/fidelity",
@@ -243,6 +244,7 @@ SERVER_ROOMS: dict[str, set[str]] = {
         "serve_app/access",
         "serve_app/http",
         "serve_app/http/app.py",
+        "serve_app/proxy",
         "serve_app/live",
         "serve_app/observe",
         "serve_app/prompt",

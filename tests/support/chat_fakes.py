@@ -150,11 +150,17 @@ class FakeModel:
 
 
 class RawModel:
-    """Goes on with `text`, one character a delta, and scores prompts; it stops at its own eos."""
+    """Goes on with `text`, one character a delta, and scores prompts; it stops at its own eos.
+
+    `requests` are those that came."""
 
     text = " and so on"
 
+    def __init__(self) -> None:
+        self.requests: list[EngineRequest] = []
+
     async def generate(self, request: EngineRequest, session_id: str) -> AsyncIterator[TokenDelta]:
+        self.requests.append(request)
         params, num_prompt_tokens = request.params, len(request.prompt_ids)
         ids = CharCodec().encode(self.text)[: params.max_tokens]
         scores = None

@@ -150,6 +150,7 @@ def reply_request(body: ChatCompletionRequest, serving: Serving) -> ReplyRequest
         max_tool_calls=1 if body.parallel_tool_calls is False else MAX_TOOL_CALLS,
         max_completion_tokens=body.max_completion_tokens,
         so_far=conversation.so_far,
+        is_streamed=bool(body.stream),
     )
 
 
@@ -170,6 +171,7 @@ def turn_request(
         must_exist=True,
         named=_named(body),
         max_completion_tokens=body.max_completion_tokens,
+        is_streamed=bool(body.stream),
     )
 
 

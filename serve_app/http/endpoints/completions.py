@@ -46,7 +46,7 @@ async def complete(call: Call) -> Response:
     )
     deadline = service.deadline(body.max_time)
     owner = call.principal.owner
-    request = CompletionRequest(asked.id, asked.prompts, params, deadline, owner)
+    request = CompletionRequest(asked.id, asked.prompts, params, deadline, owner, bool(body.stream))
     num_tokens = sum(map(len, request.prompts))
     events = metered(service.gate, call.principal, num_tokens, service.completer.complete(request))
     if body.stream:

@@ -1,7 +1,8 @@
 """Load on a real engine: so many requests at once, or so many a second whatever becomes of them.
 
 A request is a chat completion of a number of tokens, thoughts and reply, by a model that never ends
-by itself: so all are the same work.
+by itself: so all are the same work. The client is aiohttp's: with a few hundred requests open,
+httpx's pool takes most of a core, which the server needs here.
 """
 
 import asyncio
@@ -9,9 +10,17 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-import httpx
+import aiohttp
 
 TIMEOUT_S = 60.0
+
+
+def connections() -> aiohttp.ClientSession:
+    """Any number at once, a new one for each request."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+    )
 
 
 @dataclass
@@ -28,21 +37,19 @@ class Load:
     refused_in: list[float] = field(default_factory=list)
     num_sent: int = 0
 
-    async def ask(self, http: httpx.AsyncClient) -> str:
+    async def ask(self, http: aiohttp.ClientSession) -> str:
         """The status, or what is wrong with the answer: `cut` is a reply that is not whole."""
         self.num_sent += 1
         began = time.monotonic()
         try:
-            response = await http.post(
+            async with http.post(
                 f"{self.url}/v1/chat/completions",
                 json=self._body(),
                 headers={"Authorization": f"Bearer {self.api_key}"},
-                timeout=TIMEOUT_S,
-            )
-        except httpx.TransportError as error:
+            ) as response:
+                status = await _status(response, self.num_tokens)
+        except (aiohttp.ClientError, TimeoutError) as error:
             status = type(error).__name__
-        else:
-            status = _status(response, self.num_tokens)
         self.statuses[status] += 1
         now = time.monotonic()
         if status == "200":
@@ -52,7 +59,9 @@ class Load:
             self.refused_in.append(now - began)
         return status
 
-    async def keep_busy(self, http: httpx.AsyncClient, num_clients: int, seconds: float) -> float:
+    async def keep_busy(
+        self, http: aiohttp.ClientSession, num_clients: int, seconds: float
+    ) -> float:
         """Whole replies a second to so many clients that ask again at once."""
         until = time.monotonic() + seconds
 
@@ -63,7 +72,7 @@ class Load:
         await asyncio.gather(*(client() for _ in range(num_clients)))
         return sum(at <= until for at in self.ended_at) / seconds
 
-    async def offer(self, http: httpx.AsyncClient, per_s: float, seconds: float) -> float:
+    async def offer(self, http: aiohttp.ClientSession, per_s: float, seconds: float) -> float:
         """Whole replies a second while so many requests a second arrive."""
         began = time.monotonic()
         asked: list[asyncio.Task[str]] = []
@@ -85,13 +94,13 @@ class Load:
         return body if self.max_time_s is None else {**body, "max_time": self.max_time_s}
 
 
-def _status(response: httpx.Response, wanted: int) -> str:
-    status = str(response.status_code)
+async def _status(response: aiohttp.ClientResponse, wanted: int) -> str:
+    status = str(response.status)
     if status == "200":
-        num_tokens = response.json()["usage"]["completion_tokens"]
+        num_tokens = (await response.json())["usage"]["completion_tokens"]
         return status if num_tokens == wanted else "cut"
     if status in ("429", "503") and int(response.headers.get("Retry-After", 0)) < 1:
         return f"{status} without Retry-After"
     if status not in ("429", "503"):
-        return f"{status} {response.text[:80]}"
+        return f"{status} {(await response.text())[:80]}"
     return status

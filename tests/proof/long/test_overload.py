@@ -13,13 +13,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import httpx
+import aiohttp
 import pytest
 
 from tests.e2e.endless_model import make_endless_model
 from tests.proof.figures import check, percentile
-from tests.proof.history.run import NO_LIMIT
-from tests.proof.long.load import Load
+from tests.proof.long.load import Load, connections
 from tests.proof.server import DigestProcess, digest_server
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
@@ -31,7 +30,7 @@ REPLY_S, FIRST_TOKENS = 3.5, 200
 MIN_GOODPUT, NORMAL_WITHIN_S = 0.8, 5.0
 
 
-async def _num_tokens(server: DigestProcess, http: httpx.AsyncClient) -> int:
+async def _num_tokens(server: DigestProcess, http: aiohttp.ClientSession) -> int:
     """Of a reply that takes REPLY_S beside most clients."""
     rate = 0.0
     for _ in range(2):  # the first warms up
@@ -40,7 +39,7 @@ async def _num_tokens(server: DigestProcess, http: httpx.AsyncClient) -> int:
     return max(1, round(REPLY_S * rate * FIRST_TOKENS / PEAK_CLIENTS[-1]))
 
 
-async def _peak(load: Callable[..., Load], http: httpx.AsyncClient) -> float:
+async def _peak(load: Callable[..., Load], http: aiohttp.ClientSession) -> float:
     """Whole replies a second to as many clients as are served best."""
     rates = []
     for num_clients in PEAK_CLIENTS:
@@ -51,7 +50,7 @@ async def _peak(load: Callable[..., Load], http: httpx.AsyncClient) -> float:
     return max(rates)
 
 
-async def _alone_s(load: Callable[..., Load], http: httpx.AsyncClient) -> float:
+async def _alone_s(load: Callable[..., Load], http: aiohttp.ClientSession) -> float:
     """The longest of a few requests on an idle server."""
     client = load()
     for _ in range(5):
@@ -60,7 +59,7 @@ async def _alone_s(load: Callable[..., Load], http: httpx.AsyncClient) -> float:
 
 
 async def _normal_after(
-    load: Callable[..., Load], http: httpx.AsyncClient, alone_s: float
+    load: Callable[..., Load], http: aiohttp.ClientSession, alone_s: float
 ) -> float:
     """Seconds until a request is answered as on an idle server, or takes half a second longer."""
     began = time.monotonic()
@@ -73,7 +72,7 @@ async def _normal_after(
 
 
 async def _overload(server: DigestProcess) -> None:
-    async with httpx.AsyncClient(limits=NO_LIMIT, trust_env=False) as http:
+    async with connections() as http:
         num_tokens = await _num_tokens(server, http)
         load = partial(Load, server.url, server.api_keys["ann"], num_tokens)
         alone_s, peak = await _alone_s(load, http), await _peak(load, http)

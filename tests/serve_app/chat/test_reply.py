@@ -11,7 +11,7 @@ from moss_tp.errors import DeadlineExceededError, InvalidRequestError
 from plugins_svc.sdk.output import Item, PluginOutput
 from serve_app.chat.events import Delta, Done, PluginCall, SearchItem, Thoughts, Usage
 from serve_app.chat.reply import create_replier
-from serve_app.chat.request import ReplyRequest
+from serve_app.chat.request import UNREAD_INTERVAL_S, ReplyRequest
 from serve_app.chat.thinking import THOUGHTS_INTERVAL_S
 from serve_app.prompt.exchange import Exchange
 from tests.serve_app.chat.replies import (
@@ -144,6 +144,19 @@ async def test_the_engine_learns_owner_priority_deadline_and_continuation(
     # Nobody is told thoughts before they end.
     intervals_s = first.delta_interval_s, second.delta_interval_s
     assert intervals_s == (THOUGHTS_INTERVAL_S, DELTA_INTERVAL_S)
+
+
+@pytest.mark.parametrize(
+    ("time_s", "least_s", "most_s"),
+    [(100, UNREAD_INTERVAL_S, UNREAD_INTERVAL_S), (10, 0.4, 0.5), (0.1, 0.04, 0.04)],
+)
+async def test_tokens_that_nobody_reads_yet_travel_together(
+    model: FakeModel, time_s: float, least_s: float, most_s: float
+) -> None:
+    """But what the deadline cuts off is a small part of the reply."""
+    await events_of(model, replace(a_request(time_s=time_s), is_streamed=False))
+    (request,) = model.requests
+    assert least_s <= request.delta_interval_s <= most_s
 
 
 async def test_the_one_pass_of_the_plain_dialogue_is_no_continuation(model: FakeModel) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from serve_app.access.api_key import make_key
+from serve_app.observe.access import SHED_HEADER
 from serve_app.observe.logs import PACKAGES, LogFormat, configure_logs
 from serve_app.observe.redact import redact
 from serve_app.request_context import CURRENT, RequestRecord
+from tests.serve_app.observe.samples import Samples
 from tests.support.chat_fakes import think_of
 from tests.support.site import Site
 
@@ -110,6 +112,16 @@ async def test_an_access_line_says_who_what_and_how_long(site: Site, tmp_path: P
     assert first["request_id"] != second["request_id"]
     assert (refused["status"], refused["error"]) == (503, "draining")
     assert {"time", "level", "message", "logger", "owner"} <= {*first}
+
+
+async def test_what_the_proxy_has_shed_is_logged_and_counted(site: Site, tmp_path: Path) -> None:
+    configure_logs("json", path := tmp_path / "log", KEY)
+    for shed in ("3", "none", "4"):
+        await site.client.post("/", json={"prompt": "hi"}, headers={SHED_HEADER.decode(): shed})
+    first, second, third = lines_of(path)
+    assert (first["shed"], third["shed"]) == (3, 4) and "shed" not in second
+    samples = Samples((await site.metrics.text()).decode())
+    assert samples.get("moss:rejected_total", reason="queue_full") == 7
 
 
 async def test_another_server_hashes_otherwise(tmp_path: Path) -> None:

@@ -10,12 +10,16 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moss_tp.errors import QueueFullError
+from serve_app.http.errors import error_body
 from serve_app.http.middleware import MAX_HEADERS
-from serve_app.http.proxy import ContractMiddleware
+from serve_app.proxy import contract
+from serve_app.proxy.contract import ContractMiddleware, middlewares
 from tests.support.http_server import serving
 
 MAX_BODY = 1000
 PLAIN = [(b"content-type", b"text/plain; charset=utf-8")]
+JSON = [(b"content-type", b"application/json"), (b"retry-after", b"1")]
 EVENTS = [(b"content-type", b"text/event-stream")]
 FRIEND = "https://chat.example"
 MANY = {f"x-{number}": "1" for number in range(MAX_HEADERS)}
@@ -173,11 +177,13 @@ async def test_headers_for_serves_proxies_do_not_pass() -> None:
             (b"X-Request-Timeout-Seconds", b"0.001"),
             (b"X-Request-Disconnect-Disabled", b"?1"),
             (b"Serve-Multiplexed-Model-Id", b"\xff"),
+            (b"X-Moss-Shed", b"1000000"),
             (b"Idempotency-Key", b"k"),
         ],
     )
     assert {b"idempotency-key", b"host"} <= set(app.headers)
-    assert not [name for name in app.headers if name.startswith((b"x-request-t", b"serve"))]
+    foreign = b"x-request-t", b"serve", b"x-moss"
+    assert not [name for name in app.headers if name.startswith(foreign)]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +235,22 @@ async def ask_raw(app: ASGIApp, request: bytes) -> bytes:
 
     async with serving(ContractMiddleware(app)) as url:
         return await asyncio.to_thread(exchange, int(url.rpartition(":")[2]))
+
+
+async def test_what_is_shed_gets_the_form_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the chain as Serve builds it: each of the list around those before it."""
+    monkeypatch.setattr(contract, "yield_to_the_model", lambda: None)  # this is no proxy
+    refusal = QueueFullError("the request would wait")
+    app = App(start(429, JSON), body(json.dumps(error_body(refusal)).encode()))
+    chain: ASGIApp = app
+    for each in middlewares():
+        chain = each.cls(chain, *each.args, **each.kwargs)
+    async with serving(chain) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        for _ in range(2):
+            response = await client.post("/", json={}, headers={"X-Request-Id": "mine"})
+            assert_contract(response, 429, "queue_full")
+            assert response.headers.get_list("X-Request-Id") == ["mine"]
+    assert len(app.received) == 1
 
 
 async def test_an_http_1_0_client_gets_a_stream_without_chunks() -> None:

@@ -26,20 +26,24 @@ from serve_app.http.exchange import MAX_BODY_BYTES, error_event
 from serve_app.http.middleware import check_headers
 from serve_app.http.origin import Cors, origins_from_environment
 from serve_app.http.request_id import choose_request_id, show_request_id
+from serve_app.observe.access import SHED_HEADER
+from serve_app.precedence import yield_to_the_model
+from serve_app.proxy.shed import ShedMiddleware
 
 logger = logging.getLogger(__name__)
 
 # An environment variable of Serve, and its value.
-CALLBACK = ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.http.proxy:middlewares")
+CALLBACK = ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.proxy.contract:middlewares")
 # Serve's own endpoints, which know no keys and no origins: they are nobody's here.
 SERVE_PATHS = "/-/"
 # A client's deadline is a field of its request; whether it has left is not for it to say.
-_OF_SERVE = {
+_NOT_OF_CLIENTS = {
     b"x_request_timeout_seconds",
     b"x_request_disconnect_disabled",
     b"serve_multiplexed_model_id",
     b"x_session_id",
     b"x_request_id",
+    SHED_HEADER.replace(b"-", b"_"),
 }
 _LIVE = re.compile(r"/v1/sessions/[^/]+/turns(/|$)")  # below any prefix of an application
 _LOST = EngineDeadError("the process that handled the request has died")
@@ -54,7 +58,12 @@ _BY_STATUS: dict[int, Exception] = {
 
 def middlewares() -> list[Middleware]:
     """The callback: Serve calls it when a proxy starts."""
-    return [Middleware(ContractMiddleware, cors_origins=origins_from_environment())]
+    yield_to_the_model()
+    contract = Middleware(ContractMiddleware, cors_origins=origins_from_environment())
+    return [
+        Middleware(ShedMiddleware),
+        contract,
+    ]  # Serve wraps in this order: the last is outermost
 
 
 class ContractMiddleware:
@@ -91,6 +100,9 @@ class ContractMiddleware:
         try:
             inner = {**scope, "headers": list(_for_the_app(scope["headers"], request_id))}
             await self._app(inner, body.receive, answer.send)
+        except QueueFullError as error:
+            await answer.finish(error)
+            return
         except Exception:
             logger.exception("the proxy failed on a request")
         await answer.finish(body.error if body.is_too_large else _LOST)
@@ -99,9 +111,9 @@ class ContractMiddleware:
 def _for_the_app(
     headers: Iterable[tuple[bytes, bytes]], request_id: str
 ) -> Iterable[tuple[bytes, bytes]]:
-    """Those that are not Serve's own; Serve and the application get one id of the request."""
+    """Those that clients may send; Serve and the application get one id of the request."""
     for name, value in headers:
-        if name.lower().replace(b"-", b"_") not in _OF_SERVE:
+        if name.lower().replace(b"-", b"_") not in _NOT_OF_CLIENTS:
             yield name, value
     yield b"x-request-id", request_id.encode()
 
