@@ -39,7 +39,8 @@ class AccessMiddleware:
             return
         state = scope["state"]
         record = RequestRecord(state["request_id"], shed=_num_shed(scope))
-        self._metrics.note_rejected("queue_full", record.shed)
+        if record.shed:
+            self._metrics.note_rejected("queue_full", record.shed)
         state["record"] = record
         token, began, status = CURRENT.set(record), time.monotonic(), 0
         parent, attributes = _traceparent(scope), {"http.request.method": scope["method"]}

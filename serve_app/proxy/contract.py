@@ -60,10 +60,8 @@ def middlewares() -> list[Middleware]:
     """The callback: Serve calls it when a proxy starts."""
     yield_to_the_model()
     contract = Middleware(ContractMiddleware, cors_origins=origins_from_environment())
-    return [
-        Middleware(ShedMiddleware),
-        contract,
-    ]  # Serve wraps in this order: the last is outermost
+    # Serve wraps them in this order: the last is outermost.
+    return [Middleware(ShedMiddleware), contract]
 
 
 class ContractMiddleware:

@@ -31,19 +31,26 @@ class Demand:
             return None
         try:
             tokens = tuple(_number(fields, name, inf) for name in _TOKENS)
-            num_choices = _number(fields, "n", 1)
+            num_choices = _number(fields, "n", 1) * _num_prompts(fields.get("prompt"))
             return cls(_number(fields, "max_time", inf), tokens, num_choices, len(body))
         except ValueError:
             return None
 
     def is_no_easier(self, other: "Demand") -> bool:
-        """Whether the engine can give this in time only if it can give the `other`."""
+        """Whether the engine can give this in time only if it can give the `other`, where what
+        the bodies do not show is alike."""
         return (
             self.deadline_s <= other.deadline_s
             and all(own >= its for own, its in zip(self.tokens, other.tokens, strict=True))
             and self.num_choices >= other.num_choices
             and self.num_bytes >= _MIN_SHARE_OF_BYTES * other.num_bytes
         )
+
+
+def _num_prompts(prompt: object) -> int:
+    """Of a raw completion: a list of texts or of lists of ids has several."""
+    is_several = isinstance(prompt, list) and not any(isinstance(each, int) for each in prompt)
+    return max(1, len(prompt)) if isinstance(prompt, list) and is_several else 1
 
 
 def _number(fields: dict[str, Any], name: str, default: float) -> float:

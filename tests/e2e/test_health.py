@@ -84,12 +84,22 @@ async def _disturb(server: MossProcess, seen: Seen, *, kill: bool) -> float:
     return told
 
 
+def _assert_the_model_comes_first(server: MossProcess) -> None:
+    niceness = {
+        component: {process.nice() for process in processes_of(server, component)}
+        for component in ("proxy", "ingress", "replica", "rank")
+    }
+    assert min(niceness["proxy"] | niceness["ingress"]) > max(niceness["replica"]), niceness
+    assert niceness["replica"] == niceness["rank"]
+
+
 async def test_a_lost_and_a_stuck_rank_are_told_soon_and_a_large_prompt_never(
     tmp_path: Path,
 ) -> None:
     with MossProcess(tmp_path, "--drain", "0") as server:
         async with watched(server) as (client, seen):
             await asyncio.sleep(2)
+            _assert_the_model_comes_first(server)
             await _largest_prompts(client)
             assert {status for _, status, _ in seen.answers} == {200}
             (group,) = seen.answers[-1][2]["groups"]

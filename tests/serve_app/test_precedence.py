@@ -29,7 +29,7 @@ after.join()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="niceness of threads is Linux's")
-@pytest.mark.parametrize(("base", "niceness"), [(0, "5"), (10, "10")])
+@pytest.mark.parametrize(("base", "niceness"), [(0, "5"), (10, "15"), (16, "19")])
 def test_all_threads_yield(base: int, niceness: str) -> None:
     script = SCRIPT.format(base=base)
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

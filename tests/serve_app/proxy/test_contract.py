@@ -239,12 +239,14 @@ async def ask_raw(app: ASGIApp, request: bytes) -> bytes:
 
 async def test_what_is_shed_gets_the_form_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the chain as Serve builds it: each of the list around those before it."""
-    monkeypatch.setattr(contract, "yield_to_the_model", lambda: None)  # this is no proxy
+    yielded: list[bool] = []  # this process is no proxy
+    monkeypatch.setattr(contract, "yield_to_the_model", lambda: yielded.append(True))
     refusal = QueueFullError("the request would wait")
     app = App(start(429, JSON), body(json.dumps(error_body(refusal)).encode()))
     chain: ASGIApp = app
     for each in middlewares():
         chain = each.cls(chain, *each.args, **each.kwargs)
+    assert yielded == [True]
     async with serving(chain) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         for _ in range(2):
             response = await client.post("/", json={}, headers={"X-Request-Id": "mine"})

@@ -52,6 +52,10 @@ def test_what_no_endpoint_takes_demands_nothing(body: bytes) -> None:
         ({"max_completion_tokens": 10}, {"max_tokens": 10}, False),  # who knows
         ({"n": 1}, {"n": 2}, False),
         ({"n": 2}, {}, True),
+        ({"prompt": "a"}, {"prompt": ["a", "b"]}, False),
+        ({"prompt": [1, 2, 3]}, {"prompt": [[1], [2]]}, False),
+        ({"prompt": [[1], [2]]}, {"prompt": [1, 2]}, True),
+        ({"prompt": []}, {"prompt": "a"}, True),
     ],
 )
 def test_less_time_and_more_tokens_are_no_easier(

@@ -11,8 +11,9 @@ from moss_tp.errors import QueueFullError
 from serve_app.errors import RateLimitError
 from serve_app.http.errors import to_response
 from serve_app.observe.access import SHED_HEADER
-from serve_app.proxy import shed
-from serve_app.proxy.shed import MAX_SHUT_S, MIN_SHUT_S, SHUT_TIMES, ShedMiddleware
+from serve_app.proxy import refusals, shed
+from serve_app.proxy.refusals import HOLD_TIMES, MAX_HOLD_S, MIN_HOLD_S
+from serve_app.proxy.shed import ShedMiddleware
 
 CHAT = "/v1/chat/completions"
 FULL = QueueFullError("the request would wait", 1.0)
@@ -57,11 +58,18 @@ class Proxy:
         self.clock = Clock()
         self.engine = Engine(self.clock)
         self.app = ShedMiddleware(self.engine, self.clock)
+        self.body_s = self.retry_after_s = 0.0
 
     async def ask(
-        self, body: bytes = PLAIN, path: str = CHAT, method: str = "POST", parts: int = 1
+        self,
+        body: bytes = PLAIN,
+        path: str = CHAT,
+        method: str = "POST",
+        parts: int = 1,
+        caller: str = "ann",
+        **headers: str,
     ) -> int:
-        """The status; 0 for what is shed."""
+        """The status; 0 for what is shed. The body comes after `body_s`."""
         size = -(-len(body) // parts) or 1
         pieces = [body[at : at + size] for at in range(0, len(body), size)] or [b""]
         incoming: list[Message] = [
@@ -71,17 +79,21 @@ class Proxy:
         statuses: list[int] = []
 
         async def receive() -> Message:
+            self.clock.now += self.body_s
             return incoming.pop(0)
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
 
-        scope = {"type": "http", "method": method, "path": path, "headers": []}
+        shown = {"authorization": f"Bearer {caller}", **headers}
+        raw = [(name.replace("_", "-").encode(), each.encode()) for name, each in shown.items()]
+        scope = {"type": "http", "method": method, "path": path, "headers": raw}
         try:
             await self.app(scope, receive, send)
         except QueueFullError as error:
-            assert (str(error), error.retry_after_s) == (str(FULL), 1.0)
+            assert str(FULL) not in str(error), "it names the limit of another request"
+            self.retry_after_s = error.retry_after_s
             return 0
         return statuses[0]
 
@@ -91,10 +103,17 @@ def proxy() -> Proxy:
     return Proxy()
 
 
-async def refuse(proxy: Proxy, body: bytes = PLAIN, path: str = CHAT, took_s: float = 0.0) -> None:
+async def refuse(
+    proxy: Proxy,
+    body: bytes = PLAIN,
+    path: str = CHAT,
+    caller: str = "ann",
+    took_s: float = 0.0,
+    error: QueueFullError = FULL,
+) -> None:
     """The engine refuses this one, and takes the next."""
-    proxy.engine.error, proxy.engine.took_s = FULL, took_s
-    assert await proxy.ask(body, path) == 429
+    proxy.engine.error, proxy.engine.took_s = error, took_s
+    assert await proxy.ask(body, path, caller=caller) == 429
     proxy.engine.error, proxy.engine.took_s = None, 0.0
 
 
@@ -106,7 +125,7 @@ async def test_nothing_is_shed_before_a_refusal(proxy: Proxy) -> None:
 async def test_a_refusal_holds_for_a_moment(proxy: Proxy) -> None:
     await refuse(proxy)
     assert await proxy.ask() == 0
-    proxy.clock.now += MIN_SHUT_S - 0.01
+    proxy.clock.now += MIN_HOLD_S - 0.01
     assert await proxy.ask() == 0
     proxy.clock.now += 0.02
     assert await proxy.ask() == 200
@@ -114,26 +133,67 @@ async def test_a_refusal_holds_for_a_moment(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("took_s", "retry_after_s", "shut_s"),
+    ("took_s", "retry_after_s", "hold_s"),
     [
-        (0.01, 1.0, MIN_SHUT_S),
-        (0.1, 1.0, SHUT_TIMES * 0.1),
-        (9.0, 1.0, MAX_SHUT_S),
+        (0.01, 1.0, MIN_HOLD_S),
+        (0.1, 1.0, HOLD_TIMES * 0.1),
+        (9.0, 1.0, MAX_HOLD_S),
         (0.01, 2.0, 1.0),  # nothing like it is taken for more than a second
-        (0.01, 60.0, MAX_SHUT_S),
+        (0.01, 60.0, MAX_HOLD_S),
     ],
 )
 async def test_a_slow_or_a_long_refusal_holds_longer(
-    proxy: Proxy,
-    took_s: float,
-    retry_after_s: float,
-    shut_s: float,
-    monkeypatch: pytest.MonkeyPatch,
+    proxy: Proxy, took_s: float, retry_after_s: float, hold_s: float
 ) -> None:
-    monkeypatch.setitem(globals(), "FULL", QueueFullError(str(FULL), retry_after_s))
-    await refuse(proxy, took_s=took_s)
-    proxy.clock.now += shut_s + 0.001
+    await refuse(proxy, took_s=took_s, error=QueueFullError(str(FULL), retry_after_s))
+    proxy.clock.now += hold_s - 0.001
+    assert await proxy.ask() == 0
+    assert proxy.retry_after_s == retry_after_s
+    proxy.clock.now += 0.002
     assert await proxy.ask() == 200
+
+
+async def test_a_slow_client_does_not_make_it_hold_longer(proxy: Proxy) -> None:
+    proxy.body_s = 5.0
+    await refuse(proxy)
+    proxy.body_s, proxy.clock.now = 0.0, proxy.clock.now + MIN_HOLD_S + 0.001
+    assert await proxy.ask() == 200
+
+
+async def test_one_caller_does_not_speak_for_another(proxy: Proxy) -> None:
+    """Its session may be long."""
+    await refuse(proxy, caller="ann")
+    assert await proxy.ask(caller="bob") == 200
+    await refuse(proxy, caller="bob")
+    assert [await proxy.ask(caller=name) for name in ("ann", "bob", "eve")] == [0, 0, 0]
+    proxy.clock.now += MAX_HOLD_S
+    await refuse(proxy, caller="bob")
+    assert await proxy.ask(caller="eve") == 200
+
+
+@pytest.mark.parametrize("callers", [("ann", "bob"), ("bob", "ann")])
+async def test_of_two_callers_the_harder_refusal_holds_for_all(
+    proxy: Proxy, callers: tuple[str, str]
+) -> None:
+    asked = {"ann": b'{"max_tokens": 10 }', "bob": b'{"max_tokens": 100}'}
+    for caller in callers:
+        await refuse(proxy, asked[caller], caller=caller)
+    assert await proxy.ask(asked["ann"], caller="eve") == 200
+    assert await proxy.ask(asked["bob"], caller="eve") == 0
+    assert await proxy.ask(asked["ann"], caller="ann") == 0
+
+
+async def test_who_shows_nothing_is_known_by_its_address(proxy: Proxy) -> None:
+    assert shed._caller({"headers": [], "client": ("10.0.0.1", 5)}) == "10.0.0.1"
+    assert shed._caller({"headers": [(b"cookie", b"a=b")], "client": ("10.0.0.1", 5)}) == "a=b"
+    assert shed._caller({"headers": []}) == ""
+
+
+async def test_the_retry_of_a_turn_passes(proxy: Proxy) -> None:
+    """Its answer may be stored."""
+    await refuse(proxy)
+    assert await proxy.ask(idempotency_key="k") == 200
+    assert await proxy.ask() == 0
 
 
 async def test_what_asks_for_less_passes(proxy: Proxy) -> None:
@@ -142,6 +202,7 @@ async def test_what_asks_for_less_passes(proxy: Proxy) -> None:
     assert await proxy.ask(b'{"max_tokens": 200, "max_time": 2.5}') == 0
     assert await proxy.ask(b'{"max_tokens": 100, "max_time": 6.5}') == 200
     assert await proxy.ask(b'{"max_tokens": 099, "max_time": 5.5}') == 200  # no JSON at all
+    assert await proxy.ask(b'{"max_tokens":  99, "max_time": 5.5}') == 200
     assert await proxy.ask(b'{"max_tokens": 101}') == 200
 
 
@@ -152,18 +213,19 @@ async def test_the_easiest_refusal_holds(proxy: Proxy) -> None:
     assert await proxy.ask(b'{"max_tokens": 100}') == 0
 
 
-async def test_a_harder_refusal_does_not_hide_an_easier_one(proxy: Proxy) -> None:
+@pytest.mark.parametrize("other", [b'{"max_tokens": 100}', b'{"max_time": 9, "n": 2}'])
+async def test_another_refusal_does_not_hide_an_easier_one(proxy: Proxy, other: bytes) -> None:
     """As one that was on its way when the easier one came back."""
     release = asyncio.Event()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         body = (await receive())["body"]
-        if body == b'{"max_tokens": 100}':
+        if body == other:
             await release.wait()
         await to_response(FULL)(scope, receive, send)
 
     proxy.app = ShedMiddleware(slow, proxy.clock)
-    late = asyncio.create_task(proxy.ask(b'{"max_tokens": 100}'))
+    late = asyncio.create_task(proxy.ask(other))
     await asyncio.sleep(0)
     assert await proxy.ask(b'{"max_tokens": 10 }') == 429
     release.set()
@@ -234,7 +296,7 @@ async def test_a_body_that_does_not_come_is_left_to_the_application(
 async def test_the_next_that_passes_tells_how_many_were_shed(proxy: Proxy) -> None:
     await refuse(proxy)
     assert [await proxy.ask() for _ in range(3)] == [0, 0, 0]
-    proxy.clock.now += MAX_SHUT_S
+    proxy.clock.now += MAX_HOLD_S
     assert [await proxy.ask() for _ in range(2)] == [200, 200]
     assert proxy.engine.told == [b"3"]
 
@@ -242,15 +304,17 @@ async def test_the_next_that_passes_tells_how_many_were_shed(proxy: Proxy) -> No
 async def test_what_was_shed_is_told_also_across_refusals(proxy: Proxy) -> None:
     await refuse(proxy)
     assert await proxy.ask() == 0
-    proxy.clock.now += MAX_SHUT_S
+    proxy.clock.now += MAX_HOLD_S
     await refuse(proxy)
     assert await proxy.ask() == 0
-    proxy.clock.now += MAX_SHUT_S
+    proxy.clock.now += MAX_HOLD_S
     assert await proxy.ask() == 200
     assert proxy.engine.told == [b"1", b"1"]
 
 
-async def test_paths_are_not_kept_for_ever(proxy: Proxy) -> None:
-    for number in range(shed._MAX_PATHS + 1):
+async def test_refusals_are_not_kept_for_ever(proxy: Proxy) -> None:
+    for number in range(refusals._MAX_KEPT + 1):
         await refuse(proxy, path=f"/{number}")
-    assert len(proxy.app._refusals) == 1
+        proxy.clock.now += 0.1
+    assert len(proxy.app._refusals._kept) < 100
+    assert len(proxy.app._refusals._last) < 100
