@@ -18,7 +18,7 @@ from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.draft import Draft, seed_of
 from serve_app.chat.events import Delta, Done, PluginCall, Thoughts, Usage
 from serve_app.chat.reply import Replier
-from serve_app.chat.request import ReplyRequest
+from serve_app.chat.request import Meter, ReplyRequest
 from serve_app.chat.resume import TimedOutput, pack_output, unpack_output
 from serve_app.errors import (
     IdempotencyMismatchError,
@@ -66,6 +66,7 @@ class TurnRequest:
     max_completion_tokens: int | None = None
     shows_history: bool = False
     is_streamed: bool = True
+    meter: Meter = field(default_factory=Meter)
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ def make_draft(
         priority=request.priority,
         max_completion_tokens=request.max_completion_tokens,
         is_streamed=request.is_streamed,
+        meter=request.meter,
     )
     return Draft(reply_request, key, request.fingerprint, session, history)
 

@@ -57,10 +57,12 @@ def _events(
     )
     key = _key(call, body)
     if body.session_id is None:  # nothing is stored that the key could find again
-        reply = service.replier.reply(reply_request(body, serving))
-        return admitted(service.gate, caller, body.text, reply)
-    turn = service.runner.run(turn_request(body, serving, key), committing)
-    return as_reply(admitted(service.gate, caller, body.text, turn))
+        request = reply_request(body, serving)
+        reply = service.replier.reply(request)
+        return admitted(service.gate, caller, body.text, request.meter, reply)
+    turn = turn_request(body, serving, key)
+    events = service.runner.run(turn, committing)
+    return as_reply(admitted(service.gate, caller, body.text, turn.meter, events))
 
 
 def _key(call: Call, body: ChatCompletionRequest) -> str | None:

@@ -24,7 +24,7 @@ async def chat(call: Call) -> Response:
     turn = replace(turn, owner=caller.owner, enabled=enabled)
     committing = asyncio.Event()
     running = service.runner.run(turn, committing)
-    events = admitted(service.gate, caller, body.prompt, running)
+    events = admitted(service.gate, caller, body.prompt, turn.meter, running)
     if body.stream:
         stream = demo.encode_stream(events)
         return EventStream(stream, service.ping_s, service.drain, committing)

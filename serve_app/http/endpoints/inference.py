@@ -41,7 +41,8 @@ async def _answer(call: Call) -> dict[str, Any]:
     enabled = (on | enabled_plugins(caller, service.plugins, None)) - off
     turn = inference.turn_request(body, caller.owner, enabled, service.max_model_len, key)
     committing = asyncio.Event()
-    events = admitted(service.gate, caller, body.request, service.runner.run(turn, committing))
+    running = service.runner.run(turn, committing)
+    events = admitted(service.gate, caller, body.request, turn.meter, running)
     work, receive = inference.encode_answer(events), call.request.receive
     return await run_until_disconnect(work, receive, service.drain, committing)
 
