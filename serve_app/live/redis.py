@@ -149,9 +149,20 @@ class RedisLiveStore:
             keys = [_RUNNING, _INGRESSES]
             scripts.PATROL.queue(pipeline, keys, ingress, int(is_leaving), *spans, *members)
 
-        *_, (num_others, orphans) = await self._rounds.run(_pipelined(run), self._until())
+        *renewed, (num_others, orphans) = await self._rounds.run(_pipelined(run), self._until())
+        await self._look_again([m for m, r in zip(members, renewed, strict=True) if not r[0]])
         pairs = (member.decode().split(":") for member in orphans)
         return Round(tuple((uid, turn_id) for uid, turn_id in pairs), num_others)
+
+    async def _look_again(self, lost: Sequence[str]) -> None:
+        """So that turns which were handed over, while they were renewed, are found at once."""
+
+        def run(pipeline: Pipeline) -> None:
+            for member in lost:
+                scripts.HINT.queue(pipeline, [_RUNNING], member, 0)
+
+        if lost:
+            await self._rounds.run(_pipelined(run), self._until())
 
     async def take_up(
         self, uid: str, turn_id: str, token: str, given_up: Telling, made: str = ""

@@ -181,3 +181,18 @@ async def test_a_commit_that_comes_after_the_end_is_refused(ingresses: Ingresses
     told = await taker.read(ask)
     assert told is not None and told[-1].kind == "error"
     await taker.close()
+
+
+async def test_a_renewal_that_comes_too_late_hides_no_turn(ingresses: Ingresses) -> None:
+    """It was on its way while the turn was handed over: whoever looks next finds the turn."""
+    first, uid = ingresses.add(hanging_model(3)), await ingresses.session()
+    started = await first.start(uid)
+    await stored(started, 3)
+    (pen,) = first.live._writer.pens
+    await first.die()
+    store = RedisLiveStore(ingresses.url, ingresses.settings)
+    await store.hand_over(pen.hold, 0, is_failure=False)
+    await store.patrol("m:gone", [pen.hold], is_leaving=True)
+    found = await store.patrol("m:other", [], is_leaving=False)
+    assert (uid, started.id) in found.orphans
+    await store.close()
