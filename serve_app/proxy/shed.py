@@ -44,7 +44,7 @@ class ShedMiddleware:
             return
         path, caller = _NAMED.sub(r"/\1/*", scope["path"]), _caller(scope)
         body = _FirstPart(receive, self._clock)
-        answer = _Watched(send, self._clock)
+        answer = _Watched(send, self._clock, body.forget)
         if self._refusals.hold(path, caller) and not _may_be_stored(scope):
             await body.peek()
             self._check(path, caller, body.demand())
@@ -112,6 +112,10 @@ class _FirstPart:
         self.came_at = self._clock()
         return self._first
 
+    def forget(self) -> None:
+        """Nothing will be asked of it: a stream may last longer than its request is worth."""
+        self._first = None
+
     def demand(self) -> Demand | None:
         """None if the body is not whole, or shows none."""
         first = self._first
@@ -121,10 +125,14 @@ class _FirstPart:
 
 
 class _Watched:
-    """`send`, which keeps an answer that may be admission's refusal."""
+    """`send`, which keeps an answer that may be admission's refusal; `is_other` is called for any
+    other one."""
 
-    def __init__(self, send: Send, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, send: Send, clock: Callable[[], float], is_other: Callable[[], None]
+    ) -> None:
         self._send = send
+        self._is_other = is_other
         self._clock = clock
         self._headers: Headers | None = None
         self._body = b""
@@ -135,6 +143,8 @@ class _Watched:
             self.began_at = self._clock()
             is_refusal = message["status"] == TABLE[QueueFullError].status
             self._headers = Headers(raw=message["headers"]) if is_refusal else None
+            if not is_refusal:
+                self._is_other()
         elif self._headers is not None:
             self._body += message.get("body", b"")
         await self._send(message)
