@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from moss_tp.engine.outputs import TokenDelta
@@ -23,7 +23,7 @@ from moss_tp.sampling.row import SampledToken
 from moss_tp.sampling_params import SamplingParams
 from serve_app.chat.events import Usage
 from serve_app.chat.protocols import ChatModel
-from serve_app.chat.request import unread_interval_s
+from serve_app.chat.request import delta_interval_s
 from serve_app.moderation.held_text import HeldText
 from serve_app.moderation.hook import Moderation
 from serve_app.prompt.exchange import TurnEnd
@@ -177,11 +177,9 @@ class Completer:
             params=choice.params,
             salt=request.owner,
             deadline_s=max(0.0, time_left_s()),
+            delta_interval_s=delta_interval_s(request.is_streamed, time_left_s()),
             traceparent=current_traceparent(),
         )
-        if not request.is_streamed:
-            interval_s = unread_interval_s(time_left_s())
-            engine_request = replace(engine_request, delta_interval_s=interval_s)
         stream = self._model.generate(engine_request, request.request_id)
         async with aclosing(with_timeouts(stream, time_left_s)) as deltas:
             async for delta in deltas:

@@ -37,8 +37,8 @@ async def run_pass(
     be incomplete.
     """
     request = choice.engine_request(pass_number, prompt_ids, params, output_ids)
-    interval_s = choice.delta_interval_s if delta_interval_s is None else delta_interval_s
-    request = replace(request, delta_interval_s=interval_s)
+    if delta_interval_s is not None:
+        request = replace(request, delta_interval_s=delta_interval_s)
     stream = model.generate(request, choice.request.chat)
     reason = None
     async with aclosing(with_timeouts(stream, lambda: _patience_s(choice))) as deltas:

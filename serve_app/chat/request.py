@@ -22,8 +22,10 @@ UNREAD_INTERVAL_S = 1.0
 _UNREAD_SHARE = 0.05
 
 
-def unread_interval_s(time_left_s: float) -> float:
-    """How long tokens of a reply that is told as a whole may wait for the next ones."""
+def delta_interval_s(is_streamed: bool, time_left_s: float) -> float:
+    """How long tokens of a reply, told as it comes or as a whole, may wait for the next ones."""
+    if is_streamed:
+        return DELTA_INTERVAL_S
     return max(DELTA_INTERVAL_S, min(UNREAD_INTERVAL_S, _UNREAD_SHARE * time_left_s))
 
 
@@ -129,13 +131,6 @@ class Choice:
         return self.request.deadline - time.monotonic()
 
     @property
-    def delta_interval_s(self) -> float:
-        """How long new tokens of the reply may wait for the next ones."""
-        if self.request.is_streamed:
-            return DELTA_INTERVAL_S
-        return unread_interval_s(self.time_left_s)
-
-    @property
     def is_stopped(self) -> bool:
         stop = self.request.stop
         return self.refused.is_set() or (stop is not None and stop.is_set())
@@ -162,5 +157,6 @@ class Choice:
             deadline_s=max(0.0, self.time_left_s),
             is_continuation=pass_number > 1,
             output_ids=output_ids,
+            delta_interval_s=delta_interval_s(self.request.is_streamed, self.time_left_s),
             traceparent=current_traceparent(),
         )

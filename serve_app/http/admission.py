@@ -43,7 +43,6 @@ async def metered(
         try:
             async for event in events:
                 bill.note(event)
-                admission.num_tokens = bill.num_tokens
                 yield event
         finally:
             admission.num_tokens = bill.num_tokens

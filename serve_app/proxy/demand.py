@@ -49,8 +49,9 @@ class Demand:
 
 def _num_prompts(prompt: object) -> int:
     """Of a raw completion: a list of texts or of lists of ids has several."""
-    is_several = isinstance(prompt, list) and not any(isinstance(each, int) for each in prompt)
-    return max(1, len(prompt)) if isinstance(prompt, list) and is_several else 1
+    if not isinstance(prompt, list) or any(isinstance(each, int) for each in prompt):
+        return 1
+    return max(1, len(prompt))
 
 
 def _number(fields: dict[str, Any], name: str, default: float) -> float:

@@ -50,7 +50,7 @@ class ShedMiddleware:
             self._check(path, caller, body.demand())
         await self._app(self._with_report(scope, path), body.receive, answer.send)
         if (retry_after_s := answer.refusal()) is not None and (demand := body.demand()):
-            took_s = answer.began_at - body.came_at
+            took_s = answer.began_at - (body.came_at or answer.began_at)
             self._refusals.note(path, caller, Refusal(demand, retry_after_s, took_s))
 
     def _check(self, path: str, caller: str, demand: Demand | None) -> None:
@@ -86,31 +86,29 @@ class _FirstPart:
     def __init__(self, receive: Receive, clock: Callable[[], float]) -> None:
         self._receive = receive
         self._clock = clock
-        self.came_at = 0.0
-        self._first: Message | None = None
-        self._is_ahead = False
+        self.came_at: float | None = None
+        self._first: Message | None = None  # until it is forgotten
+        self._ahead: Message | None = None  # until the application receives it
 
     async def peek(self) -> None:
         """Waits for the first part, up to BODY_S."""
         try:
             async with asyncio.timeout(BODY_S):
-                await self._first_part()
-                self._is_ahead = True
+                self._ahead = await self._next()
         except TimeoutError:
             pass
 
     async def receive(self) -> Message:
-        if self._is_ahead and self._first is not None:
-            self._is_ahead = False
-            return self._first
-        if self._first is None:
-            return await self._first_part()
-        return await self._receive()
+        if (message := self._ahead) is not None:
+            self._ahead = None
+            return message
+        return await self._next()
 
-    async def _first_part(self) -> Message:
-        self._first = await self._receive()
-        self.came_at = self._clock()
-        return self._first
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if self.came_at is None:
+            self._first, self.came_at = message, self._clock()
+        return message
 
     def forget(self) -> None:
         """Nothing will be asked of it: a stream may last longer than its request is worth."""

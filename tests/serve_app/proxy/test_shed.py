@@ -137,6 +137,19 @@ async def test_a_body_in_parts_passes_whole(proxy: Proxy) -> None:
     assert proxy.engine.bodies[-1] == b'{"max_tokens": 4}'
 
 
+async def test_who_answers_before_it_reads_still_gets_the_body(proxy: Proxy) -> None:
+    read: list[Message] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        read.append(await receive())
+
+    await refuse(proxy, b'{"max_tokens": 5}')
+    proxy.app._app = application
+    assert await proxy.ask(b'{"max_tokens": 4}') == 200  # it was looked at, and asks for less
+    assert read[0]["body"] == b'{"max_tokens": 4}'
+
+
 async def test_a_body_that_does_not_come_is_left_to_the_application(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
