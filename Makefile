@@ -16,6 +16,8 @@ TP ?= 2
 MODEL ?=
 # Most tests wait for servers, so three at a time take half as long as one, even on two cores.
 TEST_PROCESSES ?= 3
+# Native code that hangs takes no signal, so its test has no time limit: such a process says where it is, and goes.
+TEST := $(BIN)/pytest -m "not chaos" -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 # Where to take torch from: https://download.pytorch.org/whl/cpu saves gigabytes without a GPU.
 TORCH_INDEX ?=
 # What the long runs measure is appended to it.
@@ -31,10 +33,10 @@ serve: $(VENV)/.runtime
 	@exec $(BIN)/moss serve --port "$(PORT)" --tp "$(TP)" $(if $(MODEL),--model "$(MODEL)")
 
 test: setup lint
-	@$(BIN)/pytest -m "not chaos" --numprocesses $(TEST_PROCESSES) --dist loadfile; \
+	@$(TEST) --numprocesses $(TEST_PROCESSES) --dist loadfile; \
 	status=$$?; test $$status -eq 1 || exit $$status; \
 	echo "what failed, once more and alone: this machine may have been too busy"; \
-	$(BIN)/pytest -m "not chaos" --last-failed --last-failed-no-failures none
+	$(TEST) --last-failed --last-failed-no-failures none
 
 lint: setup
 	$(BIN)/ruff format --check

@@ -20,6 +20,8 @@ from moss_tp.hardware.present import has_gpu
 HAS_GPU = has_gpu()
 os.environ["TRITON_INTERPRET"] = "1"
 
+pytest_plugins = ["tests.scheduling"]
+
 _MISSING = "missing"  # the name of a test's property
 _num_untested: Counter[str] = Counter()
 

@@ -97,6 +97,10 @@ class Usage:
     completion_tokens: int = 0
     reasoning_tokens: int = 0
 
+    @property
+    def num_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
 
 @dataclass(frozen=True)
 class Done:

@@ -70,5 +70,5 @@ class _Bill:
         elif isinstance(event, Done | TurnDone | CompletionDone):
             self._num_at_door = 0
             if not (isinstance(event, TurnDone) and event.is_replayed):
-                self._num_ended += event.usage.prompt_tokens + event.usage.completion_tokens
+                self._num_ended += event.usage.num_tokens
             del self._told[0 if isinstance(event, TurnDone) else event.choice]

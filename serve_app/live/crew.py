@@ -8,11 +8,12 @@ from typing import Protocol
 
 from serve_app.access.gate import Admission
 from serve_app.chat.draft import Draft
+from serve_app.chat.events import Usage
 from serve_app.chat.request import Meter, ReplyRequest
 from serve_app.errors import StoreUnavailableError
 from serve_app.live.calls import StoredCallLog
 from serve_app.live.follower import Follower
-from serve_app.live.record import Hold, LiveTurn, calls_of, num_generated, resume_of
+from serve_app.live.record import Hold, calls_of, num_generated, resume_of
 from serve_app.live.store import Ask, Cancel, TakenUp
 from serve_app.live.tail import Tail
 from serve_app.live.teller import Means, Teller
@@ -105,16 +106,23 @@ class Crew:
         """Runs `teller`; what the turn has used is settled by whoever ends it."""
         charge.is_left = True  # should this process go
         await teller.run()
-        if teller.has_ended or await self._is_over(teller.pen.hold.turn):
-            charge.num_tokens, charge.is_left = teller.num_tokens, False
+        if (num_tokens := await self._num_used(teller)) is not None:
+            charge.num_tokens, charge.is_left = num_tokens, False
 
-    async def _is_over(self, turn: LiveTurn) -> bool:
-        """Whether nobody goes on with a turn that did not end here: it is deleted, or has ended."""
+    async def _num_used(self, teller: Teller) -> int | None:
+        """Tokens of a turn that nobody goes on with, for it has ended, here or elsewhere, or is
+        deleted. Whoever counts them finds as many."""
+        if teller.has_ended:
+            return teller.num_tokens
+        turn = teller.pen.hold.turn
         try:
             events = await self._means.store.read(Ask(turn.uid, turn.owner, turn.id))
         except StoreUnavailableError:
-            return False
-        return not events or events[-1].telling.is_terminal
+            return None
+        if events and not events[-1].telling.is_terminal:
+            return None
+        usage = events[-1].data.get("usage") if events else None
+        return teller.num_tokens if usage is None else Usage(**usage).num_tokens
 
     def _draft(self, hold: Hold, tail: Tail, session: Session, log: StoredCallLog) -> Draft:
         """What is left to do of a turn that was told as far as `tail` has it."""

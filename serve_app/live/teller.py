@@ -97,7 +97,7 @@ class Teller:
     def num_tokens(self) -> int:
         """How many tokens the turn has used so far, prompt and reply together."""
         if self._usage is not None:
-            return self._usage.prompt_tokens + self._usage.completion_tokens
+            return self._usage.num_tokens
         return len(self.pen.hold.turn.prompt_ids) + self._draft.request.meter.num_tokens
 
     async def run(self) -> None:

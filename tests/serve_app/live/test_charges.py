@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from moss_tp.dialogue import NO_RESULTS, Segment, encode_opening, encode_segment
 from serve_app.access import limit_scripts
+from serve_app.access.gate import Admission, Ticket
 from serve_app.access.limiter import Limiter
 from serve_app.access.principal import Limits
 from serve_app.errors import StoreUnavailableError
@@ -18,6 +20,7 @@ from serve_app.live.service import Started
 from serve_app.observe.turns import TurnMetrics
 from serve_app.sessions.redis_catalogue import RedisSessionCatalogue
 from serve_app.sessions.session import new_token
+from tests.serve_app.live.halting import FreezingStore
 from tests.serve_app.live.ingresses import OWNER, Ingress, Ingresses, begun, stored
 from tests.serve_app.live.test_fencing import REPLY, hanging_model, slow_model
 from tests.support.chat_fakes import CharCodec, FakeModel
@@ -139,6 +142,26 @@ async def test_a_turn_that_is_handed_over(till: Till) -> None:
     await stored(started, 5)
     await drain.finish(10)
     await second.read(started)
+    await till.is_settled(NUM_BEFORE + NUM_REPLY, first)
+
+
+async def test_a_frozen_ingress_counts_all_of_a_turn_that_ended_elsewhere(till: Till) -> None:
+    """It may be the first to settle: whoever ended the turn is about to."""
+    store = FreezingStore(till.ingresses.url, till.ingresses.settings)
+    first, limiter = till.add(hanging_model(9), store=store), till.limiter()
+
+    @asynccontextmanager
+    async def resume_unsettled(ticket: Ticket) -> AsyncIterator[Admission]:
+        async with limiter.resume(ticket) as admission:
+            yield admission
+            admission.is_left = True  # it dies before it settles
+
+    second = till.ingresses.add(slow_model(0), readmit=resume_unsettled)
+    started = await till.start(first)
+    await stored(started, 9)
+    store.freeze()
+    await second.read(started)
+    store.thaw()
     await till.is_settled(NUM_BEFORE + NUM_REPLY, first)
 
 
