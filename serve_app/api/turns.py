@@ -105,7 +105,7 @@ def turn_request(
     Raises InvalidFieldError for parameters that cannot be used together.
     """
     sampling = body.model_dump(exclude=_NOT_SAMPLING, exclude_none=True)
-    max_tokens = body.max_tokens or SamplingParams().max_tokens
+    max_tokens = body.max_tokens or _MAX_LENGTH  # what the context has room for
     if (body.min_tokens or 0) > max_tokens:
         raise InvalidFieldError(f"min_tokens: more than max_tokens, {max_tokens}", "min_tokens")
     has_parent = isinstance(body, NewTurn) and "parent" in body.model_fields_set
@@ -113,7 +113,7 @@ def turn_request(
         owner=owner,
         user=body.user if isinstance(body, NewTurn) else "",
         fingerprint=_fingerprint(body, instead_of),
-        params=SamplingParams(**sampling),
+        params=SamplingParams(**{**sampling, "max_tokens": max_tokens}),
         enabled=enabled,
         max_length=_MAX_LENGTH,
         uid=uid,

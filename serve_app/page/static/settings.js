@@ -11,7 +11,7 @@ const SLIDERS = [
   { name: "top_p", min: 0.05, max: 1, step: 0.05, start: 0.8 },
   { name: "top_k", min: 1, max: 100, step: 1, start: 40 },
   { name: "repetition_penalty", min: 1, max: 1.5, step: 0.01, start: 1.02 },
-  { name: "max_tokens", min: 16, max: 2048, step: 16, start: 512 },
+  { name: "max_tokens", min: 16, max: 2048, step: 16, start: 2048 },
 ];
 
 export class Settings {

@@ -8,8 +8,9 @@ import pytest
 from serve_app.api.parsing import parse_body
 from serve_app.api.sessions import SamplingDefaults
 from serve_app.api.turns import NewTurn, turn_request
-from serve_app.chat.turn import TurnRequest
+from serve_app.chat.turn import TurnRequest, with_defaults
 from serve_app.errors import InvalidFieldError
+from serve_app.sessions.session import Session
 
 
 def asked(**fields: Any) -> TurnRequest:
@@ -31,7 +32,6 @@ def asked(**fields: Any) -> TurnRequest:
         {"stop": "x" * 257},
         {"stop": [""]},
         {"min_tokens": 9, "max_tokens": 8},
-        {"min_tokens": 513},
     ],
 )
 def test_what_would_not_be_honoured_is_refused_by_its_name(fields: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ def test_what_would_not_be_honoured_is_refused_by_its_name(fields: dict[str, Any
         {"stop": ["x"] * 16},
         {"stop": "x" * 256},
         {"min_tokens": 8, "max_tokens": 8},
-        {"min_tokens": 512},
+        {"min_tokens": 1000},
         {"temperature": 0},
         {"stream": True, "model": "moss", "max_time": 3},
     ],
@@ -57,6 +57,13 @@ def test_what_is_honoured_is_taken(fields: dict[str, Any]) -> None:
     assert set(request.named or ()) == sampling
     for name in sampling - {"stop"}:
         assert getattr(request.params, name) == fields[name]
+
+
+def test_the_context_bounds_a_reply_where_nothing_else_does() -> None:
+    request = asked(temperature=0)
+    assert request.params.max_tokens >= 2048 and request.named == {"temperature"}
+    session = Session("uid", "ann", defaults={"max_tokens": 64})
+    assert with_defaults(request, session).params.max_tokens == 64
 
 
 def test_null_is_as_good_as_absent() -> None:
