@@ -61,7 +61,7 @@ def test_what_is_honoured_is_taken(fields: dict[str, Any]) -> None:
 
 def test_the_context_bounds_a_reply_where_nothing_else_does() -> None:
     request = asked(temperature=0)
-    assert request.params.max_tokens >= 2048 and request.named == {"temperature"}
+    assert request.params.max_tokens >= 2048 and request.named == frozenset({"temperature"})
     session = Session("uid", "ann", defaults={"max_tokens": 64})
     assert with_defaults(request, session).params.max_tokens == 64
 
