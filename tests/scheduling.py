@@ -1,7 +1,9 @@
-"""Tests of a file run in one process, and one that kills its process is not run again.
+"""How files of tests are given to processes, and what becomes of a test that kills its own.
 
-pytest-xdist gives what a dead process had not done to another one, and that begins with the test
-that killed it: one that always does would kill process after process.
+pytest-xdist hands files out by the number of their tests, so that those of one test come last, all
+together: servers that start, wait and have time limits. Here files of many tests and of few take
+turns. And it gives what a dead process had not done to another one, beginning with the test that
+killed it: one that always does would kill process after process.
 """
 
 import pytest
@@ -10,7 +12,15 @@ from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
 
-class CrashedOnce(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+class MixedFiles(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    _takes_few = True
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if self._takes_few:
+            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        self._takes_few = not self._takes_few
+        super()._assign_work_unit(node)
+
     def remove_node(self, node: WorkerController) -> str | None:
         """The test that was running, if this process was not done: it died of that."""
         crashed = None
@@ -22,6 +32,6 @@ class CrashedOnce(LoadFileScheduling):  # type: ignore[misc]  # xdist has no typ
         return crashed
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> CrashedOnce | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> MixedFiles | None:
     """None where files are not kept together: then xdist has its own."""
-    return CrashedOnce(config, log) if config.option.dist == "loadfile" else None
+    return MixedFiles(config, log) if config.option.dist == "loadfile" else None
