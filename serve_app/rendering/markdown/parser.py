@@ -1,4 +1,4 @@
-"""Markdown as tokens: CommonMark with tables, strikethrough, formulas and citations; no HTML.
+"""Markdown as tokens: CommonMark with tables, strikethrough, bare links, formulas, citations; no HTML.
 
 Definitions of links (`[a]: …`) are off: they would change blocks before them.
 """
@@ -10,7 +10,7 @@ from markdown_it.rules_inline import StateInline
 
 from serve_app.rendering.markdown.emphasis import EastAsianInline
 from serve_app.rendering.markdown.formulas import add_formulas
-from serve_app.rendering.markdown.links import is_safe_link
+from serve_app.rendering.markdown.links import BareAddress, is_safe_link
 
 CITATION = "citation"
 _CITATION = re.compile(r"<sup><\|([0-9]{1,4})\|></sup>")
@@ -18,12 +18,14 @@ _MAX_NESTING = 100  # two for each level of a list; what is deeper is left out
 
 
 def create_parser() -> MarkdownIt:
-    options = {"html": False, "breaks": True, "maxNesting": _MAX_NESTING}
+    options = {"html": False, "breaks": True, "maxNesting": _MAX_NESTING, "linkify": True}
     parser = MarkdownIt("zero")
     parser.inline = EastAsianInline()
     parser.configure("commonmark", options)
     parser.enable(["table", "strikethrough"])
     parser.disable(["reference", "html_block", "html_inline"])
+    parser.inline.ruler.enable("linkify")  # not the core's rule, which does without a scheme
+    parser.linkify = BareAddress
     add_formulas(parser)
     parser.inline.ruler.before("autolink", CITATION, _citation)
     parser.validateLink = is_safe_link  # type: ignore[method-assign]

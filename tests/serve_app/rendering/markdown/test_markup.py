@@ -64,6 +64,31 @@ def test_what_markdown_becomes(markdown: str, expected: str) -> None:
     assert html(markdown) == expected
 
 
+def _a(url: str) -> str:
+    return f'<a href="{url}" {LINK}>{url}</a>'
+
+
+@pytest.mark.parametrize(
+    ("markdown", "expected"),
+    [
+        ("见https://e.org/a?b=1#c。好", f"见{_a('https://e.org/a?b=1#c')}。好"),
+        ("http://e.org的网站", f"{_a('http://e.org')}的网站"),
+        ("(https://e.org/a_(b)).", f"({_a('https://e.org/a_(b)')})."),
+        ("**https://e.org**!", f"<strong>{_a('https://e.org')}</strong>!"),
+        ("https://e.org, https://f.org.", f"{_a('https://e.org')}, {_a('https://f.org')}."),
+        ("https://e.org<sup><|1|></sup>", f'{_a("https://e.org")}<sup class="cite">1</sup>'),
+        ("`https://e.org`", "<code>https://e.org</code>"),
+        ("e.org file://e.org javascript://e.org", "e.org file://e.org javascript://e.org"),
+        ("https://", "https://"),
+        ("xhttps://e.org", "xhttps://e.org"),
+        ("[https://e.org](https://f.org)", f'<a href="https://f.org" {LINK}>https://e.org</a>'),
+        ("https://e.org/" + "a" * 3000, "https://e.org/" + "a" * 3000),
+    ],
+)
+def test_an_address_in_the_text_is_a_link(markdown: str, expected: str) -> None:
+    assert html(markdown) == f"<p>{expected}</p>"
+
+
 def test_a_table_has_its_alignment_as_classes() -> None:
     table = html("| a | b | c |\n|---|:-:|--:|\n| 1 | 2 |")
     assert '<th>a</th>\n<th class="center">b</th>\n<th class="right">c</th>' in table
