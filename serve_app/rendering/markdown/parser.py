@@ -1,4 +1,4 @@
-"""Markdown as tokens: CommonMark with tables, strikethrough, bare links, formulas, citations; no HTML.
+"""Markdown as tokens: CommonMark, tables, strikethrough, bare links, formulas, citations; no HTML.
 
 Definitions of links (`[a]: …`) are off: they would change blocks before them.
 """
