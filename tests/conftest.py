@@ -44,6 +44,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"{program} is not installed")
 
 
+@pytest.fixture(autouse=True)
+def _same_niceness() -> Iterator[None]:
+    """The servers of later tests would inherit another one."""
+    before = os.nice(0)
+    yield
+    assert os.nice(0) == before, "this test has made its process nicer"
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Counts where all reports come together, however many processes run the tests."""
     if report.when == "setup":

@@ -12,11 +12,19 @@ from typing import Any
 
 import numba
 
+from moss_tp.native.linked import Linked
 from moss_tp.native.names import named_by_content
 from moss_tp.native.sources import cache_dir
 
 # Sums may be reassociated, so that they vectorise; infinities and NaN keep their meaning.
 _FASTMATH: set[str] | bool = {"reassoc", "contract", "nsz", "arcp"}
+
+# Of functions that kernels call.
+_PART: dict[str, Any] = {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "pipeline_class": Linked,
+}
 
 _cache_dir_lock = threading.Lock()  # numba.config is shared by all threads
 _alive: list[Any] = []  # an address is valid as long as its function lives
@@ -49,18 +57,18 @@ def thread_main(function: Callable[[int], None]) -> int:
 
 def inner(function: Callable[..., Any]) -> Any:
     """A function that kernels call; compiled into each of them."""
-    return numba.njit(fastmath=_FASTMATH, error_model="numpy")(named_by_content(function))
+    return numba.njit(fastmath=_FASTMATH, error_model="numpy", **_PART)(named_by_content(function))
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """`inner`, always inlined: for one with a single caller and many arguments."""
-    compile_ = numba.njit(fastmath=_FASTMATH, error_model="numpy", forceinline=True)
+    compile_ = numba.njit(fastmath=_FASTMATH, error_model="numpy", forceinline=True, **_PART)
     return compile_(named_by_content(function))
 
 
 def exact_inlined(function: Callable[..., Any]) -> Any:
     """`inlined`, for exact kernels."""
-    return numba.njit(error_model="numpy", forceinline=True)(named_by_content(function))
+    return numba.njit(error_model="numpy", forceinline=True, **_PART)(named_by_content(function))
 
 
 def python_callable(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
@@ -71,7 +79,7 @@ def python_callable(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
 
 def exact_inner(function: Callable[..., Any]) -> Any:
     """`inner` for functions that Python calls: every sum is taken in the order it is written."""
-    return numba.njit(named_by_content(function))
+    return numba.njit(**_PART)(named_by_content(function))
 
 
 def _compile(

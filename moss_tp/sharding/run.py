@@ -12,7 +12,7 @@ import torch
 from moss_tp.config import ModelConfig
 from moss_tp.finetune.durable import rename, sync
 from moss_tp.model import MossForCausalLM
-from moss_tp.native.vector_kind import vector_kind
+from moss_tp.native.instruction_set import vector_kind
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.quant_fields import FILE as QUANTIZER
 from moss_tp.quantize.output import Output

@@ -35,7 +35,7 @@ def resolve_weights(config: EngineConfig) -> EngineConfig:
 
 def check_vectors(directory: Path, manifest: Manifest) -> None:
     """Raises ConfigError for weights that are packed for another kind of processor."""
-    from moss_tp.native.vector_kind import vector_kind  # slow to import
+    from moss_tp.native.instruction_set import vector_kind  # slow to import
 
     _check("processor", directory, manifest.vectors, vector_kind())
 

@@ -66,7 +66,6 @@ def _processor(device: str) -> str:
         from moss_tp.hardware.gpu import first_card_name
 
         return first_card_name()
-    from moss_tp.native.instruction_set import instruction_set
-    from moss_tp.native.vector_kind import vector_kind
+    from moss_tp.native.instruction_set import instruction_set, vector_kind
 
     return f"{instruction_set()} {vector_kind()}"  # AMX is Linux's to allow

@@ -32,7 +32,7 @@ class FileEntry:
 @dataclass(frozen=True)
 class Manifest:
     """`source` is the directory that the weights are from, `source_digest` its `weights_digest`.
-    `dense` and `biased` are those of `QuantConfig`. `vectors`: see `native.vector_kind`."""
+    `dense` and `biased` are those of `QuantConfig`. `vectors`: see `native.instruction_set`."""
 
     source: str
     source_digest: str

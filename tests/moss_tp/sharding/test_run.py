@@ -15,7 +15,7 @@ from moss_tp.errors import CheckpointError, ConfigError, EngineDeadError
 from moss_tp.layers.block import MossBlock
 from moss_tp.llm import LLM
 from moss_tp.model import MossForCausalLM, load_model
-from moss_tp.native import vector_kind as kinds
+from moss_tp.native import instruction_set as kinds
 from moss_tp.parallel.tp_group import TPGroup
 from moss_tp.sampling_params import SamplingParams
 from moss_tp.sharding.run import shard_model

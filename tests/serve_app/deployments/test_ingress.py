@@ -58,6 +58,12 @@ class OwnIngress(Plain):  # type: ignore[misc]
         """Not awaited here; Serve awaits the one of a replica."""
 
 
+@pytest.fixture(autouse=True)
+def _stay_as_nice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is no replica of its own."""
+    monkeypatch.setattr("serve_app.deployments.ingress.yield_to_the_model", lambda: None)
+
+
 def make(store_url: str, handle: FakeHandle, **fields: object) -> OwnIngress:
     settings = ServeSettings.model_validate(
         {"model": str(BUNDLED_MODEL), "store": store_url, **fields}

@@ -18,9 +18,12 @@ from moss_tp.kernels.cpu.microkernel.mul_add import (
 )
 from moss_tp.kernels.leaves import leaf_spans
 from moss_tp.native import amx
-from moss_tp.native.compiled import exact_inner
+from moss_tp.native.compiled import python_callable
+from moss_tp.native.sources import register_sources
 from moss_tp.native.vectors import has_cpu_feature
 from tests.moss_tp.kernels.quantized_case import quantized_case
+
+register_sources(__file__)
 
 needs_amx = pytest.mark.skipif(not amx.has_amx(), reason="this processor has no AMX")
 CHUNK = inputs_at_once(AMX_X16_BF16)
@@ -63,13 +66,11 @@ def test_strided_rows_and_what_comes_after_the_sum() -> None:
     torch.testing.assert_close(linear(x, residual), y, atol=1e-5, rtol=1e-5)
 
 
-@exact_inner
 def configure_and_read(config: int, read: int) -> None:
     amx.configure_tiles(config)
     amx.store_tile_config(read)
 
 
-@exact_inner
 def read_config(address: int) -> None:
     amx.store_tile_config(address)
 
@@ -83,7 +84,8 @@ def test_tiles_are_released(bits: int, rows: int) -> None:
     weight = DenseWeight(random(64, 64)) if bits == 16 else quantized
     linear, found = PanelLinear(weight, mul_add=AMX_X16_BF16), np.ones(64, np.uint8)
     config = amx.tile_config((16,) * amx.NUM_TILES)
-    configure_and_read(config.ctypes.data, found.ctypes.data)
+    compiled = python_callable("void(int64, int64)")(configure_and_read)
+    compiled(config.ctypes.data, found.ctypes.data)
     assert np.array_equal(found, config)
     before = torch.get_num_threads()
     try:
@@ -91,7 +93,7 @@ def test_tiles_are_released(bits: int, rows: int) -> None:
         linear(random(rows, 64).float())
     finally:
         torch.set_num_threads(before)
-    read_config(found.ctypes.data)
+    python_callable("void(int64)")(read_config)(found.ctypes.data)
     assert not found.any()
 
 
