@@ -1,13 +1,14 @@
 """Follows turns for the readers of this ingress, whoever tells them.
 
-Turns that are told here need nothing. The others, and the cancel flags of own turns that have
-nothing to write, are asked for in one round trip every 50 ms, over one connection.
+Turns that are told here need nothing. The others, and whether any turn is to be cancelled, are
+asked for in one round trip every 50 ms, over one connection. How own turns stand is asked for then,
+and after half a second without a write.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from math import inf
 
@@ -20,6 +21,7 @@ from serve_app.live.writer import Pen
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 0.05
+STAND_EVERY_S = 0.5
 RETRY_S = 0.5
 
 
@@ -33,6 +35,7 @@ class Follower:
         self._pens = pens
         self._interval_s = interval_s
         self._tails: dict[tuple[str, str], Tail] = {}
+        self._num_cancels: int | None = None
         self._task: asyncio.Task[None] | None = None
 
     def track(self, tail: Tail) -> None:
@@ -105,25 +108,32 @@ class Follower:
             await asyncio.sleep(max(0.0, began + pause_s - time.monotonic()))
 
     async def _poll(self) -> bool:
-        """One round trip; whether the store answered."""
+        """Whether the store answered."""
         tails = [t for t in self._tails.values() if not (t.is_told_here or t.has_ended)]
-        # Half of it: an answer comes a bit after its question, and would delay the next but one.
-        before = time.monotonic() - self._interval_s / 2
-        pens = [pen for pen in self._pens if pen.stood_at <= before and not pen.is_lost]
-        if not (tails or pens):
+        if not (tails or self._pens):
             return True
-        asks = [Ask(tail.uid, tail.owner, tail.id, len(tail.events)) for tail in tails]
+        before = time.monotonic() - STAND_EVERY_S
         try:
-            answers, standings = await self._store.poll(asks, [pen.hold for pen in pens])
+            num_cancels = await self._ask(tails, [p for p in self._pens if p.stood_at <= before])
+            if num_cancels != self._num_cancels:
+                await self._ask([], self._pens)
+                self._num_cancels = num_cancels
         except Exception as error:
             bug = None if isinstance(error, MossError) else error
             logger.warning("readers of %s turns wait: %s", len(tails), error, exc_info=bug)
             return False
-        for tail, events in zip(tails, answers, strict=True):
+        return True
+
+    async def _ask(self, tails: Sequence[Tail], pens: Iterable[Pen]) -> int:
+        """One round trip."""
+        pens = [pen for pen in pens if not pen.is_lost]
+        asks = [Ask(tail.uid, tail.owner, tail.id, len(tail.events)) for tail in tails]
+        polled = await self._store.poll(asks, [pen.hold for pen in pens])
+        for tail, events in zip(tails, polled.answers, strict=True):
             if events is None:
                 tail.close()
             elif not tail.is_told_here:  # it may have been taken up meanwhile
                 tail.add(events)
-        for pen, standing in zip(pens, standings, strict=True):
+        for pen, standing in zip(pens, polled.standings, strict=True):
             pen.note(standing)
-        return True
+        return polled.num_cancels

@@ -30,6 +30,7 @@ from serve_app.live.store import (
     Ask,
     Cancel,
     GivenUp,
+    Polled,
     Round,
     Standing,
     TakenUp,
@@ -47,7 +48,7 @@ from serve_app.sessions.store import Lease
 from serve_app.store.patient_lane import PatientLane
 from serve_app.store.script import Arg, Script
 
-_RUNNING, _INGRESSES = "moss:running", "moss:ingresses"
+_RUNNING, _INGRESSES, _CANCELS = "moss:running", "moss:ingresses", "moss:cancels"
 _NUM_STEP_CONNECTIONS = 8
 _MAX_ORPHANS = 64
 
@@ -111,18 +112,18 @@ class RedisLiveStore:
 
         return [standing_of(r) for r in await self._writes.run(_pipelined(run), self._until())]
 
-    async def poll(
-        self, asks: Sequence[Ask], holds: Sequence[Hold]
-    ) -> tuple[list[tuple[LiveEvent, ...] | None], list[Standing]]:
+    async def poll(self, asks: Sequence[Ask], holds: Sequence[Hold]) -> Polled:
         def run(pipeline: Pipeline) -> None:
+            pipeline.get(_CANCELS)
             for ask in asks:
                 _queue_read(pipeline, ask)
             for hold in holds:
                 scripts.STANDING.queue(pipeline, _keys(hold.turn, ""), hold.token)
 
-        results = await self._polls.run(_pipelined(run), self._until())
+        num_cancels, *results = await self._polls.run(_pipelined(run), self._until())
         answers = [events_of(r, ask.start) for r, ask in zip(results, asks, strict=False)]
-        return answers, [standing_of(r) for r in results[len(asks) :]]
+        standings = [standing_of(r) for r in results[len(asks) :]]
+        return Polled(answers, standings, int(num_cancels or 0))
 
     async def read(self, ask: Ask, deadline: float = inf) -> tuple[LiveEvent, ...] | None:
         (found,) = await self._steps.run(
@@ -201,8 +202,14 @@ class RedisLiveStore:
 
     async def cancel(self, ask: Ask, cancel: Cancel) -> Cancel:
         keys = session_keys(ask.uid, f"live:{ask.id}", "meta", GONE)
-        stands: Cancel = (await self._run(scripts.CANCEL, keys, ask.owner, cancel)).decode()
-        return stands
+
+        def run(pipeline: Pipeline) -> None:
+            scripts.CANCEL.queue(pipeline, keys, ask.owner, cancel)
+            pipeline.incr(_CANCELS)
+
+        stands, _ = await self._steps.run(_pipelined(run), self._until())
+        found: Cancel = stands.decode()
+        return found
 
     async def owner_of(self, uid: str) -> str | None:
         (meta,) = session_keys(uid, "meta")

@@ -83,6 +83,16 @@ class GivenUp:
     num_generated: int
 
 
+@dataclass(frozen=True)
+class Polled:
+    """`answers` have new events for readers, None where there is no such turn; `standings` say how
+    holds stand. `num_cancels` becomes another number when any turn is to be cancelled."""
+
+    answers: Sequence[tuple[LiveEvent, ...] | None]
+    standings: Sequence[Standing]
+    num_cancels: int
+
+
 class LiveStore(Protocol):
     """Deadlines are in `time.monotonic` seconds; where they are stored, they are by the store's
     clock. Every method raises StoreUnavailableError, also if it only has too much to do; those that
@@ -98,15 +108,12 @@ class LiveStore(Protocol):
         """In one round trip."""
         ...
 
-    async def poll(
-        self, asks: Sequence[Ask], holds: Sequence[Hold]
-    ) -> tuple[list[tuple[LiveEvent, ...] | None], list[Standing]]:
-        """New events for readers, None where there is no such turn; and how these holds stand. In
-        one round trip, over a connection of its own."""
+    async def poll(self, asks: Sequence[Ask], holds: Sequence[Hold]) -> Polled:
+        """In one round trip, over a connection of its own."""
         ...
 
     async def read(self, ask: Ask, deadline: float = inf) -> tuple[LiveEvent, ...] | None:
-        """One answer of `poll`."""
+        """As one of the answers of `poll`."""
         ...
 
     async def running(self, uid: str, owner: str) -> str | None:
