@@ -36,7 +36,7 @@ test: setup lint
 	@$(TEST) --numprocesses $(TEST_PROCESSES) --dist loadfile; \
 	status=$$?; test $$status -eq 1 || exit $$status; \
 	echo "what failed, once more and alone: this machine may have been too busy"; \
-	$(TEST) --last-failed --last-failed-no-failures none
+	$(TEST) --numprocesses 1 --dist loadfile --last-failed --last-failed-no-failures none
 
 lint: setup
 	$(BIN)/ruff format --check

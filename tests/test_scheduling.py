@@ -30,10 +30,10 @@ def test_hangs():
 """
 
 
-def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(directory: Path, num_processes: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "tests.scheduling", "-q"]
     return subprocess.run(
-        [*command, "--numprocesses", "2", "--dist", "loadfile", *options],
+        [*command, "--numprocesses", f"{num_processes}", "--dist", "loadfile"],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -42,13 +42,17 @@ def run(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("text", "num_passed"), [(DIES, 4), (HANGS, 2)])
-def test_what_ends_its_process_is_run_once(tmp_path: Path, text: str, num_passed: int) -> None:
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize(("text", "num_passed"), [(DIES, 5), (HANGS, 3)])
+def test_what_ends_its_process_is_run_once(
+    tmp_path: Path, text: str, num_passed: int, num_processes: int
+) -> None:
     (tmp_path / "test_ends.py").write_text(text)
     (tmp_path / "test_other.py").write_text("def test_one(): pass\ndef test_two(): pass\n")
+    (tmp_path / "test_short.py").write_text("def test_only(): pass\n")
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\nfaulthandler_timeout = 5\nfaulthandler_exit_on_timeout = true\ntimeout = 3\n"
     )
-    done = run(tmp_path)
+    done = run(tmp_path, num_processes)
     assert f"1 failed, {num_passed} passed" in done.stdout, done.stdout + done.stderr
     assert (tmp_path / "begun").read_text() == "x"

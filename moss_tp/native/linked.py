@@ -5,7 +5,8 @@ in a kernel goes through LLVM once for every function around it, and each of the
 code that nobody runs. Here a function stays as it was lowered, and the kernel that it is linked
 into is optimised once. That takes a third of the time for attention, and gives the same loops.
 
-It replaces parts of Numba that are not its public interface, in the version that we pin.
+Such functions cannot print, or call each other in a circle. Python cannot call them. This module
+replaces parts of Numba that are not its public interface, in the version that we pin.
 """
 
 from typing import Any
@@ -37,7 +38,7 @@ class _Lowering(NativeLowering):
         state.library = _Library(state.targetctx.codegen(), state.func_id.func_qualname)
         state.flags.no_compile = True
         super().run_pass(state)
-        # What Python would call: Numba wants a builtin for each. This one raises an error.
+        # What Python would call: Numba wants a builtin for each. This one raises KeyError.
         state.cr = state.cr._replace(cfunc=set().pop)
         state.targetctx.insert_user_function(state.cr.cfunc, state.cr.fndesc, [state.library])
         return True

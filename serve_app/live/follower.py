@@ -1,8 +1,8 @@
 """Follows turns for the readers of this ingress, whoever tells them.
 
 Turns that are told here need nothing. The others, and whether any turn is to be cancelled, are
-asked for in one round trip every 50 ms, over one connection. How own turns stand is asked for then,
-and after half a second without a write.
+asked for in one round trip every 50 ms, over one connection. If one is, all own turns are asked for
+how they stand; else those that have written nothing for half a second.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
 
     def track(self, tail: Tail) -> None:
-        """Readers of this turn share `tail` from now on; its cancel flag is asked for."""
+        """Readers of this turn share `tail` from now on."""
         self._tails[tail.uid, tail.id] = tail
         self._keep_polling()
 

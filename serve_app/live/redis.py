@@ -202,14 +202,10 @@ class RedisLiveStore:
 
     async def cancel(self, ask: Ask, cancel: Cancel) -> Cancel:
         keys = session_keys(ask.uid, f"live:{ask.id}", "meta", GONE)
-
-        def run(pipeline: Pipeline) -> None:
-            scripts.CANCEL.queue(pipeline, keys, ask.owner, cancel)
-            pipeline.incr(_CANCELS)
-
-        stands, _ = await self._steps.run(_pipelined(run), self._until())
-        found: Cancel = stands.decode()
-        return found
+        stands: Cancel = (await self._run(scripts.CANCEL, keys, ask.owner, cancel)).decode()
+        if stands:  # else there is no such turn
+            await self._steps.run(lambda redis: redis.incr(_CANCELS), self._until())
+        return stands
 
     async def owner_of(self, uid: str) -> str | None:
         (meta,) = session_keys(uid, "meta")

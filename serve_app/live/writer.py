@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from math import inf
 
 from moss_tp.errors import MossError
 from serve_app.chat.resume import TurnTakenOverError
@@ -42,7 +43,7 @@ class Pen:
     ) -> None:
         self.hold = hold
         self.tail = tail
-        self.stood_at = time.monotonic()  # when it was last known how the hold stands
+        self.stood_at = -inf  # when it was last known how the hold stands
         self._wake = wake
         self._on_standing = on_standing
         self._pending: list[Telling] = []

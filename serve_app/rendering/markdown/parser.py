@@ -10,7 +10,7 @@ from markdown_it.rules_inline import StateInline
 
 from serve_app.rendering.markdown.emphasis import EastAsianInline
 from serve_app.rendering.markdown.formulas import add_formulas
-from serve_app.rendering.markdown.links import BareAddress, is_safe_link
+from serve_app.rendering.markdown.links import bare_link, is_safe_link
 
 CITATION = "citation"
 _CITATION = re.compile(r"<sup><\|([0-9]{1,4})\|></sup>")
@@ -18,17 +18,17 @@ _MAX_NESTING = 100  # two for each level of a list; what is deeper is left out
 
 
 def create_parser() -> MarkdownIt:
-    options = {"html": False, "breaks": True, "maxNesting": _MAX_NESTING, "linkify": True}
+    options = {"html": False, "breaks": True, "maxNesting": _MAX_NESTING}
     parser = MarkdownIt("zero")
     parser.inline = EastAsianInline()
     parser.configure("commonmark", options)
     parser.enable(["table", "strikethrough"])
     parser.disable(["reference", "html_block", "html_inline"])
-    parser.inline.ruler.enable("linkify")  # not the core's rule, which does without a scheme
-    parser.linkify = BareAddress
     add_formulas(parser)
     parser.inline.ruler.before("autolink", CITATION, _citation)
+    parser.inline.ruler.before("autolink", "bare_link", bare_link)
     parser.validateLink = is_safe_link  # type: ignore[method-assign]
+    parser.normalizeLinkText = str  # type: ignore[assignment]  # else letters that look like others
     return parser
 
 

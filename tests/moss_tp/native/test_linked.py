@@ -54,5 +54,5 @@ def test_a_kernel_is_optimised_once_whatever_it_calls(monkeypatch: pytest.Monkey
 
 def test_python_cannot_call_a_part() -> None:
     """It must not seem to have a result."""
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="empty set"):
         _by_seven(5)

@@ -1,5 +1,7 @@
 """What markdown becomes: the HTML that the page is written for."""
 
+import time
+
 import pytest
 from pygments.lexers import get_lexer_by_name
 
@@ -80,6 +82,13 @@ def _a(url: str) -> str:
         ("`https://e.org`", "<code>https://e.org</code>"),
         ("e.org file://e.org javascript://e.org", "e.org file://e.org javascript://e.org"),
         ("https://", "https://"),
+        ("~~https://e.org~~", f"<del>{_a('https://e.org')}</del>"),
+        ("https://e.org/?a=1&b=2", _a("https://e.org/?a=1&amp;b=2")),
+        ("https://e.org/?a&lt;", f"{_a('https://e.org/?a')}&lt;"),
+        ("http://xn--pple-43d.com", _a("http://xn--pple-43d.com")),
+        ("https://e.org/%E2%80%AEmoc", _a("https://e.org/%E2%80%AEmoc")),
+        ("https://good.com@e.org/", "https://good.com@e.org/"),
+        ("<http://xn--pple-43d.com>", _a("http://xn--pple-43d.com")),
         ("xhttps://e.org", "xhttps://e.org"),
         ("[https://e.org](https://f.org)", f'<a href="https://f.org" {LINK}>https://e.org</a>'),
         ("https://e.org/" + "a" * 3000, "https://e.org/" + "a" * 3000),
@@ -87,6 +96,13 @@ def _a(url: str) -> str:
 )
 def test_an_address_in_the_text_is_a_link(markdown: str, expected: str) -> None:
     assert html(markdown) == f"<p>{expected}</p>"
+
+
+@pytest.mark.parametrize("text", ["1://" * 5000, "https://" * 5000, "https://a)" * 4000])
+def test_much_that_looks_like_addresses_takes_no_time(text: str) -> None:
+    began = time.process_time()
+    html(text)
+    assert time.process_time() - began < 1
 
 
 def test_a_table_has_its_alignment_as_classes() -> None:
