@@ -65,7 +65,8 @@ async def test_sliders_change_the_request(page: Page, server: Ingress) -> None:
     await page.locator("#open-settings").click()
     for name, value in values.items():
         slider = page.locator(f'#settings input[name="{name}"]')
-        await expect(slider).to_have_value(str(getattr(usual, name)))
+        # A reply that nothing bounds shows as the longest that the slider knows.
+        await expect(slider).to_have_value(str(min(getattr(usual, name), 2048)))
         await slider.fill(str(value))
         await expect(slider.locator("xpath=../output")).to_have_text(str(value))
     await page.keyboard.press("Escape")

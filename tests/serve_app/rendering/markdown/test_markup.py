@@ -98,11 +98,11 @@ def test_an_address_in_the_text_is_a_link(markdown: str, expected: str) -> None:
     assert html(markdown) == f"<p>{expected}</p>"
 
 
-@pytest.mark.parametrize("text", ["1://" * 5000, "https://" * 5000, "https://a)" * 4000])
+@pytest.mark.parametrize("text", ["1://" * 5000, "https://" * 5000, "https://a" + ")" * 20000])
 def test_much_that_looks_like_addresses_takes_no_time(text: str) -> None:
     began = time.process_time()
     html(text)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 2, "a rule that looked back took 4 s and more"
 
 
 def test_a_table_has_its_alignment_as_classes() -> None:
