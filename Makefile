@@ -17,7 +17,7 @@ MODEL ?=
 # Most tests wait for servers, so three at a time take half as long as one, even on two cores.
 TEST_PROCESSES ?= 3
 # Native code that hangs takes no signal, so its test has no time limit: such a process says where it is, and goes.
-TEST := $(BIN)/pytest -m "not chaos" -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
+TEST := $(BIN)/pytest -m "not chaos" -o faulthandler_timeout=960 -o faulthandler_exit_on_timeout=true
 # Where to take torch from: https://download.pytorch.org/whl/cpu saves gigabytes without a GPU.
 TORCH_INDEX ?=
 # What the long runs measure is appended to it.

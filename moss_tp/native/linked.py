@@ -3,7 +3,8 @@
 Numba compiles each function by itself, and optimises it with all that it calls: so what lies deep
 in a kernel goes through LLVM once for every function around it, and each of them becomes machine
 code that nobody runs. Here a function stays as it was lowered, and the kernel that it is linked
-into is optimised once. That takes a third of the time for attention, and gives the same loops.
+into is optimised once. Attention's then takes a third of the time, and engines are as fast as
+before (docs/performance.md).
 
 Such functions cannot print, or call each other in a circle. Python cannot call them. This module
 replaces parts of Numba that are not its public interface, in the version that we pin.

@@ -187,7 +187,7 @@ def test_command_reports_errors_in_one_line(settings: FinetuneSettings) -> None:
     assert result.output.startswith("Error: no train.jsonl")
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_two_processes_split_the_batches(settings: FinetuneSettings) -> None:
     arguments = ["--model", str(settings.model), "--data-dir", str(settings.data_dir)]
     arguments += ["--output-dir", str(settings.output_dir), "--epochs", "1", "--batch-size", "3"]
